@@ -1,0 +1,110 @@
+"""Writing files that are either whole or absent, whatever dies in between."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from protoseg.errors import ProtosegError
+
+
+def write_with(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Let ``write`` fill a file of its own name, flush it to disk, then rename it to ``path``.
+
+    Raises:
+        ProtosegError: no space left, no permission, or a read-only file system; ``path`` is as it
+            was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Atomically write ``data`` to ``path``."""
+    write_with(path, lambda file: file.write(data))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Atomically write ``value`` as indented JSON; NaN is refused, for JSON has none."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def create_json(path: Path, value: Any) -> bool:
+    """Write ``value`` to ``path`` unless the file exists already; say whether it was written.
+
+    Readers never see a half-written file, and of several writers exactly one gets True.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        write_json(temporary, value)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise storage_error(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file, or None where the file is missing or torn."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder and its parents, not writable by others, and return it."""
+    try:
+        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error, path) from error
+    return path
+
+
+def storage_error(error: OSError, path: Path) -> ProtosegError:
+    """The sentence for a file that could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        what = "no space left on the disk (or the quota is used up)"
+        todo = "free some space, or choose another place with --runs"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = "no permission to write here"
+        todo = "change the permissions, or choose another place with --runs"
+    else:
+        what = error.strerror or str(error)
+        todo = "put this right and run the command again"
+    return StorageError(f"{path}: {what}. Nothing finished was lost; {todo}.")
+
+
+class StorageError(ProtosegError):
+    """A run folder that can not be written."""
+
+
+def _sync_folder(folder: Path) -> None:
+    # The rename itself lives in the folder; without this a power cut can undo it.
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems can not sync a folder
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)

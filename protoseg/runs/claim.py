@@ -1,0 +1,150 @@
+"""The claim on a run: at most one live worker trains it, whoever else tries.
+
+A claim is a file made by an atomic link, with host, process, scheduler job and a nonce; the holder
+touches it as a heartbeat. It is stale when its process is gone (same host) or, from another host,
+when its heartbeat is old. A stale claim is taken over by renaming it away, which only one can do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from protoseg.runs import atomic
+
+HEARTBEAT_SECONDS = 10.0
+STALE_SECONDS = 120.0
+"""A heartbeat older than this, seen from another host, means the holder is gone."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a claim."""
+
+    host: str
+    pid: int
+    process_started: str
+    nonce: str
+    job: str
+    """Scheduler job id, empty where there is none."""
+
+    def is_alive(self, heartbeat_age: float) -> bool:
+        """Whether the holder still works, judged from this machine."""
+        if self.host == host_identity():
+            return process_start(self.pid) == self.process_started
+        return heartbeat_age < STALE_SECONDS
+
+
+def host_identity() -> str:
+    """This machine since its last boot: a rebooted machine does not own its old claims."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = ""
+    return f"{socket.gethostname()}/{boot}"
+
+
+def process_start(pid: int) -> str | None:
+    """When a process started, in clock ticks since boot; None where it is gone or a zombie.
+
+    A pid alone can be another process by now; pid and start time together can not.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] in ("Z", "X") else fields[19]
+
+
+class Claim:
+    """A held claim; a background thread keeps its heartbeat until `release`."""
+
+    def __init__(self, path: Path, holder: Holder) -> None:
+        self.path = path
+        self.holder = holder
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="claim-heartbeat", daemon=True)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except OSError:
+                # A missed beat is not worth a run: the file system may be back at the next one.
+                continue
+
+    def is_mine(self) -> bool:
+        """Whether the file still carries this claim (it may have been taken over meanwhile)."""
+        current = read(self.path)
+        return current is not None and current[0].nonce == self.holder.nonce
+
+    def release(self) -> None:
+        """Stop the heartbeat and remove the claim if it is still ours."""
+        self._stop.set()
+        self._thread.join()
+        if self.is_mine():
+            self.path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[Holder, float] | None:
+    """The holder of a claim and the age of its heartbeat in seconds, or None where unclaimed."""
+    data: Any = atomic.read_json(path)
+    try:
+        age = time.time() - path.stat().st_mtime
+        return Holder(**data), age
+    except (OSError, TypeError):
+        return None
+
+
+def live_holder(path: Path) -> Holder | None:
+    """The holder of a claim if it is alive."""
+    found = read(path)
+    return found[0] if found and found[0].is_alive(found[1]) else None
+
+
+def acquire(path: Path, job: str = "") -> Claim | None:
+    """Claim a run; None where a live worker holds it."""
+    holder = Holder(
+        host=host_identity(),
+        pid=os.getpid(),
+        process_started=process_start(os.getpid()) or "",
+        nonce=secrets.token_hex(8),
+        job=job,
+    )
+    for _ in range(10):
+        if atomic.create_json(path, vars(holder)):
+            return Claim(path, holder)
+        found = read(path)
+        if found is None:
+            if path.exists():  # unreadable: only a damaged file system leaves such a claim
+                _remove_stale(path, None)
+            continue
+        if found[0].is_alive(found[1]):
+            return None
+        _remove_stale(path, found[0].nonce)
+    return None
+
+
+def _remove_stale(path: Path, nonce: str | None) -> None:
+    """Rename the stale claim away; put it back if it turns out to be a newer one."""
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.stale")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    found = read(aside)
+    if nonce is not None and found is not None and found[0].nonce != nonce:
+        # Between our look and our rename somebody took over; give it back unless yet another
+        # claim stands there, in which case the holder notices by `is_mine` and stops.
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    aside.unlink(missing_ok=True)

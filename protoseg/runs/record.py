@@ -1,0 +1,144 @@
+"""The record of a finished run: its schema, its digest, reading it back without trusting it.
+
+A record is plain JSON (`SCHEMA` below names the keys) beside a compressed file with the confusion
+counts of every image. ``digest`` is the SHA-256 of the canonical JSON of everything else in the
+record, so an edit by hand, or a torn file, is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from protoseg.errors import ProtosegError
+from protoseg.runs import atomic
+
+SCHEMA_VERSION = 1
+
+SCHEMA: dict[str, type | tuple[type, ...]] = {
+    "schema_version": int,
+    "run_id": str,
+    "spec": dict,
+    "spec_digest": str,  # SHA-256 of the canonical JSON of the spec
+    "metrics": dict,  # miou, macc, aacc in percent; images
+    "per_class": list,  # {name, iou, acc (percent or null where undefined), pixels}, in class order
+    "parameters": dict,  # learnable, prototype: counts of numbers
+    "cost": dict,  # seconds, iterations_per_second, images_per_second, peak_memory_mib, gpu_hours
+    "losses": list,  # [iteration, {name: value}] of the attempt that finished
+    "provenance": dict,  # commit, dirty, diff_sha256, lock_sha256, packages, device, data_digest
+    "confusion": dict,  # file, sha256
+    "attempts": int,
+    "started": str,  # UTC, ISO 8601; of the first attempt
+    "finished": str,
+    "digest": str,
+}
+
+
+class RecordError(ProtosegError):
+    """A record that is torn, edited, or of a schema this version does not know."""
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON of plain data: sorted keys, no white space."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def digest(record: dict[str, Any]) -> str:
+    """The digest a record should carry, over all of it but the digest itself."""
+    return hashlib.sha256(
+        canonical({key: value for key, value in record.items() if key != "digest"})
+    ).hexdigest()
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """A copy of ``record`` with its digest; raises ValueError where a key is missing or unknown."""
+    sealed = {**record, "schema_version": SCHEMA_VERSION}
+    sealed["digest"] = digest(sealed)
+    problems = _shape_problems(sealed)
+    if problems:
+        raise ValueError(f"not a record: {'; '.join(problems)}")
+    return sealed
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read and check a record.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RecordError: torn, edited, incomplete, or of a newer schema.
+    """
+    data = path.read_bytes()
+    try:
+        record = json.loads(data)
+    except ValueError as error:
+        raise RecordError(
+            f"{path}: torn record, not valid JSON ({error}). "
+            "Restore it from a copy, or delete it and run the sweep again."
+        ) from error
+    if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
+        raise RecordError(f"{path}: not a record of protoseg (no schema_version).")
+    version = record["schema_version"]
+    if version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{path}: record of schema {version}, this protoseg reads up to {SCHEMA_VERSION}. "
+            "Update protoseg; the record is left as it is."
+        )
+    problems = _shape_problems(record)
+    if problems:
+        raise RecordError(f"{path}: incomplete record: {'; '.join(problems)}.")
+    if digest(record) != record["digest"]:
+        raise RecordError(
+            f"{path}: edited or damaged record, its content does not match its digest. "
+            "Restore it from a copy, or delete it and run the sweep again."
+        )
+    return record
+
+
+def verify_confusion(record: dict[str, Any], path: Path) -> None:
+    """Check the confusion counts at ``path`` against the digest in the record."""
+    try:
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        raise RecordError(f"{path}: the confusion counts of {record['run_id']} are gone.") from None
+    if actual != record["confusion"]["sha256"]:
+        raise RecordError(f"{path}: the confusion counts do not match the record's digest.")
+
+
+def publish(run_folder: Path, destination: Path) -> Path:
+    """Copy the record and counts of a finished run to a folder of records, e.g. results/records.
+
+    An identical record already there is kept; a different one is never overwritten.
+
+    Raises:
+        RecordError: ``destination`` holds another record of the same run.
+    """
+    record = read_record(run_folder / "record.json")
+    counts = run_folder / record["confusion"]["file"]
+    verify_confusion(record, counts)
+    target = destination / f"{record['run_id']}.json"
+    if target.exists():
+        existing = read_record(target)
+        if existing["digest"] != record["digest"]:
+            raise RecordError(
+                f"{target}: holds another result of the same run; it is kept. "
+                "Move it away first if the new one is to take its place."
+            )
+        return target
+    atomic.make_folder(destination)
+    # Counts first: a record whose counts are missing would be a lie, the reverse is only litter.
+    atomic.write_bytes(destination / f"{record['run_id']}.npz", counts.read_bytes())
+    atomic.write_bytes(target, (run_folder / "record.json").read_bytes())
+    return target
+
+
+def _shape_problems(record: dict[str, Any]) -> list[str]:
+    problems = [f"'{key}' is missing" for key in SCHEMA if key not in record]
+    problems += [f"'{key}' is unknown" for key in record if key not in SCHEMA]
+    problems += [
+        f"'{key}' is not of type {kind}"
+        for key, kind in SCHEMA.items()
+        if key in record and not isinstance(record[key], kind)
+    ]
+    return problems
