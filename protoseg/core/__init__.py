@@ -1,0 +1,1 @@
+"""The algorithm of ProtoSeg in plain torch: distances, clustering, prototypes, losses."""

@@ -14,11 +14,9 @@ import math
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from protoseg.errors import UsageError, unknown
-
-T = TypeVar("T")
 
 
 def number(
@@ -39,7 +37,7 @@ def field_types(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def build(cls: type[T], data: Any, where: str) -> T:
+def build(cls: Any, data: Any, where: str) -> Any:
     """Make a ``cls`` from nested plain data.
 
     Args:
@@ -78,7 +76,7 @@ NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 def convert(kind: Any, value: Any, where: str, bounds: Mapping[str, Any] = NO_BOUNDS) -> Any:
     """Convert one value to the annotated type ``kind``; see `build`."""
     if dataclasses.is_dataclass(kind):
-        return build(typing.cast(type, kind), value, where)
+        return build(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         if value not in arguments:

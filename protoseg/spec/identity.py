@@ -55,4 +55,5 @@ def run_id_pattern() -> re.Pattern[str]:
 
 def spec_from_dict(data: Any, where: str) -> RunSpec:
     """Read a spec back from a record or a run directory."""
-    return build(RunSpec, data, where)
+    spec: RunSpec = build(RunSpec, data, where)
+    return spec

@@ -1,0 +1,59 @@
+"""The losses of ProtoSeg on pixels and prototypes (Eq. 7, 11, 12); Eq. 13 is their weighted sum.
+
+All are means over the pixels that are not ignored, and 0 where every pixel is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from protoseg.core.distances import Distance
+
+IGNORED = -1
+"""Target of a pixel that counts for nothing."""
+
+
+def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
+    """``L_CE = -log p(c_i | i)`` (Eq. 7).
+
+    Args:
+        scores: class scores ``-s_{i,c}``, (N, C).
+        labels: (N,), `IGNORED` for ignored pixels.
+    """
+    return _mean(F.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum"), labels)
+
+
+def pixel_prototype_contrast(similarities: Tensor, target: Tensor, temperature: float) -> Tensor:
+    """``L_PPC``: softmax over all C·K prototypes of ``i·p / τ``, at the assigned one (Eq. 11).
+
+    Args:
+        similarities: (N, C·K).
+        target: column of the assigned prototype, (N,), or `IGNORED`.
+        temperature: τ.
+    """
+    logits = similarities / temperature
+    return _mean(F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum"), target)
+
+
+def pixel_prototype_distance(
+    similarities: Tensor, target: Tensor, distance: Distance = "cosine"
+) -> Tensor:
+    """``L_PPD = (1 - i·p_{c_i,k_i})²`` (Eq. 12).
+
+    For the un-normalised distances, whose smallest value is 0 and not -1, it is ``<i, p>²``: in
+    each case the squared excess over the best value that the distance can take.
+
+    Args:
+        similarities: (N, C·K).
+        target: column of the assigned prototype, (N,), or `IGNORED`.
+    """
+    counts = target != IGNORED
+    assigned = similarities.gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
+    best = 1.0 if distance == "cosine" else 0.0
+    return _mean(((best - assigned).square() * counts).sum(), target)
+
+
+def _mean(total: Tensor, target: Tensor) -> Tensor:
+    return total / (target != IGNORED).sum().clamp_min(1)
