@@ -104,7 +104,9 @@ class PrototypeBank(nn.Module):
 
     def similarity(self, embeddings: Tensor) -> Tensor:
         """Similarity of pixels (N, D) to all prototypes, (N, C·K); gradients reach pixels only."""
-        return similarity(embeddings, self.prototypes, self.distance, self.huber_delta)
+        # A copy, since `update` writes in place (DDP holds on to the buffer) before backward reads.
+        prototypes = self.prototypes.clone()
+        return similarity(embeddings, prototypes, self.distance, self.huber_delta)
 
     @torch.no_grad()
     def assign(self, similarities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

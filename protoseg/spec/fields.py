@@ -57,7 +57,7 @@ def build(cls: Any, data: Any, where: str) -> Any:
             raise UsageError(unknown("kind", kind, where, variants))
         cls = variants[kind]
     hints = field_types(cls)
-    known = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(cls)}
     for key in data:
         if key not in known:
             raise UsageError(unknown("key", str(key), where, known))

@@ -1,0 +1,47 @@
+"""The parametric baseline: a learned classifier with K weights a class (Eq. 1; Table 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import normal_init
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from protoseg.models.wrapped_head import WrappedHead
+
+
+@MODELS.register_module()
+class ParametricHead(WrappedHead):
+    """A decode head with K learnable prototypes a class; a class scores the best of its K.
+
+    With K = 1 it computes what the wrapped mmseg head computes with its own classifier.
+
+    Args:
+        decode_head: config of the wrapped mmseg decode head.
+        num_prototypes: K.
+    """
+
+    def __init__(
+        self,
+        decode_head: dict[str, Any],
+        num_prototypes: int = 1,
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(decode_head, init_cfg)
+        if num_prototypes < 1:
+            raise ValueError(f"num_prototypes: {num_prototypes} is out of range; at least 1")
+        self.num_prototypes = num_prototypes
+        self.classifier = nn.Conv2d(self.feature_channels, self.num_classes * num_prototypes, 1)
+
+    def init_weights(self) -> None:
+        """As mmseg starts ``conv_seg``: normal, std 0.01."""
+        super().init_weights()
+        normal_init(self.classifier, std=0.01)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Class scores ``max_k w_{c,k} · i``, (B, C, H, W)."""
+        scores = self.classifier(self.features(inputs))
+        if self.num_prototypes == 1:
+            return scores
+        return scores.unflatten(1, (self.num_classes, self.num_prototypes)).amax(2)

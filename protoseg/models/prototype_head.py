@@ -1,0 +1,163 @@
+"""ProtoSeg's head: nonparametric prototypes in place of a decode head's classifier (Eq. 5-14)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from protoseg.core.distances import Distance, class_scores, normalise
+from protoseg.core.losses import IGNORED, pixel_prototype_contrast, pixel_prototype_distance
+from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
+from protoseg.models.wrapped_head import WrappedHead
+
+
+@MODELS.register_module()
+class PrototypeHead(WrappedHead):
+    """Classify each pixel by its nearest prototype; learn only the embedding.
+
+    No classifier weight and no learnable prototype is left: the prototypes and their counters are
+    buffers of ``self.bank`` and travel in the checkpoint. Clustering and L_PPC, L_PPD work at the
+    resolution of the decoder's feature map, with labels taken by nearest neighbour; L_CE at the
+    resolution of the labels, with scores upsampled, as mmseg does for a parametric head.
+
+    Args:
+        decode_head: config of the wrapped mmseg decode head; its ``loss_decode`` gives L_CE.
+        num_prototypes: K.
+        ce_weight: weight of L_CE.
+        ppc_weight: λ1 of Eq. 13.
+        ppd_weight: λ2 of Eq. 13.
+        temperature: τ of L_PPC (Eq. 11).
+        score_temperature: divides the class scores before the softmax of Eq. 6.
+        score_norm: ``layer`` puts a LayerNorm over the C scores (released code).
+        projection: embed by two 1×1 convolutions with a norm and ReLU between (released code).
+        embedding_norm: ``layer`` puts a LayerNorm over the D channels before L2 (released code).
+        update_pixels: ``all``, or only those classified ``correct``-ly (released code).
+        momentum, distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
+            distributed: see `protoseg.core.prototypes.PrototypeBank`.
+    """
+
+    def __init__(
+        self,
+        decode_head: dict[str, Any],
+        num_prototypes: int = 10,
+        momentum: float = 0.999,
+        distance: Distance = "cosine",
+        huber_delta: float = 0.1,
+        kappa: float = 0.05,
+        sinkhorn_iterations: int = 3,
+        assignment: Assignment = "argmax",
+        update_pixels: Literal["all", "correct"] = "all",
+        ce_weight: float = 1.0,
+        ppc_weight: float = 0.01,
+        ppd_weight: float = 0.01,
+        temperature: float = 0.1,
+        score_temperature: float = 1.0,
+        score_norm: Literal["none", "layer"] = "none",
+        projection: bool = False,
+        embedding_norm: Literal["none", "layer"] = "none",
+        init: Init = "normal",
+        init_std: float = 0.02,
+        distributed: Distributed = "pooled",
+        init_cfg: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(decode_head, init_cfg)
+        channels = self.feature_channels
+        self.ce_weight = ce_weight
+        self.ppc_weight = ppc_weight
+        self.ppd_weight = ppd_weight
+        self.temperature = temperature
+        self.score_temperature = score_temperature
+        self.update_pixels = update_pixels
+        self.projection = _projection(channels) if projection else nn.Identity()
+        layer = embedding_norm == "layer"
+        self.embedding_norm = nn.LayerNorm(channels) if layer else nn.Identity()
+        self.score_norm = nn.LayerNorm(self.num_classes) if score_norm == "layer" else nn.Identity()
+        self.bank = PrototypeBank(
+            self.num_classes,
+            num_prototypes,
+            channels,
+            momentum=momentum,
+            distance=distance,
+            huber_delta=huber_delta,
+            kappa=kappa,
+            sinkhorn_iterations=sinkhorn_iterations,
+            assignment=assignment,
+            init=init,
+            init_std=init_std,
+            distributed=distributed,
+        )
+
+    def embed(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Pixel embeddings i, channels last, (B, H, W, D) float32; unit vectors for cosine."""
+        features = self.projection(self.features(inputs)).permute(0, 2, 3, 1)
+        # Similarities decide assignments; half precision would tie pixels that are not tied.
+        with torch.autocast(features.device.type, enabled=False):
+            embeddings: Tensor = self.embedding_norm(features.float())
+            return normalise(embeddings, self.bank.distance)
+
+    def scores(self, similarities: Tensor) -> Tensor:
+        """Logits of Eq. 6 from similarities (N, C·K), (N, C)."""
+        scores: Tensor = self.score_norm(class_scores(similarities, self.bank.num_prototypes))
+        return scores / self.score_temperature
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Class scores, (B, C, H, W)."""
+        embeddings = self.embed(inputs)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            scores = self.scores(self.bank.similarity(embeddings.flatten(0, 2)))
+        return _to_map(scores, embeddings)
+
+    def loss(
+        self, inputs: tuple[Tensor, ...], batch_data_samples: list[Any], train_cfg: Any
+    ) -> dict[str, Tensor]:
+        """``L_CE + λ1 L_PPC + λ2 L_PPD`` (Eq. 13), then the prototypes' update (Eq. 14)."""
+        embeddings = self.embed(inputs)
+        pixels = embeddings.flatten(0, 2)
+        labels = self._labels(batch_data_samples, embeddings)
+        with torch.autocast(embeddings.device.type, enabled=False):
+            if self.training:
+                self.bank.start(pixels, labels)
+            similarities = self.bank.similarity(pixels)
+            scores = self.scores(similarities)
+            target, moved = self.bank.assign(similarities, labels)
+            contrast = pixel_prototype_contrast(similarities, target, self.temperature)
+            compact = pixel_prototype_distance(similarities, target, self.bank.distance)
+            if self.training:
+                if self.update_pixels == "correct":
+                    moved = torch.where(scores.argmax(1) == labels, moved, IGNORED)
+                self.bank.update(pixels, moved)
+            losses: dict[str, Tensor] = self.head.loss_by_feat(
+                _to_map(scores, embeddings), batch_data_samples
+            )
+        for name in losses:
+            if "loss" in name:
+                losses[name] = self.ce_weight * losses[name]
+        losses["loss_ppc"] = self.ppc_weight * contrast
+        losses["loss_ppd"] = self.ppd_weight * compact
+        return losses
+
+    def _labels(self, batch_data_samples: list[Any], embeddings: Tensor) -> Tensor:
+        """Ground truth at the resolution of the embeddings, (N,), `IGNORED` where it is none."""
+        truth = self.head._stack_batch_gt(batch_data_samples)
+        small = F.interpolate(truth.float(), size=embeddings.shape[1:3], mode="nearest")
+        labels = small.flatten().long()
+        return torch.where(labels == self.ignore_index, IGNORED, labels)
+
+
+def _projection(channels: int) -> nn.Sequential:
+    """Two 1×1 convolutions with BatchNorm and ReLU between, D channels throughout."""
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 1),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 1),
+    )
+
+
+def _to_map(rows: Tensor, like: Tensor) -> Tensor:
+    """(B·H·W, C) rows as a (B, C, H, W) map, with B, H, W of the channels-last ``like``."""
+    return rows.unflatten(0, like.shape[:3]).permute(0, 3, 1, 2)

@@ -1,0 +1,99 @@
+"""Any mmseg decode head without its classifier: the feature extractor under every method."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from mmengine.model import BaseModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+class WrappedHead(BaseModule):
+    """An mmseg decode head whose 1×1 classifier ``conv_seg`` is taken out.
+
+    Subclasses classify what `features` returns and give `forward`; `loss` and `predict` have the
+    signatures that mmseg's ``EncoderDecoder`` calls.
+
+    Args:
+        decode_head: config of an mmseg decode head (FCN, PSP, ASPP, SegFormer, UPerNet, ...), as
+            it would stand in ``model.decode_head``.
+
+    Raises:
+        ValueError: the head has no ``conv_seg`` to replace (SegmenterMaskTransformerHead,
+            MaskFormerHead and others classify in another way).
+    """
+
+    def __init__(self, decode_head: dict[str, Any], init_cfg: dict[str, Any] | None = None) -> None:
+        super().__init__(init_cfg)
+        config = copy.deepcopy(dict(decode_head))
+        # mmseg would suggest one output channel for two classes; here every class has a score.
+        config.setdefault("out_channels", config.get("num_classes"))
+        self.head: BaseDecodeHead = MODELS.build(config)
+        classifier = getattr(self.head, "conv_seg", None)
+        if not isinstance(classifier, nn.Conv2d):
+            raise ValueError(
+                f"decode_head: {decode_head.get('type')} has no classifier 'conv_seg' to replace; "
+                "use a head that ends in one, such as FCNHead, PSPHead, DepthwiseSeparableASPPHead,"
+                " SegformerHead or UPerHead"
+            )
+        self.feature_channels: int = classifier.in_channels
+        self.head.conv_seg = nn.Identity()
+        # Its init_cfg names the classifier that is gone.
+        if isinstance(self.head.init_cfg, dict) and "override" in self.head.init_cfg:
+            self.head.init_cfg = None
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return int(self.head.num_classes)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the logits, as mmseg's segmentors ask for them."""
+        return self.num_classes
+
+    @property
+    def ignore_index(self) -> int:
+        """Label that counts for nothing."""
+        return int(self.head.ignore_index)
+
+    @property
+    def align_corners(self) -> bool:
+        """How mmseg resizes the logits."""
+        return bool(self.head.align_corners)
+
+    @property
+    def threshold(self) -> None:
+        """mmseg's threshold of a binary head; there is a score for every class here."""
+        return None
+
+    def features(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """The decoder's last feature map, after its dropout, (B, D, H, W)."""
+        features = self.head(inputs)
+        if not isinstance(features, Tensor) or features.shape[1] != self.feature_channels:
+            raise ValueError(
+                f"decode_head: {type(self.head).__name__} does not return one feature map of "
+                f"{self.feature_channels} channels, so its classifier can not be replaced"
+            )
+        return features
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Class scores, (B, C, H, W)."""
+        raise NotImplementedError
+
+    def loss(
+        self, inputs: tuple[Tensor, ...], batch_data_samples: list[Any], train_cfg: Any
+    ) -> dict[str, Tensor]:
+        """The decode head's own losses on the class scores."""
+        losses: dict[str, Tensor] = self.head.loss_by_feat(self.forward(inputs), batch_data_samples)
+        return losses
+
+    def predict(
+        self, inputs: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any
+    ) -> Tensor:
+        """Class scores at the size of the input images, (B, C, H, W)."""
+        logits: Tensor = self.head.predict_by_feat(self.forward(inputs), batch_img_metas)
+        return logits
