@@ -1,0 +1,34 @@
+"""Batches for the tests: as many pixels of each class as asked for, in a random order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def shuffled_labels(
+    rng: np.random.Generator, sizes: Sequence[int], ignored: Sequence[int] = ()
+) -> np.ndarray:
+    """``sizes[c]`` labels of each class ``c`` and the ``ignored`` ones, shuffled."""
+    return rng.permutation([*np.repeat(np.arange(len(sizes)), sizes), *ignored]).astype(np.int64)
+
+
+def cosines(rng: np.random.Generator, num_pixels: int, num_prototypes: int) -> np.ndarray:
+    """Values that cosine similarities take, all over [-1, 1], (N, K) float32."""
+    return rng.uniform(-1, 1, (num_pixels, num_prototypes)).astype(np.float32)
+
+
+def vectors(rng: np.random.Generator, *shape: int, unit: bool = True) -> np.ndarray:
+    """Random vectors along the last axis, of length 1 unless told otherwise; float32."""
+    drawn = rng.standard_normal(shape)
+    if unit:
+        drawn /= np.linalg.norm(drawn, axis=-1, keepdims=True)
+    return drawn.astype(np.float32)
+
+
+def as_float64(tensor: Tensor) -> np.ndarray:
+    """A tensor as numpy float64, for the references."""
+    return tensor.detach().to(torch.float64).numpy()

@@ -1,0 +1,150 @@
+"""ProtoSeg as its paper writes it: float64 numpy, one class, one prototype, one pixel at a time.
+
+Written from the equations alone, without a look at `protoseg.core`, so that the two can disagree.
+Slow on purpose: nothing here is shared, vectorised over classes, or reused by the package.
+"""
+
+import numpy as np
+from scipy.special import logsumexp
+
+IGNORED = -1
+
+
+def pixels_of(labels, c):
+    """Indices of the pixels of class ``c``."""
+    return np.flatnonzero(np.asarray(labels) == c)
+
+
+def sinkhorn_of_class(similarities, kappa, iterations):
+    """Eq. 9-10 for the (n, K) similarities of one class: rows first, then columns, each step.
+
+    Returns the columns of L scaled to sum to 1, as an (n, K) array.
+    """
+    n, k = similarities.shape
+    log_l = np.asarray(similarities, dtype=np.float64) / kappa
+    for _ in range(iterations):
+        log_l = log_l - logsumexp(log_l, axis=0, keepdims=True) - np.log(k)  # a prototype: 1 / K
+        log_l = log_l - logsumexp(log_l, axis=1, keepdims=True) - np.log(n)  # a pixel: 1 / N_c
+    return np.exp(log_l + np.log(n))
+
+
+def sinkhorn(similarities, labels, num_classes, kappa, iterations):
+    """The transport plan of every class in turn, (N, K); rows of ignored pixels are 0."""
+    plan = np.zeros(np.shape(similarities), dtype=np.float64)
+    for c in range(num_classes):
+        own = pixels_of(labels, c)
+        if len(own):
+            plan[own] = sinkhorn_of_class(similarities[own], kappa, iterations)
+    return plan
+
+
+def margin(plan):
+    """How far each pixel's best prototype is ahead of its second best; 1 where there is one."""
+    if plan.shape[1] == 1:
+        return np.ones(len(plan))
+    best = np.sort(plan, axis=1)
+    return best[:, -1] - best[:, -2]
+
+
+def similarity(embeddings, prototypes, distance, delta=0.1):
+    """``-<i, p>``, pixel by pixel and prototype by prototype, (N, C·K)."""
+    num_classes, k, _ = prototypes.shape
+    table = np.zeros((len(embeddings), num_classes * k))
+    for i, pixel in enumerate(embeddings):
+        for c in range(num_classes):
+            for j in range(k):
+                gap = np.sqrt(np.sum((pixel - prototypes[c, j]) ** 2))
+                table[i, c * k + j] = {
+                    "cosine": np.sum(pixel * prototypes[c, j]),
+                    "euclidean": -gap,
+                    "huber": -delta * (np.sqrt(1 + (gap / delta) ** 2) - 1),
+                }[distance]
+    return table
+
+
+def class_scores(table, num_prototypes):
+    """Eq. 6: ``-s_{i,c}``, the similarity to the nearest prototype of the class."""
+    num_classes = table.shape[1] // num_prototypes
+    return np.array(
+        [
+            [max(row[c * num_prototypes : (c + 1) * num_prototypes]) for c in range(num_classes)]
+            for row in table
+        ]
+    )
+
+
+def negative_log_softmax(logits, at):
+    """``-log softmax(logits)[at]``."""
+    return float(logsumexp(logits) - logits[at])
+
+
+def mean_over_valid(values):
+    """The mean of a list, 0 for an empty one."""
+    return float(np.mean(values)) if len(values) else 0.0
+
+
+def cross_entropy(scores, labels):
+    """Eq. 7."""
+    return mean_over_valid(
+        [
+            negative_log_softmax(row, label)
+            for row, label in zip(scores, labels, strict=True)
+            if label != IGNORED
+        ]
+    )
+
+
+def contrast(table, target, temperature):
+    """Eq. 11."""
+    return mean_over_valid(
+        [
+            negative_log_softmax(row / temperature, at)
+            for row, at in zip(table, target, strict=True)
+            if at != IGNORED
+        ]
+    )
+
+
+def distance_loss(table, target, distance):
+    """Eq. 12: squared excess over the smallest value of the distance."""
+    best = 1.0 if distance == "cosine" else 0.0
+    return mean_over_valid(
+        [(best - row[at]) ** 2 for row, at in zip(table, target, strict=True) if at != IGNORED]
+    )
+
+
+def unit(vector):
+    """The vector at length 1."""
+    return vector / np.sqrt(np.sum(vector**2))
+
+
+def update(prototypes, embeddings, target, momentum, distance):
+    """Eq. 14, one prototype after the other; those without a pixel are handed back as they were."""
+    num_classes, k, _ = prototypes.shape
+    after = np.array(prototypes, dtype=np.float64)
+    for c in range(num_classes):
+        for j in range(k):
+            own = pixels_of(target, c * k + j)
+            if not len(own):
+                continue
+            mean = np.sum(embeddings[own], axis=0) / len(own)
+            if distance == "cosine":
+                after[c, j] = unit(momentum * after[c, j] + (1 - momentum) * unit(mean))
+            else:
+                after[c, j] = momentum * after[c, j] + (1 - momentum) * mean
+    return after
+
+
+def assign(table, labels, num_classes, num_prototypes, kappa, iterations):
+    """Eq. 8-10: the column ``c·K + k`` of each pixel, and how sure that argmax is."""
+    column = np.full(len(table), IGNORED)
+    sure = np.ones(len(table))
+    for c in range(num_classes):
+        own = pixels_of(labels, c)
+        if not len(own):
+            continue
+        block = table[own, c * num_prototypes : (c + 1) * num_prototypes]
+        plan = sinkhorn_of_class(block, kappa, iterations)
+        column[own] = c * num_prototypes + np.argmax(plan, axis=1)
+        sure[own] = margin(plan)
+    return column, sure

@@ -1,0 +1,222 @@
+"""Clustering within classes (Eq. 8-10), against float64 logarithms and against POT."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protoseg.core.sinkhorn import own_similarities, segments, sinkhorn
+
+from . import reference
+from .batches import as_float64, cosines, shuffled_labels
+
+CLEAR = 1e-3
+"""Pixels whose two best prototypes are closer than this in L may fall either way."""
+
+SIZES = {
+    "even": [40, 40, 40],
+    "skewed": [2000, 3, 40],
+    "one pixel": [1, 60, 1],
+    "fewer than K": [4, 60, 2],
+    "absent": [0, 50, 0, 50],
+    "alone": [80],
+    "none": [0, 0],
+}
+
+
+def solve(similarities, labels, num_classes, **options):
+    """`sinkhorn` from numpy to numpy float64."""
+    plan = sinkhorn(torch.tensor(similarities), torch.tensor(labels), num_classes, **options)
+    assert plan.dtype == torch.float32
+    return as_float64(plan)
+
+
+def assert_same_plan(plan, expected, atol=2e-4):
+    """Close everywhere, and the same prototype wherever the reference is not undecided."""
+    np.testing.assert_allclose(plan, expected, rtol=0, atol=atol)
+    clear = reference.margin(expected) > CLEAR
+    assert (plan.argmax(1) == expected.argmax(1))[clear].all()
+
+
+@pytest.mark.parametrize("kappa", [0.01, 0.05, 0.2, 1.0])
+@pytest.mark.parametrize("num_prototypes", [1, 2, 10, 50])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
+def test_every_class_is_solved_as_if_it_were_alone(sizes, num_prototypes, kappa):
+    rng = np.random.default_rng(num_prototypes)
+    labels = shuffled_labels(rng, sizes, ignored=[255, -1, len(sizes)] * 7)
+    similarities = cosines(rng, len(labels), num_prototypes)
+    plan = solve(similarities, labels, len(sizes), kappa=kappa, iterations=3)
+    expected = reference.sinkhorn(similarities, labels, len(sizes), kappa, 3)
+    assert_same_plan(plan, expected)
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 5, 50])
+def test_it_takes_the_number_of_steps_asked_for(iterations):
+    rng = np.random.default_rng(0)
+    labels = shuffled_labels(rng, [60, 5, 200])
+    similarities = cosines(rng, len(labels), 7)
+    plan = solve(similarities, labels, 3, kappa=0.05, iterations=iterations)
+    assert_same_plan(plan, reference.sinkhorn(similarities, labels, 3, 0.05, iterations))
+
+
+def test_three_steps_at_kappa_005_are_the_default():
+    rng = np.random.default_rng(0)
+    labels = shuffled_labels(rng, [60, 30])
+    similarities = cosines(rng, len(labels), 5)
+    assert_same_plan(
+        solve(similarities, labels, 2), reference.sinkhorn(similarities, labels, 2, 0.05, 3)
+    )
+
+
+@pytest.mark.parametrize("kappa", [0.01, 0.05])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_similarities_neither_overflow_nor_lose_more(dtype, kappa):
+    rng = np.random.default_rng(1)
+    labels = shuffled_labels(rng, [300, 3, 0, 41], ignored=[255] * 9)
+    similarities = torch.tensor(cosines(rng, len(labels), 10)).to(dtype)
+    plan = sinkhorn(similarities, torch.tensor(labels), 4, kappa=kappa)
+    assert plan.dtype == torch.float32
+    expected = reference.sinkhorn(as_float64(similarities), labels, 4, kappa, 3)
+    assert_same_plan(as_float64(plan), expected)
+
+
+@pytest.mark.parametrize("offset", [-1000.0, 1000.0])
+def test_large_similarities_of_the_unnormalised_distances_do_not_overflow(offset):
+    rng = np.random.default_rng(2)
+    labels = shuffled_labels(rng, [50, 50])
+    similarities = cosines(rng, 100, 4) * 10 + np.float32(offset)
+    plan = solve(similarities, labels, 2, kappa=1.0)
+    assert_same_plan(plan, reference.sinkhorn(similarities, labels, 2, 1.0, 3), atol=5e-3)
+
+
+def test_a_class_of_a_million_pixels_keeps_its_precision():
+    # Small terms after a large one: a float32 running sum would lose them one by one.
+    rng = np.random.default_rng(3)
+    similarities = rng.normal(0.08, 0.01, (1_000_000, 2)).astype(np.float32)
+    similarities[0] = [0.95, 0.0]
+    labels = np.zeros(len(similarities), dtype=np.int64)
+    for iterations in (1, 3):
+        plan = solve(similarities, labels, 1, kappa=0.05, iterations=iterations)
+        expected = reference.sinkhorn_of_class(similarities, 0.05, iterations)
+        np.testing.assert_allclose(plan, expected, rtol=0, atol=3e-5)
+
+
+def test_rows_sum_to_a_share_of_the_class_after_many_steps():
+    rng = np.random.default_rng(4)
+    sizes, num_prototypes = [500, 30, 4, 0, 1], 6
+    labels = shuffled_labels(rng, sizes, ignored=[255] * 50)
+    similarities = cosines(rng, len(labels), num_prototypes)
+    plan = solve(similarities, labels, len(sizes), kappa=0.2, iterations=500)
+    for c, size in enumerate(sizes):
+        rows = plan[labels == c].sum(0)
+        np.testing.assert_allclose(rows, size / num_prototypes, rtol=1e-3)
+
+
+def test_pixels_spread_over_the_prototypes_of_a_class_even_when_all_prefer_one():
+    rng = np.random.default_rng(5)
+    similarities = cosines(rng, 4000, 4) * 0.1
+    similarities[:, 2] += 0.9
+    plan = solve(similarities, np.zeros(4000, dtype=np.int64), 1, kappa=0.05, iterations=3)
+    shares = np.bincount(plan.argmax(1), minlength=4) / 4000
+    np.testing.assert_allclose(shares, 0.25, atol=0.03)
+
+
+def test_at_convergence_it_is_the_optimal_transport_that_pot_finds():
+    ot = pytest.importorskip("ot")
+    rng = np.random.default_rng(6)
+    sizes, num_prototypes, kappa = [70, 12], 5, 0.1
+    labels = shuffled_labels(rng, sizes)
+    similarities = cosines(rng, len(labels), num_prototypes)
+    plan = solve(similarities, labels, len(sizes), kappa=kappa, iterations=1000)
+    for c, size in enumerate(sizes):
+        own = labels == c
+        pot = ot.sinkhorn(
+            np.full(size, 1 / size),
+            np.full(num_prototypes, 1 / num_prototypes),
+            -similarities[own].astype(np.float64),
+            reg=kappa,
+            method="sinkhorn_log",
+            numItermax=5000,
+            stopThr=1e-12,
+        )
+        np.testing.assert_allclose(plan[own], pot * size, rtol=0, atol=1e-4)
+
+
+@st.composite
+def problems(draw):
+    """A ragged batch: similarities, labels with ignored ones among them, C, κ and steps."""
+    sizes = draw(st.lists(st.integers(0, 40), min_size=1, max_size=6))
+    ignored = draw(st.lists(st.sampled_from([255, -1, -100, len(sizes)]), max_size=8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = shuffled_labels(rng, sizes, ignored)
+    similarities = cosines(rng, len(labels), draw(st.integers(1, 50)))
+    options = {"kappa": draw(st.floats(0.01, 1)), "iterations": draw(st.integers(1, 6))}
+    return similarities, labels, len(sizes), options
+
+
+any_problem = given(problems())
+repeatably = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+
+
+@repeatably
+@any_problem
+def test_any_batch_equals_the_reference(problem):
+    similarities, labels, num_classes, options = problem
+    expected = reference.sinkhorn(similarities, labels, num_classes, **options)
+    assert_same_plan(solve(similarities, labels, num_classes, **options), expected)
+
+
+@repeatably
+@any_problem
+def test_columns_sum_to_one_and_those_of_ignored_pixels_are_zero(problem):
+    similarities, labels, num_classes, options = problem
+    plan = solve(similarities, labels, num_classes, **options)
+    counts = (labels >= 0) & (labels < num_classes)
+    assert (plan >= 0).all()
+    np.testing.assert_allclose(plan[counts].sum(1), 1, rtol=1e-5)
+    assert (plan[~counts] == 0).all()
+
+
+@repeatably
+@any_problem
+def test_the_order_of_the_pixels_does_not_matter(problem):
+    similarities, labels, num_classes, options = problem
+    order = np.random.default_rng(0).permutation(len(labels))
+    plan = solve(similarities, labels, num_classes, **options)
+    shuffled = solve(similarities[order], labels[order], num_classes, **options)
+    np.testing.assert_allclose(shuffled, plan[order], rtol=0, atol=2e-4)
+
+
+@repeatably
+@any_problem
+def test_a_prototype_liked_more_by_all_pixels_of_its_class_gains_nothing(problem):
+    similarities, labels, num_classes, options = problem
+    bonus = np.random.default_rng(0).uniform(-0.5, 0.5, (num_classes, similarities.shape[1]))
+    liked = similarities + bonus[labels.clip(0, num_classes - 1)].astype(np.float32)
+    plan = solve(similarities, labels, num_classes, **options)
+    np.testing.assert_allclose(
+        solve(liked, labels, num_classes, **options), plan, rtol=0, atol=5e-4
+    )
+
+
+def test_everything_outside_the_classes_is_one_segment_of_its_own():
+    labels = torch.tensor([0, 2, 3, 255, -1, -100, 1])
+    assert segments(labels, 3).tolist() == [0, 2, 3, 3, 3, 3, 1]
+
+
+def test_a_pixel_meets_the_prototypes_of_its_own_class():
+    similarities = torch.arange(5 * 6.0).view(5, 6)
+    own = own_similarities(similarities, torch.tensor([0, 2, 1, 255, -1]), num_prototypes=2)
+    assert own.tolist() == [[0, 1], [10, 11], [14, 15], [18, 19], [24, 25]]
+
+
+def test_a_batch_without_a_pixel_has_an_empty_plan():
+    assert sinkhorn(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 3).shape == (0, 4)
+
+
+def test_no_gradient_passes_through_the_clustering():
+    similarities = torch.rand(8, 3, requires_grad=True)
+    assert not sinkhorn(similarities, torch.zeros(8, dtype=torch.long), 1).requires_grad
