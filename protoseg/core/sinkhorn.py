@@ -76,8 +76,10 @@ def _segment_logsumexp(values: Tensor, segment: Tensor, num_classes: int, pooled
     highest = values.new_full(shape, lowest).scatter_reduce_(0, index, values, "amax")
     if pooled:
         highest = all_max(highest)
-    total = values.new_zeros(shape).index_add_(0, segment, (values - highest[segment]).exp())
+    terms = (values - highest[segment]).exp()
+    # In float64: beside one large term, a float32 sum would lose a million small ones.
+    total = values.new_zeros(shape, dtype=torch.float64).index_add_(0, segment, terms.double())
     if pooled:
         total = all_sum(total)
     # An empty segment has sum 0; nobody reads its value, but it must not raise or be NaN.
-    return highest + total.clamp_min(torch.finfo(values.dtype).tiny).log()
+    return highest + total.clamp_min(torch.finfo(values.dtype).tiny).log().to(values.dtype)
