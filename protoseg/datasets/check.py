@@ -1,0 +1,227 @@
+"""Reading a data set completely, once, before any computing time is spent on it."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from protoseg.datasets import digest, layout, shapes
+from protoseg.datasets.layout import Pair
+from protoseg.spec.schema import DatasetSpec
+
+SINGLE_CHANNEL = ("L", "P", "I;16", "I")
+"""Pillow's modes of a label map: 8-bit grey, palette, 16-bit grey (two names, old and new)."""
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,  # Pillow's for a damaged PNG
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What one split holds. Sizes are (width, height), each side's own extreme."""
+
+    images: int
+    smallest: tuple[int, int]
+    largest: tuple[int, int]
+    pixels: dict[str, int]
+    """Labelled pixels of each class."""
+    ignored: int
+    """Pixels that count for nothing."""
+    absent: tuple[str, ...]
+    """Classes without a pixel."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A data set that was read completely and found in order."""
+
+    name: str
+    root: str
+    splits: dict[str, SplitReport]
+    digest: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, for JSON."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What reading one pair found: problems, or size and histogram of raw label values."""
+
+    problems: list[str]
+    size: tuple[int, int] = (0, 0)
+    histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    pixels: bytes = b""
+
+
+def check(
+    root: Path, dataset: DatasetSpec, *, progress: Callable[[int, int], None] | None = None
+) -> Report:
+    """Read every image and annotation and compare with what the spec says.
+
+    Args:
+        root: the folder of the data set, see `layout.find_root`.
+        dataset: what it should be.
+        progress: called with (pairs read, pairs in all) after each pair.
+
+    Raises:
+        DataError: missing, unpaired or unreadable files, sizes that differ, labels out of range,
+            annotations with several channels, wrong counts, another digest. The message names the
+            first and up to four more.
+    """
+    start = time.perf_counter()
+    found: dict[str, list[Pair]] = {}
+    problems: list[str] = []
+    for split in sorted({dataset.train_split, *layout.splits(root, dataset)}):
+        found[split], missing = layout.scan(root, dataset, split)
+        problems += missing or _count_problems(root, dataset, split, len(found[split]))
+    everything = [pair for split in found for pair in found[split]]
+    reads = []
+    # Decoders let go of the interpreter lock, so threads use all cores.
+    with ThreadPoolExecutor(digest.threads()) as pool:
+        for read in pool.map(lambda pair: _read(pair, dataset), everything):
+            reads.append(read)
+            problems += read.problems
+            if progress is not None:
+                progress(len(reads), len(everything))
+    layout.refuse(problems)
+
+    found_digest = digest.folder_digest(root, dataset)
+    if digest.differs(dataset, found_digest):
+        problems.append(digest.mismatch(root, dataset, found_digest))
+    if dataset.generator:
+        problems += _generated_problems(root, found, everything, reads)
+    layout.refuse(problems)
+
+    reports, first = {}, 0
+    for split, members in found.items():
+        reports[split] = _summary(dataset, reads[first : first + len(members)])
+        first += len(members)
+    seconds = round(time.perf_counter() - start, 3)
+    return Report(dataset.name, str(root), reports, found_digest, seconds)
+
+
+def label_values(dataset: DatasetSpec) -> tuple[range, set[int]]:
+    """Raw label values as they stand in the files: the classes' in order, and the ignored ones."""
+    num_classes = len(dataset.classes)
+    if dataset.reduce_zero_label:
+        return range(1, num_classes + 1), {0, dataset.ignore_index}
+    return range(num_classes), {dataset.ignore_index}
+
+
+def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
+    try:
+        with Image.open(pair.image) as file:
+            # Loaders turn a photograph as its EXIF orientation says; its size is the turned one.
+            image = ImageOps.exif_transpose(file.convert("RGB"))
+    except UNREADABLE as error:
+        return _Read([_unreadable(pair.image, error)])
+    try:
+        with Image.open(pair.annotation) as file:
+            if file.mode not in SINGLE_CHANNEL:
+                return _Read([_several_channels(pair.annotation, file.mode)])
+            labels = np.asarray(file)
+            histogram = np.bincount(labels.ravel(), minlength=256)
+    except UNREADABLE as error:
+        return _Read([_unreadable(pair.annotation, error)])
+    height, width = labels.shape
+    if image.size != (width, height):
+        problem = (
+            f"{pair.annotation}: is {width}×{height} pixels, but its image {pair.image} "
+            f"is {image.width}×{image.height}. Replace the one that is wrong."
+        )
+        return _Read([problem])
+    problems = _range_problems(pair.annotation, dataset, histogram)
+    pixels = shapes.pixel_digest(np.asarray(image), labels) if dataset.generator else b""
+    return _Read(problems, image.size, histogram, pixels)
+
+
+def _unreadable(path: Path, error: BaseException) -> str:
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return f"{path}: can not be decoded ({reason}). Copy or download this file again."
+
+
+def _several_channels(path: Path, mode: str) -> str:
+    return (
+        f"{path}: an annotation must have one channel with label values (grey or palette), "
+        f"this one has the mode '{mode}'. Convert colours to label values first."
+    )
+
+
+def _range_problems(path: Path, dataset: DatasetSpec, histogram: np.ndarray) -> list[str]:
+    classes, ignored = label_values(dataset)
+    wrong = [int(v) for v in np.flatnonzero(histogram) if v not in classes and v not in ignored]
+    if not wrong:
+        return []
+    shown = ", ".join(f"{value} ({histogram[value]} pixels)" for value in wrong[:5])
+    more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
+    allowed = ", ".join(str(v) for v in sorted(ignored - set(classes)))
+    return [
+        f"{path}: label out of range: {shown}{more}; allowed: {classes[0]}-{classes[-1]} for the "
+        f"{len(classes)} classes{f', {allowed} (ignored)' if allowed else ''}. Correct the file, "
+        "or dataset.classes, dataset.ignore_index or dataset.reduce_zero_label."
+    ]
+
+
+def _count_problems(root: Path, dataset: DatasetSpec, split: str, found: int) -> list[str]:
+    expected = dataset.counts.get(split, found)
+    if found == expected:
+        return []
+    folder, _ = layout.folders(root, dataset, split)
+    return [
+        f"{folder}: {found} images, expected {expected}. Complete the copy, or accept this one "
+        f"with dataset.counts.{split}={found} on the command line."
+    ]
+
+
+def _generated_problems(
+    root: Path, found: dict[str, list[Pair]], everything: list[Pair], reads: list[_Read]
+) -> list[str]:
+    by_pair = dict(zip(everything, reads, strict=True))
+    chosen = [by_pair[pair].pixels for split in shapes.SPLITS for pair in found.get(split, [])]
+    marker = shapes.read_marker(root) or {}
+    if marker.get("pixels") == shapes.combined(chosen):
+        return []
+    return [
+        f"{root}: the pixels are not those that were generated. "
+        "Delete the folder; it is made again on the next use."
+    ]
+
+
+def _summary(dataset: DatasetSpec, reads: list[_Read]) -> SplitReport:
+    classes, ignored = label_values(dataset)
+    length = max(max(read.histogram.size for read in reads), classes[-1] + 1)
+    total = np.zeros(length, np.int64)
+    for read in reads:
+        total[: read.histogram.size] += read.histogram
+    pixels = {
+        name: 0 if value in ignored else int(total[value])
+        for name, value in zip(dataset.classes, classes, strict=True)
+    }
+    sizes = np.array([read.size for read in reads])
+    (low_w, low_h), (high_w, high_h) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
+    return SplitReport(
+        images=len(reads),
+        smallest=(low_w, low_h),
+        largest=(high_w, high_h),
+        pixels=pixels,
+        ignored=int(total.sum()) - sum(pixels.values()),
+        absent=tuple(name for name, count in pixels.items() if count == 0),
+    )
