@@ -1,0 +1,66 @@
+"""A small data set with real files, the real CamVid, and a digest cache that no one else sees."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from protoseg.spec.schema import DatasetSpec
+
+from .helpers import REPOSITORY, write_labels
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PROTOSEG_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def toy() -> DatasetSpec:
+    return DatasetSpec(name="toy", classes=("sky", "road", "tree"), digest="unpinned")
+
+
+@pytest.fixture
+def toy_root(tmp_path: Path) -> Path:
+    """Three train pairs and two val pairs, 40×30, labels 0-2 and one ignored pixel each."""
+    root = tmp_path / "toy"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 3), ("val", 2)):
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for index in range(count):
+            pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / split / f"{index}.jpg")
+            labels = rng.integers(0, 3, (30, 40), dtype=np.uint8)
+            labels[0, 0] = 255
+            write_labels(root / "annotations" / split / f"{index}.png", labels)
+    return root
+
+
+@pytest.fixture
+def changed(toy: DatasetSpec) -> Callable[..., DatasetSpec]:
+    return lambda **fields: dataclasses.replace(toy, **fields)
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Real images, which are not part of the repository."""
+    place = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
+    if not Path(place).is_dir():
+        pytest.skip(f"needs real images in {place}; set PROTOSEG_TEST_DATA")
+    return Path(place)
+
+
+@pytest.fixture(scope="session")
+def camvid_root(test_data: Path) -> Path:
+    if not (test_data / "camvid").is_dir():
+        pytest.skip(f"needs CamVid in {test_data / 'camvid'}")
+    return test_data / "camvid"

@@ -1,0 +1,27 @@
+"""What several tests of this folder need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from PIL import Image
+
+from protoseg.spec.fields import build
+from protoseg.spec.schema import DatasetSpec
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def write_labels(path: Path, labels: np.ndarray) -> None:
+    Image.fromarray(labels).save(path)
+
+
+def read_spec(name: str) -> DatasetSpec:
+    """The data set of ``experiments/dataset/<name>.yaml``."""
+    path = REPOSITORY / "experiments" / "dataset" / f"{name}.yaml"
+    fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    fields.pop("defaults", None)  # Hydra's own
+    return build(DatasetSpec, fields, str(path))

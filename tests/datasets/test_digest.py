@@ -1,0 +1,126 @@
+"""The digest depends on content and names alone; its cache only saves time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from protoseg.datasets import digest
+from protoseg.errors import DataError
+from protoseg.spec.schema import DatasetSpec
+
+
+def make_old(root: Path) -> None:
+    """As if the files had been there for long; only such are remembered."""
+    for path in root.rglob("*.*"):
+        os.utime(path, ns=(10**18, 10**18))
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose content was read."""
+    names: list[str] = []
+    real = hashlib.file_digest
+
+    def counted(file, *args):  # type: ignore[no-untyped-def]
+        names.append(Path(file.name).name)
+        return real(file, *args)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return names
+
+
+def test_definition(toy: DatasetSpec, toy_root: Path) -> None:
+    lines = []
+    for path in sorted(toy_root.rglob("*.*"), key=lambda path: path.as_posix()):
+        content = path.read_bytes()
+        name = path.relative_to(toy_root).as_posix()
+        lines.append(json.dumps([name, len(content), hashlib.sha256(content).hexdigest()]) + "\n")
+    assert len(lines) == 10
+    expected = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert digest.folder_digest(toy_root, toy) == expected
+
+
+def test_place_and_times_do_not_matter(toy: DatasetSpec, toy_root: Path, tmp_path: Path) -> None:
+    before = digest.folder_digest(toy_root, toy)
+    moved = Path(shutil.copytree(toy_root, tmp_path / "other", copy_function=shutil.copyfile))
+    make_old(moved)
+    (moved / "README.md").write_text("a note beside the data")
+    (moved / "images/train/.DS_Store").write_text("x")
+    assert digest.folder_digest(moved, toy) == before
+
+
+def test_one_bit_or_one_name_matters(toy: DatasetSpec, toy_root: Path) -> None:
+    before = digest.folder_digest(toy_root, toy)
+    path = toy_root / "images/val/0.jpg"
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    bit = digest.folder_digest(toy_root, toy)
+    for folder, suffix in (("images", ".jpg"), ("annotations", ".png")):
+        (toy_root / folder / f"val/0{suffix}").rename(toy_root / folder / f"val/9{suffix}")
+    assert len({before, bit, digest.folder_digest(toy_root, toy)}) == 3
+
+
+def test_content_is_read_once(
+    toy: DatasetSpec, toy_root: Path, cache: Path, opened: list[str]
+) -> None:
+    make_old(toy_root)
+    first = digest.folder_digest(toy_root, toy)
+    assert len(opened) == 10
+    assert list(cache.rglob("*.json"))
+    assert digest.folder_digest(toy_root, toy) == first
+    assert len(opened) == 10
+    (toy_root / "images/val/0.jpg").write_bytes(b"changed")
+    assert digest.folder_digest(toy_root, toy) != first
+    assert opened[10:] == ["0.jpg"]
+
+
+def test_files_just_written_are_not_remembered(
+    toy: DatasetSpec, toy_root: Path, opened: list[str]
+) -> None:
+    make_old(toy_root)
+    os.utime(toy_root / "images/val/0.jpg")
+    digest.folder_digest(toy_root, toy)
+    digest.folder_digest(toy_root, toy)
+    assert opened[10:] == ["0.jpg"]
+
+
+@pytest.mark.parametrize("torn", ["", '{"images/', "[]", '{"images/train/0.jpg": [1]}', "\x00"])
+def test_torn_cache_is_ignored(toy: DatasetSpec, toy_root: Path, cache: Path, torn: str) -> None:
+    make_old(toy_root)
+    expected = digest.folder_digest(toy_root, toy)
+    (file,) = cache.rglob("*.json")
+    file.write_text(torn)
+    assert digest.folder_digest(toy_root, toy) == expected
+    assert len(json.loads(file.read_text())) == 10
+
+
+def test_cache_folder_that_can_not_be_written(
+    toy: DatasetSpec, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_old(toy_root)
+    expected = digest.folder_digest(toy_root, toy)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("PROTOSEG_CACHE", str(tmp_path / "file" / "cache"))
+    assert digest.folder_digest(toy_root, toy) == expected
+
+
+def test_verify(changed, toy_root: Path) -> None:
+    found = digest.verify(toy_root, changed())
+    assert digest.verify(toy_root, changed(digest=found)) == found
+    (toy_root / "images/val/0.jpg").write_bytes(b"changed")
+    with pytest.raises(DataError, match=f"expected {found}.*dataset.digest=") as error:
+        digest.verify(toy_root, changed(digest=found))
+    assert digest.verify(toy_root, changed()) in str(error.value)
+
+
+def test_verify_names_missing_files(toy: DatasetSpec, toy_root: Path) -> None:
+    (toy_root / "images/val/0.jpg").unlink()
+    with pytest.raises(DataError, match="has no image"):
+        digest.verify(toy_root, toy)

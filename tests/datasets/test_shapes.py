@@ -1,0 +1,265 @@
+"""The built-in data set: the same pixels everywhere, whole or absent, and worth learning from."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from protoseg.datasets import digest, drawing, layout, shapes
+from protoseg.datasets.check import check
+from protoseg.errors import DataError, UsageError
+from protoseg.spec.schema import DatasetSpec
+
+from .helpers import read_spec
+
+SMALL = {"seed": 3, "size": 48, "train": 5, "val": 2}
+
+
+def small_spec(**arguments: int) -> DatasetSpec:
+    generator = {"name": "shapes", "version": drawing.GENERATOR_VERSION, **SMALL, **arguments}
+    return dataclasses.replace(
+        read_spec("shapes"),
+        generator=generator,
+        counts={split: generator[split] for split in shapes.SPLITS},
+        digest=shapes.generator_digest(generator),
+    )
+
+
+def pixels(root: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(root).as_posix(): np.asarray(Image.open(path)).tobytes()
+        for path in root.rglob("*.png")
+    }
+
+
+def test_pixels_of_version_1() -> None:
+    """A changed drawing has to raise GENERATOR_VERSION; then pin the new pixels here."""
+    assert drawing.GENERATOR_VERSION == 1
+    total = hashlib.sha256()
+    for index in range(12):
+        sample = drawing.draw(64, 0, 0, index)
+        for array in (sample.image, sample.labels, sample.looks):
+            assert array.dtype == np.uint8
+            total.update(array.tobytes())
+    assert total.hexdigest() == "9bfda61b30c2eb4bbee0fea03a0c6198cd22d4364d62d1fc5a26056fa3025126"
+
+
+def test_every_look_belongs_to_its_class_and_appears() -> None:
+    seen = np.zeros(len(drawing.CLASSES) * drawing.LOOKS_PER_CLASS, int)
+    for index in range(60):
+        sample = drawing.draw(96, 0, 0, index)
+        kept = sample.labels != drawing.IGNORE
+        np.testing.assert_array_equal(kept, sample.looks != drawing.IGNORE)
+        np.testing.assert_array_equal(
+            sample.labels[kept], sample.looks[kept] // drawing.LOOKS_PER_CLASS
+        )
+        seen += np.bincount(sample.looks[kept], minlength=len(seen))
+    assert seen.min() > 0
+    assert [len(looks) for looks in drawing.LOOKS.values()] == [4] * 6
+
+
+def test_a_class_mean_describes_none_of_its_looks() -> None:
+    """Looks of a class differ in colour, and colours do not give the class away."""
+    samples = [drawing.draw(96, 0, 0, index) for index in range(60)]
+    image = np.concatenate([sample.image.reshape(-1, 3)[::7] for sample in samples]).astype(float)
+    looks = np.concatenate([sample.looks.ravel()[::7] for sample in samples])
+    means = np.stack([image[looks == look].mean(axis=0) for look in range(24)])
+    between = np.linalg.norm(means[:, None] - means[None], axis=-1)
+    for first in range(0, 24, 4):
+        own = between[first : first + 4, first : first + 4]
+        assert own[np.triu_indices(4, k=1)].min() > 25
+    kept = looks != drawing.IGNORE
+    nearest = np.linalg.norm(image[kept, None] - means[None], axis=-1).argmin(axis=1) // 4
+    truth = looks[kept] // 4
+    assert (nearest == truth)[truth > 0].mean() < 0.5
+
+
+def test_uncertain_outlines_are_thin_and_there() -> None:
+    ignored = [(drawing.draw(96, 0, 0, i).labels == drawing.IGNORE).mean() for i in range(60)]
+    assert 0 < np.mean(ignored) < 0.04
+
+
+def test_generated_folder_passes_its_own_check(tmp_path: Path) -> None:
+    dataset = small_spec()
+    root = layout.find_root(dataset, tmp_path)
+    assert root == tmp_path / f"shapes-{dataset.digest[:8]}"
+    report = check(root, dataset)
+    assert {name: split.images for name, split in report.splits.items()} == {"train": 5, "val": 2}
+    assert report.digest == dataset.digest == digest.verify(root, dataset)
+    assert sorted(p.name for p in (root / "looks/val").iterdir()) == ["00000.png", "00001.png"]
+    assert layout.find_root(small_spec(seed=4), tmp_path) != root
+
+
+def test_same_arguments_same_pixels(tmp_path: Path) -> None:
+    first = pixels(shapes.generate(tmp_path / "a", **SMALL))
+    assert pixels(shapes.generate(tmp_path / "b", **SMALL)) == first
+    other = pixels(shapes.generate(tmp_path / "c", **{**SMALL, "seed": 4}))
+    assert not set(first.values()) & set(other.values())
+    # More images do not change the first ones.
+    more = pixels(shapes.generate(tmp_path / "d", **{**SMALL, "train": 6}))
+    assert more.items() > first.items()
+
+
+def test_second_use_does_nothing(tmp_path: Path) -> None:
+    root = shapes.generate(tmp_path / "a", **SMALL)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    shapes.generate(root, **SMALL)
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_spec_of_the_experiments() -> None:
+    dataset = read_spec("shapes")
+    assert dataset.classes == drawing.CLASSES
+    assert dataset.digest == shapes.generator_digest(dataset.generator)
+    assert dataset.counts == {split: dataset.generator[split] for split in shapes.SPLITS}
+
+
+@pytest.mark.parametrize("name", ["precious.txt", "generator.json"])
+def test_foreign_folder_is_not_touched(tmp_path: Path, name: str) -> None:
+    root = tmp_path / "shapes"
+    root.mkdir()
+    (root / name).write_text('{"name": "mine"}')
+    with pytest.raises(DataError, match="left as it is"):
+        shapes.generate(root, **SMALL)
+    assert [(p.name, p.read_text()) for p in root.iterdir()] == [(name, '{"name": "mine"}')]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_other_arguments_do_not_overwrite(tmp_path: Path) -> None:
+    root = shapes.generate(tmp_path / "a", **SMALL)
+    before = pixels(root)
+    with pytest.raises(DataError, match="not the data set 'shapes' with these arguments"):
+        shapes.generate(root, **{**SMALL, "seed": 4})
+    assert pixels(root) == before
+
+
+def test_place_that_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="can not be written"):
+        shapes.generate(tmp_path / "file" / "shapes", **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("generator", "message"),
+    [
+        ({"name": "shape", "version": 1}, r"unknown generator 'shape'\. Did you mean 'shapes'"),
+        ({"name": "shapes", "version": 2}, "found 2, but this program makes version 1"),
+        ({"name": "shapes"}, "found None, but this program makes version 1"),
+        ({"name": "shapes", "version": 1, "sise": 9}, "unknown argument 'sise'.*'size'"),
+        ({"name": "shapes", "version": 1, "size": 8}, "whole number from 32 to 1024, found 8"),
+        ({"name": "shapes", "version": 1, "seed": True}, "found True"),
+    ],
+)
+def test_unfit_generator(generator: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        shapes.arguments_of(generator)
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    dataset = small_spec()
+    root = layout.find_root(dataset, tmp_path)
+    path = root / "annotations/val/00001.png"
+    labels = np.array(Image.open(path))
+    labels[0, 0] = (labels[0, 0] + 1) % 6
+    Image.fromarray(labels).save(path)
+    with pytest.raises(DataError, match="pixels are not those that were generated"):
+        check(root, dataset)
+    path.unlink()
+    with pytest.raises(DataError, match="has no annotation"):
+        digest.verify(root, dataset)
+    (root / "images/val/00001.png").unlink()
+    with pytest.raises(DataError, match="has 1 images, 2 were generated"):
+        digest.verify(root, dataset)
+    (root / "generator.json").unlink()
+    with pytest.raises(DataError, match=r"'generator\.json' is missing"):
+        digest.verify(root, dataset)
+
+
+def test_other_digest_is_refused(tmp_path: Path) -> None:
+    dataset = dataclasses.replace(small_spec(), digest="0" * 64)
+    with pytest.raises(DataError, match=r"dataset\.digest="):
+        digest.verify(layout.find_root(dataset, tmp_path), dataset)
+
+
+GENERATE = """
+import json, sys
+from pathlib import Path
+from protoseg.datasets import shapes
+shapes.generate(Path(sys.argv[1]), **json.loads(sys.argv[2]))
+"""
+
+
+def start(root: Path, arguments: dict[str, int]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", GENERATE, str(root), json.dumps(arguments)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def test_killed_generation_leaves_nothing_half_made(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "shapes"
+    process = start(root, {**SMALL, "train": 50_000})
+    deadline = time.monotonic() + 60
+    while len(list(tmp_path.rglob("*.png"))) < 20:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (remains,) = root.parent.iterdir()
+    assert not root.exists()
+    shapes.generate(root, **SMALL)
+    assert remains.exists()  # it may belong to a process on another machine
+    assert len(pixels(root)) == 3 * (SMALL["train"] + SMALL["val"])
+
+    long_ago = time.time() - 2 * shapes.STALE_SECONDS
+    os.utime(remains, (long_ago, long_ago))
+    shapes.generate(root.with_name("other"), **SMALL)
+    assert remains.exists()  # the remains of another folder are not its business
+    for path in sorted(root.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    shapes.generate(root, **SMALL)
+    assert not remains.exists()
+
+
+def test_concurrent_generations_all_succeed(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "shapes"
+    arguments = {**SMALL, "train": 150}
+    processes = [start(root, arguments) for _ in range(3)]
+    for process in processes:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors.decode()
+    assert list(root.parent.iterdir()) == [root]
+    alone = shapes.generate(tmp_path / "alone", **arguments)
+    assert pixels(root) == pixels(alone)
+
+
+def test_race_lost_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "data" / "shapes"
+    real = os.rename
+
+    def late(source: Path, target: Path) -> None:
+        monkeypatch.setattr(os, "rename", real)
+        shapes.generate(root, **SMALL)
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    shapes.generate(root, **SMALL)
+    assert list(root.parent.iterdir()) == [root]
+
+
+def test_checking_data_does_not_import_torch() -> None:
+    code = (
+        "import sys; from protoseg.datasets import check, digest, layout, looks, shapes; "
+        "sys.exit('torch' in sys.modules or 'mmseg' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
