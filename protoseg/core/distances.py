@@ -28,10 +28,16 @@ def similarity(
         huber_delta: δ, in the units of the embedding.
 
     Returns:
-        (N, C·K); column ``c·K + k`` is prototype k of class c.
+        (N, C·K), at least float32, also under autocast; column ``c·K + k`` is prototype k
+        of class c.
     """
-    flat = prototypes.flatten(0, 1)
-    products = embeddings @ flat.t()
+    # Half precision would tie pixels that are not tied, and drown short distances in rounding.
+    dtype = torch.promote_types(
+        torch.promote_types(embeddings.dtype, prototypes.dtype), torch.float
+    )
+    embeddings, flat = embeddings.to(dtype), prototypes.flatten(0, 1).to(dtype)
+    with torch.autocast(embeddings.device.type, enabled=False):
+        products = embeddings @ flat.t()
     if distance == "cosine":
         return products
     squared = embeddings.square().sum(1, keepdim=True) + flat.square().sum(1) - 2 * products
@@ -40,7 +46,8 @@ def similarity(
     if distance == "euclidean":
         return -squared.sqrt()
     if distance == "huber":
-        return -huber_delta * (torch.sqrt(1 + squared / huber_delta**2) - 1)
+        # δ (sqrt(1 + x) - 1) = δ x / (sqrt(1 + x) + 1), which cancels nothing for a small x.
+        return -squared / huber_delta / (torch.sqrt(1 + squared / huber_delta**2) + 1)
     raise ValueError(f"distance: unknown '{distance}'; known: {', '.join(DISTANCES)}")
 
 

@@ -1,6 +1,7 @@
 """The losses of ProtoSeg on pixels and prototypes (Eq. 7, 11, 12); Eq. 13 is their weighted sum.
 
-All are means over the pixels that are not ignored, and 0 where every pixel is.
+All are means over the pixels that are not ignored, and 0 where every pixel is; taken in float32
+where the input is half precision, whose sum over a batch would overflow.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
         scores: class scores ``-s_{i,c}``, (N, C).
         labels: (N,), `IGNORED` for ignored pixels.
     """
-    return _mean(F.cross_entropy(scores, labels, ignore_index=IGNORED, reduction="sum"), labels)
+    logits = _wide(scores)
+    return _mean(F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"), labels)
 
 
 def pixel_prototype_contrast(similarities: Tensor, target: Tensor, temperature: float) -> Tensor:
@@ -33,7 +35,7 @@ def pixel_prototype_contrast(similarities: Tensor, target: Tensor, temperature: 
         target: column of the assigned prototype, (N,), or `IGNORED`.
         temperature: τ.
     """
-    logits = similarities / temperature
+    logits = _wide(similarities) / temperature
     return _mean(F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum"), target)
 
 
@@ -50,10 +52,14 @@ def pixel_prototype_distance(
         target: column of the assigned prototype, (N,), or `IGNORED`.
     """
     counts = target != IGNORED
-    assigned = similarities.gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
+    assigned = _wide(similarities).gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
     best = 1.0 if distance == "cosine" else 0.0
     return _mean(((best - assigned).square() * counts).sum(), target)
 
 
 def _mean(total: Tensor, target: Tensor) -> Tensor:
     return total / (target != IGNORED).sum().clamp_min(1)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float))
