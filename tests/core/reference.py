@@ -48,6 +48,7 @@ def margin(plan):
 
 def similarity(embeddings, prototypes, distance, delta=0.1):
     """``-<i, p>``, pixel by pixel and prototype by prototype, (N, C·K)."""
+    embeddings, prototypes = np.float64(embeddings), np.float64(prototypes)
     num_classes, k, _ = prototypes.shape
     table = np.zeros((len(embeddings), num_classes * k))
     for i, pixel in enumerate(embeddings):
@@ -75,7 +76,7 @@ def class_scores(table, num_prototypes):
 
 def negative_log_softmax(logits, at):
     """``-log softmax(logits)[at]``."""
-    return float(logsumexp(logits) - logits[at])
+    return float(logsumexp(np.float64(logits)) - np.float64(logits[at]))
 
 
 def mean_over_valid(values):
@@ -98,7 +99,7 @@ def contrast(table, target, temperature):
     """Eq. 11."""
     return mean_over_valid(
         [
-            negative_log_softmax(row / temperature, at)
+            negative_log_softmax(np.float64(row) / temperature, at)
             for row, at in zip(table, target, strict=True)
             if at != IGNORED
         ]
@@ -109,7 +110,11 @@ def distance_loss(table, target, distance):
     """Eq. 12: squared excess over the smallest value of the distance."""
     best = 1.0 if distance == "cosine" else 0.0
     return mean_over_valid(
-        [(best - row[at]) ** 2 for row, at in zip(table, target, strict=True) if at != IGNORED]
+        [
+            (best - np.float64(row[at])) ** 2
+            for row, at in zip(table, target, strict=True)
+            if at != IGNORED
+        ]
     )
 
 
@@ -121,7 +126,7 @@ def unit(vector):
 def update(prototypes, embeddings, target, momentum, distance):
     """Eq. 14, one prototype after the other; those without a pixel are handed back as they were."""
     num_classes, k, _ = prototypes.shape
-    after = np.array(prototypes, dtype=np.float64)
+    after, embeddings = np.float64(prototypes), np.float64(embeddings)
     for c in range(num_classes):
         for j in range(k):
             own = pixels_of(target, c * k + j)

@@ -1,0 +1,144 @@
+"""The distances of Table 5d and the class scores of Eq. 6: values and gradients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from protoseg.core.distances import DISTANCES, class_scores, normalise, similarity
+
+from . import reference
+from .batches import as_float64, vectors
+
+every_distance = pytest.mark.parametrize("distance", DISTANCES)
+
+
+def textbook(pixels, prototypes, distance, delta):
+    """``-<i, p>`` from the difference of the vectors itself, for autograd in float64."""
+    if distance == "cosine":
+        return torch.einsum("nd,ckd->nck", pixels, prototypes).flatten(1)
+    gap = (pixels[:, None, None] - prototypes).norm(dim=-1).flatten(1)
+    if distance == "euclidean":
+        return -gap
+    return -delta * (torch.sqrt(1 + (gap / delta) ** 2) - 1)
+
+
+@every_distance
+@pytest.mark.parametrize("delta", [0.02, 0.1, 3.0])
+@pytest.mark.parametrize("length", [0.01, 1.0, 20.0])
+def test_similarities_are_the_formulas_of_the_paper(distance, delta, length):
+    rng = np.random.default_rng(0)
+    pixels = length * vectors(rng, 17, 8, unit=distance == "cosine")
+    prototypes = length * vectors(rng, 4, 3, 8, unit=distance == "cosine")
+    table = similarity(torch.tensor(pixels), torch.tensor(prototypes), distance, delta)
+    assert table.dtype == torch.float32
+    expected = reference.similarity(pixels, prototypes, distance, delta)
+    np.testing.assert_allclose(as_float64(table), expected, rtol=2e-5, atol=2e-6 * length)
+
+
+def test_huber_is_a_tenth_unless_told_otherwise():
+    pixel, prototype = torch.zeros(1, 4), torch.full((1, 1, 4), 0.15)
+    expected = -0.1 * ((1 + (0.3 / 0.1) ** 2) ** 0.5 - 1)
+    assert similarity(pixel, prototype, "huber").item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_huber_is_square_when_near_and_straight_when_far():
+    origin = torch.zeros(1, 1, 1)
+    near, far = torch.tensor([[1e-3]]), torch.tensor([[1e3]])
+    assert similarity(near, origin, "huber", 1.0).item() == pytest.approx(-0.5e-6, rel=0.1)
+    assert similarity(far, origin, "huber", 1.0).item() == pytest.approx(-999, rel=1e-4)
+
+
+def test_an_unknown_distance_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"'manhattan'.*cosine, euclidean, huber"):
+        similarity(torch.zeros(1, 2), torch.zeros(1, 1, 2), "manhattan")  # type: ignore[arg-type]
+
+
+@every_distance
+def test_gradients_are_those_of_finite_differences(distance):
+    rng = np.random.default_rng(1)
+    pixels = torch.tensor(vectors(rng, 5, 4)).double().requires_grad_()
+    prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
+    assert torch.autograd.gradcheck(lambda x: similarity(x, prototypes, distance), pixels)
+
+
+@every_distance
+def test_values_and_gradients_are_those_of_the_difference_of_the_vectors(distance):
+    rng = np.random.default_rng(2)
+    prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
+    ours, theirs = (torch.tensor(vectors(rng, 9, 4)).double().requires_grad_() for _ in range(2))
+    theirs.data.copy_(ours.data)
+    table = similarity(ours, prototypes, distance, 0.3)
+    expected = textbook(theirs, prototypes, distance, 0.3)
+    torch.testing.assert_close(table, expected, rtol=1e-9, atol=1e-9)
+    weights = torch.linspace(-1, 1, table.numel()).double().view_as(table)
+    (table * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-8)
+
+
+@every_distance
+@pytest.mark.parametrize("gap", [0.0, 1e-20, 1e-8, 1e-4])
+@pytest.mark.parametrize("length", [1.0, 100.0])
+def test_a_pixel_on_its_prototype_has_a_finite_gradient(distance, gap, length):
+    prototypes = length * torch.tensor(vectors(np.random.default_rng(3), 2, 2, 8))
+    pixels = (prototypes.flatten(0, 1) + gap).requires_grad_()
+    table = similarity(pixels, prototypes, distance)
+    table.square().sum().backward()
+    assert table.isfinite().all()
+    assert pixels.grad is not None
+    assert pixels.grad.isfinite().all()
+    if distance != "cosine":
+        assert (table.diagonal() <= 0).all()
+        assert table.diagonal().abs().max() <= 1e-3 * length
+
+
+@every_distance
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_pixels_are_compared_in_float32(distance, dtype):
+    rng = np.random.default_rng(4)
+    pixels = torch.tensor(3 * vectors(rng, 6, 16)).to(dtype)
+    prototypes = torch.tensor(3 * vectors(rng, 2, 3, 16))
+    table = similarity(pixels, prototypes, distance)
+    assert table.dtype == torch.float32
+    expected = reference.similarity(as_float64(pixels), as_float64(prototypes), distance)
+    np.testing.assert_allclose(as_float64(table), expected, rtol=1e-5, atol=1e-5)
+
+
+@every_distance
+def test_autocast_does_not_coarsen_the_similarities(distance):
+    # In bfloat16, |i|² + |p|² - 2 i·p has nothing left of a short distance between long vectors.
+    rng = np.random.default_rng(5)
+    prototypes = torch.tensor(10 * vectors(rng, 2, 3, 16))
+    pixels = (prototypes.flatten(0, 1) + 0.01).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        table = similarity(pixels, prototypes, distance)
+    expected = reference.similarity(as_float64(pixels), as_float64(prototypes), distance)
+    np.testing.assert_allclose(as_float64(table), expected, rtol=1e-5, atol=2e-3)
+
+
+@pytest.mark.parametrize("num_prototypes", [1, 2, 5])
+def test_the_score_of_a_class_is_that_of_its_nearest_prototype(num_prototypes):
+    table = vectors(np.random.default_rng(6), 11, 4 * num_prototypes)
+    scores = class_scores(torch.tensor(table), num_prototypes)
+    np.testing.assert_array_equal(as_float64(scores), reference.class_scores(table, num_prototypes))
+
+
+def test_the_gradient_of_a_score_goes_to_the_nearest_prototype_only():
+    table = torch.tensor([[0.1, 0.9, 0.5, 0.4]], requires_grad=True)
+    class_scores(table, 2).sum().backward()
+    assert table.grad is not None
+    assert table.grad.tolist() == [[0, 1, 1, 0]]
+
+
+def test_only_cosine_is_normalised():
+    rng = np.random.default_rng(7)
+    drawn = torch.tensor(5 * vectors(rng, 3, 2, 4, unit=False))
+    torch.testing.assert_close(normalise(drawn, "cosine").norm(dim=-1), torch.ones(3, 2))
+    assert normalise(drawn, "euclidean") is drawn
+    assert normalise(drawn, "huber") is drawn
+
+
+def test_a_pixel_of_zeros_stays_zeros():
+    assert normalise(torch.zeros(2, 4), "cosine").tolist() == [[0] * 4] * 2

@@ -1,0 +1,141 @@
+"""The losses (Eq. 7, 11, 12), pixel by pixel in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from protoseg.core.distances import DISTANCES
+from protoseg.core.losses import (
+    IGNORED,
+    cross_entropy,
+    pixel_prototype_contrast,
+    pixel_prototype_distance,
+)
+from protoseg.core.prototypes import PrototypeBank
+
+from . import reference
+from .batches import as_float64, cosines, vectors
+
+LOSSES = {
+    "L_CE": cross_entropy,
+    "L_PPC": lambda table, target: pixel_prototype_contrast(table, target, 0.1),
+    "L_PPD": pixel_prototype_distance,
+    "L_PPD, euclidean": lambda table, target: pixel_prototype_distance(table, target, "euclidean"),
+}
+every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
+
+
+def batch(num_columns=12, num_pixels=50, ignored=9):
+    """Similarities or scores (N, columns), and a target column a pixel, some ignored."""
+    rng = np.random.default_rng(0)
+    target = rng.integers(0, num_columns, num_pixels)
+    target[rng.permutation(num_pixels)[:ignored]] = IGNORED
+    return cosines(rng, num_pixels, num_columns), target
+
+
+def test_cross_entropy_is_the_mean_of_minus_log_p_over_the_pixels_that_count():
+    scores, labels = batch()
+    loss = cross_entropy(torch.tensor(scores), torch.tensor(labels))
+    assert loss.item() == pytest.approx(reference.cross_entropy(scores, labels), rel=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
+def test_contrast_is_against_all_prototypes_of_all_classes(temperature):
+    table, target = batch()
+    loss = pixel_prototype_contrast(torch.tensor(table), torch.tensor(target), temperature)
+    expected = reference.contrast(table, target, temperature)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_distance_loss_is_the_square_of_what_is_left_to_the_prototype(distance):
+    table, target = batch()
+    if distance != "cosine":
+        table = -np.abs(table)
+    loss = pixel_prototype_distance(torch.tensor(table), torch.tensor(target), distance)
+    expected = reference.distance_loss(table, target, distance)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("distance", "best"), [("cosine", 1.0), ("euclidean", 0), ("huber", 0)])
+def test_distance_loss_is_nothing_on_the_prototype_itself(distance, best):
+    table = torch.full((3, 4), float(best))
+    assert pixel_prototype_distance(table, torch.tensor([0, 1, 2]), distance).item() == 0
+
+
+@every_loss
+def test_gradients_are_those_of_finite_differences(loss):
+    table, target = batch(num_columns=4, num_pixels=7, ignored=2)
+    pixels = torch.tensor(table).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, torch.tensor(target)), pixels)
+
+
+@every_loss
+def test_an_ignored_pixel_neither_counts_nor_gets_a_gradient(loss):
+    table, target = batch()
+    pixels = torch.tensor(table, requires_grad=True)
+    total = loss(pixels, torch.tensor(target))
+    total.backward()
+    counts = target != IGNORED
+    alone = loss(torch.tensor(table[counts]), torch.tensor(target[counts]))
+    torch.testing.assert_close(total.detach(), alone)
+    assert pixels.grad is not None
+    assert (pixels.grad[~counts] == 0).all()
+    assert (pixels.grad[counts] != 0).any(1).all()
+
+
+@every_loss
+@pytest.mark.parametrize("num_pixels", [0, 1, 20])
+def test_a_batch_of_ignored_pixels_costs_exactly_nothing(loss, num_pixels):
+    table = torch.randn(num_pixels, 6, requires_grad=True)
+    total = loss(table, torch.full((num_pixels,), IGNORED))
+    assert total.shape == ()
+    assert total.item() == 0
+    total.backward()
+    assert table.grad is not None
+    assert (table.grad == 0).all()
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_large_batch_in_half_precision_is_summed_in_float32(loss, dtype):
+    num_pixels = 200_000
+    table = torch.tensor(cosines(np.random.default_rng(1), num_pixels, 3)).to(dtype)
+    target = torch.zeros(num_pixels, dtype=torch.long)
+    total = loss(table, target)
+    assert total.dtype == torch.float32
+    torch.testing.assert_close(total, loss(table.float(), target), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
+    rng = np.random.default_rng(2)
+    bank = PrototypeBank(3, 2, 8, distance=distance)
+    pixels = torch.tensor(vectors(rng, 30, 8), requires_grad=True)
+    table = bank.similarity(pixels)
+    target, moved = bank.assign(table, torch.arange(30) % 3)
+    loss = pixel_prototype_contrast(table, target, 0.1)
+    loss = loss + pixel_prototype_distance(table, target, distance)
+    before = bank.prototypes.clone()
+    bank.update(pixels, moved)  # in place, between forward and backward, as a head does it
+    loss.backward()
+    assert not bank.prototypes.requires_grad
+    assert bank.prototypes.grad is None
+    assert pixels.grad is not None
+    assert (pixels.grad != 0).any(1).all()
+
+    by_hand = torch.tensor(as_float64(pixels), requires_grad=True)
+    flat = before.double().flatten(0, 1)
+    if distance == "cosine":
+        similarities = by_hand @ flat.t()
+    else:
+        similarities = -(by_hand[:, None] - flat).norm(dim=-1)
+        if distance == "huber":
+            similarities = -0.1 * ((1 + (similarities / 0.1) ** 2).sqrt() - 1)
+    assigned = similarities[torch.arange(30), target]
+    best = 1 if distance == "cosine" else 0
+    contrast = torch.logsumexp(similarities / 0.1, 1) - assigned / 0.1
+    (contrast.mean() + ((best - assigned) ** 2).mean()).backward()
+    torch.testing.assert_close(pixels.grad.double(), by_hand.grad, rtol=1e-3, atol=1e-5)
