@@ -54,9 +54,14 @@ class DecoderSpec:
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """How pixels are classified; the subclasses are the methods, told apart by ``kind``."""
+    """How pixels are classified; the subclasses are the methods, told apart by ``kind``.
+
+    The fields of a subclass, less ``kind``, are the arguments of its head.
+    """
 
     variants: ClassVar[dict[str, type[MethodSpec]]] = {}
+    head: ClassVar[str]
+    """Registered name of the head in `protoseg.models`."""
     kind: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -68,6 +73,7 @@ class MethodSpec:
 class ParametricMethod(MethodSpec):
     """A learned 1×1 classifier (Eq. 1); with K > 1 a class scores the best of its K weights."""
 
+    head: ClassVar[str] = "ParametricHead"
     kind: str = "parametric"
     num_prototypes: int = number(1, low=1)
 
@@ -76,6 +82,7 @@ class ParametricMethod(MethodSpec):
 class PrototypeMethod(MethodSpec):
     """Nonparametric classification by K prototypes a class (ProtoSeg, Eq. 5-14)."""
 
+    head: ClassVar[str] = "PrototypeHead"
     kind: str = "prototype"
     num_prototypes: int = number(10, low=1)
     """K (paper, 5.4). K = 1 is the class mean by ground truth, without clustering."""

@@ -1,0 +1,107 @@
+"""Checkpoints: written aside and renamed, with a digest; at least two are kept.
+
+checkpoints/iter_00000100.pth    what training needs to go on
+checkpoints/iter_00000100.json   its digest; written after it, so that its presence means whole
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from protoseg.runs import atomic
+from protoseg.training.parts import Parts
+
+KEEP = 2
+"""Checkpoints kept; the older one is for the day the newer one turns out damaged."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on disk whose digest is right."""
+
+    path: Path
+    iteration: int
+
+
+def save(parts: Parts, folder: Path, iteration: int, extra: dict[str, Any]) -> Checkpoint:
+    """Write a checkpoint after ``iteration`` finished iterations, then drop the oldest.
+
+    Raises:
+        StorageError: no space or no permission; the checkpoints already there are whole.
+    """
+    atomic.make_folder(folder)
+    path = folder / f"iter_{iteration:08d}.pth"
+    state = {
+        "iteration": iteration,
+        "model": parts.module.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "schedulers": [scheduler.state_dict() for scheduler in parts.schedulers],
+        "random": random_state(),
+        "extra": extra,
+    }
+    atomic.write_with(path, lambda file: torch.save(state, file))
+    atomic.write_json(path.with_suffix(".json"), {"iteration": iteration, "sha256": _digest(path)})
+    for old in sorted(folder.glob("iter_*.pth"))[:-KEEP]:
+        old.with_suffix(".json").unlink(missing_ok=True)
+        old.unlink()
+    return Checkpoint(path, iteration)
+
+
+def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest checkpoint that is whole, and a sentence for each newer one that is not."""
+    problems = []
+    for path in sorted(folder.glob("iter_*.pth"), reverse=True):
+        note = atomic.read_json(path.with_suffix(".json"))
+        if not isinstance(note, dict):
+            problems.append(f"{path.name}: without its digest, so perhaps torn; passed over")
+        elif note.get("sha256") != _digest(path):
+            problems.append(f"{path.name}: damaged, it does not match its digest; passed over")
+        else:
+            return Checkpoint(path, int(note["iteration"])), problems
+    return None, problems
+
+
+def restore(parts: Parts, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Load a checkpoint into the parts of a training; the ``extra`` it was saved with."""
+    state = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+    parts.module.load_state_dict(state["model"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    for scheduler, saved in zip(parts.schedulers, state["schedulers"], strict=True):
+        scheduler.load_state_dict(saved)
+    set_random_state(state["random"])
+    extra: dict[str, Any] = state["extra"]
+    return extra
+
+
+def random_state() -> dict[str, Any]:
+    """The states of all generators that training draws from, in types `torch.load` trusts."""
+    numpy_state = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
+        "numpy_position": int(numpy_state["state"]["pos"]),
+        "python": list(random.getstate()[1]),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """The inverse of `random_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    key = state["numpy"].numpy().astype(np.uint32)
+    np.random.set_state(("MT19937", key, state["numpy_position"], 0, 0.0))
+    random.setstate((3, tuple(state["python"]), None))
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

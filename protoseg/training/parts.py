@@ -1,0 +1,81 @@
+"""The objects of a training, built by mmengine from a Config: model, optimiser, schedules, loaders.
+
+mmengine's Runner would build them too, and with them its log folders, its in-place checkpoints and
+its replay on resume; its builders alone are what is wanted here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.runner import Runner, set_random_seed
+from mmseg.registry import MODELS
+from torch import nn
+from torch.utils.data import DataLoader
+
+import protoseg.models  # noqa: F401  registers the heads
+from protoseg.training.weights import load_weights
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a training loop works on."""
+
+    model: Any
+    """An mmseg segmentor, perhaps wrapped for several processes."""
+    optimizer: OptimWrapper
+    schedulers: list[Any]
+    train_loader: DataLoader[Any]
+    test_loader: DataLoader[Any]
+
+    @property
+    def module(self) -> Any:
+        """The segmentor itself."""
+        return self.model.module if is_model_wrapper(self.model) else self.model
+
+
+def build_parts(config: Config, weights: Path | None) -> Parts:
+    """Build everything from a Config of `protoseg.training.recipe.build_config`.
+
+    Args:
+        weights: file for the backbone, or None.
+
+    Raises:
+        DataError: weights that do not fit.
+    """
+    # mmengine logs the initialisation of every single parameter; nobody asked.
+    MMLogger.get_instance("protoseg", log_level="ERROR")
+    init_default_scope("mmseg")
+    seed = int(config.randomness.seed)
+    set_random_seed(seed)
+    model = build_model(config.model, weights)
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    schedulers = [
+        PARAM_SCHEDULERS.build(dict(schedule), default_args={"optimizer": optimizer})
+        for schedule in config.param_scheduler
+    ]
+    return Parts(
+        model=model,
+        optimizer=optimizer,
+        schedulers=schedulers,
+        train_loader=Runner.build_dataloader(config.train_dataloader, seed=seed),
+        test_loader=Runner.build_dataloader(config.test_dataloader, seed=seed),
+    )
+
+
+def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:
+    """The segmentor with its starting weights, on the GPU where there is one."""
+    segmentor: Any = MODELS.build(model)
+    segmentor.init_weights()
+    if weights is not None:
+        load_weights(segmentor.backbone, weights)
+    module: nn.Module = segmentor.cuda() if torch.cuda.is_available() else segmentor
+    return module

@@ -1,0 +1,289 @@
+"""RunSpec -> mmengine Config, from the recipe files that mmseg itself ships.
+
+A recipe is changed only where the spec says so, and in three ways that hold for every run:
+
+- SyncBN is BN in a single process (they compute the same there; SyncBN does not run on a CPU);
+- L_CE is a mean over the pixels that are not ignored (Eq. 13; mmseg's default divides by all);
+- a recipe's address of pre-trained weights is dropped: the spec names the file and its digest,
+  and `protoseg.training.weights` loads it.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mmseg
+from mmengine.config import Config
+
+from protoseg.datasets.stream import IGNORE
+from protoseg.errors import UsageError, unknown
+from protoseg.spec.fields import plain
+from protoseg.spec.schema import DecoderSpec, RunSpec
+
+RECIPES = Path(mmseg.__file__).parent / ".mim" / "configs"
+
+
+@cache
+def _read(name: str) -> Config:
+    path = RECIPES / name
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else RECIPES
+        known = [str(p.relative_to(RECIPES)) for p in folder.glob("*.py")]
+        raise UsageError(unknown("mmseg recipe", name, "recipe", known))
+    return Config.fromfile(str(path))
+
+
+def recipe(name: str) -> Config:
+    """A recipe of mmseg by its path below its configs folder; a copy that may be changed."""
+    return Config(_read(name).to_dict())
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """mmengine's merge of a config dict: nested, ``_delete_`` drops what was there."""
+    merged: dict[str, Any] = Config._merge_a_into_b(changes, base)
+    return merged
+
+
+def build_config(
+    spec: RunSpec,
+    *,
+    data_root: Path,
+    num_workers: int = 0,
+    world_size: int = 1,
+    start: int = 0,
+) -> Config:
+    """The mmengine Config of a run: model, data, optimiser, schedule, evaluation.
+
+    Args:
+        data_root: folder of the data set itself.
+        num_workers: loader processes; does not change what training sees.
+        world_size: processes that share ``spec.schedule.batch_size``.
+        start: iteration to go on from.
+
+    Raises:
+        UsageError: a recipe that mmseg does not ship, or a batch that can not be shared out.
+    """
+    if spec.schedule.batch_size % world_size:
+        raise UsageError(
+            f"schedule.batch_size: {spec.schedule.batch_size} images can not be shared evenly by "
+            f"{world_size} processes; choose a multiple of {world_size}."
+        )
+    config = {
+        "default_scope": "mmseg",
+        "custom_imports": {"imports": ["protoseg.models", "protoseg.datasets.stream"]},
+        "model": build_model(spec, world_size),
+        "train_dataloader": _train_loader(spec, data_root, num_workers, world_size, start),
+        "test_dataloader": _test_loader(spec, data_root, num_workers),
+        "optim_wrapper": _optimizer(spec),
+        "param_scheduler": _learning_rate(spec),
+        "randomness": {"seed": spec.seed},
+    }
+    return Config(config)
+
+
+def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
+    """The ``model`` part of the config: an mmseg ``EncoderDecoder``."""
+    backbone_recipe = recipe(spec.backbone.recipe)
+    preprocessor = dict(backbone_recipe.model.data_preprocessor)
+    preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=IGNORE)
+    preprocessor.pop("test_cfg", None)
+    backbone = merge(dict(backbone_recipe.model.backbone), plain(spec.backbone.settings))
+    backbone.pop("pretrained", None)
+    backbone.pop("init_cfg", None)
+    decoder_recipe = recipe(spec.decoder.recipe).model
+    decode_head = _decode_head(dict(decoder_recipe.decode_head), spec)
+    method = plain(spec.method)
+    del method["kind"]
+    model: dict[str, Any] = {
+        "type": "EncoderDecoder",
+        "data_preprocessor": preprocessor,
+        "backbone": backbone,
+        "decode_head": {"type": spec.method.head, "decode_head": decode_head, **method},
+        "train_cfg": {},
+        "test_cfg": _test_cfg(spec),
+    }
+    if spec.decoder.auxiliary:
+        model["auxiliary_head"] = _auxiliary_head(decoder_recipe, spec.decoder, spec)
+    if world_size == 1:
+        model = _replace_sync_bn(model)
+    return model
+
+
+def _decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
+    inputs = [spec.backbone.channels[i] for i in spec.decoder.in_index]
+    single = isinstance(head.get("in_index", -1), int)
+    if single and len(inputs) > 1:
+        raise UsageError(
+            f"decoder.in_index: {spec.decoder.name} reads one feature map, "
+            f"found {list(spec.decoder.in_index)}."
+        )
+    head.update(
+        in_channels=inputs[0] if single else inputs,
+        in_index=spec.decoder.in_index[0] if single else list(spec.decoder.in_index),
+        channels=spec.decoder.channels,
+        dropout_ratio=spec.decoder.dropout,
+        num_classes=len(spec.dataset.classes),
+        ignore_index=IGNORE,
+    )
+    return _mean_over_valid(merge(head, plain(spec.decoder.settings)))
+
+
+def _auxiliary_head(recipe_model: Any, decoder: DecoderSpec, spec: RunSpec) -> dict[str, Any]:
+    if "auxiliary_head" not in recipe_model:
+        raise UsageError(f"decoder.auxiliary: the recipe {decoder.recipe} has no auxiliary head.")
+    head = dict(recipe_model.auxiliary_head)
+    head.update(
+        in_channels=spec.backbone.channels[head["in_index"]],
+        num_classes=len(spec.dataset.classes),
+        ignore_index=IGNORE,
+    )
+    return _mean_over_valid(head)
+
+
+def _mean_over_valid(head: dict[str, Any]) -> dict[str, Any]:
+    losses = head["loss_decode"]
+    for loss in losses if isinstance(losses, list | tuple) else [losses]:
+        if loss["type"] == "CrossEntropyLoss":
+            loss["avg_non_ignore"] = True
+    return head
+
+
+def _replace_sync_bn(value: Any) -> Any:
+    if isinstance(value, dict):
+        changed = {k: _replace_sync_bn(v) for k, v in value.items()}
+        return {**changed, "type": "BN"} if value.get("type") == "SyncBN" else changed
+    if isinstance(value, list | tuple):
+        return type(value)(_replace_sync_bn(v) for v in value)
+    return value
+
+
+def _test_cfg(spec: RunSpec) -> dict[str, Any]:
+    evaluation = spec.evaluation
+    if evaluation.mode == "whole":
+        return {"mode": "whole"}
+    if len(evaluation.crop_size) != 2 or len(evaluation.stride) != 2:
+        raise UsageError(
+            "evaluation: mode 'slide' needs crop_size and stride, each [height, width]."
+        )
+    return {"mode": "slide", "crop_size": evaluation.crop_size, "stride": evaluation.stride}
+
+
+def _train_loader(
+    spec: RunSpec, data_root: Path, num_workers: int, world_size: int, start: int
+) -> dict[str, Any]:
+    augmentation = spec.augmentation
+    pipeline: list[dict[str, Any]] = [
+        {"type": "LoadImageFromFile"},
+        {"type": "LoadAnnotations"},
+        {
+            "type": "RandomResize",
+            "scale": augmentation.scale,
+            "ratio_range": augmentation.ratio_range,
+            "keep_ratio": True,
+        },
+        {
+            "type": "RandomCrop",
+            "crop_size": augmentation.crop_size,
+            "cat_max_ratio": augmentation.cat_max_ratio,
+            "ignore_index": IGNORE,
+        },
+        {"type": "RandomFlip", "prob": augmentation.flip},
+    ]
+    if augmentation.photometric:
+        pipeline.append({"type": "PhotoMetricDistortion"})
+    pipeline.append({"type": "PackSegInputs"})
+    batch_size, iterations = spec.schedule.batch_size, spec.schedule.iterations
+    return {
+        "batch_size": batch_size // world_size,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "drop_last": True,
+        "sampler": {
+            "type": "StatelessSampler",
+            "seed": spec.seed,
+            "batch_size": batch_size,
+            "iterations": iterations,
+            "start": start,
+        },
+        "dataset": _dataset(spec, data_root, spec.dataset.train_split, pipeline),
+    }
+
+
+def _test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[str, Any]:
+    pipeline: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}]
+    if spec.evaluation.scale:
+        pipeline.append({"type": "Resize", "scale": spec.evaluation.scale, "keep_ratio": True})
+    # Labels after the resize: scores are brought back to the size of the image for the metric.
+    keys = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx")
+    pipeline += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs", "meta_keys": keys}]
+    return {
+        "batch_size": 1,
+        "num_workers": num_workers,
+        "persistent_workers": False,
+        "sampler": {"type": "DefaultSampler", "shuffle": False},
+        "dataset": _dataset(spec, data_root, spec.evaluation.split, pipeline),
+    }
+
+
+def _dataset(
+    spec: RunSpec, data_root: Path, split: str, pipeline: list[dict[str, Any]]
+) -> dict[str, Any]:
+    return {
+        "type": "SegmentationFolder",
+        "root": str(data_root),
+        "dataset": plain(spec.dataset),
+        "split": split,
+        "pipeline": pipeline,
+    }
+
+
+def _optimizer(spec: RunSpec) -> dict[str, Any]:
+    schedule = spec.schedule
+    wrapper = recipe(schedule.recipe).optim_wrapper.to_dict()
+    optimizer = wrapper["optimizer"]
+    if optimizer["type"] != schedule.optimizer:
+        raise UsageError(
+            f"schedule.optimizer: {schedule.recipe} trains with {optimizer['type']}, "
+            f"not {schedule.optimizer}; name a recipe that uses {schedule.optimizer}."
+        )
+    optimizer.update(lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    keys = (wrapper.get("paramwise_cfg") or {}).get("custom_keys", {})
+    keys.pop("head", None)
+    if schedule.head_lr_mult != 1:
+        keys["head"] = {"lr_mult": schedule.head_lr_mult}
+    if keys:
+        wrapper.setdefault("paramwise_cfg", {})["custom_keys"] = keys
+    if spec.precision != "fp32":
+        wrapper["type"] = "AmpOptimWrapper"
+        wrapper["dtype"] = {"fp16": "float16", "bf16": "bfloat16"}[spec.precision]
+        if spec.precision == "fp16":
+            wrapper["loss_scale"] = "dynamic"
+    return dict(wrapper)
+
+
+def _learning_rate(spec: RunSpec) -> list[dict[str, Any]]:
+    schedule = spec.schedule
+    warmup = schedule.warmup_iterations
+    if warmup >= schedule.iterations:
+        raise UsageError(
+            f"schedule.warmup_iterations: {warmup} is not less than the "
+            f"{schedule.iterations} iterations of the run."
+        )
+    polynomial = {
+        "type": "PolyLR",
+        "eta_min": schedule.min_lr,
+        "power": schedule.power,
+        "begin": warmup,
+        "end": schedule.iterations,
+        "by_epoch": False,
+    }
+    linear = {
+        "type": "LinearLR",
+        "start_factor": 1e-6,
+        "begin": 0,
+        "end": warmup,
+        "by_epoch": False,
+    }
+    return [linear, polynomial] if warmup else [polynomial]
