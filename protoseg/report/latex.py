@@ -1,0 +1,155 @@
+"""A table as LaTeX source, for a document that loads booktabs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import unicodedata
+
+from protoseg.report.model import Cell, Column, Footnote, Table
+
+SPECIALS = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': "''",  # \\textquotedbl needs the T1 font encoding
+    "–": "--",
+    "—": "---",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "×": r"$\times$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "→": r"$\rightarrow$",
+    "∞": r"$\infty$",
+    "Δ": r"$\Delta$",
+    "µ": r"$\mu$",
+}
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX prints it, Greek letters in math mode."""
+    return "".join(SPECIALS.get(c) or _greek(c) or c for c in text)
+
+
+def _greek(character: str) -> str:
+    name = unicodedata.name(character, "")
+    match = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
+    if match is None or match[2] in ("OMICRON", "FINAL"):
+        return ""
+    letter = {"LAMDA": "lambda"}.get(match[2], match[2].lower())
+    if match[1] == "SMALL":
+        return f"$\\{letter}$"
+    own = ("gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "upsilon", "phi", "psi")
+    if letter in (*own, "omega"):
+        return f"$\\{letter.capitalize()}$"
+    latin = {"alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I"}
+    latin |= {"kappa": "K", "mu": "M", "nu": "N", "rho": "P", "tau": "T", "chi": "X"}
+    return latin.get(letter, "")
+
+
+def to_latex(table: Table) -> str:
+    """A ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes below."""
+    split = [_is_split(table, index) for index in range(len(table.header))]
+    label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", table.name)
+    caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)
+    lines = [
+        f"% Made by `protoseg tables {label}`; changes made here are lost.",
+        r"\begin{table}[t]",
+        r"  \centering",
+        # A long line in a narrow column of text: smaller type before it runs off the page.
+        r"  \footnotesize" if _line_length(table) > 75 else r"  \small",
+        r"  \setlength{\tabcolsep}{4pt}",
+        r"  \setlength{\belowcaptionskip}{4pt}",
+        f"  \\caption{{{escape(caption)}}}",
+        f"  \\label{{tab:{label}}}",
+        f"  \\begin{{tabular}}{{@{{}}{_alignment(table.header, split)}@{{}}}}",
+        r"    \toprule",
+        *(f"    {line}" for line in _header(table.header, split)),
+        r"    \midrule",
+    ]
+    for row in table.rows:
+        cells = [_cell(cell, halves) for cell, halves in zip(row.cells, split, strict=True)]
+        lines.append(f"    {' & '.join(cells)} \\\\")
+    lines += [
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"  \par\smallskip",
+        r"  \begin{minipage}{\linewidth}",
+        r"    \footnotesize",
+        *(f"    {_footnote(footnote)}" for footnote in table.footnotes),
+        r"  \end{minipage}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _is_split(table: Table, index: int) -> bool:
+    """Whether a column is two for LaTeX: the value to the right, what follows it to the left."""
+    return any(r.cells[index].std_text or r.cells[index].note for r in table.rows)
+
+
+def _line_length(table: Table) -> int:
+    lines = (
+        [column.title for column in table.header],
+        *([c.plain for c in r.cells] for r in table.rows),
+    )
+    return sum(max(map(len, cells)) for cells in zip(*lines, strict=True))
+
+
+def _alignment(header: tuple[Column, ...], split: list[bool]) -> str:
+    kinds = {"label": "l", "published": "c"}
+    return "".join(
+        r"r@{\,}l" if halves else kinds.get(column.kind, "r")
+        for column, halves in zip(header, split, strict=True)
+    )
+
+
+def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
+    above, rules, position = [], [], 1
+    for group, members in itertools.groupby(
+        zip(header, split, strict=True), key=lambda pair: (pair[0].group, pair[0].values)
+    ):
+        width = sum(2 if halves else 1 for _, halves in members)
+        if group[0]:
+            above.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(group[0])}}}")
+            rules.append(f"\\cmidrule(lr){{{position}-{position + width - 1}}}")
+        else:
+            above += [""] * width
+        position += width
+    titles = []
+    for column, halves in zip(header, split, strict=True):
+        title = escape(column.title) + _mark(column.mark)
+        place = "l" if column.kind == "label" else "c"
+        width = 2 if halves else 1
+        titles.append(title if place == "l" else f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
+    lines = [f"{' & '.join(above)} \\\\", " ".join(rules)] if rules else []
+    return [*lines, f"{' & '.join(titles)} \\\\"]
+
+
+def _cell(cell: Cell, split: bool) -> str:
+    value = escape(cell.text)
+    if cell.kind == "status":
+        words = f"\\textit{{{value}}}{_mark(cell.mark)}"
+        return f"\\multicolumn{{2}}{{c}}{{{words}}}" if split else words
+    if cell.bold:
+        value = f"\\textbf{{{value}}}"
+    rest = f"$\\pm$ {cell.std_text}" if cell.std_text else ""
+    if cell.note:
+        rest = f"{rest} ({escape(cell.note)})".strip()
+    rest = f"{{\\scriptsize {rest}}}" if rest else ""
+    return f"{value} & {rest}{_mark(cell.mark)}" if split else value + _mark(cell.mark)
+
+
+def _footnote(footnote: Footnote) -> str:
+    # Sentences run on; what a letter refers to begins a line.
+    start = f"\\par{_mark(footnote.mark)} " if footnote.mark else ""
+    return start + escape(footnote.text)
+
+
+def _mark(mark: str) -> str:
+    return f"\\textsuperscript{{{mark}}}" if mark else ""

@@ -1,0 +1,56 @@
+"""The quantities a table can show: their place in a record, unit and decimals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One quantity of a record."""
+
+    key: str
+    title: str
+    part: str
+    """The part of the record it stands in."""
+    unit: str
+    decimals: int
+    higher_is_better: bool = True
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("miou", "mIoU", "metrics", "%", 2),
+        Metric("macc", "mAcc", "metrics", "%", 2),
+        Metric("aacc", "aAcc", "metrics", "%", 2),
+        Metric("parameters", "Params (M)", "parameters", "millions", 2, False),
+        Metric("seconds", "Time (s)", "cost", "seconds", 0, False),
+        Metric("iterations_per_second", "Iterations/s", "cost", "1/s", 2),
+        Metric("images_per_second", "Images/s", "cost", "1/s", 1),
+        Metric("peak_memory_mib", "Peak memory (MiB)", "cost", "MiB", 0, False),
+        Metric("gpu_hours", "GPU-hours", "cost", "h", 2, False),
+    )
+}
+PARAMETERS = "parameters"
+"""Shown in its own way, learnable (prototypes), and never as a mean over seeds."""
+
+COSTS = tuple(key for key, metric in METRICS.items() if metric.part == "cost")
+
+
+def number(part: Any, key: str) -> float | None:
+    """A finite number in a part of a record; None where it is missing or no number."""
+    value = part.get(key) if isinstance(part, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def read(record: dict[str, Any], metric: Metric) -> float | None:
+    """The value of a metric in a record, in its unit; None where the record has none."""
+    if metric.key == PARAMETERS:
+        learnable = number(record["parameters"], "learnable")
+        return None if learnable is None else learnable / 1e6
+    return number(record[metric.part], metric.key)

@@ -1,0 +1,107 @@
+"""The literature's numbers for a table, kept apart from everything measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protoseg.errors import ProtosegError, UsageError, unknown
+from protoseg.report import text
+from protoseg.report.metrics import METRICS
+from protoseg.spec.matrix import Matrix, PublishedSpec
+
+
+@dataclass(frozen=True)
+class PublishedNumbers:
+    """The rows of a published table that a matrix is set beside."""
+
+    spec: PublishedSpec
+    path: Path
+    source: str
+    data: str
+    """Data set and split that the numbers are for, as the file says it; may be empty."""
+    rows: tuple[dict[str, Any], ...]
+    names: Mapping[str, str]
+
+    @property
+    def title(self) -> str:
+        """The column's title."""
+        if self.spec.value not in METRICS:
+            return f"Published {text.clean(self.spec.value)}"
+        return f"Published {METRICS[self.spec.value].title}"
+
+    def find(self, axes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The published row for a setting, or None.
+
+        Raises:
+            UsageError: several rows with different values fit.
+        """
+        fitting = [row for row in self.rows if self._fits(row, axes)]
+        if len({text.plain_value(row.get(self.spec.value)) for row in fitting}) > 1:
+            fields = sorted({key for row in fitting for key in row} - {self.spec.value})
+            raise UsageError(
+                f"{self.path}: {len(fitting)} published rows fit "
+                f"{', '.join(f'{k}={text.plain_value(v)}' for k, v in axes.items()) or 'a cell'}. "
+                f"Tell them apart in table.published.match; fields: {', '.join(fields)}."
+            )
+        return fitting[0] if fitting else None
+
+    def _fits(self, row: dict[str, Any], axes: Mapping[str, Any]) -> bool:
+        for axis, field in self.spec.match.items():
+            if axis not in axes or field not in row:
+                return False
+            ours = {text.plain_value(axes[axis]), text.value_name(axis, axes[axis], self.names)}
+            if text.plain_value(row[field]).casefold() not in {name.casefold() for name in ours}:
+                return False
+        return True
+
+
+def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
+    """The published numbers that a matrix names; None where it names none.
+
+    Raises:
+        UsageError: no such file, part, field or axis.
+        ProtosegError: the file is not as it should be.
+    """
+    spec = matrix.table.published
+    if spec is None:
+        return None
+    where = f"{matrix.name}: table.published"
+    path = folder / f"{spec.file}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        known = (p.stem for p in folder.glob("*.yaml"))
+        raise UsageError(unknown("file", spec.file, where, known)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProtosegError(f"{path}: not valid YAML ({error}).") from error
+    if not isinstance(content, dict) or not isinstance(content.get("source"), str):
+        raise ProtosegError(f"{path}: published numbers without a 'source' are not shown.")
+    rows = _rows(content, spec, where)
+    fields = {key for row in rows for key in row}
+    for axis, field in spec.match.items():
+        if axis not in matrix.axes:
+            raise UsageError(unknown("axis", axis, f"{where}.match", matrix.axes))
+        if field not in fields:
+            raise UsageError(unknown("field", field, f"{where}.match.{axis}", fields))
+    if spec.value not in fields:
+        raise UsageError(unknown("field", spec.value, f"{where}.value", fields))
+    data = " ".join(str(content[key]) for key in ("dataset", "split") if content.get(key))
+    return PublishedNumbers(
+        spec, path, text.clean(content["source"]), text.clean(data), rows, matrix.table.names
+    )
+
+
+def _rows(content: dict[str, Any], spec: PublishedSpec, where: str) -> tuple[dict[str, Any], ...]:
+    parts = {**(content.get("parts") or {}), "": content.get("rows")}
+    if spec.part == "rows":
+        parts["rows"] = content.get("rows")
+    rows = parts.get(spec.part)
+    if not isinstance(rows, list):
+        known = [part for part in parts if part]
+        raise UsageError(unknown("part", spec.part, f"{where}.part", known))
+    return tuple(row for row in rows if isinstance(row, dict))

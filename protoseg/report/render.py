@@ -1,0 +1,211 @@
+"""The forms of a table: Markdown, LaTeX, CSV, HTML, terminal; and writing them to files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protoseg.errors import UsageError
+from protoseg.report.latex import to_latex
+from protoseg.report.metrics import METRICS
+from protoseg.report.model import Cell, Column, Table
+from protoseg.report.webpage import to_html
+from protoseg.runs import atomic
+
+if TYPE_CHECKING:
+    import rich.table
+    import rich.text
+
+__all__ = ["to_csv", "to_html", "to_latex", "to_markdown", "to_terminal", "write_all"]
+
+# Fields of to_csv behind the axes of rows and columns.
+CSV_FIELDS = (
+    *("metric", "unit", "n", "expected_n", "mean", "std"),
+    *("delta", "delta_std", "delta_n", "published", "bold", "status", "run_ids"),
+)
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table (GitHub's) with title, caption and footnotes."""
+    header = [_escape_markdown(column.title) + _sup(column.mark) for column in table.header]
+    for index, column in enumerate(table.header):
+        if column.group:
+            header[index] = f"{_escape_markdown(column.group)}: {header[index]}"
+    body = [[_markdown_cell(cell) for cell in row.cells] for row in table.rows]
+    widths = [max(3, *map(len, cells)) for cells in zip(header, *body, strict=True)]
+    left = [column.kind == "label" for column in table.header]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = (
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(cells, widths, left, strict=True)
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = (
+        "-" * width if is_left else "-" * (width - 1) + ":"
+        for width, is_left in zip(widths, left, strict=True)
+    )
+    parts = [f"## {_escape_markdown(table.title)}", ""]
+    parts += [_escape_markdown(table.caption), ""] if table.caption else []
+    parts += [line(header), line(rule), *map(line, body), ""]
+    for note in table.footnotes:
+        parts.append(f"- {_sup(note.mark)}{' ' if note.mark else ''}{_escape_markdown(note.text)}")
+    return "\n".join(parts) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", text)
+
+
+def _sup(mark: str) -> str:
+    return f"<sup>{mark}</sup>" if mark else ""
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _escape_markdown(cell.text)
+    if cell.kind == "status":
+        return f"*{text}*{_sup(cell.mark)}"
+    spread = f" ± {cell.std_text}" if cell.std_text else ""
+    note = f" ({_escape_markdown(cell.note)})" if cell.note else ""
+    return f"{f'**{text}**' if cell.bold else text}{spread}{note}{_sup(cell.mark)}"
+
+
+def to_csv(table: Table) -> str:
+    """One line a row, pivot value and metric; plain numbers in full, nothing where none is."""
+    axes = [column.metric for column in table.header if column.kind == "label"]
+    lines: list[list[Any]] = [["row", *axes, *table.pivot, *CSV_FIELDS]]
+    for row in table.rows:
+        line: dict[str, Any] = {}
+        for column, cell in zip(table.header, row.cells, strict=True):
+            if column.kind in ("measured", "parameters"):
+                line = _csv_line(column, cell)
+                lines.append([row.label, *row.values, *column.values, line])
+            elif column.kind == "delta" and cell.kind == "delta":
+                line |= {"delta": cell.value, "delta_std": cell.std, "delta_n": cell.n or None}
+            elif column.kind == "published":
+                line["published"] = cell.value
+    for index, entries in enumerate(lines[1:], start=1):
+        lines[index] = [*entries[:-1], *(_csv_value(entries[-1].get(k)) for k in CSV_FIELDS)]
+    return _csv_text(lines)
+
+
+def _csv_line(column: Column, cell: Cell) -> dict[str, Any]:
+    return {
+        "metric": column.metric,
+        "unit": METRICS[column.metric].unit,
+        "n": cell.n,
+        "expected_n": cell.expected_n,
+        "mean": cell.value,
+        "std": cell.std,
+        "bold": cell.bold,
+        "status": cell.text if cell.kind == "status" else cell.note,
+        "run_ids": " ".join(cell.run_ids),
+    }
+
+
+def _csv_value(value: Any) -> Any:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
+
+
+def _csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(lines)
+    return file.getvalue()
+
+
+def per_class_csv(table: Table) -> str:
+    """One line a row, pivot value and class: IoU in percent, mean and spread over seeds."""
+    lines: list[list[Any]] = [["row", "column", "class", "mean", "std", "n"]]
+    lines += [[c.row, c.group, c.name, c.mean, c.std, c.n] for c in table.per_class]
+    return _csv_text(lines)
+
+
+def to_terminal(table: Table) -> rich.table.Table:
+    """A table for `rich.print`; its footnotes stand below it."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    notes = Text(justify="left", style="dim", no_wrap=False)
+    for footnote in table.footnotes:
+        mark = f"[{footnote.mark}] " if footnote.mark else ""
+        notes.append(f"\n{mark}{footnote.text}")
+    title = Text(table.title, style="bold")
+    if table.caption:
+        title.append(f"\n{table.caption}", style="not bold")
+    title.append("\n")
+    shown = RichTable(
+        title=title,
+        title_justify="left",
+        title_style="",
+        caption=notes,
+        caption_justify="left",
+        caption_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in table.header:
+        left = column.kind == "label"
+        heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)
+        heading.append(f" [{column.mark}]" if column.mark else "", style="dim")
+        shown.add_column(heading, justify="left" if left else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*map(_terminal_cell, row.cells))
+    return shown
+
+
+def _terminal_cell(cell: Cell) -> rich.text.Text:
+    from rich.text import Text
+
+    if cell.kind == "status":
+        text = Text(cell.text, style="dim italic")
+    else:
+        text = Text(cell.text, style="bold" if cell.bold else "")
+        text.append(f" ± {cell.std_text}" if cell.std_text else "", style="not bold")
+        text.append(f" ({cell.note})" if cell.note else "", style="dim not bold")
+    text.append(f" [{cell.mark}]" if cell.mark else "", style="dim not bold not italic")
+    return text
+
+
+def write_all(table: Table, folder: Path) -> list[Path]:
+    """Write NAME.md, .tex, .csv, .html and NAME_per_class.csv; return all of them.
+
+    The bytes depend on the table alone; a file that holds them already is not touched.
+
+    Raises:
+        UsageError: the table's name is not a file name.
+        ProtosegError: the folder can not be written.
+    """
+    if not re.fullmatch(r"[\w][\w.-]*", table.name):
+        raise UsageError(f"'{table.name}' can not name a file; use letters, digits, '_', '-'.")
+    atomic.make_folder(folder)
+    contents = {
+        f"{table.name}.md": to_markdown(table),
+        f"{table.name}.tex": to_latex(table),
+        f"{table.name}.csv": to_csv(table),
+        f"{table.name}.html": to_html(table),
+    }
+    per_class = f"{table.name}_per_class.csv"
+    # An old file is written anew also when no record is left: it would go on telling otherwise.
+    if table.per_class or (folder / per_class).exists():
+        contents[per_class] = per_class_csv(table)
+    for name, content in contents.items():
+        _write_changed(folder / name, content.encode())
+    return [folder / name for name in contents]
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass  # missing, or not readable: writing says what is wrong
+    atomic.write_bytes(path, content)
