@@ -63,7 +63,7 @@ def to_latex(table: Table) -> str:
         r"  \centering",
         # A long line in a narrow column of text: smaller type before it runs off the page.
         r"  \footnotesize" if _line_length(table) > 75 else r"  \small",
-        r"  \setlength{\tabcolsep}{4pt}",
+        r"  \setlength{\tabcolsep}{3pt}",
         r"  \setlength{\belowcaptionskip}{4pt}",
         f"  \\caption{{{escape(caption)}}}",
         f"  \\label{{tab:{label}}}",
@@ -104,7 +104,7 @@ def _line_length(table: Table) -> int:
 def _alignment(header: tuple[Column, ...], split: list[bool]) -> str:
     kinds = {"label": "l", "published": "c"}
     return "".join(
-        r"r@{\,}l" if halves else kinds.get(column.kind, "r")
+        r"r@{}l" if halves else kinds.get(column.kind, "r")
         for column, halves in zip(header, split, strict=True)
     )
 
@@ -138,10 +138,10 @@ def _cell(cell: Cell, split: bool) -> str:
         return f"\\multicolumn{{2}}{{c}}{{{words}}}" if split else words
     if cell.bold:
         value = f"\\textbf{{{value}}}"
-    rest = f"$\\pm$ {cell.std_text}" if cell.std_text else ""
+    rest = f"$\\pm${cell.std_text}" if cell.std_text else ""
     if cell.note:
         rest = f"{rest} ({escape(cell.note)})".strip()
-    rest = f"{{\\scriptsize {rest}}}" if rest else ""
+    rest = f"{{\\scriptsize{{}}{rest}}}" if rest else ""
     return f"{value} & {rest}{_mark(cell.mark)}" if split else value + _mark(cell.mark)
 
 

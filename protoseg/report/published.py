@@ -27,12 +27,12 @@ class PublishedNumbers:
     rows: tuple[dict[str, Any], ...]
     names: Mapping[str, str]
 
-    @property
-    def title(self) -> str:
-        """The column's title."""
-        if self.spec.value not in METRICS:
-            return f"Published {text.clean(self.spec.value)}"
-        return f"Published {METRICS[self.spec.value].title}"
+    def title(self, main: str) -> str:
+        """The column's title beside the metric ``main``."""
+        value = self.spec.value
+        if value == main:
+            return "Published"
+        return f"Published {METRICS[value].title if value in METRICS else text.clean(value)}"
 
     def find(self, axes: Mapping[str, Any]) -> dict[str, Any] | None:
         """The published row for a setting, or None.

@@ -133,7 +133,7 @@ class _Builder:
                 yield Column(prefix + "delta", "Δ", "delta", metric, above, group)
             if self.published is not None:
                 mark = self.marks.of(self._published_words())
-                title = self.published.title
+                title = self.published.title(self.main)
                 yield Column(prefix + "published", title, "published", metric, above, group, mark)
 
     def _bold(self, group: Key) -> set[Key]:
@@ -165,12 +165,13 @@ class _Builder:
                 yield from [Cell("status", "not planned")] * (1 + extra)
                 continue
             if name == PARAMETERS:
-                yield parameters_cell(samples)
+                yield parameters_cell(samples, is_main)
             else:
-                bold_here = bold and is_main
-                yield measured_cell(samples, metric, self.common_n, self.marks, bold_here)
+                shown = bold and is_main
+                yield measured_cell(samples, metric, self.common_n, self.marks, is_main, shown)
             if is_main and self.baselines is not None:
-                yield delta_cell(samples, self.baselines.of(samples), metric, self.common_n)
+                baseline = self.baselines.of(samples)
+                yield delta_cell(samples, baseline, metric, self.common_n, self.marks)
             if is_main and self.published is not None:
                 yield published_cell(self.published, samples, self.marks)
 
@@ -205,7 +206,7 @@ class _Builder:
         if any_bold:
             yield Footnote(BOLD_RULE)
         elif sum(bool(s.values.get(self.main)) for s in self._all()) > 1 and metrics:
-            yield Footnote(f"Nothing is bold. {BOLD_RULE}")
+            yield Footnote(f"{BOLD_RULE} Here none is.")
         protocols = {protocol_words(samples.spec): None for samples in self._all()}
         yield Footnote(f"Evaluation, single scale, no flip: {'; '.join(protocols)}.")
         if self.spec.note:

@@ -32,7 +32,7 @@ thead th { font-weight: 600; vertical-align: bottom; }
 th.group { text-align: center; border-bottom: 1px solid var(--line); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
 tbody tr:hover > * { background: var(--hover); }
-tbody th { font-weight: 400; white-space: normal; min-width: 7rem; }
+tbody th { font-weight: 400; }
 .label { text-align: left; }
 tbody .first, thead .first { position: sticky; left: 0; background: var(--paper); }
 .std { color: var(--muted); font-size: .85em; }
@@ -42,7 +42,8 @@ tbody .first, thead .first { position: sticky; left: 0; background: var(--paper)
   font-size: .85rem; }
 .notes li { overflow-wrap: anywhere; margin: .2rem 0; }
 sup { line-height: 0; }
-@media (max-width: 40rem) { table { font-size: .9rem; } th, td { padding: .4rem .5rem; } }
+@media (max-width: 40rem) { table { font-size: .9rem; } th, td { padding: .4rem .5rem; }
+  tbody th { white-space: normal; min-width: 7rem; } }
 </style>
 </head>
 <body>
