@@ -73,8 +73,10 @@ def test_order_does_not_depend_on_the_directory_listing(
 def test_linked_folders_are_followed_and_hidden_files_are_not_data(
     toy: DatasetSpec, toy_root: Path, tmp_path: Path
 ) -> None:
-    shutil.move(toy_root / "images" / "val", tmp_path / "elsewhere")
-    (toy_root / "images" / "val").symlink_to(tmp_path / "elsewhere")
+    for kind in ("images", "annotations"):
+        shutil.move(toy_root / kind / "val", tmp_path / "elsewhere" / kind)
+        (toy_root / kind / "val").mkdir()
+        (toy_root / kind / "val" / "city").symlink_to(tmp_path / "elsewhere" / kind)
     touch(toy_root / "images" / "val" / "._0.jpg")
     touch(toy_root / "images" / ".ipynb_checkpoints" / "0.jpg")
     assert len(layout.pairs(toy_root, toy, "val")) == 2

@@ -257,6 +257,35 @@ def test_race_lost_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.Monkey
     assert list(root.parent.iterdir()) == [root]
 
 
+def test_the_folder_is_complete_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    root = tmp_path / "data" / "shapes"
+    process = start(root, {**SMALL, "train": 150})
+    deadline = time.monotonic() + 60
+    while not root.exists():
+        assert time.monotonic() < deadline
+    assert len(list(root.rglob("*.png"))) == 3 * (150 + SMALL["val"])
+    assert shapes.read_marker(root) is not None
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0, errors.decode()
+
+
+def test_foreign_folder_that_appears_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "data" / "shapes"
+    real = os.rename
+
+    def late(source: Path, target: Path) -> None:
+        root.mkdir()
+        (root / "precious.txt").write_text("mine")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises(DataError, match="left as it is"):
+        shapes.generate(root, **SMALL)
+    assert list(root.parent.rglob("*")) == [root, root / "precious.txt"]
+
+
 def test_checking_data_does_not_import_torch() -> None:
     code = (
         "import sys; from protoseg.datasets import check, digest, layout, looks, shapes; "
