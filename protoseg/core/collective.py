@@ -1,4 +1,4 @@
-"""Sums and maxima over the processes of a distributed run; no-ops outside one."""
+"""Sums, maxima and collections over the processes of a distributed run; no-ops outside one."""
 
 from __future__ import annotations
 
@@ -30,10 +30,15 @@ def all_max(tensor: Tensor) -> Tensor:
     return highest
 
 
-def first_holder(holds: Tensor) -> Tensor:
-    """Which elements of a boolean mask this process is the lowest-ranked one to hold."""
+def rank() -> int:
+    """The number of this process, 0 outside a distributed run."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def gather(tensor: Tensor) -> Tensor:
+    """``tensor`` of every process, stacked by rank, (processes, ...)."""
     if world_size() == 1:
-        return holds
-    rank = torch.where(holds, dist.get_rank(), dist.get_world_size())
-    dist.all_reduce(rank, op=dist.ReduceOp.MIN)
-    return rank == dist.get_rank()
+        return tensor[None]
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    dist.all_gather(parts, tensor.contiguous())
+    return torch.stack(parts)

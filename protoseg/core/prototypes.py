@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
-from protoseg.core.collective import all_sum, first_holder, world_size
+from protoseg.core.collective import all_sum, gather, rank, world_size
 from protoseg.core.distances import Distance, normalise, similarity
 from protoseg.core.losses import IGNORED
 from protoseg.core.sinkhorn import own_similarities, segments, sinkhorn
@@ -95,6 +96,14 @@ class PrototypeBank(nn.Module):
         self.updates.zero_()
         self.started.fill_(self.init == "normal")
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move with the model, but stay float32 in a half-precision one, where steps round away."""
+        wide = self.prototypes
+        super()._apply(fn, recurse)
+        if self.prototypes.dtype in (torch.float16, torch.bfloat16):
+            self.prototypes = wide.to(self.prototypes.device)
+        return self
+
     def extra_repr(self) -> str:
         """Sizes and the switches that matter most."""
         return (
@@ -149,16 +158,26 @@ class PrototypeBank(nn.Module):
         if self.init == "normal":
             return
         segment = segments(labels, self.num_classes)
-        counts = torch.bincount(segment, minlength=self.num_classes + 1)
-        # Ordered by class, at random within a class.
-        order = torch.argsort(segment + torch.rand(len(segment), device=segment.device).double())
-        begin = counts.cumsum(0) - counts
-        rank = torch.arange(self.num_prototypes, device=segment.device)
-        place = begin[:-1, None] + rank % counts[:-1, None].clamp_min(1)
-        drawn = embeddings.float()[order[place.clamp_max(len(order) - 1)]]
-        mine = first_holder((counts[:-1] > 0) & ~self.started)
-        drawn = all_sum(drawn * mine[:, None, None])
-        fresh = all_sum(mine.long()) > 0
+        counts = _count(segment, self.num_classes + 1)[:-1]
+        # Ordered by class, at random within a class: its first K are this process's draw.
+        lot = torch.rand(len(segment), device=segment.device)
+        order = torch.argsort(segment + lot.double())
+        slots = torch.arange(self.num_prototypes, device=segment.device)
+        place = (counts.cumsum(0) - counts)[:, None] + slots
+        drawn = self.prototypes.new_zeros(self.prototypes.shape)
+        lots = drawn.new_full(place.shape, torch.inf)
+        if len(segment):
+            pixel = order[place.clamp_max(len(order) - 1)]
+            drawn = embeddings[pixel].to(drawn.dtype)
+            lots = torch.where(slots < counts[:, None], lot[pixel], torch.inf)
+        # Of the draws of all processes the K lowest lots win, as if their pixels were one batch.
+        lots = gather(lots).transpose(0, 1).flatten(1)
+        held = lots.isfinite().sum(1, keepdim=True).clamp_max(self.num_prototypes)
+        winner = lots.argsort(dim=1, stable=True).gather(1, slots % held.clamp_min(1))
+        drawn = drawn.gather(1, (winner % self.num_prototypes)[..., None].expand_as(drawn))
+        mine = winner // self.num_prototypes == rank()
+        drawn = all_sum(torch.where(mine[..., None], drawn, 0))
+        fresh = (held[:, 0] > 0) & ~self.started
         values = normalise(drawn, self.distance)
         self.prototypes.copy_(torch.where(fresh[:, None, None], values, self.prototypes))
         self.started |= fresh
@@ -177,7 +196,7 @@ class PrototypeBank(nn.Module):
         index = torch.where(target == IGNORED, total, target)
         pixels = embeddings.detach().float()
         sums = pixels.new_zeros(total + 1, self.channels).index_add_(0, index, pixels)[:-1]
-        counts = torch.bincount(index, minlength=total + 1)[:-1]
+        counts = _count(index, total + 1)[:-1]
         if self.distributed == "pooled":
             sums, counts = all_sum(sums), all_sum(counts)
         means = normalise(sums / counts.clamp_min(1)[:, None], self.distance)
@@ -190,3 +209,8 @@ class PrototypeBank(nn.Module):
         new = torch.where((counts > 0)[:, None], normalise(new, self.distance), old)
         self.prototypes.copy_(new.view_as(self.prototypes))
         self.updates += (counts > 0).view_as(self.updates)
+
+
+def _count(index: Tensor, size: int) -> Tensor:
+    """How often each of ``range(size)`` occurs; unlike ``bincount`` it never waits for a GPU."""
+    return index.new_zeros(size).index_add_(0, index, torch.ones_like(index))
