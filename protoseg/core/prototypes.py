@@ -201,12 +201,13 @@ class PrototypeBank(nn.Module):
             sums, counts = all_sum(sums), all_sum(counts)
         means = normalise(sums / counts.clamp_min(1)[:, None], self.distance)
         old = self.prototypes.flatten(0, 1)
-        moved = (counts > 0)[:, None]
-        new = torch.where(moved, self.momentum * old + (1 - self.momentum) * means, old)
+        new = normalise(self.momentum * old + (1 - self.momentum) * means, self.distance)
+        new = torch.where((counts > 0)[:, None], new, old)
         if self.distributed == "averaged" and world_size() > 1:
-            new = all_sum(new) / world_size()
+            # Each process's own unit vectors are averaged, as the released code does.
+            mean = normalise(all_sum(new) / world_size(), self.distance)
             counts = all_sum(counts)
-        new = torch.where((counts > 0)[:, None], normalise(new, self.distance), old)
+            new = torch.where((counts > 0)[:, None], mean, old)
         self.prototypes.copy_(new.view_as(self.prototypes))
         self.updates += (counts > 0).view_as(self.updates)
 
