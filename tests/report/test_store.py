@@ -14,7 +14,8 @@ from protoseg.runs import claim
 from protoseg.runs.record import seal
 from protoseg.runs.states import Reason, State
 from protoseg.spec.identity import run_id
-from tests.report.conftest import Lab, make_record, make_spec
+
+from .lab import Lab, make_record, make_spec
 
 SPEC = make_spec()
 ID = run_id(SPEC)
