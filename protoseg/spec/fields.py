@@ -37,19 +37,25 @@ def field_types(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
+def items() -> Any:
+    """A dataclass field holding a list of at least one value."""
+    return dataclasses.field(metadata={"nonempty": True})
+
+
 def build(cls: Any, data: Any, where: str) -> Any:
     """Make a ``cls`` from nested plain data.
 
     Args:
         cls: a dataclass; a class with a ``variants`` mapping is resolved by the key ``kind``.
         data: a mapping with the fields of ``cls``; missing keys take the field's default.
-        where: the place named in error messages, e.g. ``"run.yaml: method"``.
+        where: the place named in error messages, e.g. ``"run.yaml: method"``; the names of fields
+            are joined to it by a dot, or directly where it ends in a colon and a space.
 
     Raises:
         UsageError: an unknown or missing key, a value of the wrong type or out of range.
     """
     if not isinstance(data, Mapping):
-        raise UsageError(f"{where}: expected a mapping of settings, found {data!r}.")
+        raise UsageError(f"{where.rstrip(': ')}: expected a mapping of settings, found {data!r}.")
     variants: Mapping[str, Any] = getattr(cls, "variants", {})
     if variants and cls not in variants.values():
         kind = str(data.get("kind"))
@@ -60,14 +66,18 @@ def build(cls: Any, data: Any, where: str) -> Any:
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in data:
         if key not in known:
-            raise UsageError(unknown("key", str(key), where, known))
+            raise UsageError(unknown("key", str(key), where.rstrip(": "), known))
     values: dict[str, Any] = {}
     for name, field in known.items():
         if name in data:
-            values[name] = convert(hints[name], data[name], f"{where}.{name}", field.metadata)
+            values[name] = convert(hints[name], data[name], _join(where, name), field.metadata)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{where}.{name}: a value is required and none is given.")
+            raise UsageError(f"{_join(where, name)}: a value is required and none is given.")
     return cls(**values)
+
+
+def _join(where: str, name: str) -> str:
+    return f"{where}{name}" if where.endswith(": ") else f"{where}.{name}"
 
 
 NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
@@ -85,6 +95,8 @@ def convert(kind: Any, value: Any, where: str, bounds: Mapping[str, Any] = NO_BO
     if origin is tuple:
         if not isinstance(value, list | tuple):
             raise UsageError(f"{where}: expected a list, found {value!r}.")
+        if not value and bounds.get("nonempty"):
+            raise UsageError(f"{where}: needs at least one value, found none.")
         fixed = arguments[-1] is not Ellipsis
         if fixed and len(value) != len(arguments):
             raise UsageError(f"{where}: expected {len(arguments)} values, found {len(value)}.")

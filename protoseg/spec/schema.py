@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from protoseg.spec.fields import number
+from protoseg.spec.fields import items, number
 
 METHOD_VERSION = 1
 """Raised when a change of the code changes what a spec trains to; history in docs/design.md."""
@@ -24,7 +24,7 @@ class BackboneSpec:
     name: str
     recipe: str
     """mmseg config file, relative to its configs folder, whose ``model.backbone`` is taken."""
-    channels: tuple[int, ...]
+    channels: tuple[int, ...] = items()
     """Channels of each feature map the backbone returns; the decoder's input sizes follow."""
     weights: str = ""
     """File name inside the weights folder; empty starts from random weights."""
@@ -129,9 +129,9 @@ class DatasetSpec:
     """A folder of images and label maps; `protoseg data check` verifies one."""
 
     name: str
-    classes: tuple[str, ...]
     digest: str
     """Digest of the whole folder as `protoseg data check` prints it, or ``unpinned``."""
+    classes: tuple[str, ...] = items()
     images: str = "images/{split}"
     annotations: str = "annotations/{split}"
     image_suffix: str = ".jpg"
@@ -151,11 +151,11 @@ class DatasetSpec:
 class AugmentationSpec:
     """Training-time augmentation, in mmseg's order: resize, crop, flip, photometric distortion."""
 
-    scale: tuple[int, int]
+    scale: tuple[int, int] = number(low=1)
     """Base (width, height) that the random ratio multiplies, as mmseg's RandomResize takes it."""
-    crop_size: tuple[int, int]
+    crop_size: tuple[int, int] = number(low=1)
     """(height, width)."""
-    ratio_range: tuple[float, float] = (0.5, 2.0)
+    ratio_range: tuple[float, float] = number((0.5, 2.0), low=0, open_low=True)
     cat_max_ratio: float = number(0.75, low=0, high=1)
     """A crop where one class covers more than this is drawn again."""
     flip: float = number(0.5, low=0, high=1)

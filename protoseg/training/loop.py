@@ -6,10 +6,8 @@ mmengine's own loop replays all past iterations when it resumes; this one starts
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections import deque
-from types import FrameType
 from typing import Any
 
 from protoseg.errors import UsageError
@@ -17,38 +15,11 @@ from protoseg.runs import atomic
 from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
 from protoseg.training.parts import Parts
+from protoseg.training.stop import StopRequest
 
 PROGRESS_SECONDS = 1.0
 CURVE_POINTS = 100
 """Points of the loss curve kept in the record, each the mean since the one before."""
-
-
-class Stopped(Exception):  # noqa: N818  not an error
-    """A signal asked the run to stop; its state is on disk."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-
-
-class StopRequest:
-    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag that the loop reads between iterations."""
-
-    def __init__(self) -> None:
-        self.signal_number: int | None = None
-
-    def listen(self) -> None:
-        """Install the handlers; only the main thread may."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-
-    def check(self) -> None:
-        """Raise `Stopped` if a signal came."""
-        if self.signal_number is not None:
-            raise Stopped(self.signal_number)
 
 
 class TrainingLoop:

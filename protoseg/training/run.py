@@ -20,10 +20,11 @@ from protoseg.spec.fields import plain
 from protoseg.spec.identity import spec_digest
 from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
-from protoseg.training.loop import StopRequest, TrainingLoop
+from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import Parts, build_parts
 from protoseg.training.provenance import provenance
 from protoseg.training.recipe import build_config
+from protoseg.training.stop import StopRequest
 from protoseg.training.weights import find_weights
 
 
@@ -69,9 +70,8 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
     stop.check()
     loop.run(start)
     begun = time.perf_counter()
-    overall, per_class, counts, images = evaluate(parts, spec)
+    overall, per_class, counts, images = evaluate(parts, spec, stop)
     evaluation_seconds = time.perf_counter() - begun
-    stop.check()
     atomic.write_bytes(folder.confusion, counts)
     attempts = folder.attempts()
     iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
@@ -106,13 +106,16 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
         raise UsageError(f"{folder.record}: a record is there already; it is kept.")
 
 
-def evaluate(parts: Parts, spec: RunSpec) -> tuple[dict[str, float], list[Any], bytes, int]:
+def evaluate(
+    parts: Parts, spec: RunSpec, stop: StopRequest
+) -> tuple[dict[str, float], list[Any], bytes, int]:
     """Overall metrics, per-class metrics, packed per-image counts, and the number of images."""
     num_classes = len(spec.dataset.classes)
     counter = metric.ConfusionCounts(num_classes)
     parts.model.eval()
     with torch.no_grad():
         for batch in parts.test_loader:
+            stop.check()
             samples = parts.model.test_step(batch)
             counter.process(batch, [sample.to_dict() for sample in samples])
     counter.evaluate(len(parts.test_loader))

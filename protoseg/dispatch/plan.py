@@ -1,0 +1,132 @@
+"""The plan of a set of matrices: which runs there are, how they stand, what is left to pay."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from protoseg.errors import ProtosegError
+from protoseg.runs.folder import RunFolder, Status
+from protoseg.runs.record import read_record
+from protoseg.runs.states import State
+from protoseg.spec.fields import plain
+from protoseg.spec.matrix import Matrix, PlannedRun
+from protoseg.spec.schema import RunSpec
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """One run, and the matrices that need it."""
+
+    run: PlannedRun
+    status: Status
+    matrices: tuple[str, ...]
+    seconds: float | None
+    """What its training will still cost, by the records of like runs; None where unknown."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Every run once, in the order of the matrices."""
+
+    entries: tuple[PlanEntry, ...]
+    listed: int
+    """Runs as the tables list them, before those they share are counted once."""
+    problems: list[str] = field(default_factory=list)
+    """Records that could not be read; such runs are left alone."""
+
+    def counts(self) -> dict[State, int]:
+        """Runs in each state, all states named."""
+        counted = Counter(entry.status.state for entry in self.entries)
+        return {state: counted.get(state, 0) for state in State}
+
+    def left(self) -> list[PlanEntry]:
+        """Runs that a sweep would start: new ones and interrupted ones."""
+        states = (State.NEW, State.INTERRUPTED)
+        return [entry for entry in self.entries if entry.status.state in states]
+
+
+def make_plan(
+    matrices: Sequence[Matrix], runs_folder: Path, record_folders: Sequence[Path]
+) -> Plan:
+    """Read the state of every run of some matrices.
+
+    A run is done if its folder holds a valid record, or one of ``record_folders`` does.
+    """
+    needed: dict[str, tuple[PlannedRun, list[str]]] = {}
+    for matrix in matrices:
+        for run in matrix.runs:
+            _, names = needed.setdefault(run.run_id, (run, []))
+            names.append(matrix.name)
+    problems: list[str] = []
+    states = {run_id: status_of(run_id, runs_folder, record_folders, problems) for run_id in needed}
+    rates = measured_rates(status.record for status in states.values())
+    entries = tuple(
+        PlanEntry(
+            run=run,
+            status=states[run_id],
+            matrices=tuple(dict.fromkeys(names)),
+            seconds=_remaining_seconds(run.spec, states[run_id], rates),
+        )
+        for run_id, (run, names) in needed.items()
+    )
+    return Plan(entries, sum(len(matrix.runs) for matrix in matrices), problems)
+
+
+def status_of(
+    run_id: str, runs_folder: Path, record_folders: Sequence[Path], problems: list[str]
+) -> Status:
+    """The state of a run from its folder and the committed records."""
+    status = RunFolder(runs_folder / run_id).status()
+    if status.state is State.FAILED and status.reason is None:
+        problems.append(status.message)
+    if status.state is State.DONE:
+        return status
+    for folder in record_folders:
+        path = folder / f"{run_id}.json"
+        try:
+            record = read_record(path)
+        except FileNotFoundError:
+            continue
+        except ProtosegError as error:
+            problems.append(str(error))
+            return Status(State.FAILED, message=str(error))
+        return Status(State.DONE, attempts=record["attempts"], record=record)
+    return status
+
+
+Kind = tuple[Any, ...]
+
+
+def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Kind, float]:
+    """Iterations a second of each kind of run, the median over its records."""
+    found: dict[Kind, list[float]] = defaultdict(list)
+    for record in records:
+        if record is not None:
+            found[_kind(record["spec"])].append(record["cost"]["iterations_per_second"])
+    return {kind: statistics.median(rates) for kind, rates in found.items()}
+
+
+def _kind(spec: dict[str, Any]) -> Kind:
+    """What an iteration's time depends on."""
+    return (
+        spec["backbone"]["name"],
+        spec["decoder"]["name"],
+        spec["decoder"]["channels"],
+        spec["method"]["kind"],
+        len(spec["dataset"]["classes"]),
+        tuple(spec["augmentation"]["crop_size"]),
+        spec["schedule"]["batch_size"],
+        spec["precision"],
+    )
+
+
+def _remaining_seconds(spec: RunSpec, status: Status, rates: dict[Kind, float]) -> float | None:
+    if status.state is State.DONE:
+        return 0.0
+    rate = status.iterations_per_second or rates.get(_kind(plain(spec)))
+    return (spec.schedule.iterations - status.iteration) / rate if rate else None

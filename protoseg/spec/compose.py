@@ -1,0 +1,207 @@
+"""From config groups and overrides to a `RunSpec`, with Hydra.
+
+Hydra composes the config files of the chosen groups; values are then set in order, interpolations
+resolved, and the result built into the frozen, validated dataclasses.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from protoseg.errors import UsageError, unknown
+from protoseg.spec.fields import build
+from protoseg.spec.schema import MethodSpec, RunSpec
+from protoseg.spec.store import groups, register
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One override: a group choice, a value, an addition or a deletion."""
+
+    key: str
+    value: Any
+    delete: bool = False
+
+
+def parse_overrides(texts: Iterable[str]) -> list[tuple[str, list[Setting]]]:
+    """Overrides in Hydra's grammar, as (key, settings): several settings where it is a sweep.
+
+    Raises:
+        UsageError: not in the grammar.
+    """
+    texts = list(texts)
+    parser = OverridesParser.create()
+    parsed = []
+    for text in texts:
+        try:
+            override = parser.parse_override(text)
+        except HydraException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"override '{text}': {reason}. Overrides are written key=value, e.g. "
+                "method.num_prototypes=5 or dataset=camvid."
+            ) from error
+        parsed.append((override.key_or_group, _settings(override)))
+    return parsed
+
+
+def parse_sweep(key: str, text: str) -> list[Any]:
+    """The values of a sweep in Hydra's grammar: ``1,5,10``, ``range(1,5)``, ``choice(a,b)``."""
+    ((_, settings),) = parse_overrides([f"{key}={text}"])
+    return [setting.value for setting in settings]
+
+
+def _settings(override: Override) -> list[Setting]:
+    key = override.key_or_group
+    if override.is_delete():
+        return [Setting(key, None, delete=True)]
+    if override.is_sweep_override():
+        return [Setting(key, value) for value in override.sweep_iterator(_identity)]
+    return [Setting(key, override.value())]
+
+
+def _identity(value: Any) -> Any:
+    return value
+
+
+class Composer:
+    """Composes specs from a folder of config groups.
+
+    Args:
+        experiments: folder with ``run.yaml``, one folder a group, and ``matrices/``.
+
+    Raises:
+        UsageError: the folder has no ``run.yaml``.
+    """
+
+    def __init__(self, experiments: Path) -> None:
+        self.experiments = experiments.resolve()
+        if not (self.experiments / "run.yaml").is_file():
+            raise UsageError(
+                f"{experiments}: not a folder of experiments (no run.yaml in it). Run protoseg "
+                "inside its checkout, or name the folder with --experiments."
+            )
+        register()
+        self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+
+    @functools.cached_property
+    def options(self) -> dict[str, list[str]]:
+        """Config group -> its options."""
+        return {
+            group: sorted(path.stem for path in (self.experiments / group).glob("*.yaml"))
+            for group in groups()
+        }
+
+    def spec(self, settings: Iterable[Setting], where: str) -> RunSpec:
+        """The spec that results from settings, the later ones winning.
+
+        Raises:
+            UsageError: an unknown group option, key or value; it names ``where``.
+        """
+        settings = list(settings)
+        chosen = {}
+        for setting in settings:
+            self.check_key(setting.key, where)
+            if setting.key in self.options and isinstance(setting.value, str):
+                if setting.value not in self.options[setting.key]:
+                    options = self.options[setting.key]
+                    raise UsageError(unknown(setting.key, setting.value, where, options))
+                chosen[setting.key] = setting.value
+        data = copy.deepcopy(self._compose(chosen, where))
+        for setting in settings:
+            if setting.key not in chosen:
+                _set(data, setting, where)
+        spec: RunSpec = build(RunSpec, _resolve(data, where), f"{where}: ")
+        return spec
+
+    def check_key(self, key: str, where: str) -> None:
+        """Refuse a key that no spec has, with the nearest one that it has."""
+        known: dict[str, Any] = {**groups(), "precision": None, "seed": None}
+        parts = key.split(".")
+        if parts[0] not in known:
+            keys = [*known, *(f"{g}.{f}" for g, kind in groups().items() for f in _fields(kind))]
+            raise UsageError(unknown("key", key, where, keys if "." in key else known))
+        kind = known[parts[0]]
+        if kind is None and len(parts) > 1:
+            raise UsageError(f"{where}: '{parts[0]}' has no key '{parts[1]}'; it is a value.")
+        if kind is not None and len(parts) > 1 and parts[1] not in _fields(kind):
+            candidates = [f"{parts[0]}.{name}" for name in _fields(kind)]
+            raise UsageError(unknown("key", key, where, candidates))
+
+    def _compose(self, chosen: Mapping[str, str], where: str) -> dict[str, Any]:
+        cache_key = tuple(sorted(chosen.items()))
+        if cache_key not in self._composed:
+            GlobalHydra.instance().clear()
+            try:
+                with hydra.initialize_config_dir(str(self.experiments), version_base="1.3"):
+                    config = hydra.compose("run", [f"{g}={option}" for g, option in cache_key])
+            except (HydraException, OmegaConfBaseException) as error:
+                raise UsageError(_config_problem(error, where, chosen)) from error
+            container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
+            assert isinstance(container, dict)
+            self._composed[cache_key] = {str(k): v for k, v in container.items()}
+        return self._composed[cache_key]
+
+
+def _fields(kind: Any) -> list[str]:
+    kinds = MethodSpec.variants.values() if kind is MethodSpec else [kind]
+    return list(dict.fromkeys(f.name for k in kinds for f in dataclasses.fields(k)))
+
+
+def _set(data: dict[str, Any], setting: Setting, where: str) -> None:
+    """Set or delete a dotted key in nested dictionaries; `build` judges the result."""
+    *parents, last = setting.key.split(".")
+    node: Any = data
+    for parent in parents:
+        if isinstance(node, dict):
+            node = node.setdefault(parent, {})
+    if not isinstance(node, dict):
+        raise UsageError(
+            f"{where}: '{setting.key}': '{'.'.join(parents)}' is a value, not a group."
+        )
+    if setting.delete:
+        if last not in node:
+            raise UsageError(unknown("key", setting.key, where, map(str, node)))
+        del node[last]
+    else:
+        node[last] = copy.deepcopy(setting.value)
+
+
+def _resolve(data: dict[str, Any], where: str) -> Any:
+    data = {key: value for key, value in data.items() if value != "???"}
+    if "${" not in repr(data):
+        return data
+    try:
+        config: DictConfig = OmegaConf.create(data)
+        return OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{where}: {str(error).splitlines()[0]}") from error
+
+
+def _config_problem(error: Exception, where: str, chosen: Mapping[str, str]) -> str:
+    """One sentence out of Hydra's report on a config file."""
+    lines = [str(e).strip().splitlines()[0] for e in (error.__cause__, error) if e and str(e)]
+    text = lines[0] if lines else type(error).__name__
+    files = ", ".join(f"{group}/{option}.yaml" for group, option in chosen.items()) or "run.yaml"
+    stranger = re.search(r"Key '(\w+)' not in '(\w+)'", str(error.__cause__) or str(error))
+    if stranger:
+        kinds = {
+            kind.__name__: kind for kind in [*groups().values(), *MethodSpec.variants.values()]
+        }
+        known = _fields(kinds[stranger[2]]) if stranger[2] in kinds else []
+        return unknown("key", stranger[1], f"{where} ({files})", known)
+    return f"{where} ({files}): {text}"

@@ -1,0 +1,253 @@
+"""Reading a matrix file and expanding it into runs.
+
+    title: ...
+    base:    {dataset: camvid, schedule.iterations: 300}     what all runs share
+    grid:    {method.num_prototypes: [1, 5, 10]}             every combination
+    zip:     {backbone: [a, b], decoder: [c, d]}             side by side
+    rows:    [{label: ..., method: parametric}, ...]         explicit
+    exclude: [{method: parametric, method.num_prototypes: 5}]
+    seeds:   [0, 1, 2]
+    table:   {rows, columns, metrics, baseline, ...}
+
+Rows, zip and grid multiply: each explicit row meets each step of the zip and each point of the
+grid. Values are written in YAML, or as a text in Hydra's sweep grammar (``1,5,10``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from protoseg.errors import UsageError, unknown
+from protoseg.spec.compose import Composer, Setting, parse_overrides, parse_sweep
+from protoseg.spec.fields import build
+from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
+
+KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table")
+LABEL = "label"
+
+
+def matrix_names(experiments: Path) -> list[str]:
+    """The matrices of a folder of experiments."""
+    return sorted(path.stem for path in (experiments / "matrices").glob("*.yaml"))
+
+
+def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) -> Matrix:
+    """Read and expand a matrix.
+
+    Args:
+        composer: knows the config groups.
+        name: of a file in ``matrices/``, or the path of a YAML file.
+        overrides: in Hydra's grammar; they win over the file. A sweep (``seed=0,1`` or
+            ``method.momentum=0.9,0.99``) replaces the seeds or adds an axis.
+
+    Raises:
+        UsageError: anything unknown, empty, or two rows that are the same run.
+    """
+    path = _find(composer, name)
+    content = _read(path)
+    where = path.name
+    for key in content:
+        if key not in KEYS:
+            raise UsageError(unknown("key", str(key), where, KEYS))
+    fixed, axes, seeds = _overrides(overrides)
+    grid = {**_axes(content.get("grid"), f"{where}: grid"), **axes}
+    zipped = _axes(content.get("zip"), f"{where}: zip")
+    rows = _rows(content.get("rows"), where)
+    if len({len(values) for values in zipped.values()}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
+        raise UsageError(f"{where}: zip: all axes need the same number of values; {lengths}.")
+    names = list(dict.fromkeys([*(key for row in rows for key in row), *zipped, *grid]))
+    for setting in fixed:
+        if setting.key in names:
+            raise UsageError(
+                f"override '{setting.key}': is an axis of {where}, which sets it for each run; "
+                "change it there, or make another matrix."
+            )
+    base = [Setting(str(k), v) for k, v in _mapping(content.get("base"), where, "base").items()]
+    seeds = seeds or _seeds(content.get("seeds"), where)
+    excluded = _excluded(content.get("exclude"), where, names)
+    points = [
+        point
+        for point in _points(rows, zipped, grid)
+        if not any(_matches(point, pattern) for pattern in excluded)
+    ]
+    if not points:
+        raise UsageError(f"{where}: every run is excluded; nothing is left to do.")
+    runs = _plan(composer, where, base, points, fixed, seeds)
+    axis_names = _table_axes(names, rows)
+    table = build(TableSpec, content.get("table") or {}, f"{where}: table")
+    _check_table(table, axis_names, where)
+    runs = tuple(
+        dataclasses.replace(run, axes={k: run.axes.get(k, "") for k in axis_names}) for run in runs
+    )
+    return Matrix(path.stem, str(content.get("title") or path.stem), runs, table, axis_names)
+
+
+def _plan(
+    composer: Composer,
+    where: str,
+    base: list[Setting],
+    points: list[dict[str, Any]],
+    fixed: list[Setting],
+    seeds: list[int],
+) -> tuple[PlannedRun, ...]:
+    runs: list[PlannedRun] = []
+    seen: dict[str, dict[str, Any]] = {}
+    for number, point in enumerate(points, 1):
+        axes = [Setting(key, value) for key, value in point.items() if key != LABEL]
+        place = f"{where}: {point.get(LABEL) or f'run {number}'}"
+        spec = composer.spec([*base, *axes, *fixed], place)
+        for seed in seeds:
+            run = PlannedRun(dataclasses.replace(spec, seed=seed), point)
+            if run.run_id in seen:
+                raise UsageError(
+                    f"{where}: {_name(seen[run.run_id])} and {_name(point)} are the same run "
+                    f"({run.run_id}); remove one, or make them differ."
+                )
+            seen[run.run_id] = point
+            runs.append(run)
+    return tuple(runs)
+
+
+def _name(point: Mapping[str, Any]) -> str:
+    if point.get(LABEL):
+        return f"'{point[LABEL]}'"
+    return "{" + ", ".join(f"{key}: {value}" for key, value in point.items()) + "}"
+
+
+def _find(composer: Composer, name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"{name}: no such matrix file.")
+        return path
+    path = composer.experiments / "matrices" / f"{name}.yaml"
+    names = matrix_names(composer.experiments)
+    if name not in names:
+        raise UsageError(unknown("matrix", name, "experiments/matrices", names))
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, OmegaConfBaseException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
+    return {str(k): v for k, v in _mapping(content, path.name, "the file").items()}
+
+
+def _mapping(value: Any, where: str, what: str) -> Mapping[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: {what}: expected keys and values, found {value!r}.")
+    return value
+
+
+def _axes(value: Any, where: str) -> dict[str, list[Any]]:
+    axes: dict[str, list[Any]] = {}
+    for key, given in _mapping(value, where, "axes").items():
+        values = parse_sweep(str(key), given) if isinstance(given, str) else given
+        if not isinstance(values, list):
+            values = [values]
+        if not values:
+            raise UsageError(f"{where}.{key}: no values; give at least one, or remove the axis.")
+        axes[str(key)] = values
+    return axes
+
+
+def _rows(value: Any, where: str) -> list[dict[str, Any]]:
+    if value is None:
+        return [{}]
+    if not isinstance(value, list) or not value:
+        raise UsageError(f"{where}: rows: expected a list of at least one row, found {value!r}.")
+    rows = [{str(k): v for k, v in _mapping(row, where, "a row").items()} for row in value]
+    labels = [row.get(LABEL) for row in rows]
+    if any(label is None for label in labels):
+        raise UsageError(f"{where}: rows: each row needs a label.")
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"{where}: rows: the label '{label}' stands more than once.")
+    return rows
+
+
+def _seeds(value: Any, where: str) -> list[int]:
+    seeds = [0] if value is None else value
+    if isinstance(seeds, int):
+        seeds = [seeds]
+    if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
+        raise UsageError(
+            f"{where}: seeds: expected a list of whole numbers from 0, found {value!r}."
+        )
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{where}: seeds: {value} names a seed twice.")
+    return list(seeds)
+
+
+def _excluded(value: Any, where: str, names: list[str]) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    patterns = value if isinstance(value, list) else [value]
+    for pattern in patterns:
+        for key in _mapping(pattern, where, "exclude"):
+            if key not in names:
+                raise UsageError(unknown("axis", str(key), f"{where}: exclude", names))
+    return [dict(pattern) for pattern in patterns if pattern]
+
+
+def _matches(point: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
+    return all(
+        point.get(key) in (value if isinstance(value, list) else [value])
+        for key, value in pattern.items()
+    )
+
+
+def _overrides(texts: Iterable[str]) -> tuple[list[Setting], dict[str, list[Any]], list[int]]:
+    fixed: list[Setting] = []
+    axes: dict[str, list[Any]] = {}
+    seeds: list[int] = []
+    for key, settings in parse_overrides(texts):
+        values = [setting.value for setting in settings]
+        if key == "seed":
+            seeds = _seeds(values, "override 'seed'")
+        elif len(settings) > 1:
+            axes[key] = values
+        else:
+            fixed += settings
+    return fixed, axes, seeds
+
+
+def _points(
+    rows: list[dict[str, Any]], zipped: dict[str, list[Any]], grid: dict[str, list[Any]]
+) -> Iterator[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [
+        dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)
+    ] or [{}]
+    for row, step in itertools.product(rows, steps):
+        for values in itertools.product(*grid.values()):
+            yield {**row, **step, **dict(zip(grid, values, strict=True))}
+
+
+def _table_axes(names: list[str], rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """With explicit rows the label stands for all that a row sets."""
+    inside = {key for row in rows for key in row if key != LABEL}
+    return tuple(name for name in names if name not in inside)
+
+
+def _check_table(table: TableSpec, axes: tuple[str, ...], where: str) -> None:
+    for field in ("rows", "columns"):
+        for axis in getattr(table, field):
+            if axis not in axes:
+                raise UsageError(unknown("axis", axis, f"{where}: table.{field}", axes))
+    for axis in table.baseline:
+        if axis not in axes:
+            raise UsageError(unknown("axis", axis, f"{where}: table.baseline", axes))

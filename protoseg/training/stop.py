@@ -1,0 +1,34 @@
+"""Asking a run to stop: signals become a flag that is read where stopping is safe."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+
+
+class Stopped(Exception):  # noqa: N818  not an error
+    """A signal asked the run to stop; its state is on disk."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+
+
+class StopRequest:
+    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag that the loop reads between iterations."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def listen(self) -> None:
+        """Install the handlers; only the main thread may."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+
+    def check(self) -> None:
+        """Raise `Stopped` if a signal came."""
+        if self.signal_number is not None:
+            raise Stopped(self.signal_number)
