@@ -37,7 +37,12 @@ class Attempt:
         """Why it failed; None for a success. Without an ending the worker vanished: lost."""
         if self.end is None:
             return Reason.LOST
-        return Reason(self.end["reason"]) if self.end.get("reason") else None
+        if not self.end.get("reason"):
+            return None
+        try:
+            return Reason(self.end["reason"])
+        except ValueError:  # written by a newer version, or by hand
+            return Reason.CODE_ERROR
 
     @property
     def message(self) -> str:

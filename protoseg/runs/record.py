@@ -71,7 +71,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     data = path.read_bytes()
     try:
-        record = json.loads(data)
+        record = json.loads(data, parse_constant=_refuse_constant)
     except ValueError as error:
         raise RecordError(
             f"{path}: torn record, not valid JSON ({error}). "
@@ -131,6 +131,10 @@ def publish(run_folder: Path, destination: Path) -> Path:
     atomic.write_bytes(destination / f"{record['run_id']}.npz", counts.read_bytes())
     atomic.write_bytes(target, (run_folder / "record.json").read_bytes())
     return target
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _shape_problems(record: dict[str, Any]) -> list[str]:

@@ -84,7 +84,7 @@ def _attempt(folder: RunFolder, spec: dict[str, Any], stop: StopRequest) -> int:
 
 
 def _train(
-    folder: RunFolder, data: dict[str, Any], launch: dict[str, Any]
+    folder: RunFolder, data: dict[str, Any], launch: dict[str, Any], stop: StopRequest
 ) -> tuple[Reason | None, str]:
     """Train, and put whatever stops it into a reason and one sentence."""
     try:

@@ -1,0 +1,154 @@
+"""The command ``protoseg``. Verbs import what they need when they are called, and no sooner."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from protoseg import __version__
+from protoseg.errors import ProtosegError
+
+DESCRIPTION = "Benchmarks and ablations of prototype-based semantic segmentation."
+EPILOG = """\
+MATRIX is a name in experiments/matrices (or a YAML file); without one, all of them are meant.
+Overrides are Hydra's: dataset=camvid method.num_prototypes=5 seed=0,1,2
+
+  protoseg plan quickstart                 what would be trained, and what it costs
+  protoseg sweep quickstart --jobs 2       train it here; run again, it does what is left
+  protoseg status quickstart --watch       how far it is
+  protoseg tables quickstart               the table, as Markdown, LaTeX, CSV and HTML
+  protoseg explain quickstart "ProtoSeg, K = 4" miou
+
+exit status: 0 fine, 1 something failed, 2 wrong usage
+"""
+
+VERBS = {
+    "plan": ("sweeps", "show the runs of matrices, their states, and the price of what is left"),
+    "sweep": ("sweeps", "train what matrices still need, here"),
+    "train": ("sweeps", "train one run given by overrides"),
+    "status": ("sweeps", "show how far each run is, and why attempts ended"),
+    "tables": ("reports", "rebuild tables from records alone"),
+    "explain": ("reports", "name the runs, commits and seeds behind a cell"),
+    "data": ("data", "list data sets; check a folder: data check NAME"),
+    "doctor": ("doctor", "say what this machine has and lacks"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="protoseg",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"protoseg {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, (_, text) in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        _common(verb)
+        _words(verb, name)
+        if name in ("plan", "sweep", "status", "tables", "explain", "train"):
+            verb.add_argument(
+                "--ignore-records",
+                action="store_true",
+                help="do not count what results/records holds as done",
+            )
+        if name in ("plan", "sweep"):
+            verb.add_argument("--jobs", type=_positive, help="runs at once on this machine")
+        if name in ("sweep", "train"):
+            _training(verb)
+        if name == "train":
+            verb.set_defaults(jobs=1)
+        if name == "status":
+            verb.add_argument("--watch", action="store_true", help="refresh until all have ended")
+        if name == "tables":
+            verb.add_argument("--out", metavar="DIR", help="folder for the files")
+            verb.add_argument("--markdown", action="store_true", help="print Markdown")
+            verb.add_argument(
+                "--keep-records",
+                action="store_true",
+                help="copy the records behind the tables to results/records",
+            )
+    return top
+
+
+def _common(verb: argparse.ArgumentParser) -> None:
+    places = verb.add_argument_group("places (not part of a run's identity)")
+    places.add_argument("--runs", metavar="DIR", help="run folders (PROTOSEG_RUNS; ./runs)")
+    places.add_argument("--data", metavar="DIR", help="data sets (PROTOSEG_DATA; ./data)")
+    places.add_argument(
+        "--weights", metavar="DIR", help="pre-trained weights (PROTOSEG_WEIGHTS; DATA/weights)"
+    )
+    places.add_argument("--results", metavar="DIR", help="results (PROTOSEG_RESULTS; ./results)")
+    places.add_argument("--experiments", metavar="DIR", help="matrices and config groups")
+    verb.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _words(verb: argparse.ArgumentParser, name: str) -> None:
+    if name == "explain":
+        verb.add_argument("words", nargs=1, metavar="TABLE", help="a matrix")
+        verb.add_argument("row", metavar="ROW", help="a row's label, or its number from 1")
+        verb.add_argument(
+            "column", metavar="COLUMN", nargs="?", default="1", help="a column, e.g. miou or delta"
+        )
+    elif name == "data":
+        verb.add_argument("words", nargs="*", metavar="list | check NAME", help="what to do")
+    elif name == "train":
+        verb.add_argument("words", nargs="*", metavar="OVERRIDE", help="e.g. dataset=shapes")
+    elif name == "doctor":
+        verb.set_defaults(words=[])
+    else:
+        verb.add_argument("words", nargs="*", metavar="MATRIX | OVERRIDE", help="what is meant")
+
+
+def _training(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--threads", type=_positive, help="threads of each run; shared out if absent")
+    verb.add_argument("--workers", type=int, default=0, help="loader processes of each run")
+    verb.add_argument(
+        "--checkpoint-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="time between checkpoints (60)",
+    )
+    verb.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="also runs that failed for a reason that does not pass by itself",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
+    return number
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    given = parser().parse_args(arguments)
+    try:
+        from protoseg.commands.context import Context
+
+        module = importlib.import_module(f"protoseg.commands.{VERBS[given.verb][0]}")
+        status: int = getattr(module, given.verb)(Context(given))
+        sys.stdout.flush()
+        return status
+    except ProtosegError as error:
+        print(f"protoseg {given.verb}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 1
+    except BrokenPipeError:
+        # `protoseg status | head`: the reader has what it wanted.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

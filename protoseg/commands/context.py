@@ -1,0 +1,76 @@
+"""What every verb starts from: the folders, the composer, the matrices, and the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from protoseg.errors import UsageError
+from protoseg.places import Places, places
+from protoseg.spec.compose import Composer
+from protoseg.spec.expand import load_matrix, matrix_names
+from protoseg.spec.matrix import Matrix
+
+FINE, FAILED, USAGE = 0, 1, 2
+"""Exit statuses of the command line."""
+
+
+class Context:
+    """Reads the arguments that all verbs share."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.arguments = arguments
+        self.json: bool = arguments.json
+        self.places: Places = places(
+            experiments=arguments.experiments,
+            runs=arguments.runs,
+            results=arguments.results,
+            data=arguments.data,
+            weights=arguments.weights,
+        )
+        # A pipe has no width: without one given, lines are not broken at 80 characters there.
+        wide = None if sys.stdout.isatty() else 120
+        self.console = Console(width=wide, highlight=False, soft_wrap=wide is not None)
+        self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    @cached_property
+    def composer(self) -> Composer:
+        """Of the experiments folder."""
+        return Composer(self.places.experiments)
+
+    @property
+    def record_folders(self) -> list[Path]:
+        """Where committed records lie; none with ``--ignore-records``."""
+        ignored = getattr(self.arguments, "ignore_records", False)
+        return [] if ignored else [self.places.records]
+
+    def matrices(self) -> tuple[list[Matrix], list[str]]:
+        """The matrices and overrides among the words of the call; without a matrix, all of them.
+
+        Raises:
+            UsageError: see `protoseg.spec.expand.load_matrix`.
+        """
+        words: list[str] = self.arguments.words
+        overrides = [word for word in words if "=" in word or word.startswith("~")]
+        names = [word for word in words if word not in overrides]
+        if not names:
+            names = matrix_names(self.places.experiments)
+        if len(set(names)) < len(names):
+            raise UsageError(f"a matrix is named twice: {' '.join(names)}.")
+        return [load_matrix(self.composer, name, overrides) for name in names], overrides
+
+    def emit(self, value: Any) -> None:
+        """Print a result as JSON."""
+        print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
+
+    def complain(self, sentences: list[str]) -> int:
+        """Print problems on standard error; the exit status that follows from them."""
+        for sentence in sentences:
+            self.errors.print(sentence, style="red", markup=False)
+        return FAILED if sentences else FINE

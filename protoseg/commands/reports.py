@@ -1,0 +1,84 @@
+"""``tables`` and ``explain``: from records alone to tables, and from a cell back to its records."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from protoseg.commands.context import Context
+from protoseg.errors import UsageError, unknown
+from protoseg.runs.record import publish
+from protoseg.spec.expand import matrix_names
+
+
+def tables(context: Context) -> int:
+    """Build the table of each matrix, print it, and write it in all forms."""
+    from protoseg.report.render import to_markdown, to_terminal, write_all
+    from protoseg.report.store import RecordStore
+    from protoseg.report.table import build_table
+
+    matrices, overrides = context.matrices()
+    folder = Path(context.arguments.out or context.places.results / "tables")
+    written: dict[str, list[str]] = {}
+    warnings: list[str] = []
+    for matrix in matrices:
+        if context.arguments.keep_records:
+            _keep_records(context, [run.run_id for run in matrix.runs])
+        store = RecordStore(context.record_folders, context.places.runs)
+        table = build_table(matrix, store, context.places.results / "published")
+        # With overrides it is another table; it must not take the place of the matrix's own.
+        place = folder / _variant(overrides) if overrides else folder
+        files = write_all(table, place)
+        written[matrix.name] = [os.path.relpath(path) for path in files]
+        if context.json:
+            pass
+        elif context.arguments.markdown:
+            print(to_markdown(table))
+        else:
+            context.console.print(to_terminal(table))
+            context.console.print(f"written: {', '.join(written[matrix.name])}\n", markup=False)
+        warnings += store.warnings
+    if context.json:
+        context.emit({"written": written, "warnings": warnings})
+    return context.complain(list(dict.fromkeys(warnings)))
+
+
+def _variant(overrides: list[str]) -> str:
+    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
+    return f"overrides-{digest}"
+
+
+def _keep_records(context: Context, run_ids: list[str]) -> None:
+    for run_id in run_ids:
+        folder = context.places.runs / run_id
+        if (folder / "record.json").exists():
+            publish(folder, context.places.records)
+
+
+def explain(context: Context) -> int:
+    """Name the runs behind a cell of a table."""
+    from protoseg.report.explain import explain as explain_cell
+    from protoseg.report.store import RecordStore
+    from protoseg.report.table import build_table
+
+    words = context.arguments.words
+    names = matrix_names(context.places.experiments)
+    matrices, _ = context.matrices()
+    if len(matrices) != 1 or not words:
+        raise UsageError(
+            "explain: name one table, e.g. protoseg explain camvid_methods "
+            f"'ProtoSeg (paper), K = 10' miou. Tables: {', '.join(names)}."
+        )
+    store = RecordStore(context.record_folders, context.places.runs)
+    table = build_table(matrices[0], store, context.places.results / "published")
+    row, column = context.arguments.row, context.arguments.column
+    if row is None:
+        rows = [r.label for r in table.rows]
+        raise UsageError(unknown("row", "", f"explain {table.name}", rows))
+    found = explain_cell(matrices[0], table, row, column, store)
+    if context.json:
+        context.emit(found.to_dict())
+    else:
+        context.console.print(found)
+    return context.complain(store.warnings)

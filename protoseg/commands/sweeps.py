@@ -1,0 +1,126 @@
+"""``plan``, ``sweep``, ``train`` and ``status``: what is to be run, and how it stands."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.dispatch.plan import Plan, make_plan
+from protoseg.dispatch.view import counts_text, plan_data, plan_view, status_view
+from protoseg.errors import UsageError
+from protoseg.runs.states import State
+from protoseg.spec.compose import parse_overrides
+from protoseg.spec.identity import run_id
+from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
+
+WATCH_SECONDS = 2.0
+
+
+def plan(context: Context) -> int:
+    """Show the runs of matrices, their states, and the price of what is left."""
+    from protoseg.dispatch.local import local_gpus
+    from protoseg.dispatch.sweep import default_jobs
+
+    matrices, _ = context.matrices()
+    found = make_plan(matrices, context.places.runs, context.record_folders)
+    if context.json:
+        context.emit(plan_data(found))
+    else:
+        jobs = context.arguments.jobs or default_jobs(os.cpu_count() or 1, local_gpus())
+        context.console.print(plan_view(found, matrices, jobs))
+    return context.complain(found.problems)
+
+
+def status(context: Context) -> int:
+    """Show how far each run is; with ``--watch``, again and again."""
+    matrices, _ = context.matrices()
+    found = make_plan(matrices, context.places.runs, context.record_folders)
+    if context.json:
+        context.emit(plan_data(found))
+    elif context.arguments.watch:
+        _watch(context, matrices, found)
+    else:
+        context.console.print(status_view(found))
+    failed = found.counts()[State.FAILED] > 0
+    return context.complain(found.problems) or (FAILED if failed else FINE)
+
+
+def _watch(context: Context, matrices: list[Matrix], found: Plan) -> None:
+    from rich.live import Live
+
+    with Live(status_view(found), console=context.console, auto_refresh=False) as display:
+        try:
+            while not all(e.status.state in (State.DONE, State.FAILED) for e in found.entries):
+                time.sleep(WATCH_SECONDS)
+                found = make_plan(matrices, context.places.runs, context.record_folders)
+                display.update(status_view(found), refresh=True)
+        except KeyboardInterrupt:
+            return
+
+
+def sweep(context: Context) -> int:
+    """Train what matrices still need on this machine."""
+    matrices, _ = context.matrices()
+    found = make_plan(matrices, context.places.runs, context.record_folders)
+    return _train(context, found)
+
+
+def train(context: Context) -> int:
+    """Train a single run, given by overrides alone."""
+    settings = []
+    seed = 0
+    for key, values in parse_overrides(context.arguments.words):
+        if len(values) > 1:
+            raise UsageError(f"override '{key}': train takes one run; use a matrix for a sweep.")
+        if key == "seed":
+            seed = values[0].value
+        settings += values
+    spec = context.composer.spec(settings, "train")
+    run = PlannedRun(spec, {"label": f"{run_id(spec)}"})
+    matrix = Matrix("train", f"one run, seed {seed}", (run,), TableSpec(), ("label",))
+    found = make_plan([matrix], context.places.runs, context.record_folders)
+    return _train(context, found)
+
+
+def _train(context: Context, found: Plan) -> int:
+    # submitit is imported here: `plan` and `status` do without it.
+    from protoseg.dispatch.local import LaunchSettings, local_gpus
+    from protoseg.dispatch.sweep import default_jobs
+    from protoseg.dispatch.sweep import sweep as run_sweep
+
+    arguments = context.arguments
+    cores = os.cpu_count() or 1
+    jobs = arguments.jobs or default_jobs(cores, local_gpus())
+    jobs = max(1, min(jobs, len(found.left()) or 1))
+    launch = LaunchSettings(
+        data=str(context.places.data),
+        weights=str(context.places.weights),
+        threads=arguments.threads or max(1, cores // jobs),
+        workers=arguments.workers,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+    )
+    quiet = context.json
+    console = context.errors if quiet else context.console
+    if not quiet:
+        console.print(f"{len(found.entries)} runs: ", counts_text(found), sep="", end=".\n")
+    outcome = run_sweep(
+        found,
+        context.places.runs,
+        launch,
+        jobs=jobs,
+        retry_failed=arguments.retry_failed,
+        console=console,
+        live=sys.stdout.isatty() and not quiet,
+    )
+    if quiet:
+        context.emit(vars(outcome))
+    elif outcome.interrupted:
+        console.print(f"{len(outcome.interrupted)} runs not finished: run the sweep again.")
+    elif outcome.complete() and not outcome.trained:
+        console.print("Nothing to do: every run has its record.")
+    left = [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
+    problems = [*(left if not quiet else []), *found.problems]
+    context.complain(list(dict.fromkeys(problems)))
+    return FINE if outcome.complete() else FAILED

@@ -1,0 +1,192 @@
+"""Plans and states for people: rich renderables and plain data, no decisions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from protoseg.dispatch.plan import Plan, PlanEntry
+from protoseg.runs.states import State
+from protoseg.spec.matrix import Matrix
+
+STYLES = {
+    State.NEW: "default",
+    State.QUEUED: "cyan",
+    State.RUNNING: "blue",
+    State.INTERRUPTED: "yellow",
+    State.FAILED: "red",
+    State.DONE: "green",
+}
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as a person says them: ``45 s``, ``12 min``, ``3.4 h``."""
+    if seconds is None:
+        return "unknown"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def axes_text(entry: PlanEntry) -> str:
+    """What tells a run from its siblings, without the seed."""
+    axes = entry.run.axes
+    if set(axes) == {"label"}:
+        return str(axes["label"])
+    return ", ".join(f"{key}={value}" for key, value in axes.items()) or "the only run"
+
+
+def counts_text(plan: Plan) -> Text:
+    """``3 done, 1 running, 2 new`` in the colours of the states."""
+    parts = [
+        Text(f"{number} {state.value}", style=STYLES[state])
+        for state, number in plan.counts().items()
+        if number
+    ]
+    return Text(", ").join(parts) if parts else Text("no runs")
+
+
+def plan_view(plan: Plan, matrices: Sequence[Matrix], jobs: int) -> Group:
+    """The runs row by row, then what is left to do and what it will take."""
+    parts: list[Any] = []
+    for matrix in matrices:
+        table = Table(title=f"{matrix.name}: {matrix.title}", title_justify="left", box=None)
+        for name in ("Run", "Seeds", "State", "Left to train"):
+            table.add_column(name, header_style="dim")
+        for text, entries in _by_row(plan, matrix).items():
+            seeds = ", ".join(str(entry.run.spec.seed) for entry in entries)
+            table.add_row(Text(text), seeds, _states(entries), duration(_seconds(entries)))
+        parts += [table, Text()]
+    left = plan.left()
+    shared = plan.listed - len(plan.entries)
+    summary = Text(f"{len(plan.entries)} runs")
+    if shared:
+        summary.append(f" ({plan.listed} in the tables, {shared} shared)")
+    summary.append(": ").append_text(counts_text(plan)).append(".")
+    parts.append(summary)
+    if left:
+        parts.append(Text(_price(left, jobs)))
+    return Group(*parts)
+
+
+def _by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:
+    states = {entry.run.run_id: entry for entry in plan.entries}
+    rows: dict[str, list[PlanEntry]] = {}
+    for run in matrix.runs:
+        found = states[run.run_id]
+        entry = PlanEntry(run, found.status, found.matrices, found.seconds)
+        rows.setdefault(axes_text(entry), []).append(entry)
+    return rows
+
+
+def _states(entries: Iterable[PlanEntry]) -> Text:
+    counted: dict[str, tuple[int, State]] = {}
+    for entry in entries:
+        status = entry.status
+        name = status.state.value + (f": {status.reason.value}" if status.reason else "")
+        counted[name] = (counted.get(name, (0, status.state))[0] + 1, status.state)
+    return Text(", ").join(
+        Text(f"{number} {name}", style=STYLES[state]) for name, (number, state) in counted.items()
+    )
+
+
+def _seconds(entries: Iterable[PlanEntry]) -> float | None:
+    known = [entry.seconds for entry in entries]
+    return None if any(s is None for s in known) else sum(s for s in known if s is not None)
+
+
+def _price(left: Sequence[PlanEntry], jobs: int) -> str:
+    seconds = _seconds(left)
+    known = [entry.seconds for entry in left if entry.seconds is not None]
+    text = f"To train: {len(left)} runs, on this machine {jobs} at once. "
+    if seconds is not None:
+        return text + f"Training time by the records of like runs: {duration(seconds)} in all."
+    if known:
+        unknown = len(left) - len(known)
+        return text + f"Known training time: {duration(sum(known))}; {unknown} runs unknown."
+    return text + "Training time unknown: no like run has a record yet."
+
+
+def plan_data(plan: Plan) -> dict[str, Any]:
+    """The plan as plain data."""
+    return {
+        "listed": plan.listed,
+        "runs": [entry_data(entry) for entry in plan.entries],
+        "counts": {state.value: number for state, number in plan.counts().items()},
+        "left_seconds": _seconds(plan.left()),
+        "problems": plan.problems,
+    }
+
+
+def entry_data(entry: PlanEntry) -> dict[str, Any]:
+    """One run and its state as plain data."""
+    status = entry.status
+    return {
+        "run_id": entry.run.run_id,
+        "matrices": list(entry.matrices),
+        "axes": entry.run.axes,
+        "seed": entry.run.spec.seed,
+        "state": status.state.value,
+        "reason": status.reason.value if status.reason else None,
+        "message": status.message,
+        "attempts": status.attempts,
+        "iteration": status.iteration,
+        "iterations": entry.run.spec.schedule.iterations,
+        "iterations_per_second": status.iterations_per_second,
+        "host": status.host,
+        "left_seconds": entry.seconds,
+        "miou": status.record["metrics"]["miou"] if status.record else None,
+    }
+
+
+def status_view(plan: Plan) -> Group:
+    """One line a run: how far it is, how fast, how often tried and why that ended."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("Run", "State", "Progress", "it/s", "Left", "Tries", "Last word"):
+        justify: Any = "right" if name in ("it/s", "Left", "Tries") else "left"
+        table.add_column(name, header_style="dim", justify=justify, no_wrap=name == "Run")
+    for entry in plan.entries:
+        status = entry.status
+        total = entry.run.spec.schedule.iterations
+        done = total if status.state is State.DONE else status.iteration
+        rate = status.iterations_per_second
+        reason = f"{status.reason.value}: " if status.reason else ""
+        last = f"mIoU {status.record['metrics']['miou']:.2f}" if status.record else reason
+        table.add_row(
+            Text(entry.run.run_id),
+            Text(status.state.value, style=STYLES[status.state]),
+            Text(f"{done}/{total}"),
+            "" if rate is None else f"{rate:.2f}",
+            duration(entry.seconds) if status.state is not State.DONE else "",
+            str(status.attempts or ""),
+            Text(last + ("" if status.record else status.message)),
+        )
+    return Group(table, Text(), counts_text(plan))
+
+
+def sweep_view(plan_size: int, finished: int, active: Sequence[tuple[str, Any]]) -> Group:
+    """What a running sweep shows: all runs in one bar, then a bar for each run under way."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("all runs", ProgressBar(plan_size, finished, width=30), f"{finished}/{plan_size}")
+    for run_id, status in active:
+        total = status.iterations or 1
+        rate = status.iterations_per_second
+        speed = (
+            f"{rate:.2f} it/s, {duration((total - status.iteration) / rate)} left" if rate else ""
+        )
+        if status.iterations and status.iteration >= status.iterations:
+            speed = "evaluating"
+        table.add_row(
+            Text(run_id),
+            ProgressBar(total, status.iteration, width=30),
+            f"{status.iteration}/{status.iterations or '?'}",
+            Text(speed or "starting", style="dim"),
+        )
+    return Group(table)
