@@ -17,7 +17,7 @@ from protoseg.dispatch.local import LaunchSettings, LocalSweep, local_gpus
 from protoseg.dispatch.plan import Plan, PlanEntry
 from protoseg.dispatch.view import STYLES, sweep_view
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.states import State
+from protoseg.runs.states import Reason, State
 
 
 @dataclass
@@ -109,7 +109,10 @@ def _ending(folder: RunFolder, status: Status) -> str:
         metrics, cost = status.record["metrics"], status.record["cost"]
         return f"done     {folder.run_id}  mIoU {metrics['miou']:.2f}  {cost['seconds']:.0f} s"
     reason = f"{status.reason.value}: " if status.reason else ""
-    return f"{status.state.value}  {folder.run_id}  {reason}{status.message}"
+    text = f"{status.state.value}  {folder.run_id}  {reason}{status.message}"
+    if status.reason is Reason.CODE_ERROR:
+        text += f"\n         log: {folder.newest_log()}"
+    return text
 
 
 class _Refresh:

@@ -151,7 +151,9 @@ def status_view(plan: Plan) -> Group:
     table = Table(box=None, pad_edge=False)
     for name in ("Run", "State", "Progress", "it/s", "Left", "Tries", "Last word"):
         justify: Any = "right" if name in ("it/s", "Left", "Tries") else "left"
-        table.add_column(name, header_style="dim", justify=justify, no_wrap=name == "Run")
+        table.add_column(
+            name, header_style="dim", justify=justify, no_wrap=True, overflow="ellipsis"
+        )
     for entry in plan.entries:
         status = entry.status
         total = entry.run.spec.schedule.iterations

@@ -127,6 +127,13 @@ class RunFolder:
                 found.append(Attempt(int(name), start, end if isinstance(end, dict) else None))
         return found
 
+    def newest_log(self) -> Path | None:
+        """The log of the last attempt; None before the first."""
+        attempts = self.attempts()
+        if not attempts:
+            return None
+        return self.attempts_folder / f"{attempts[-1].number:04d}" / "log.txt"
+
     def start_attempt(self, start: dict[str, Any]) -> Path:
         """Open the next attempt (only the holder of the claim calls this) and return its folder."""
         atomic.make_folder(self.attempts_folder)

@@ -42,7 +42,10 @@ def recipe(name: str) -> Config:
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """mmengine's merge of a config dict: nested, ``_delete_`` drops what was there."""
-    merged: dict[str, Any] = Config._merge_a_into_b(changes, base)
+    # mmengine knows ``_delete_`` below the top level only.
+    changes = dict(changes)
+    start = {} if changes.pop("_delete_", False) else base
+    merged: dict[str, Any] = Config._merge_a_into_b(changes, start)
     return merged
 
 
