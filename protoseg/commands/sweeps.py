@@ -87,13 +87,14 @@ def train(context: Context) -> int:
 def _train(context: Context, found: Plan) -> int:
     # submitit is imported here: `plan` and `status` do without it.
     from protoseg.dispatch.local import LaunchSettings, local_gpus
-    from protoseg.dispatch.sweep import default_jobs
+    from protoseg.dispatch.sweep import default_jobs, to_train
     from protoseg.dispatch.sweep import sweep as run_sweep
 
     arguments = context.arguments
     cores = os.cpu_count() or 1
     jobs = arguments.jobs or default_jobs(cores, local_gpus())
-    jobs = max(1, min(jobs, len(found.left()) or 1))
+    chosen, _ = to_train(found, arguments.retry_failed)
+    jobs = max(1, min(jobs, len(chosen)))
     launch = LaunchSettings(
         data=str(context.places.data),
         weights=str(context.places.weights),
