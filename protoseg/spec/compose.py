@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,15 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.fields import build
+from protoseg.spec.problems import config_problem
 from protoseg.spec.schema import MethodSpec, RunSpec
 from protoseg.spec.store import groups, register
 
@@ -49,13 +50,19 @@ def parse_overrides(texts: Iterable[str]) -> list[tuple[str, list[Setting]]]:
     for text in texts:
         try:
             override = parser.parse_override(text)
+            settings = _settings(override)
         except HydraException as error:
             reason = str(error).strip().splitlines()[0]
             raise UsageError(
                 f"override '{text}': {reason}. Overrides are written key=value, e.g. "
                 "method.num_prototypes=5 or dataset=camvid."
             ) from error
-        parsed.append((override.key_or_group, _settings(override)))
+        if override.package is not None:
+            raise UsageError(
+                f"override '{text}': '@{override.package}' puts a group somewhere else, and here "
+                f"each has its one place; write {override.key_or_group}=..."
+            )
+        parsed.append((override.key_or_group, settings))
     return parsed
 
 
@@ -70,11 +77,19 @@ def _settings(override: Override) -> list[Setting]:
     if override.is_delete():
         return [Setting(key, None, delete=True)]
     if override.is_sweep_override():
-        return [Setting(key, value) for value in override.sweep_iterator(_identity)]
+        if not override.is_discrete_sweep() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            raise HydraException("a sweep needs its values: 1,5,10 or range(1,5) or choice(a,b)")
+        return [Setting(key, value) for value in override.sweep_iterator(_unquoted)]
     return [Setting(key, override.value())]
 
 
-def _identity(value: Any) -> Any:
+def _unquoted(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_unquoted(item) for item in value]
+    if isinstance(value, dict):
+        return {_unquoted(key): _unquoted(item) for key, item in value.items()}
     return value
 
 
@@ -116,17 +131,28 @@ class Composer:
         chosen = {}
         for setting in settings:
             self.check_key(setting.key, where)
-            if setting.key in self.options and isinstance(setting.value, str):
-                if setting.value not in self.options[setting.key]:
-                    options = self.options[setting.key]
-                    raise UsageError(unknown(setting.key, setting.value, where, options))
-                chosen[setting.key] = setting.value
-        data = copy.deepcopy(self._compose(chosen, where))
+            if setting.key in self.options:
+                chosen[setting.key] = self._option(setting, where)
+        data = copy.deepcopy(self._compose(chosen))
         for setting in settings:
             if setting.key not in chosen:
                 _set(data, setting, where)
         spec: RunSpec = build(RunSpec, _resolve(data, where), f"{where}: ")
         return spec
+
+    def _option(self, setting: Setting, where: str) -> str:
+        options = self.options[setting.key]
+        if setting.delete:
+            raise UsageError(f"{where}: '{setting.key}' can not be removed: every run has one.")
+        if not isinstance(setting.value, str):
+            raise UsageError(
+                f"{where}: {setting.key}: expected the name of an option, found "
+                f"{setting.value!r}. Known: {', '.join(options)}. Single values are set by their "
+                f"keys, e.g. {setting.key}.{_fields(groups()[setting.key])[-1]}=..."
+            )
+        if setting.value not in options:
+            raise UsageError(unknown(setting.key, setting.value, where, options))
+        return setting.value
 
     def check_key(self, key: str, where: str) -> None:
         """Refuse a key that no spec has, with the nearest one that it has."""
@@ -142,16 +168,19 @@ class Composer:
             candidates = [f"{parts[0]}.{name}" for name in _fields(kind)]
             raise UsageError(unknown("key", key, where, candidates))
 
-    def _compose(self, chosen: Mapping[str, str], where: str) -> dict[str, Any]:
+    def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         cache_key = tuple(sorted(chosen.items()))
         if cache_key not in self._composed:
             GlobalHydra.instance().clear()
             try:
                 with hydra.initialize_config_dir(str(self.experiments), version_base="1.3"):
                     config = hydra.compose("run", [f"{g}={option}" for g, option in cache_key])
-            except (HydraException, OmegaConfBaseException) as error:
-                raise UsageError(_config_problem(error, where, chosen)) from error
-            container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
+                container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
+            except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+                kinds = [*groups().values(), *MethodSpec.variants.values()]
+                fields = {kind.__name__: _fields(kind) for kind in kinds}
+                problem = config_problem(error, self.experiments, chosen, fields)
+                raise UsageError(problem) from error
             assert isinstance(container, dict)
             self._composed[cache_key] = {str(k): v for k, v in container.items()}
         return self._composed[cache_key]
@@ -181,8 +210,17 @@ def _set(data: dict[str, Any], setting: Setting, where: str) -> None:
         node[last] = copy.deepcopy(setting.value)
 
 
+def _without_missing(data: dict[str, Any]) -> dict[str, Any]:
+    """Without the values that a schema asks for and no file gives: `build` names them."""
+    return {
+        key: _without_missing(value) if isinstance(value, dict) else value
+        for key, value in data.items()
+        if not (isinstance(value, str) and value == MISSING)
+    }
+
+
 def _resolve(data: dict[str, Any], where: str) -> Any:
-    data = {key: value for key, value in data.items() if value != "???"}
+    data = _without_missing(data)
     if "${" not in repr(data):
         return data
     try:
@@ -190,18 +228,3 @@ def _resolve(data: dict[str, Any], where: str) -> Any:
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UsageError(f"{where}: {str(error).splitlines()[0]}") from error
-
-
-def _config_problem(error: Exception, where: str, chosen: Mapping[str, str]) -> str:
-    """One sentence out of Hydra's report on a config file."""
-    lines = [str(e).strip().splitlines()[0] for e in (error.__cause__, error) if e and str(e)]
-    text = lines[0] if lines else type(error).__name__
-    files = ", ".join(f"{group}/{option}.yaml" for group, option in chosen.items()) or "run.yaml"
-    stranger = re.search(r"Key '(\w+)' not in '(\w+)'", str(error.__cause__) or str(error))
-    if stranger:
-        kinds = {
-            kind.__name__: kind for kind in [*groups().values(), *MethodSpec.variants.values()]
-        }
-        known = _fields(kinds[stranger[2]]) if stranger[2] in kinds else []
-        return unknown("key", stranger[1], f"{where} ({files})", known)
-    return f"{where} ({files}): {text}"

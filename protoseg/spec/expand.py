@@ -27,11 +27,13 @@ from yaml import YAMLError
 
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.compose import Composer, Setting, parse_overrides, parse_sweep
-from protoseg.spec.fields import build
+from protoseg.spec.fields import build, convert
 from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.spec.schema import RunSpec
 
 KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table")
 LABEL = "label"
+SEED = "seed"
 
 
 def matrix_names(experiments: Path) -> list[str]:
@@ -64,15 +66,24 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     if len({len(values) for values in zipped.values()}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
         raise UsageError(f"{where}: zip: all axes need the same number of values; {lengths}.")
-    names = list(dict.fromkeys([*(key for row in rows for key in row), *zipped, *grid]))
+    in_rows = list(dict.fromkeys(key for row in rows for key in row))
+    names = list(dict.fromkeys([*in_rows, *zipped, *grid]))
+    if len(names) < len(in_rows) + len(zipped) + len(grid):
+        twice = next(n for n in names if (n in in_rows) + (n in zipped) + (n in grid) > 1)
+        raise UsageError(
+            f"{where}: '{twice}' is set in two places, of rows, zip, grid and overrides; "
+            "one would silently win. Keep one of them."
+        )
     for setting in fixed:
         if setting.key in names:
             raise UsageError(
-                f"override '{setting.key}': is an axis of {where}, which sets it for each run; "
+                f"override '{setting.key}': {where} sets it for each run; "
                 "change it there, or make another matrix."
             )
     base = [Setting(str(k), v) for k, v in _mapping(content.get("base"), where, "base").items()]
-    seeds = seeds or _seeds(content.get("seeds"), where)
+    if SEED in names or any(setting.key == SEED for setting in base):
+        raise UsageError(f"{where}: 'seed' is not set here; list the seeds under 'seeds'.")
+    seeds = seeds or _seeds(content.get("seeds"), f"{where}: seeds")
     excluded = _excluded(content.get("exclude"), where, names)
     points = [
         point
@@ -139,7 +150,7 @@ def _find(composer: Composer, name: str) -> Path:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (YAMLError, OmegaConfBaseException, OSError) as error:
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
     return {str(k): v for k, v in _mapping(content, path.name, "the file").items()}
@@ -184,12 +195,13 @@ def _seeds(value: Any, where: str) -> list[int]:
     seeds = [0] if value is None else value
     if isinstance(seeds, int):
         seeds = [seeds]
-    if not isinstance(seeds, list) or not seeds or any(type(s) is not int or s < 0 for s in seeds):
-        raise UsageError(
-            f"{where}: seeds: expected a list of whole numbers from 0, found {value!r}."
-        )
+    if not isinstance(seeds, list) or not seeds:
+        raise UsageError(f"{where}: expected a list of whole numbers from 0, found {value!r}.")
+    field = RunSpec.__dataclass_fields__[SEED]
+    for index, seed in enumerate(seeds):
+        convert(int, seed, f"{where}[{index}]", field.metadata)
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{where}: seeds: {value} names a seed twice.")
+        raise UsageError(f"{where}: {value} names a seed twice.")
     return list(seeds)
 
 
@@ -218,7 +230,7 @@ def _overrides(texts: Iterable[str]) -> tuple[list[Setting], dict[str, list[Any]
     for key, settings in parse_overrides(texts):
         values = [setting.value for setting in settings]
         if key == "seed":
-            seeds = _seeds(values, "override 'seed'")
+            seeds = _seeds(values, "override seed")
         elif len(settings) > 1:
             axes[key] = values
         else:

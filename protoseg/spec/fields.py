@@ -37,9 +37,14 @@ def field_types(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 
 
-def items() -> Any:
-    """A dataclass field holding a list of at least one value."""
-    return dataclasses.field(metadata={"nonempty": True})
+def items(*, distinct: bool = False) -> Any:
+    """A dataclass field holding a list of at least one value, all different if ``distinct``."""
+    return dataclasses.field(metadata={"nonempty": True, "distinct": distinct})
+
+
+def size() -> Any:
+    """A dataclass field holding two whole numbers from 1, or nothing."""
+    return dataclasses.field(default=(), metadata={"low": 1, "lengths": (0, 2)})
 
 
 def build(cls: Any, data: Any, where: str) -> Any:
@@ -66,7 +71,9 @@ def build(cls: Any, data: Any, where: str) -> Any:
     known = {f.name: f for f in dataclasses.fields(cls)}
     for key in data:
         if key not in known:
-            raise UsageError(unknown("key", str(key), where.rstrip(": "), known))
+            others = [name for name, other in variants.items() if str(key) in field_types(other)]
+            place = where.rstrip(": ") + (f" (of kind '{data['kind']}')" if others else "")
+            raise UsageError(unknown("key", str(key), place, known))
     values: dict[str, Any] = {}
     for name, field in known.items():
         if name in data:
@@ -97,6 +104,11 @@ def convert(kind: Any, value: Any, where: str, bounds: Mapping[str, Any] = NO_BO
             raise UsageError(f"{where}: expected a list, found {value!r}.")
         if not value and bounds.get("nonempty"):
             raise UsageError(f"{where}: needs at least one value, found none.")
+        if len(value) not in bounds.get("lengths", (len(value),)):
+            allowed = " or ".join(map(str, bounds["lengths"]))
+            raise UsageError(f"{where}: expected {allowed} values, found {len(value)}.")
+        if bounds.get("distinct") and len(set(map(str, value))) < len(value):
+            raise UsageError(f"{where}: all values need to be different, found {value!r}.")
         fixed = arguments[-1] is not Ellipsis
         if fixed and len(value) != len(arguments):
             raise UsageError(f"{where}: expected {len(arguments)} values, found {len(value)}.")
@@ -110,8 +122,21 @@ def convert(kind: Any, value: Any, where: str, bounds: Mapping[str, Any] = NO_BO
             raise UsageError(f"{where}: expected a mapping, found {value!r}.")
         return {str(k): convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
     if kind is Any:
-        return value
+        return _open(value, where)
     return _scalar(kind, value, where, bounds)
+
+
+def _open(value: Any, where: str) -> Any:
+    """A value of a free-form mapping: whatever JSON can say, for a record must hold it."""
+    if isinstance(value, Mapping):
+        return {str(k): _open(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_open(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if not isinstance(value, bool | int | float | str | None):
+        raise UsageError(f"{where}: expected text, a number, a list or a mapping, found {value!r}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where}: {value!r} is out of range; allowed: a finite number.")
+    return value
 
 
 def _scalar(kind: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> Any:
@@ -128,7 +153,8 @@ def _scalar(kind: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> Any
         raise UsageError(f"{where}: expected {noun}, found {value!r}.")
     if kind in (int, float):
         _check_range(value, where, bounds)
-    return value
+    # -0.0 equals 0.0 and is spelt otherwise in JSON; adding zero leaves every other number alone.
+    return value + 0.0 if kind is float else value
 
 
 def _check_range(value: float, where: str, bounds: Mapping[str, Any]) -> None:
@@ -136,8 +162,8 @@ def _check_range(value: float, where: str, bounds: Mapping[str, Any]) -> None:
     too_low = value <= low if bounds.get("open_low") else value < low
     if too_low or value > high or not math.isfinite(value):
         left = "greater than" if bounds.get("open_low") else "at least"
-        parts = [f"{left} {low:g}"] if low > -math.inf else []
-        parts += [f"at most {high:g}"] if high < math.inf else []
+        parts = [f"{left} {low:.10g}"] if low > -math.inf else []
+        parts += [f"at most {high:.10g}"] if high < math.inf else []
         allowed = " and ".join(parts) or "a finite number"
         raise UsageError(f"{where}: {value!r} is out of range; allowed: {allowed}.")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from protoseg.spec.fields import items, number
+from protoseg.spec.fields import items, number, size
 
 METHOD_VERSION = 1
 """Raised when a change of the code changes what a spec trains to; history in docs/design.md."""
@@ -131,7 +131,7 @@ class DatasetSpec:
     name: str
     digest: str
     """Digest of the whole folder as `protoseg data check` prints it, or ``unpinned``."""
-    classes: tuple[str, ...] = items()
+    classes: tuple[str, ...] = items(distinct=True)
     images: str = "images/{split}"
     annotations: str = "annotations/{split}"
     image_suffix: str = ".jpg"
@@ -189,11 +189,11 @@ class EvaluationSpec:
 
     split: str = "val"
     mode: Literal["whole", "slide"] = "whole"
-    scale: tuple[int, ...] = ()
+    scale: tuple[int, ...] = size()
     """(width, height) that images are resized to, aspect kept; empty keeps their size."""
-    crop_size: tuple[int, ...] = ()
+    crop_size: tuple[int, ...] = size()
     """(height, width) of the sliding window."""
-    stride: tuple[int, ...] = ()
+    stride: tuple[int, ...] = size()
 
 
 @dataclass(frozen=True)
