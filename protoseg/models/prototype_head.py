@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from protoseg.core.distances import Distance, class_scores, normalise
 from protoseg.core.losses import IGNORED, pixel_prototype_contrast, pixel_prototype_distance
 from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
 from protoseg.models.wrapped_head import WrappedHead
+
+UpdatePixels = Literal["all", "correct"]
+Norm = Literal["none", "layer"]
 
 
 @MODELS.register_module()
@@ -38,6 +41,9 @@ class PrototypeHead(WrappedHead):
         update_pixels: ``all``, or only those classified ``correct``-ly (released code).
         momentum, distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
             distributed: see `protoseg.core.prototypes.PrototypeBank`.
+
+    Raises:
+        ValueError: a value out of range, or a decode head without a classifier to replace.
     """
 
     def __init__(
@@ -50,21 +56,34 @@ class PrototypeHead(WrappedHead):
         kappa: float = 0.05,
         sinkhorn_iterations: int = 3,
         assignment: Assignment = "argmax",
-        update_pixels: Literal["all", "correct"] = "all",
+        update_pixels: UpdatePixels = "all",
         ce_weight: float = 1.0,
         ppc_weight: float = 0.01,
         ppd_weight: float = 0.01,
         temperature: float = 0.1,
         score_temperature: float = 1.0,
-        score_norm: Literal["none", "layer"] = "none",
+        score_norm: Norm = "none",
         projection: bool = False,
-        embedding_norm: Literal["none", "layer"] = "none",
+        embedding_norm: Norm = "none",
         init: Init = "normal",
         init_std: float = 0.02,
         distributed: Distributed = "pooled",
         init_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(decode_head, init_cfg)
+        # A plain mmseg config has no schema that would notice a misspelt switch.
+        _check_choice("distance", distance, Distance)
+        _check_choice("assignment", assignment, Assignment)
+        _check_choice("update_pixels", update_pixels, UpdatePixels)
+        _check_choice("score_norm", score_norm, Norm)
+        _check_choice("embedding_norm", embedding_norm, Norm)
+        _check_choice("init", init, Init)
+        _check_choice("distributed", distributed, Distributed)
+        _check_positive("temperature", temperature)
+        _check_positive("score_temperature", score_temperature)
+        _check_positive("kappa", kappa)
+        _check_positive("huber_delta", huber_delta)
+        _check_positive("sinkhorn_iterations", sinkhorn_iterations)
         channels = self.feature_channels
         self.ce_weight = ce_weight
         self.ppc_weight = ppc_weight
@@ -146,6 +165,16 @@ class PrototypeHead(WrappedHead):
         small = F.interpolate(truth.float(), size=embeddings.shape[1:3], mode="nearest")
         labels = small.flatten().long()
         return torch.where(labels == self.ignore_index, IGNORED, labels)
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}: unknown '{value}'; known: {', '.join(get_args(choices))}")
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name}: {value} is out of range; greater than 0")
 
 
 def _projection(channels: int) -> nn.Sequential:

@@ -6,9 +6,15 @@ import copy
 from typing import Any
 
 from mmengine.model import BaseModule
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
+
+USE_ANOTHER = (
+    "use a head that ends in a classifier, such as FCNHead, PSPHead, DepthwiseSeparableASPPHead, "
+    "SegformerHead or UPerHead"
+)
 
 
 class WrappedHead(BaseModule):
@@ -23,22 +29,29 @@ class WrappedHead(BaseModule):
 
     Raises:
         ValueError: the head has no ``conv_seg`` to replace (SegmenterMaskTransformerHead,
-            MaskFormerHead and others classify in another way).
+            MaskFormerHead and others classify in another way), or refines the scores of a head
+            before it (OCRHead).
     """
 
     def __init__(self, decode_head: dict[str, Any], init_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(init_cfg)
         config = copy.deepcopy(dict(decode_head))
-        # mmseg would suggest one output channel for two classes; here every class has a score.
-        config.setdefault("out_channels", config.get("num_classes"))
+        # Asked before it is built: some heads can only be built where mmdet or mmcv's ops are.
+        kind = MODELS.get(config["type"]) if isinstance(config.get("type"), str) else None
+        if kind is not None and not issubclass(kind, BaseDecodeHead):
+            raise _without_classifier(config)
+        if kind is not None and issubclass(kind, BaseCascadeDecodeHead):
+            raise ValueError(
+                f"decode_head: {config['type']} refines the scores of a head before it, so it can "
+                f"not stand alone; {USE_ANOTHER}"
+            )
+        if config.get("num_classes") == 2:
+            # mmseg would suggest one output channel; here every class has a score.
+            config.setdefault("out_channels", 2)
         self.head: BaseDecodeHead = MODELS.build(config)
         classifier = getattr(self.head, "conv_seg", None)
         if not isinstance(classifier, nn.Conv2d):
-            raise ValueError(
-                f"decode_head: {decode_head.get('type')} has no classifier 'conv_seg' to replace; "
-                "use a head that ends in one, such as FCNHead, PSPHead, DepthwiseSeparableASPPHead,"
-                " SegformerHead or UPerHead"
-            )
+            raise _without_classifier(config)
         self.feature_channels: int = classifier.in_channels
         self.head.conv_seg = nn.Identity()
         # Its init_cfg names the classifier that is gone.
@@ -97,3 +110,9 @@ class WrappedHead(BaseModule):
         """Class scores at the size of the input images, (B, C, H, W)."""
         logits: Tensor = self.head.predict_by_feat(self.forward(inputs), batch_img_metas)
         return logits
+
+
+def _without_classifier(config: dict[str, Any]) -> ValueError:
+    return ValueError(
+        f"decode_head: {config.get('type')} has no classifier 'conv_seg' to replace; {USE_ANOTHER}"
+    )
