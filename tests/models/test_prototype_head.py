@@ -1,0 +1,402 @@
+"""The prototype head against the equations in float64, and what each of its switches does."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.core import reference
+
+from .segmentors import (
+    IGNORE,
+    decode_head,
+    feature_maps,
+    images,
+    label_maps,
+    samples,
+    segmentor,
+    total_loss,
+    total_numbers,
+)
+
+CLASSES, K, CLEAR = 3, 4, 1e-4
+RELEASED = {
+    "assignment": "gumbel",
+    "update_pixels": "correct",
+    "temperature": 1.0,
+    "ppd_weight": 0.001,
+    "projection": True,
+    "embedding_norm": "layer",
+    "score_norm": "layer",
+    "distributed": "averaged",
+}
+"""What experiments/method/released.yaml changes."""
+
+
+def make_head(name: str = "SegformerHead", **changes):
+    """A head in training whose prototypes are no longer where they started."""
+    settings = {"num_prototypes": K, "momentum": 0.7, **changes}
+    head = segmentor(
+        {"type": "PrototypeHead", "decode_head": decode_head(name, CLASSES), **settings}
+    ).decode_head
+    return head.train()
+
+
+def pixels(head, maps) -> np.ndarray:
+    """The head's embeddings as (N, D) float64."""
+    with torch.no_grad():
+        return copy.deepcopy(head).embed(maps).flatten(0, 2).double().numpy()
+
+
+def downsampled(maps: np.ndarray, size: int) -> np.ndarray:
+    """Labels by nearest neighbour at ``size``, flat, ignored ones as the reference wants them."""
+    step = maps.shape[1] // size
+    small = maps[:, ::step, ::step].ravel()
+    return np.where(small == IGNORE, reference.IGNORED, small)
+
+
+def upsampled(scores: np.ndarray, size: int) -> np.ndarray:
+    """(B, h, w, C) to (B, size, size, C), bilinear between pixel centres."""
+
+    def along(values: np.ndarray, axis: int) -> np.ndarray:
+        length = values.shape[axis]
+        place = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, None)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, length - 1)
+        share = (place - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+        return values.take(low, axis) * (1 - share) + values.take(high, axis) * share
+
+    return along(along(scores, 1), 2)
+
+
+def layer_norm(rows: np.ndarray) -> np.ndarray:
+    """A LayerNorm in its starting state."""
+    centred = rows - rows.mean(1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
+
+
+def expected_losses(head, embeddings, maps, *, size, score_norm=False, tau=0.1, score_tau=1.0):
+    """Eq. 6, 7, 11 and 12 one after the other, unweighted; and target and class scores."""
+    bank = head.bank
+    k, distance = bank.num_prototypes, bank.distance
+    table = reference.similarity(embeddings, bank.prototypes.numpy(), distance, bank.huber_delta)
+    labels = downsampled(maps, size)
+    if k == 1:
+        target = labels.copy()
+    else:
+        target, sure = reference.assign(
+            table, labels, CLASSES, k, bank.kappa, bank.sinkhorn_iterations
+        )
+        assert sure.min() > CLEAR, "a pixel is torn between two prototypes: choose another seed"
+    scores = reference.class_scores(table, k)
+    if score_norm:
+        scores = layer_norm(scores)
+    scores = scores / score_tau
+    full = upsampled(scores.reshape(len(maps), size, size, CLASSES), maps.shape[1])
+    truth = np.where(maps == IGNORE, reference.IGNORED, maps).ravel()
+    cross_entropy = reference.cross_entropy(full.reshape(-1, CLASSES), truth)
+    contrast = reference.contrast(table, target, tau)
+    compact = reference.distance_loss(table, target, distance)
+    return (cross_entropy, contrast, compact), target, scores, labels
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean", "huber"])
+@pytest.mark.parametrize("num_prototypes", [1, K])
+def test_losses_and_update_are_those_of_the_equations(distance: str, num_prototypes: int) -> None:
+    weights = {"ce_weight": 0.5, "ppc_weight": 0.3, "ppd_weight": 0.2}
+    head = make_head(
+        distance=distance,
+        num_prototypes=num_prototypes,
+        kappa=0.07,
+        sinkhorn_iterations=4,
+        temperature=0.4,
+        score_temperature=0.6,
+        huber_delta=0.8,
+        init_std=0.5,
+        **weights,
+    )
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    embeddings, before = pixels(head, maps), head.bank.prototypes.clone().numpy()
+    (ce, ppc, ppd), target, _, _ = expected_losses(
+        head, embeddings, labels, size=16, tau=0.4, score_tau=0.6
+    )
+    losses = head.loss(maps, samples(labels), {})
+    assert losses["loss_ce"].item() == pytest.approx(0.5 * ce, rel=1e-4)
+    assert losses["loss_ppc"].item() == pytest.approx(0.3 * ppc, rel=1e-4)
+    assert losses["loss_ppd"].item() == pytest.approx(0.2 * ppd, rel=1e-4)
+    assert total_loss(losses).item() == pytest.approx(0.5 * ce + 0.3 * ppc + 0.2 * ppd, rel=1e-4)
+    after = reference.update(before, embeddings, target, 0.7, distance)
+    np.testing.assert_allclose(head.bank.prototypes.numpy(), after, atol=2e-6)
+    assert np.abs(after - before).max() > 0.01
+
+
+def test_scores_are_of_the_prototypes_before_the_step() -> None:
+    head = make_head()
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    before = copy.deepcopy(head)
+    losses = head.loss(maps, samples(labels), {})
+    again = before.head.loss_by_feat(before(maps), samples(labels))
+    torch.testing.assert_close(losses["loss_ce"], again["loss_ce"])
+
+
+def test_ignored_pixels_move_nothing() -> None:
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    one, other = make_head(), make_head()
+    other.load_state_dict(one.state_dict())
+    changed = labels.copy()
+    changed[labels == 1] = IGNORE
+    one.loss(maps, samples(labels), {})
+    other.loss(maps, samples(changed), {})
+    moved = one.bank.updates.sum(1) > 0
+    assert moved.all()
+    assert (other.bank.updates.sum(1) > 0).tolist() == [True, False, True]
+
+
+def test_another_ignore_index_of_the_head_counts() -> None:
+    head = segmentor(
+        {"type": "PrototypeHead", "decode_head": decode_head("FCNHead", CLASSES, ignore_index=2)}
+    ).decode_head.train()
+    labels = label_maps(CLASSES, ignored=0)
+    head.loss(feature_maps(), samples(labels), {})
+    assert (head.bank.updates.sum(1) > 0).tolist() == [True, True, False]
+
+
+def test_only_correct_pixels_update() -> None:
+    head = make_head(update_pixels="correct")
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    embeddings, before = pixels(head, maps), head.bank.prototypes.clone().numpy()
+    _, target, scores, small = expected_losses(head, embeddings, labels, size=16)
+    correct = scores.argmax(1) == small
+    assert 0.1 < correct[small >= 0].mean() < 0.9
+    head.loss(maps, samples(labels), {})
+    after = reference.update(
+        before, embeddings, np.where(correct, target, reference.IGNORED), 0.7, "cosine"
+    )
+    everything = reference.update(before, embeddings, target, 0.7, "cosine")
+    np.testing.assert_allclose(head.bank.prototypes.numpy(), after, atol=2e-6)
+    assert np.abs(after - everything).max() > 0.01
+
+
+def test_correct_pixels_alone_do_not_change_the_losses() -> None:
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    one, other = make_head(), make_head(update_pixels="correct")
+    other.load_state_dict(one.state_dict())
+    first, second = (h.loss(maps, samples(labels), {}) for h in (one, other))
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+
+
+def test_score_norm_is_a_layer_norm_over_the_classes() -> None:
+    head = make_head(score_norm="layer")
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    embeddings = pixels(head, maps)
+    (ce, _, _), _, scores, _ = expected_losses(head, embeddings, labels, size=16, score_norm=True)
+    with torch.no_grad():
+        found = head(maps).permute(0, 2, 3, 1).reshape(-1, CLASSES)
+    np.testing.assert_allclose(found.numpy(), scores, atol=1e-3)
+    assert head.loss(maps, samples(labels), {})["loss_ce"].item() == pytest.approx(ce, rel=1e-3)
+    assert total_numbers(list(head.score_norm.parameters())) == 2 * CLASSES
+
+
+def test_score_temperature_divides_the_scores() -> None:
+    one, other = make_head().eval(), make_head(score_temperature=0.25).eval()
+    other.load_state_dict(one.state_dict())
+    torch.testing.assert_close(other(feature_maps()), one(feature_maps()) / 0.25)
+
+
+def test_embedding_norm_is_a_layer_norm_before_the_unit_length() -> None:
+    head = make_head(embedding_norm="layer").eval()
+    with torch.no_grad():
+        features = head.features(feature_maps()).permute(0, 2, 3, 1).reshape(-1, 8)
+        found = head.embed(feature_maps()).reshape(-1, 8)
+    rows = layer_norm(features.double().numpy())
+    expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_embeddings_are_unit_vectors_for_cosine_alone() -> None:
+    with torch.no_grad():
+        # Without the projection a decoder's ReLU leaves some pixels at zero, which stay there.
+        cosine = make_head(projection=True).embed(feature_maps())
+        euclidean = make_head(projection=True, distance="euclidean").embed(feature_maps())
+    assert cosine.shape == (2, 16, 16, 8)
+    torch.testing.assert_close(cosine.norm(dim=-1), torch.ones(2, 16, 16))
+    assert (euclidean.norm(dim=-1) - 1).abs().max() > 0.1
+
+
+def test_projection_is_two_convolutions_that_learn() -> None:
+    head = make_head(projection=True)
+    kinds = [type(layer) for layer in head.projection]
+    assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
+    assert total_numbers(list(head.projection.parameters())) == 2 * (8 * 8 + 8) + 2 * 8
+    total_loss(head.loss(feature_maps(), samples(label_maps(CLASSES)), {})).backward()
+    for parameter in head.projection.parameters():
+        assert parameter.grad.isfinite().all()
+    assert head.projection[3].weight.grad.any()
+    assert total_numbers(list(make_head().projection.parameters())) == 0
+
+
+def test_projection_stands_between_decoder_and_embedding() -> None:
+    head = make_head(projection=True, distance="euclidean").eval()
+    with torch.no_grad():
+        head.projection[3].weight.zero_()
+        head.projection[3].bias.copy_(torch.arange(8.0))
+        found = head.embed(feature_maps())
+    torch.testing.assert_close(found, torch.arange(8.0).expand(2, 16, 16, 8))
+
+
+def test_released_preset_trains_and_moves_prototypes() -> None:
+    head = make_head(**RELEASED)
+    before = head.bank.prototypes.clone()
+    losses = head.loss(feature_maps(), samples(label_maps(CLASSES)), {})
+    total_loss(losses).backward()
+    assert losses["loss_ppc"] > 0
+    assert (head.bank.prototypes - before).abs().max() > 0.01
+    for name, parameter in head.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_gumbel_assignment_moves_other_prototypes_but_not_the_losses() -> None:
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    one, other = make_head(), make_head(assignment="gumbel")
+    other.load_state_dict(one.state_dict())
+    first, second = (h.loss(maps, samples(labels), {}) for h in (one, other))
+    for name in first:
+        assert torch.equal(first[name], second[name]), name
+    assert (one.bank.prototypes - other.bank.prototypes).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("weight", "loss"),
+    [("ce_weight", "loss_ce"), ("ppc_weight", "loss_ppc"), ("ppd_weight", "loss_ppd")],
+)
+def test_each_weight_is_of_its_own_loss(weight: str, loss: str) -> None:
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    one, other = make_head(**{weight: 1.0}), make_head(**{weight: 3.0})
+    other.load_state_dict(one.state_dict())
+    first, second = (h.loss(maps, samples(labels), {}) for h in (one, other))
+    for name in first:
+        torch.testing.assert_close(second[name], first[name] * (3 if name == loss else 1))
+
+
+def test_the_default_weights_are_the_papers() -> None:
+    head = make_head()
+    assert (head.ce_weight, head.ppc_weight, head.ppd_weight) == (1.0, 0.01, 0.01)
+    assert (head.temperature, head.bank.kappa, head.bank.sinkhorn_iterations) == (0.1, 0.05, 3)
+    default = segmentor({"type": "PrototypeHead", "decode_head": decode_head("FCNHead")})
+    assert default.decode_head.bank.num_prototypes == 10
+    assert default.decode_head.bank.momentum == 0.999
+
+
+def test_several_losses_of_the_decoder_are_all_weighted() -> None:
+    both = [
+        {"type": "CrossEntropyLoss", "avg_non_ignore": True, "loss_name": "loss_ce"},
+        {"type": "DiceLoss", "loss_name": "loss_dice", "ignore_index": None},
+    ]
+    found = []
+    for weight in (1.0, 2.0):
+        torch.manual_seed(5)
+        head = segmentor(
+            {
+                "type": "PrototypeHead",
+                "decode_head": decode_head("FCNHead", CLASSES, loss_decode=both),
+                "ce_weight": weight,
+            }
+        ).decode_head
+        found.append(head.loss(feature_maps(), samples(label_maps(CLASSES, ignored=0)), {}))
+    assert {"loss_ce", "loss_dice"} <= found[0].keys()
+    for name in ("loss_ce", "loss_dice"):
+        torch.testing.assert_close(found[1][name], 2 * found[0][name])
+    assert torch.equal(found[0]["acc_seg"], found[1]["acc_seg"])
+
+
+@pytest.mark.parametrize("init", ["normal", "pixels"])
+def test_eval_mode_never_updates(init: str) -> None:
+    head = make_head(init=init).eval()
+    before = copy.deepcopy(head.bank.state_dict())
+    with torch.no_grad():
+        head.loss(feature_maps(), samples(label_maps(CLASSES)), {})
+        head.predict(feature_maps(), [{"img_shape": (32, 32)}] * 2, {})
+        head(feature_maps())
+    for name, value in head.bank.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_prediction_in_training_mode_does_not_update_either() -> None:
+    head = make_head()
+    before = head.bank.prototypes.clone()
+    head.predict(feature_maps(), [{"img_shape": (32, 32)}] * 2, {})
+    assert torch.equal(head.bank.prototypes, before)
+
+
+def test_prototypes_started_from_pixels_are_pixels_of_their_class() -> None:
+    head = make_head(init="pixels", momentum=1.0)
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    embeddings, small = pixels(head, maps), downsampled(labels, 16)
+    head.loss(maps, samples(labels), {})
+    for c in range(CLASSES):
+        own = embeddings[small == c]
+        for prototype in head.bank.prototypes[c].numpy():
+            assert np.abs(own - prototype).max(1).min() < 1e-5
+
+
+def test_no_gradient_reaches_prototypes_and_backward_survives_their_step() -> None:
+    head = make_head()
+    losses = head.loss(feature_maps(), samples(label_maps(CLASSES)), {})
+    total_loss(losses).backward()
+    assert not head.bank.prototypes.requires_grad
+    assert head.bank.prototypes.grad is None
+
+
+def test_gradients_are_those_of_the_prototypes_before_the_step() -> None:
+    """The step happens before backward, which must not see it."""
+    maps, labels = feature_maps(), label_maps(CLASSES)
+    moving, still = make_head(momentum=0.0), make_head(momentum=1.0)
+    still.load_state_dict(moving.state_dict())
+    for head in (moving, still):
+        total_loss(head.loss(maps, samples(labels), {})).backward()
+    assert (moving.bank.prototypes - still.bank.prototypes).abs().max() > 0.1
+    for (name, first), second in zip(moving.named_parameters(), still.parameters(), strict=True):
+        torch.testing.assert_close(first.grad, second.grad, msg=name)
+
+
+@pytest.mark.parametrize("preset", [{}, RELEASED], ids=["paper", "released"])
+def test_bfloat16_autocast(preset: dict) -> None:
+    model = segmentor(
+        {
+            "type": "PrototypeHead",
+            "decode_head": decode_head("SegformerHead", CLASSES),
+            "num_prototypes": K,
+            "momentum": 0.7,
+            **preset,
+        }
+    ).train()
+    full = copy.deepcopy(model)
+    labels = label_maps(CLASSES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.loss(images(), samples(labels))
+        assert model.decode_head.features(model.extract_feat(images())).dtype == torch.bfloat16
+        assert model.decode_head.embed(model.extract_feat(images())).dtype == torch.float32
+    total_loss(losses).backward()
+    expected = full.loss(images(), samples(labels))
+    for name in ("decode.loss_ce", "decode.loss_ppc", "decode.loss_ppd"):
+        assert losses[name].dtype == torch.float32
+        torch.testing.assert_close(losses[name], expected[name], rtol=0.05, atol=1e-3)
+    bank = model.decode_head.bank
+    assert bank.prototypes.dtype == torch.float32
+    torch.testing.assert_close(bank.prototypes.norm(dim=-1), torch.ones(CLASSES, K))
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_prediction_is_the_class_of_the_nearest_prototype() -> None:
+    head = make_head("FCNHead").eval()
+    with torch.no_grad():
+        found = head.predict(feature_maps(), [{"img_shape": (2, 2)}] * 2, {}).argmax(1)
+    embeddings, prototypes = pixels(head, feature_maps()), head.bank.prototypes.double().numpy()
+    nearest = [np.argmin(np.linalg.norm(prototypes - i, axis=2).min(1)) for i in embeddings]
+    assert found.flatten().tolist() == nearest
