@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -20,18 +21,7 @@ def write_with(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         ProtosegError: no space left, no permission, or a read-only file system; ``path`` is as it
             was before.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise storage_error(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    _place(path, write, os.replace)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -41,26 +31,50 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Atomically write ``value`` as indented JSON; NaN is refused, for JSON has none."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, _json_bytes(value))
 
 
 def create_json(path: Path, value: Any) -> bool:
     """Write ``value`` to ``path`` unless the file exists already; say whether it was written.
 
     Readers never see a half-written file, and of several writers exactly one gets True.
+
+    Raises:
+        ProtosegError: as `write_with`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    data = _json_bytes(value)
     try:
-        write_json(temporary, value)
-        os.link(temporary, path)
+        _place(path, lambda file: file.write(data), os.link)
     except FileExistsError:
         return False
+    return True
+
+
+def _json_bytes(value: Any) -> bytes:
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode()
+
+
+def _place(
+    path: Path, write: Callable[[BinaryIO], Any], move: Callable[[Path, Path], None]
+) -> None:
+    """Fill a file of its own name, flush it to disk, and ``move`` it to ``path``."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        move(temporary, path)
+        _sync_folder(path.parent)
+    except FileExistsError:
+        raise
     except OSError as error:
         raise storage_error(error, path) from error
     finally:
-        temporary.unlink(missing_ok=True)
-    return True
+        # On a read-only disk even removing nothing is an error, which would hide the first one.
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

@@ -2,17 +2,19 @@
 
 A claim is a file made by an atomic link, with host, process, scheduler job and a nonce; the holder
 touches it as a heartbeat. It is stale when its process is gone (same host) or, from another host,
-when its heartbeat is old. A stale claim is taken over by renaming it away, which only one can do.
+when its heartbeat is old. A stale claim is renamed away, by one at a time, and made anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,28 +125,42 @@ def acquire(path: Path, job: str = "") -> Claim | None:
     for _ in range(10):
         if atomic.create_json(path, vars(holder)):
             return Claim(path, holder)
-        found = read(path)
-        if found is None:
-            if path.exists():  # unreadable: only a damaged file system leaves such a claim
-                _remove_stale(path, None)
-            continue
-        if found[0].is_alive(found[1]):
+        if live_holder(path) is not None:
             return None
-        _remove_stale(path, found[0].nonce)
+        with _one_at_a_time(path):
+            _remove_stale(path)
     return None
 
 
-def _remove_stale(path: Path, nonce: str | None) -> None:
-    """Rename the stale claim away; put it back if it turns out to be a newer one."""
+@contextlib.contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock that the kernel drops when its process dies.
+
+    Of several workers that saw the same stale claim, the second looks again once the first has
+    taken over. File systems without locks do without; `_remove_stale` is careful by itself.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            file = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "ab"))
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _remove_stale(path: Path) -> None:
+    """Rename the claim away if it is still stale; put it back if it turns out to be another."""
+    found = read(path)
+    if found is not None and found[0].is_alive(found[1]):
+        return
+    nonce = found[0].nonce if found else None  # None: missing, or damaged beyond reading
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.stale")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return
     found = read(aside)
-    if nonce is not None and found is not None and found[0].nonce != nonce:
+    if found is not None and found[0].nonce != nonce:
         # Between our look and our rename somebody took over; give it back unless yet another
-        # claim stands there, in which case the holder notices by `is_mine` and stops.
+        # claim stands there.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)

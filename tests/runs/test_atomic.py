@@ -1,0 +1,210 @@
+"""Files are whole or absent, whatever dies or runs out in between."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from protoseg.runs import atomic
+from protoseg.runs.atomic import StorageError
+
+from .processes import finish, first_line, kill, race, start
+
+OLD = {"who": "old"}
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    path = tmp_path / "value.json"
+    atomic.write_json(path, OLD)
+    return path
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    yield from _mounted(tmp_path / "tiny", "size=64k")
+
+
+@pytest.fixture
+def read_only_disk(tmp_path: Path) -> Iterator[Path]:
+    for place in _mounted(tmp_path / "readonly", "size=64k"):
+        atomic.write_json(place / "value.json", OLD)
+        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+        yield place
+
+
+def _mounted(place: Path, options: str) -> Iterator[Path]:
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+        problem = mounted.stderr.strip() if mounted.returncode else ""
+    except FileNotFoundError:
+        problem = "no command mount"
+    if problem:
+        pytest.skip(f"needs to mount a file system: {problem}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_what_was_written_is_read_back(target: Path) -> None:
+    assert atomic.read_json(target) == OLD
+    atomic.write_json(target, {"ü": [1, 2.5, None]})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"ü": [1, 2.5, None]}
+    assert names(target.parent) == ["value.json"]
+
+
+def test_a_missing_and_a_torn_file_read_as_nothing(target: Path) -> None:
+    assert atomic.read_json(target.with_name("other.json")) is None
+    assert atomic.read_json(target / "below a file.json") is None
+    for length in range(len('{"who": "old"')):
+        target.write_bytes(b'{"who": "old"'[:length])
+        assert atomic.read_json(target) is None
+
+
+def test_nan_is_refused_and_the_old_file_stays(target: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        atomic.write_json(target, {"loss": math.nan})
+    assert atomic.read_json(target) == OLD
+    assert names(target.parent) == ["value.json"]
+
+
+KILLED = """
+import os, pathlib, sys, time
+from protoseg.runs import atomic
+def stop(*_):
+    print("here", flush=True)
+    time.sleep(60)
+setattr(os, sys.argv[2], stop)
+atomic.write_json(pathlib.Path(sys.argv[1]), {"who": "new", "long": "x" * 100_000})
+"""
+
+
+@pytest.mark.parametrize("moment", ["fsync", "replace"])
+def test_a_kill_before_the_rename_leaves_the_old_file_whole(target: Path, moment: str) -> None:
+    writer = start(KILLED, target, moment)
+    assert first_line(writer) == "here"
+    assert len(names(target.parent)) == 2, "the new content lies in a file of its own"
+    kill(writer)
+    assert atomic.read_json(target) == OLD
+
+
+def test_kills_at_any_moment_leave_the_old_or_the_new_file(target: Path) -> None:
+    code = """
+import pathlib, sys
+from protoseg.runs import atomic
+print("ready", flush=True)
+number = 0
+while True:
+    number += 1
+    atomic.write_json(pathlib.Path(sys.argv[1]), {"who": [number] * 3000})
+"""
+    for delay in (0.0, 0.004, 0.009, 0.017, 0.03):
+        writer = start(code, target)
+        first_line(writer)
+        time.sleep(delay)
+        kill(writer)
+        value = atomic.read_json(target)
+        assert value == OLD or len(set(value["who"])) == 1
+
+
+def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tiny_disk: Path) -> None:
+    path = tiny_disk / "value.json"
+    atomic.write_json(path, OLD)
+    with pytest.raises(StorageError) as caught:
+        atomic.write_bytes(path, os.urandom(200_000))
+    assert str(caught.value) == (
+        f"{path}: no space left on the disk (or the quota is used up). Nothing finished was lost; "
+        "free some space, or choose another place with --runs."
+    )
+    assert atomic.read_json(path) == OLD
+    assert names(tiny_disk) == ["value.json"], "the half-written file was taken away"
+
+
+def test_a_full_disk_creates_nothing(tiny_disk: Path) -> None:
+    with pytest.raises(StorageError, match="no space left"):
+        atomic.create_json(tiny_disk / "new.json", {"x": "y" * 200_000})
+    assert names(tiny_disk) == []
+
+
+def test_a_file_too_large_for_its_process_leaves_the_old_one(target: Path) -> None:
+    code = """
+import pathlib, resource, signal, sys
+from protoseg.runs import atomic
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    atomic.write_bytes(pathlib.Path(sys.argv[1]), b"x" * 100_000)
+except atomic.StorageError as error:
+    print(error)
+"""
+    assert "File too large. Nothing finished was lost" in finish(start(code, target))
+    assert atomic.read_json(target) == OLD
+    assert names(target.parent) == ["value.json"]
+
+
+def test_a_read_only_disk_is_one_sentence(read_only_disk: Path) -> None:
+    path = read_only_disk / "value.json"
+    sentence = f"{path}: no permission to write here. Nothing finished was lost; change"
+    with pytest.raises(StorageError) as caught:
+        atomic.write_json(path, {"who": "new"})
+    assert str(caught.value).startswith(sentence)
+    with pytest.raises(StorageError, match="no permission"):
+        atomic.create_json(read_only_disk / "other.json", {})
+    with pytest.raises(StorageError, match="no permission"):
+        atomic.make_folder(read_only_disk / "folder")
+    assert atomic.read_json(path) == OLD
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_one_sentence(target: Path) -> None:
+    target.parent.chmod(0o555)
+    try:
+        with pytest.raises(StorageError, match="no permission to write here"):
+            atomic.write_json(target, {"who": "new"})
+    finally:
+        target.parent.chmod(0o755)
+
+
+def test_a_failure_while_writing_leaves_the_old_file(target: Path) -> None:
+    def fail(file: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(StorageError, match=r"Input/output error\. Nothing finished was lost; put"):
+        atomic.write_with(target, fail)
+    assert atomic.read_json(target) == OLD
+    assert names(target.parent) == ["value.json"]
+
+
+def test_of_many_creators_one_wins_and_its_content_stays(tmp_path: Path) -> None:
+    code = """
+import os
+from protoseg.runs import atomic
+won = atomic.create_json(pathlib.Path(sys.argv[2]), {"pid": os.getpid(), "long": "x" * 50_000})
+print(os.getpid() if won else "lost")
+"""
+    path = tmp_path / "one.json"
+    said = race(code, tmp_path / "gate", path)
+    (winner,) = [text for text in said if text != "lost"]
+    assert atomic.read_json(path)["pid"] == int(winner)
+    assert names(tmp_path) == ["gate", "one.json"]
+
+
+def test_a_second_creation_changes_nothing(target: Path) -> None:
+    assert not atomic.create_json(target, {"who": "new"})
+    assert atomic.read_json(target) == OLD

@@ -1,0 +1,225 @@
+"""At most one live worker holds a run, whoever else tries and however the holder died."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from protoseg.runs import atomic, claim
+
+from .processes import first_line, kill, race, start
+
+HOLD = """
+import pathlib, sys, time
+from protoseg.runs import claim
+held = claim.acquire(pathlib.Path(sys.argv[1]))
+print("held" if held else "refused", flush=True)
+time.sleep(60)
+"""
+
+TRY = """
+from protoseg.runs import claim
+held = claim.acquire(pathlib.Path(sys.argv[2]))
+print("held" if held else "refused")
+if held:
+    time.sleep(1.5)
+    print(held.is_mine())
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    return tmp_path / "claim.json"
+
+
+def leave(place: Path, age: float = 0.0, **changes: object) -> None:
+    """A claim of somebody else: ours, with changes."""
+    mine = claim.Holder(
+        host=claim.host_identity(),
+        pid=os.getpid(),
+        process_started=claim.process_start(os.getpid()) or "",
+        nonce="left",
+        job="",
+    )
+    atomic.write_json(place, dataclasses.asdict(mine) | changes)
+    then = time.time() - age
+    os.utime(place, (then, then))
+
+
+def test_a_claim_is_held_until_it_is_released(place: Path) -> None:
+    first = claim.acquire(place, job="17")
+    assert first is not None
+    assert first.is_mine()
+    holder = claim.live_holder(place)
+    assert holder is not None
+    assert (holder.pid, holder.job) == (os.getpid(), "17")
+    assert claim.acquire(place) is None
+    first.release()
+    assert not place.exists()
+    again = claim.acquire(place)
+    assert again is not None
+    again.release()
+
+
+def test_of_eight_processes_one_gets_the_claim(place: Path) -> None:
+    said = race(TRY, place.with_name("gate"), place)
+    assert sorted(said) == ["held\nTrue", *["refused"] * 7]
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_of_eight_processes_one_takes_over_from_the_dead(place: Path, round_: int) -> None:
+    holder = start(HOLD, place)
+    assert first_line(holder) == "held"
+    kill(holder)
+    said = race(TRY, place.with_name("gate"), place)
+    assert sorted(said) == ["held\nTrue", *["refused"] * 7]
+    assert not [p for p in place.parent.iterdir() if p.suffix in (".stale", ".tmp")]
+
+
+def test_kill_9_makes_the_claim_stale_at_once(place: Path) -> None:
+    holder = start(HOLD, place)
+    assert first_line(holder) == "held"
+    assert claim.live_holder(place) is not None
+    kill(holder)
+    assert place.exists(), "nobody cleaned up"
+    assert claim.live_holder(place) is None
+    mine = claim.acquire(place)
+    assert mine is not None
+    mine.release()
+
+
+def test_a_zombie_holds_nothing(place: Path) -> None:
+    holder = start(HOLD, place)
+    first_line(holder)
+    holder.kill()
+    deadline = time.monotonic() + 10
+    while claim.live_holder(place) is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert Path(f"/proc/{holder.pid}/stat").exists(), "not waited for: still in the process table"
+    assert claim.live_holder(place) is None
+    holder.communicate()
+
+
+def test_a_live_holder_is_never_robbed_however_old_its_heartbeat(place: Path) -> None:
+    holder = start(HOLD, place)
+    assert first_line(holder) == "held"
+    long_ago = time.time() - 100 * claim.STALE_SECONDS
+    os.utime(place, (long_ago, long_ago))
+    assert claim.acquire(place) is None
+    assert claim.live_holder(place) is not None
+    kill(holder)
+
+
+def test_a_reused_pid_is_another_process(place: Path) -> None:
+    leave(place, process_started="1")
+    assert claim.live_holder(place) is None
+    mine = claim.acquire(place)
+    assert mine is not None
+    mine.release()
+
+
+@pytest.mark.parametrize(
+    ("age", "alive"), [(0.0, True), (0.9 * claim.STALE_SECONDS, True), (claim.STALE_SECONDS, False)]
+)
+def test_another_host_is_judged_by_its_heartbeat(place: Path, age: float, alive: bool) -> None:
+    leave(place, age, host="elsewhere/boot", pid=1, process_started="1")
+    assert (claim.live_holder(place) is not None) == alive
+    mine = claim.acquire(place)
+    assert (mine is None) == alive
+    if mine:
+        mine.release()
+
+
+def test_the_same_machine_before_its_reboot_is_another_host(place: Path) -> None:
+    name, _, boot = claim.host_identity().partition("/")
+    assert boot
+    leave(place, 2 * claim.STALE_SECONDS, host=f"{name}/before")
+    assert claim.live_holder(place) is None
+
+
+def test_the_heartbeat_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.02)
+    held = claim.acquire(place)
+    assert held is not None
+    os.utime(place, (0, 0))
+    deadline = time.monotonic() + 10
+    while place.stat().st_mtime < 1 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert time.time() - place.stat().st_mtime < 60
+    held.release()
+
+
+def test_a_heartbeat_survives_a_missing_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
+    held = claim.acquire(place)
+    assert held is not None
+    place.unlink()
+    time.sleep(0.1)
+    assert not held.is_mine()
+    held.release()
+
+
+def test_release_leaves_the_claim_of_a_successor(place: Path) -> None:
+    held = claim.acquire(place)
+    assert held is not None
+    leave(place, nonce="successor")
+    assert not held.is_mine()
+    held.release()
+    found = claim.read(place)
+    assert found is not None
+    assert found[0].nonce == "successor"
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"host": "a"}', "null"])
+def test_a_damaged_claim_holds_nothing(place: Path, content: str) -> None:
+    place.write_text(content)
+    assert claim.live_holder(place) is None
+    mine = claim.acquire(place)
+    assert mine is not None
+    assert mine.is_mine()
+    mine.release()
+
+
+def test_a_claim_made_while_we_looked_is_left_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our look at a stale claim and our taking it away another worker took over."""
+    leave(place, process_started="1", nonce="stale")
+    real_read = claim.read
+    looks = []
+
+    def read(path: Path) -> tuple[claim.Holder, float] | None:
+        found = real_read(path)
+        if not looks:
+            leave(place, nonce="quicker")
+        looks.append(path)
+        return found
+
+    monkeypatch.setattr(claim, "read", read)
+    assert claim.acquire(place) is None
+    holder = claim.live_holder(place)
+    assert holder is not None
+    assert holder.nonce == "quicker"
+
+
+def test_a_claim_released_and_taken_while_we_looked_is_left_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """We failed to create it, it was released before we read it, and then taken by another."""
+    leave(place)
+    looks = []
+
+    def read(path: Path) -> tuple[claim.Holder, float] | None:
+        looks.append(path)
+        return None if len(looks) == 1 else real_read(path)
+
+    real_read = claim.read
+    monkeypatch.setattr(claim, "read", read)
+    assert claim.acquire(place) is None
+    holder = claim.live_holder(place)
+    assert holder is not None
+    assert holder.nonce == "left"
