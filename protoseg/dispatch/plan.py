@@ -90,11 +90,18 @@ def status_of(
         path = folder / f"{run_id}.json"
         try:
             record = read_record(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             continue
-        except ProtosegError as error:
-            problems.append(str(error))
-            return Status(State.FAILED, message=str(error))
+        except (ProtosegError, OSError) as error:
+            message = str(error)
+            if isinstance(error, OSError):
+                message = f"{path}: can not be read: {error.strerror or error}."
+            problems.append(message)
+            return Status(State.FAILED, message=message)
+        if record["run_id"] != run_id:
+            message = f"{path}: is the record of {record['run_id']}."
+            problems.append(message)
+            return Status(State.FAILED, message=message)
         return Status(State.DONE, attempts=record["attempts"], record=record)
     return status
 

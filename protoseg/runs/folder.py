@@ -116,7 +116,7 @@ class RunFolder:
         """All attempts, oldest first."""
         try:
             names = sorted(n for n in os.listdir(self.attempts_folder) if n.isdigit())
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         found = []
         for name in names:
@@ -161,24 +161,36 @@ class RunFolder:
             count += 1
             if earlier is None or earlier.reason != later.reason:
                 break
-            if later.start.get("iteration", 0) > earlier.start.get("iteration", 0):
+            if _began_at(later) > _began_at(earlier):
                 break
         return count
 
     def status(self) -> Status:
-        """The state of the run, from this folder alone."""
+        """The state of the run, from this folder alone; one that can not be read has failed."""
+        try:
+            return self._status()
+        except OSError as error:
+            message = f"{error.filename or self.path}: can not be read: {error.strerror or error}."
+            return Status(State.FAILED, message=message)
+
+    def _progress(self) -> dict[str, Any]:
+        # For display alone: a file that is not what it should be counts as none.
+        progress = atomic.read_json(self.progress)
+        if not isinstance(progress, dict):
+            return {}
+        counts = {key: progress.get(key) for key in ("iteration", "iterations")}
+        rate = progress.get("iterations_per_second")
+        known: dict[str, Any] = {k: v for k, v in counts.items() if type(v) is int}
+        return known | ({"iterations_per_second": rate} if isinstance(rate, int | float) else {})
+
+    def _status(self) -> Status:
         try:
             record = read_record(self.record)
         except (FileNotFoundError, NotADirectoryError):
             record = None
         except RecordError as error:
             return Status(State.FAILED, message=str(error))
-        progress = atomic.read_json(self.progress) or {}
-        known: dict[str, Any] = {
-            "iteration": int(progress.get("iteration", 0)),
-            "iterations": int(progress.get("iterations", 0)),
-            "iterations_per_second": progress.get("iterations_per_second"),
-        }
+        known = self._progress()
         if record is not None:
             if record["run_id"] != self.run_id:
                 return Status(
@@ -202,3 +214,8 @@ class RunFolder:
             attempts=len(attempts),
             **known,
         )
+
+
+def _began_at(attempt: Attempt) -> int:
+    iteration = attempt.start.get("iteration", 0)
+    return iteration if isinstance(iteration, int) else 0

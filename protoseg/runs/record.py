@@ -72,7 +72,7 @@ def read_record(path: Path) -> dict[str, Any]:
     data = path.read_bytes()
     try:
         record = json.loads(data, parse_constant=_refuse_constant)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RecordError(
             f"{path}: torn record, not valid JSON ({error}). "
             "Restore it from a copy, or delete it and run the sweep again."
@@ -88,7 +88,11 @@ def read_record(path: Path) -> dict[str, Any]:
     problems = _shape_problems(record)
     if problems:
         raise RecordError(f"{path}: incomplete record: {'; '.join(problems)}.")
-    if digest(record) != record["digest"]:
+    try:
+        sound = digest(record) == record["digest"]
+    except ValueError:  # 1e999 is JSON, and reads as infinity, which is not
+        sound = False
+    if not sound:
         raise RecordError(
             f"{path}: edited or damaged record, its content does not match its digest. "
             "Restore it from a copy, or delete it and run the sweep again."
@@ -118,6 +122,8 @@ def publish(run_folder: Path, destination: Path) -> Path:
     counts = run_folder / record["confusion"]["file"]
     verify_confusion(record, counts)
     target = destination / f"{record['run_id']}.json"
+    # Counts first: a record whose counts are missing would be a lie, the reverse is only litter.
+    copy = destination / f"{record['run_id']}.npz"
     if target.exists():
         existing = read_record(target)
         if existing["digest"] != record["digest"]:
@@ -125,10 +131,11 @@ def publish(run_folder: Path, destination: Path) -> Path:
                 f"{target}: holds another result of the same run; it is kept. "
                 "Move it away first if the new one is to take its place."
             )
+        if not copy.exists():
+            atomic.write_bytes(copy, counts.read_bytes())
         return target
     atomic.make_folder(destination)
-    # Counts first: a record whose counts are missing would be a lie, the reverse is only litter.
-    atomic.write_bytes(destination / f"{record['run_id']}.npz", counts.read_bytes())
+    atomic.write_bytes(copy, counts.read_bytes())
     atomic.write_bytes(target, (run_folder / "record.json").read_bytes())
     return target
 
