@@ -58,7 +58,12 @@ class TrainingLoop:
         """Train; raises `Stopped` after a checkpoint where a signal asked to."""
         parts = self.parts
         parts.model.train()
+        # torch draws a seed from the global generator for every iterator; the one that a resumed
+        # run needs is one more than an uninterrupted run makes.
+        before = checkpoint.random_state()
         batches = iter(parts.train_loader)
+        if start:
+            checkpoint.set_random_state(before)
         saved = time.monotonic()
         for iteration in range(start, self.iterations):
             begun = time.perf_counter()
