@@ -10,7 +10,7 @@ import hashlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -46,11 +46,9 @@ def save(parts: Parts, folder: Path, iteration: int, extra: dict[str, Any]) -> C
         "random": random_state(),
         "extra": extra,
     }
-    atomic.write_with(path, lambda file: torch.save(state, file))
+    atomic.write_with(path, lambda file: _write(state, file))
     atomic.write_json(path.with_suffix(".json"), {"iteration": iteration, "sha256": _digest(path)})
-    for old in sorted(folder.glob("iter_*.pth"))[:-KEEP]:
-        old.with_suffix(".json").unlink(missing_ok=True)
-        old.unlink()
+    _clear_away(folder, path)
     return Checkpoint(path, iteration)
 
 
@@ -76,6 +74,10 @@ def restore(parts: Parts, checkpoint: Checkpoint) -> dict[str, Any]:
     for scheduler, saved in zip(parts.schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(saved)
     set_random_state(state["random"])
+    # Whatever is newer was found damaged, or this one would not have been chosen.
+    for path in checkpoint.path.parent.glob("iter_*.pth"):
+        if path.name > checkpoint.path.name:
+            _remove(path)
     extra: dict[str, Any] = state["extra"]
     return extra
 
@@ -100,6 +102,37 @@ def set_random_state(state: dict[str, Any]) -> None:
     key = state["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", key, state["numpy_position"], 0, 0.0))
     random.setstate((3, tuple(state["python"]), None))
+
+
+def _write(state: dict[str, Any], file: BinaryIO) -> None:
+    try:
+        torch.save(state, file)
+    except RuntimeError as error:
+        # torch hides what the file said, a full disk for instance, behind an error of its own.
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from error
+        raise
+
+
+def _clear_away(folder: Path, newest: Path) -> None:
+    """Keep `KEEP` checkpoints up to ``newest``, and nothing that a killed writer left."""
+    whole = []
+    for path in sorted(folder.glob("iter_*.pth")):
+        # One that is newer belongs to an attempt whose work was given up.
+        if path.name > newest.name or not path.with_suffix(".json").exists():
+            _remove(path)
+        else:
+            whole.append(path)
+    for old in whole[:-KEEP]:
+        _remove(old)
+    for remains in folder.glob(".iter_*.tmp"):
+        remains.unlink(missing_ok=True)
+
+
+def _remove(path: Path) -> None:
+    # The note first: a checkpoint without one is known to be no longer whole.
+    path.with_suffix(".json").unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:
