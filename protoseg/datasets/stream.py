@@ -17,18 +17,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
-from mmseg.datasets.transforms import LoadAnnotations  # noqa: F401  registers the transforms
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset, Sampler
 
 from protoseg.datasets.layout import pairs
+from protoseg.errors import DataError
 from protoseg.spec.fields import build
 from protoseg.spec.schema import DatasetSpec
 
 IGNORE = 255
 """The ignored label inside training, whatever value the files use."""
+
+CHECK = "'protoseg data check' names every such file."
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,11 @@ class SegmentationFolder(Dataset[Any]):
         self.transforms = [TRANSFORMS.build(transform) for transform in pipeline]
         self.metainfo = {"classes": spec.classes, "palette": None}
         self.reduce_zero_label = spec.reduce_zero_label
-        # mmseg maps labels after it has shifted them, when 255 already means ignored.
-        self.label_map = (
-            {spec.ignore_index: IGNORE}
-            if spec.ignore_index != IGNORE and not spec.reduce_zero_label
-            else None
-        )
+        self.num_classes = len(spec.classes)
+        # mmseg maps labels after it has shifted them, when 0 and 255 are ignored already.
+        ignored = spec.ignore_index - 1 if spec.reduce_zero_label else spec.ignore_index
+        done = spec.ignore_index == IGNORE or ignored < 0
+        self.label_map = None if done else {ignored: IGNORE}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -98,8 +101,41 @@ class SegmentationFolder(Dataset[Any]):
             "sample_idx": index,
         }
         for transform in self.transforms:
-            results = transform(results)
+            if isinstance(transform, LoadImageFromFile):
+                results = _read(transform, results, image)
+            elif isinstance(transform, LoadAnnotations):
+                results = _read(transform, results, annotation)
+                self._check(results, annotation)
+            else:
+                results = transform(results)
         return results
+
+    def _check(self, results: dict[str, Any], annotation: Path) -> None:
+        """Refuse labels that are no class, which would be an index out of bounds much later."""
+        labels = results["gt_seg_map"]
+        if labels.shape != results["ori_shape"]:
+            raise DataError(
+                f"{annotation}: has the shape {labels.shape}, its image {results['ori_shape']}. "
+                f"{CHECK}"
+            )
+        wrong = labels[(labels >= self.num_classes) & (labels != IGNORE)]
+        if wrong.size:
+            value = int(wrong[0]) + self.reduce_zero_label
+            raise DataError(
+                f"{annotation}: label out of range: {value} ({wrong.size} pixels in all that are "
+                f"none of the {self.num_classes} classes). {CHECK}"
+            )
+
+
+def _read(transform: Any, results: Any, path: Path) -> Any:
+    """Apply a transform that reads a file."""
+    try:
+        return transform(results)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise whatever they like
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise DataError(f"{path}: can not be read ({reason}). {CHECK}") from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -105,8 +105,10 @@ def _train(
     except atomic.StorageError as error:
         return Reason.STORAGE, str(error)
     except DataError as error:
-        return Reason.BAD_DATA, str(error)
+        return Reason.BAD_DATA, _sentence(error)
     except ProtosegError as error:
+        if error.__cause__ is not None:
+            traceback.print_exc()
         return Reason.BAD_CONFIG, str(error)
     except Exception as error:  # the reason must be written down whatever it is
         traceback.print_exc()
@@ -116,6 +118,12 @@ def _train(
             return Reason.OUT_OF_MEMORY, message
         return Reason.CODE_ERROR, message
     return None, "record written"
+
+
+def _sentence(error: DataError) -> str:
+    """Its message; torch puts a whole traceback around one from a loader process."""
+    text = str(error)
+    return text.rpartition("DataError: ")[2].strip() if text.startswith("Caught ") else text
 
 
 def _stop_reason(number: int) -> tuple[Reason, str]:
