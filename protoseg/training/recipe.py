@@ -66,12 +66,20 @@ def build_config(
         start: iteration to go on from.
 
     Raises:
-        UsageError: a recipe that mmseg does not ship, or a batch that can not be shared out.
+        UsageError: a recipe that mmseg does not ship, a batch that can not be shared out, or more
+            classes than labels of 8 bits can tell apart.
     """
     if spec.schedule.batch_size % world_size:
         raise UsageError(
             f"schedule.batch_size: {spec.schedule.batch_size} images can not be shared evenly by "
             f"{world_size} processes; choose a multiple of {world_size}."
+        )
+    # mmseg reads labels as 8 bits, where 255 means ignored; shifted, the last one falls on it.
+    most = IGNORE - 1 if spec.dataset.reduce_zero_label else IGNORE
+    if len(spec.dataset.classes) > most:
+        raise UsageError(
+            f"dataset.classes: {spec.dataset.name} has {len(spec.dataset.classes)} classes; mmseg "
+            f"reads labels of 8 bits, so that at most {most} can be trained here."
         )
     config = {
         "default_scope": "mmseg",
