@@ -6,6 +6,8 @@ its replay on resume; its builders alone are what is wanted here.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,14 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS, init_default_scope
+from mmengine.registry import OPTIM_WRAPPERS, PARAM_SCHEDULERS, init_default_scope
 from mmengine.runner import Runner, set_random_seed
 from mmseg.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
 import protoseg.models  # noqa: F401  registers the heads
+from protoseg.errors import UsageError
 from protoseg.training.weights import load_weights
 
 
@@ -42,6 +45,25 @@ class Parts:
         return self.model.module if is_model_wrapper(self.model) else self.model
 
 
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(OptimWrapper):
+    """Half precision on a CPU, where mmengine's ``AmpOptimWrapper`` refuses to work.
+
+    Args:
+        dtype: ``bfloat16``, whose range needs no loss scaling.
+    """
+
+    def __init__(self, dtype: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dtype: torch.dtype = getattr(torch, dtype)
+
+    @contextlib.contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Autocast around the forward pass."""
+        with super().optim_context(model), torch.autocast("cpu", dtype=self.dtype):
+            yield
+
+
 def build_parts(config: Config, weights: Path | None) -> Parts:
     """Build everything from a Config of `protoseg.training.recipe.build_config`.
 
@@ -50,6 +72,7 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
 
     Raises:
         DataError: weights that do not fit.
+        UsageError: settings that mmseg refuses.
     """
     # mmengine logs the initialisation of every single parameter; nobody asked.
     MMLogger.get_instance("protoseg", log_level="ERROR")
@@ -57,7 +80,10 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
     seed = int(config.randomness.seed)
     set_random_seed(seed)
     model = build_model(config.model, weights)
-    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    wrapper = dict(config.optim_wrapper)
+    if wrapper["type"] == "AmpOptimWrapper" and not torch.cuda.is_available():
+        wrapper["type"] = "CPUAmpOptimWrapper"
+    optimizer = build_optim_wrapper(model, wrapper)
     schedulers = [
         PARAM_SCHEDULERS.build(dict(schedule), default_args={"optimizer": optimizer})
         for schedule in config.param_scheduler
@@ -72,8 +98,21 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
 
 
 def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:
-    """The segmentor with its starting weights, on the GPU where there is one."""
-    segmentor: Any = MODELS.build(model)
+    """The segmentor with its starting weights, on the GPU where there is one.
+
+    Raises:
+        UsageError: settings that mmseg refuses.
+        DataError: weights that do not fit.
+    """
+    try:
+        segmentor: Any = MODELS.build(model)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        # Nothing but the config decides whether a model can be built.
+        reason = (str(error).strip("'\" \n").splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"model: mmseg can not build it: {reason} Look at backbone.settings, "
+            "decoder.settings and the recipes."
+        ) from error
     segmentor.init_weights()
     if weights is not None:
         load_weights(segmentor.backbone, weights)
