@@ -13,6 +13,7 @@ record.json      the result, last of all
 from __future__ import annotations
 
 import datetime
+import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +116,7 @@ class RunFolder:
     def attempts(self) -> list[Attempt]:
         """All attempts, oldest first."""
         try:
-            names = sorted(n for n in os.listdir(self.attempts_folder) if n.isdigit())
+            names = sorted((n for n in os.listdir(self.attempts_folder) if n.isdigit()), key=int)
         except (FileNotFoundError, NotADirectoryError):
             return []
         found = []
@@ -154,15 +155,11 @@ class RunFolder:
     def retries_in_a_row(self) -> int:
         """How many attempts at the end share one reason without progress between them."""
         attempts = self.attempts()
-        count = 0
-        for later, earlier in zip(
-            reversed(attempts), [*reversed(attempts[:-1]), None], strict=True
-        ):
+        count = min(len(attempts), 1)
+        for later, earlier in itertools.pairwise(reversed(attempts)):
+            if earlier.reason != later.reason or _began_at(later) > _began_at(earlier):
+                break
             count += 1
-            if earlier is None or earlier.reason != later.reason:
-                break
-            if _began_at(later) > _began_at(earlier):
-                break
         return count
 
     def status(self) -> Status:
