@@ -95,6 +95,8 @@ def convert(kind: Any, value: Any, where: str, bounds: Mapping[str, Any] = NO_BO
     if dataclasses.is_dataclass(kind):
         return build(kind, value, where)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):  # X | None is the one union in use
+        return None if value is None else convert(arguments[0], value, where, bounds)
     if origin is typing.Literal:
         if value not in arguments:
             raise UsageError(unknown("value", str(value), where, map(str, arguments)))
