@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -58,7 +60,9 @@ def parser() -> argparse.ArgumentParser:
                 help="do not count what results/records holds as done",
             )
         if name in ("plan", "sweep"):
-            verb.add_argument("--jobs", type=_positive, help="runs at once on this machine")
+            verb.add_argument(
+                "--jobs", type=_positive, metavar="N", help="runs at once on this machine"
+            )
         if name in ("sweep", "train"):
             _training(verb)
         if name == "train":
@@ -106,11 +110,18 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
 
 
 def _training(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--threads", type=_positive, help="threads of each run; shared out if absent")
-    verb.add_argument("--workers", type=int, default=0, help="loader processes of each run")
+    verb.add_argument(
+        "--threads",
+        type=_positive,
+        metavar="N",
+        help="threads of each run; without it the cores are shared out",
+    )
+    verb.add_argument(
+        "--workers", type=_count, default=0, metavar="N", help="loader processes of each run (0)"
+    )
     verb.add_argument(
         "--checkpoint-seconds",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="S",
         help="time between checkpoints (60)",
@@ -122,15 +133,31 @@ def _training(verb: argparse.ArgumentParser) -> None:
     )
 
 
+def _count(text: str, low: int = 0) -> int:
+    if not text.isdecimal() or int(text) < low:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {low}, found '{text}'")
+    return int(text)
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 1")
-    return number
+    return _count(text, low=1)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0, found '{text}'")
+    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without 'Δ' or '×' shows a '?'
+            stream.reconfigure(errors="replace")
     given = parser().parse_args(arguments)
     try:
         from protoseg.commands.context import Context

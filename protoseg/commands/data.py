@@ -20,8 +20,10 @@ def data(context: Context) -> int:
     """Run ``data list`` or ``data check NAME``."""
     words: list[str] = context.arguments.words
     actions = {"list": _list, "check": _check}
-    if not words or words[0] not in actions:
-        raise UsageError(unknown("action", words[0] if words else "", "data", actions))
+    if not words:
+        raise UsageError("data: say what to do: data list, or data check NAME.")
+    if words[0] not in actions:
+        raise UsageError(unknown("action", words[0], "data", actions))
     return actions[words[0]](context, words[1:])
 
 
@@ -31,11 +33,11 @@ def _list(context: Context, words: list[str]) -> int:
     rows = []
     for name in context.composer.options["dataset"]:
         dataset = _dataset(context, name, [])
-        try:
-            place = str(find_root(dataset, context.places.data)) if not dataset.generator else ""
-            state = f"in {place}" if place else "made by the program when needed"
-        except ProtosegError:
-            state = f"not in {context.places.data}"
+        place = context.places.data / dataset.name
+        if dataset.generator:
+            state = "made by the program when needed"
+        else:
+            state = f"in {place}" if place.is_dir() else f"not in {context.places.data}"
         rows.append({"name": name, "classes": len(dataset.classes), "state": state})
     if context.json:
         context.emit(rows)

@@ -15,8 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from protoseg.commands.context import FAILED, FINE, Context
-from protoseg.datasets.layout import find_root
-from protoseg.errors import ProtosegError
 from protoseg.spec.compose import Setting
 
 
@@ -140,11 +138,11 @@ def _data(context: Context) -> list[Finding]:
         if dataset.generator:
             findings.append(Finding(subject, "ok", "made by the program when needed"))
             continue
-        try:
-            root = find_root(dataset, context.places.data)
+        root = context.places.data / dataset.name
+        if root.is_dir():
             findings.append(Finding(subject, "ok", f"{root} (protoseg data check {name} reads it)"))
-        except ProtosegError:
-            todo = f"Put it into {context.places.data / name}, or name its parent with --data."
+        else:
+            todo = f"Put it into {root}, or name its parent with --data."
             findings.append(Finding(subject, "absent", "not found", todo))
     return findings
 

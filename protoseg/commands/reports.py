@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from protoseg.commands.context import Context
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError
 from protoseg.runs.record import publish
 from protoseg.spec.expand import matrix_names
 
@@ -73,9 +73,6 @@ def explain(context: Context) -> int:
     store = RecordStore(context.record_folders, context.places.runs)
     table = build_table(matrices[0], store, context.places.results / "published")
     row, column = context.arguments.row, context.arguments.column
-    if row is None:
-        rows = [r.label for r in table.rows]
-        raise UsageError(unknown("row", "", f"explain {table.name}", rows))
     found = explain_cell(matrices[0], table, row, column, store)
     if context.json:
         context.emit(found.to_dict())

@@ -37,10 +37,12 @@ def duration(seconds: float | None) -> str:
 
 def axes_text(entry: PlanEntry) -> str:
     """What tells a run from its siblings, without the seed."""
-    axes = entry.run.axes
-    if set(axes) == {"label"}:
-        return str(axes["label"])
-    return ", ".join(f"{key}={value}" for key, value in axes.items()) or "the only run"
+    parts = [
+        str(value) if key == "label" else f"{key}={value}"
+        for key, value in entry.run.axes.items()
+        if value != ""
+    ]
+    return ", ".join(parts) or "the only run"
 
 
 def counts_text(plan: Plan) -> Text:
