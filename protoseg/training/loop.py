@@ -10,6 +10,8 @@ import time
 from collections import deque
 from typing import Any
 
+import torch
+
 from protoseg.errors import UsageError
 from protoseg.runs import atomic
 from protoseg.runs.folder import RunFolder, now
@@ -103,7 +105,7 @@ class TrainingLoop:
 
     def _note(self, iteration: int, losses: dict[str, Any]) -> None:
         for name, value in losses.items():
-            number = float(value)
+            number = float(torch.as_tensor(value).detach())
             if not math.isfinite(number):
                 raise UsageError(
                     f"{self.folder.run_id}: {name} became {number} at iteration {iteration}; the "

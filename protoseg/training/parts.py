@@ -75,7 +75,8 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
         UsageError: settings that mmseg refuses.
     """
     # mmengine logs the initialisation of every single parameter; nobody asked.
-    MMLogger.get_instance("protoseg", log_level="ERROR")
+    if not MMLogger.check_instance_created("protoseg"):
+        MMLogger.get_instance("protoseg", log_level="ERROR")
     init_default_scope("mmseg")
     seed = int(config.randomness.seed)
     set_random_seed(seed)

@@ -49,7 +49,7 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path}: not a file of torch weights ({first}).") from error
     for key in ("state_dict", "model"):
@@ -64,6 +64,8 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
         if name not in given:
             if not name.endswith("num_batches_tracked"):
                 problems.append(f"{name} is missing")
+        elif not isinstance(given[name], torch.Tensor):
+            problems.append(f"{name} is no tensor")
         elif given[name].shape != value.shape:
             problems.append(f"{name} is {tuple(given[name].shape)}, expected {tuple(value.shape)}")
     if problems:
