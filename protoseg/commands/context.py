@@ -21,6 +21,16 @@ FINE, FAILED, USAGE = 0, 1, 2
 """Exit statuses of the command line."""
 
 
+PIPE_WIDTH = 500
+
+
+class _Console(Console):
+    """A console that leaves a closed pipe to `protoseg.cli.main`: no failure of ours."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class Context:
     """Reads the arguments that all verbs share."""
 
@@ -34,9 +44,9 @@ class Context:
             data=arguments.data,
             weights=arguments.weights,
         )
-        # A pipe has no width: without one given, lines are not broken at 80 characters there.
-        wide = None if sys.stdout.isatty() else 120
-        self.console = Console(width=wide, highlight=False, soft_wrap=wide is not None)
+        # A pipe has no width: wide enough that no line is broken and no message cut there.
+        wide = None if sys.stdout.isatty() else PIPE_WIDTH
+        self.console = _Console(width=wide, highlight=False, soft_wrap=wide is not None)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @cached_property

@@ -30,7 +30,7 @@ def tables(context: Context) -> int:
         # With overrides it is another table; it must not take the place of the matrix's own.
         place = folder / _variant(overrides) if overrides else folder
         files = write_all(table, place)
-        written[matrix.name] = [os.path.relpath(path) for path in files]
+        written[matrix.name] = [_shown(path) for path in files]
         if context.json:
             pass
         elif context.arguments.markdown:
@@ -42,6 +42,12 @@ def tables(context: Context) -> int:
     if context.json:
         context.emit({"written": written, "warnings": warnings})
     return context.complain(list(dict.fromkeys(warnings)))
+
+
+def _shown(path: Path) -> str:
+    """As it is seen from here, or whole where that would climb up."""
+    relative = os.path.relpath(path)
+    return str(path.absolute()) if relative.startswith("..") else relative
 
 
 def _variant(overrides: list[str]) -> str:

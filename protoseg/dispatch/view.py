@@ -149,30 +149,32 @@ def entry_data(entry: PlanEntry) -> dict[str, Any]:
 
 
 def status_view(plan: Plan) -> Group:
-    """One line a run: how far it is, how fast, how often tried and why that ended."""
+    """One line a run: how far it is, how fast, how often tried; below, why attempts ended."""
     table = Table(box=None, pad_edge=False)
-    for name in ("Run", "State", "Progress", "it/s", "Left", "Tries", "Last word"):
-        justify: Any = "right" if name in ("it/s", "Left", "Tries") else "left"
-        table.add_column(
-            name, header_style="dim", justify=justify, no_wrap=True, overflow="ellipsis"
-        )
+    # Where the terminal is narrow the names of the runs are folded, and nothing is cut.
+    table.add_column("Run", header_style="dim", overflow="fold")
+    for name in ("State", "Progress", "it/s", "Left", "Tries", "mIoU"):
+        justify: Any = "left" if name == "State" else "right"
+        table.add_column(name, header_style="dim", justify=justify, no_wrap=True)
+    words = []
     for entry in plan.entries:
         status = entry.status
         total = entry.run.spec.schedule.iterations
         done = total if status.state is State.DONE else status.iteration
         rate = status.iterations_per_second
-        reason = f"{status.reason.value}: " if status.reason else ""
-        last = f"mIoU {status.record['metrics']['miou']:.2f}" if status.record else reason
         table.add_row(
             Text(entry.run.run_id),
             Text(status.state.value, style=STYLES[status.state]),
-            Text(f"{done}/{total}"),
+            f"{done}/{total}",
             "" if rate is None else f"{rate:.2f}",
             duration(entry.seconds) if status.state is not State.DONE else "",
             str(status.attempts or ""),
-            Text(last + ("" if status.record else status.message)),
+            f"{status.record['metrics']['miou']:.2f}" if status.record else "",
         )
-    return Group(table, Text(), counts_text(plan))
+        if status.message and status.message not in plan.problems:
+            reason = f"{status.reason.value}: " if status.reason else ""
+            words.append(Text(f"{entry.run.run_id}: {reason}{status.message}"))
+    return Group(table, Text(), counts_text(plan), *words)
 
 
 def sweep_view(plan_size: int, finished: int, active: Sequence[tuple[str, Any]]) -> Group:
@@ -190,7 +192,7 @@ def sweep_view(plan_size: int, finished: int, active: Sequence[tuple[str, Any]])
         table.add_row(
             Text(run_id),
             ProgressBar(total, status.iteration, width=30),
-            f"{status.iteration}/{status.iterations or '?'}",
+            f"{status.iteration}/{status.iterations}" if status.iterations else "",
             Text(speed or "starting", style="dim"),
         )
     return Group(table)
