@@ -1,0 +1,241 @@
+"""How the command line is called: help, exit statuses, places, pipes, odd names."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from protoseg import __version__
+from protoseg.cli import VERBS, parser
+from protoseg.spec.identity import run_id_pattern
+
+from .conftest import REPOSITORY, CommandLine, shell
+
+HEAVY = ("torch", "mmseg", "mmengine", "mmcv")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(protoseg: CommandLine, verb: str) -> None:
+    answer = protoseg(verb, "--help")
+    assert answer.status == 0
+    assert answer.out.startswith(f"usage: protoseg {verb}")
+    assert "--json" in answer.out
+    assert answer.err == ""
+
+
+def test_the_help_names_every_verb_and_the_exit_statuses() -> None:
+    text = parser().format_help()
+    for verb, (_, what) in VERBS.items():
+        assert verb in text
+        assert what.split(",")[0] in text
+    assert "0 fine, 1 something failed, 2 wrong usage" in text
+
+
+def test_every_example_of_the_help_is_understood(protoseg: CommandLine) -> None:
+    lines = [line for line in parser().format_help().splitlines() if line.startswith("  protoseg ")]
+    assert len(lines) == 5
+    for line in lines:
+        words = line.split("  ")[1].replace('"ProtoSeg, K = 4"', "LABEL").split()[1:]
+        given = parser().parse_args(["ProtoSeg, K = 4" if w == "LABEL" else w for w in words])
+        assert given.verb == words[0]
+
+
+def test_version(protoseg: CommandLine) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "protoseg.cli", "--version"], capture_output=True, text=True
+    )
+    assert (result.returncode, result.stdout) == (0, f"protoseg {__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["plan", "quikstart"], "unknown matrix 'quikstart'. Did you mean 'quickstart'? Known: "),
+        (["plan", "nowhere.yaml"], "protoseg plan: nowhere.yaml: no such matrix file."),
+        (["plan", "quickstart", "quickstart"], "a matrix is named twice: quickstart quickstart."),
+        (["plan", "quickstart", "sed=1"], "unknown key 'sed'. Did you mean 'seed'?"),
+        (["plan", "--jobs", "0"], "expected a whole number from 1, found '0'"),
+        (["plan", "--jobs", "two"], "expected a whole number from 1, found 'two'"),
+        (["plan", "--colour"], "unrecognized arguments: --colour"),
+        (["sweep", "--workers", "-1"], "--workers"),
+        (["sweep", "--workers=-1"], "expected a whole number from 0, found '-1'"),
+        (["train", "--checkpoint-seconds", "nan"], "expected a number of seconds from 0, found "),
+        (["train", "--checkpoint-seconds", "soon"], "expected a number of seconds from 0, found "),
+        (["train", "seed=0,1"], "override 'seed': train takes one run; use a matrix for a sweep."),
+        (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: mit_b0, mobilenet"),
+        (["train", "quickstart"], "override 'quickstart': "),
+        (["status", "dataset"], "unknown matrix 'dataset'. Known: camvid_methods, "),
+        (["explain", "quickstart"], "the following arguments are required: ROW"),
+        (["explain", "seed=0", "1"], "explain: name one table, e.g. protoseg explain camvid_m"),
+        (["explain", "quickstart", "9"], "quickstart: unknown row '9'. Known: Parametric, K = 1"),
+        (["explain", "quickstart", "1", "mio"], "unknown column 'mio'. Did you mean 'miou'?"),
+        (["data"], "data: say what to do: data list, or data check NAME."),
+        (["data", "chek"], "data: unknown action 'chek'. Did you mean 'check'? Known: check, lis"),
+        (["data", "check"], "data check: name a data set. Known: camvid, "),
+        (["data", "check", "camvit"], "unknown data set 'camvit'. Did you mean 'camvid'? Known"),
+        (["data", "list", "all"], "data list: takes no further words, found 'all'."),
+        (["doctor", "now"], "unrecognized arguments: now"),
+    ],
+)
+def test_wrong_usage_is_exit_status_2_and_one_sentence(
+    protoseg: CommandLine, words: list[str], sentence: str
+) -> None:
+    answer = protoseg(*words)
+    assert answer.status == 2
+    assert answer.out == ""
+    assert sentence in answer.err
+    assert "Traceback" not in answer.err
+
+
+@pytest.mark.parametrize("verb", ["", "plam"])
+def test_an_unknown_verb_is_wrong_usage(verb: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "protoseg.cli", *([verb] if verb else [])],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert "plan" in result.stderr or "VERB" in result.stderr
+
+
+def test_a_folder_without_experiments_says_so(protoseg: CommandLine, tmp_path: Path) -> None:
+    answer = protoseg("plan", "quickstart", "--experiments", str(tmp_path))
+    assert answer.status == 2
+    assert "not a folder of experiments (no run.yaml in it)" in answer.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["plan", "quickstart"],
+        ["plan", "quickstart", "--json"],
+        ["status", "quickstart"],
+        ["tables", "quickstart"],
+        ["tables", "quickstart", "--markdown"],
+        ["explain", "quickstart", "1", "miou"],
+        ["explain", "quickstart", "1", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_answers_without_torch(protoseg: CommandLine, words: list[str]) -> None:
+    code = f"found = [m for m in {HEAVY!r} if m in sys.modules]\nassert not found, found"
+    result = shell([words[0], *protoseg.places, *words[1:]], code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_help_without_torch_or_hydra() -> None:
+    heavy = (*HEAVY, "hydra", "pandas", "submitit", "rich", "numpy")
+    code = f"""
+import sys
+from protoseg.cli import main
+try:
+    main(["plan", "--help"])
+except SystemExit:
+    pass
+found = [name for name in {heavy!r} if name in sys.modules]
+assert not found, found
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "tables"])
+def test_a_reader_that_leaves_is_no_error(protoseg: CommandLine, verb: str) -> None:
+    """`protoseg plan | head -1`: the pipe is closed before anything is written."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        result = shell(
+            [verb, *protoseg.places, "quickstart"],
+            capture_output=False,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+        )
+    assert result.stderr == ""
+    assert result.returncode == 0
+
+
+def test_a_terminal_that_can_not_show_a_sign_is_no_error(protoseg: CommandLine) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = shell(["tables", *protoseg.places, "quickstart"], env=environment)
+    assert result.returncode == 0, result.stderr
+    assert "Parametric, K = 1" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["my runs ü", 'it\'s "quoted"', "-dash", "a=b,c", "[0]"])
+def test_folders_may_have_any_name(protoseg: CommandLine, tmp_path: Path, name: str) -> None:
+    run = protoseg.quickstart()[0]
+    path = protoseg.record(run, 70.0, in_runs=True)
+    place = tmp_path / name
+    protoseg.lab.runs.rename(place)
+    out = tmp_path / f"{name} tables"
+    answer = protoseg("plan", "quickstart", f"--runs={place}", "--json")
+    assert answer.json["counts"]["done"] == 1
+    assert answer.status == 0
+    answer = protoseg("tables", "quickstart", f"--runs={place}", f"--out={out}")
+    assert answer.status == 0, answer.err
+    assert (out / "quickstart.md").is_file()
+    answer = protoseg("explain", "quickstart", "1", "--json", f"--runs={place}")
+    assert answer.status == 0
+    assert f"{name}/{path.parent.name}/record.json" in answer.out.replace('\\"', '"')
+
+
+def test_a_matrix_may_have_any_name(protoseg: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "my table ü.yaml"
+    path.write_text("base: {schedule.iterations: 3}")
+    assert protoseg("plan", str(path), "--json").json["listed"] == 1
+
+
+def test_values_are_never_given_to_a_shell(protoseg: CommandLine, tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    value = f"x; touch {mark} $(touch {mark}) `touch {mark}` | touch {mark} & '"
+    quoted = "'" + value.replace("'", "\\'") + "'"
+    answer = protoseg("plan", "quickstart", f"dataset.name={quoted}", "--json")
+    assert answer.status == 0, answer.err
+    assert all(run_id_pattern().fullmatch(run["run_id"]) for run in answer.json["runs"])
+    assert not mark.exists()
+
+
+def test_run_ids_are_what_the_pattern_says(protoseg: CommandLine) -> None:
+    runs = protoseg("plan", "--json").json["runs"]
+    assert len(runs) > 9
+    assert all(run_id_pattern().fullmatch(run["run_id"]) for run in runs)
+
+
+def test_an_option_wins_over_the_environment_and_that_over_the_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from protoseg.places import places
+
+    monkeypatch.chdir(REPOSITORY / "tests")
+    for name in ("RUNS", "DATA", "WEIGHTS", "RESULTS", "EXPERIMENTS"):
+        monkeypatch.delenv(f"PROTOSEG_{name}", raising=False)
+    found = places()
+    assert found.runs == REPOSITORY / "runs"
+    assert found.weights == REPOSITORY / "data" / "weights"
+    assert found.records == REPOSITORY / "results" / "records"
+    monkeypatch.setenv("PROTOSEG_RUNS", "~/runs")
+    monkeypatch.setenv("PROTOSEG_DATA", str(tmp_path))
+    monkeypatch.setenv("HOME", "/home/someone")
+    found = places(data="here")
+    assert found.runs == Path("/home/someone/runs")
+    assert found.data == REPOSITORY / "tests" / "here"
+    assert found.weights == found.data / "weights"
+    assert places().data == tmp_path
+
+
+def test_the_checkout_one_stands_in_is_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from protoseg.places import home
+
+    below = tmp_path / "checkout" / "docs" / "deep"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert home() == REPOSITORY
+    (tmp_path / "checkout" / "experiments").mkdir()
+    (tmp_path / "checkout" / "experiments" / "run.yaml").touch()
+    assert home() == tmp_path / "checkout"

@@ -1,0 +1,238 @@
+"""The rules of the house (docs/design.md, 2), read from the source: who may import whom, how long
+a module may be, and that what is public says what it does."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "protoseg"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 300
+
+ALLOWED = {
+    "errors": set(),
+    "places": {"protoseg"},
+    "core": {"torch", "protoseg.core"},
+    "runs": {"protoseg.errors", "protoseg.runs"},
+    "spec": {"hydra", "omegaconf", "yaml", "protoseg.errors", "protoseg.spec"},
+    "models": {"torch", "mmseg", "mmengine", "mmcv", "protoseg.core", "protoseg.models"},
+    "datasets": {
+        *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv", "scipy", "yaml"),
+        *("protoseg.core", "protoseg.datasets", "protoseg.errors", "protoseg.runs"),
+        "protoseg.spec",
+    },
+    "training": {
+        *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv"),
+        *("protoseg", "protoseg.core", "protoseg.datasets", "protoseg.errors", "protoseg.models"),
+        *("protoseg.runs", "protoseg.spec", "protoseg.training"),
+    },
+    "dispatch": {
+        *("submitit", "rich", "yaml"),
+        *("protoseg.dispatch", "protoseg.errors", "protoseg.runs", "protoseg.spec"),
+    },
+    "report": {
+        *("pandas", "numpy", "scipy", "jinja2", "markupsafe", "rich", "yaml", "matplotlib"),
+        *("protoseg.errors", "protoseg.report", "protoseg.runs", "protoseg.spec"),
+    },
+    "cli": {"protoseg", "protoseg.commands", "protoseg.errors"},
+    "commands": {
+        *("rich", "torch", "yaml"),
+        *("protoseg.commands", "protoseg.core", "protoseg.datasets", "protoseg.dispatch"),
+        *("protoseg.errors", "protoseg.places", "protoseg.report", "protoseg.runs"),
+        *("protoseg.spec", "protoseg.training"),
+    },
+}
+"""Part of the house -> what its modules may import, besides the standard library."""
+
+QUICK = ("protoseg.cli", "protoseg.commands.sweeps", "protoseg.commands.reports")
+"""Where the verbs that answer in under a second begin."""
+HEAVY = {"torch", "mmseg", "mmengine", "mmcv"}
+
+
+def part(path: Path) -> str:
+    """The part of the house a module belongs to: a folder, or a module of the package itself."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def name(path: Path) -> str:
+    return path.relative_to(PACKAGE.parent).as_posix()
+
+
+def inside(path: Path) -> list[Path]:
+    return [module for module in MODULES if module.is_relative_to(path)]
+
+
+def imported(node: ast.stmt | ast.AST, module: Path) -> list[str]:
+    """The modules that an import statement names, absolute."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    origin = node.module or ""
+    if node.level:
+        package = module.relative_to(PACKAGE.parent).with_suffix("").parts[: -node.level]
+        origin = ".".join([*package, *([origin] if origin else [])])
+    # `from protoseg import spec` imports a part, `from protoseg import __version__` does not.
+    if origin == "protoseg":
+        return [f"{origin}.{a.name}" if (PACKAGE / a.name).exists()
+                or (PACKAGE / f"{a.name}.py").exists() else origin for a in node.names]  # fmt: skip
+    return [origin]
+
+
+def imports(module: Path) -> list[str]:
+    """Everything that a module imports, anywhere in it."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return [found for node in ast.walk(tree) for found in imported(node, module)]
+
+
+def at_import(module: Path) -> list[str]:
+    """What is imported as soon as a module is: not inside functions, not for type checkers."""
+
+    def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                continue
+            yield node
+            for field in ("body", "orelse", "finalbody"):
+                yield from statements(getattr(node, field, []))
+            for handler in getattr(node, "handlers", []):
+                yield from statements(handler.body)
+
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    return [found for node in statements(tree.body) for found in imported(node, module)]
+
+
+def owner(module_name: str) -> str:
+    """``protoseg.spec.fields`` -> ``protoseg.spec``; ``torch.nn`` -> ``torch``."""
+    parts = module_name.split(".")
+    return ".".join(parts[:2]) if parts[0] == "protoseg" else parts[0]
+
+
+def reached(start: str) -> dict[str, str]:
+    """Everything imported, directly or not, when a module is -> who imports it."""
+    found: dict[str, str] = {}
+    waiting = [(start, "the test")]
+    while waiting:
+        module_name, by = waiting.pop()
+        if module_name in found:
+            continue
+        found[module_name] = by
+        path = PACKAGE.parent / module_name.replace(".", "/")
+        files = [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
+        if module_name.startswith("protoseg"):
+            waiting += [(m, module_name) for f in files for m in at_import(f)]
+            waiting += [(module_name.rpartition(".")[0], module_name)] * ("." in module_name)
+    return found
+
+
+def test_every_part_has_its_rule() -> None:
+    parts = {part(module) for module in MODULES} - {"__init__", "__main__"}
+    assert parts == set(ALLOWED)
+
+
+@pytest.mark.parametrize("of", ALLOWED)
+def test_imports_keep_the_rules(of: str) -> None:
+    strangers = [
+        f"{name(module)} imports {found}"
+        for module in MODULES
+        if part(module) == of
+        for found in imports(module)
+        if owner(found) not in ALLOWED[of] and owner(found) not in sys.stdlib_module_names
+    ]
+    assert not strangers
+
+
+def test_no_rule_lets_report_or_dispatch_reach_torch() -> None:
+    for of in ("runs", "spec", "dispatch", "report"):
+        assert not ALLOWED[of] & HEAVY
+    for module in (
+        m for of in ("runs", "spec", "dispatch", "report") for m in inside(PACKAGE / of)
+    ):
+        dotted = name(module).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        found = reached(dotted)
+        heavy = {m: by for m, by in found.items() if owner(m) in HEAVY}
+        assert not heavy, f"{name(module)} reaches {heavy}"
+
+
+@pytest.mark.parametrize("start", QUICK)
+def test_the_quick_verbs_do_not_reach_torch(start: str) -> None:
+    heavy = {m: by for m, by in reached(start).items() if owner(m) in HEAVY}
+    assert not heavy
+
+
+def test_nothing_imports_the_command_line() -> None:
+    for module in MODULES:
+        assert "protoseg.cli" not in map(owner, imports(module)), name(module)
+        if part(module) not in ("cli", "commands"):
+            assert "protoseg.commands" not in map(owner, imports(module)), name(module)
+
+
+def test_commands_import_torch_inside_functions_alone() -> None:
+    for module in inside(PACKAGE / "commands"):
+        assert not HEAVY & set(map(owner, at_import(module))), name(module)
+
+
+def test_the_command_line_starts_light() -> None:
+    allowed = {"protoseg", "protoseg.errors", *sys.stdlib_module_names}
+    assert set(map(owner, at_import(PACKAGE / "cli.py"))) <= allowed
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name)
+def test_a_module_says_what_it_is_and_is_not_too_long(module: Path) -> None:
+    text = module.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST
+    documentation = ast.get_docstring(ast.parse(text))
+    if module.name == "__init__.py" and not text.strip():
+        return
+    assert documentation, "no docstring"
+    assert documentation.splitlines()[0].rstrip().endswith((".", ":", ",")) or (
+        "\n" in documentation
+    ), "its docstring starts with no sentence"
+
+
+def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
+    """The public functions and classes of a module, and the public methods of those classes."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    for node in tree.body:
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                for inner in node.body:
+                    if isinstance(inner, kinds) and not inner.name.startswith("_"):
+                        yield f"{node.name}.{inner.name}", inner
+
+
+def inherited(node: ast.AST, tree: ast.Module, full_name: str) -> bool:
+    """A method of a class with bases: its documentation may stand with the base."""
+    owner_name, _, method = full_name.partition(".")
+    classes = {c.name: c for c in tree.body if isinstance(c, ast.ClassDef)}
+    return bool(method) and bool(classes[owner_name].bases)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name)
+def test_what_is_public_is_documented(module: Path) -> None:
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    silent = [
+        full_name
+        for full_name, node in public(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not ast.get_docstring(node)
+        and not inherited(node, tree, full_name)
+    ]
+    assert not silent, f"without a docstring: {', '.join(silent)}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name)
+def test_nothing_is_printed_but_by_the_command_line_and_into_logs(module: Path) -> None:
+    if part(module) in ("cli", "commands", "training"):  # training prints into a run's log.txt
+        return
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
+    assert not [c.lineno for c in calls if c.func.id in ("print", "breakpoint", "input")]  # type: ignore[attr-defined]
