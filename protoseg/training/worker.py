@@ -20,7 +20,7 @@ from typing import Any
 from protoseg.errors import DataError, ProtosegError, UsageError
 from protoseg.runs import atomic, claim
 from protoseg.runs.folder import RunFolder, now
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import Reason, State, may_retry
 from protoseg.training.stop import Stopped, StopRequest
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
@@ -80,7 +80,8 @@ def _attempt(folder: RunFolder, spec: dict[str, Any], stop: StopRequest) -> int:
         print(error, flush=True)
     if reason is None:
         return DONE
-    return INTERRUPTED if folder.status().state is State.INTERRUPTED else FAILED
+    # Not from the folder's status, which is `running` as long as this process holds the claim.
+    return INTERRUPTED if may_retry(reason, folder.retries_in_a_row()) else FAILED
 
 
 def _train(
