@@ -1,0 +1,58 @@
+"""One thread, mmseg's registries, and one copy of the small data for all tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
+
+from protoseg.datasets.layout import find_root
+
+from .small import REPOSITORY, small_spec
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def _mmseg() -> Iterator[None]:
+    # mmengine logs the initialisation of every single parameter.
+    if not MMLogger.check_instance_created("protoseg"):
+        MMLogger.get_instance("protoseg", log_level="ERROR")
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that holds the small built-in data set."""
+    place = tmp_path_factory.mktemp("data")
+    find_root(small_spec().dataset, place)
+    return place
+
+
+@pytest.fixture(scope="session")
+def shapes_root(data: Path) -> Path:
+    """The folder of the small data set itself."""
+    return find_root(small_spec().dataset, data)
+
+
+@pytest.fixture(scope="session")
+def test_weights() -> Path:
+    """Real weights, which are not part of the repository."""
+    place = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
+    folder = Path(place) / "weights"
+    if not folder.is_dir():
+        pytest.skip(f"needs weights in {folder}; set PROTOSEG_TEST_DATA")
+    return folder

@@ -1,0 +1,209 @@
+"""Checkpoints: everything comes back, two are kept, whatever dies leaves the old ones whole."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from protoseg.runs.atomic import StorageError
+from protoseg.training import checkpoint
+from protoseg.training.parts import Parts, build_parts
+from protoseg.training.recipe import build_config
+
+from .small import small_spec
+
+
+@pytest.fixture
+def parts(shapes_root: Path) -> Parts:
+    return build_parts(build_config(small_spec(), data_root=shapes_root), None)
+
+
+def step(parts: Parts, count: int = 1) -> None:
+    batches = iter(parts.train_loader)
+    parts.model.train()
+    for _ in range(count):
+        parts.model.train_step(next(batches), optim_wrapper=parts.optimizer)
+        for scheduler in parts.schedulers:
+            scheduler.step()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def save_at(parts: Parts, folder: Path, *iterations: int) -> None:
+    for iteration in iterations:
+        checkpoint.save(parts, folder, iteration, {"at": iteration})
+
+
+def flatten(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for key in sorted(value, key=str):
+            yield key
+            yield from flatten(value[key])
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from flatten(item)
+    elif isinstance(value, torch.Tensor):
+        yield value.tolist()
+    else:
+        yield value
+
+
+def test_everything_comes_back(parts: Parts, shapes_root: Path, tmp_path: Path) -> None:
+    step(parts, 3)
+    saved = checkpoint.save(parts, tmp_path, 3, {"curve": [[1, {"loss": 0.1}]]})
+    state = copy.deepcopy(
+        [
+            parts.module.state_dict(),
+            parts.optimizer.state_dict(),
+            [s.state_dict() for s in parts.schedulers],
+        ]
+    )
+    numbers = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+    step(parts, 2)
+    other = build_parts(build_config(small_spec("seed=5"), data_root=shapes_root), None)
+    found, problems = checkpoint.newest(tmp_path)
+    assert found == saved
+    assert problems == []
+    extra = checkpoint.restore(other, found)
+    assert extra == {"curve": [[1, {"loss": 0.1}]]}
+    restored = [
+        other.module.state_dict(),
+        other.optimizer.state_dict(),
+        [s.state_dict() for s in other.schedulers],
+    ]
+    assert list(flatten(restored)) == list(flatten(state))
+    assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == numbers
+    bank = other.module.decode_head.bank
+    assert bank.updates.sum() > 0, "the prototypes' counters too"
+
+
+def test_two_are_kept(parts: Parts, tmp_path: Path) -> None:
+    save_at(parts, tmp_path, 1, 2, 3, 10)
+    assert names(tmp_path) == [
+        "iter_00000003.json",
+        "iter_00000003.pth",
+        "iter_00000010.json",
+        "iter_00000010.pth",
+    ]
+    assert checkpoint.newest(tmp_path)[0].iteration == 10
+    assert checkpoint.restore(parts, checkpoint.newest(tmp_path)[0]) == {"at": 10}
+
+
+def test_an_empty_or_missing_folder(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path) == (None, [])
+    assert checkpoint.newest(tmp_path / "none") == (None, [])
+
+
+def flip(path: Path, at: int = -5000) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_noticed(parts: Parts, tmp_path: Path) -> None:
+    save_at(parts, tmp_path, 4, 8)
+    flip(tmp_path / "iter_00000008.pth")
+    found, problems = checkpoint.newest(tmp_path)
+    assert found.iteration == 4
+    assert problems == ["iter_00000008.pth: damaged, it does not match its digest; passed over"]
+
+
+@pytest.mark.parametrize("note", [None, b"", b"{", b"[]", b'"x"', b"{}"])
+def test_without_its_note_it_is_not_trusted(
+    parts: Parts, tmp_path: Path, note: bytes | None
+) -> None:
+    save_at(parts, tmp_path, 4, 8)
+    path = tmp_path / "iter_00000008.json"
+    path.unlink()
+    if note is not None:
+        path.write_bytes(note)
+    found, problems = checkpoint.newest(tmp_path)
+    assert found.iteration == 4
+    assert len(problems) == 1
+    assert problems[0].startswith("iter_00000008.pth: ")
+    assert "passed over" in problems[0]
+
+
+def test_the_note_is_the_digest_of_the_file(parts: Parts, tmp_path: Path) -> None:
+    import hashlib
+
+    save_at(parts, tmp_path, 4)
+    note = json.loads((tmp_path / "iter_00000004.json").read_text())
+    digest = hashlib.sha256((tmp_path / "iter_00000004.pth").read_bytes()).hexdigest()
+    assert note == {"iteration": 4, "sha256": digest}
+
+
+def test_what_is_damaged_makes_room_for_what_is_whole(parts: Parts, tmp_path: Path) -> None:
+    save_at(parts, tmp_path, 4, 8)
+    flip(tmp_path / "iter_00000008.pth")
+    found, _ = checkpoint.newest(tmp_path)
+    checkpoint.restore(parts, found)
+    save_at(parts, tmp_path, 12)
+    flip(tmp_path / "iter_00000012.pth")
+    found, problems = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.iteration == 4, "two whole ones were kept, though one between was damaged"
+    assert len(problems) == 1
+
+
+def test_a_fresh_start_beside_damaged_ones_keeps_its_own(parts: Parts, tmp_path: Path) -> None:
+    save_at(parts, tmp_path, 4, 8)
+    flip(tmp_path / "iter_00000004.pth")
+    flip(tmp_path / "iter_00000008.pth")
+    found, problems = checkpoint.newest(tmp_path)
+    assert found is None
+    assert len(problems) == 2
+    save_at(parts, tmp_path, 1, 2)
+    assert checkpoint.newest(tmp_path)[0].iteration == 2
+    flip(tmp_path / "iter_00000002.pth")
+    assert checkpoint.newest(tmp_path)[0].iteration == 1
+
+
+def test_a_full_disk_leaves_the_old_ones_whole(parts: Parts, tmp_path: Path) -> None:
+    save_at(parts, tmp_path, 1, 2)
+    before = names(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "iter_00000002.pth").stat().st_size
+    for limit in (size // 2, 1000, 0):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        try:
+            with pytest.raises(StorageError, match=r"iter_00000003\.pth: ") as error:
+                checkpoint.save(parts, tmp_path, 3, {})
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "Nothing finished was lost" in str(error.value)
+        assert names(tmp_path) == before
+    found, problems = checkpoint.newest(tmp_path)
+    assert (found.iteration, problems) == (2, [])
+    save_at(parts, tmp_path, 3)
+    assert checkpoint.newest(tmp_path)[0].iteration == 3
+
+
+def test_what_killed_writers_left_is_cleared_away(parts: Parts, tmp_path: Path) -> None:
+    save_at(parts, tmp_path, 1)
+    (tmp_path / ".iter_00000002.pth.77-0badcafe.tmp").write_bytes(b"half")
+    (tmp_path / "iter_00000002.pth").write_bytes(b"without a note")
+    save_at(parts, tmp_path, 3)
+    assert names(tmp_path) == [
+        "iter_00000001.json",
+        "iter_00000001.pth",
+        "iter_00000003.json",
+        "iter_00000003.pth",
+    ]
+
+
+def test_a_checkpoint_holds_nothing_that_could_run_code(parts: Parts, tmp_path: Path) -> None:
+    step(parts)
+    saved = checkpoint.save(parts, tmp_path, 1, {"curve": [[1, {"a": 0.5}]], "seconds": 1.5})
+    torch.load(saved.path, weights_only=True)

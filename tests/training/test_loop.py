@@ -1,0 +1,163 @@
+"""The loop: its loss curve, when it saves, how it stops, and what it says of a divergence."""
+
+from __future__ import annotations
+
+import math
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from protoseg.errors import UsageError
+from protoseg.runs.folder import RunFolder
+from protoseg.training import checkpoint
+from protoseg.training.loop import TrainingLoop
+from protoseg.training.parts import Parts
+from protoseg.training.run import Launch, execute
+from protoseg.training.stop import Stopped, StopRequest
+
+from .small import make_folder, small_spec
+
+
+class Counting:
+    """A model whose loss at its n-th step is n, or what ``losses`` says."""
+
+    def __init__(self, stop: StopRequest, at: int | None = None, losses: Any = None) -> None:
+        self.weight, self.steps, self.stop, self.at = torch.zeros(1), 0, stop, at
+        self.losses = losses or float
+
+    def train(self) -> None:
+        pass
+
+    def train_step(self, batch: Any, optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        self.steps += 1
+        if self.steps == self.at:
+            self.stop.signal_number = signal.SIGTERM
+        self.weight = torch.tensor([float(batch)])
+        return {"decode.loss_ce": torch.tensor(self.losses(batch))}
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        return {"weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        self.weight = state["weight"]
+
+
+def loop_of(
+    folder: Path, iterations: int, *, start: int = 0, seconds: float = 1e9, **model: Any
+) -> tuple[TrainingLoop, Counting]:
+    stop = StopRequest()
+    counting = Counting(stop, **model)
+    optimizer = SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None)
+    loader: Any = list(range(start + 1, iterations + 1))
+    parts = Parts(counting, optimizer, [], loader, [])  # type: ignore[arg-type]
+    run = RunFolder(folder)
+    folder.mkdir(exist_ok=True)
+    return TrainingLoop(parts, run, iterations, seconds, stop), counting
+
+
+def saved(folder: Path) -> list[str]:
+    return sorted(path.stem for path in (folder / "checkpoints").glob("*.pth"))
+
+
+def test_each_iteration_is_done_once_and_the_end_is_saved(tmp_path: Path) -> None:
+    loop, model = loop_of(tmp_path, 7)
+    loop.run(0)
+    assert model.steps == 7
+    assert saved(tmp_path) == ["iter_00000007"]
+    assert loop.curve == [[i, {"loss_ce": float(i)}] for i in range(1, 8)]
+
+
+def test_the_curve_has_about_a_hundred_points_each_a_mean(tmp_path: Path) -> None:
+    loop, _ = loop_of(tmp_path, 251)
+    loop.run(0)
+    expected = [[i, {"loss_ce": i - 0.5}] for i in range(2, 251, 2)]
+    assert loop.curve == [*expected, [251, {"loss_ce": 251.0}]]
+
+
+@pytest.mark.parametrize("at", [1, 100, 101, 250])
+def test_a_stop_saves_at_the_next_boundary_and_the_curve_goes_on(tmp_path: Path, at: int) -> None:
+    whole, _ = loop_of(tmp_path / "whole", 251)
+    whole.run(0)
+    loop, model = loop_of(tmp_path / "cut", 251, at=at)
+    with pytest.raises(Stopped) as stopped:
+        loop.run(0)
+    assert stopped.value.signal_number == signal.SIGTERM
+    assert model.steps == at
+    found, problems = checkpoint.newest(tmp_path / "cut" / "checkpoints")
+    assert (found.iteration, problems) == (at, [])
+    again, model = loop_of(tmp_path / "cut", 251, start=at)
+    again.resume(found)
+    assert model.weight == at
+    again.run(at)
+    assert again.curve == whole.curve
+    assert model.steps == 251 - at
+    assert again.seconds > loop.seconds
+
+
+def test_checkpoints_come_when_they_are_due(tmp_path: Path) -> None:
+    always, _ = loop_of(tmp_path / "always", 5, seconds=0)
+    always.run(0)
+    assert saved(tmp_path / "always") == ["iter_00000004", "iter_00000005"]
+    never, _ = loop_of(tmp_path / "never", 5)
+    never.run(0)
+    assert saved(tmp_path / "never") == ["iter_00000005"]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, value: float) -> None:
+    loop, model = loop_of(tmp_path, 9, losses=lambda i: value if i == 4 else 1.0)
+    with pytest.raises(
+        UsageError, match=r"loss_ce became \S+ at iteration 4; the .* diverged"
+    ) as e:
+        loop.run(0)
+    assert "schedule.learning_rate" in str(e.value)
+    assert model.steps == 4
+
+
+def test_a_real_divergence_says_so(data: Path, tmp_path: Path) -> None:
+    spec = small_spec("schedule.learning_rate=1e30", "schedule.warmup_iterations=0")
+    folder = make_folder(tmp_path, spec, data)
+    with pytest.raises(UsageError, match="the training diverged"):
+        execute(spec, folder, Launch(str(data), str(data)), StopRequest())
+    assert not folder.record.exists()
+
+
+def test_a_signal_before_the_first_iteration_trains_nothing(data: Path, tmp_path: Path) -> None:
+    spec = small_spec()
+    folder = make_folder(tmp_path, spec, data)
+    stop = StopRequest()
+    stop.signal_number = signal.SIGTERM
+    with pytest.raises(Stopped):
+        execute(spec, folder, Launch(str(data), str(data)), stop)
+    assert not folder.record.exists()
+
+
+def test_progress_says_how_far_it_is(tmp_path: Path) -> None:
+    import json
+
+    loop, _ = loop_of(tmp_path, 3)
+    loop.run(0)
+    progress = json.loads((tmp_path / "progress.json").read_text())
+    assert (progress["iteration"], progress["iterations"]) == (3, 3)
+    assert progress["phase"] == "evaluation"
+    assert progress["iterations_per_second"] > 0
+
+
+def test_signals_become_a_flag() -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
+    try:
+        for number in before:
+            stop = StopRequest()
+            stop.check()
+            stop.listen()
+            signal.raise_signal(number)
+            assert stop.signal_number == number
+            with pytest.raises(Stopped, match=signal.Signals(number).name):
+                stop.check()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

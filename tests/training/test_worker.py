@@ -1,0 +1,544 @@
+"""The worker as a real process: it finishes, dies in every way, and ends with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from protoseg.datasets.layout import find_root
+from protoseg.runs import claim
+from protoseg.runs.folder import RunFolder
+from protoseg.runs.record import read_record, verify_confusion
+from protoseg.runs.states import Reason, State
+from protoseg.spec.fields import plain
+from protoseg.spec.identity import run_id, spec_digest
+from protoseg.spec.schema import RunSpec
+from protoseg.training import metric, worker
+from protoseg.training.parts import build_parts
+from protoseg.training.recipe import build_config
+from protoseg.training.stop import Stopped, StopRequest
+
+from .small import (
+    cells,
+    ends,
+    log,
+    make_folder,
+    record_of,
+    result,
+    small_spec,
+    start_worker,
+    work,
+)
+
+# Dropout and Gumbel samples draw from the global generator: the hardest to continue exactly.
+SPEC = ("method=released", "method.num_prototypes=3", "method.momentum=0.9")
+SLOW = """
+import time
+from protoseg.training.loop import TrainingLoop
+note = TrainingLoop._note
+TrainingLoop._note = lambda *a: (time.sleep(0.1), note(*a))
+"""
+KILLED_WHILE_WRITING = """
+import os, torch
+save, calls = torch.save, []
+def half(state, file):
+    calls.append(1)
+    if len(calls) < 5:
+        return save(state, file)
+    file.write(b"half a checkpoint" * 1000)
+    file.flush()
+    os.kill(os.getpid(), 9)
+torch.save = half
+"""
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    return small_spec(*SPEC)
+
+
+@pytest.fixture(scope="module")
+def finished(spec: RunSpec, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run that nothing disturbed."""
+    folder = make_folder(tmp_path_factory.mktemp("finished"), spec, data)
+    status, output = work(folder)
+    assert status == 0, output + log(folder)
+    return folder
+
+
+def weights(folder: RunFolder) -> dict[str, Any]:
+    path = sorted(folder.checkpoints.glob("*.pth"))[-1]
+    assert path.name == "iter_00000012.pth"
+    return torch.load(path, weights_only=True)
+
+
+def assert_same_result(folder: RunFolder, other: RunFolder) -> None:
+    """Bit for bit: metrics, curve, counts, weights, prototypes, optimiser."""
+    assert result(folder) == result(other)
+    assert folder.confusion.read_bytes() == other.confusion.read_bytes()
+    mine, theirs = weights(folder), weights(other)
+    assert mine["model"].keys() == theirs["model"].keys()
+    for name, value in mine["model"].items():
+        assert torch.equal(value, theirs["model"][name]), name
+    first, second = mine["optimizer"]["state"], theirs["optimizer"]["state"]
+    for number, state in first.items():
+        assert torch.equal(state["exp_avg"], second[number]["exp_avg"])
+    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+# A run that nothing disturbs
+
+
+def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) -> None:
+    record = read_record(finished.record)  # checks shape and digest
+    assert record["run_id"] == run_id(spec) == finished.path.name
+    assert record["spec"] == plain(spec)
+    assert record["spec_digest"] == spec_digest(spec)
+    assert record["attempts"] == 1
+    assert record["started"] <= record["finished"]
+    assert record["provenance"]["data_digest"] == spec.dataset.digest
+    assert record["provenance"]["packages"]["torch"] == torch.__version__
+    assert record["cost"]["seconds"] > 0
+    assert record["metrics"]["images"] == 4
+    assert [point[0] for point in record["losses"]] == list(range(1, 13))
+    assert record["losses"][0][1].keys() == {"loss_ce", "acc_seg", "loss_ppc", "loss_ppd", "loss"}
+    assert finished.status().state is State.DONE
+
+
+def test_no_path_and_no_host_is_in_the_record(finished: RunFolder) -> None:
+    import socket
+
+    text = finished.record.read_text()
+    assert str(finished.path.parent) not in text
+    assert str(Path.home()) + "/" not in text
+    assert socket.gethostname() not in text
+
+
+def labelled_pixels(data: Path) -> dict[int, int]:
+    """Image -> pixels that are not ignored, of the val split."""
+    folder = find_root(small_spec().dataset, data) / "annotations" / "val"
+    return {
+        index: int((np.asarray(Image.open(path)) != 255).sum())
+        for index, path in enumerate(sorted(folder.iterdir()))
+    }
+
+
+def test_the_metrics_follow_from_the_confusion_counts(finished: RunFolder, data: Path) -> None:
+    record = record_of(finished)
+    verify_confusion(record, finished.confusion)
+    matrix = np.zeros((6, 6), np.int64)
+    pixels: dict[int, int] = {}
+    for image, truth, guess, count in cells(finished.confusion):
+        matrix[truth, guess] += count
+        pixels[image] = pixels.get(image, 0) + count
+    assert pixels == labelled_pixels(data), "every labelled pixel of each image, once"
+    hit, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    present = union > 0
+    assert record["metrics"]["miou"] == pytest.approx(100 * (hit / union)[present].mean())
+    assert record["metrics"]["aacc"] == pytest.approx(100 * hit.sum() / matrix.sum())
+    for c, row in enumerate(record["per_class"]):
+        assert row["name"] == record["spec"]["dataset"]["classes"][c]
+        assert row["pixels"] == matrix[c].sum()
+        if union[c]:
+            assert row["iou"] == pytest.approx(100 * hit[c] / union[c])
+
+
+def test_the_predictions_are_those_of_the_last_checkpoint(
+    finished: RunFolder, spec: RunSpec, data: Path
+) -> None:
+    """The counts once more, from the saved weights, image by image without the package's loop."""
+    root = find_root(spec.dataset, data)
+    model = build_parts(build_config(spec, data_root=root), None).module
+    model.load_state_dict(weights(finished)["model"])
+    model.eval()
+    expected = {(i, t, g): n for i, t, g, n in cells(finished.confusion)}
+    mean = np.array([123.675, 116.28, 103.53])
+    std = np.array([58.395, 57.12, 57.375])
+    found: dict[tuple[int, int, int], int] = {}
+    for index in range(4):
+        image = np.asarray(Image.open(root / "images" / "val" / f"{index:05}.png"))
+        truth = np.asarray(Image.open(root / "annotations" / "val" / f"{index:05}.png"))
+        batch = torch.tensor((image - mean) / std, dtype=torch.float32).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            logits = model.decode_head(model.backbone(batch))
+        logits = torch.nn.functional.interpolate(logits, (48, 48), mode="bilinear")
+        for t, g in zip(truth.ravel(), logits[0].argmax(0).flatten().tolist(), strict=True):
+            if t != 255:
+                key = (index, int(t), g)
+                found[key] = found.get(key, 0) + 1
+    differing = sum(abs(expected.get(k, 0) - found.get(k, 0)) for k in {*expected, *found})
+    assert differing <= 4, "a pixel may fall the other way by rounding, no more"
+
+
+def test_parameters_are_counted(finished: RunFolder) -> None:
+    counts = record_of(finished)["parameters"]
+    assert counts["prototype"] == 6 * 3 * 64
+    state = weights(finished)["model"]
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    learnable = sum(
+        value.numel()
+        for name, value in state.items()
+        if not name.endswith(buffers) and ".bank." not in name
+    )
+    assert counts["learnable"] == learnable
+
+
+def test_the_attempt_and_its_log_are_on_disk(finished: RunFolder) -> None:
+    assert ends(finished) == [None]
+    (attempt,) = finished.attempts()
+    assert attempt.end["message"] == "record written"
+    text = log(finished)
+    assert "iteration 12/12" in text
+    assert "end: done" in text
+    assert not finished.claim.exists(), "the claim is given back"
+    assert finished.status().iteration == 12
+
+
+def test_a_finished_run_is_left_alone(finished: RunFolder) -> None:
+    before = finished.record.read_bytes()
+    status, output = work(finished)
+    assert (status, output.strip()) == (0, f"{finished.run_id}: done already.")
+    assert finished.record.read_bytes() == before
+    assert len(finished.attempts()) == 1
+
+
+def test_the_same_spec_gives_the_same_bits_with_loader_processes(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data, workers=2, checkpoint_seconds=0)
+    status, output = work(folder)
+    assert status == 0, output + log(folder)
+    assert_same_result(folder, finished)
+
+
+# Runs that are disturbed
+
+
+def test_sigterm_then_a_full_disk_then_the_same_bits(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
+    process = start_worker(folder, SLOW)
+    wait_for((folder.checkpoints / "iter_00000004.json").exists)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert ends(folder) == ["cancelled"]
+    end = json.loads((folder.attempts_folder / "0001" / "end.json").read_text())
+    assert end["reason"] == "cancelled"
+    assert "SIGTERM" in end["message"]
+    assert folder.status().state is State.INTERRUPTED
+    reached = int(sorted(folder.checkpoints.glob("*.pth"))[-1].stem[5:])
+    assert 4 <= reached < 12
+
+    limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
+    status, output = work(folder, limit)
+    assert status == 75, output
+    assert ends(folder) == ["cancelled", "storage"]
+    assert f"going on from iteration {reached}" in log(folder)
+    assert "Nothing finished was lost" in folder.attempts()[-1].message
+    assert int(sorted(folder.checkpoints.glob("*.pth"))[-1].stem[5:]) == reached
+
+    assert work(folder)[0] == 0
+    assert ends(folder) == ["cancelled", "storage", None]
+    assert f"going on from iteration {reached}" in log(folder)
+    assert record_of(folder)["attempts"] == 3
+    assert_same_result(folder, finished)
+
+
+def test_killed_while_it_writes_a_checkpoint(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
+    status, _ = work(folder, KILLED_WHILE_WRITING)
+    assert status == -signal.SIGKILL
+    assert ends(folder) == ["lost"]
+    assert not folder.record.exists()
+    assert folder.status().state is State.INTERRUPTED
+    assert len(list(folder.checkpoints.glob(".*.tmp"))) == 1
+
+    assert work(folder)[0] == 0
+    assert "going on from iteration 4" in log(folder)
+    assert "iteration 4/12" not in log(folder), "nothing is trained twice"
+    assert ends(folder) == ["lost", None]
+    assert record_of(folder)["attempts"] == 2
+    assert list(folder.checkpoints.glob(".*.tmp")) == []
+    assert_same_result(folder, finished)
+
+
+def test_killed_from_outside_with_a_damaged_newest_checkpoint(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
+    process = start_worker(folder, SLOW)
+    wait_for((folder.checkpoints / "iter_00000003.json").exists)
+    process.kill()
+    process.communicate(timeout=60)
+    whole = sorted(p for p in folder.checkpoints.glob("*.pth") if p.with_suffix(".json").exists())
+    content = bytearray(whole[-1].read_bytes())
+    content[len(content) // 2] ^= 255
+    whole[-1].write_bytes(content)
+    assert work(folder)[0] == 0
+    assert f"{whole[-1].name}: damaged, it does not match its digest; passed over" in log(folder)
+    assert f"going on from iteration {int(whole[-2].stem[5:])}" in log(folder)
+    assert_same_result(folder, finished)
+
+
+def test_a_second_worker_leaves_a_claimed_run(spec: RunSpec, data: Path, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    held = claim.acquire(folder.claim)
+    assert held is not None
+    try:
+        status, output = work(folder)
+    finally:
+        held.release()
+    assert (status, output.strip()) == (0, f"{folder.run_id}: another worker has it.")
+    assert folder.attempts() == []
+
+
+def test_usage_and_a_missing_spec(tmp_path: Path) -> None:
+    status, output = work(RunFolder(tmp_path / "nothing"))
+    assert status == 1
+    assert "missing or torn; run the sweep again" in output
+    assert not (tmp_path / "nothing").exists()
+
+
+# Why an attempt failed
+
+
+def attempt(folder: RunFolder) -> tuple[Reason | None, str]:
+    """What the worker makes of a run, in this process."""
+    launch = json.loads(folder.launch.read_text())
+    return worker._train(folder, folder.read_spec(), launch, StopRequest())
+
+
+def unpinned(data: Path, place: Path) -> tuple[Path, tuple[str, ...]]:
+    """A copy of the small data whose digest nothing pins, and the overrides that name it."""
+    root = find_root(small_spec().dataset, data)
+    shutil.copytree(root, place / "data" / "copied")
+    overrides = (
+        "dataset.name=copied",
+        "dataset.digest=unpinned",
+        *(f"~dataset.generator.{key}" for key in ("name", "version", "seed", "size")),
+        "~dataset.generator.train",
+        "~dataset.generator.val",
+    )
+    return place / "data", overrides
+
+
+@pytest.mark.parametrize(
+    ("damage", "split", "workers", "sentence"),
+    [
+        ("label", "train", 0, r"00003\.png: label out of range: 77"),
+        ("label", "val", 0, r"00003\.png: label out of range: 77"),
+        ("label", "train", 1, r"00003\.png: label out of range: 77"),
+        ("truncated", "train", 0, r"images/train/00003\.png: can not be read"),
+        ("gone", "val", 0, r"00003\.png: has no image"),
+    ],
+)
+def test_bad_data(
+    data: Path, tmp_path: Path, damage: str, split: str, workers: int, sentence: str
+) -> None:
+    place, overrides = unpinned(data, tmp_path)
+    image = place / "copied" / "images" / split / "00003.png"
+    match damage:
+        case "label":
+            path = place / "copied" / "annotations" / split / "00003.png"
+            labels = np.array(Image.open(path))
+            labels[5, 5] = 77
+            Image.fromarray(labels).save(path)
+        case "truncated":
+            image.write_bytes(image.read_bytes()[:100])
+        case "gone":
+            image.unlink()
+    folder = make_folder(tmp_path, small_spec(*overrides), place, workers=workers)
+    reason, message = attempt(folder)
+    assert reason is Reason.BAD_DATA, message
+    assert re.search(sentence, message), message
+    assert "Traceback" not in message
+    assert not folder.record.exists()
+
+
+def test_another_copy_of_the_data_is_bad_data(data: Path, tmp_path: Path) -> None:
+    place, overrides = unpinned(data, tmp_path)
+    folder = make_folder(tmp_path, small_spec(*overrides, "dataset.digest=" + "0" * 64), place)
+    reason, message = attempt(folder)
+    assert reason is Reason.BAD_DATA
+    assert "its digest is" in message
+    assert "0" * 64 in message
+
+
+def test_missing_weights_are_bad_data(data: Path, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, small_spec("backbone.weights=none.pth"), data)
+    reason, message = attempt(folder)
+    assert reason is Reason.BAD_DATA
+    assert "none.pth: the weights of backbone tiny are missing" in message
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (("evaluation.mode=slide",), "needs crop_size and stride"),
+        (("schedule.optimizer=SGD",), "trains with AdamW"),
+        (("decoder.recipe=a/b.py",), "recipe"),
+        (("+decoder.settings.chanels=3",), "mmseg can not build it"),
+        (("schedule.learning_rate=1e30", "schedule.warmup_iterations=0"), "diverged"),
+        (("precision=fp16",), "fp16 needs a GPU"),
+    ],
+)
+def test_bad_config(data: Path, tmp_path: Path, overrides: tuple[str, ...], sentence: str) -> None:
+    if "precision=fp16" in overrides and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    reason, message = attempt(make_folder(tmp_path, small_spec(*overrides), data))
+    assert reason is Reason.BAD_CONFIG, message
+    assert sentence in message
+
+
+def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    content = json.loads(folder.spec.read_text())
+    content["spec"]["schedule"]["iterations"] = 6
+    folder.spec.write_text(json.dumps(content))
+    reason, message = attempt(folder)
+    assert reason is Reason.BAD_CONFIG
+    assert "not of this folder; it was edited" in message
+    content["spec"]["schedule"]["iteration"] = 6
+    folder.spec.write_text(json.dumps(content))
+    reason, message = attempt(folder)
+    assert reason is Reason.BAD_CONFIG
+    assert "iteration" in message
+    assert not folder.record.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "start"),
+    [
+        (MemoryError(), Reason.OUT_OF_MEMORY, "MemoryError"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried"), Reason.OUT_OF_MEMORY, "OutOfMemory"),
+        (
+            RuntimeError("[enforce fail at x] DefaultCPUAllocator: can't allocate memory: you"),
+            Reason.OUT_OF_MEMORY,
+            "RuntimeError",
+        ),
+        (RuntimeError("shapes do not match\nmore"), Reason.CODE_ERROR, "RuntimeError: shapes do"),
+        (KeyError("x"), Reason.CODE_ERROR, "KeyError"),
+        (Stopped(signal.SIGINT), Reason.CANCELLED, "SIGINT; saved"),
+        (Stopped(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; saved"),
+    ],
+)
+def test_reasons(
+    error: Exception,
+    reason: Reason,
+    start: str,
+    spec: RunSpec,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("protoseg.training.run.execute", fail)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    found, message = attempt(make_folder(tmp_path, spec, data))
+    assert found is reason
+    assert message.startswith(start)
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [
+        (signal.SIGTERM, Reason.PREEMPTED),
+        (signal.SIGUSR2, Reason.PREEMPTED),
+        (signal.SIGINT, Reason.CANCELLED),
+    ],
+)
+def test_signals_from_a_scheduler(
+    number: signal.Signals, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert worker._stop_reason(number)[0] is reason
+
+
+def test_a_real_lack_of_memory(data: Path, tmp_path: Path) -> None:
+    """torch itself refuses: a decoder of a width that no machine has memory for."""
+    folder = make_folder(tmp_path, small_spec("decoder.channels=2000000"), data)
+    reason, message = attempt(folder)
+    assert reason is Reason.OUT_OF_MEMORY, message
+
+
+def test_bf16_trains_on_this_machine(data: Path, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, small_spec("precision=bf16"), data)
+    assert attempt(folder) == (None, "record written")
+    assert record_of(folder)["metrics"]["images"] == 4
+
+
+def test_a_sliding_window_counts_every_pixel(data: Path, tmp_path: Path) -> None:
+    folder = make_folder(
+        tmp_path,
+        small_spec(
+            "evaluation.mode=slide",
+            "evaluation.crop_size=[32,32]",
+            "evaluation.stride=[20,20]",
+            "evaluation.scale=[72,72]",
+        ),
+        data,
+    )
+    assert attempt(folder) == (None, "record written")
+    total = sum(count for *_, count in cells(folder.confusion))
+    expected = sum(labelled_pixels(data).values())
+    assert total == expected, "at the size of the label maps, whatever the window and scale"
+
+
+def test_a_record_that_is_there_is_never_overwritten(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    shutil.copytree(finished.checkpoints, folder.checkpoints)
+    folder.record.write_text("{}")
+    reason, message = attempt(folder)
+    assert reason is Reason.BAD_CONFIG
+    assert "a record is there already; it is kept" in message
+    assert folder.record.read_text() == "{}"
+
+
+def test_evaluation_alone_is_done_again_after_a_stop_in_it(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    shutil.copytree(finished.checkpoints, folder.checkpoints)
+    process = metric.ConfusionCounts.process
+
+    def interrupted(self: Any, *arguments: Any) -> None:
+        process(self, *arguments)
+        stop.signal_number = signal.SIGTERM
+
+    stop = StopRequest()
+    launch = json.loads(folder.launch.read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(metric.ConfusionCounts, "process", interrupted)
+        reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
+    assert reason is Reason.CANCELLED or os.environ.get("SLURM_JOB_ID")
+    assert not folder.record.exists()
+    assert attempt(folder) == (None, "record written")
+    assert result(folder) == result(finished)
