@@ -47,7 +47,7 @@ def _mounted(place: Path, options: str) -> Iterator[Path]:
     command = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
     try:
         mounted = subprocess.run(command, capture_output=True, text=True)
-        problem = mounted.stderr.strip() if mounted.returncode else ""
+        problem = " ".join(mounted.stderr.split()) if mounted.returncode else ""
     except FileNotFoundError:
         problem = "no command mount"
     if problem:
