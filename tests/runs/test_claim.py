@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -204,6 +206,23 @@ def test_a_claim_made_while_we_looked_is_left_alone(
     holder = claim.live_holder(place)
     assert holder is not None
     assert holder.nonce == "quicker"
+
+
+def test_a_second_taker_waits_for_the_first_and_looks_again(place: Path) -> None:
+    leave(place, process_started="1", nonce="stale")
+    results: list[claim.Claim | None] = []
+    second = threading.Thread(target=lambda: results.append(claim.acquire(place)))
+    with open(place.with_name(f".{place.name}.lock"), "ab") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        second.start()
+        second.join(0.3)
+        assert second.is_alive(), "it did not wait"
+        leave(place, nonce="first")
+    second.join(10)
+    assert results == [None]
+    holder = claim.live_holder(place)
+    assert holder is not None
+    assert holder.nonce == "first"
 
 
 def test_a_claim_released_and_taken_while_we_looked_is_left_alone(
