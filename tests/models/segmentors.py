@@ -17,7 +17,8 @@ from mmseg.structures import SegDataSample
 import protoseg.models  # noqa: F401  registers the heads
 
 # mmengine logs the initialisation of every single parameter.
-MMLogger.get_instance("protoseg", log_level="ERROR")
+if not MMLogger.check_instance_created("protoseg"):
+    MMLogger.get_instance("protoseg", log_level="ERROR")
 
 CHANNELS = (8, 8, 12, 16)
 """Of TinyNet's four feature maps, at strides 2, 4, 8 and 16."""
