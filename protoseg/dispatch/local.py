@@ -16,9 +16,10 @@ import submitit
 
 from protoseg.dispatch.job import become_worker
 from protoseg.dispatch.plan import PlanEntry
+from protoseg.errors import ProtosegError
 from protoseg.runs import atomic, claim
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.states import State
+from protoseg.runs.states import Reason, State
 from protoseg.spec.fields import plain
 
 POLL_SECONDS = 0.3
@@ -99,7 +100,12 @@ class LocalSweep:
         try:
             while self.active or (waiting and not self.stopping):
                 while waiting and len(self.active) < self.jobs and not self.stopping:
-                    self._start(waiting.pop(0))
+                    folder = waiting.pop(0)
+                    try:
+                        self._start(folder)
+                    except (OSError, ProtosegError) as error:
+                        # Its siblings under way go on; a full disk may have room again by then.
+                        self._refused(folder, error)
                 for active in [a for a in self.active if a.job.done()]:
                     self.active.remove(active)
                     if self._ended(active):
@@ -132,6 +138,11 @@ class LocalSweep:
         self.active.append(Active(folder, job, gpu, before, Path(job.paths.stdout)))
         self.on_event("started", folder, folder.status())
 
+    def _refused(self, folder: RunFolder, error: Exception) -> None:
+        if isinstance(error, OSError):
+            error = atomic.storage_error(error, folder.path)
+        self.on_event("ended", folder, Status(State.FAILED, message=str(error)))
+
     def _ended(self, active: Active) -> bool:
         """Report the end of a worker; whether the run goes back into the queue."""
         if active.gpu is not None:
@@ -142,7 +153,9 @@ class LocalSweep:
             # It died before it could write anything; what it printed is all there is.
             status = Status(State.FAILED, message=_last_line(active.log), attempts=status.attempts)
         self.on_event("ended", active.folder, status)
-        return attempted and status.state is State.INTERRUPTED and not self.stopping
+        # A full disk or a person's wish does not pass within seconds; the next sweep goes on.
+        passing = status.reason not in (Reason.STORAGE, Reason.CANCELLED)
+        return attempted and status.state is State.INTERRUPTED and passing and not self.stopping
 
     def _ask_to_stop(self) -> None:
         """Send SIGTERM to the workers; again and again, since one that starts may not hear it."""

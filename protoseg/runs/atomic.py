@@ -104,7 +104,7 @@ def storage_error(error: OSError, path: Path) -> ProtosegError:
         todo = "change the permissions, or choose another place with --runs"
     else:
         what = error.strerror or str(error)
-        todo = "put this right and run the command again"
+        todo = "put this right, or choose another place with --runs"
     return StorageError(f"{path}: {what}. Nothing finished was lost; {todo}.")
 
 

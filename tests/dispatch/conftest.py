@@ -1,0 +1,21 @@
+"""One folder of small data for all tests here; a lab for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dispatch.lab import Lab
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data folder; the first run makes the data in it."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, data: Path) -> Lab:
+    """Empty folders for one test."""
+    return Lab(tmp_path, data)

@@ -1,0 +1,73 @@
+"""The commands of the README and the docs are commands that exist, and the first two work."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from protoseg.cli import parser
+from protoseg.spec.compose import Composer
+from protoseg.spec.expand import load_matrix, matrix_names
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the page's shell blocks, without comments."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def protoseg_commands() -> list[str]:
+    found = [line for page in PAGES for line in commands(page) if line.startswith("protoseg ")]
+    assert found, "the README lost its commands"
+    return found
+
+
+@pytest.mark.parametrize("command", protoseg_commands())
+def test_a_documented_command_parses_and_names_what_exists(command: str) -> None:
+    arguments = parser().parse_args(shlex.split(command)[1:])
+    if arguments.verb in ("plan", "sweep", "status", "tables", "explain"):
+        composer = Composer(ROOT / "experiments")
+        overrides = [word for word in arguments.words if "=" in word]
+        for name in set(arguments.words) - set(overrides):
+            load_matrix(composer, name, overrides)
+
+
+def test_the_readme_opens_with_two_make_targets_that_exist() -> None:
+    first_block = commands(ROOT / "README.md")[:2]
+    assert [line.split()[:2] for line in first_block] == [["make", "quickstart"], ["make", "test"]]
+    for line in first_block:
+        target = line.split()[1]
+        result = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+
+
+def test_inline_matrices_of_the_docs_expand(tmp_path: Path) -> None:
+    composer = Composer(ROOT / "experiments")
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "matrices.md").read_text(), re.S)
+    assert blocks
+    for number, block in enumerate(blocks):
+        path = tmp_path / f"block{number}.yaml"
+        path.write_text(block)
+        assert len(load_matrix(composer, str(path)).runs) > 1
+
+
+def test_links_between_the_docs_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_every_matrix_named_in_the_docs_exists() -> None:
+    names = set(matrix_names(ROOT / "experiments"))
+    for command in protoseg_commands():
+        words = shlex.split(command)
+        if words[1] in ("plan", "sweep", "status", "tables", "explain") and len(words) > 2:
+            assert words[2] in names
