@@ -87,7 +87,7 @@ class Explanation:
         unit = f" {self.unit}" if self.unit else ""
         parts: list[Any] = [
             Text(f"{self.table} / {self.row} / {self.column}", style="bold"),
-            Text(f"{self.shown}{unit}"),
+            Text(f"{self.shown}{unit if self.shown[-1:].isdigit() else ''}"),
         ]
         for title, of_baseline in (("Runs", False), ("Runs of the baseline", True)):
             lines = [line for line in self.runs if line.baseline is of_baseline]

@@ -12,9 +12,11 @@ record.json      the result, last of all
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import itertools
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ from protoseg.errors import ProtosegError
 from protoseg.runs import atomic, claim
 from protoseg.runs.record import RecordError, read_record
 from protoseg.runs.states import Reason, State, may_retry
+
+REMAINS_SECONDS = 60.0
+"""A half-written file older than this has no writer any more."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,13 @@ class RunFolder:
                 end = atomic.read_json(folder / "end.json")
                 found.append(Attempt(int(name), start, end if isinstance(end, dict) else None))
         return found
+
+    def clear_remains(self) -> None:
+        """Remove what killed writers left half-written; only the holder of the claim calls this."""
+        for path in self.path.glob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > REMAINS_SECONDS:
+                    path.unlink()
 
     def newest_log(self) -> Path | None:
         """The log of the last attempt; None before the first."""

@@ -87,6 +87,7 @@ class TrainingLoop:
 
     def save(self, iteration: int) -> None:
         """Write a checkpoint that holds everything this loop needs to go on."""
+        self.stop.confirm()
         extra = {
             "curve": self.curve,
             "sums": self._sums,

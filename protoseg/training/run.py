@@ -72,6 +72,7 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
     begun = time.perf_counter()
     overall, per_class, counts, images = evaluate(parts, spec, stop)
     evaluation_seconds = time.perf_counter() - begun
+    stop.confirm()
     atomic.write_bytes(folder.confusion, counts)
     attempts = folder.attempts()
     iterations, batch = spec.schedule.iterations, spec.schedule.batch_size

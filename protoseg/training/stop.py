@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 
@@ -14,11 +15,17 @@ class Stopped(Exception):  # noqa: N818  not an error
         self.signal_number = signal_number
 
 
+class ClaimLost(Exception):  # noqa: N818  not an error
+    """Another worker took the run over while this one was frozen; it must write no more."""
+
+
 class StopRequest:
     """Turns SIGTERM, SIGINT and SIGUSR2 into a flag that the loop reads between iterations."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self.still_mine: Callable[[], bool] = lambda: True
+        """Whether this process still holds the claim of its run."""
 
     def listen(self) -> None:
         """Install the handlers; only the main thread may."""
@@ -32,3 +39,8 @@ class StopRequest:
         """Raise `Stopped` if a signal came."""
         if self.signal_number is not None:
             raise Stopped(self.signal_number)
+
+    def confirm(self) -> None:
+        """Raise `ClaimLost` if the run is another worker's by now; asked before each write."""
+        if not self.still_mine():
+            raise ClaimLost

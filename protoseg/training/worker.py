@@ -21,7 +21,7 @@ from protoseg.errors import DataError, ProtosegError, UsageError
 from protoseg.runs import atomic, claim
 from protoseg.runs.folder import RunFolder, now
 from protoseg.runs.states import Reason, State, may_retry
-from protoseg.training.stop import Stopped, StopRequest
+from protoseg.training.stop import ClaimLost, Stopped, StopRequest
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 
@@ -50,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
         # Between the first look and the claim another worker may have finished.
         if folder.record.exists():
             return DONE
+        stop.still_mine = held.is_mine
+        folder.clear_remains()
         return _attempt(folder, spec, stop)
     except ProtosegError as error:  # not even the attempt could be written down
         print(error, file=sys.stderr)
@@ -103,6 +105,8 @@ def _train(
             execute(spec, folder, Launch(**launch), stop)
         except Stopped as stopped:
             return _stop_reason(stopped.signal_number)
+        except ClaimLost:
+            return Reason.LOST, "another worker took the run over; this one wrote no more"
     except atomic.StorageError as error:
         return Reason.STORAGE, str(error)
     except DataError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -262,3 +263,16 @@ def test_a_foreign_spec_is_refused(run: RunFolder, content: str) -> None:
     with pytest.raises(ProtosegError, match=r"holds another spec than run .*, or is torn"):
         run.create(plain(SPEC), {})
     assert run.spec.read_text() == content
+
+
+def test_half_written_files_of_killed_writers_are_cleared_away_and_fresh_ones_kept(
+    tmp_path: Path,
+) -> None:
+    folder = RunFolder(tmp_path)
+    old, fresh = tmp_path / ".spec.json.1-ab.tmp", tmp_path / ".spec.json.2-cd.tmp"
+    for path in (old, fresh):
+        path.write_text("{")
+    os.utime(old, (0, 0))
+    folder.clear_remains()
+    assert not old.exists()
+    assert fresh.exists()
