@@ -174,6 +174,11 @@ def test_delete_drops_what_the_recipe_had() -> None:
     assert base == {"a": {"b": 1, "c": 2}, "d": 3}
 
 
+def test_the_decoders_width_and_dropout_are_the_specs() -> None:
+    head = config_of("decoder.dropout=0.3", "decoder.channels=48").model.decode_head.decode_head
+    assert (head.dropout_ratio, head.channels) == (0.3, 48)
+
+
 def test_loader_workers_and_paths_change_nothing_else() -> None:
     spec = small_spec()
     one = build_config(spec, data_root=ROOT, num_workers=0).to_dict()
