@@ -172,9 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 1
     except BrokenPipeError:
-        # `protoseg status | head`: the reader has what it wanted.
+        # `protoseg status | head`: the reader has what it wanted. A sweep was cut short by it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 1 if given.verb in ("sweep", "train") else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from protoseg.errors import UsageError
 from protoseg.places import Places, places
+from protoseg.report import metrics
 from protoseg.spec.compose import Composer
 from protoseg.spec.expand import load_matrix, matrix_names
 from protoseg.spec.matrix import Matrix
@@ -73,7 +74,16 @@ class Context:
             names = matrix_names(self.places.experiments)
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}.")
-        return [load_matrix(self.composer, name, overrides) for name in names], overrides
+        matrices = [load_matrix(self.composer, name, overrides) for name in names]
+        for name, matrix in zip(names, matrices, strict=True):
+            metrics.check(matrix.table.metrics, f"{matrix.name}: table.metrics")
+            # Tables are named after their matrix; one file must not write over another's.
+            own = self.places.experiments / "matrices" / f"{matrix.name}.yaml"
+            if name != matrix.name and own.exists() and not own.samefile(name):
+                raise UsageError(f"{name}: there is a matrix '{matrix.name}' already; rename it.")
+        if len({matrix.name for matrix in matrices}) < len(matrices):
+            raise UsageError(f"two files of one name: {' '.join(names)}; rename one.")
+        return matrices, overrides
 
     def emit(self, value: Any) -> None:
         """Print a result as JSON."""

@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
 from pathlib import Path
 
 from protoseg.commands.context import Context
-from protoseg.errors import UsageError
+from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.record import publish
 from protoseg.spec.expand import matrix_names
 
 
 def tables(context: Context) -> int:
     """Build the table of each matrix, print it, and write it in all forms."""
-    from protoseg.report.render import to_markdown, to_terminal, write_all
+    from protoseg.report.render import to_csv, to_markdown, to_terminal, write_all
     from protoseg.report.store import RecordStore
     from protoseg.report.table import build_table
 
     matrices, overrides = context.matrices()
     folder = Path(context.arguments.out or context.places.results / "tables")
+    content: dict[str, list[dict[str, str]]] = {}
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
     for matrix in matrices:
         if context.arguments.keep_records:
-            _keep_records(context, [run.run_id for run in matrix.runs])
+            warnings += _keep_records(context, [run.run_id for run in matrix.runs])
         store = RecordStore(context.record_folders, context.places.runs)
         table = build_table(matrix, store, context.places.results / "published")
         # With overrides it is another table; it must not take the place of the matrix's own.
         place = folder / _variant(overrides) if overrides else folder
         files = write_all(table, place)
         written[matrix.name] = [_shown(path) for path in files]
+        warnings += store.warnings
+        content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
         if context.json:
-            pass
-        elif context.arguments.markdown:
+            continue
+        if context.arguments.markdown:
             print(to_markdown(table))
         else:
             context.console.print(to_terminal(table))
             context.console.print(f"written: {', '.join(written[matrix.name])}\n", markup=False)
-        warnings += store.warnings
     if context.json:
-        context.emit({"written": written, "warnings": warnings})
+        context.emit({"tables": content, "written": written, "warnings": warnings})
     return context.complain(list(dict.fromkeys(warnings)))
 
 
@@ -55,11 +59,16 @@ def _variant(overrides: list[str]) -> str:
     return f"overrides-{digest}"
 
 
-def _keep_records(context: Context, run_ids: list[str]) -> None:
+def _keep_records(context: Context, run_ids: list[str]) -> list[str]:
+    problems = []
     for run_id in run_ids:
         folder = context.places.runs / run_id
         if (folder / "record.json").exists():
-            publish(folder, context.places.records)
+            try:
+                publish(folder, context.places.records)
+            except ProtosegError as error:  # one damaged record does not keep the others out
+                problems.append(str(error))
+    return problems
 
 
 def explain(context: Context) -> int:

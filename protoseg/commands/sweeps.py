@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
@@ -10,6 +9,7 @@ from protoseg.commands.context import FAILED, FINE, Context
 from protoseg.dispatch.plan import Plan, make_plan
 from protoseg.dispatch.view import counts_text, plan_data, plan_view, status_view
 from protoseg.errors import UsageError
+from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
 from protoseg.spec.compose import parse_overrides
 from protoseg.spec.identity import run_id
@@ -21,14 +21,14 @@ WATCH_SECONDS = 2.0
 def plan(context: Context) -> int:
     """Show the runs of matrices, their states, and the price of what is left."""
     from protoseg.dispatch.local import local_gpus
-    from protoseg.dispatch.sweep import default_jobs
+    from protoseg.dispatch.sweep import cores, default_jobs
 
     matrices, _ = context.matrices()
     found = make_plan(matrices, context.places.runs, context.record_folders)
     if context.json:
         context.emit(plan_data(found))
     else:
-        jobs = context.arguments.jobs or default_jobs(os.cpu_count() or 1, local_gpus())
+        jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
         context.console.print(plan_view(found, matrices, jobs))
     return context.complain(found.problems)
 
@@ -40,14 +40,14 @@ def status(context: Context) -> int:
     if context.json:
         context.emit(plan_data(found))
     elif context.arguments.watch:
-        _watch(context, matrices, found)
+        found = _watch(context, matrices, found)
     else:
         context.console.print(status_view(found))
     failed = found.counts()[State.FAILED] > 0
     return context.complain(found.problems) or (FAILED if failed else FINE)
 
 
-def _watch(context: Context, matrices: list[Matrix], found: Plan) -> None:
+def _watch(context: Context, matrices: list[Matrix], found: Plan) -> Plan:
     from rich.live import Live
 
     with Live(status_view(found), console=context.console, auto_refresh=False) as display:
@@ -57,7 +57,8 @@ def _watch(context: Context, matrices: list[Matrix], found: Plan) -> None:
                 found = make_plan(matrices, context.places.runs, context.record_folders)
                 display.update(status_view(found), refresh=True)
         except KeyboardInterrupt:
-            return
+            pass
+    return found
 
 
 def sweep(context: Context) -> int:
@@ -86,19 +87,20 @@ def train(context: Context) -> int:
 
 def _train(context: Context, found: Plan) -> int:
     # submitit is imported here: `plan` and `status` do without it.
-    from protoseg.dispatch.local import LaunchSettings, local_gpus
-    from protoseg.dispatch.sweep import default_jobs, to_train
+    from protoseg.dispatch.local import local_gpus
+    from protoseg.dispatch.sweep import cores, default_jobs, to_train
     from protoseg.dispatch.sweep import sweep as run_sweep
 
     arguments = context.arguments
-    cores = os.cpu_count() or 1
-    jobs = arguments.jobs or default_jobs(cores, local_gpus())
+    available, gpus = cores(), local_gpus()
+    jobs = arguments.jobs or default_jobs(available, gpus)
     chosen, _ = to_train(found, arguments.retry_failed)
-    jobs = max(1, min(jobs, len(chosen)))
-    launch = LaunchSettings(
+    # A run that finds no free GPU would train on the CPU: another device within one table.
+    jobs = max(1, min(jobs, len(chosen), len(gpus) or jobs))
+    launch = Launch(
         data=str(context.places.data),
         weights=str(context.places.weights),
-        threads=arguments.threads or max(1, cores // jobs),
+        threads=arguments.threads or max(1, available // jobs),
         workers=arguments.workers,
         checkpoint_seconds=arguments.checkpoint_seconds,
     )

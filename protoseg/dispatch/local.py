@@ -16,26 +16,15 @@ import submitit
 
 from protoseg.dispatch.job import become_worker
 from protoseg.dispatch.plan import PlanEntry
-from protoseg.errors import ProtosegError
+from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs import atomic, claim
-from protoseg.runs.folder import RunFolder, Status
+from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.states import Reason, State
 from protoseg.spec.fields import plain
 
 POLL_SECONDS = 0.3
 NO_LIMIT_MINUTES = 10 * 365 * 24 * 60
 """submitit's local jobs want a time limit; a run on one's own machine has none."""
-
-
-@dataclass(frozen=True)
-class LaunchSettings:
-    """How runs are started here; see `protoseg.training.run.Launch` for what a worker reads."""
-
-    data: str
-    weights: str
-    threads: int
-    workers: int = 0
-    checkpoint_seconds: float = 60.0
 
 
 @dataclass
@@ -67,7 +56,7 @@ class LocalSweep:
     def __init__(
         self,
         runs_folder: Path,
-        launch: LaunchSettings,
+        launch: Launch,
         jobs: int,
         gpus: Sequence[int] = (),
         on_event: Event | None = None,
@@ -88,10 +77,15 @@ class LocalSweep:
         """Write the run folders, before anything starts."""
         launch = vars(self.launch)
         folders = []
+        atomic.make_folder(self.runs_folder)
         for entry in entries:
             folder = RunFolder(self.runs_folder / entry.run.run_id)
-            folder.create(plain(entry.run.spec), launch)
-            folders.append(folder)
+            try:
+                folder.create(plain(entry.run.spec), launch)
+            except (OSError, ProtosegError) as error:
+                self._refused(folder, error)  # its siblings have nothing to do with it
+            else:
+                folders.append(folder)
         return folders
 
     def run(self, folders: Sequence[RunFolder], each_poll: Callable[[], None]) -> None:
@@ -114,6 +108,14 @@ class LocalSweep:
                     self._ask_to_stop()
                 each_poll()
                 time.sleep(POLL_SECONDS)
+        except BaseException:
+            # Whatever went wrong here (a closed pipe, say), the workers are not left unattended.
+            self.stop()
+            while self.active:
+                self.active = [a for a in self.active if not a.job.done()]
+                self._ask_to_stop()
+                time.sleep(POLL_SECONDS)
+            raise
         finally:
             if not self.active:
                 shutil.rmtree(self._submitit, ignore_errors=True)
@@ -125,7 +127,7 @@ class LocalSweep:
     def _start(self, folder: RunFolder) -> None:
         atomic.make_folder(self._submitit)
         executor = submitit.LocalExecutor(folder=self._submitit)
-        gpu = self.free_gpus.pop(0) if self.free_gpus else None
+        gpu = self.free_gpus[0] if self.free_gpus else None
         executor.update_parameters(
             timeout_min=NO_LIMIT_MINUTES,
             gpus_per_node=0 if gpu is None else 1,
@@ -135,6 +137,8 @@ class LocalSweep:
         before = len(folder.attempts())
         with _ignoring_interrupts():
             job = executor.submit(become_worker, str(folder.path))
+        if gpu is not None:
+            self.free_gpus.remove(gpu)
         self.active.append(Active(folder, job, gpu, before, Path(job.paths.stdout)))
         self.on_event("started", folder, folder.status())
 
@@ -161,9 +165,20 @@ class LocalSweep:
         """Send SIGTERM to the workers; again and again, since one that starts may not hear it."""
         for active in self.active:
             found = claim.read(active.folder.claim)
-            if found is not None and found[0].is_alive(found[1]):
-                with contextlib.suppress(ProcessLookupError):
+            if found is None or found[0].host != claim.host_identity():
+                continue
+            # The claim may be another sweep's by now; ours is a child of our controller.
+            if _parent(found[0].pid) == int(active.job.job_id):
+                with contextlib.suppress(OSError):
                     os.kill(found[0].pid, signal.SIGTERM)
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(text.rpartition(")")[2].split()[1])
 
 
 def _last_line(log: Path) -> str:
@@ -188,7 +203,13 @@ def local_gpus() -> list[int]:
     """GPUs of this machine, without asking torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [int(part) for part in visible.split(",") if part.strip().isdigit()]
+        names = [part.strip() for part in visible.split(",") if part.strip()]
+        if not all(name.isdigit() for name in names):
+            raise UsageError(
+                f"CUDA_VISIBLE_DEVICES={visible}: a sweep on this machine shares out GPUs by "
+                "number; name them 0,1,... instead."
+            )
+        return [int(name) for name in names]
     return sorted(
         int(path.name.removeprefix("nvidia"))
         for path in Path("/dev").glob("nvidia[0-9]*")

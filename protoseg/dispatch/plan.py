@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,11 @@ def make_plan(
             names.append(matrix.name)
     problems: list[str] = []
     states = {run_id: status_of(run_id, runs_folder, record_folders, problems) for run_id in needed}
-    rates = measured_rates(status.record for status in states.values())
+    rates = measured_rates([status.record for status in states.values()])
+    kinds = {_kind(plain(run.spec)) for run, _ in needed.values()}
+    if kinds - set(rates):
+        # Like runs of other matrices tell the price too.
+        rates = measured_rates(_all_records(record_folders)) | rates
     entries = tuple(
         PlanEntry(
             run=run,
@@ -104,6 +109,13 @@ def status_of(
             return Status(State.FAILED, message=message)
         return Status(State.DONE, attempts=record["attempts"], record=record)
     return status
+
+
+def _all_records(record_folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    for folder in record_folders:
+        for path in sorted(folder.glob("*.json")):
+            with contextlib.suppress(ProtosegError, OSError):
+                yield read_record(path)
 
 
 Kind = tuple[Any, ...]

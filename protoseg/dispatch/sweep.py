@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -13,10 +14,10 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from protoseg.dispatch.local import LaunchSettings, LocalSweep, local_gpus
+from protoseg.dispatch.local import LocalSweep, local_gpus
 from protoseg.dispatch.plan import Plan, PlanEntry
 from protoseg.dispatch.view import STYLES, sweep_view
-from protoseg.runs.folder import RunFolder, Status
+from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.states import Reason, State
 
 
@@ -56,7 +57,7 @@ def to_train(plan: Plan, retry_failed: bool) -> tuple[list[PlanEntry], dict[str,
 def sweep(
     plan: Plan,
     runs_folder: Path,
-    launch: LaunchSettings,
+    launch: Launch,
     *,
     jobs: int,
     retry_failed: bool,
@@ -146,11 +147,11 @@ class _interrupt:  # noqa: N801  a context manager, used like a function
         self._previous: dict[int, Any] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.console.print("Stopping: the runs under way save and end; nothing is lost.")
         self.stop()
+        self.console.print("Stopping: the runs under way save and end; nothing is lost.")
 
     def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self._previous[number] = signal.signal(number, self._handle)
 
     def __exit__(self, *exception: Any) -> None:
@@ -158,6 +159,11 @@ class _interrupt:  # noqa: N801  a context manager, used like a function
             signal.signal(number, handler)
 
 
-def default_jobs(cores: int, gpus: Sequence[int]) -> int:
+def cores() -> int:
+    """Processor cores that this process may use; fewer than the machine has, inside a job."""
+    return len(os.sched_getaffinity(0))
+
+
+def default_jobs(available: int, gpus: Sequence[int]) -> int:
     """Runs at once where the user names no number: one a GPU, or one for every two cores."""
-    return len(gpus) or max(1, cores // 2)
+    return len(gpus) or max(1, available // 2)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from protoseg.errors import UsageError, unknown
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,19 @@ PARAMETERS = "parameters"
 """Shown in its own way, learnable (prototypes), and never as a mean over seeds."""
 
 COSTS = tuple(key for key, metric in METRICS.items() if metric.part == "cost")
+
+
+def check(names: Sequence[str], where: str) -> None:
+    """Refuse a table without metrics, or with one that no record has.
+
+    Raises:
+        UsageError: it names ``where`` and the known metrics.
+    """
+    if not names:
+        raise UsageError(f"{where}: name at least one of {', '.join(METRICS)}.")
+    for name in names:
+        if name not in METRICS:
+            raise UsageError(unknown("metric", name, where, METRICS))
 
 
 def number(part: Any, key: str) -> float | None:

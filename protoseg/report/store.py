@@ -120,5 +120,6 @@ def _same(first: Found, second: Found, run_id: str) -> None:
     if first.record["digest"] != second.record["digest"]:
         raise ProtosegError(
             f"{first.source} and {second.source}: two different results of run {run_id}. "
-            "A table can show only one: move one of the files away."
+            "A table can show only one: move one of the files away, or let --ignore-records show "
+            "that of the run folder."
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.errors import UsageError, unknown
-from protoseg.report import published, text
+from protoseg.report import metrics, published, text
 from protoseg.report.baseline import Baselines
 from protoseg.report.cells import Marks, delta_cell, measured_cell, parameters_cell, published_cell
 from protoseg.report.metrics import METRICS, PARAMETERS
@@ -71,11 +71,7 @@ class _Builder:
         where, spec = f"{self.matrix.name}: table", self.spec
         if not self.matrix.runs:
             raise UsageError(f"{self.matrix.name}: has no runs, so there is no table to make.")
-        if not spec.metrics:
-            raise UsageError(f"{where}.metrics: name at least one of {', '.join(METRICS)}.")
-        for metric in spec.metrics:
-            if metric not in METRICS:
-                raise UsageError(unknown("metric", metric, f"{where}.metrics", METRICS))
+        metrics.check(spec.metrics, f"{where}.metrics")
         for part in ("rows", "columns", "baseline"):
             for axis in getattr(spec, part):
                 if axis not in self.matrix.axes:

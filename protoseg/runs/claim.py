@@ -50,7 +50,12 @@ def host_identity() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = ""
-    return f"{socket.gethostname()}/{boot}"
+    try:
+        # Containers on one machine have process numbers of their own.
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbers = ""
+    return f"{socket.gethostname()}/{boot}/{numbers}"
 
 
 def process_start(pid: int) -> str | None:

@@ -73,6 +73,25 @@ class Status:
     record: dict[str, Any] | None = None
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How to train here. Nothing of it is part of a run's identity.
+
+    The bits of a result are the same for the same number of threads; another number sums in
+    another order.
+    """
+
+    data: str
+    """Folder with the data sets."""
+    weights: str
+    """Folder with pre-trained weights."""
+    threads: int = 0
+    """Threads of torch; 0 leaves torch's choice."""
+    workers: int = 0
+    """Loader processes."""
+    checkpoint_seconds: float = 60.0
+
+
 def now() -> str:
     """The time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -132,6 +151,11 @@ class RunFolder:
                 end = atomic.read_json(folder / "end.json")
                 found.append(Attempt(int(name), start, end if isinstance(end, dict) else None))
         return found
+
+    def checkpoint_iteration(self) -> int:
+        """The iteration that the next attempt goes on from, 0 without a checkpoint."""
+        names = (path.stem.removeprefix("iter_") for path in self.checkpoints.glob("iter_*.json"))
+        return max((int(name) for name in names if name.isdigit()), default=0)
 
     def clear_remains(self) -> None:
         """Remove what killed writers left half-written; only the holder of the claim calls this."""

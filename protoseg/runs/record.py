@@ -25,8 +25,8 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "metrics": dict,  # miou, macc, aacc in percent; images
     "per_class": list,  # {name, iou, acc (percent or null where undefined), pixels}, in class order
     "parameters": dict,  # learnable, prototype: counts of numbers
-    "cost": dict,  # seconds, iterations_per_second, images_per_second, peak_memory_mib, gpu_hours
-    "losses": list,  # [iteration, {name: value}] of the attempt that finished
+    "cost": dict,  # seconds, evaluation_seconds, rates, peak_memory_mib, gpu_hours
+    "losses": list,  # [iteration, {name: mean since the last point}] over the whole training
     "provenance": dict,  # commit, dirty, diff_sha256, lock_sha256, packages, device, data_digest
     "confusion": dict,  # file, sha256
     "attempts": int,

@@ -85,17 +85,19 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
         raise UsageError(f"{where}: 'seed' is not set here; list the seeds under 'seeds'.")
     seeds = seeds or _seeds(content.get("seeds"), f"{where}: seeds")
     excluded = _excluded(content.get("exclude"), where, names)
-    points = [
-        point
-        for point in _points(rows, zipped, grid)
-        if not any(_matches(point, pattern) for pattern in excluded)
-    ]
+    every = list(_points(rows, zipped, grid))
+    for pattern in excluded:
+        if not any(_matches(point, pattern) for point in every):
+            raise UsageError(
+                f"{where}: exclude: {_name(pattern)} matches no run; mend or remove it."
+            )
+    points = [p for p in every if not any(_matches(p, pattern) for pattern in excluded)]
     if not points:
         raise UsageError(f"{where}: every run is excluded; nothing is left to do.")
     runs = _plan(composer, where, base, points, fixed, seeds)
     axis_names = _table_axes(names, rows)
     table = build(TableSpec, content.get("table") or {}, f"{where}: table")
-    _check_table(table, axis_names, where)
+    _check_table(table, axis_names, points, where)
     runs = tuple(
         dataclasses.replace(run, axes={k: run.axes.get(k, "") for k in axis_names}) for run in runs
     )
@@ -255,11 +257,17 @@ def _table_axes(names: list[str], rows: list[dict[str, Any]]) -> tuple[str, ...]
     return tuple(name for name in names if name not in inside)
 
 
-def _check_table(table: TableSpec, axes: tuple[str, ...], where: str) -> None:
+def _check_table(
+    table: TableSpec, axes: tuple[str, ...], points: list[dict[str, Any]], where: str
+) -> None:
     for field in ("rows", "columns"):
         for axis in getattr(table, field):
             if axis not in axes:
                 raise UsageError(unknown("axis", axis, f"{where}: table.{field}", axes))
-    for axis in table.baseline:
+    for axis, value in table.baseline.items():
         if axis not in axes:
             raise UsageError(unknown("axis", axis, f"{where}: table.baseline", axes))
+        values = [point.get(axis) for point in points]
+        if value not in values:
+            known = dict.fromkeys(map(str, values))
+            raise UsageError(unknown("value", str(value), f"{where}: table.baseline.{axis}", known))

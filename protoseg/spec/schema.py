@@ -29,9 +29,13 @@ class BackboneSpec:
     weights: str = ""
     """File name inside the weights folder; empty starts from random weights."""
     weights_sha256: str = ""
-    """Digest of that file, checked before training."""
+    """SHA-256 of that file, or its first digits; checked before training, empty accepts any."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Changes to the recipe's backbone."""
+
+    def __post_init__(self) -> None:
+        if not self.weights:  # without a file there is no digest of it
+            object.__setattr__(self, "weights_sha256", "")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from protoseg.datasets.digest import verify
 from protoseg.datasets.layout import find_root
 from protoseg.errors import UsageError
 from protoseg.runs import atomic
-from protoseg.runs.folder import RunFolder, now
+from protoseg.runs.folder import Launch, RunFolder, now
 from protoseg.runs.record import seal
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import spec_digest
@@ -25,22 +24,7 @@ from protoseg.training.parts import Parts, build_parts
 from protoseg.training.provenance import provenance
 from protoseg.training.recipe import build_config
 from protoseg.training.stop import StopRequest
-from protoseg.training.weights import find_weights
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How to train here; nothing of it changes the result."""
-
-    data: str
-    """Folder with the data sets."""
-    weights: str
-    """Folder with pre-trained weights."""
-    threads: int = 0
-    """Threads of torch; 0 leaves torch's choice."""
-    workers: int = 0
-    """Loader processes."""
-    checkpoint_seconds: float = 60.0
+from protoseg.training.weights import file_digest, find_weights
 
 
 def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest) -> None:
@@ -54,6 +38,8 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
         torch.set_num_threads(launch.threads)
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
+    # Now, not at the end: a commit made meanwhile is not the code that trained.
+    origin = provenance()
     data_root = find_root(spec.dataset, Path(launch.data))
     data_digest = verify(data_root, spec.dataset)
     weights = find_weights(spec.backbone, Path(launch.weights))
@@ -93,9 +79,9 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
         },
         "losses": loop.curve,
         "provenance": {
-            **provenance(),
+            **origin,
             "data_digest": data_digest,
-            "weights_sha256": spec.backbone.weights_sha256,
+            "weights_sha256": file_digest(weights) if weights else None,
         },
         "confusion": {"file": folder.confusion.name, "sha256": metric.sha256(counts)},
         "attempts": len(attempts),

@@ -20,7 +20,7 @@ class ClaimLost(Exception):  # noqa: N818  not an error
 
 
 class StopRequest:
-    """Turns SIGTERM, SIGINT and SIGUSR2 into a flag that the loop reads between iterations."""
+    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR2 into a flag, read between iterations."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
@@ -29,7 +29,7 @@ class StopRequest:
 
     def listen(self) -> None:
         """Install the handlers; only the main thread may."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:

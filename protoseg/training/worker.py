@@ -9,6 +9,7 @@ Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and worth resumin
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -19,11 +20,14 @@ from typing import Any
 
 from protoseg.errors import DataError, ProtosegError, UsageError
 from protoseg.runs import atomic, claim
-from protoseg.runs.folder import RunFolder, now
+from protoseg.runs.folder import Launch, RunFolder, now
 from protoseg.runs.states import Reason, State, may_retry
 from protoseg.training.stop import ClaimLost, Stopped, StopRequest
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
+"""What a file system says when it is full or away; the run is not to blame."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     if folder.status().state is State.DONE:
         print(f"{folder.run_id}: done already.")
         return DONE
-    held = claim.acquire(folder.claim, job=os.environ.get("SLURM_JOB_ID", ""))
+    try:
+        held = claim.acquire(folder.claim, job=os.environ.get("SLURM_JOB_ID", ""))
+    except ProtosegError as error:
+        print(error, file=sys.stderr)
+        return FAILED
     if held is None:
         print(f"{folder.run_id}: another worker has it.")
         return DONE
@@ -63,13 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _attempt(folder: RunFolder, spec: dict[str, Any], stop: StopRequest) -> int:
     launch = atomic.read_json(folder.launch) or {}
     _limit_threads(int(launch.get("threads", 0)))
-    progress = atomic.read_json(folder.progress) or {}
     start = {
         "time": now(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "job": os.environ.get("SLURM_JOB_ID", ""),
-        "iteration": int(progress.get("iteration", 0)),
+        "iteration": folder.checkpoint_iteration(),
     }
     attempt = folder.start_attempt(start)
     _redirect_output(attempt / "log.txt")
@@ -93,7 +100,8 @@ def _train(
     try:
         # torch and mmseg are imported here, after the number of threads is set.
         from protoseg.spec.identity import run_id, spec_from_dict
-        from protoseg.training.run import Launch, execute
+        from protoseg.spec.schema import METHOD_VERSION
+        from protoseg.training.run import execute
 
         try:
             spec = spec_from_dict(data, str(folder.spec))
@@ -101,6 +109,12 @@ def _train(
                 raise UsageError(
                     f"{folder.spec}: is the spec of {run_id(spec)}, not of this folder; it was "
                     "edited, or written by another version of protoseg."
+                )
+            if spec.method_version != METHOD_VERSION:
+                raise UsageError(
+                    f"{folder.spec}: planned for method version {spec.method_version}, this "
+                    f"protoseg trains version {METHOD_VERSION}. Plan it anew, or check out the "
+                    "version that planned it."
                 )
             execute(spec, folder, Launch(**launch), stop)
         except Stopped as stopped:
@@ -121,6 +135,8 @@ def _train(
         message = f"{type(error).__name__}: {first}"
         if _is_out_of_memory(error):
             return Reason.OUT_OF_MEMORY, message
+        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+            return Reason.STORAGE, message
         return Reason.CODE_ERROR, message
     return None, "record written"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatch.lab import Lab, as_json, no_litter, trained_to, wait_for, worker_pid
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import MAX_RETRIES, Reason, State
 
 PARAMETRIC = {"label": "Parametric", "method": "parametric"}
 PROTOSEG = {"label": "ProtoSeg", "method": "released", "method.num_prototypes": 2}
@@ -136,6 +136,40 @@ def test_a_worker_outlives_its_sweep_and_the_next_sweep_does_not_train_twice(lab
     wait_for(lambda: folder.record.exists(), "the record")
     (record,) = lab.records()
     assert record["attempts"] == 1
+
+
+def test_a_torn_folder_stops_only_its_own_run(lab: Lab) -> None:
+    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0], iterations=2)
+    assert lab.run("sweep", matrix).returncode == 0
+    torn = lab.folders()[0]
+    for path in (torn.record, torn.confusion):
+        path.unlink()
+    torn.spec.write_text('{"run_id": ')
+    shutil.rmtree(lab.folders()[1].path)
+    result = lab.run("sweep", matrix)
+    assert result.returncode == 1
+    assert "torn" in result.stdout
+    assert "Traceback" not in result.stderr
+    assert len(lab.records()) == 1
+
+
+def test_a_worker_killed_before_its_first_checkpoint_is_not_retried_for_ever(lab: Lab) -> None:
+    matrix = lab.matrix([PARAMETRIC], seeds=[0], iterations=400)
+    process = lab.start("sweep", matrix, "--checkpoint-seconds", "1000000")
+    folder = wait_for(lambda: lab.folders() and lab.folders()[0], "a run folder")
+    limit = MAX_RETRIES[Reason.LOST]
+    assert limit is not None
+    for attempt in range(1, limit + 2):
+        wait_for(lambda n=attempt: len(folder.attempts()) == n, f"attempt {attempt}")
+        # Some get further than others; none leaves a checkpoint.
+        log = folder.attempts_folder / f"{attempt:04d}" / "log.txt"
+        words = "iteration 8/" if attempt % 2 else "iteration 4/"
+        wait_for(lambda f=log, w=words: f.exists() and w in f.read_text(), "an iteration")
+        os.kill(worker_pid(folder), signal.SIGKILL)
+    process.communicate(timeout=180)
+    assert process.returncode == 1
+    assert folder.status().state is State.FAILED
+    assert len(folder.attempts()) == limit + 1
 
 
 def test_two_sweeps_at_once_train_each_run_once(lab: Lab) -> None:

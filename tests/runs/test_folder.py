@@ -109,6 +109,14 @@ def test_progress_between_failures_starts_the_count_anew(run: RunFolder) -> None
     assert state(run) == (State.INTERRUPTED, Reason.LOST)
 
 
+def test_the_next_attempt_goes_on_from_the_newest_whole_checkpoint(run: RunFolder) -> None:
+    assert run.checkpoint_iteration() == 0
+    run.checkpoints.mkdir()
+    for name in ("iter_00000040.json", "iter_00000120.json", "iter_00000200.pth"):
+        (run.checkpoints / name).write_text("{}")
+    assert run.checkpoint_iteration() == 120
+
+
 def test_another_reason_starts_the_count_anew(run: RunFolder) -> None:
     for reason in ("timeout", "timeout", "preempted", "timeout", "timeout", "timeout"):
         attempt(run, reason)

@@ -139,6 +139,19 @@ def test_exclude_drops_what_matches_every_key(expand: Expand) -> None:
     assert len(expand(grid + "exclude: [{}]").runs) == len(points)
 
 
+@pytest.mark.parametrize("pattern", ["{method: relesed}", '{method.num_prototypes: "5"}'])
+def test_an_exclude_that_matches_nothing_is_a_typo(expand: Expand, pattern: str) -> None:
+    grid = "grid: {method: [paper, released], method.num_prototypes: [1, 5]}\n"
+    with pytest.raises(UsageError, match=r"exclude: .* matches no run"):
+        expand(grid + f"exclude: [{pattern}]")
+
+
+def test_a_baseline_that_no_run_has_is_a_typo(expand: Expand) -> None:
+    grid = "grid: {method: [paper, released]}\n"
+    with pytest.raises(UsageError, match=r"'relesed'\. Did you mean 'released'"):
+        expand(grid + "table: {baseline: {method: relesed}}")
+
+
 def test_a_table_names_published_numbers(expand: Expand) -> None:
     published = expand("table: {published: {file: zhou2022, match: {}}}").table.published
     assert published is not None

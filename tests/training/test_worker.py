@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from protoseg.runs.record import read_record, verify_confusion
 from protoseg.runs.states import Reason, State
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import run_id, spec_digest
-from protoseg.spec.schema import RunSpec
+from protoseg.spec.schema import METHOD_VERSION, RunSpec
 from protoseg.training import metric, worker
 from protoseg.training.parts import build_parts
 from protoseg.training.recipe import build_config
@@ -411,6 +412,13 @@ def test_bad_config(data: Path, tmp_path: Path, overrides: tuple[str, ...], sent
     reason, message = attempt(make_folder(tmp_path, small_spec(*overrides), data))
     assert reason is Reason.BAD_CONFIG, message
     assert sentence in message
+
+
+def test_a_run_planned_for_another_method_version_is_refused(data: Path, tmp_path: Path) -> None:
+    old = dataclasses.replace(small_spec(), method_version=METHOD_VERSION - 1)
+    reason, message = attempt(make_folder(tmp_path, old, data))
+    assert reason is Reason.BAD_CONFIG
+    assert f"this protoseg trains version {METHOD_VERSION}" in message
 
 
 def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) -> None:
