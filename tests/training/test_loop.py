@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from protoseg.errors import UsageError
-from protoseg.runs.folder import RunFolder
+from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training import checkpoint
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import Parts
-from protoseg.training.run import Launch, execute
+from protoseg.training.run import execute
 from protoseg.training.stop import Stopped, StopRequest
 
 from .small import make_folder, small_spec
