@@ -19,7 +19,7 @@ from protoseg.runs.claim import read
 from protoseg.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 180.0
+PATIENCE = 600.0
 """Seconds before a test gives up on something that takes a few: machines here are shared."""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatch.lab import Lab, as_json, no_litter, trained_to, wait_for, worker_pid
+from dispatch.lab import PATIENCE, Lab, as_json, no_litter, trained_to, wait_for, worker_pid
 from protoseg.runs.states import MAX_RETRIES, Reason, State
 
 PARAMETRIC = {"label": "Parametric", "method": "parametric"}
@@ -84,7 +84,7 @@ def test_a_killed_worker_is_found_lost_and_its_run_goes_on_from_its_checkpoint(l
     folder = wait_for(lambda: lab.folders() and lab.folders()[0], "a run folder")
     wait_for(lambda: trained_to(folder, 5), "five iterations")
     os.kill(worker_pid(folder), signal.SIGKILL)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out + err
     first, second = folder.attempts()
     assert first.reason is Reason.LOST
@@ -102,7 +102,7 @@ def test_control_c_saves_and_a_later_sweep_goes_on(lab: Lab) -> None:
     for folder in lab.folders():
         wait_for(lambda f=folder: f.progress.exists(), "progress")
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "nothing is lost" in out, out + err
     assert "run the sweep again" in out
@@ -127,7 +127,7 @@ def test_a_worker_outlives_its_sweep_and_the_next_sweep_does_not_train_twice(lab
     worker = worker_pid(folder)
     os.kill(worker, signal.SIGSTOP)  # so that it is still there when the second sweep looks
     process.kill()
-    process.wait(timeout=60)  # its output stays open: the worker goes on
+    process.wait(timeout=PATIENCE)  # its output stays open: the worker goes on
 
     second = lab.run("sweep", matrix)
     assert second.returncode == 1
@@ -166,7 +166,7 @@ def test_a_worker_killed_before_its_first_checkpoint_is_not_retried_for_ever(lab
         words = "iteration 8/" if attempt % 2 else "iteration 4/"
         wait_for(lambda f=log, w=words: f.exists() and w in f.read_text(), "an iteration")
         os.kill(worker_pid(folder), signal.SIGKILL)
-    process.communicate(timeout=180)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert folder.status().state is State.FAILED
     assert len(folder.attempts()) == limit + 1
@@ -176,7 +176,7 @@ def test_two_sweeps_at_once_train_each_run_once(lab: Lab) -> None:
     matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0, 1], iterations=4)
     both = [lab.start("sweep", matrix, "--jobs", "2") for _ in range(2)]
     for process in both:
-        process.communicate(timeout=180)
+        process.communicate(timeout=PATIENCE)
     assert lab.run("sweep", matrix).returncode == 0
     assert len(lab.records()) == 4
     assert all(len(folder.attempts()) == 1 for folder in lab.folders())
