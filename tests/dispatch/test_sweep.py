@@ -127,7 +127,10 @@ def test_a_worker_outlives_its_sweep_and_the_next_sweep_does_not_train_twice(lab
     worker = worker_pid(folder)
     os.kill(worker, signal.SIGSTOP)  # so that it is still there when the second sweep looks
     process.kill()
-    process.wait(timeout=PATIENCE)  # its output stays open: the worker goes on
+    process.wait(timeout=PATIENCE)
+    for pipe in (process.stdout, process.stderr):  # not read to their end: the worker goes on
+        assert pipe is not None
+        pipe.close()
 
     second = lab.run("sweep", matrix)
     assert second.returncode == 1
