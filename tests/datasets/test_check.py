@@ -210,9 +210,9 @@ def test_real_ade20k_pairs_have_label_zero_for_other(test_data: Path) -> None:
     if not root.is_dir():
         pytest.skip(f"needs {root}")
     dataset = DatasetSpec(
-        "ade20k",
-        tuple(f"class {number}" for number in range(1, 151)),
-        "unpinned",
+        name="ade20k",
+        classes=tuple(f"class {number}" for number in range(1, 151)),
+        digest="unpinned",
         reduce_zero_label=True,
         train_split="training",
     )

@@ -182,7 +182,7 @@ def test_real_layouts(test_data: Path, name: str, train: str) -> None:
             "image_suffix": "_leftImg8bit.png",
             "annotation_suffix": "_gtFine_labelIds.png",
         }
-    dataset = DatasetSpec(name, ("a",), "unpinned", train_split=train, **patterns)
+    dataset = DatasetSpec(name, "unpinned", ("a",), train_split=train, **patterns)
     splits = layout.splits(root, dataset)
     assert train in splits
     assert len(splits) == 2
