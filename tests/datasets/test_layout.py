@@ -94,7 +94,7 @@ def test_split_inside_a_longer_folder_name(tmp_path: Path) -> None:
     touch(tmp_path / "set_train_v1/a.jpg")
     touch(tmp_path / "labels_train_v1/a.png")
     dataset = DatasetSpec(
-        "x", ("a",), "unpinned", images="set_{split}_v1", annotations="labels_{split}_v1"
+        "x", "unpinned", ("a",), images="set_{split}_v1", annotations="labels_{split}_v1"
     )
     assert layout.splits(tmp_path, dataset) == ["train"]
     assert len(layout.pairs(tmp_path, dataset, "train")) == 1
