@@ -18,9 +18,8 @@ from protoseg.spec.compose import Composer
 from protoseg.spec.expand import load_matrix, matrix_names
 from protoseg.spec.matrix import Matrix
 
-FINE, FAILED, USAGE = 0, 1, 2
-"""Exit statuses of the command line."""
-
+FINE, FAILED = 0, 1
+"""Exit statuses of a verb; wrong usage is an exception with its own, 2."""
 
 PIPE_WIDTH = 500
 

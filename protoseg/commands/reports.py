@@ -35,10 +35,9 @@ def tables(context: Context) -> int:
         files = write_all(table, place)
         written[matrix.name] = [_shown(path) for path in files]
         warnings += store.warnings
-        content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
         if context.json:
-            continue
-        if context.arguments.markdown:
+            content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
+        elif context.arguments.markdown:
             print(to_markdown(table))
         else:
             context.console.print(to_terminal(table))

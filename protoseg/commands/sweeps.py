@@ -71,16 +71,13 @@ def sweep(context: Context) -> int:
 def train(context: Context) -> int:
     """Train a single run, given by overrides alone."""
     settings = []
-    seed = 0
     for key, values in parse_overrides(context.arguments.words):
         if len(values) > 1:
             raise UsageError(f"override '{key}': train takes one run; use a matrix for a sweep.")
-        if key == "seed":
-            seed = values[0].value
         settings += values
     spec = context.composer.spec(settings, "train")
-    run = PlannedRun(spec, {"label": f"{run_id(spec)}"})
-    matrix = Matrix("train", f"one run, seed {seed}", (run,), TableSpec(), ("label",))
+    run = PlannedRun(spec, {"label": run_id(spec)})
+    matrix = Matrix("train", "one run", (run,), TableSpec(), ("label",))
     found = make_plan([matrix], context.places.runs, context.record_folders)
     return _train(context, found)
 

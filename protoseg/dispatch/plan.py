@@ -66,8 +66,13 @@ def make_plan(
     problems: list[str] = []
     states = {run_id: status_of(run_id, runs_folder, record_folders, problems) for run_id in needed}
     rates = measured_rates([status.record for status in states.values()])
-    kinds = {_kind(plain(run.spec)) for run, _ in needed.values()}
-    if kinds - set(rates):
+    # A run that is done, or that has told its own speed, needs no record of another.
+    kinds = {
+        run_id: _kind(plain(run.spec))
+        for run_id, (run, _) in needed.items()
+        if states[run_id].state is not State.DONE and not states[run_id].iterations_per_second
+    }
+    if set(kinds.values()) - set(rates):
         # Like runs of other matrices tell the price too.
         rates = measured_rates(_all_records(record_folders)) | rates
     entries = tuple(
@@ -75,7 +80,7 @@ def make_plan(
             run=run,
             status=states[run_id],
             matrices=tuple(dict.fromkeys(names)),
-            seconds=_remaining_seconds(run.spec, states[run_id], rates),
+            seconds=_remaining_seconds(run.spec, states[run_id], rates.get(kinds.get(run_id, ()))),
         )
         for run_id, (run, names) in needed.items()
     )
@@ -144,8 +149,9 @@ def _kind(spec: dict[str, Any]) -> Kind:
     )
 
 
-def _remaining_seconds(spec: RunSpec, status: Status, rates: dict[Kind, float]) -> float | None:
+def _remaining_seconds(spec: RunSpec, status: Status, like: float | None) -> float | None:
+    """``like``: iterations a second of runs of its kind."""
     if status.state is State.DONE:
         return 0.0
-    rate = status.iterations_per_second or rates.get(_kind(plain(spec)))
+    rate = status.iterations_per_second or like
     return (spec.schedule.iterations - status.iteration) / rate if rate else None

@@ -103,7 +103,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def verify_confusion(record: dict[str, Any], path: Path) -> None:
     """Check the confusion counts at ``path`` against the digest in the record."""
     try:
-        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        actual = atomic.file_digest(path)
     except FileNotFoundError:
         raise RecordError(f"{path}: the confusion counts of {record['run_id']} are gone.") from None
     if actual != record["confusion"]["sha256"]:

@@ -6,7 +6,6 @@ checkpoints/iter_00000100.json   its digest; written after it, so that its prese
 
 from __future__ import annotations
 
-import hashlib
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +46,9 @@ def save(parts: Parts, folder: Path, iteration: int, extra: dict[str, Any]) -> C
         "extra": extra,
     }
     atomic.write_with(path, lambda file: _write(state, file))
-    atomic.write_json(path.with_suffix(".json"), {"iteration": iteration, "sha256": _digest(path)})
+    atomic.write_json(
+        path.with_suffix(".json"), {"iteration": iteration, "sha256": atomic.file_digest(path)}
+    )
     _clear_away(folder, path)
     return Checkpoint(path, iteration)
 
@@ -59,7 +60,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         note = atomic.read_json(path.with_suffix(".json"))
         if not isinstance(note, dict):
             problems.append(f"{path.name}: without its digest, so perhaps torn; passed over")
-        elif note.get("sha256") != _digest(path):
+        elif note.get("sha256") != atomic.file_digest(path):
             problems.append(f"{path.name}: damaged, it does not match its digest; passed over")
         else:
             return Checkpoint(path, int(note["iteration"])), problems
@@ -133,8 +134,3 @@ def _remove(path: Path) -> None:
     # The note first: a checkpoint without one is known to be no longer whole.
     path.with_suffix(".json").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

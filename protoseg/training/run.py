@@ -24,7 +24,7 @@ from protoseg.training.parts import Parts, build_parts
 from protoseg.training.provenance import provenance
 from protoseg.training.recipe import build_config
 from protoseg.training.stop import StopRequest
-from protoseg.training.weights import file_digest, find_weights
+from protoseg.training.weights import find_weights
 
 
 def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest) -> None:
@@ -43,6 +43,7 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
     data_root = find_root(spec.dataset, Path(launch.data))
     data_digest = verify(data_root, spec.dataset)
     weights = find_weights(spec.backbone, Path(launch.weights))
+    weights_sha256 = atomic.file_digest(weights) if weights else None
     found, problems = checkpoint.newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)
@@ -81,7 +82,7 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
         "provenance": {
             **origin,
             "data_digest": data_digest,
-            "weights_sha256": file_digest(weights) if weights else None,
+            "weights_sha256": weights_sha256,
         },
         "confusion": {"file": folder.confusion.name, "sha256": metric.sha256(counts)},
         "attempts": len(attempts),

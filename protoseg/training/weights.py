@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from protoseg.errors import DataError
+from protoseg.runs import atomic
 from protoseg.spec.schema import BackboneSpec
 
 
@@ -27,7 +27,7 @@ def find_weights(backbone: BackboneSpec, folder: Path) -> Path | None:
             f"{path}: the weights of backbone {backbone.name} are missing. Put the file there, or "
             "name its folder with --weights (or PROTOSEG_WEIGHTS)."
         )
-    found = file_digest(path)
+    found = atomic.file_digest(path)
     if not found.startswith(backbone.weights_sha256):
         raise DataError(
             f"{path}: not the weights that backbone {backbone.name} names: SHA-256 is {found}, "
@@ -35,12 +35,6 @@ def find_weights(backbone: BackboneSpec, folder: Path) -> Path | None:
             f"another experiment with backbone.weights_sha256={found}."
         )
     return path
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:

@@ -1,16 +1,3 @@
-"""One thread: the tensors here are small, and threads that wait for busy cores cost seconds."""
+"""One thread for every test here."""
 
-from __future__ import annotations
-
-from collections.abc import Iterator
-
-import pytest
-import torch
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from threads import one_thread  # noqa: F401  a fixture

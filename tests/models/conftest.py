@@ -7,14 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from threads import one_thread  # noqa: F401  a fixture
 
 
 @pytest.fixture(autouse=True)

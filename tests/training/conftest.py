@@ -10,18 +10,11 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from threads import one_thread  # noqa: F401  a fixture
 
 from protoseg.datasets.layout import find_root
 
 from .small import REPOSITORY, small_spec
-
-
-@pytest.fixture(scope="package", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
