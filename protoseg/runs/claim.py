@@ -2,7 +2,8 @@
 
 A claim is a file made by an atomic link, with host, process, scheduler job and a nonce; the holder
 touches it as a heartbeat. It is stale when its process is gone (same host) or, from another host,
-when its heartbeat is old. A stale claim is renamed away, by one at a time, and made anew.
+when its heartbeat is old and the scheduler, where there is one, does not say that its job runs. A
+stale claim is renamed away, by one at a time, and made anew.
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from protoseg.runs import atomic
+
+JobIsActive = Callable[[str], bool | None]
+"""Asks the scheduler whether a job runs now; None where nobody can tell."""
 
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 120.0
@@ -35,13 +39,27 @@ class Holder:
     process_started: str
     nonce: str
     job: str
-    """Scheduler job id, empty where there is none."""
+    """The scheduler's key of its job, empty where there is none."""
 
-    def is_alive(self, heartbeat_age: float) -> bool:
-        """Whether the holder still works, judged from this machine."""
+    def is_alive(
+        self, heartbeat_age: float, my_job: str = "", job_is_active: JobIsActive | None = None
+    ) -> bool:
+        """Whether the holder still works, judged from this machine.
+
+        Args:
+            heartbeat_age: seconds.
+            my_job: job of who asks. If it is the holder's too, the job was requeued since, and
+                that it runs now says nothing of the holder.
+            job_is_active: without it the heartbeat alone decides.
+        """
         if self.host == host_identity():
             return process_start(self.pid) == self.process_started
-        return heartbeat_age < STALE_SECONDS
+        if heartbeat_age < STALE_SECONDS:
+            return True
+        if job_is_active is None or not self.job or self.job == my_job:
+            return False
+        # A file system that hangs stops heartbeats, not training: unless the scheduler says no.
+        return job_is_active(self.job) is not False
 
 
 def host_identity() -> str:
@@ -118,8 +136,17 @@ def live_holder(path: Path) -> Holder | None:
     return found[0] if found and found[0].is_alive(found[1]) else None
 
 
-def acquire(path: Path, job: str = "") -> Claim | None:
-    """Claim a run; None where a live worker holds it."""
+def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None) -> Claim | None:
+    """Claim a run; None where a live worker holds it.
+
+    Args:
+        job: the scheduler's key of this job.
+        job_is_active: asked about the job of a claim whose heartbeat is old.
+    """
+
+    def alive(found: tuple[Holder, float] | None) -> bool:
+        return found is not None and found[0].is_alive(found[1], job, job_is_active)
+
     holder = Holder(
         host=host_identity(),
         pid=os.getpid(),
@@ -130,10 +157,10 @@ def acquire(path: Path, job: str = "") -> Claim | None:
     for _ in range(10):
         if atomic.create_json(path, vars(holder)):
             return Claim(path, holder)
-        if live_holder(path) is not None:
+        if alive(read(path)):
             return None
         with _one_at_a_time(path):
-            _remove_stale(path)
+            _remove_stale(path, alive)
     return None
 
 
@@ -151,10 +178,10 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
         yield
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, alive: Callable[[tuple[Holder, float] | None], bool]) -> None:
     """Rename the claim away if it is still stale; put it back if it turns out to be another."""
     found = read(path)
-    if found is not None and found[0].is_alive(found[1]):
+    if alive(found):
         return
     nonce = found[0].nonce if found else None  # None: missing, or damaged beyond reading
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.stale")

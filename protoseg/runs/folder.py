@@ -4,7 +4,7 @@ spec.json        what to train, written once
 launch.json      how to train it here: folders, threads, loader workers; not part of identity
 claim.json       who trains it now
 progress.json    how far it is
-attempts/0001/   start.json, end.json (each written once), log.txt
+attempts/0001/   start.json, end.json, verdict.json (each written once), log.txt
 checkpoints/     iter_000100.pth ...
 confusion.npz    per-image confusion counts, at the end
 record.json      the result, last of all
@@ -14,48 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import itertools
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from protoseg.errors import ProtosegError
 from protoseg.runs import atomic, claim
+from protoseg.runs.attempt import Attempt, failures_in_a_row, read_attempts
 from protoseg.runs.record import RecordError, read_record
 from protoseg.runs.states import Reason, State, may_retry
 
 REMAINS_SECONDS = 60.0
 """A half-written file older than this has no writer any more."""
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One try at a run: when and where it began, and how it ended."""
-
-    number: int
-    start: dict[str, Any]
-    end: dict[str, Any] | None
-
-    @property
-    def reason(self) -> Reason | None:
-        """Why it failed; None for a success. Without an ending the worker vanished: lost."""
-        if self.end is None:
-            return Reason.LOST
-        if not self.end.get("reason"):
-            return None
-        try:
-            return Reason(self.end["reason"])
-        except ValueError:  # written by a newer version, or by hand
-            return Reason.CODE_ERROR
-
-    @property
-    def message(self) -> str:
-        """The one sentence about its end."""
-        return (
-            str(self.end.get("message", "")) if self.end else "the worker vanished without a word"
-        )
 
 
 @dataclass(frozen=True)
@@ -70,6 +43,9 @@ class Status:
     iterations: int = 0
     iterations_per_second: float | None = None
     host: str = ""
+    """Where it runs, or ran last."""
+    job: str = ""
+    """The scheduler's key of its job."""
     record: dict[str, Any] | None = None
 
 
@@ -90,6 +66,8 @@ class Launch:
     workers: int = 0
     """Loader processes."""
     checkpoint_seconds: float = 60.0
+    retries: dict[str, int | None] = field(default_factory=dict)
+    """Reason -> attempts in a row, where they differ from `protoseg.runs.states.MAX_RETRIES`."""
 
 
 def now() -> str:
@@ -139,18 +117,7 @@ class RunFolder:
 
     def attempts(self) -> list[Attempt]:
         """All attempts, oldest first."""
-        try:
-            names = sorted((n for n in os.listdir(self.attempts_folder) if n.isdigit()), key=int)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        found = []
-        for name in names:
-            folder = self.attempts_folder / name
-            start = atomic.read_json(folder / "start.json")
-            if isinstance(start, dict):
-                end = atomic.read_json(folder / "end.json")
-                found.append(Attempt(int(name), start, end if isinstance(end, dict) else None))
-        return found
+        return read_attempts(self.attempts_folder)
 
     def checkpoint_iteration(self) -> int:
         """The iteration that the next attempt goes on from, 0 without a checkpoint."""
@@ -188,15 +155,29 @@ class RunFolder:
         atomic.create_json(folder / "start.json", start)
         return folder
 
-    def retries_in_a_row(self) -> int:
-        """How many attempts at the end share one reason without progress between them."""
-        attempts = self.attempts()
-        count = min(len(attempts), 1)
-        for later, earlier in itertools.pairwise(reversed(attempts)):
-            if earlier.reason != later.reason or _began_at(later) > _began_at(earlier):
-                break
-            count += 1
-        return count
+    def judge(self, attempt: int, reason: Reason, message: str, source: str) -> bool:
+        """Write down how an attempt ended whose worker could not say it; whether this was news.
+
+        Args:
+            source: who says so, for instance ``sacct``.
+
+        Raises:
+            ProtosegError: the folder can not be written.
+        """
+        verdict = {"time": now(), "reason": reason.value, "message": message, "source": source}
+        return atomic.create_json(self.attempts_folder / f"{attempt:04d}" / "verdict.json", verdict)
+
+    def may_go_on(self, reason: Reason, attempts: Sequence[Attempt] | None = None) -> bool:
+        """Whether a run whose last attempt ended for ``reason`` is tried again.
+
+        Args:
+            attempts: of this run, where the caller has read them.
+        """
+        launch = atomic.read_json(self.launch)
+        limits = launch.get("retries") if isinstance(launch, dict) else None
+        found = self.attempts() if attempts is None else attempts
+        in_a_row = failures_in_a_row(found, self.checkpoint_iteration())
+        return may_retry(reason, in_a_row, limits if isinstance(limits, dict) else None)
 
     def status(self) -> Status:
         """The state of the run, from this folder alone; one that can not be read has failed."""
@@ -233,22 +214,27 @@ class RunFolder:
         holder = claim.live_holder(self.claim)
         attempts = self.attempts()
         if holder is not None:
-            host = holder.host.partition("/")[0]
-            return Status(State.RUNNING, attempts=len(attempts), host=host, **known)
+            start = attempts[-1].start if attempts else {}
+            host = _host(start.get("node")) or holder.host.partition("/")[0]
+            return Status(State.RUNNING, attempts=len(attempts), host=host, job=holder.job, **known)
         if not attempts:
             return Status(State.NEW)
         last = attempts[-1]
         reason = last.reason or Reason.LOST  # it said success, yet there is no record
-        retry = may_retry(reason, self.retries_in_a_row())
+        retry = self.may_go_on(reason, attempts)
+        message = last.message
+        if reason is Reason.TIMEOUT and not retry:
+            message += "; no checkpoint was reached within the time limit: raise it"
         return Status(
             State.INTERRUPTED if retry else State.FAILED,
             reason=reason,
-            message=last.message,
+            message=message,
             attempts=len(attempts),
+            host=_host(last.start.get("node") or last.start.get("host")),
+            job=last.job,
             **known,
         )
 
 
-def _began_at(attempt: Attempt) -> int:
-    iteration = attempt.start.get("iteration", 0)
-    return iteration if isinstance(iteration, int) else 0
+def _host(value: Any) -> str:
+    return value if isinstance(value, str) else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 
 class State(enum.StrEnum):
@@ -45,7 +46,7 @@ MAX_RETRIES: dict[Reason, int | None] = {
     Reason.CANCELLED: None,
     Reason.STORAGE: None,
     Reason.NODE_FAILURE: 10,
-    Reason.TIMEOUT: 10,
+    Reason.TIMEOUT: 0,
     Reason.LOST: 5,
     Reason.OUT_OF_MEMORY: 0,
     Reason.BAD_DATA: 0,
@@ -54,12 +55,33 @@ MAX_RETRIES: dict[Reason, int | None] = {
 }
 """How many attempts in a row may end for a reason before ``sweep`` leaves the run alone.
 
-None: as often as it happens. 0: never by itself; ``sweep --retry-failed`` tries again. An attempt
-that got further than the one before it starts the count anew.
+None: as often as it happens. 0: never by itself; ``sweep --retry-failed`` tries again. A cluster
+profile may set others.
 """
 
+PASSING = {
+    Reason.PREEMPTED,
+    Reason.NODE_FAILURE,
+    Reason.TIMEOUT,
+    Reason.CANCELLED,
+    Reason.STORAGE,
+    Reason.LOST,
+}
+"""Reasons that lie outside the run. Of these an attempt that got further does not count: a run
+that times out goes on as long as each attempt leaves a newer checkpoint than the one before."""
 
-def may_retry(reason: Reason, in_a_row: int) -> bool:
-    """Whether a run whose last ``in_a_row`` attempts ended for ``reason`` is tried again."""
-    limit = MAX_RETRIES[reason]
+ON_REQUEST = {Reason.CANCELLED, Reason.STORAGE}
+"""Reasons after which only a person's next ``sweep`` goes on: a cancel is a wish, and a full disk
+does not empty itself within seconds."""
+
+
+def may_retry(
+    reason: Reason, in_a_row: int, limits: Mapping[str, int | None] | None = None
+) -> bool:
+    """Whether a run whose last ``in_a_row`` attempts ended for ``reason`` is tried again.
+
+    Args:
+        limits: reason -> number, where they differ from `MAX_RETRIES`.
+    """
+    limit = (limits or {}).get(reason.value, MAX_RETRIES[reason])
     return limit is None or in_a_row <= limit

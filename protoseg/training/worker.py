@@ -21,7 +21,7 @@ from typing import Any
 from protoseg.errors import DataError, ProtosegError, UsageError
 from protoseg.runs import atomic, claim
 from protoseg.runs.folder import Launch, RunFolder, now
-from protoseg.runs.states import Reason, State, may_retry
+from protoseg.runs.states import Reason, State
 from protoseg.training.stop import ClaimLost, Stopped, StopRequest
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
@@ -90,7 +90,7 @@ def _attempt(folder: RunFolder, spec: dict[str, Any], stop: StopRequest) -> int:
     if reason is None:
         return DONE
     # Not from the folder's status, which is `running` as long as this process holds the claim.
-    return INTERRUPTED if may_retry(reason, folder.retries_in_a_row()) else FAILED
+    return INTERRUPTED if folder.may_go_on(reason) else FAILED
 
 
 def _train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import fcntl
+import json
 import os
 import threading
 import time
@@ -242,3 +243,42 @@ def test_a_claim_released_and_taken_while_we_looked_is_left_alone(
     holder = claim.live_holder(place)
     assert holder is not None
     assert holder.nonce == "left"
+
+
+@pytest.mark.parametrize(
+    ("age", "job", "answer", "alive"),
+    [
+        (1.0, "7_0", False, True),
+        (900.0, "7_0", True, True),
+        (900.0, "7_0", None, True),
+        (900.0, "7_0", False, False),
+        (900.0, "8_3", True, False),
+        (900.0, "", True, False),
+    ],
+    ids=[
+        "it beats",
+        "its job runs",
+        "nobody can tell",
+        "both agree that it is gone",
+        "my own job, requeued",
+        "no job at all",
+    ],
+)
+def test_a_claim_elsewhere_is_stale_when_heartbeat_and_scheduler_agree(
+    tmp_path: Path, age: float, job: str, answer: bool | None, alive: bool
+) -> None:
+    path = tmp_path / "claim.json"
+    theirs = {"host": "elsewhere", "pid": 1, "process_started": "1", "nonce": "n", "job": job}
+    path.write_text(json.dumps(theirs))
+    os.utime(path, (time.time() - age,) * 2)
+    asked: list[str] = []
+
+    def job_is_active(key: str) -> bool | None:
+        asked.append(key)
+        return answer
+
+    taken = claim.acquire(path, job="8_3", job_is_active=job_is_active)
+    assert (taken is None) == alive
+    assert set(asked) <= {"7_0"}
+    if taken is not None:
+        taken.release()

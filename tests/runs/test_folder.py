@@ -13,8 +13,9 @@ from report.lab import make_record, make_spec
 
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
+from protoseg.runs.attempt import failures_in_a_row
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.states import MAX_RETRIES, Reason, State, may_retry
+from protoseg.runs.states import MAX_RETRIES, PASSING, Reason, State, may_retry
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import run_id
 
@@ -47,13 +48,22 @@ def state(run: RunFolder) -> tuple[State, Reason | None]:
     return status.state, status.reason
 
 
+def in_a_row(run: RunFolder) -> int:
+    return failures_in_a_row(run.attempts(), run.checkpoint_iteration())
+
+
+def checkpoint(run: RunFolder, iteration: int) -> None:
+    run.checkpoints.mkdir(exist_ok=True)
+    (run.checkpoints / f"iter_{iteration:08d}.json").write_text("{}")
+
+
 def test_every_reason_has_a_rule() -> None:
     assert set(MAX_RETRIES) == set(Reason)
     assert Reason.PREEMPTED in RETRIED
     assert Reason.LOST in LIMITED
-    assert {Reason.OUT_OF_MEMORY, Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR} == set(
-        FINAL
-    )
+    stopping = {Reason.OUT_OF_MEMORY, Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR}
+    assert set(FINAL) == {*stopping, Reason.TIMEOUT}
+    assert not stopping & PASSING
 
 
 @pytest.mark.parametrize("reason", Reason)
@@ -105,7 +115,7 @@ def test_the_same_failure_again_and_again_ends_the_retries(run: RunFolder, reaso
 def test_progress_between_failures_starts_the_count_anew(run: RunFolder) -> None:
     for iteration in range(20):
         attempt(run, "vanished", iteration)
-    assert run.retries_in_a_row() == 1
+    assert in_a_row(run) == 1
     assert state(run) == (State.INTERRUPTED, Reason.LOST)
 
 
@@ -120,17 +130,52 @@ def test_the_next_attempt_goes_on_from_the_newest_whole_checkpoint(run: RunFolde
 def test_another_reason_starts_the_count_anew(run: RunFolder) -> None:
     for reason in ("timeout", "timeout", "preempted", "timeout", "timeout", "timeout"):
         attempt(run, reason)
-    assert run.retries_in_a_row() == 3
+    assert in_a_row(run) == 3
 
 
 def test_progress_lost_again_does_not_start_the_count_anew(run: RunFolder) -> None:
     for iteration in (0, 50, 50, 0):
         attempt(run, "vanished", iteration)
-    assert run.retries_in_a_row() == 3
+    assert in_a_row(run) == 3
+
+
+def test_a_timeout_goes_on_as_long_as_it_gets_further(run: RunFolder) -> None:
+    for iteration in (0, 40, 80):
+        attempt(run, "timeout", iteration)
+        checkpoint(run, iteration + 40)
+        assert state(run) == (State.INTERRUPTED, Reason.TIMEOUT)
+    attempt(run, "timeout", 120)
+    assert state(run) == (State.FAILED, Reason.TIMEOUT)
+    assert "raise it" in run.status().message
+
+
+@pytest.mark.parametrize("reason", [r for r in FINAL if r not in PASSING])
+def test_progress_excuses_no_failure_of_the_run_itself(run: RunFolder, reason: Reason) -> None:
+    attempt(run, reason.value, 0)
+    checkpoint(run, 40)
+    assert state(run) == (State.FAILED, reason)
+
+
+def test_a_launch_may_set_other_limits(run: RunFolder) -> None:
+    run.launch.write_text(json.dumps({"retries": {"out_of_memory": 1, "lost": 0}}))
+    attempt(run, "out_of_memory")
+    assert state(run) == (State.INTERRUPTED, Reason.OUT_OF_MEMORY)
+    attempt(run, "out_of_memory")
+    assert state(run) == (State.FAILED, Reason.OUT_OF_MEMORY)
+    attempt(run, "vanished")
+    assert state(run) == (State.FAILED, Reason.LOST)
+
+
+def test_the_word_of_others_stands_above_a_vanished_workers_silence(run: RunFolder) -> None:
+    attempt(run, "vanished")
+    assert run.judge(1, Reason.NODE_FAILURE, "the node died", "sacct")
+    assert not run.judge(1, Reason.CANCELLED, "too late", "scontrol"), "the first word counts"
+    assert state(run) == (State.INTERRUPTED, Reason.NODE_FAILURE)
+    assert run.status().message == "the node died"
 
 
 def test_no_attempts_no_retries(run: RunFolder) -> None:
-    assert run.retries_in_a_row() == 0
+    assert in_a_row(run) == 0
 
 
 def test_a_vanished_worker_is_lost(run: RunFolder) -> None:
