@@ -171,19 +171,42 @@ class Composer:
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         cache_key = tuple(sorted(chosen.items()))
         if cache_key not in self._composed:
-            GlobalHydra.instance().clear()
-            try:
-                with hydra.initialize_config_dir(str(self.experiments), version_base="1.3"):
-                    config = hydra.compose("run", [f"{g}={option}" for g, option in cache_key])
-                container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
-            except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
-                kinds = [*groups().values(), *MethodSpec.variants.values()]
-                fields = {kind.__name__: _fields(kind) for kind in kinds}
-                problem = config_problem(error, self.experiments, chosen, fields)
-                raise UsageError(problem) from error
-            assert isinstance(container, dict)
-            self._composed[cache_key] = {str(k): v for k, v in container.items()}
+            self._composed[cache_key] = _compose(self.experiments, "run", chosen)
         return self._composed[cache_key]
+
+
+def compose_file(folder: Path, name: str, settings: Iterable[Setting], where: str) -> Any:
+    """One config file that stands for itself, with settings put into it: plain data.
+
+    Its ``defaults`` may name other files of the folder; interpolations are resolved.
+
+    Args:
+        folder: holds ``NAME.yaml``.
+        name: of the file.
+        settings: in order; they win over the file.
+        where: the place that errors about settings name.
+
+    Raises:
+        UsageError: not readable, or a setting that does not fit into it.
+    """
+    data = _compose(folder.resolve(), name, {})
+    for setting in settings:
+        _set(data, setting, where)
+    return _resolve(data, where)
+
+
+def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+            config = hydra.compose(name, [f"{g}={option}" for g, option in sorted(chosen.items())])
+        container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
+    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        kinds = [*groups().values(), *MethodSpec.variants.values()]
+        fields = {kind.__name__: _fields(kind) for kind in kinds}
+        raise UsageError(config_problem(error, folder, chosen, fields, name)) from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
 
 
 def _fields(kind: Any) -> list[str]:

@@ -23,20 +23,22 @@ def config_problem(
     experiments: Path,
     chosen: Mapping[str, str],
     fields: Mapping[str, list[str]],
+    name: str = "run",
 ) -> str:
     """The file, the key in it, and what is wrong with it.
 
     Args:
         error: what composing raised.
-        experiments: the folder of config groups.
+        experiments: the folder of config files.
         chosen: group -> option; named where the error does not say in which file it arose.
         fields: class of the schema -> its keys, for the nearest known one.
+        name: the file that was composed, without its ending.
     """
     texts = [text for text in map(str, _chain(error)) if text.strip()]
     everything = "\n".join(texts)
     named = re.search(r"In '([\w/.-]+)':", everything)
     several = ", ".join(f"{group}/{option}.yaml" for group, option in chosen.items())
-    file = experiments / (f"{named[1]}.yaml" if named else several or "run.yaml")
+    file = experiments / (f"{named[1]}.yaml" if named else several or f"{name}.yaml")
     stranger = re.search(r"Key '(\w+)' not in '(\w+)'", everything)
     if stranger:
         return unknown("key", stranger[1], str(file), fields.get(stranger[2], []))
