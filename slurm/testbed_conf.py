@@ -1,0 +1,159 @@
+"""The configuration files of the testbed's daemons, as text (see testbed.py).
+
+Every setting that is not SLURM's default says why it is there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CLUSTER = "testbed"
+ACCOUNT = "lab"
+SMALL_QOS = "small"
+SMALL_QOS_JOBS = 20
+"""How many jobs (array tasks) a user may have in the queue at once under ``SMALL_QOS``."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the cluster looks like: its nodes, what each claims to have, its book-keeping."""
+
+    nodes: int = 2
+    cpus: int = 8
+    gpus: int = 8
+    memory: int = 64_000
+    """MB a node. Claimed like the CPUs; nobody checks it against the machine."""
+    accounting: bool = True
+    grace: int = 0
+    """Seconds between the SIGTERM of a preemption and its requeue, for partition ``batch``."""
+
+    @property
+    def node_names(self) -> tuple[str, ...]:
+        return tuple(f"node{number}" for number in range(1, self.nodes + 1))
+
+
+def slurm_conf(folder: Path, shape: Shape, host: str, ports: dict[str, int]) -> str:
+    """slurm.conf. ``ports`` has one for ``slurmctld``, ``slurmdbd`` and every node."""
+    lines = f"""\
+ClusterName={CLUSTER}
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports["slurmctld"]}
+SlurmUser=root
+SlurmdUser=root
+MailProg=/bin/true
+
+# Everything in one folder, so that two testbeds do not meet.
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/run/slurmctld.pid
+SlurmdPidFile={folder}/run/slurmd-%n.pid
+SlurmctldLogFile={folder}/log/slurmctld.log
+SlurmdLogFile={folder}/log/slurmd-%n.log
+AuthType=auth/munge
+# cred_expire is also how long a requeued job waits before it may start again (default 120 s).
+AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
+
+# A container has no cgroups to give away and fewer CPUs than the nodes claim.
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+# Without cgroups nothing else stops a job that takes more memory than it asked for.
+JobAcctGatherParams=OverMemoryKill
+
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+DefMemPerCPU=4000
+GresTypes=gpu
+MpiDefault=none
+
+# A job that lost its node or its place starts again by itself.
+JobRequeue=1
+ReturnToService=2
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+
+# Quick, so that tests are: a dead node is noticed after 15 s (default 300), a job that ignores
+# SIGTERM is killed after 10 s (default 30), a free place is filled within a second or two.
+SlurmdTimeout=15
+SlurmctldTimeout=15
+KillWait=10
+SchedulerParameters=sched_interval=5,sched_min_interval=200000,batch_sched_delay=1,bf_interval=2,\
+default_queue_depth=2000,bf_max_job_test=2000,preempt_youngest_first
+# SLURM's own defaults, written down because tests are about them.
+MaxArraySize=1001
+MaxJobCount=10000
+MinJobAge=300
+"""
+    if shape.accounting:
+        lines += f"""
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={ports["slurmdbd"]}
+# Not a password: where slurmdbd's clients find munge (AuthInfo is not asked for that).
+AccountingStoragePass={folder}/run/munge.socket
+AccountingStorageTRES=gres/gpu
+AccountingStorageEnforce=limits,qos
+"""
+    else:
+        lines += "\nAccountingStorageType=accounting_storage/none\n"
+    gres = f" Gres=gpu:{shape.gpus}" if shape.gpus else ""
+    for name in shape.node_names:
+        lines += (
+            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[name]}"
+            f" CPUs={shape.cpus} RealMemory={shape.memory}{gres} State=UNKNOWN\n"
+        )
+    everywhere = f"Nodes={','.join(shape.node_names)} State=UP"
+    return lines + (
+        f"PartitionName=batch {everywhere} Default=YES DefaultTime=60 MaxTime=INFINITE"
+        f" PriorityTier=1 PreemptMode=REQUEUE GraceTime={shape.grace}\n"
+        # Its jobs take the place of those in `batch`, and nobody takes theirs.
+        f"PartitionName=urgent {everywhere} DefaultTime=60 MaxTime=INFINITE"
+        f" PriorityTier=10 PreemptMode=OFF\n"
+        f"PartitionName=short {everywhere} DefaultTime=1 MaxTime=2 PriorityTier=1\n"
+    )
+
+
+def gres_conf(folder: Path, shape: Shape) -> str:
+    """gres.conf: a GPU is a file that exists, which is all SLURM asks of it."""
+    if not shape.gpus:
+        return ""
+    return "".join(
+        f"NodeName={name} Name=gpu File={folder}/gpus/{name}-[0-{shape.gpus - 1}]\n"
+        if shape.gpus > 1
+        else f"NodeName={name} Name=gpu File={folder}/gpus/{name}-0\n"
+        for name in shape.node_names
+    )
+
+
+def slurmdbd_conf(folder: Path, host: str, ports: dict[str, int], password: str) -> str:
+    """slurmdbd.conf. SLURM wants it readable by its user alone: it holds the password."""
+    return f"""\
+DbdHost={host}
+DbdAddr=127.0.0.1
+DbdPort={ports["slurmdbd"]}
+SlurmUser=root
+LogFile={folder}/log/slurmdbd.log
+PidFile={folder}/run/slurmdbd.pid
+AuthType=auth/munge
+AuthInfo=socket={folder}/run/munge.socket
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={ports["mariadbd"]}
+StorageUser=slurm
+StoragePass={password}
+StorageLoc=slurm
+"""
+
+
+def database_sql(password: str) -> str:
+    """What the database runs at every start: its one user and its one database."""
+    return f"""\
+CREATE DATABASE IF NOT EXISTS slurm;
+CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY '{password}';
+CREATE USER IF NOT EXISTS 'slurm'@'localhost' IDENTIFIED BY '{password}';
+GRANT ALL ON slurm.* TO 'slurm'@'127.0.0.1';
+GRANT ALL ON slurm.* TO 'slurm'@'localhost';
+"""

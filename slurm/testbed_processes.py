@@ -1,0 +1,118 @@
+"""The processes of a testbed, found in /proc (see testbed.py).
+
+No pid files: they are missing when a start was cut short and lie when a number was used again. A
+daemon carries its testbed's folder and its name in its environment (TESTBED_DAEMON).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+MARK = "TESTBED_DAEMON"
+GONE = ("", "Z", "X")
+
+
+def alive(pid: int) -> bool:
+    """Does the process still run (a zombie does not)."""
+    if _is_child(pid):
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+    return _state(pid) not in GONE
+
+
+def daemon(folder: Path, name: str) -> list[int]:
+    """The process of one daemon, as a list; slurmd has a copy of itself while it starts a step."""
+    return [pid for pid, env in _environments() if env.get(MARK) == f"{folder}:{name}"]
+
+
+def testbed_processes(folder: Path, conf: Path) -> list[int]:
+    """Every process of the testbed: daemons, their helpers, the jobs on all nodes."""
+    marked = [pid for pid, env in _environments() if env.get(MARK, "").startswith(f"{folder}:")]
+    logs = {str(log) for log in (folder / "log").glob("slurmd-*.log")}
+    return _with_descendants({*marked, *_steps(logs), *_job_processes(conf)})
+
+
+def node_processes(folder: Path, conf: Path, node: str) -> list[int]:
+    """What runs on a node for its jobs: slurmstepd, batch scripts, tasks and their children."""
+    log = str(folder / "log" / f"slurmd-{node}.log")
+    return _with_descendants({*_steps({log}), *_job_processes(conf, node)})
+
+
+def _steps(logs: set[str]) -> list[int]:
+    """The slurmstepd that write to these logs. Their environment can not be read: they write their
+    title over it."""
+    found = []
+    for pid in _pids():
+        with suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text().startswith("slurmstepd"):
+                files = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+                found += [pid] * bool(files & logs)
+    return found
+
+
+def _job_processes(conf: Path, node: str | None = None) -> list[int]:
+    """Processes that were started as part of a job, wherever they have gone since."""
+    return [
+        pid
+        for pid, env in _environments()
+        if env.get("SLURM_CONF") == str(conf)
+        and "SLURMD_NODENAME" in env
+        and node in (None, env["SLURMD_NODENAME"])
+    ]
+
+
+def _with_descendants(pids: set[int]) -> list[int]:
+    children: dict[str, list[int]] = {}
+    for pid in _pids():
+        children.setdefault("".join(_stat(pid)[1:2]), []).append(pid)
+    waiting, found = list(pids), set(pids)
+    while waiting:
+        new = set(children.get(str(waiting.pop()), [])) - found
+        found |= new
+        waiting += new
+    return sorted(found - {os.getpid()})
+
+
+def end(pids: Iterable[int], number: signal.Signals, seconds: float = 10) -> None:
+    """Sends the signal and waits until they are gone, ``seconds`` at most."""
+    left = list(pids)
+    for pid in left:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    deadline = time.monotonic() + seconds
+    while (left := [pid for pid in left if alive(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _pids() -> list[int]:
+    """Everything that runs, zombies apart."""
+    numbers = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in numbers if _state(pid) not in GONE]
+
+
+def _environments() -> Iterator[tuple[int, dict[str, str]]]:
+    for pid in _pids():
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace").split("\0")
+            yield pid, dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _stat(pid: int) -> list[str]:
+    """State, parent and more: the fields behind the program's name (which may hold anything)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _state(pid: int) -> str:
+    return next(iter(_stat(pid)), "")
+
+
+def _is_child(pid: int) -> bool:
+    return _stat(pid)[1:2] == [str(os.getpid())]
