@@ -94,13 +94,10 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     points = [p for p in every if not any(_matches(p, pattern) for pattern in excluded)]
     if not points:
         raise UsageError(f"{where}: every run is excluded; nothing is left to do.")
-    runs = _plan(composer, where, base, points, fixed, seeds)
     axis_names = _table_axes(names, rows)
+    runs = _plan(composer, where, base, points, fixed, seeds, axis_names)
     table = build(TableSpec, content.get("table") or {}, f"{where}: table")
     _check_table(table, axis_names, points, where)
-    runs = tuple(
-        dataclasses.replace(run, axes={k: run.axes.get(k, "") for k in axis_names}) for run in runs
-    )
     return Matrix(path.stem, str(content.get("title") or path.stem), runs, table, axis_names)
 
 
@@ -111,6 +108,7 @@ def _plan(
     points: list[dict[str, Any]],
     fixed: list[Setting],
     seeds: list[int],
+    axis_names: tuple[str, ...],
 ) -> tuple[PlannedRun, ...]:
     runs: list[PlannedRun] = []
     seen: dict[str, dict[str, Any]] = {}
@@ -118,8 +116,9 @@ def _plan(
         axes = [Setting(key, value) for key, value in point.items() if key != LABEL]
         place = f"{where}: {point.get(LABEL) or f'run {number}'}"
         spec = composer.spec([*base, *axes, *fixed], place)
+        placed = {name: point.get(name, "") for name in axis_names}
         for seed in seeds:
-            run = PlannedRun(dataclasses.replace(spec, seed=seed), point)
+            run = PlannedRun(dataclasses.replace(spec, seed=seed), placed)
             if run.run_id in seen:
                 raise UsageError(
                     f"{where}: {_name(seen[run.run_id])} and {_name(point)} are the same run "

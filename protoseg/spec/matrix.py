@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from protoseg.spec.identity import run_id
@@ -53,7 +54,7 @@ class PlannedRun:
     axes: dict[str, Any]
     """Axis -> value, without the seed."""
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """Name of its folder and record."""
         return run_id(self.spec)
