@@ -1,4 +1,5 @@
-"""Where things lie on this machine: experiments, runs, records, data, weights, results."""
+"""Where things lie on this machine: experiments, runs, records, data, weights, results,
+cluster profiles."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ class Places:
     """Data sets, one folder each; PROTOSEG_DATA, or ``data`` in the checkout."""
     weights: Path
     """Pre-trained weights; PROTOSEG_WEIGHTS, or ``weights`` inside the data folder."""
+    clusters: Path
+    """Cluster profiles; PROTOSEG_CLUSTERS, or ``slurm`` in the checkout."""
 
 
 def home() -> Path:
@@ -57,4 +60,5 @@ def places(
         results=results_folder,
         data=data_folder,
         weights=choose(weights, "PROTOSEG_WEIGHTS", data_folder / "weights"),
+        clusters=choose(None, "PROTOSEG_CLUSTERS", root / "slurm"),
     )

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from protoseg.dispatch.profile import ClusterProfile, load_profile, profile_names
 from protoseg.errors import UsageError
 from protoseg.places import Places, places
 from protoseg.report import metrics
@@ -22,6 +23,7 @@ FINE, FAILED = 0, 1
 """Exit statuses of a verb; wrong usage is an exception with its own, 2."""
 
 PIPE_WIDTH = 500
+CLUSTER = "cluster"
 
 
 class _Console(Console):
@@ -29,6 +31,12 @@ class _Console(Console):
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
+
+
+def _of_cluster(word: str) -> bool:
+    """Whether a word names a cluster profile or changes one."""
+    key, equals, _ = word.lstrip("+~").partition("=")
+    return key.startswith(f"{CLUSTER}.") or (key == CLUSTER and bool(equals))
 
 
 class Context:
@@ -60,13 +68,42 @@ class Context:
         ignored = getattr(self.arguments, "ignore_records", False)
         return [] if ignored else [self.places.records]
 
+    @property
+    def words(self) -> list[str]:
+        """The words of the call without those about a cluster."""
+        return [word for word in self.arguments.words if not _of_cluster(word)]
+
+    @cached_property
+    def cluster(self) -> ClusterProfile | None:
+        """The profile that ``cluster=NAME`` names, changed by ``cluster.KEY=VALUE``; or None.
+
+        Raises:
+            UsageError: an unknown name, key or value, or keys without a name.
+        """
+        words = [word for word in self.arguments.words if _of_cluster(word)]
+        if not words:
+            return None
+        names = [word.partition("=")[2] for word in words if word.startswith(f"{CLUSTER}=")]
+        changes = [word for word in words if not word.startswith(f"{CLUSTER}=")]
+        known = ", ".join(profile_names(self.places.clusters)) or "none"
+        if not names:
+            raise UsageError(
+                f"{changes[0]}: changes a cluster profile, and none is named; add "
+                f"{CLUSTER}=NAME. Known: {known}."
+            )
+        if len(names) > 1:
+            raise UsageError(
+                f"{CLUSTER}: named {len(names)} times: {', '.join(names)}; a sweep goes to one."
+            )
+        return load_profile(self.places.clusters, names[0], changes)
+
     def matrices(self) -> tuple[list[Matrix], list[str]]:
         """The matrices and overrides among the words of the call; without a matrix, all of them.
 
         Raises:
             UsageError: see `protoseg.spec.expand.load_matrix`.
         """
-        words: list[str] = self.arguments.words
+        words = self.words
         overrides = [word for word in words if "=" in word or word.startswith("~")]
         names = [word for word in words if word not in overrides]
         if not names:

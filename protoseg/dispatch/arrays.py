@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from protoseg.dispatch.plan import PlanEntry
 from protoseg.dispatch.profile import ClusterProfile
-from protoseg.dispatch.resources import Resources, checked
-from protoseg.dispatch.values import format_memory, parse_memory
+from protoseg.dispatch.resources import Resources
+from protoseg.dispatch.values import times_memory
 from protoseg.errors import UsageError
 from protoseg.spec.fields import plain
 
-NOTHING: Mapping[str, str] = {}
+NOTHING: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,16 @@ class Array:
         """The run of each task."""
         return [entry.run.run_id for entry in self.entries]
 
+    def part(self, start: int, end: int | None) -> Array:
+        """Some of its runs, as an array of their own."""
+        return dataclasses.replace(self, entries=self.entries[start:end])
+
 
 def cut(
     entries: Sequence[PlanEntry],
     profile: ClusterProfile,
     max_array_size: int | None,
-    memory: Mapping[str, str] = NOTHING,
+    memory: Mapping[str, float] = NOTHING,
 ) -> list[Array]:
     """Group runs by what they ask for, and cut the groups into arrays.
 
@@ -44,7 +48,7 @@ def cut(
         profile: how much an array may hold, and what a run gets.
         max_array_size: the cluster's MaxArraySize; None where it is not known. SLURM's indices
             stay below it, so this is also how many tasks there can be, counted from 0.
-        memory: run id -> memory, for runs that need other than the profile's.
+        memory: run id -> how many times the profile's memory, for runs that need more.
 
     Raises:
         UsageError: a batch that can not be shared equally by the processes of its run.
@@ -52,9 +56,9 @@ def cut(
     groups: dict[Resources, list[PlanEntry]] = {}
     for entry in entries:
         resources = profile.resources(plain(entry.run.spec))
-        own = memory.get(entry.run.run_id)
-        if own is not None:
-            amount = format_memory(checked("memory", parse_memory, own))
+        factor = memory.get(entry.run.run_id)
+        if factor is not None:
+            amount = times_memory(resources.memory, factor)
             resources = dataclasses.replace(resources, memory=amount)
         _check_batch(entry, resources, profile)
         groups.setdefault(resources, []).append(entry)

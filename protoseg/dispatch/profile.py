@@ -15,7 +15,7 @@ from typing import Any
 
 from protoseg.dispatch.resources import Resources, checked
 from protoseg.dispatch.rules import Rule, read_rule
-from protoseg.dispatch.values import check_name, check_text, check_time, times_memory
+from protoseg.dispatch.values import check_name, check_text, check_time
 from protoseg.errors import UsageError, unknown
 from protoseg.runs.states import MAX_RETRIES, Reason
 from protoseg.spec.compose import Setting, compose_file, parse_overrides
@@ -119,10 +119,6 @@ class ClusterProfile(Resources):
             if rule.holds(spec):
                 return rule.resources.settled()
         return self._base
-
-    def escalated(self, memory: str) -> str | None:
-        """The memory for a run that ran out of it; None where the profile allows no more."""
-        return times_memory(memory, self.memory_escalation) if self.memory_escalation else None
 
     @cached_property
     def _base(self) -> Resources:

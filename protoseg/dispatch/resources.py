@@ -84,6 +84,18 @@ class Resources:
         """Threads of torch in each process."""
         return self.threads or self.cpus
 
+    def __str__(self) -> str:
+        """In words, for people: ``2 nodes, each 8 h100 GPUs, 64 cores, 128G; 4:00:00``."""
+        cores = self.processes_per_node * self.cpus
+        each = [
+            f"{self.gpus} {self.gpu_type} GPU{'s' * (self.gpus > 1)}" if self.gpus else "",
+            f"{cores} core{'s' * (cores > 1)}",
+            "all its memory" if self.memory == "0" else self.memory,
+        ]
+        text = ", ".join(" ".join(part.split()) for part in each if part)
+        nodes = f"{self.nodes} nodes, each " if self.nodes > 1 else ""
+        return f"{nodes}{text}; {self.time}"
+
     def settled(self) -> Resources:
         """The same request with one spelling, so that equal requests are equal values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Resources)}
