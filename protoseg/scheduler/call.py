@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -32,6 +33,8 @@ class Reply:
     status: int | None
     """Exit status; None where it could not be started or did not end in time."""
     out: str
+    errors: str
+    """Its standard error."""
     problem: str
     """One line about what went wrong, empty where nothing did."""
 
@@ -67,17 +70,17 @@ def call(command: Sequence[str], seconds: float = SECONDS, stdin: str = "") -> R
             start_new_session=True,
         )
     except FileNotFoundError:
-        return Reply(name, None, "", f"{name}: not on this machine")
+        return Reply(name, None, "", "", f"{name}: not on this machine")
     except OSError as error:
-        return Reply(name, None, "", f"{name}: {error.strerror or error}")
+        return Reply(name, None, "", "", f"{name}: {error.strerror or error}")
     try:
         out, errors = process.communicate(stdin or None, timeout=seconds)
     except subprocess.TimeoutExpired:
-        return Reply(name, None, "", f"{name}: no answer in {seconds:g} s")
+        return Reply(name, None, "", "", f"{name}: no answer in {seconds:g} s")
     finally:
         _end(process)
     problem = "" if process.returncode == 0 else f"{name}: {_sentence(errors, process.returncode)}"
-    return Reply(name, process.returncode, out, problem)
+    return Reply(name, process.returncode, out, errors, problem)
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -95,7 +98,9 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _sentence(errors: str, status: int) -> str:
-    """The line of standard error that says most: the first error, or else the last line."""
+    """The line of standard error that says most: the last error, or else the last line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    said = [line for line in lines if "error:" in line or "fatal:" in line] or lines[-1:]
-    return said[0] if said else f"ended with status {status}"
+    said = [line for line in lines if re.search(r"\b(error|fatal): ", line)] or lines
+    if not said:
+        return f"ended with status {status}"
+    return re.sub(r"^([a-z]+: )?([a-z_]+ )?(error|fatal): ", "", said[-1])

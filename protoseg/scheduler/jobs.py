@@ -9,11 +9,6 @@ from typing import Literal
 
 Source = Literal["squeue", "sacct", "scontrol"]
 
-SEPARATOR = "\x1f"
-"""Between values: ASCII's unit separator, which no name on a cluster holds."""
-MARK = "protoseg"
-"""At the beginning of each line of squeue; sites print banners on standard output."""
-
 WAITING = {
     *("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT"),
     *("RESV_DEL_HOLD", "SUSPENDED", "STOPPED", "EXPEDITING"),
@@ -25,7 +20,7 @@ ENDED = {
 }
 
 ID = re.compile(r"[0-9]{1,18}(_[0-9]{1,10})?")
-ARRAY = re.compile(r"([0-9]+)_\[([^\]%]*)(?:%[0-9]+)?\]?")
+ARRAY = re.compile(r"([0-9]+)_\[([^\]%]*)(%[0-9]+)?(\])?")
 
 
 @dataclass(frozen=True)
@@ -101,25 +96,47 @@ def expand(text: str, wanted: Collection[str]) -> Iterator[str]:
     """The wanted ids that an id as SLURM prints it stands for.
 
     "123_4" is itself; "123_[0-3,7-900:2%4]" is every task in it. An expression that SLURM cut
-    ("123_[0-3,...]") stands for the tasks before the cut; the rest is unknown.
+    ("123_[0-3,7,...]", "123_[0-3,7,1") stands for the tasks before the cut; the rest is unknown.
     """
-    match = ARRAY.match(text)
+    match = ARRAY.fullmatch(text)
     if match is None:
-        yield text
+        if text in wanted:
+            yield text
         return
-    array, expression = match.groups()
-    for part in expression.split(","):
+    array, expression, _, closed = match.groups()
+    parts = expression.split(",")
+    if not closed:
+        parts.pop()  # perhaps the first digits of a longer number
+    ranges = []
+    for part in parts:
         tasks = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10})(?::([0-9]{1,10}))?)?", part.strip())
-        if tasks is None:
-            continue
-        first = int(tasks[1])
-        last = int(tasks[2] or first)
-        numbers = range(first, last + 1, max(1, int(tasks[3] or 1)))
-        if len(numbers) > 10 * len(wanted) + 1000:
-            own = (i.partition("_")[2] for i in wanted if array_id(i) == array)
-            yield from (f"{array}_{n}" for n in own if n and int(n) in numbers)
+        if tasks:
+            first, last, step = int(tasks[1]), int(tasks[2] or tasks[1]), int(tasks[3] or 1)
+            ranges.append(range(first, last + 1, max(1, step)))
+    for id in wanted:
+        own, _, task = id.partition("_")
+        if own == array and task and any(int(task) in numbers for numbers in ranges):
+            yield id
+
+
+def compress(ids: Iterable[str]) -> list[str]:
+    """Ids as scancel takes them, the tasks of an array together: "123_[0-3,7]"."""
+    arrays: dict[str, list[int]] = {}
+    whole = []
+    for id in dict.fromkeys(ids):
+        array, _, task = id.partition("_")
+        if task:
+            arrays.setdefault(array, []).append(int(task))
         else:
-            yield from (f"{array}_{n}" for n in numbers)
+            whole.append(id)
+    for array, tasks in arrays.items():
+        tasks.sort()
+        own = set(tasks)
+        starts = [n for n in tasks if n - 1 not in own]
+        ends = [n for n in tasks if n + 1 not in own]
+        parts = [f"{a}-{b}" if a < b else f"{a}" for a, b in zip(starts, ends, strict=True)]
+        whole += [f"{array}_[{','.join(parts)}]" if len(tasks) > 1 else f"{array}_{parts[0]}"]
+    return whole
 
 
 def base_state(text: str) -> tuple[str, str]:
@@ -133,17 +150,6 @@ def moment(text: str) -> str:
     """A time of SLURM, asked for in UTC, as ISO 8601 with its zone; empty where there is none."""
     found = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", text.strip())
     return f"{found[0]}+00:00" if found else ""
-
-
-def rows(out: str, columns: int, mark: str = "") -> list[list[str]]:
-    """The lines of an answer that are ours, split; the first is the heading.
-
-    Empty where even the heading is missing: then the command did not understand the question.
-    """
-    lines = (line.split(SEPARATOR) for line in out.split("\n"))
-    return [
-        line for line in lines if len(line) == columns and (not mark or line[0].strip() == mark)
-    ]
 
 
 def known(text: str, nothing: Iterable[str] = ("(null)", "N/A", "None", "Unknown", "n/a")) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pwd
+
 from protoseg.runs.states import Reason
 from protoseg.scheduler.jobs import Job
 
@@ -21,12 +23,38 @@ SENTENCES: dict[str, tuple[Reason, str]] = {
 
 
 def reason_of(job: Job) -> tuple[Reason, str] | None:
-    """Why a job ended, with one sentence; None where it ended fine or has not ended."""
-    if job.state == "COMPLETED" or job.state not in SENTENCES:
+    """Why a job ended, with one sentence; None where it ended fine or has not ended.
+
+    A job that FAILED is `Reason.LOST`: had its worker been able to say why, the run folder would.
+    """
+    if job.state not in SENTENCES:
         return None
     reason, sentence = SENTENCES[job.state]
+    if job.state == "FAILED":
+        sentence += _exit(job.exit_code)
     if job.by:
-        sentence += f" by user {job.by}"
+        sentence += f" by {_person(job.by)}"
     if job.node:
         sentence += f" on {job.node}"
     return reason, f"{sentence} ({job.state})"
+
+
+def _exit(code: str) -> str:
+    """ "1:0" -> ", with exit status 1"."""
+    status, _, number = code.partition(":")
+    if number not in ("", "0"):
+        return f", killed by signal {number}"
+    if not status.isdecimal() or status == "0":
+        return ""
+    if int(status) > 128:
+        return f", with exit status {status} (signal {int(status) - 128})"
+    meaning = {126: " (a command could not be run)", 127: " (a command was not found)"}
+    return f", with exit status {status}{meaning.get(int(status), '')}"
+
+
+def _person(number: str) -> str:
+    """The login name that belongs to a user number, where this machine knows it."""
+    try:
+        return pwd.getpwuid(int(number)).pw_name
+    except (KeyError, ValueError, OverflowError):
+        return f"user {number}"

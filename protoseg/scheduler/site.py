@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from protoseg.scheduler.call import call
-from protoseg.scheduler.query import fields
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,3 @@ def site() -> Site:
         max_array_size=int(size) if size.isdecimal() else None,
         settings=settings,
     )
-
-
-__all__ = ["Site", "fields", "site"]
