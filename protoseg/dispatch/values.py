@@ -118,7 +118,7 @@ def parse_memory(text: str) -> int:
     """Kibibytes of an amount such as ``16G``; 0 is SLURM's word for all that a node has.
 
     Raises:
-        UsageError: not a whole number with a unit.
+        UsageError: not a whole number with a unit, or more than any machine has.
     """
     found = _MEMORY.fullmatch(text)
     if not found:
@@ -126,7 +126,10 @@ def parse_memory(text: str) -> int:
             f"{text!r} is no amount of memory; allowed: a whole number with K, M, G or T, e.g. "
             "'16G' (without a unit: M), or '0' for a whole node."
         )
-    return int(found[1]) * _KIBIBYTES[found[2].upper()]
+    kibibytes = int(found[1]) * _KIBIBYTES[found[2].upper()]
+    if kibibytes > 1000 * _KIBIBYTES["T"]:
+        raise UsageError(f"{text!r} is out of range; allowed: at most 1000T.")
+    return kibibytes
 
 
 def format_memory(kibibytes: int) -> str:
