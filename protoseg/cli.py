@@ -20,6 +20,7 @@ Overrides are Hydra's: dataset=camvid method.num_prototypes=5 seed=0,1,2
 
   protoseg plan quickstart                 what would be trained, and what it costs
   protoseg sweep quickstart --jobs 2       train it here; run again, it does what is left
+  protoseg sweep quickstart cluster=NAME   submit it to SLURM; NAME is a file in slurm/
   protoseg status quickstart --watch       how far it is
   protoseg tables quickstart               the table, as Markdown, LaTeX, CSV and HTML
   protoseg explain quickstart "ProtoSeg, K = 4" miou
@@ -29,13 +30,15 @@ exit status: 0 fine, 1 something failed, 2 wrong usage
 
 VERBS = {
     "plan": ("sweeps", "show the runs of matrices, their states, and the price of what is left"),
-    "sweep": ("sweeps", "train what matrices still need, here"),
+    "sweep": ("sweeps", "train what matrices still need, here or on a cluster (cluster=NAME)"),
     "train": ("sweeps", "train one run given by overrides"),
     "status": ("sweeps", "show how far each run is, and why attempts ended"),
+    "cancel": ("jobs", "cancel the jobs of matrices or runs; those under way save and end"),
+    "logs": ("jobs", "print what an attempt at a run wrote, or list its attempts"),
     "tables": ("reports", "rebuild tables from records alone"),
     "explain": ("reports", "name the runs, commits and seeds behind a cell"),
     "data": ("data", "list data sets; check a folder: data check NAME"),
-    "doctor": ("doctor", "say what this machine has and lacks"),
+    "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
 
 
@@ -67,6 +70,23 @@ def parser() -> argparse.ArgumentParser:
             _training(verb)
         if name == "train":
             verb.set_defaults(jobs=1)
+        if name == "plan":
+            verb.add_argument(
+                "--sbatch", action="store_true", help="with cluster=NAME: print the batch scripts"
+            )
+        if name == "logs":
+            verb.add_argument("--attempt", type=_positive, metavar="N", help="not the last one")
+            verb.add_argument("--batch", action="store_true", help="what its batch script printed")
+            verb.add_argument("--follow", action="store_true", help="go on while it is under way")
+            verb.add_argument("--list", action="store_true", help="list the attempts")
+        if name == "doctor":
+            verb.add_argument(
+                "--probe",
+                metavar="PARTITION",
+                nargs="?",
+                const="",
+                help="run a tiny job that looks at the shared folders from a node",
+            )
         if name == "status":
             verb.add_argument("--watch", action="store_true", help="refresh until all have ended")
         if name == "tables":
@@ -101,6 +121,10 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         )
     elif name == "data":
         verb.add_argument("words", nargs="*", metavar="list | check NAME", help="what to do")
+    elif name == "logs":
+        verb.add_argument("words", nargs=1, metavar="RUN", help="a run's id, or a part of it")
+    elif name == "cancel":
+        verb.add_argument("words", nargs="+", metavar="MATRIX | RUN", help="what is meant")
     elif name == "train":
         verb.add_argument("words", nargs="*", metavar="OVERRIDE", help="e.g. dataset=shapes")
     elif name == "doctor":

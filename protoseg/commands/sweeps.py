@@ -6,8 +6,10 @@ import sys
 import time
 
 from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.plan import Plan, make_plan
-from protoseg.dispatch.view import counts_text, plan_data, plan_view, status_view
+from protoseg.dispatch.status_view import status_view
+from protoseg.dispatch.view import array_data, arrays_text, counts_text, plan_data, plan_view
 from protoseg.errors import UsageError
 from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
@@ -25,12 +27,37 @@ def plan(context: Context) -> int:
 
     matrices, _ = context.matrices()
     found = make_plan(matrices, context.places.runs, context.record_folders)
-    if context.json:
-        context.emit(plan_data(found))
+    arrays = _arrays(context, found)
+    if context.arguments.sbatch:
+        print(_scripts(context, matrices, arrays), end="")
+    elif context.json:
+        context.emit(plan_data(found) | {"arrays": [array_data(array) for array in arrays]})
+    elif context.cluster is not None:
+        context.console.print(plan_view(found, matrices, arrays_text(arrays, context.cluster.name)))
     else:
         jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
-        context.console.print(plan_view(found, matrices, jobs))
+        here = f"on this machine {jobs} at once"
+        context.console.print(plan_view(found, matrices, here))
     return context.complain(found.problems)
+
+
+def _arrays(context: Context, found: Plan) -> list[Array]:
+    """The job arrays that a sweep would submit; none without a cluster."""
+    if context.cluster is None:
+        if context.arguments.sbatch:
+            raise UsageError("plan --sbatch: needs a cluster; add cluster=NAME.")
+        return []
+    from protoseg.dispatch.cluster import arrays_of
+
+    return arrays_of(found, context.places.runs, context.cluster)
+
+
+def _scripts(context: Context, matrices: list[Matrix], arrays: list[Array]) -> str:
+    from protoseg.dispatch.script import preview
+
+    assert context.cluster is not None
+    name = "-".join(matrix.name for matrix in matrices)
+    return preview(arrays, context.cluster, context.places.runs, name)
 
 
 def status(context: Context) -> int:
@@ -50,20 +77,26 @@ def status(context: Context) -> int:
 def _watch(context: Context, matrices: list[Matrix], found: Plan) -> Plan:
     from rich.live import Live
 
-    with Live(status_view(found), console=context.console, auto_refresh=False) as display:
+    lines = context.console.height
+    view = status_view(found, lines)
+    with Live(view, console=context.console, auto_refresh=False) as display:
         try:
             while not all(e.status.state in (State.DONE, State.FAILED) for e in found.entries):
                 time.sleep(WATCH_SECONDS)
                 found = make_plan(matrices, context.places.runs, context.record_folders)
-                display.update(status_view(found), refresh=True)
+                display.update(status_view(found, context.console.height), refresh=True)
         except KeyboardInterrupt:
             pass
     return found
 
 
 def sweep(context: Context) -> int:
-    """Train what matrices still need on this machine."""
+    """Train what matrices still need, on this machine or on a cluster."""
     matrices, _ = context.matrices()
+    if context.cluster is not None:
+        from protoseg.commands.submit import submit
+
+        return submit(context, matrices, context.cluster)
     found = make_plan(matrices, context.places.runs, context.record_folders)
     return _train(context, found)
 
@@ -71,13 +104,17 @@ def sweep(context: Context) -> int:
 def train(context: Context) -> int:
     """Train a single run, given by overrides alone."""
     settings = []
-    for key, values in parse_overrides(context.arguments.words):
+    for key, values in parse_overrides(context.words):
         if len(values) > 1:
             raise UsageError(f"override '{key}': train takes one run; use a matrix for a sweep.")
         settings += values
     spec = context.composer.spec(settings, "train")
     run = PlannedRun(spec, {"label": run_id(spec)})
     matrix = Matrix("train", "one run", (run,), TableSpec(), ("label",))
+    if context.cluster is not None:
+        from protoseg.commands.submit import submit
+
+        return submit(context, [matrix], context.cluster)
     found = make_plan([matrix], context.places.runs, context.record_folders)
     return _train(context, found)
 

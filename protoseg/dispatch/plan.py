@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protoseg.dispatch.submission import FOLDER
 from protoseg.errors import ProtosegError
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.record import read_record
 from protoseg.runs.states import State
-from protoseg.spec.fields import plain
 from protoseg.spec.matrix import Matrix, PlannedRun
 from protoseg.spec.schema import RunSpec
 
@@ -52,11 +52,19 @@ class Plan:
 
 
 def make_plan(
-    matrices: Sequence[Matrix], runs_folder: Path, record_folders: Sequence[Path]
+    matrices: Sequence[Matrix],
+    runs_folder: Path,
+    record_folders: Sequence[Path],
+    *,
+    fresh: bool = False,
 ) -> Plan:
     """Read the state of every run of some matrices.
 
-    A run is done if its folder holds a valid record, or one of ``record_folders`` does.
+    A run is done if its folder holds a valid record, or one of ``record_folders`` does. The
+    scheduler is asked about runs that were submitted to it and are neither done nor under way.
+
+    Args:
+        fresh: ask the scheduler even if its last answer is only seconds old.
     """
     needed: dict[str, tuple[PlannedRun, list[str]]] = {}
     for matrix in matrices:
@@ -65,10 +73,15 @@ def make_plan(
             names.append(matrix.name)
     problems: list[str] = []
     states = {run_id: status_of(run_id, runs_folder, record_folders, problems) for run_id in needed}
+    if (runs_folder / FOLDER).is_dir():
+        # Imported here: most people look at runs that no scheduler knows of.
+        from protoseg.dispatch.queue import Queue
+
+        states = Queue(runs_folder).apply(states, fresh=fresh)
     rates = measured_rates([status.record for status in states.values()])
     # A run that is done, or that has told its own speed, needs no record of another.
     kinds = {
-        run_id: _kind(plain(run.spec))
+        run_id: _kind(run.spec)
         for run_id, (run, _) in needed.items()
         if states[run_id].state is not State.DONE and not states[run_id].iterations_per_second
     }
@@ -135,18 +148,28 @@ def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Kind, float
     return {kind: statistics.median(rates) for kind, rates in found.items()}
 
 
-def _kind(spec: dict[str, Any]) -> Kind:
-    """What an iteration's time depends on."""
-    return (
-        spec["backbone"]["name"],
-        spec["decoder"]["name"],
-        spec["decoder"]["channels"],
-        spec["method"]["kind"],
-        len(spec["dataset"]["classes"]),
-        tuple(spec["augmentation"]["crop_size"]),
-        spec["schedule"]["batch_size"],
-        spec["precision"],
-    )
+KIND = (
+    "backbone.name",
+    "decoder.name",
+    "decoder.channels",
+    "method.kind",
+    "dataset.classes",
+    "augmentation.crop_size",
+    "schedule.batch_size",
+    "precision",
+)
+"""What an iteration's time depends on."""
+
+
+def _kind(spec: RunSpec | dict[str, Any]) -> Kind:
+    """The values of `KIND`, from a spec or from its plain data in a record."""
+    values = []
+    for key in KIND:
+        value: Any = spec
+        for part in key.split("."):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        values.append(tuple(value) if isinstance(value, list) else value)
+    return tuple(values)
 
 
 def _remaining_seconds(spec: RunSpec, status: Status, like: float | None) -> float | None:

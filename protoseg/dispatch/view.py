@@ -10,6 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.plan import Plan, PlanEntry
 from protoseg.runs.states import State
 from protoseg.spec.matrix import Matrix
@@ -55,8 +56,12 @@ def counts_text(plan: Plan) -> Text:
     return Text(", ").join(parts) if parts else Text("no runs")
 
 
-def plan_view(plan: Plan, matrices: Sequence[Matrix], jobs: int) -> Group:
-    """The runs row by row, then what is left to do and what it will take."""
+def plan_view(plan: Plan, matrices: Sequence[Matrix], where: str) -> Group:
+    """The runs row by row, then what is left to do and what it will take.
+
+    Args:
+        where: and how the runs are trained, as part of a sentence.
+    """
     parts: list[Any] = []
     for matrix in matrices:
         table = Table(title=f"{matrix.name}: {matrix.title}", title_justify="left", box=None)
@@ -74,7 +79,7 @@ def plan_view(plan: Plan, matrices: Sequence[Matrix], jobs: int) -> Group:
     summary.append(": ").append_text(counts_text(plan)).append(".")
     parts.append(summary)
     if left:
-        parts.append(Text(_price(left, jobs)))
+        parts.append(Text(_price(left, where)))
     return Group(*parts)
 
 
@@ -104,16 +109,28 @@ def _seconds(entries: Iterable[PlanEntry]) -> float | None:
     return None if any(s is None for s in known) else sum(s for s in known if s is not None)
 
 
-def _price(left: Sequence[PlanEntry], jobs: int) -> str:
+def _price(left: Sequence[PlanEntry], where: str) -> str:
     seconds = _seconds(left)
     known = [entry.seconds for entry in left if entry.seconds is not None]
-    text = f"To train: {len(left)} runs, on this machine {jobs} at once. "
+    text = f"To train: {len(left)} runs, {where}. "
     if seconds is not None:
         return text + f"Training time by the records of like runs: {duration(seconds)} in all."
     if known:
         unknown = len(left) - len(known)
         return text + f"Known training time: {duration(sum(known))}; {unknown} runs unknown."
     return text + "Training time unknown: no like run has a record yet."
+
+
+def arrays_text(arrays: Sequence[Array], cluster: str) -> str:
+    """How runs are going to be submitted: ``on NAME in 2 job arrays (...)``."""
+    parts = [f"{len(array.entries)} runs, each {array.resources}" for array in arrays]
+    noun = "job array" if len(arrays) == 1 else "job arrays"
+    return f"on {cluster} in {len(arrays)} {noun} ({'; '.join(parts)})"
+
+
+def array_data(array: Array) -> dict[str, Any]:
+    """A job array to be submitted as plain data."""
+    return {"runs": array.run_ids, "resources": vars(array.resources)}
 
 
 def plan_data(plan: Plan) -> dict[str, Any]:
@@ -143,38 +160,10 @@ def entry_data(entry: PlanEntry) -> dict[str, Any]:
         "iterations": entry.run.spec.schedule.iterations,
         "iterations_per_second": status.iterations_per_second,
         "host": status.host,
+        "job": status.job,
         "left_seconds": entry.seconds,
         "miou": status.record["metrics"]["miou"] if status.record else None,
     }
-
-
-def status_view(plan: Plan) -> Group:
-    """One line a run: how far it is, how fast, how often tried; below, why attempts ended."""
-    table = Table(box=None, pad_edge=False)
-    # Where the terminal is narrow the names of the runs are folded, and nothing is cut.
-    table.add_column("Run", header_style="dim", overflow="fold")
-    for name in ("State", "Progress", "it/s", "Left", "Tries", "mIoU"):
-        justify: Any = "left" if name == "State" else "right"
-        table.add_column(name, header_style="dim", justify=justify, no_wrap=True)
-    words = []
-    for entry in plan.entries:
-        status = entry.status
-        total = entry.run.spec.schedule.iterations
-        done = total if status.state is State.DONE else status.iteration
-        rate = status.iterations_per_second
-        table.add_row(
-            Text(entry.run.run_id),
-            Text(status.state.value, style=STYLES[status.state]),
-            f"{done}/{total}",
-            "" if rate is None else f"{rate:.2f}",
-            duration(entry.seconds) if status.state is not State.DONE else "",
-            str(status.attempts or ""),
-            f"{status.record['metrics']['miou']:.2f}" if status.record else "",
-        )
-        if status.message and status.message not in plan.problems:
-            reason = f"{status.reason.value}: " if status.reason else ""
-            words.append(Text(f"{entry.run.run_id}: {reason}{status.message}"))
-    return Group(table, Text(), counts_text(plan), *words)
 
 
 def sweep_view(plan_size: int, finished: int, active: Sequence[tuple[str, Any]]) -> Group:

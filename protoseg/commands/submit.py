@@ -1,0 +1,61 @@
+"""``sweep`` and ``train`` on a cluster: submit, say what was submitted, and leave."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.dispatch.arrays import Array
+from protoseg.dispatch.plan import Plan, make_plan
+from protoseg.dispatch.profile import ClusterProfile
+from protoseg.dispatch.view import counts_text
+from protoseg.spec.matrix import Matrix
+
+
+def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:
+    """Submit what matrices still need."""
+    from protoseg.dispatch.cluster import submit_runs
+
+    places, quiet = context.places, context.json
+    seen: list[Plan] = []
+
+    def replan() -> Plan:
+        plan = make_plan(matrices, places.runs, context.record_folders, fresh=True)
+        seen.append(plan)
+        if not quiet:
+            context.console.print(f"{len(plan.entries)} runs: ", counts_text(plan), ".", sep="")
+        return plan
+
+    def on_array(job: str, array: Array) -> None:
+        if not quiet:
+            text = f"submitted  job {job}: {len(array.entries)} runs, each {array.resources}"
+            context.console.print(text, markup=False)
+
+    outcome = submit_runs(
+        replan,
+        places.runs,
+        profile,
+        {"data": str(places.data), "weights": str(places.weights)},
+        name="-".join(matrix.name for matrix in matrices),
+        retry_failed=context.arguments.retry_failed,
+        on_array=on_array,
+    )
+    if quiet:
+        context.emit(vars(outcome))
+    else:
+        if outcome.under_way:
+            context.console.print(f"{len(outcome.under_way)} runs are under way or queued already.")
+        if outcome.jobs:
+            names = " ".join(matrix.name for matrix in matrices)
+            context.console.print(f"You may leave. How far it is: protoseg status {names}")
+        elif not outcome.refused and not outcome.left_alone:
+            context.console.print("Nothing to submit.")
+    problems = [] if quiet else [f"{run}: {why}" for run, why in outcome.left_alone.items()]
+    if outcome.refused:
+        problems.append(
+            f"{len(outcome.refused)} runs were not taken: {outcome.refusal} "
+            "Nothing of them is lost; run the sweep again later."
+        )
+    problems += [problem for plan in seen for problem in plan.problems]
+    context.complain(list(dict.fromkeys(problems)))
+    return FAILED if outcome.refused or outcome.left_alone or problems else FINE

@@ -1,0 +1,196 @@
+"""``python -m protoseg.dispatch.task SUBMISSION``: what a task of a job array does.
+
+It finds its run in the submission, starts the worker (one process a GPU) through srun, and stays
+until it ends. A run that was cut off for a reason that passes goes back into the queue; whoever
+submitted it need not be there. All that counts is on disk: if this process dies with its node,
+SLURM or the next ``sweep`` starts the run again.
+
+Exit status: that of the worker (0 done or nothing to do, 1 failed, 75 cut off).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+
+from protoseg.dispatch.queue import note_unbegun
+from protoseg.dispatch.submission import Submission, read_submission
+from protoseg.errors import ProtosegError
+from protoseg.runs import claim
+from protoseg.runs.folder import RunFolder, now
+from protoseg.runs.states import ON_REQUEST, Reason, State
+from protoseg.scheduler.here import JobHere, job_here, why_stopped
+from protoseg.scheduler.query import Scheduler
+from protoseg.scheduler.reasons import reason_of
+
+FINE, FAILED = 0, 1
+
+OUT_OF_MEMORY = re.compile(rb"oom[-_ ]kill|exceeded (job |step )?memory limit|Out Of Memory")
+"""How SLURM tells in a step's output that it killed a step for its memory."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do the task of this array element."""
+    given = sys.argv[1:] if arguments is None else arguments
+    here = job_here()
+    if len(given) != 1 or here is None:
+        print("usage, inside a job: python -m protoseg.dispatch.task SUBMISSION", file=sys.stderr)
+        return 2
+    stopped = _Signals()
+    try:
+        submission = read_submission(Path(given[0]))
+        if submission is None:
+            raise ProtosegError(f"{given[0]}: holds no submission.")
+        return _run(submission, here, stopped)
+    except ProtosegError as error:
+        print(f"{now()}  {error}", file=sys.stderr, flush=True)
+        return FAILED
+
+
+class _Signals:
+    """Notes SIGTERM and the like: the steps get them too, and their ends are waited for."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+
+
+def _run(submission: Submission, here: JobHere, stopped: _Signals) -> int:
+    array, _, index = here.key.partition("_")
+    if submission.withdrawn:
+        print(f"{now()}  {submission.name}: withdrawn; nothing to do.")
+        return FINE
+    # The submitter may have died before it could write this down.
+    submission.note_job(array)
+    task = int(index)
+    run_id = submission.run_ids[task]
+    folder = RunFolder(submission.runs_folder / run_id)
+    folder.create(submission.spec(task), submission.intent["launch"])
+    print(f"{now()}  job {here.key} on {here.node}, start {here.restarts}: {run_id}", flush=True)
+    _judge_earlier(folder, here)
+    status = folder.status()
+    tried = any(attempt.job == here.key for attempt in folder.attempts())
+    again = submission.intent.get("retry_failed") and not tried
+    if status.state is State.DONE or (status.state is State.FAILED and not again):
+        print(f"{now()}  {status.state.value} already: {status.message or 'has its record'}")
+        return FINE
+    code, words = _work(submission, folder)
+    return _afterwards(submission, folder, here, code, words, stopped)
+
+
+def _judge_earlier(folder: RunFolder, here: JobHere) -> None:
+    """Write down how the start before this one ended, if its worker could not."""
+    attempts = folder.attempts()
+    if not attempts or attempts[-1].ending is not None or attempts[-1].job != here.key:
+        return
+    if claim.live_holder(folder.claim) is not None:
+        return  # a node that the scheduler gave up lives on; the worker waits for it
+    past = [job for job in Scheduler().incarnations(here.key) if job.restarts < here.restarts]
+    said = reason_of(past[-1]) if past else None
+    if past and past[-1].state == "REQUEUED":
+        said = Reason.PREEMPTED, "the job was requeued"
+    reason, message = said or (Reason.LOST, "the worker vanished; SLURM requeued its job")
+    with contextlib.suppress(ProtosegError):
+        folder.judge(attempts[-1].number, reason, message, "sacct" if said else "batch script")
+
+
+def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
+    """Run the worker to its end: its exit status, and what srun said last."""
+    intent = submission.intent
+    command = [
+        "srun",
+        f"--nodes={intent['nodes']}",
+        f"--ntasks={intent['processes']}",
+        f"--cpus-per-task={intent['cpus']}",
+        "--kill-on-bad-exit=1",
+        "--unbuffered",
+        # A name of ours in sacct, and none that a run or a matrix could choose.
+        "--job-name=worker",
+        *(sys.executable, "-m", "protoseg.training.worker"),
+        str(folder.path),
+        str(submission.folder / "launch.json"),
+    ]
+    tail = bytearray()
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        raise ProtosegError(f"srun: can not be started: {error.strerror}.") from error
+
+    def read() -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            os.write(2, line)
+            tail.extend(line)
+            del tail[:-16384]
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    code = process.wait()
+    reader.join(timeout=10)
+    return code, bytes(tail)
+
+
+def _afterwards(
+    submission: Submission,
+    folder: RunFolder,
+    here: JobHere,
+    code: int,
+    words: bytes,
+    stopped: _Signals,
+) -> int:
+    """Write down what the worker could not, and put the run back into the queue if it may go on."""
+    attempts = [a for a in folder.attempts() if a.job == here.key]
+    last = attempts[-1] if attempts else None
+    mine = last is not None and last.start.get("restarts", 0) == here.restarts
+    if folder.status().state is State.DONE or (code == FINE and not mine):
+        return FINE
+    if mine and last is not None and last.ending is None:
+        reason, message = _death(code, words, stopped)
+        folder.judge(last.number, reason, message, "batch script")
+    elif not mine:
+        said = words.decode(errors="replace").strip().rpartition("\n")[2][-300:]
+        reason, message = _death(code, words, stopped)
+        note_unbegun(
+            folder, here.key, here.node, reason, said or message, "batch script", here.restarts
+        )
+    status = folder.status()
+    print(f"{now()}  {status.state.value}: {status.reason}: {status.message}", flush=True)
+    goes_on = status.state is State.INTERRUPTED and status.reason not in ON_REQUEST
+    if goes_on and submission.intent["requeue"] and not submission.withdrawn:
+        try:
+            Scheduler().requeue(here.key)
+            print(f"{now()}  back into the queue", flush=True)
+        except ProtosegError as error:  # the next sweep submits it
+            print(f"{now()}  not requeued: {error}", flush=True)
+    return code if code in (FAILED, 75) else FAILED
+
+
+def _death(code: int, words: bytes, stopped: _Signals) -> tuple[Reason, str]:
+    """Why a worker ended without a word."""
+    if OUT_OF_MEMORY.search(words):
+        return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory"
+    if stopped.number is not None:
+        return why_stopped(stopped.number)
+    number = code - 128 if code > 128 else -code if code < 0 else 0
+    if number:
+        try:
+            name = signal.Signals(number).name
+        except ValueError:
+            name = f"signal {number}"
+        return Reason.LOST, f"the worker was killed ({name})"
+    return Reason.LOST, f"the worker vanished without a word (srun ended with {code})"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
