@@ -8,25 +8,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import asdict
 
 from rich.table import Table
 from rich.text import Text
 
 from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.commands.doctor_slurm import slurm
+from protoseg.commands.finding import Finding
 from protoseg.spec.compose import Setting
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at."""
-
-    subject: str
-    state: Literal["ok", "absent", "broken"]
-    """``absent`` only closes some doors; ``broken`` stops protoseg from working."""
-    found: str
-    todo: str = ""
 
 
 def doctor(context: Context) -> int:
@@ -52,7 +42,7 @@ def _looks(context: Context) -> list[Callable[[], list[Finding]]]:
         lambda: [_python()],
         _torch,
         lambda: [_mmseg()],
-        lambda: [_slurm()],
+        lambda: slurm(context.places.runs, getattr(context.arguments, "probe", None)),
         lambda: [_writable(context)],
         lambda: _data(context),
         lambda: _weights(context),
@@ -110,14 +100,6 @@ def _mmseg() -> Finding:
             "mmseg", "broken", f"does not import: {last}", "Install the lock: make setup."
         )
     return Finding("mmseg", "ok", ", ".join(versions) or "from source")
-
-
-def _slurm() -> Finding:
-    if shutil.which("sbatch") is None:
-        todo = "Only needed for sweeps on a cluster; runs on this machine do without."
-        return Finding("SLURM", "absent", "no sbatch on this machine", todo)
-    result = subprocess.run(["sbatch", "--version"], capture_output=True, text=True)
-    return Finding("SLURM", "ok", result.stdout.strip() or "sbatch found")
 
 
 def _writable(context: Context) -> Finding:
