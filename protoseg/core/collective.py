@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -19,6 +21,24 @@ def all_sum(tensor: Tensor) -> Tensor:
     total = tensor.clone()
     dist.all_reduce(total, op=dist.ReduceOp.SUM)
     return total
+
+
+def all_sum_with_gradient(tensor: Tensor) -> Tensor:
+    """`all_sum` whose gradient is that of the sum of what all processes make of it."""
+    if world_size() == 1:
+        return tensor
+    total: Tensor = _AllSum.apply(tensor)
+    return total
+
+
+class _AllSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return all_sum(tensor)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return all_sum(gradient.contiguous())
 
 
 def all_max(tensor: Tensor) -> Tensor:

@@ -2,6 +2,10 @@
 
 All are means over the pixels that are not ignored, and 0 where every pixel is; taken in float32
 where the input is half precision, whose sum over a batch would overflow.
+
+In a distributed run the mean is over the pixels of all processes: each one's value is its share
+times the number of processes, so that the mean over the processes, which is what DDP makes of their
+gradients, is that of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from protoseg.core.collective import all_sum, world_size
 from protoseg.core.distances import Distance
 
 IGNORED = -1
@@ -58,7 +63,9 @@ def pixel_prototype_distance(
 
 
 def _mean(total: Tensor, target: Tensor) -> Tensor:
-    return total / (target != IGNORED).sum().clamp_min(1)
+    if world_size() > 1:
+        total = total * world_size()
+    return total / all_sum((target != IGNORED).sum()).clamp_min(1)
 
 
 def _wide(tensor: Tensor) -> Tensor:
