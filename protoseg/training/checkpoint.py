@@ -6,16 +6,17 @@ checkpoints/iter_00000100.json   its digest; written after it, so that its prese
 
 from __future__ import annotations
 
-import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 
+from protoseg.core.collective import rank, world_size
 from protoseg.runs import atomic
 from protoseg.training.parts import Parts
+from protoseg.training.randomness import random_state, seed_apart, set_random_state
 
 KEEP = 2
 """Checkpoints kept; the older one is for the day the newer one turns out damaged."""
@@ -29,14 +30,23 @@ class Checkpoint:
     iteration: int
 
 
-def save(parts: Parts, folder: Path, iteration: int, extra: dict[str, Any]) -> Checkpoint:
+def save(
+    parts: Parts,
+    folder: Path,
+    iteration: int,
+    extra: dict[str, Any],
+    others: Sequence[dict[str, Any]] = (),
+) -> Checkpoint:
     """Write a checkpoint after ``iteration`` finished iterations, then drop the oldest.
+
+    Args:
+        others: what `random_state` gave in the other processes, by rank.
 
     Raises:
         StorageError: no space or no permission; the checkpoints already there are whole.
     """
     atomic.make_folder(folder)
-    path = folder / f"iter_{iteration:08d}.pth"
+    path = _path(folder, iteration)
     state = {
         "iteration": iteration,
         "model": parts.module.state_dict(),
@@ -45,6 +55,8 @@ def save(parts: Parts, folder: Path, iteration: int, extra: dict[str, Any]) -> C
         "random": random_state(),
         "extra": extra,
     }
+    if others:
+        state["others"] = list(others)
     atomic.write_with(path, lambda file: _write(state, file))
     atomic.write_json(
         path.with_suffix(".json"), {"iteration": iteration, "sha256": atomic.file_digest(path)}
@@ -67,42 +79,42 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, problems
 
 
+def at(folder: Path, iteration: int) -> Checkpoint:
+    """The checkpoint of an iteration, which another process found to be whole."""
+    return Checkpoint(_path(folder, iteration), iteration)
+
+
 def restore(parts: Parts, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Load a checkpoint into the parts of a training; the ``extra`` it was saved with."""
+    """Load a checkpoint into the parts of a training; the ``extra`` it was saved with.
+
+    It may be of another number of processes: generators whose state it lacks start anew.
+    """
     state = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     parts.module.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
     for scheduler, saved in zip(parts.schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(saved)
-    set_random_state(state["random"])
+    generators = [state["random"], *state.get("others", ())]
+    if len(generators) != world_size():
+        print(
+            f"{checkpoint.path.name} is of {len(generators)} processes, here are {world_size()}: "
+            "what they draw (dropout, Gumbel) goes on another way",
+            flush=True,
+        )
+    if rank() < len(generators):
+        set_random_state(generators[rank()])
+    else:
+        seed_apart(torch.initial_seed(), rank(), checkpoint.iteration)
     # Whatever is newer was found damaged, or this one would not have been chosen.
     for path in checkpoint.path.parent.glob("iter_*.pth"):
-        if path.name > checkpoint.path.name:
+        if path.name > checkpoint.path.name and rank() == 0:
             _remove(path)
     extra: dict[str, Any] = state["extra"]
     return extra
 
 
-def random_state() -> dict[str, Any]:
-    """The states of all generators that training draws from, in types `torch.load` trusts."""
-    numpy_state = np.random.get_state(legacy=False)
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
-        "numpy_position": int(numpy_state["state"]["pos"]),
-        "python": list(random.getstate()[1]),
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """The inverse of `random_state`."""
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-    key = state["numpy"].numpy().astype(np.uint32)
-    np.random.set_state(("MT19937", key, state["numpy_position"], 0, 0.0))
-    random.setstate((3, tuple(state["python"]), None))
+def _path(folder: Path, iteration: int) -> Path:
+    return folder / f"iter_{iteration:08d}.pth"
 
 
 def _write(state: dict[str, Any], file: BinaryIO) -> None:

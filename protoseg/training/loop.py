@@ -12,12 +12,20 @@ from typing import Any
 
 import torch
 
+from protoseg.core import collective
 from protoseg.errors import UsageError
 from protoseg.runs import atomic
 from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
 from protoseg.training.parts import Parts
-from protoseg.training.stop import StopRequest
+from protoseg.training.processes import Processes
+from protoseg.training.randomness import (
+    pack_state,
+    random_state,
+    set_random_state,
+    unpack_state,
+)
+from protoseg.training.stop import Stopped, StopRequest
 
 PROGRESS_SECONDS = 1.0
 CURVE_POINTS = 100
@@ -33,6 +41,8 @@ class TrainingLoop:
         iterations: length of the training.
         checkpoint_seconds: least time between two periodic checkpoints.
         stop: asked between iterations.
+        processes: those that train together; the first one writes, all stop and save at the same
+            iteration.
     """
 
     def __init__(
@@ -42,7 +52,9 @@ class TrainingLoop:
         iterations: int,
         checkpoint_seconds: float,
         stop: StopRequest,
+        processes: Processes | None = None,
     ) -> None:
+        self.processes = processes or Processes()
         self.parts = parts
         self.folder = folder
         self.iterations = iterations
@@ -62,10 +74,10 @@ class TrainingLoop:
         parts.model.train()
         # torch draws a seed from the global generator for every iterator; the one that a resumed
         # run needs is one more than an uninterrupted run makes.
-        before = checkpoint.random_state()
+        before = random_state()
         batches = iter(parts.train_loader)
         if start:
-            checkpoint.set_random_state(before)
+            set_random_state(before)
         saved = time.monotonic()
         for iteration in range(start, self.iterations):
             begun = time.perf_counter()
@@ -73,20 +85,28 @@ class TrainingLoop:
             losses = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
             for scheduler in parts.schedulers:
                 scheduler.step()
-            self._note(iteration + 1, losses)
+            done = iteration + 1
+            due = time.monotonic() - saved >= self.checkpoint_seconds
+            numbers, signal_number, due = self._agree(losses, due)
+            self._note(done, numbers)
             took = time.perf_counter() - begun
             self.seconds += took
             self._recent.append(took)
-            done = iteration + 1
-            due = time.monotonic() - saved >= self.checkpoint_seconds
-            if done == self.iterations or due or self.stop.signal_number is not None:
+            if done == self.iterations or due or signal_number is not None:
                 self.save(done)
                 saved = time.monotonic()
             self._report(done)
-            self.stop.check()
+            if signal_number is not None:
+                raise Stopped(signal_number)
 
     def save(self, iteration: int) -> None:
-        """Write a checkpoint that holds everything this loop needs to go on."""
+        """Write a checkpoint that holds everything this loop needs to go on; in all processes."""
+        others: list[dict[str, Any]] = []
+        if self.processes.size > 1:
+            states = self.processes.gather_bytes(pack_state(random_state()))
+            others = [unpack_state(state) for state in states[1:]]
+        if self.processes.rank > 0:
+            return
         self.stop.confirm()
         extra = {
             "curve": self.curve,
@@ -94,7 +114,7 @@ class TrainingLoop:
             "count": self._count,
             "seconds": self.seconds,
         }
-        checkpoint.save(self.parts, self.folder.checkpoints, iteration, extra)
+        checkpoint.save(self.parts, self.folder.checkpoints, iteration, extra, others)
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Go back to the state of a checkpoint."""
@@ -104,9 +124,26 @@ class TrainingLoop:
         self._count = extra["count"]
         self.seconds = extra["seconds"]
 
-    def _note(self, iteration: int, losses: dict[str, Any]) -> None:
-        for name, value in losses.items():
-            number = float(torch.as_tensor(value).detach())
+    def _agree(
+        self, losses: dict[str, Any], due: bool
+    ) -> tuple[dict[str, float], int | None, bool]:
+        """The losses as numbers, the signal to stop for, and whether a checkpoint is due.
+
+        Of several processes: the means, the highest, and whether any says so, in one exchange.
+        """
+        values = [torch.as_tensor(value).detach() for value in losses.values()]
+        signal_number = self.stop.signal_number
+        if self.processes.size > 1:
+            flags = [torch.tensor(float(flag)).to(values[0]) for flag in (signal_number or 0, due)]
+            row = torch.stack([value.double() for value in (*values, *flags)])
+            table = collective.gather(row).cpu()
+            values = list(table[:, :-2].mean(0))
+            highest, any_due = table[:, -2:].amax(0).tolist()
+            signal_number, due = int(highest) or None, bool(any_due)
+        return dict(zip(losses, map(float, values), strict=True)), signal_number, due
+
+    def _note(self, iteration: int, losses: dict[str, float]) -> None:
+        for name, number in losses.items():
             if not math.isfinite(number):
                 raise UsageError(
                     f"{self.folder.run_id}: {name} became {number} at iteration {iteration}; the "
@@ -121,11 +158,14 @@ class TrainingLoop:
             means = {name: total / self._count for name, total in self._sums.items()}
             self.curve.append([iteration, means])
             text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-            print(f"{now()}  iteration {iteration}/{self.iterations}  {text}", flush=True)
+            if self.processes.rank == 0:
+                print(f"{now()}  iteration {iteration}/{self.iterations}  {text}", flush=True)
             self._sums, self._count = {}, 0
 
     def _report(self, iteration: int) -> None:
         finished = iteration == self.iterations
+        if self.processes.rank > 0:
+            return
         if time.monotonic() - self._last_progress < PROGRESS_SECONDS and not finished:
             return
         self._last_progress = time.monotonic()

@@ -121,6 +121,30 @@ def pack(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> bytes:
     return buffer.getvalue()
 
 
+def encode(images: Sequence[tuple[int, Any, Any]]) -> bytes:
+    """The counts of some images, perhaps none, as bytes for another process."""
+    nothing = np.zeros(0, np.int64)
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        number=np.array([number for number, _, _ in images], np.int64),
+        size=np.array([len(cells) for _, cells, _ in images], np.int64),
+        cell=np.concatenate([nothing, *(cells for _, cells, _ in images)]),
+        count=np.concatenate([nothing, *(counts for _, _, counts in images)]),
+    )
+    return buffer.getvalue()
+
+
+def decode(data: bytes) -> list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """The inverse of `encode`."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        ends = file["size"].cumsum()[:-1]
+        numbers, cells, counts = file["number"].tolist(), file["cell"], file["count"]
+    if not numbers:
+        return []
+    return list(zip(numbers, np.split(cells, ends), np.split(counts, ends), strict=True))
+
+
 def sha256(data: bytes) -> str:
     """Hex digest of bytes."""
     return hashlib.sha256(data).hexdigest()

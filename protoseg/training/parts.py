@@ -24,7 +24,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import protoseg.models  # noqa: F401  registers the heads
+from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
+from protoseg.training import sharing
+from protoseg.training.randomness import seed_apart
 from protoseg.training.weights import load_weights
 
 
@@ -67,6 +70,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
 def build_parts(config: Config, weights: Path | None) -> Parts:
     """Build everything from a Config of `protoseg.training.recipe.build_config`.
 
+    Every process builds the same; what they draw afterwards (dropout, Gumbel) differs by rank.
+
     Args:
         weights: file for the backbone, or None.
 
@@ -81,6 +86,8 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
     seed = int(config.randomness.seed)
     set_random_seed(seed)
     model = build_model(config.model, weights)
+    if world_size() > 1:
+        sharing.share(model)
     wrapper = dict(config.optim_wrapper)
     if wrapper["type"] == "AmpOptimWrapper" and not torch.cuda.is_available():
         wrapper["type"] = "CPUAmpOptimWrapper"
@@ -89,13 +96,19 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
         PARAM_SCHEDULERS.build(dict(schedule), default_args={"optimizer": optimizer})
         for schedule in config.param_scheduler
     ]
-    return Parts(
-        model=model,
+    test_loader = dict(config.test_dataloader)
+    if world_size() > 1:  # mmengine would count images twice, to make the shares even
+        test_loader["sampler"] = {**test_loader["sampler"], "round_up": False}
+    parts = Parts(
+        model=sharing.wrap(model) if world_size() > 1 else model,
         optimizer=optimizer,
         schedulers=schedulers,
         train_loader=Runner.build_dataloader(config.train_dataloader, seed=seed),
-        test_loader=Runner.build_dataloader(config.test_dataloader, seed=seed),
+        test_loader=Runner.build_dataloader(test_loader, seed=seed),
     )
+    if rank() > 0:
+        seed_apart(seed, rank())
+    return parts
 
 
 def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:

@@ -2,7 +2,7 @@
 
 A recipe is changed only where the spec says so, and in three ways that hold for every run:
 
-- SyncBN is BN in a single process (they compute the same there; SyncBN does not run on a CPU);
+- SyncBN is BN in a single process; among several, `protoseg.training.sharing` makes all alike;
 - L_CE is a mean over the pixels that are not ignored (Eq. 13; mmseg's default divides by all);
 - a recipe's address of pre-trained weights is dropped: the spec names the file and its digest,
   and `protoseg.training.weights` loads it.

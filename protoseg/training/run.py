@@ -1,4 +1,8 @@
-"""One run: train or go on, evaluate, write the record."""
+"""One run: train or go on, evaluate, write the record.
+
+Several processes do it together: each loads and trains its share of every batch and evaluates its
+share of the images; the first one prepares, decides where to go on, and writes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 
 import torch
 
+from protoseg.core.collective import all_max
 from protoseg.datasets.digest import verify
 from protoseg.datasets.layout import find_root
 from protoseg.errors import UsageError
@@ -21,48 +26,71 @@ from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import Parts, build_parts
+from protoseg.training.processes import Processes
 from protoseg.training.provenance import provenance
 from protoseg.training.recipe import build_config
-from protoseg.training.stop import StopRequest
+from protoseg.training.stop import Stopped, StopRequest
 from protoseg.training.weights import find_weights
 
+PREPARATION_SECONDS = 4 * 3600.0
+"""How long the first process may take to read all data for their digest."""
 
-def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest) -> None:
+
+def execute(
+    spec: RunSpec,
+    folder: RunFolder,
+    launch: Launch,
+    stop: StopRequest,
+    processes: Processes | None = None,
+) -> None:
     """Train ``spec`` in ``folder`` until its record is written.
+
+    Args:
+        processes: those that train together, each of which calls this; by default one.
 
     Raises:
         DataError, UsageError, StorageError: what the user can put right.
         Stopped: a signal asked to; the run can go on from its last checkpoint.
     """
+    processes = processes or Processes()
     if launch.threads:
         torch.set_num_threads(launch.threads)
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
     # Now, not at the end: a commit made meanwhile is not the code that trained.
-    origin = provenance()
+    origin = provenance() if processes.rank == 0 else {}
+    data_digest, found = _prepare(spec, folder, launch, processes)
     data_root = find_root(spec.dataset, Path(launch.data))
-    data_digest = verify(data_root, spec.dataset)
     weights = find_weights(spec.backbone, Path(launch.weights))
     weights_sha256 = atomic.file_digest(weights) if weights else None
-    found, problems = checkpoint.newest(folder.checkpoints)
-    for problem in problems:
-        print(problem, flush=True)
     start = found.iteration if found else 0
-    config = build_config(spec, data_root=data_root, num_workers=launch.workers, start=start)
+    config = build_config(
+        spec,
+        data_root=data_root,
+        num_workers=launch.workers,
+        world_size=processes.size,
+        start=start,
+    )
     parts = build_parts(config, weights)
-    loop = TrainingLoop(parts, folder, spec.schedule.iterations, launch.checkpoint_seconds, stop)
+    loop = TrainingLoop(
+        parts, folder, spec.schedule.iterations, launch.checkpoint_seconds, stop, processes
+    )
     if found:
         loop.resume(found)
         print(f"{now()}  going on from iteration {start}", flush=True)
-    stop.check()
+    _check(stop, processes)
     loop.run(start)
     begun = time.perf_counter()
-    overall, per_class, counts, images = evaluate(parts, spec, stop)
+    overall, per_class, counts, images = evaluate(parts, spec, stop, processes)
     evaluation_seconds = time.perf_counter() - begun
+    memory = float(all_max(torch.tensor(peak_memory_mib())))
+    if processes.rank > 0:
+        return
     stop.confirm()
     atomic.write_bytes(folder.confusion, counts)
     attempts = folder.attempts()
     iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
+    gpus = processes.size if torch.cuda.is_available() else 0
     record = {
         "run_id": folder.run_id,
         "spec": plain(spec),
@@ -75,12 +103,13 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
             "evaluation_seconds": round(evaluation_seconds, 2),
             "iterations_per_second": round(iterations / loop.seconds, 4),
             "images_per_second": round(iterations * batch / loop.seconds, 3),
-            "peak_memory_mib": round(peak_memory_mib(), 1),
-            "gpu_hours": round(loop.seconds / 3600, 5) if torch.cuda.is_available() else 0.0,
+            "peak_memory_mib": round(memory, 1),
+            "gpu_hours": round(gpus * loop.seconds / 3600, 5),
         },
         "losses": loop.curve,
         "provenance": {
             **origin,
+            "processes": processes.size,
             "data_digest": data_digest,
             "weights_sha256": weights_sha256,
         },
@@ -94,19 +123,54 @@ def execute(spec: RunSpec, folder: RunFolder, launch: Launch, stop: StopRequest)
         raise UsageError(f"{folder.record}: a record is there already; it is kept.")
 
 
+def _prepare(
+    spec: RunSpec, folder: RunFolder, launch: Launch, processes: Processes
+) -> tuple[str, checkpoint.Checkpoint | None]:
+    """The digest of the data, there and verified, and the checkpoint to go on from.
+
+    The first process looks, for all: the data may have to be made, or read as a whole.
+    """
+    if processes.rank > 0:
+        start = processes.hear("start", PREPARATION_SECONDS)
+        return "", checkpoint.at(folder.checkpoints, start) if start else None
+    data_digest = verify(find_root(spec.dataset, Path(launch.data)), spec.dataset)
+    found, problems = checkpoint.newest(folder.checkpoints)
+    for problem in problems:
+        print(problem, flush=True)
+    processes.tell("start", found.iteration if found else 0)
+    return data_digest, found
+
+
+def _check(stop: StopRequest, processes: Processes) -> None:
+    """Raise `Stopped` in all processes if a signal came to any of them."""
+    signal_number = processes.agree(stop.signal_number)
+    if signal_number is not None:
+        raise Stopped(signal_number)
+
+
 def evaluate(
-    parts: Parts, spec: RunSpec, stop: StopRequest
+    parts: Parts, spec: RunSpec, stop: StopRequest, processes: Processes | None = None
 ) -> tuple[dict[str, float], list[Any], bytes, int]:
     """Overall metrics, per-class metrics, packed per-image counts, and the number of images."""
+    processes = processes or Processes()
     num_classes = len(spec.dataset.classes)
     counter = metric.ConfusionCounts(num_classes)
     parts.model.eval()
+    batches = iter(parts.test_loader)
+    # The first process has the largest share; the others take part in its questions to the end.
+    longest = int(all_max(torch.tensor(len(parts.test_loader))))
     with torch.no_grad():
-        for batch in parts.test_loader:
-            stop.check()
-            samples = parts.model.test_step(batch)
-            counter.process(batch, [sample.to_dict() for sample in samples])
-    counter.evaluate(len(parts.test_loader))
+        for _ in range(longest):
+            _check(stop, processes)
+            batch = next(batches, None)
+            if batch is not None:
+                samples = parts.model.test_step(batch)
+                counter.process(batch, [sample.to_dict() for sample in samples])
+    images = counter.results
+    if processes.size > 1:
+        parts_of_all = processes.gather_bytes(metric.encode(images))
+        images = [image for data in parts_of_all for image in metric.decode(data)]
+    counter.compute_metrics(images)
     matrix = metric.total(counter.images, num_classes)
     overall, per_class = metric.summarise(matrix, spec.dataset.classes)
     return overall, per_class, metric.pack(counter.images, num_classes), len(counter.images)

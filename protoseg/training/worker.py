@@ -1,44 +1,79 @@
-"""``python -m protoseg.training.worker RUN_DIR``: the job payload is a path.
+"""``python -m protoseg.training.worker RUN_DIR [LAUNCH_FILE]``: the job payload is a path.
 
 Whoever starts it, it decides from the run folder whether to begin, to go on, or to leave: a run
 that has its record, or that a live worker holds, is left alone. However the attempt ends, short of
 the machine's death, its end and reason are on disk.
 
-Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and worth resuming.
+Of several processes that srun starts together the first one decides for all, and holds the claim;
+the others follow it, with a log of their own.
+
+Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and worth resuming. Those that follow
+end with 0 unless they lost the first one.
 """
 
 from __future__ import annotations
 
-import errno
 import os
-import signal
 import socket
 import sys
-import traceback
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from protoseg.errors import DataError, ProtosegError, UsageError
+from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs import atomic, claim
 from protoseg.runs.folder import Launch, RunFolder, now
 from protoseg.runs.states import Reason, State
-from protoseg.training.stop import ClaimLost, Stopped, StopRequest
+from protoseg.scheduler.here import is_job_active, job_here
+from protoseg.training import endings
+from protoseg.training.place import place_here
+from protoseg.training.stop import Stopped, StopRequest
+
+if TYPE_CHECKING:
+    from protoseg.training.processes import Processes
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 
-STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
-"""What a file system says when it is full or away; the run is not to blame."""
+CLAIM_SECONDS = claim.STALE_SECONDS + 4 * claim.HEARTBEAT_SECONDS
+"""How long a requeued job waits for the claim of what it was before."""
+ORDER_SECONDS = CLAIM_SECONDS + 300.0
+"""How long those that follow wait for the first process to decide."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the worker on the folder named in the arguments."""
     given = sys.argv[1:] if arguments is None else arguments
-    if len(given) != 1:
-        print("usage: python -m protoseg.training.worker RUN_DIR", file=sys.stderr)
+    if len(given) not in (1, 2):
+        print("usage: python -m protoseg.training.worker RUN_DIR [LAUNCH_FILE]", file=sys.stderr)
         return 2
     stop = StopRequest()
     stop.listen()
     folder = RunFolder(Path(given[0]).resolve())
+    launch_file = Path(given[1]) if given[1:] else folder.launch
+    launch = atomic.read_json(launch_file) or {}
+    try:
+        place = place_here()
+        if place.size == 1:
+            return _lead(folder, launch, stop)
+        # torch is imported after the number of threads is set.
+        _limit_threads(launch)
+        from protoseg.training.processes import Processes
+
+        processes = Processes(place, folder.path)
+        try:
+            follow = _follow if place.rank else _lead
+            return follow(folder, launch, stop, processes)
+        finally:
+            processes.leave()
+    except ProtosegError as error:  # not even the attempt could be written down
+        print(error, file=sys.stderr)
+        return FAILED
+
+
+def _lead(
+    folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes | None = None
+) -> int:
+    """Decide what to do with the run, and do it."""
     spec = folder.read_spec()
     if spec is None:
         print(f"{folder.spec}: missing or torn; run the sweep again.", file=sys.stderr)
@@ -46,12 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
     if folder.status().state is State.DONE:
         print(f"{folder.run_id}: done already.")
         return DONE
-    try:
-        held = claim.acquire(folder.claim, job=os.environ.get("SLURM_JOB_ID", ""))
-    except ProtosegError as error:
-        print(error, file=sys.stderr)
-        return FAILED
+    held = _claim(folder, stop)
     if held is None:
+        if stop.signal_number is not None:
+            return INTERRUPTED
         print(f"{folder.run_id}: another worker has it.")
         return DONE
     try:
@@ -60,111 +93,135 @@ def main(arguments: list[str] | None = None) -> int:
             return DONE
         stop.still_mine = held.is_mine
         folder.clear_remains()
-        return _attempt(folder, spec, stop)
-    except ProtosegError as error:  # not even the attempt could be written down
-        print(error, file=sys.stderr)
-        return FAILED
+        return _attempt(folder, spec, launch, stop, processes, held)
     finally:
         held.release()
 
 
-def _attempt(folder: RunFolder, spec: dict[str, Any], stop: StopRequest) -> int:
-    launch = atomic.read_json(folder.launch) or {}
-    _limit_threads(int(launch.get("threads", 0)))
+def _claim(folder: RunFolder, stop: StopRequest) -> claim.Claim | None:
+    """The claim, or None where a live worker holds it.
+
+    A job that was requeued may find the claim of its earlier life, on a node that is out of sight:
+    it can not be alive, but it takes a while until that shows.
+    """
+    job = job_here()
+    key = job.key if job else ""
+    end = time.monotonic() + CLAIM_SECONDS
+    while True:
+        held = claim.acquire(folder.claim, job=key, job_is_active=is_job_active if job else None)
+        holder = claim.live_holder(folder.claim) if held is None else None
+        of_this_job = holder is not None and key != "" and holder.job == key
+        if held or not of_this_job or stop.signal_number or time.monotonic() > end:
+            return held
+        time.sleep(1)
+
+
+def _attempt(
+    folder: RunFolder,
+    spec: dict[str, Any],
+    launch: dict[str, Any],
+    stop: StopRequest,
+    processes: Processes | None,
+    held: claim.Claim,
+) -> int:
+    _limit_threads(launch)
+    job = job_here()
     start = {
         "time": now(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "job": os.environ.get("SLURM_JOB_ID", ""),
+        "job": job.key if job else "",
+        "restarts": job.restarts if job else 0,
+        "node": job.node if job else "",
+        "processes": processes.size if processes else 1,
         "iteration": folder.checkpoint_iteration(),
     }
     attempt = folder.start_attempt(start)
     _redirect_output(attempt / "log.txt")
-    reason, message = _train(folder, spec, launch, stop)
-    end = {"time": now(), "reason": reason and reason.value, "message": message}
-    print(f"{now()}  end: {reason.value if reason else 'done'}. {message}", flush=True)
-    try:
-        atomic.create_json(attempt / "end.json", end)
-    except ProtosegError as error:  # the disk is full: the next sweep finds this attempt lost
-        print(error, flush=True)
-    if reason is None:
+
+    def end(reason: Reason | None, message: str) -> int:
+        print(f"{now()}  end: {reason.value if reason else 'done'}. {message}", flush=True)
+        ending = {"time": now(), "reason": reason and reason.value, "message": message}
+        try:
+            atomic.create_json(attempt / "end.json", ending)
+        except ProtosegError as error:  # the disk is full: the next sweep finds this attempt lost
+            print(error, flush=True)
+        if reason is None:
+            return DONE
+        # Not from the folder's status: as long as this process holds the claim, it is `running`.
+        return INTERRUPTED if folder.may_go_on(reason) else FAILED
+
+    def give_up(reason: Reason, message: str) -> None:
+        status = end(reason, message)
+        held.release()
+        os._exit(status)
+
+    if processes:
+        processes.tell("attempt", attempt.name)
+        processes.watch(give_up)
+    reason, message = _train(folder, spec, launch, stop, processes)
+    if reason is Reason.LOST and processes:
+        # That the connection broke is what this process saw; the other one may know why.
+        reason, message = processes.failure() or (reason, message)
+    return end(reason, message)
+
+
+def _follow(
+    folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes
+) -> int:
+    """Train with the first process, if it says so; it also does the writing."""
+    name = processes.hear("attempt", ORDER_SECONDS)
+    if name is None:
         return DONE
-    # Not from the folder's status, which is `running` as long as this process holds the claim.
-    return INTERRUPTED if folder.may_go_on(reason) else FAILED
+    _redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
+    reason, message = _train(folder, folder.read_spec() or {}, launch, stop, processes)
+    print(f"{now()}  end: {reason.value if reason else 'done'}. {message}", flush=True)
+    if reason is Reason.LOST:
+        return FAILED
+    if reason is not None:
+        processes.report(reason, message)
+    return DONE
 
 
 def _train(
-    folder: RunFolder, data: dict[str, Any], launch: dict[str, Any], stop: StopRequest
+    folder: RunFolder,
+    data: dict[str, Any],
+    launch: dict[str, Any],
+    stop: StopRequest,
+    processes: Processes | None = None,
 ) -> tuple[Reason | None, str]:
     """Train, and put whatever stops it into a reason and one sentence."""
     try:
-        # torch and mmseg are imported here, after the number of threads is set.
         from protoseg.spec.identity import run_id, spec_from_dict
         from protoseg.spec.schema import METHOD_VERSION
         from protoseg.training.run import execute
 
-        try:
-            spec = spec_from_dict(data, str(folder.spec))
-            if run_id(spec) != folder.run_id:
-                raise UsageError(
-                    f"{folder.spec}: is the spec of {run_id(spec)}, not of this folder; it was "
-                    "edited, or written by another version of protoseg."
-                )
-            if spec.method_version != METHOD_VERSION:
-                raise UsageError(
-                    f"{folder.spec}: planned for method version {spec.method_version}, this "
-                    f"protoseg trains version {METHOD_VERSION}. Plan it anew, or check out the "
-                    "version that planned it."
-                )
-            execute(spec, folder, Launch(**launch), stop)
-        except Stopped as stopped:
-            return _stop_reason(stopped.signal_number)
-        except ClaimLost:
-            return Reason.LOST, "another worker took the run over; this one wrote no more"
-    except atomic.StorageError as error:
-        return Reason.STORAGE, str(error)
-    except DataError as error:
-        return Reason.BAD_DATA, _sentence(error)
-    except ProtosegError as error:
-        if error.__cause__ is not None:
-            traceback.print_exc()
-        return Reason.BAD_CONFIG, str(error)
-    except Exception as error:  # the reason must be written down whatever it is
-        traceback.print_exc()
-        first = (str(error).strip().splitlines() or [""])[0]
-        message = f"{type(error).__name__}: {first}"
-        if _is_out_of_memory(error):
-            return Reason.OUT_OF_MEMORY, message
-        if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
-            return Reason.STORAGE, message
-        return Reason.CODE_ERROR, message
+        spec = spec_from_dict(data, str(folder.spec))
+        if run_id(spec) != folder.run_id:
+            raise UsageError(
+                f"{folder.spec}: is the spec of {run_id(spec)}, not of this folder; it was "
+                "edited, or written by another version of protoseg."
+            )
+        if spec.method_version != METHOD_VERSION:
+            raise UsageError(
+                f"{folder.spec}: planned for method version {spec.method_version}, this "
+                f"protoseg trains version {METHOD_VERSION}. Plan it anew, or check out the "
+                "version that planned it."
+            )
+        if processes:
+            processes.join()
+        execute(spec, folder, Launch(**launch), stop, processes)
+    except Stopped as stopped:
+        if processes and processes.rank > 0:
+            return None, "stopped with the first process"
+        return endings.stop_reason(stopped.signal_number)
+    except Exception as error:
+        return endings.reason_of(error)
     return None, "record written"
 
 
-def _sentence(error: DataError) -> str:
-    """Its message; torch puts a whole traceback around one from a loader process."""
-    text = str(error)
-    return text.rpartition("DataError: ")[2].strip() if text.startswith("Caught ") else text
-
-
-def _stop_reason(number: int) -> tuple[Reason, str]:
-    name = signal.Signals(number).name
-    if os.environ.get("SLURM_JOB_ID") and number != signal.SIGINT:
-        return Reason.PREEMPTED, f"{name} from the scheduler; saved"
-    return Reason.CANCELLED, f"{name}; saved"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    text = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in text
-        or "CUDA out of memory" in text
-    )
-
-
-def _limit_threads(threads: int) -> None:
+def _limit_threads(launch: dict[str, Any]) -> None:
+    threads = int(launch.get("threads", 0))
     if threads:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)

@@ -23,10 +23,11 @@ from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record, verify_confusion
 from protoseg.runs.states import Reason, State
+from protoseg.scheduler.here import why_stopped
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import run_id, spec_digest
 from protoseg.spec.schema import METHOD_VERSION, RunSpec
-from protoseg.training import metric, worker
+from protoseg.training import endings, metric, worker
 from protoseg.training.parts import build_parts
 from protoseg.training.recipe import build_config
 from protoseg.training.stop import Stopped, StopRequest
@@ -473,19 +474,14 @@ def test_reasons(
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
-    ("number", "reason"),
-    [
-        (signal.SIGTERM, Reason.PREEMPTED),
-        (signal.SIGUSR2, Reason.PREEMPTED),
-        (signal.SIGINT, Reason.CANCELLED),
-    ],
-)
-def test_signals_from_a_scheduler(
-    number: signal.Signals, reason: Reason, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert worker._stop_reason(number)[0] is reason
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
+def test_signals_from_a_scheduler(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler is asked; a Ctrl-C in a terminal of a job is a person's all the same."""
+    monkeypatch.setenv("SLURM_JOB_ID", "4000000000")
+    reason, message = endings.stop_reason(number)
+    assert (reason, message) == (why_stopped(number)[0], f"{why_stopped(number)[1]}; saved")
+    assert reason is not Reason.CANCELLED
+    assert endings.stop_reason(signal.SIGINT) == (Reason.CANCELLED, "SIGINT; saved")
 
 
 def test_a_real_lack_of_memory(data: Path, tmp_path: Path) -> None:

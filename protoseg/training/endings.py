@@ -1,0 +1,77 @@
+"""Whatever stops a run, put into a reason and one sentence."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import traceback
+
+from protoseg.errors import DataError, ProtosegError
+from protoseg.runs import atomic
+from protoseg.runs.states import Reason
+from protoseg.scheduler.here import job_here, why_stopped
+from protoseg.training.stop import ClaimLost
+
+STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
+"""What a file system says when it is full or away; the run is not to blame."""
+
+
+def reason_of(error: Exception) -> tuple[Reason, str]:
+    """Why a run failed; called where the error is handled, for its traceback goes to the log."""
+    match error:
+        case ClaimLost():
+            return Reason.LOST, "another worker took the run over; this one wrote no more"
+        case atomic.StorageError():
+            return Reason.STORAGE, str(error)
+        case DataError():
+            return Reason.BAD_DATA, _sentence(error)
+        case ProtosegError() if not is_broken_connection(error):
+            if error.__cause__ is not None:
+                traceback.print_exc()
+            return Reason.BAD_CONFIG, str(error)
+    # The reason must be written down whatever it is.
+    traceback.print_exc()
+    first = (str(error).strip().splitlines() or [""])[0]
+    message = f"{type(error).__name__}: {first}"
+    if is_broken_connection(error):
+        return Reason.LOST, f"another process of the run is gone ({message})"
+    if _is_out_of_memory(error):
+        return Reason.OUT_OF_MEMORY, message
+    if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
+        return Reason.STORAGE, message
+    return Reason.CODE_ERROR, message
+
+
+def stop_reason(number: int) -> tuple[Reason, str]:
+    """Why a signal asked to stop; inside a job the scheduler is asked, for it knows."""
+    if job_here() is not None and number != signal.SIGINT:
+        reason, message = why_stopped(number)
+        return reason, f"{message}; saved"
+    return Reason.CANCELLED, f"{signal.Signals(number).name}; saved"
+
+
+def is_broken_connection(error: Exception) -> bool:
+    """Whether an error says no more than that another process of the run is gone."""
+    from torch.distributed import DistError
+
+    from protoseg.training.rendezvous import MeetingError
+
+    if isinstance(error, MeetingError | DistError):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def _sentence(error: DataError) -> str:
+    """Its message; torch puts a whole traceback around one from a loader process."""
+    text = str(error)
+    return text.rpartition("DataError: ")[2].strip() if text.startswith("Caught ") else text
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in text
+        or "CUDA out of memory" in text
+    )
