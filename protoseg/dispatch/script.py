@@ -7,12 +7,13 @@ value arrives as it is, whatever characters it has.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +129,6 @@ class ArrayExecutor(submitit.SlurmExecutor):
             SubmissionRefused: it gave no number.
             UsageError: there is no sbatch here.
         """
-        umask = os.umask(0o022)
-        os.umask(umask)
         try:
             answer = subprocess.run(
                 self._make_submission_command(script),
@@ -137,7 +136,6 @@ class ArrayExecutor(submitit.SlurmExecutor):
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=SBATCH_SECONDS,
-                umask=umask | 0o022,  # the job's logs inherit it
                 cwd=self.folder,
             )
         except FileNotFoundError as error:
@@ -180,9 +178,22 @@ def submit(array: Array, profile: ClusterProfile, submission_folder: Path, name:
     executor = _executor(array, profile, submission_folder, name)
     text = executor.text()
     script = submission_folder / "script.sh"
-    atomic.make_folder(submission_folder / "logs")
-    atomic.write_bytes(script, text.encode())
-    return executor.run_sbatch(script.absolute(), re.findall(r"^#SBATCH --([a-z-]+)", text, re.M))
+    with _not_for_others():
+        atomic.make_folder(submission_folder / "logs")
+        atomic.write_bytes(script, text.encode())
+        given = re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE)
+        return executor.run_sbatch(script.absolute(), given)
+
+
+@contextlib.contextmanager
+def _not_for_others() -> Iterator[None]:
+    """What is written inside can not be changed by others; sbatch gives the umask to the job."""
+    before = os.umask(0o077)
+    os.umask(before | 0o022)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def preview(

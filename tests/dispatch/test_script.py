@@ -359,6 +359,7 @@ def test_what_is_handed_to_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (folder / "script.sh").read_text() == sbatch_text(array(profile), profile, folder, "m.1")
     assert (folder / "logs").is_dir()
     assert not (folder / "logs").stat().st_mode & 0o022
+    assert not (folder / "script.sh").stat().st_mode & 0o022
 
 
 def test_a_refusal_says_what_sbatch_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

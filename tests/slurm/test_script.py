@@ -231,9 +231,9 @@ def test_a_controller_that_is_away(
     for other in Path(os.environ["SLURM_CONF"]).parent.glob("*.conf"):
         if other.name != "slurm.conf":
             (tmp_path / other.name).write_bytes(other.read_bytes())
-    monkeypatch.setenv("SLURM_CONF", str(elsewhere))
     profile = ClusterProfile()
-    with pytest.raises(SubmissionRefused, match="Unable to contact slurm controller") as caught:
-        submit(array(profile), profile, tmp_path, held["name"])
+    with monkeypatch.context() as away:
+        away.setenv("SLURM_CONF", str(elsewhere))
+        with pytest.raises(SubmissionRefused, match="Unable to contact slurm controller") as caught:
+            submit(array(profile), profile, tmp_path, held["name"])
     assert not caught.value.limit
-    monkeypatch.undo()
