@@ -392,7 +392,9 @@ def test_wrong_words_on_the_command_line(site: Path, override: str, sentence: st
     assert sentence in refusal(site, "nodes: 1", override)
 
 
-@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\u2028b", "a\x85b", "\ud800"])
+@pytest.mark.parametrize(
+    "bad", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\u2028b", "a\u2029b", "a\x85b", "\ud800"]
+)
 @pytest.mark.parametrize(
     "field",
     ["partition", "account", "qos", "reservation", "constraint", "gpu_type", "memory", "time"],
@@ -402,7 +404,9 @@ def test_no_value_can_end_a_line(field: str, bad: str) -> None:
         build(ClusterProfile, {field: bad}, "test: ")
 
 
-@pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\u2028b", "a\x85b", "\ud800"])
+@pytest.mark.parametrize(
+    "bad", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\u2028b", "a\u2029b", "a\x85b", "\ud800"]
+)
 def test_no_free_text_can_end_a_line(bad: str) -> None:
     with pytest.raises(UsageError, match="allowed: one line of text"):
         check_text(bad)
