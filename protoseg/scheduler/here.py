@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from protoseg.runs.states import Reason
 from protoseg.scheduler.jobs import Job, is_id, known
 from protoseg.scheduler.reasons import reason_of
-from protoseg.scheduler.sources import latest_in_sacct, show_job, shown, unknown_job
+from protoseg.scheduler.sources import ending_in_sacct, show_job, shown, unknown_job
 
 SECONDS = 5.0
 """A worker that was told to stop has little time."""
@@ -80,13 +80,12 @@ def why_stopped(number: int) -> tuple[Reason, str]:
         return _while_running(number, job, values)
     if job.why == "TimeLimit" or job.state in ("TIMEOUT", "DEADLINE"):
         return Reason.TIMEOUT, f"the time limit of {values.get('TimeLimit')} was reached (TIMEOUT)"
-    requeued = job.restarts > here.restarts
-    past = latest_in_sacct(here.key, here.restarts, max(0.5, until - time.monotonic()))
+    past = ending_in_sacct(here.key, until - time.monotonic())
     if past and (reason := reason_of(past)):
         return reason
     if past and past.state == "REQUEUED":
         return Reason.PREEMPTED, "a person, or a part of SLURM, requeued the job (REQUEUED)"
-    if requeued:
+    if job.restarts > here.restarts:
         return Reason.PREEMPTED, f"{name}: the job was requeued; SLURM could not say by whom"
     return reason_of(job) or (Reason.CANCELLED, f"{name}: the job was cancelled, or ended by SLURM")
 

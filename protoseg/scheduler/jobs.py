@@ -69,8 +69,9 @@ class Answer:
     """What the scheduler said about some jobs.
 
     A job that is missing in ``jobs`` while ``reachable`` is true is unknown to the scheduler: it
-    ended longer ago than SLURM remembers (MinJobAge), or it never was. While ``reachable`` is
-    false, nothing follows from its absence.
+    ended longer ago than SLURM remembers (MinJobAge) and no accounting tells how, it was a task
+    that was cancelled alone while it waited (which leaves no trace), or it never was. While
+    ``reachable`` is false, nothing follows from its absence.
     """
 
     jobs: Mapping[str, Job] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from protoseg.errors import ProtosegError
@@ -117,16 +118,19 @@ def _ask(wanted: frozenset[str]) -> Answer:
     reachable = not queue.problem
     problems = [queue.problem]
     accounting = True
-    missing = wanted - jobs.keys()
-    if missing:
-        past = sacct(set(map(array_id, missing)), missing)
+    # Who cancelled a job is known to accounting alone.
+    unclear = {id for id in wanted if id not in jobs or jobs[id].state == "CANCELLED"}
+    if unclear:
+        past = sacct(set(map(array_id, unclear)), unclear)
         accounting = not past.problem
         problems.append(past.problem)
         for id, incarnations in past.jobs.items():
             last = incarnations[-1]
+            if id in jobs:
+                jobs[id] = replace(jobs[id], by=last.by)
             # What the controller forgot has ended, whatever accounting still believes. And while
             # it is silent, a preempted job may long wait in its queue again.
-            if last.ended if reachable else last.state not in REQUEUED_LATER:
+            elif last.ended if reachable else last.state not in REQUEUED_LATER:
                 jobs[id] = last
     missing = wanted - jobs.keys()
     if missing and not reachable and not queue.silent:

@@ -76,9 +76,10 @@ def site() -> Site:
     before = time.time()
     reply = call(["scontrol", "show", "config"])
     after = time.time()
-    if not reply.fine:
-        return Site(reachable=False, problem=reply.problem)
     settings = _settings(reply.out)
+    if "SLURM_VERSION" not in settings:  # 22.05 ends with status 0 when nobody answers
+        problem = reply.problem or reply.errors.strip() or "scontrol shows no configuration"
+        return Site(reachable=False, problem=problem)
     accounting, problem = _accounting(settings)
     parameters = re.split(r"[,\s]+", settings.get("PreemptParameters", "").lower())
     return Site(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -23,6 +24,7 @@ SQUEUE = {
     "reason": "why",
     "nodelist": "node",
     "restartcnt": "restarts",
+    "exit_code": "exit_code",
     "submittime": "submitted",
     "starttime": "start",
     "endtime": "end",
@@ -115,6 +117,11 @@ def sacct(ids: Collection[str], wanted: Collection[str]) -> Found:
         for values in lines:
             for id in expand(values["id"], wanted):
                 jobs.setdefault(id, []).append(_job(id, values, "sacct"))
+        # An array that was cancelled before any task ran is one row without tasks.
+        whole = {values["id"]: values for values in lines if values["id"].isdecimal()}
+        for id in wanted:
+            if id not in jobs and array_id(id) in whole:
+                jobs[id] = [_job(id, whole[array_id(id)], "sacct")]
     for id, incarnations in jobs.items():
         # A job number may also have been another job's, years ago; the newest counts.
         incarnations.sort(key=lambda job: job.submitted)
@@ -122,16 +129,25 @@ def sacct(ids: Collection[str], wanted: Collection[str]) -> Found:
     return Found(jobs)
 
 
-def latest_in_sacct(id: str, restarts: int, seconds: float) -> Job | None:
-    """What accounting knows of the incarnation of a job after so many restarts; None if nothing.
+def ending_in_sacct(id: str, seconds: float) -> Job | None:
+    """How accounting says that a job ends which is just being stopped; None where it can not say.
 
-    Accounting hears of ends and starts a moment late: an incarnation that it still calls running
-    is no answer.
+    Accounting hears of it up to a second or two later; it is asked again until then, for half of
+    the given seconds. An incarnation that waits is the next one already.
     """
-    _, lines = ask_sacct(f"--jobs={id}", seconds=seconds)
-    jobs = sorted((_job(id, v, "sacct") for v in lines or []), key=lambda job: job.submitted)
-    job = jobs[restarts] if restarts < len(jobs) else None
-    return None if job is None or job.active else job
+    end, again = time.monotonic() + seconds, time.monotonic() + seconds / 2
+    while (left := end - time.monotonic()) > 0:
+        _, lines = ask_sacct(f"--jobs={id}", seconds=left)
+        if lines is None:
+            return None
+        jobs = [_job(id, values, "sacct") for values in lines if values["id"] == id]
+        begun = sorted((j for j in jobs if j.state != "PENDING"), key=lambda job: job.submitted)
+        if begun and not begun[-1].active:
+            return begun[-1]
+        if time.monotonic() > again:
+            return None
+        time.sleep(0.3)
+    return None
 
 
 def ask_sacct(
@@ -212,7 +228,7 @@ def _job(id: str, values: Mapping[str, str], source: str) -> Job:
         why=known(values.get("why", "")),
         node=known(values.get("node", "")),
         restarts=int(restarts) if restarts.isdecimal() else 0,
-        exit_code=values.get("exit_code", ""),
+        exit_code=_exit_code(values.get("exit_code", "")),
         submitted=moment(values.get("submitted", "")),
         start=moment(values.get("start", "")),
         end=moment(values.get("end", "")),
@@ -220,3 +236,8 @@ def _job(id: str, values: Mapping[str, str], source: str) -> Job:
         by=by,
         source=source,  # type: ignore[arg-type]
     )
+
+
+def _exit_code(text: str) -> str:
+    """squeue writes the status of wait(2), 1792, where the others write "7:0"."""
+    return f"{int(text) >> 8}:{int(text) & 127}" if text.isdecimal() else text
