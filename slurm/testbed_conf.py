@@ -5,6 +5,11 @@ Every setting that is not SLURM's default says why it is there.
 
 from __future__ import annotations
 
+import random
+import secrets
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +36,44 @@ class Shape:
     @property
     def node_names(self) -> tuple[str, ...]:
         return tuple(f"node{number}" for number in range(1, self.nodes + 1))
+
+
+def write_files(folder: Path, shape: Shape) -> None:
+    """Everything the daemons need before they start, with ports that are free now."""
+    for name in ("etc", "gpus", "log", "run", "state", *(f"spool/{n}" for n in shape.node_names)):
+        (folder / name).mkdir(parents=True)
+    for node in shape.node_names:
+        for gpu in range(shape.gpus):
+            (folder / "gpus" / f"{node}-{gpu}").symlink_to("/dev/null")
+    host, etc = socket.gethostname().split(".")[0], folder / "etc"
+    ports = dict(
+        zip(("slurmctld", "slurmdbd", "mariadbd", *shape.node_names), _ports(), strict=False)
+    )
+    password = secrets.token_hex(16)
+    _private(etc / "munge.key", secrets.token_bytes(128))
+    _private(etc / "slurmdbd.conf", slurmdbd_conf(folder, host, ports, password).encode())
+    _private(etc / "database.sql", database_sql(password).encode())
+    (etc / "mariadb.port").write_text(str(ports["mariadbd"]))
+    (etc / "gres.conf").write_text(gres_conf(folder, shape))
+    (etc / "slurm.conf").write_text(slurm_conf(folder, shape, host, ports))
+
+
+def _private(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+def _ports() -> Iterator[int]:
+    """Free ports, for ever. Below the kernel's own range, or a passing client may take the port of
+    a daemon that is being restarted."""
+    given: set[int] = set()
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in given:
+                given.add(port)
+                yield port
 
 
 def slurm_conf(folder: Path, shape: Shape, host: str, ports: dict[str, int]) -> str:
@@ -117,14 +160,12 @@ AccountingStorageEnforce=limits,qos
 
 
 def gres_conf(folder: Path, shape: Shape) -> str:
-    """gres.conf: a GPU is a file that exists, which is all SLURM asks of it."""
-    if not shape.gpus:
-        return ""
+    """gres.conf: a GPU is a path that leads to a device, which is all SLURM asks of it."""
+    numbers = f"[0-{shape.gpus - 1}]" if shape.gpus > 1 else "0"
     return "".join(
-        f"NodeName={name} Name=gpu File={folder}/gpus/{name}-[0-{shape.gpus - 1}]\n"
-        if shape.gpus > 1
-        else f"NodeName={name} Name=gpu File={folder}/gpus/{name}-0\n"
+        f"NodeName={name} Name=gpu File={folder}/gpus/{name}-{numbers} Flags=nvidia_gpu_env\n"
         for name in shape.node_names
+        if shape.gpus
     )
 
 

@@ -15,32 +15,46 @@ from pathlib import Path
 
 MARK = "TESTBED_DAEMON"
 GONE = ("", "Z", "X")
+STEP = "slurmstepd"
 
 
 def alive(pid: int) -> bool:
     """Does the process still run (a zombie does not)."""
-    if _is_child(pid):
-        with suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
     return _state(pid) not in GONE
 
 
 def daemon(folder: Path, name: str) -> list[int]:
-    """The process of one daemon, as a list; slurmd has a copy of itself while it starts a step."""
-    return [pid for pid, env in _environments() if env.get(MARK) == f"{folder}:{name}"]
+    """The process of one daemon, as a list of one or none."""
+    marked = set(_marked(f"{folder}:{name}"))
+    # While slurmd starts a step, its copy and then slurmstepd still carry slurmd's environment.
+    return [
+        pid
+        for pid in marked
+        if _parent(pid) not in map(str, marked) and not _program(pid).startswith(STEP)
+    ]
 
 
-def testbed_processes(folder: Path, conf: Path) -> list[int]:
+def all_processes(folder: Path, conf: Path) -> list[int]:
     """Every process of the testbed: daemons, their helpers, the jobs on all nodes."""
-    marked = [pid for pid, env in _environments() if env.get(MARK, "").startswith(f"{folder}:")]
     logs = {str(log) for log in (folder / "log").glob("slurmd-*.log")}
-    return _with_descendants({*marked, *_steps(logs), *_job_processes(conf)})
+    return _with_descendants({*_marked(f"{folder}:"), *_steps(logs), *_job_processes(conf)})
 
 
 def node_processes(folder: Path, conf: Path, node: str) -> list[int]:
     """What runs on a node for its jobs: slurmstepd, batch scripts, tasks and their children."""
-    log = str(folder / "log" / f"slurmd-{node}.log")
-    return _with_descendants({*_steps({log}), *_job_processes(conf, node)})
+    log, slurmd = str(folder / "log" / f"slurmd-{node}.log"), daemon(folder, node)
+    steps = {*_marked(f"{folder}:{node}"), *_steps({log}), *_job_processes(conf, node)}
+    return _with_descendants(steps - set(slurmd))
+
+
+def _marked(beginning: str) -> list[int]:
+    """Those whose mark begins so; a name that does not end in ":" has to be the whole mark."""
+    return [
+        pid
+        for pid, env in _environments()
+        if (mark := env.get(MARK, "")) == beginning
+        or (beginning.endswith(":") and mark.startswith(beginning))
+    ]
 
 
 def _steps(logs: set[str]) -> list[int]:
@@ -49,7 +63,7 @@ def _steps(logs: set[str]) -> list[int]:
     found = []
     for pid in _pids():
         with suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text().startswith("slurmstepd"):
+            if _program(pid).startswith(STEP):
                 files = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
                 found += [pid] * bool(files & logs)
     return found
@@ -69,7 +83,7 @@ def _job_processes(conf: Path, node: str | None = None) -> list[int]:
 def _with_descendants(pids: set[int]) -> list[int]:
     children: dict[str, list[int]] = {}
     for pid in _pids():
-        children.setdefault("".join(_stat(pid)[1:2]), []).append(pid)
+        children.setdefault(_parent(pid), []).append(pid)
     waiting, found = list(pids), set(pids)
     while waiting:
         new = set(children.get(str(waiting.pop()), [])) - found
@@ -114,5 +128,12 @@ def _state(pid: int) -> str:
     return next(iter(_stat(pid)), "")
 
 
-def _is_child(pid: int) -> bool:
-    return _stat(pid)[1:2] == [str(os.getpid())]
+def _parent(pid: int) -> str:
+    return "".join(_stat(pid)[1:2])
+
+
+def _program(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text()
+    except OSError:
+        return ""

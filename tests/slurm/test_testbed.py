@@ -1,0 +1,180 @@
+"""The testbed itself: it is a SLURM like any other, and its parts can be taken away one by one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from testbed import Testbed, TestbedError
+from testbed_conf import SMALL_QOS, SMALL_QOS_JOBS, Shape
+from testbed_processes import all_processes, node_processes
+
+WHOLE_NODE = "--gres=gpu:8"
+
+
+def submit(cluster: Testbed, folder: Path, *options: str, wrap: str = "sleep 60") -> str:
+    """Submits a job and returns its id."""
+    output = f"--output={folder}/%A_%a.out"
+    return cluster.ask("sbatch", "--parsable", output, *options, f"--wrap={wrap}")
+
+
+def states(cluster: Testbed, job: str) -> dict[str, str]:
+    """Task -> state, of what is in the queue."""
+    answer = cluster.run("squeue", "--array", "--noheader", f"--jobs={job}", "--format=%i %T")
+    return dict(line.split() for line in answer.stdout.splitlines())
+
+
+def wait(cluster: Testbed, job: str, *expected: str, seconds: float = 30) -> None:
+    """Until the job's tasks in the queue are in these states, in any order."""
+    cluster.wait_until(
+        f"job {job}: {expected}",
+        lambda: sorted(states(cluster, job).values()) == sorted(expected),
+        seconds,
+    )
+
+
+def ended(cluster: Testbed, job: str) -> list[str]:
+    """How every incarnation of every task ended, as sacct tells it."""
+    answer = cluster.ask("sacct", "-X", "--duplicates", "--noheader", "--parsable2",
+                         f"--jobs={job}", "--format=State")  # fmt: skip
+    return answer.splitlines()
+
+
+def test_an_array_keeps_its_throttle_and_srun_runs_every_task(
+    cluster: Testbed, tmp_path: Path
+) -> None:
+    job = submit(cluster, tmp_path, "--array=0-3%2", "--ntasks=2",
+                 wrap="srun sh -c 'echo $SLURM_ARRAY_TASK_ID-$SLURM_PROCID; sleep 1'")  # fmt: skip
+    wait(cluster, job, "RUNNING", "RUNNING", "PENDING", "PENDING")
+    wait(cluster, job)
+    said = "".join(file.read_text() for file in tmp_path.glob("*.out")).split()
+    assert sorted(said) == [f"{task}-{process}" for task in range(4) for process in range(2)]
+    cluster.wait_until("sacct", lambda: ended(cluster, job) == ["COMPLETED"] * 4)
+
+
+def test_gpus_are_counted(cluster: Testbed, tmp_path: Path) -> None:
+    wrap = "echo $CUDA_VISIBLE_DEVICES; sleep 60"
+    jobs = [submit(cluster, tmp_path, WHOLE_NODE, "--array=0", wrap=wrap) for _ in range(2)]
+    for job in jobs:
+        wait(cluster, job, "RUNNING")
+    third = submit(cluster, tmp_path, WHOLE_NODE, "--array=0")
+    time.sleep(2)
+    assert states(cluster, third) == {f"{third}_0": "PENDING"}
+    assert (tmp_path / f"{jobs[0]}_0.out").read_text() == "0,1,2,3,4,5,6,7\n"
+    cluster.ask("scancel", jobs[0])
+    wait(cluster, third, "RUNNING")
+    assert ended(cluster, jobs[0]) == ["CANCELLED by 0"]
+
+
+def test_an_urgent_job_sends_another_back_to_the_queue(cluster: Testbed, tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path, WHOLE_NODE, "--nodelist=node1", "--requeue")
+    wait(cluster, job, "RUNNING")
+    urgent = submit(cluster, tmp_path, WHOLE_NODE, "--nodelist=node1", "--partition=urgent",
+                    wrap="sleep 1")  # fmt: skip
+    wait(cluster, job, "PENDING")
+    wait(cluster, urgent)
+    wait(cluster, job, "RUNNING")
+    assert ended(cluster, job) == ["PREEMPTED", "RUNNING"]
+
+
+def test_a_slurmd_that_was_killed_comes_back_to_its_jobs(cluster: Testbed, tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path, "--nodelist=node2", wrap="sleep 4; echo done")
+    wait(cluster, job, "RUNNING")
+    cluster.kill_slurmd("node2")
+    assert not cluster.status()["node2"]
+    assert node_processes(cluster.folder, cluster.conf, "node2"), "the job runs on"
+    cluster.start_slurmd("node2")
+    wait(cluster, job)
+    cluster.wait_until("sacct", lambda: ended(cluster, job) == ["COMPLETED"])
+
+
+def test_a_dead_node_fails_its_jobs_or_sends_them_back(cluster: Testbed, tmp_path: Path) -> None:
+    elsewhere = submit(cluster, tmp_path, "--nodelist=node2")
+    kept, lost = (
+        submit(cluster, tmp_path, "--nodelist=node1", flag)
+        for flag in ("--requeue", "--no-requeue")
+    )
+    for job in (elsewhere, kept, lost):
+        wait(cluster, job, "RUNNING")
+    cluster.kill_node("node1")
+    assert not node_processes(cluster.folder, cluster.conf, "node1")
+    wait(cluster, kept, "PENDING", seconds=60)
+    cluster.wait_until("sacct", lambda: ended(cluster, lost) == ["NODE_FAIL"])
+    assert ended(cluster, kept)[0] == "NODE_FAIL"
+    assert states(cluster, elsewhere) == {elsewhere: "RUNNING"}
+    cluster.start_slurmd("node1")
+    wait(cluster, kept, "RUNNING")
+
+
+def test_the_queue_outlives_the_controller(cluster: Testbed, tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path, "--array=0-2%1")
+    wait(cluster, job, "RUNNING", "PENDING", "PENDING")
+    before = states(cluster, job)
+    cluster.stop_controller()
+    assert cluster.run("scontrol", "ping").returncode == 1
+    cluster.start_controller()
+    assert states(cluster, job) == before
+
+
+def test_without_accounting_sacct_fails_and_squeue_works(cluster: Testbed, tmp_path: Path) -> None:
+    job = submit(cluster, tmp_path)
+    cluster.stop_accounting()
+    assert cluster.run("sacct", f"--jobs={job}").returncode == 1
+    wait(cluster, job, "RUNNING")
+    cluster.start_accounting()
+    cluster.wait_until("sacct", lambda: ended(cluster, job) == ["RUNNING"])
+
+
+def test_limits_are_enforced_at_submission(cluster: Testbed, tmp_path: Path) -> None:
+    submit(cluster, tmp_path, "--array=0-1000", "--hold")
+    with pytest.raises(TestbedError, match="Invalid job array specification"):
+        submit(cluster, tmp_path, "--array=0-1001", "--hold")
+    submit(cluster, tmp_path, f"--array=1-{SMALL_QOS_JOBS}", "--hold", f"--qos={SMALL_QOS}")
+    with pytest.raises(TestbedError, match="QOSMaxSubmitJobPerUserLimit"):
+        submit(cluster, tmp_path, "--hold", f"--qos={SMALL_QOS}")
+
+
+def test_a_second_cluster_does_not_meet_the_first(
+    cluster: Testbed, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Through the command line: up, status, a job, down; the first one never notices."""
+    script = Path(sys.modules["testbed"].__file__ or "")
+    folder = cluster.folder.parent / f"{cluster.folder.name}-b"
+
+    def testbed(verb: str, *options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), verb, "--folder", str(folder), *options]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    try:
+        up = testbed("up", "--nodes", "1", "--no-accounting")
+        assert up.returncode == 0, up.stderr
+        other = Testbed(folder)
+        assert up.stdout == f"export SLURM_CONF={other.conf}\n" == testbed("env").stdout
+        assert other.shape == Shape(nodes=1, accounting=False)
+        assert testbed("status").returncode == 0
+        assert other.ask("srun", "printenv", "SLURMD_NODENAME") == "node1"
+        assert other.run("sacct").returncode == 1, "it keeps no accounts"
+        assert "runs there already" in testbed("up").stderr
+        job = submit(other, tmp_path_factory.mktemp("other"), wrap="setsid sleep 300 & sleep 300")
+        wait(other, job, "RUNNING")
+    finally:
+        down = testbed("down")
+    assert down.returncode == 0, down.stderr
+    assert not folder.exists()
+    assert not all_processes(folder, folder / "etc" / "slurm.conf")
+    assert all(cluster.status().values())
+
+
+def test_a_daemon_that_does_not_start_is_named_with_its_last_words(cluster: Testbed) -> None:
+    """Nothing of it stays behind, and its folder is kept for whoever wants to know more."""
+    broken = Testbed(f"{cluster.folder}-c", Shape(nodes=1, memory=-1, accounting=False))
+    try:
+        with pytest.raises(TestbedError, match=r"(?s)slurmctld ended.*RealMemory"):
+            broken.up()
+        assert not all_processes(broken.folder, broken.conf)
+        assert broken.folder.exists()
+    finally:
+        broken.down()
