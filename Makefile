@@ -1,5 +1,6 @@
 # make quickstart   set up, run the matrix `quickstart` on the built-in data, show its table
 # make test         set up, run the tests
+# make test-slurm   set up, run the tests that need a SLURM (slurm/README.md says what they need)
 # make lint         formatting, lint, types
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test lint setup clean
+.PHONY: quickstart test test-slurm lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
@@ -16,6 +17,9 @@ quickstart: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest $(ARGS)
+
+test-slurm: $(READY)
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .
