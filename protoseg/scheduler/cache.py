@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,23 @@ LOCK_SECONDS = 60.0
 """How long to wait while another process asks."""
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A question and its answer."""
+
+    time: float
+    """When it was answered; seconds since 1970."""
+    ids: frozenset[str]
+    answer: Answer
+
+
 class Cache:
     """Answers of the last seconds, in memory and, given a path, in a file."""
 
     def __init__(self, path: Path | None, seconds: float) -> None:
         self._path = path
         self._seconds = seconds
-        self._own: list[dict[str, Any]] = []
+        self._own: list[Entry] = []
 
     def get(
         self,
@@ -34,52 +44,34 @@ class Cache:
         fresh: bool = False,
     ) -> Answer:
         """An answer that covers the wanted ids: a young one from the cache, or else a new one."""
-        entry = None if fresh else self._find(wanted)
-        if entry is None:
+        found = None if fresh else self._find(wanted)
+        if found is None:
             with self._alone():
                 # Another process may have asked the same while this one waited.
-                entry = None if fresh else self._find(wanted)
-                if entry is None:
+                found = None if fresh else self._find(wanted)
+                if found is None:
                     answer = ask(wanted)
-                    self._add(wanted, answer)
+                    self._add(Entry(time.time(), wanted, answer))
                     return answer
-        return _answer(entry, wanted)
+        return replace(found, jobs={id: job for id, job in found.jobs.items() if id in wanted})
 
-    def _entries(self) -> list[dict[str, Any]]:
-        if self._path is None:
-            return self._own
-        with contextlib.suppress(OSError):
-            content = atomic.read_json(self._path)
-            if isinstance(content, dict) and isinstance(content.get("answers"), list):
-                return [entry for entry in content["answers"] if _is_entry(entry)]
-        return []
-
-    def _young(self) -> list[dict[str, Any]]:
+    def _young(self) -> list[Entry]:
+        entries = self._own if self._path is None else _read(self._path)
         # A clock that runs ahead elsewhere must not keep an answer for ever.
         now = time.time()
-        return [e for e in self._entries() if abs(now - e["time"]) < self._seconds]
+        return [entry for entry in entries if abs(now - entry.time) < self._seconds]
 
-    def _find(self, wanted: frozenset[str]) -> dict[str, Any] | None:
-        fitting = [entry for entry in self._young() if wanted <= set(entry["ids"])]
-        return max(fitting, key=lambda entry: entry["time"], default=None)
+    def _find(self, wanted: frozenset[str]) -> Answer | None:
+        fitting = [entry for entry in self._young() if wanted <= entry.ids]
+        return max(fitting, key=lambda entry: entry.time).answer if fitting else None
 
-    def _add(self, wanted: frozenset[str], answer: Answer) -> None:
-        ids = sorted(wanted)
-        entry = {
-            "time": time.time(),
-            "ids": ids,
-            "jobs": {id: asdict(job) for id, job in answer.jobs.items()},
-            "reachable": answer.reachable,
-            "accounting": answer.accounting,
-            "problem": answer.problem,
-        }
-        kept = [old for old in self._young() if not set(old["ids"]) <= wanted]
-        self._own = [*kept, entry]
+    def _add(self, entry: Entry) -> None:
+        self._own = [*(old for old in self._young() if not old.ids <= entry.ids), entry]
         if self._path is not None:
             # A cache that can not be written costs another question, nothing else.
             with contextlib.suppress(ProtosegError, OSError):
                 atomic.make_folder(self._path.parent)
-                atomic.write_json(self._path, {"answers": self._own})
+                atomic.write_json(self._path, {"answers": [_plain(own) for own in self._own]})
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -89,7 +81,7 @@ class Cache:
             with contextlib.suppress(OSError, ProtosegError):
                 atomic.make_folder(self._path.parent)
                 lock = self._path.with_name(f".{self._path.name}.lock")
-                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             if descriptor is not None:
                 _lock(descriptor)
@@ -111,15 +103,26 @@ def _lock(descriptor: int) -> None:
             return
 
 
-def _is_entry(entry: Any) -> bool:
-    return (
-        isinstance(entry, dict)
-        and isinstance(entry.get("time"), int | float)
-        and isinstance(entry.get("ids"), list)
-        and isinstance(entry.get("jobs"), dict)
-    )
+def _plain(entry: Entry) -> dict[str, Any]:
+    answer = entry.answer
+    jobs = {id: asdict(job) for id, job in answer.jobs.items()}
+    known = {"reachable": answer.reachable, "accounting": answer.accounting}
+    return {"time": entry.time, "ids": sorted(entry.ids), "jobs": jobs, **known,
+            "problem": answer.problem}  # fmt: skip
 
 
-def _answer(entry: dict[str, Any], wanted: frozenset[str]) -> Answer:
-    jobs = {id: Job(**values) for id, values in entry["jobs"].items() if id in wanted}
-    return Answer(jobs, bool(entry["reachable"]), bool(entry["accounting"]), str(entry["problem"]))
+def _read(path: Path) -> list[Entry]:
+    """The entries of a file that are what they should be; another version may have written it."""
+    try:
+        content = atomic.read_json(path)
+    except OSError:
+        return []
+    answers = content.get("answers") if isinstance(content, dict) else None
+    entries = []
+    for values in answers if isinstance(answers, list) else []:
+        with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
+            jobs = {str(id): Job(**job) for id, job in values["jobs"].items()}
+            known = bool(values["reachable"]), bool(values["accounting"])
+            answer = Answer(jobs, *known, str(values["problem"]))
+            entries.append(Entry(float(values["time"]), frozenset(values["ids"]), answer))
+    return entries

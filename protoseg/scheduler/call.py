@@ -84,8 +84,9 @@ def call(command: Sequence[str], seconds: float = SECONDS, stdin: str = "") -> R
 
 
 def _end(process: subprocess.Popen[str]) -> None:
-    """Kill what is left of a command that did not end, with its children."""
-    if process.poll() is None:
+    """Kill a command that did not end, with its children, and let go of its pipes."""
+    # Not yet waited for, its number is still its own, even where it left its children alone.
+    if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
         # A process in an uninterruptible wait (a dead file server) does not even die of SIGKILL.
