@@ -48,8 +48,10 @@ class SharedBatchNorm(_BatchNorm):
         variance = squares / count
         self._track(mean.detach(), (squares / (count - 1)).detach())
         centred = centred * (variance + self.eps).rsqrt().to(wide.dtype).view(shape)
-        if self.affine:
-            centred = centred * self.weight.view(shape) + self.bias.view(shape)
+        if self.weight is not None:
+            centred = centred * self.weight.view(shape)
+        if self.bias is not None:
+            centred = centred + self.bias.view(shape)
         return centred.to(input.dtype)
 
     @torch.no_grad()

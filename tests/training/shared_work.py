@@ -1,0 +1,151 @@
+"""What each of several processes does in `test_sharing`; run under ``spawn``, and alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from protoseg.core import collective
+from protoseg.training.parts import Parts, build_parts
+from protoseg.training.recipe import build_config
+from protoseg.training.sharing import SharedBatchNorm
+
+from .small import small_spec
+
+STEPS = 3
+# Adam divides by the size of each gradient, and so makes numbers out of the rounding of those that
+# are almost 0; plain gradient descent leaves rounding as small as it is.
+SGD = (
+    "schedule.recipe=fcn/fcn_r101-d8_4xb4-160k_ade20k-512x512.py",
+    "schedule.optimizer=SGD",
+    "schedule.learning_rate=0.01",
+    "decoder.dropout=0",
+)
+PARAMETRIC = (*SGD, "method=parametric", "~method.momentum")
+CASES: dict[str, tuple[str, ...]] = {
+    "parametric": (*PARAMETRIC, "method.num_prototypes=1"),
+    "parametric, K=2": (*PARAMETRIC, "method.num_prototypes=2"),
+    "prototypes": SGD,
+    "released": (
+        *SGD,
+        "method=released",
+        "method.assignment=argmax",
+        "method.distributed=pooled",
+        "method.num_prototypes=3",
+        "method.momentum=0.9",
+    ),
+    "auxiliary head": (
+        *PARAMETRIC,
+        "method.num_prototypes=1",
+        "decoder=upernet",
+        "decoder.channels=32",
+        "decoder.auxiliary=true",
+    ),
+    # Of its last two stages: nothing reads them, and no gradient reaches them.
+    "unused parameters": (
+        *PARAMETRIC,
+        "method.num_prototypes=1",
+        "decoder=fcn",
+        "decoder.channels=32",
+        "decoder.in_index=[1]",
+    ),
+}
+
+
+def cases(world: int) -> list[str]:
+    """The cases that are run with some number of processes."""
+    return list(CASES) if world < 4 else ["parametric", "released"]
+
+
+def parts_of(case: str, root: Path, world: int) -> Parts:
+    """What trains in a case, here and in every process."""
+    config = build_config(small_spec(*CASES[case]), data_root=root, world_size=world)
+    parts = build_parts(config, None)
+    for module in parts.module.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):  # that of mmseg's auxiliary head
+            module.p = 0
+    return parts
+
+
+def ignore(batch: dict[str, Any], first: int) -> dict[str, Any]:
+    """Make the labels of the whole batch uneven: of its four images one has none, one half."""
+    for position, sample in enumerate(batch["data_samples"], start=first):
+        labels = sample.gt_sem_seg.data
+        if position == 0:
+            labels[:] = 255
+        elif position == 1:
+            labels[:, :30] = 255
+    return batch
+
+
+def train(case: str, root: Path, world: int, rank: int) -> dict[str, Any]:
+    """Some steps; losses over all processes, the first gradients, and the state at the end."""
+    parts = parts_of(case, root, world)
+    parts.model.train()
+    batches = iter(parts.train_loader)
+    losses: list[dict[str, float]] = []
+    gradients: dict[str, Tensor | None] = {}
+
+    def note(*_: Any) -> None:
+        for name, parameter in parts.module.named_parameters():
+            gradient = parameter.grad
+            gradients.setdefault(name, gradient.clone() if gradient is not None else None)
+
+    parts.optimizer.optimizer.register_step_pre_hook(note)
+    for _ in range(STEPS):
+        batch = ignore(next(batches), first=rank * 4 // world)
+        found = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
+        losses.append({k: collective.gather(v.detach()).mean(0).item() for k, v in found.items()})
+    state = {name: value.clone() for name, value in parts.module.state_dict().items()}
+    return {"losses": losses, "gradients": gradients, "state": state}
+
+
+def pixels(shape: tuple[int, ...]) -> Tensor:
+    """Values far from 0, where sums of squares would cancel."""
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    values.requires_grad_(True)
+    return values
+
+
+def normalise(kind: type[nn.Module], share: slice, momentum: float | None) -> dict[str, Any]:
+    """A batch norm on a part of a batch of 7, twice; output, gradients, statistics."""
+    norm = kind(3, momentum=momentum)
+    with torch.no_grad():
+        norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
+        norm.bias.copy_(torch.tensor([0.0, 3.0, -1.0]))
+    whole = pixels((7, 3, 5, 4))
+    for _ in range(2):
+        output = norm(whole[share] + 100)
+    weigh = torch.linspace(-1, 1, 7 * 60).view(7, 3, 5, 4)[share]
+    (output * weigh + output.square() / 3).sum().backward()
+    return {
+        "output": output.detach(),
+        "input": whole.grad[share],
+        "weight": collective.all_sum(norm.weight.grad),
+        "bias": collective.all_sum(norm.bias.grad),
+        "mean": norm.running_mean,
+        "variance": norm.running_var,
+        "evaluated": norm.eval()(whole[share] + 100).detach(),
+    }
+
+
+def work(rank: int, world: int, folder: str, root: str) -> None:
+    """Take part in every case; write what this process ended with."""
+    from mmengine.registry import init_default_scope
+
+    torch.set_num_threads(1)
+    init_default_scope("mmseg")
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
+    )
+    found: dict[str, Any] = {case: train(case, Path(root), world, rank) for case in cases(world)}
+    for momentum in (0.1, None):
+        share = slice(0, 1) if rank == 0 else slice(1, 7) if rank == 1 else slice(7, 7)
+        if world == 2:
+            found[f"norm {momentum}"] = normalise(SharedBatchNorm, share, momentum)
+    torch.save(found, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
