@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
+import re
 import shutil
 import signal
 import subprocess
@@ -58,10 +58,10 @@ class Testbed:
     def __init__(self, folder: Path | str = FOLDER, shape: Shape | None = None) -> None:
         self.folder = Path(folder).absolute()
         self._shape = shape
-        if len(str(self.folder)) > LONGEST_FOLDER:
+        if not re.fullmatch(rf"[\w./-]{{1,{LONGEST_FOLDER}}}", str(self.folder), re.ASCII):
             raise TestbedError(
-                f"{self.folder}: more than {LONGEST_FOLDER} characters, too long for the paths of "
-                "the sockets inside; name a shorter --folder"
+                f"{self.folder}: letters, digits and _ . / - alone, and {LONGEST_FOLDER} of them at "
+                "most, or SLURM does not find its files and sockets; name another --folder"
             )
         self._daemons = Daemons(self.folder, self.env)
 
@@ -150,6 +150,10 @@ class Testbed:
         if not within(30, ended):
             left = all_processes(self.folder, self.conf)
             raise TestbedError(f"these processes do not end: {' '.join(map(str, left))}")
+        for cgroup in self.shape.node_cgroups:
+            # A file system of the kernel's: folders go one by one, the files in them by themselves.
+            for inner in sorted(cgroup.glob("**/"), reverse=True):
+                inner.rmdir()
         if not keep and self._known.exists():
             shutil.rmtree(self.folder)
 
@@ -261,18 +265,21 @@ def main(arguments: list[str] | None = None) -> int:
         if verb == "up":
             for name in ("nodes", "cpus", "gpus", "grace"):
                 sub.add_argument(f"--{name}", type=int, default=getattr(Shape, name))
+            sub.add_argument("--name", default=Shape.name, help="of a node, before its number")
+            sub.add_argument("--cgroups", action="store_true", help="the kernel limits memory")
             sub.add_argument("--no-accounting", action="store_true")
     options = parser.parse_args(arguments)
     try:
         if options.verb == "up":
             shape = Shape(options.nodes, options.cpus, options.gpus, grace=options.grace,
-                          accounting=not options.no_accounting)  # fmt: skip
+                          accounting=not options.no_accounting, cgroups=options.cgroups,
+                          name=options.name)  # fmt: skip
             Testbed(options.folder, shape).up()
         testbed = Testbed(options.folder)
         if options.verb == "down":
             testbed.down()
         if options.verb in ("up", "env"):
-            print(f"export SLURM_CONF={shlex.quote(str(testbed.conf))}")
+            print(f"export SLURM_CONF={testbed.conf}")
         return _show(testbed) if options.verb == "status" else 0
     except TestbedError as error:
         print(error, file=sys.stderr)

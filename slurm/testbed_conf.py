@@ -16,6 +16,8 @@ from pathlib import Path
 CLUSTER = "testbed"
 ACCOUNT = "lab"
 SMALL_QOS = "small"
+MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
+"""Version 1 alone: what SLURM 22.05 does with version 2 needs systemd."""
 SMALL_QOS_JOBS = 20
 """How many jobs (array tasks) a user may have in the queue at once under ``SMALL_QOS``."""
 
@@ -32,10 +34,20 @@ class Shape:
     accounting: bool = True
     grace: int = 0
     """Seconds between the SIGTERM of a preemption and its requeue, for partition ``batch``."""
+    cgroups: bool = False
+    """The kernel holds jobs to their memory, and SLURM says OUT_OF_MEMORY. Needs MEMORY_CGROUPS to
+    be writable, and a ``name`` of its own: the cgroups of a node are called after it."""
+    name: str = "node"
 
     @property
     def node_names(self) -> tuple[str, ...]:
-        return tuple(f"node{number}" for number in range(1, self.nodes + 1))
+        return tuple(f"{self.name}{number}" for number in range(1, self.nodes + 1))
+
+    @property
+    def node_cgroups(self) -> tuple[Path, ...]:
+        """Where SLURM keeps the cgroups of each node's jobs; the one thing outside the folder."""
+        names = self.node_names if self.cgroups else ()
+        return tuple(MEMORY_CGROUPS / f"slurm_{name}" for name in names)
 
 
 def write_files(folder: Path, shape: Shape) -> None:
@@ -55,6 +67,8 @@ def write_files(folder: Path, shape: Shape) -> None:
     _private(etc / "database.sql", database_sql(password).encode())
     (etc / "mariadb.port").write_text(str(ports["mariadbd"]))
     (etc / "gres.conf").write_text(gres_conf(folder, shape))
+    if shape.cgroups:
+        (etc / "cgroup.conf").write_text(CGROUP_CONF)
     (etc / "slurm.conf").write_text(slurm_conf(folder, shape, host, ports))
 
 
@@ -78,8 +92,10 @@ def _ports() -> Iterator[int]:
 
 def slurm_conf(folder: Path, shape: Shape, host: str, ports: dict[str, int]) -> str:
     """slurm.conf. ``ports`` has one for ``slurmctld``, ``slurmdbd`` and every node."""
+    # Without cgroups nothing else stops a job that takes more memory than it asked for.
+    memory = "" if shape.cgroups else "JobAcctGatherParams=OverMemoryKill\n"
     lines = f"""\
-ClusterName={CLUSTER}
+{memory}ClusterName={CLUSTER}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports["slurmctld"]}
 SlurmUser=root
@@ -97,14 +113,12 @@ AuthType=auth/munge
 # cred_expire is also how long a requeued job waits before it may start again (default 120 s).
 AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
 
-# A container has no cgroups to give away and fewer CPUs than the nodes claim.
+# A container may have no cgroups to give away, and has fewer CPUs than the nodes claim.
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=task/{"cgroup" if shape.cgroups else "none"}
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
-# Without cgroups nothing else stops a job that takes more memory than it asked for.
-JobAcctGatherParams=OverMemoryKill
 
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
@@ -157,6 +171,13 @@ AccountingStorageEnforce=limits,qos
         f" PriorityTier=10 PreemptMode=OFF\n"
         f"PartitionName=short {everywhere} DefaultTime=1 MaxTime=2 PriorityTier=1\n"
     )
+
+
+CGROUP_CONF = f"""\
+CgroupPlugin=cgroup/v1
+CgroupMountpoint={MEMORY_CGROUPS.parent}
+ConstrainRAMSpace=yes
+"""
 
 
 def gres_conf(folder: Path, shape: Shape) -> str:

@@ -13,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "slurm"))
 
 from testbed import Testbed, missing
+from testbed_conf import MEMORY_CGROUPS, Shape
+from testbed_daemons import FOREIGN
 
 RUNNING = "PROTOSEG_TESTBED"
 """Names the folder of a testbed that runs already: it is used, emptied after every test and left
@@ -35,11 +37,36 @@ def testbed() -> Iterator[Testbed]:
         testbed.down()
 
 
+@pytest.fixture(scope="session")
+def strict_testbed() -> Iterator[Testbed]:
+    """A cluster of one node where the kernel ends what takes more memory than it asked for."""
+    if problem := missing():
+        pytest.skip(f"no SLURM to test with: {problem}")
+    if not os.access(MEMORY_CGROUPS / "release_agent", os.W_OK):
+        pytest.skip(f"no memory cgroups (version 1) to write to at {MEMORY_CGROUPS}")
+    shape = Shape(nodes=1, cgroups=True, name=f"strict{os.getpid()}n")
+    testbed = Testbed(tempfile.mkdtemp(prefix="slurm-"), shape)
+    try:
+        yield testbed.up()
+    finally:
+        testbed.down()
+
+
 @pytest.fixture
 def cluster(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
     """A whole and empty cluster, and SLURM_CONF set to it."""
+    yield from _prepared(testbed, monkeypatch)
+
+
+@pytest.fixture
+def strict_cluster(strict_testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
+    """The same, where jobs run out of memory: SLURM says OUT_OF_MEMORY there and only there."""
+    yield from _prepared(strict_testbed, monkeypatch)
+
+
+def _prepared(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
     for name in os.environ:
-        if name.startswith(("SLURM", "SBATCH", "SQUEUE", "SACCT")):
+        if name.startswith(FOREIGN):
             monkeypatch.delenv(name)
     for name, value in testbed.env.items():
         monkeypatch.setenv(name, value)

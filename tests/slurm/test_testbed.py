@@ -109,6 +109,19 @@ def test_a_dead_node_fails_its_jobs_or_sends_them_back(cluster: Testbed, tmp_pat
     wait(cluster, kept, "RUNNING")
 
 
+def test_a_step_that_runs_out_of_memory_says_so(strict_cluster: Testbed, tmp_path: Path) -> None:
+    """The job itself ends as its batch script does: only the step's row has the word."""
+    hungry = f"{sys.executable} -c 'bytearray(400_000_000)'"
+    job = submit(strict_cluster, tmp_path, "--mem=100M", wrap=f"srun {hungry}")
+    rows = ("sacct", "--noheader", "--parsable2", f"--jobs={job}", "--format=JobID,State,ExitCode")
+    strict_cluster.wait_until(
+        "out of memory",
+        lambda: f"{job}.0|OUT_OF_MEMORY|0:125" in strict_cluster.ask(*rows).splitlines(),
+    )
+    wait(strict_cluster, job)
+    assert "Out Of Memory" in next(tmp_path.glob("*.out")).read_text()
+
+
 def test_the_queue_outlives_the_controller(cluster: Testbed, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path, "--array=0-2%1")
     wait(cluster, job, "RUNNING", "PENDING", "PENDING")
@@ -178,3 +191,9 @@ def test_a_daemon_that_does_not_start_is_named_with_its_last_words(cluster: Test
         assert broken.folder.exists()
     finally:
         broken.down()
+
+
+@pytest.mark.parametrize("name", ["with a blank", "x" * 70, "50%"])
+def test_a_folder_that_slurm_would_not_understand_is_refused(name: str) -> None:
+    with pytest.raises(TestbedError, match="name another --folder"):
+        Testbed(f"/tmp/{name}")
