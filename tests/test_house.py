@@ -234,6 +234,8 @@ def test_what_is_public_is_documented(module: Path) -> None:
 def test_nothing_is_printed_but_by_the_command_line_and_into_logs(module: Path) -> None:
     if part(module) in ("cli", "commands", "training"):  # training prints into a run's log.txt
         return
+    if name(module) == "protoseg/dispatch/task.py":  # a program of its own, in a batch script
+        return
     tree = ast.parse(module.read_text(encoding="utf-8"))
     calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     assert not [c.lineno for c in calls if c.func.id in ("print", "breakpoint", "input")]  # type: ignore[attr-defined]

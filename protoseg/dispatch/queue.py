@@ -18,7 +18,7 @@ from protoseg.errors import ProtosegError
 from protoseg.runs import atomic, claim
 from protoseg.runs.attempt import Attempt
 from protoseg.runs.folder import RunFolder, Status, now
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import ON_REQUEST, Reason, State
 from protoseg.scheduler.query import Answer, Job, Scheduler
 from protoseg.scheduler.reasons import reason_of
 
@@ -131,6 +131,8 @@ class Queue:
             return submitted if young else None
         if job.ended:
             return None
+        if job.active and status.job == task.key and _over(status):
+            return status  # its worker is gone for good, the job only has to notice
         if job.waiting:
             message = "waits" + (f" ({job.why})" if job.why else "")
         else:
@@ -139,6 +141,11 @@ class Queue:
         return replace(
             status, state=State.QUEUED, message=message + before, job=job.id, host=job.node
         )
+
+
+def _over(status: Status) -> bool:
+    """Whether the last attempt ended in a way after which its own job does not go on."""
+    return status.state is State.FAILED or status.reason in ON_REQUEST
 
 
 def _end(ended: dict[Path, tuple[Submission, dict[int, str]]], task: Task, why: str) -> None:

@@ -62,7 +62,8 @@ def _place(
     """Fill a file of its own name, flush it to disk, and ``move`` it to ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        with open(temporary, "xb") as file:
+        # Whatever the umask: nobody else may write what a worker is going to read.
+        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -95,7 +96,10 @@ def file_digest(path: Path) -> str:
 def make_folder(path: Path) -> Path:
     """Create a folder and its parents, not writable by others, and return it."""
     try:
-        path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        # One by one: mkdir gives the mode to the last of several alone.
+        for each in (*reversed(path.parents), path):
+            if not each.is_dir():
+                each.mkdir(mode=0o755, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path) from error
     return path

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class Lab:
 
     folder: Path
     data: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    """Set for every command, beside what is set here."""
 
     @property
     def runs(self) -> Path:
@@ -67,6 +69,7 @@ class Lab:
             "PROTOSEG_RUNS": str(self.runs),
             "PROTOSEG_DATA": str(self.data),
             "PROTOSEG_RESULTS": str(self.folder / "results"),
+            **self.environment,
         }
         return subprocess.Popen(
             [sys.executable, "-m", "protoseg.cli", *words],

@@ -208,3 +208,15 @@ print(os.getpid() if won else "lost")
 def test_a_second_creation_changes_nothing(target: Path) -> None:
     assert not atomic.create_json(target, {"who": "new"})
     assert atomic.read_json(target) == OLD
+
+
+def test_nothing_is_writable_by_others_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        atomic.write_json(tmp_path / "written.json", 1)
+        atomic.create_json(tmp_path / "created.json", 1)
+        atomic.make_folder(tmp_path / "folder" / "inner")
+    finally:
+        os.umask(before)
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o022 == 0, path
