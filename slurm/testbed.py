@@ -60,8 +60,8 @@ class Testbed:
         self._shape = shape
         if not re.fullmatch(rf"[\w./-]{{1,{LONGEST_FOLDER}}}", str(self.folder), re.ASCII):
             raise TestbedError(
-                f"{self.folder}: letters, digits and _ . / - alone, and {LONGEST_FOLDER} of them at "
-                "most, or SLURM does not find its files and sockets; name another --folder"
+                f"{self.folder}: letters, digits and _ . / - alone, and {LONGEST_FOLDER} of them "
+                "at most, or SLURM does not find its files and sockets; name another --folder"
             )
         self._daemons = Daemons(self.folder, self.env)
 

@@ -132,7 +132,7 @@ ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 
-# Quick, so that tests are: a dead node is noticed after 15 s (default 300), a job that ignores
+# Quick, so that tests are: a dead node is noticed within 30 s (default 300), a job that ignores
 # SIGTERM is killed after 10 s (default 30), a free place is filled within a second or two.
 SlurmdTimeout=15
 SlurmctldTimeout=15
