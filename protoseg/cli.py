@@ -33,7 +33,7 @@ VERBS = {
     "sweep": ("sweeps", "train what matrices still need, here or on a cluster (cluster=NAME)"),
     "train": ("sweeps", "train one run given by overrides"),
     "status": ("sweeps", "show how far each run is, and why attempts ended"),
-    "cancel": ("jobs", "cancel the jobs of matrices or runs; those under way save and end"),
+    "cancel": ("jobs", "cancel jobs, of matrices or of single runs; those under way save and end"),
     "logs": ("jobs", "print what an attempt at a run wrote, or list its attempts"),
     "tables": ("reports", "rebuild tables from records alone"),
     "explain": ("reports", "name the runs, commits and seeds behind a cell"),
@@ -109,6 +109,9 @@ def _common(verb: argparse.ArgumentParser) -> None:
     )
     places.add_argument("--results", metavar="DIR", help="results (PROTOSEG_RESULTS; ./results)")
     places.add_argument("--experiments", metavar="DIR", help="matrices and config groups")
+    places.add_argument(
+        "--clusters", metavar="DIR", help="cluster profiles (PROTOSEG_CLUSTERS; ./slurm)"
+    )
     verb.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

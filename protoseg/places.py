@@ -44,6 +44,7 @@ def places(
     results: str | None = None,
     data: str | None = None,
     weights: str | None = None,
+    clusters: str | None = None,
 ) -> Places:
     """The folders of this call: an option wins over the environment, that over the checkout."""
     root = home()
@@ -60,5 +61,5 @@ def places(
         results=results_folder,
         data=data_folder,
         weights=choose(weights, "PROTOSEG_WEIGHTS", data_folder / "weights"),
-        clusters=choose(None, "PROTOSEG_CLUSTERS", root / "slurm"),
+        clusters=choose(clusters, "PROTOSEG_CLUSTERS", root / "slurm"),
     )

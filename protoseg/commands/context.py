@@ -51,6 +51,7 @@ class Context:
             results=arguments.results,
             data=arguments.data,
             weights=arguments.weights,
+            clusters=arguments.clusters,
         )
         # A pipe has no width: wide enough that no line is broken and no message cut there.
         wide = None if sys.stdout.isatty() else PIPE_WIDTH

@@ -14,7 +14,7 @@ from .conftest import CommandLine
 
 
 def context(*words: str) -> Context:
-    places = dict.fromkeys(("experiments", "runs", "results", "data", "weights"))
+    places = dict.fromkeys(("experiments", "runs", "results", "data", "weights", "clusters"))
     return Context(Namespace(words=list(words), json=False, **places))
 
 

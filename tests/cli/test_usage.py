@@ -37,7 +37,7 @@ def test_the_help_names_every_verb_and_the_exit_statuses() -> None:
 
 def test_every_example_of_the_help_is_understood(protoseg: CommandLine) -> None:
     lines = [line for line in parser().format_help().splitlines() if line.startswith("  protoseg ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         words = line.split("  ")[1].replace('"ProtoSeg, K = 4"', "LABEL").split()[1:]
         given = parser().parse_args(["ProtoSeg, K = 4" if w == "LABEL" else w for w in words])
