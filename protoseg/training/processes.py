@@ -28,11 +28,11 @@ from protoseg.training.rendezvous import MEETING_SECONDS, MeetingError
 
 PEER_SECONDS = 1800.0
 """How long one process may keep the others waiting, for instance while it writes a checkpoint."""
-FAILURE_SECONDS = 3.0
+FAILURE_SECONDS = 1.0
 """How long the first process waits for the word of another one whose connection broke."""
 GRACE_SECONDS = 10.0
 """How long it may take until a failure elsewhere is noticed by itself."""
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 2.0
 """How long the first process waits for the others to leave, lest its end is the end of theirs."""
 ATTEMPT, FAILURE, HERE, LEFT = "attempt", "failure", "here", "left"
 

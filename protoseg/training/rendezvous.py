@@ -62,13 +62,17 @@ def open_store(folder: Path, place: Place) -> TCPStore:
     return store
 
 
-def find_store(folder: Path, place: Place, seconds: float = MEETING_SECONDS) -> TCPStore:
+def find_store(folder: Path, place: Place, seconds: float | None = None) -> TCPStore:
     """The store that the first process opened; for the others.
+
+    Args:
+        seconds: how long to look; by default `MEETING_SECONDS`.
 
     Raises:
         MeetingError: it was not found, or could not be reached, in time.
     """
     file = meeting_file(folder, place)
+    seconds = MEETING_SECONDS if seconds is None else seconds
     end = time.monotonic() + seconds
     found = f"{file.name} did not appear in the run folder"
     while time.monotonic() < end:
