@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from protoseg.cli import parser
+from protoseg.commands.context import Context
 from protoseg.spec.compose import Composer
 from protoseg.spec.expand import load_matrix, matrix_names
 
@@ -34,10 +35,9 @@ def protoseg_commands() -> list[str]:
 def test_a_documented_command_parses_and_names_what_exists(command: str) -> None:
     arguments = parser().parse_args(shlex.split(command)[1:])
     if arguments.verb in ("plan", "sweep", "status", "tables", "explain"):
-        composer = Composer(ROOT / "experiments")
-        overrides = [word for word in arguments.words if "=" in word]
-        for name in set(arguments.words) - set(overrides):
-            load_matrix(composer, name, overrides)
+        context = Context(arguments)
+        context.matrices()
+        assert (context.cluster is not None) == ("cluster=" in command)
 
 
 def test_the_readme_opens_with_two_make_targets_that_exist() -> None:
