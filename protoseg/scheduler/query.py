@@ -73,7 +73,7 @@ class Scheduler:
             raise SchedulerSilent(f"{reply.problem}. Nothing was changed; try again later.")
         since = (since or datetime.datetime.now(datetime.UTC) - LOOK_BACK).astimezone(datetime.UTC)
         start = since.strftime("%Y-%m-%dT%H:%M:%S")
-        _, older = ask_sacct(f"--name={name}", f"--starttime={start}", "--allusers")
+        _, older = ask_sacct(f"--name={name}", f"--starttime={start}")
         found = [line for line in [*lines, *(older or [])] if line["name"] == name]
         found.sort(key=lambda line: (line["submitted"], int(array_id(line["id"]))))
         return tuple(dict.fromkeys(array_id(line["id"]) for line in found))

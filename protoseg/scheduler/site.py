@@ -71,6 +71,12 @@ class Site:
     """All that ``scontrol show config`` lists."""
 
 
+def array_limit() -> int | None:
+    """`Site.max_array_size` in one call; None where the controller does not answer."""
+    settings = _settings(call(["scontrol", "show", "config"]).out)
+    return _number(settings.get("MaxArraySize", ""))
+
+
 def site() -> Site:
     """Ask the controller and accounting, in four short calls. Never raises."""
     before = time.time()

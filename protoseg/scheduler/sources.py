@@ -154,7 +154,8 @@ def ask_sacct(
     *selection: str, seconds: float = SECONDS
 ) -> tuple[Reply, list[dict[str, str]] | None]:
     """One line of values a job and incarnation; None where accounting did not answer."""
-    command = ["sacct", "--allocations", "--duplicates", "--parsable2", *selection,
+    # All users: two people may share one folder of runs.
+    command = ["sacct", "--allusers", "--allocations", "--duplicates", "--parsable2", *selection,
                f"--delimiter={SEPARATOR}", "--format=" + ",".join(SACCT)]  # fmt: skip
     return _rows(call(command, seconds), tuple(SACCT.values()))
 

@@ -11,7 +11,7 @@ import pytest
 from protoseg.errors import ProtosegError
 from protoseg.scheduler import probe as probe_module
 from protoseg.scheduler.probe import probe
-from protoseg.scheduler.site import Site, site
+from protoseg.scheduler.site import Site, array_limit, site
 
 from .commands import BANNER, DOWN, NO_DATABASE, Commands, captured, sacct_lines, squeue_lines
 
@@ -92,6 +92,14 @@ def test_other_sites(commands: Commands) -> None:
     assert (batch.nodes, batch.nodes_up) == (7, 4)
     assert batch.gpus == ("gpu:a100:8", "gpu:h100.80gb:4")
     assert found.partitions[1].nodes == 0
+
+
+def test_the_limit_of_arrays_alone_takes_one_call(commands: Commands) -> None:
+    assert array_limit() is None
+    cluster(commands)
+    assert array_limit() == 1001
+    assert len(commands.calls("scontrol")) == 1
+    assert commands.calls("sinfo") == commands.calls("sacct") == []
 
 
 def test_no_accounting_is_told_from_a_broken_one(commands: Commands) -> None:
