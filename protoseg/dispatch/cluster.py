@@ -21,7 +21,7 @@ from protoseg.dispatch.sweep import to_train
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.runs.states import Reason, State
 from protoseg.scheduler.query import Scheduler, SchedulerSilent
-from protoseg.scheduler.site import site
+from protoseg.scheduler.site import array_limit
 from protoseg.spec.fields import plain
 
 SETTLE_SECONDS = 15.0
@@ -164,7 +164,7 @@ def _cut(entries: Sequence[PlanEntry], runs_folder: Path, profile: ClusterProfil
         for attempt in RunFolder(runs_folder / entry.run.run_id).attempts()
         if attempt.reason is Reason.OUT_OF_MEMORY
     }
-    return cut(entries, profile, site().max_array_size, factors)
+    return cut(entries, profile, array_limit(), factors)
 
 
 def reconcile(runs_folder: Path, scheduler: Scheduler) -> None:

@@ -167,6 +167,10 @@ def _afterwards(
     status = folder.status()
     print(f"{now()}  {status.state.value}: {status.reason}: {status.message}", flush=True)
     goes_on = status.state is State.INTERRUPTED and status.reason not in ON_REQUEST
+    if stopped.number is not None and status.reason is not Reason.TIMEOUT:
+        # The job itself is being ended. What was preempted or requeued SLURM starts again by
+        # itself; a cancelled job would come back to life.
+        goes_on = False
     if goes_on and submission.intent["requeue"] and not submission.withdrawn:
         try:
             Scheduler().requeue(here.key)
