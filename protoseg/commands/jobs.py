@@ -52,7 +52,8 @@ def find_run(context: Context, word: str) -> str:
 
 def cancel(context: Context) -> int:
     """Cancel the jobs of matrices or of single runs; those under way save and end."""
-    from protoseg.dispatch.queue import Queue, note_unbegun
+    from protoseg.dispatch.queue import Queue
+    from protoseg.dispatch.verdicts import note_unbegun
 
     chosen = _chosen(context)
     queue = Queue(context.places.runs)
@@ -80,8 +81,15 @@ def cancel(context: Context) -> int:
     queue.scheduler.cancel([*waiting.values(), *filter(None, running.values())])
     who = os.environ.get("USER", str(os.getuid()))
     for run_id, job in waiting.items():
+        known = queue.answer.jobs.get(job) if queue.answer else None
         note_unbegun(
-            folders[run_id], job, "", Reason.CANCELLED, f"cancelled by {who}", "protoseg cancel"
+            folders[run_id],
+            job,
+            "",
+            Reason.CANCELLED,
+            f"cancelled by {who}",
+            "protoseg cancel",
+            known.restarts if known else 0,
         )
     result = {"waiting": list(waiting), "running": list(running), "problems": problems}
     if context.json:

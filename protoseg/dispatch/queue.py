@@ -8,19 +8,16 @@ worker are asked about, all in one question.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from protoseg.dispatch.submission import FOLDER, UNSURE_SECONDS, Submission, open_submissions
+from protoseg.dispatch.verdicts import settle
 from protoseg.errors import ProtosegError
-from protoseg.runs import atomic, claim
-from protoseg.runs.attempt import Attempt
-from protoseg.runs.folder import RunFolder, Status, now
-from protoseg.runs.states import ON_REQUEST, Reason, State
-from protoseg.scheduler.query import Answer, Job, Scheduler
-from protoseg.scheduler.reasons import reason_of
+from protoseg.runs.folder import RunFolder, Status
+from protoseg.runs.states import ON_REQUEST, State
+from protoseg.scheduler.query import Answer, Scheduler
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,6 @@ class Task:
 
 
 UNSURE = "being submitted, or its submitter died; the next sweep finds out"
-VANISHED = "the worker vanished without a word"
 
 
 class Queue:
@@ -109,9 +105,17 @@ class Queue:
                 folder = RunFolder(self.runs_folder / task.submission.run_ids[task.index])
                 assert self.answer is not None
                 job = self.answer.jobs.get(task.key)
+                # On a full disk it is tried again by whoever looks next.
                 with contextlib.suppress(ProtosegError):
-                    settle(folder, task.key, job, task.log)
-                _end(ended, task, job.state if job else "unknown to the scheduler")
+                    settle(
+                        folder,
+                        task.key,
+                        job,
+                        task.log,
+                        accounting=self.answer.accounting,
+                        past=self.scheduler.incarnations,
+                    )
+                    _end(ended, task, job.state if job else "unknown to the scheduler")
                 status = folder.status()
         return waiting or status
 
@@ -151,97 +155,3 @@ def _over(status: Status) -> bool:
 def _end(ended: dict[Path, tuple[Submission, dict[int, str]]], task: Task, why: str) -> None:
     _, indices = ended.setdefault(task.submission.folder, (task.submission, {}))
     indices[task.index] = why
-
-
-def settle(folder: RunFolder, key: str, job: Job | None, log: Path | None = None) -> None:
-    """Write down how a job ended that the run folder says nothing final about.
-
-    Args:
-        folder: of the run.
-        key: of the job.
-        job: what the scheduler says of it; None where it knows nothing.
-        log: what its batch script printed, if that was kept.
-
-    Raises:
-        ProtosegError: the folder can not be written.
-    """
-    if folder.status().state is State.DONE or claim.live_holder(folder.claim) is not None:
-        return
-    said = reason_of(job) if job else None
-    source = job.source if job else "scheduler"
-    mine = [attempt for attempt in folder.attempts() if attempt.job == key]
-    if mine:
-        last = mine[-1]
-        reason, message = said or (Reason.LOST, VANISHED)
-        news = last.ending is None or (said is not None and reason is not Reason.LOST)
-        if news and _open_to_judgement(last, job):
-            folder.judge(last.number, reason, message, source)
-        return
-    if job is not None and said is None:
-        return  # it ended well without training: another worker had the run
-    reason, message = said or (Reason.LOST, "the job vanished before its worker began")
-    if reason is Reason.LOST and log is not None:
-        message = last_line(log) or message
-    note_unbegun(folder, key, job.node if job else "", reason, message, source)
-
-
-def _open_to_judgement(attempt: Attempt, job: Job | None) -> bool:
-    """Whether the scheduler may know better than what is on disk about an attempt's end.
-
-    A worker that was sent SIGTERM calls it a preemption if it could not ask.
-    """
-    if attempt.verdict is not None:
-        return False
-    if attempt.end is None:
-        return True
-    # A job that was requeued and then cancelled while it waited ended after this attempt did.
-    ran = job is not None and "" < job.start <= str(attempt.end.get("time", ""))
-    return ran and attempt.reason is Reason.PREEMPTED
-
-
-def note_unbegun(
-    folder: RunFolder,
-    key: str,
-    node: str,
-    reason: Reason,
-    message: str,
-    source: str,
-    restarts: int = 0,
-) -> None:
-    """Count a job as an attempt that ended before its worker could begin one.
-
-    Args:
-        restarts: how often the job had been requeued.
-
-    Raises:
-        ProtosegError: the folder can not be written.
-    """
-    atomic.make_folder(folder.path)
-    held = claim.acquire(folder.claim, job=key)
-    if held is None:
-        return
-    try:
-        start = {
-            "time": now(),
-            "host": node,
-            "node": node,
-            "pid": 0,
-            "job": key,
-            "restarts": restarts,
-            "iteration": folder.checkpoint_iteration(),
-        }
-        path = folder.start_attempt(start)
-        folder.judge(int(path.name), reason, message, source)
-    finally:
-        held.release()
-
-
-def last_line(log: Path) -> str:
-    """The last line of a text that is not empty, at most its last 300 characters."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return text.strip().rpartition("\n")[2].strip()[-300:]

@@ -5,7 +5,8 @@ until it ends. A run that was cut off for a reason that passes goes back into th
 submitted it need not be there. All that counts is on disk: if this process dies with its node,
 SLURM or the next ``sweep`` starts the run again.
 
-Exit status: that of the worker (0 done or nothing to do, 1 failed, 75 cut off).
+Exit status: that of the worker (0 done or nothing to do, 1 failed, 75 cut off), or 74 where the run
+folder could not be written.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from protoseg.dispatch.queue import note_unbegun
 from protoseg.dispatch.submission import Submission, read_submission
+from protoseg.dispatch.verdicts import judge_earlier, note_unbegun
 from protoseg.errors import ProtosegError
-from protoseg.runs import claim
+from protoseg.runs import atomic, claim
 from protoseg.runs.folder import RunFolder, now
-from protoseg.runs.states import ON_REQUEST, Reason, State
+from protoseg.runs.states import NOT_WRITTEN, ON_REQUEST, Reason, State
 from protoseg.scheduler.here import JobHere, job_here, why_stopped
 from protoseg.scheduler.query import Scheduler
-from protoseg.scheduler.reasons import reason_of
 
 FINE, FAILED = 0, 1
 
@@ -50,8 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
             raise ProtosegError(f"{given[0]}: holds no submission.")
         return _run(submission, here, stopped)
     except ProtosegError as error:
-        print(f"{now()}  {error}", file=sys.stderr, flush=True)
-        return FAILED
+        _say(str(error))
+        return NOT_WRITTEN if isinstance(error, atomic.StorageError) else FAILED
+
+
+def _say(text: str) -> None:
+    """Print a line; where the disk with the logs is full, the work is not to end for that."""
+    with contextlib.suppress(OSError):
+        os.write(1, f"{now()}  {text}\n".encode())
 
 
 class _Signals:
@@ -69,7 +75,7 @@ class _Signals:
 def _run(submission: Submission, here: JobHere, stopped: _Signals) -> int:
     array, _, index = here.key.partition("_")
     if submission.withdrawn:
-        print(f"{now()}  {submission.name}: withdrawn; nothing to do.")
+        _say(f"{submission.name}: withdrawn; nothing to do.")
         return FINE
     # The submitter may have died before it could write this down.
     submission.note_job(array)
@@ -77,13 +83,13 @@ def _run(submission: Submission, here: JobHere, stopped: _Signals) -> int:
     run_id = submission.run_ids[task]
     folder = RunFolder(submission.runs_folder / run_id)
     folder.create(submission.spec(task), submission.intent["launch"])
-    print(f"{now()}  job {here.key} on {here.node}, start {here.restarts}: {run_id}", flush=True)
+    _say(f"job {here.key} on {here.node}, start {here.restarts}: {run_id}")
     _judge_earlier(folder, here)
     status = folder.status()
     tried = any(attempt.job == here.key for attempt in folder.attempts())
     again = submission.intent.get("retry_failed") and not tried
     if status.state is State.DONE or (status.state is State.FAILED and not again):
-        print(f"{now()}  {status.state.value} already: {status.message or 'has its record'}")
+        _say(f"{status.state.value} already: {status.message or 'has its record'}")
         return FINE
     code, words = _work(submission, folder)
     return _afterwards(submission, folder, here, code, words, stopped)
@@ -96,13 +102,8 @@ def _judge_earlier(folder: RunFolder, here: JobHere) -> None:
         return
     if claim.live_holder(folder.claim) is not None:
         return  # a node that the scheduler gave up lives on; the worker waits for it
-    past = [job for job in Scheduler().incarnations(here.key) if job.restarts < here.restarts]
-    said = reason_of(past[-1]) if past else None
-    if past and past[-1].state == "REQUEUED":
-        said = Reason.PREEMPTED, "the job was requeued"
-    reason, message = said or (Reason.LOST, "the worker vanished; SLURM requeued its job")
     with contextlib.suppress(ProtosegError):
-        folder.judge(attempts[-1].number, reason, message, "sacct" if said else "batch script")
+        judge_earlier(folder, attempts[-1], Scheduler().incarnations(here.key))
 
 
 def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
@@ -130,7 +131,8 @@ def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
     def read() -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            os.write(2, line)
+            with contextlib.suppress(OSError):  # no room for logs; srun must not wait for a reader
+                os.write(2, line)
             tail.extend(line)
             del tail[:-16384]
 
@@ -152,20 +154,19 @@ def _afterwards(
     """Write down what the worker could not, and put the run back into the queue if it may go on."""
     attempts = [a for a in folder.attempts() if a.job == here.key]
     last = attempts[-1] if attempts else None
-    mine = last is not None and last.start.get("restarts", 0) == here.restarts
+    mine = last is not None and last.restarts == here.restarts
     if folder.status().state is State.DONE or (code == FINE and not mine):
         return FINE
     if mine and last is not None and last.ending is None:
         reason, message = _death(code, words, stopped)
         folder.judge(last.number, reason, message, "batch script")
     elif not mine:
-        said = words.decode(errors="replace").strip().rpartition("\n")[2][-300:]
         reason, message = _death(code, words, stopped)
-        note_unbegun(
-            folder, here.key, here.node, reason, said or message, "batch script", here.restarts
-        )
+        if reason is Reason.LOST:
+            message = _last_words(words) or message
+        note_unbegun(folder, here.key, here.node, reason, message, "batch script", here.restarts)
     status = folder.status()
-    print(f"{now()}  {status.state.value}: {status.reason}: {status.message}", flush=True)
+    _say(f"{status.state.value}: {status.reason}: {status.message}")
     goes_on = status.state is State.INTERRUPTED and status.reason not in ON_REQUEST
     if stopped.number is not None and status.reason is not Reason.TIMEOUT:
         # The job itself is being ended. What was preempted or requeued SLURM starts again by
@@ -174,19 +175,32 @@ def _afterwards(
     if goes_on and submission.intent["requeue"] and not submission.withdrawn:
         try:
             Scheduler().requeue(here.key)
-            print(f"{now()}  back into the queue", flush=True)
+            _say("back into the queue")
         except ProtosegError as error:  # the next sweep submits it
-            print(f"{now()}  not requeued: {error}", flush=True)
+            _say(f"not requeued: {error}")
     return code if code in (FAILED, 75) else FAILED
+
+
+def _last_words(words: bytes) -> str:
+    """The last line that srun passed on; its own talk about ending the step says nothing new."""
+    lines = [line.strip() for line in words.decode(errors="replace").splitlines()]
+    own = ("srun: launch/", "srun: Job step aborted", "srun: got ", "srun: forcing", "slurmstepd")
+    telling = [line for line in lines if line and not line.startswith(own)]
+    foreign = [line for line in telling if not line.startswith("srun:")]
+    return (foreign or telling or [""])[-1][-300:]
 
 
 def _death(code: int, words: bytes, stopped: _Signals) -> tuple[Reason, str]:
     """Why a worker ended without a word."""
     if OUT_OF_MEMORY.search(words):
         return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory"
+    if code == NOT_WRITTEN:
+        return Reason.STORAGE, "the run folder could not be written"
     if stopped.number is not None:
         return why_stopped(stopped.number)
     number = code - 128 if code > 128 else -code if code < 0 else 0
+    if number == signal.SIGUSR2:  # the warning came before the worker could listen
+        return why_stopped(number)
     if number:
         try:
             name = signal.Signals(number).name

@@ -57,6 +57,12 @@ class Attempt:
         return str(self.start.get("job") or "")
 
     @property
+    def restarts(self) -> int:
+        """How often its job had been requeued before."""
+        restarts = self.start.get("restarts", 0)
+        return restarts if isinstance(restarts, int) else 0
+
+    @property
     def began_at(self) -> int:
         """The iteration it went on from."""
         iteration = self.start.get("iteration", 0)

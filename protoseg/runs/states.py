@@ -59,6 +59,10 @@ None: as often as it happens. 0: never by itself; ``sweep --retry-failed`` tries
 profile may set others.
 """
 
+NOT_WRITTEN = 74
+"""Exit status (EX_IOERR) of a process that could not write into the run folder how it ended. On a
+cluster the scheduler keeps it, and the next ``sweep`` or ``status`` writes it down."""
+
 PASSING = {
     Reason.PREEMPTED,
     Reason.NODE_FAILURE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 
-from protoseg.runs.states import Reason
+from protoseg.runs.states import NOT_WRITTEN, Reason
 from protoseg.scheduler.jobs import Job
 
 SENTENCES: dict[str, tuple[Reason, str]] = {
@@ -29,6 +29,8 @@ def reason_of(job: Job) -> tuple[Reason, str] | None:
     """
     if job.state not in SENTENCES:
         return None
+    if job.state == "FAILED" and job.exit_code == f"{NOT_WRITTEN}:0":
+        return Reason.STORAGE, "the run folder could not be written"
     reason, sentence = SENTENCES[job.state]
     if job.state == "FAILED":
         sentence += _exit(job.exit_code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import signal
 import traceback
@@ -27,10 +28,12 @@ def reason_of(error: Exception) -> tuple[Reason, str]:
             return Reason.BAD_DATA, _sentence(error)
         case ProtosegError() if not is_broken_connection(error):
             if error.__cause__ is not None:
-                traceback.print_exc()
+                with contextlib.suppress(OSError):
+                    traceback.print_exc()
             return Reason.BAD_CONFIG, str(error)
-    # The reason must be written down whatever it is.
-    traceback.print_exc()
+    # The reason must be written down whatever it is, also where the log can not be.
+    with contextlib.suppress(OSError):
+        traceback.print_exc()
     first = (str(error).strip().splitlines() or [""])[0]
     message = f"{type(error).__name__}: {first}"
     if is_broken_connection(error):

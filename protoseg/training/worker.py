@@ -7,8 +7,8 @@ the machine's death, its end and reason are on disk.
 Of several processes that srun starts together the first one decides for all, and holds the claim;
 the others follow it, with a log of their own.
 
-Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and worth resuming. Those that follow
-end with 0 unless they lost the first one.
+Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and worth resuming, 74 if the run
+folder could not be written. Those that follow end with 0 unless they lost the first one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs import atomic, claim
 from protoseg.runs.folder import Launch, RunFolder, now
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import NOT_WRITTEN, Reason, State
 from protoseg.scheduler.here import is_job_active, job_here
 from protoseg.training import endings
 from protoseg.training.place import place_here
@@ -66,8 +66,8 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             processes.leave()
     except ProtosegError as error:  # not even the attempt could be written down
-        print(error, file=sys.stderr)
-        return FAILED
+        _say(str(error))
+        return NOT_WRITTEN if isinstance(error, atomic.StorageError) else FAILED
 
 
 def _lead(
@@ -140,12 +140,13 @@ def _attempt(
     _redirect_output(attempt / "log.txt")
 
     def end(reason: Reason | None, message: str) -> int:
-        print(f"{now()}  end: {reason.value if reason else 'done'}. {message}", flush=True)
+        _say(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
         ending = {"time": now(), "reason": reason and reason.value, "message": message}
         try:
             atomic.create_json(attempt / "end.json", ending)
-        except ProtosegError as error:  # the disk is full: the next sweep finds this attempt lost
-            print(error, flush=True)
+        except ProtosegError as error:  # the exit status says it where the disk can not
+            _say(str(error))
+            return NOT_WRITTEN if reason else DONE
         if reason is None:
             return DONE
         # Not from the folder's status: as long as this process holds the claim, it is `running`.
@@ -227,9 +228,23 @@ def _limit_threads(launch: dict[str, Any]) -> None:
             os.environ[name] = str(threads)
 
 
+def _say(text: str) -> None:
+    """Print to the log. On a full disk the rest of what is buffered goes nowhere: it must neither
+    hide the reason of the end nor change the exit status."""
+    try:
+        print(text, flush=True)
+    except OSError:
+        descriptor = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(descriptor, 1)
+        os.close(descriptor)
+
+
 def _redirect_output(log: Path) -> None:
     """Send everything this process prints, and its children, to the log of the attempt."""
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        raise atomic.storage_error(error, log) from error
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from protoseg.dispatch.queue import Queue, settle
+from protoseg.dispatch.queue import Queue
 from protoseg.dispatch.submission import UNSURE_SECONDS, Submission, write_intent
+from protoseg.dispatch.verdicts import settle
 from protoseg.runs import atomic
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import NOT_WRITTEN, Reason, State
 from protoseg.scheduler.query import Answer, Job, Scheduler
 
 RUN = "shapes-tiny-s0-0123456789"
@@ -146,6 +147,72 @@ def test_the_scheduler_corrects_a_guess_about_the_same_start_alone(
     settle(run, "5_0", Job("5_0", "CANCELLED", by="1000", start=start))
     (found,) = run.attempts()
     assert found.reason is (expected or Reason.PREEMPTED)
+
+
+def test_the_end_of_a_later_start_is_not_that_of_an_earlier_attempt(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    attempt(run, "5_0")
+    first = Job("5_0", "NODE_FAIL", node="gpu1", source="sacct")
+    second = Job("5_0", "TIMEOUT", restarts=1, source="sacct")
+    settle(run, "5_0", second, past=lambda key: [first, second])
+    assert [found.reason for found in run.attempts()] == [Reason.NODE_FAILURE, Reason.TIMEOUT]
+    assert [found.restarts for found in run.attempts()] == [0, 1]
+    settle(run, "5_0", second, past=lambda key: [first, second])
+    assert len(run.attempts()) == 2
+
+
+def test_a_later_start_says_nothing_of_an_attempt_that_ended(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    ending = {"time": "2026-01-01T10:10:00+00:00", "reason": "preempted", "message": "saved"}
+    attempt(run, "5_0", ending)
+    settle(run, "5_0", Job("5_0", "CANCELLED", restarts=1))
+    assert [found.reason for found in run.attempts()] == [Reason.PREEMPTED, Reason.CANCELLED]
+
+
+def test_without_accounting_an_attempt_before_a_requeue_is_lost(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    attempt(run, "5_0")
+    settle(run, "5_0", Job("5_0", "CANCELLED", restarts=1))
+    assert [found.reason for found in run.attempts()] == [Reason.LOST, Reason.CANCELLED]
+
+
+def test_the_exit_status_tells_of_a_disk_that_was_full(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    attempt(run, "5_0")
+    settle(run, "5_0", Job("5_0", "FAILED", exit_code=f"{NOT_WRITTEN}:0"))
+    settle(run, "6_0", Job("6_0", "FAILED", exit_code=f"{NOT_WRITTEN}:0"))
+    assert [found.reason for found in run.attempts()] == [Reason.STORAGE, Reason.STORAGE]
+
+
+@pytest.mark.parametrize(
+    ("accounting", "log", "expected"),
+    [(True, False, "cancelled"), (True, True, "lost"), (False, False, "lost")],
+)
+def test_a_task_without_a_trace_was_cancelled_while_it_waited(
+    tmp_path: Path, accounting: bool, log: bool, expected: str
+) -> None:
+    run = RunFolder(tmp_path / RUN)
+    if log:
+        (tmp_path / "5_0.txt").write_text("bash: python: not found\n")
+    settle(run, "5_0", None, tmp_path / "5_0.txt", accounting=accounting)
+    (found,) = run.attempts()
+    assert found.reason == expected
+
+
+def test_what_can_not_be_written_down_is_looked_at_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submission = submitted(tmp_path)
+    attempt(RunFolder(tmp_path / RUN), "5_0")
+
+    def full(*arguments: object) -> None:
+        raise atomic.StorageError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "judge", full)
+        look(tmp_path, Saying(Job("5_0", "TIMEOUT")))
+    assert submission.settled() == {}
+    assert look(tmp_path, Saying(Job("5_0", "TIMEOUT"))).reason is Reason.TIMEOUT
 
 
 @pytest.mark.parametrize("reason", ["code_error", "timeout", "cancelled", "storage"])
