@@ -103,6 +103,8 @@ class Processes:
                 raise MeetingError(
                     f"{here} of {self.size} processes came together within {MEETING_SECONDS:.0f} s."
                 )
+            if self._knows(FAILURE):
+                raise MeetingError("another process failed before all were here.")
             time.sleep(0.05)
             here = self._store.add(HERE, 0)
         if self.rank == 0 and self._file is not None:

@@ -13,6 +13,7 @@ folder could not be written. Those that follow end with 0 unless they lost the f
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -59,15 +60,31 @@ def main(arguments: list[str] | None = None) -> int:
         _limit_threads(launch)
         from protoseg.training.processes import Processes
 
-        processes = Processes(place, folder.path)
-        try:
-            follow = _follow if place.rank else _lead
-            return follow(folder, launch, stop, processes)
-        finally:
-            processes.leave()
+        return _one_of_several(folder, launch, stop, Processes(place, folder.path))
     except ProtosegError as error:  # not even the attempt could be written down
         _say(str(error))
         return NOT_WRITTEN if isinstance(error, atomic.StorageError) else FAILED
+
+
+def _one_of_several(
+    folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes
+) -> int:
+    """Lead or follow; ends this process."""
+    status = FAILED
+    try:
+        work = _follow if processes.rank else _lead
+        status = work(folder, launch, stop, processes)
+    except ProtosegError as error:
+        _say(str(error))
+        status = NOT_WRITTEN if isinstance(error, atomic.StorageError) else FAILED
+    finally:
+        processes.leave()
+    # Not by way of the interpreter's end, where torch's threads still run while the connections of
+    # those that are gone break: a crash there would be taken for a failure of the whole step.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _lead(
@@ -174,9 +191,12 @@ def _follow(
     name = processes.hear("attempt", ORDER_SECONDS)
     if name is None:
         return DONE
-    _redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
-    reason, message = _train(folder, folder.read_spec() or {}, launch, stop, processes)
-    print(f"{now()}  end: {reason.value if reason else 'done'}. {message}", flush=True)
+    try:
+        _redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
+        reason, message = _train(folder, folder.read_spec() or {}, launch, stop, processes)
+    except atomic.StorageError as error:
+        reason, message = Reason.STORAGE, str(error)
+    _say(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
     if reason is Reason.LOST:
         return FAILED
     if reason is not None:

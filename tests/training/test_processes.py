@@ -240,6 +240,21 @@ def test_a_full_disk_ends_all(spec: RunSpec, data: Path, tmp_path: Path) -> None
     assert ends(folder) == ["storage"]
 
 
+def test_a_failure_before_all_are_together_is_not_waited_for(
+    spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    no_log = """
+from pathlib import Path
+from protoseg.runs import atomic
+worker._redirect_output = lambda log: (_ for _ in ()).throw(
+    atomic.storage_error(OSError(28, "No space left on device"), log))
+"""
+    folder = make_folder(tmp_path, spec, data)
+    assert Workers(folder, codes={1: no_log}).end(seconds=30) == [75, 0]
+    assert ends(folder) == ["storage"]
+    assert folder.attempts()[0].message.startswith("process 1 of 2: ")
+
+
 def test_a_batch_that_can_not_be_shared_is_one_sentence(data: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, small_spec("schedule.batch_size=5"), data)
     assert Workers(folder).end()[0] == 1
