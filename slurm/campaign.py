@@ -1,0 +1,249 @@
+"""Forty runs on a real SLURM cluster, and at random whatever goes wrong on one.
+
+    python slurm/campaign.py [--runs 40] [--faults 60] [--seed 0] [--no-accounting]
+                             [--folder DIR] [--report FILE.md]
+
+Starts a testbed of its own (testbed.py; as root), submits a matrix of small real training runs,
+and while they train, kills, cancels, requeues, preempts, times out, takes away nodes, controller
+and disk. A user comes back now and then and types ``sweep``. When all runs have their records it
+looks whether that is right, down to the reason of each attempt, and writes a report.
+
+Exit status: 0 if everything is as it should be, 1 if not, 3 where there can be no campaign.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from campaign_faults import ALL, LONG, QUICK
+from campaign_judge import compare, judge
+from campaign_lab import Lab, as_json
+from campaign_report import summary, write_report
+from campaign_watch import Watch, leftovers, trained_alone
+from testbed import Testbed, TestbedError
+from testbed_conf import Shape
+
+NOT_HERE = 3
+PATIENCE_SECONDS = 60.0
+"""How long a fault waits for something that it can be done to before another takes its turn."""
+
+
+class Campaign:
+    """One campaign, from the first sweep to the last record."""
+
+    def __init__(self, lab: Lab, faults: int, limit: float, pause: float) -> None:
+        self.lab = lab
+        self.limit = limit
+        self.pause = pause
+        self.faults = faults
+        self._waiting = plan_of(lab.random, faults)
+        self.done = 0
+        self.over = threading.Event()
+        self._long: threading.Thread | None = None
+
+    def run(self) -> None:
+        """Until every run has its record, or the time is up."""
+        self.sweep()
+        user = threading.Thread(target=self._user, daemon=True)
+        user.start()
+        try:
+            self._inject()
+            while not self._finished() and not self._late():
+                time.sleep(1)
+            if self._long:
+                self._long.join()
+            while self.lab.queue() and not self._late():
+                time.sleep(1)
+        finally:
+            self.over.set()
+            user.join()
+        if self._late():
+            self.lab.problem(f"not done within {self.limit:.0f} s")
+
+    def sweep(self, *more: str) -> None:
+        """What a user types who comes back."""
+        done = self.lab.protoseg(
+            *self.lab.sweep_words(self.lab.matrix(self.lab.stage), *more, "--json")
+        )
+        answer = as_json(done.stdout) or {}
+        runs = {job: len(ids) for job, ids in answer.get("jobs", {}).items()}
+        self.lab.event("sweep", part=self.lab.stage, submitted=runs, words=list(more))
+        print(
+            f"{self._clock()} sweep of part {self.lab.stage}: {runs or 'nothing to submit'}",
+            flush=True,
+        )
+
+    def _user(self) -> None:
+        """Comes back now and then; the matrix grows; at the end failed runs are tried again."""
+        pause = random.Random(self.lab.random.random())
+        while not self.over.wait(pause.uniform(6, 16)):
+            grown = 1 + int(self.done / max(1, self.faults) * self.lab.parts)
+            if self.lab.progress() > (self.lab.stage - 0.2) / self.lab.parts:
+                grown = self.lab.stage + 1
+            self.lab.stage = min(self.lab.parts, max(self.lab.stage, grown))
+            self.sweep(*(["--retry-failed"] if pause.random() < 0.2 else []))
+
+    def _inject(self) -> None:
+        waiting = self._waiting
+        patience = 0.0
+        while (waiting or self._busy()) and not self._late():
+            if not waiting:  # one that lasts may find nothing to do and come back
+                time.sleep(0.5)
+                continue
+            # Neither all at the beginning nor all at the end.
+            if self.done / self.faults > self.lab.progress() + 0.15:
+                time.sleep(0.5)
+                if self.lab.queue():
+                    continue
+            kind = waiting.pop(0)
+            if kind in LONG and self._busy():
+                waiting.insert(min(3, len(waiting)), kind)  # one of these at a time
+                time.sleep(1)
+            elif kind in LONG:
+                self.done += 1
+                self._long = threading.Thread(target=self._do, args=(kind,), daemon=True)
+                self._long.start()
+            elif self._do(kind):
+                self.done += 1
+                patience = 0.0
+            else:
+                if self.lab.random.random() < 0.2:  # there may be nothing for it any more
+                    kind = self.lab.random.choice(list(QUICK))
+                waiting.insert(min(self.lab.random.randint(1, 4), len(waiting)), kind)
+                patience += 1
+                time.sleep(1)
+            if waiting and (self._finished() or patience > PATIENCE_SECONDS):
+                self.lab.problem(f"faults without anything to do them to: {Counter(waiting)}")
+                return
+            behind = self.done / self.faults < self.lab.progress()
+            time.sleep(self.lab.random.uniform(0.2, self.pause) * (0.3 if behind else 1))
+
+    def _finished(self) -> bool:
+        return self.lab.records() >= self.lab.runs_wanted
+
+    def _busy(self) -> bool:
+        return self._long is not None and self._long.is_alive()
+
+    def _do(self, kind: str) -> bool:
+        try:
+            entry = ALL[kind](self.lab)
+        except (TestbedError, OSError) as error:
+            self.lab.problem(f"{kind}: {error}")
+            return False
+        if entry is None:
+            if kind in LONG:
+                self.done -= 1
+                self._waiting.append(kind)
+            return False
+        self.lab.event(kind, **entry)
+        whom = ", ".join(t["run"] for t in entry.get("targets", [])) or entry.get("node", "")
+        print(f"{self._clock()} {kind}: {whom}", flush=True)
+        return True
+
+    def _clock(self) -> str:
+        return (
+            f"{time.time() - self.lab.began:6.0f} s  {self.lab.records():3}/{self.lab.runs_wanted}"
+            f" done, {self.done:3} faults "
+        )
+
+    def _late(self) -> bool:
+        return time.time() - self.lab.began > self.limit
+
+
+def plan_of(draw: random.Random, faults: int) -> list[str]:
+    """Kinds of faults in a random order, each as often as the others, give or take one."""
+    kinds = list(ALL)
+    draw.shuffle(kinds)
+    plan = [kinds[number % len(kinds)] for number in range(faults)]
+    draw.shuffle(plan)
+    # Those that last need somebody to hit: not among the last ones.
+    last = len(plan) - max(2, len(plan) // 6)
+    late = [kind for kind in plan[last:] if kind in LONG]
+    plan = plan[:last] + [kind for kind in plan[last:] if kind not in LONG]
+    for kind in late:
+        plan.insert(draw.randrange(last), kind)
+    return plan
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="campaign.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--faults", type=int, default=60)
+    parser.add_argument("--kinds", default="", help="these alone, with commas between")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--iterations", type=int, default=400, help="of each run")
+    parser.add_argument(
+        "--undisturbed", type=int, default=3, help="seeds trained again, without faults"
+    )
+    parser.add_argument("--pause", type=float, default=8.0, help="seconds between faults at most")
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds in all")
+    parser.add_argument("--no-accounting", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="leave the folder for a look")
+    parser.add_argument("--folder", type=Path, help="its own; must not exist")
+    parser.add_argument("--report", type=Path, help="Markdown; the events go beside it as JSON")
+    options = parser.parse_args(arguments)
+    for kind in options.kinds.split(",") if options.kinds else []:
+        if kind not in ALL:
+            parser.error(f"--kinds: '{kind}'; allowed: {', '.join(ALL)}")
+    for kind in set(ALL) - set(options.kinds.split(",")) if options.kinds else ():
+        ALL.pop(kind), QUICK.pop(kind, None), LONG.pop(kind, None)
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="campaign-", dir="/tmp"))
+    if folder.exists() and any(folder.iterdir()):
+        parser.error(f"--folder: {folder} is not empty")
+    shape = Shape(nodes=2, cpus=3, gpus=0, accounting=not options.no_accounting)
+    testbed = Testbed(folder.absolute() / "slurm", shape)
+    lab = Lab(
+        folder.absolute(), testbed, options.runs, options.iterations, random.Random(options.seed)
+    )
+    lab.parts = max(2, options.runs // 4)
+    watch = Watch(lab)
+    try:
+        lab.prepare()
+        testbed.up()
+        lab.slurm = testbed.ask("sinfo", "--version").rpartition(" ")[2]
+        lab.began = time.time()
+        watch.start()
+        campaign = Campaign(lab, options.faults, options.limit, options.pause)
+        campaign.run()
+        took = time.time() - lab.began
+        watch.stop()
+        verdict = judge(lab, watch)
+        tried = Counter(row["run"] for row in verdict.rows)
+        seeds = sorted(
+            lab.seeds, key=lambda seed: -sum(n for run, n in tried.items() if f"-s{seed}-" in run)
+        )
+        chosen = sorted(seeds[: options.undisturbed])
+        alone = trained_alone(lab, chosen, lab.folder) if chosen else lab.folder / "none"
+        same = compare(lab, alone, verdict)
+        if len(same) != 2 * options.undisturbed:
+            verdict.wrong.append(f"{len(same)} runs are as undisturbed")
+    except TestbedError as error:
+        print(error, file=sys.stderr)
+        return NOT_HERE
+    finally:
+        if options.keep:
+            shutil.copytree(lab.disk, lab.folder / "kept", dirs_exist_ok=True)
+        testbed.down(keep=options.keep)
+        lab.close()
+    left = leftovers(lab.folder)
+    verdict.wrong += [f"left behind: {words}" for words in left]
+    if not options.keep:
+        shutil.rmtree(lab.folder)
+    print(summary(lab, watch, verdict, took, same))
+    if options.report:
+        write_report(options.report, options, lab, watch, verdict, took, same)
+    return 1 if verdict.wrong or lab.problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
