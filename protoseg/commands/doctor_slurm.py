@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from protoseg.commands.finding import Finding
+from protoseg.commands.finding import Finding, Found
 from protoseg.errors import ProtosegError
 from protoseg.runs.claim import STALE_SECONDS
 from protoseg.scheduler.probe import PARTITION, probe
@@ -154,6 +154,25 @@ def _clock(subject: str, ahead: float | None) -> list[Finding]:
     return [Finding(subject, "broken", found, todo)]
 
 
+LACKING: dict[str, tuple[Found, str]] = {
+    "srun": (
+        "broken",
+        "Workers are started by it; ask the site to install SLURM's commands there.",
+    ),
+    "scontrol": ("absent", "Without it a run that was cut off waits for the next sweep."),
+    "protoseg": ("broken", "Put the checkout and its .venv on a disk that the nodes see."),
+}
+
+
+def _lacking(node: str, names: tuple[str, ...]) -> list[Finding]:
+    """What a node does not have, and what follows from that."""
+    return [
+        Finding(f"SLURM: {name} on {node}", state, "not there, or does not start", todo)
+        for name in names
+        for state, todo in [LACKING[name]]
+    ]
+
+
 def _probe(runs: Path, partition: str, here: Site) -> list[Finding]:
     """A job that reads and writes in the run folders."""
     subject = "SLURM: probe job"
@@ -168,7 +187,7 @@ def _probe(runs: Path, partition: str, here: Site) -> list[Finding]:
     if found.node:
         seen = f"job {found.job} on {found.node} reads and writes {runs}"
         clock = _clock(f"SLURM: clock of {found.node}", found.clock_ahead_seconds)
-        return [Finding(subject, "ok", seen), *clock]
+        return [Finding(subject, "ok", seen), *_lacking(found.node, found.lacks), *clock]
     if not found.started:
         todo = (
             "It was cancelled; this says nothing about the nodes. Try another partition, or later."

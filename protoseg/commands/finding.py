@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Found = Literal["ok", "absent", "broken"]
+
 
 @dataclass(frozen=True)
 class Finding:
     """One thing looked at."""
 
     subject: str
-    state: Literal["ok", "absent", "broken"]
+    state: Found
     """``absent`` only closes some doors; ``broken`` stops protoseg from working."""
     found: str
     todo: str = ""

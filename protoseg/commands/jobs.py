@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 from protoseg.commands.context import FAILED, FINE, Context
-from protoseg.dispatch.submission import FOLDER
+from protoseg.dispatch.submission import FOLDER, user
 from protoseg.errors import ProtosegError, UsageError, unknown
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import State
 from protoseg.spec.expand import matrix_names
 from protoseg.spec.identity import run_id_pattern
 
@@ -53,20 +53,20 @@ def find_run(context: Context, word: str) -> str:
 def cancel(context: Context) -> int:
     """Cancel the jobs of matrices or of single runs; those under way save and end."""
     from protoseg.dispatch.queue import Queue
-    from protoseg.dispatch.verdicts import note_unbegun
 
     chosen = _chosen(context)
     queue = Queue(context.places.runs)
     folders = {run_id: RunFolder(context.places.runs / run_id) for run_id in chosen}
     before = {run_id: folder.status() for run_id, folder in folders.items()}
     states = queue.apply(before, fresh=True)
+    keys = {task.key for tasks in queue.tasks.values() for task in tasks if task.key}
     waiting, running, problems = {}, {}, []
     for run_id, status in states.items():
         if status.state is State.QUEUED and status.job:
             waiting[run_id] = status.job
         elif status.state is State.QUEUED:
             problems.append(f"{run_id}: {status.message}; cancel it then.")
-        elif status.state is State.RUNNING and status.job:
+        elif status.state is State.RUNNING and status.job in keys:
             running[run_id] = status.job
         elif status.state is State.RUNNING:
             found = claim.read(folders[run_id].claim)
@@ -79,18 +79,9 @@ def cancel(context: Context) -> int:
                     os.kill(found[0].pid, signal.SIGTERM)
                 running[run_id] = ""
     queue.scheduler.cancel([*waiting.values(), *filter(None, running.values())])
-    who = os.environ.get("USER", str(os.getuid()))
-    for run_id, job in waiting.items():
-        known = queue.answer.jobs.get(job) if queue.answer else None
-        note_unbegun(
-            folders[run_id],
-            job,
-            "",
-            Reason.CANCELLED,
-            f"cancelled by {who}",
-            "protoseg cancel",
-            known.restarts if known else 0,
-        )
+    for submission, tasks in queue.submissions(waiting.values()):
+        # A task cancelled before it began leaves no trace in SLURM; nobody is to look for one.
+        submission.settle(dict.fromkeys(tasks, f"cancelled by {user()}"))
     result = {"waiting": list(waiting), "running": list(running), "problems": problems}
     if context.json:
         context.emit(result)

@@ -18,10 +18,12 @@ from protoseg.dispatch.submission import (
     write_intent,
 )
 from protoseg.dispatch.sweep import to_train
+from protoseg.errors import UsageError
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.runs.states import Reason, State
+from protoseg.scheduler.call import installed
 from protoseg.scheduler.query import Scheduler, SchedulerSilent
-from protoseg.scheduler.site import array_limit
+from protoseg.scheduler.site import array_limit, cluster_name
 from protoseg.spec.fields import plain
 
 SETTLE_SECONDS = 15.0
@@ -67,9 +69,14 @@ def submit_runs(
         on_array: told of each array that was accepted.
 
     Raises:
-        UsageError: runs that can not be shared out over the profile's processes.
+        UsageError: no sbatch here, or runs that can not be shared out over the processes.
         SchedulerSilent: an earlier submission is unsure and nobody can be asked about it.
     """
+    if not installed("sbatch"):
+        raise UsageError(
+            "sbatch: not found on this machine. cluster=... works where SLURM's commands are, on a "
+            "login node; without it the sweep runs here."
+        )
     scheduler = Scheduler()
     with submitting(runs_folder):
         reconcile(runs_folder, scheduler)
@@ -89,6 +96,9 @@ def submit_runs(
             submission = _intent(runs_folder, array, profile, places, name, retry_failed)
             try:
                 job = submit(array, profile, submission.folder, submission.name)
+            except UsageError:
+                submission.withdraw("sbatch was never called")
+                raise
             except SubmissionRefused as refused:
                 # The answer may have been lost on its way: a job of that name is ours.
                 job = _await(scheduler, submission) if refused.unsure else ""
@@ -141,6 +151,7 @@ def _intent(
         cpus=resources.cpus,
         requeue=profile.requeue,
         retry_failed=retry_failed,
+        cluster=cluster_name(),
         launch=asdict(launch),
     )
 

@@ -26,6 +26,8 @@ FREE = ("environment", "sbatch")
 """Keys whose own keys are free, and hold text."""
 NEVER = (Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR)
 """Their cause is still there at the next attempt; only ``--retry-failed`` tries again."""
+UNCOUNTED = Reason.TIMEOUT
+"""Goes on as long as each attempt gets further; one that does not never will."""
 
 OF_THE_JOB = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_STEP", "SLURM_TASK", "SLURM_NTASKS", "SLURM_PROC")
 READ_ONLY = {"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
@@ -162,6 +164,11 @@ def _check_retries(retries: Mapping[str, int | None]) -> None:
             raise UsageError(unknown("reason", name, "retries", Reason))
         if limit is not None and limit < 0:
             raise UsageError(f"retries.{name}: {limit} is out of range; allowed: at least 0.")
+        if name == UNCOUNTED and limit != 0:
+            raise UsageError(
+                f"retries.{name}: a run goes on after its time limit as often as it gets further, "
+                "and not at all where it does not; remove it."
+            )
         if name in NEVER and limit != MAX_RETRIES[Reason(name)]:
             raise UsageError(
                 f"retries.{name}: such an error is not retried by itself; leave it 0, mend the "

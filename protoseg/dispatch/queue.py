@@ -8,8 +8,9 @@ worker are asked about, all in one question.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from protoseg.dispatch.submission import FOLDER, UNSURE_SECONDS, Submission, open_submissions
@@ -17,7 +18,8 @@ from protoseg.dispatch.verdicts import settle
 from protoseg.errors import ProtosegError
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import ON_REQUEST, State
-from protoseg.scheduler.query import Answer, Scheduler
+from protoseg.scheduler.query import Answer, Job, Scheduler
+from protoseg.scheduler.site import cluster_name
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Queue:
             elif task.key:
                 folder = RunFolder(self.runs_folder / task.submission.run_ids[task.index])
                 assert self.answer is not None
-                job = self.answer.jobs.get(task.key)
+                job = self._job(task)
                 # On a full disk it is tried again by whoever looks next.
                 with contextlib.suppress(ProtosegError):
                     settle(
@@ -119,6 +121,26 @@ class Queue:
                 status = folder.status()
         return waiting or status
 
+    def submissions(self, keys: Iterable[str]) -> list[tuple[Submission, list[int]]]:
+        """The submissions that some tasks belong to, with the tasks' indices."""
+        wanted = set(keys)
+        found: dict[Path, tuple[Submission, list[int]]] = {}
+        for task in (task for tasks in self.tasks.values() for task in tasks):
+            if task.key in wanted:
+                place = found.setdefault(task.submission.folder, (task.submission, []))
+                place[1].append(task.index)
+        return list(found.values())
+
+    @cached_property
+    def here(self) -> str:
+        """The cluster that is asked."""
+        return cluster_name()
+
+    def _job(self, task: Task) -> Job | None:
+        """The job of a task; another cluster, or a scheduler set up anew, counts from 1 too."""
+        job = self.answer.jobs.get(task.key) if self.answer else None
+        return None if job and job.name and job.name != task.submission.name else job
+
     def _queued(self, task: Task, status: Status) -> Status | None:
         """The state of a run whose task may still run; None where it has ended."""
         if not task.key:
@@ -127,8 +149,12 @@ class Queue:
         if answer is None or not answer.reachable:
             message = "submitted; the scheduler does not answer"
             return replace(status, state=State.QUEUED, message=message, job=task.key)
-        job = answer.jobs.get(task.key)
+        job = self._job(task)
         if job is None:
+            elsewhere = task.submission.intent.get("cluster")
+            if elsewhere and elsewhere != self.here:
+                message = f"submitted on the cluster {elsewhere}, which is not asked from here"
+                return replace(status, state=State.QUEUED, message=message)
             # It may not show a job that it took a moment ago.
             young = task.submission.age < UNSURE_SECONDS
             submitted = replace(status, state=State.QUEUED, message="submitted", job=task.key)

@@ -21,14 +21,13 @@ import submitit
 
 from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.profile import ClusterProfile
-from protoseg.dispatch.submission import FOLDER
+from protoseg.dispatch.submission import FOLDER, job_name
 from protoseg.dispatch.values import check_name, check_text
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs import atomic
+from protoseg.scheduler.reasons import NO_MODULE
 
 TASK = "protoseg.dispatch.task"
-NO_MODULE = 78
-"""Exit status of a job whose modules could not be loaded (EX_CONFIG of sysexits)."""
 SBATCH_SECONDS = 300.0
 """sbatch waits by itself for a busy controller; after this long it is given up."""
 DEFAULTS = ("ACCOUNT", "CONSTRAINT", "PARTITION", "QOS", "RESERVATION", "WCKEY")
@@ -189,7 +188,7 @@ def submit(array: Array, profile: ClusterProfile, submission_folder: Path, name:
 def _not_for_others() -> Iterator[None]:
     """What is written inside can not be changed by others; sbatch gives the umask to the job."""
     before = os.umask(0o077)
-    os.umask(before | 0o022)
+    os.umask(before | 0o002)
     try:
         yield
     finally:
@@ -201,14 +200,13 @@ def preview(
 ) -> str:
     """What a sweep would submit, for people: each script, with NONCE for what is drawn then."""
     arrays = list(arrays)
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", matrix).strip("-")[:40] or "runs"
     folder = runs_folder / FOLDER / "TIME-NONCE"
     parts = []
     for number, array in enumerate(arrays, 1):
         ids = array.run_ids
         span = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
         head = f"# ---- array {number} of {len(arrays)}: {len(ids)} runs ({span})\n"
-        parts.append(head + sbatch_text(array, profile, folder, f"{slug}.NONCE"))
+        parts.append(head + sbatch_text(array, profile, folder, job_name(matrix, "NONCE")))
     return "\n".join(parts)
 
 
@@ -271,7 +269,7 @@ def _flags(array: Array, profile: ClusterProfile, folder: Path) -> dict[str, Any
 
 
 def _setup(profile: ClusterProfile) -> list[str]:
-    lines = ["umask go-w"]
+    lines = ["umask o-w"]
     for module in profile.modules:
         lines.append(f"module load {shlex.quote(module)} || exit {NO_MODULE}")
     for name, value in profile.environment.items():

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import getpass
 import json
 import os
 import re
@@ -25,8 +26,7 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class Submission:
 
     folder: Path
     intent: dict[str, Any]
+    _known: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -69,12 +70,16 @@ class Submission:
         """Seconds since the intent was written."""
         return time.time() - float(self.intent["clock"])
 
-    @cached_property
+    @property
     def job_id(self) -> str:
         """The scheduler's number of the array; empty where it is not known (yet)."""
-        content = atomic.read_json(self.folder / "job.json")
-        found = str(content.get("job", "")) if isinstance(content, dict) else ""
-        return found if JOB_ID.fullmatch(found) else ""
+        if "job" not in self._known:
+            content = atomic.read_json(self.folder / "job.json")
+            found = str(content.get("job", "")) if isinstance(content, dict) else ""
+            if not JOB_ID.fullmatch(found):
+                return ""
+            self._known["job"] = found
+        return self._known["job"]
 
     @property
     def withdrawn(self) -> bool:
@@ -93,7 +98,6 @@ class Submission:
         """Write down the answer of sbatch; the first one to know it does."""
         content = {"job": job_id, "time": now()}
         atomic.create_json(self.folder / "job.json", content)
-        self.__dict__.pop("job_id", None)
 
     def withdraw(self, why: str) -> None:
         """Give it up: no task of it trains."""
@@ -134,6 +138,20 @@ class Submission:
         return spec
 
 
+def job_name(matrix: str, nonce: str) -> str:
+    """The name of a job, of nothing but letters, digits and ``_ . -``."""
+    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", matrix).strip("-")[:40] or "runs"
+    return f"{slug}.{nonce}"
+
+
+def user() -> str:
+    """Login name of who calls; the number where it has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
 def write_intent(
     runs_folder: Path, matrix: str, runs: Sequence[tuple[str, dict[str, Any]]], **settings: Any
 ) -> Submission:
@@ -156,13 +174,12 @@ def write_intent(
     lines = [json.dumps({"run_id": run_id, "spec": spec}) + "\n" for run_id, spec in runs]
     atomic.write_bytes(folder / "runs.jsonl", "".join(lines).encode())
     atomic.write_json(folder / "launch.json", settings["launch"])
-    slug = re.sub(r"[^A-Za-z0-9_-]+", "-", matrix).strip("-")[:40] or "runs"
     intent = {
-        "name": f"{slug}.{nonce}",
+        "name": job_name(matrix, nonce),
         "clock": moment,
         "time": now(),
         "host": socket.gethostname(),
-        "user": os.environ.get("USER", str(os.getuid())),
+        "user": user(),
         "runs": [run_id for run_id, _ in runs],
         **settings,
     }
@@ -206,6 +223,6 @@ def submitting(runs_folder: Path) -> Iterator[None]:
     atomic.make_folder(runs_folder / FOLDER)
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            file = stack.enter_context(open(runs_folder / FOLDER / ".lock", "ab"))
+            file = stack.enter_context(atomic.open_lock(runs_folder / FOLDER / ".lock"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield

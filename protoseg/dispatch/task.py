@@ -32,6 +32,8 @@ from protoseg.scheduler.query import Scheduler
 
 FINE, FAILED = 0, 1
 
+UNTOLD = (Reason.LOST, Reason.CODE_ERROR)
+"""What a worker says whose other processes were killed."""
 OUT_OF_MEMORY = re.compile(rb"oom[-_ ]kill|exceeded (job |step )?memory limit|Out Of Memory")
 """How SLURM tells in a step's output that it killed a step for its memory."""
 
@@ -157,7 +159,10 @@ def _afterwards(
     mine = last is not None and last.restarts == here.restarts
     if folder.status().state is State.DONE or (code == FINE and not mine):
         return FINE
-    if mine and last is not None and last.ending is None:
+    silent = mine and last is not None and last.ending is None
+    # A process that the kernel killed leaves its siblings with a broken pipe to complain of.
+    out_of_memory = OUT_OF_MEMORY.search(words) is not None and last is not None and mine
+    if last is not None and (silent or (out_of_memory and last.reason in UNTOLD)):
         reason, message = _death(code, words, stopped)
         folder.judge(last.number, reason, message, "batch script")
     elif not mine:
@@ -168,10 +173,10 @@ def _afterwards(
     status = folder.status()
     _say(f"{status.state.value}: {status.reason}: {status.message}")
     goes_on = status.state is State.INTERRUPTED and status.reason not in ON_REQUEST
-    if stopped.number is not None and status.reason is not Reason.TIMEOUT:
-        # The job itself is being ended. What was preempted or requeued SLURM starts again by
-        # itself; a cancelled job would come back to life.
-        goes_on = False
+    if goes_on and stopped.number is not None:
+        # The job itself is being ended, perhaps for another reason than its worker was: asked to
+        # requeue, SLURM brings a cancelled job back to life.
+        goes_on = why_stopped(stopped.number)[0] in (Reason.TIMEOUT, Reason.PREEMPTED)
     if goes_on and submission.intent["requeue"] and not submission.withdrawn:
         try:
             Scheduler().requeue(here.key)

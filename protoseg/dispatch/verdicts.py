@@ -67,7 +67,7 @@ def settle(
         message = "cancelled before it began (of that SLURM keeps no trace)"
     else:
         reason, message = Reason.LOST, "the job vanished before its worker began"
-    if reason is Reason.LOST and log is not None:
+    if reason in (Reason.LOST, Reason.BAD_CONFIG) and log is not None:
         message = last_line(log) or message
     node, restarts = (job.node, job.restarts) if job else ("", 0)
     note_unbegun(folder, key, node, reason, message, source, restarts)
@@ -103,7 +103,7 @@ def _open_to_judgement(attempt: Attempt, job: Job | None) -> bool:
         return True
     # A job that was requeued and then cancelled while it waited ended after this attempt did.
     ran = job is not None and "" < job.start <= str(attempt.end.get("time", ""))
-    return ran and attempt.reason is Reason.PREEMPTED
+    return ran and attempt.reason in (Reason.PREEMPTED, Reason.LOST)
 
 
 def note_unbegun(

@@ -62,8 +62,7 @@ def _place(
     """Fill a file of its own name, flush it to disk, and ``move`` it to ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        # Whatever the umask: nobody else may write what a worker is going to read.
-        with open(temporary, "xb", opener=lambda path, flags: os.open(path, flags, 0o644)) as file:
+        with open(temporary, "xb", opener=_opener) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -77,6 +76,16 @@ def _place(
         # On a read-only disk even removing nothing is an error, which would hide the first one.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _opener(path: str, flags: int) -> int:
+    """Whatever the umask: not all the world may write what a worker is going to read."""
+    return os.open(path, flags, 0o664)
+
+
+def open_lock(path: Path) -> BinaryIO:
+    """A file to lock; open for writing, or network file systems give no exclusive lock."""
+    return open(path, "ab", opener=_opener)
 
 
 def read_json(path: Path) -> Any:
@@ -94,12 +103,12 @@ def file_digest(path: Path) -> str:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents, not writable by others, and return it."""
+    """Create a folder and its parents, not writable by all the world, and return it."""
     try:
         # One by one: mkdir gives the mode to the last of several alone.
         for each in (*reversed(path.parents), path):
             if not each.is_dir():
-                each.mkdir(mode=0o755, exist_ok=True)
+                each.mkdir(mode=0o775, exist_ok=True)
     except OSError as error:
         raise storage_error(error, path) from error
     return path

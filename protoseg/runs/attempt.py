@@ -29,8 +29,13 @@ class Attempt:
 
     @property
     def ending(self) -> dict[str, Any] | None:
-        """The verdict where there is one, else the worker's own words."""
-        return self.verdict or self.end
+        """The verdict where there is one, else the worker's own words.
+
+        That it was lost is no news beside its own words: they only were not seen in time, on a
+        network file system.
+        """
+        lost = self.verdict is not None and self.verdict.get("reason") == Reason.LOST.value
+        return self.end if lost and self.end else self.verdict or self.end
 
     @property
     def reason(self) -> Reason | None:

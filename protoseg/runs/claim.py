@@ -173,7 +173,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            file = stack.enter_context(open(path.with_name(f".{path.name}.lock"), "ab"))
+            file = stack.enter_context(atomic.open_lock(path.with_name(f".{path.name}.lock")))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

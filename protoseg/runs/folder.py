@@ -146,7 +146,7 @@ class RunFolder:
             number += 1
             folder = self.attempts_folder / f"{number:04d}"
             try:
-                folder.mkdir(mode=0o755)
+                folder.mkdir(mode=0o775)
                 break
             except FileExistsError:
                 continue

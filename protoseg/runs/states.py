@@ -74,9 +74,9 @@ PASSING = {
 """Reasons that lie outside the run. Of these an attempt that got further does not count: a run
 that times out goes on as long as each attempt leaves a newer checkpoint than the one before."""
 
-ON_REQUEST = {Reason.CANCELLED, Reason.STORAGE}
-"""Reasons after which only a person's next ``sweep`` goes on: a cancel is a wish, and a full disk
-does not empty itself within seconds."""
+ON_REQUEST = {Reason.CANCELLED, Reason.STORAGE, Reason.OUT_OF_MEMORY}
+"""Reasons after which only a person's next ``sweep`` goes on: a cancel is a wish, a full disk does
+not empty itself within seconds, and the same job gets no more memory by starting again."""
 
 
 def may_retry(

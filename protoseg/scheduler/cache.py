@@ -81,7 +81,7 @@ class Cache:
             with contextlib.suppress(OSError, ProtosegError):
                 atomic.make_folder(self._path.parent)
                 lock = self._path.with_name(f".{self._path.name}.lock")
-                descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
         try:
             if descriptor is not None:
                 _lock(descriptor)

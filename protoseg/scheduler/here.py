@@ -18,8 +18,6 @@ SECONDS = 5.0
 """A worker that was told to stop has little time."""
 NEAR_SECONDS = 90.0
 """SLURM looks at time limits every half a minute and lets jobs run over by as much."""
-WARNED_SECONDS = 3600.0
-"""SIGUSR2 further from the end than this is no warning of the time limit."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def why_stopped(number: int) -> tuple[Reason, str]:
     if here is None or found is None:
         if number == signal.SIGUSR2:
             return Reason.TIMEOUT, f"{name}: the time limit was near"
-        return Reason.PREEMPTED, f"{name} from the scheduler, which could not be asked why"
+        return Reason.LOST, f"{name} from the scheduler, which could not be asked why"
     _, job, values = found
     if known(values.get("PreemptTime", "")):
         return Reason.PREEMPTED, f"{name}: a job of higher priority takes the nodes (PREEMPTED)"
@@ -94,8 +92,8 @@ def _while_running(number: int, job: Job, values: Mapping[str, str]) -> tuple[Re
     """A signal to a job that goes on: a warning before its end, or nothing of the scheduler's."""
     name, limit = _signal_name(number), values.get("TimeLimit", "unknown")
     left = _seconds_until(job.end)
-    near = WARNED_SECONDS if number == signal.SIGUSR2 else NEAR_SECONDS
-    if left is not None and left <= near:
+    # SIGUSR2 is what sbatch was told to send before the limit, however long before.
+    if number == signal.SIGUSR2 or (left is not None and left <= NEAR_SECONDS):
         return Reason.TIMEOUT, f"{name}: the time limit of {limit} was near"
     # srun ends a step so when one of its processes fails: with retries for ever, a run whose
     # second process always fails would never stop.

@@ -8,6 +8,7 @@ import re
 import secrets
 import shlex
 import shutil
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,14 @@ ASK_SECONDS = 3.0
 PARTITION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 SCRIPT = """#!/bin/sh
+clock=$(date +%s) lacks=
+for program in srun scontrol; do
+  command -v $program >/dev/null 2>&1 || lacks="$lacks,$program"
+done
+{python} -c 'import protoseg, torch' >/dev/null 2>&1 || lacks="$lacks,protoseg"
 cd {folder} && read -r nonce < question &&
-printf '%s %s %s\\n' "$nonce" "$(date +%s)" \\
-  "${{SLURMD_NODENAME:-$(hostname)}}" > answer.tmp && mv answer.tmp answer
+printf '%s %s %s %s\\n' "$nonce" "$clock" \\
+  "${{SLURMD_NODENAME:-$(hostname)}}" "${{lacks:-none}}" > answer.tmp && mv answer.tmp answer
 """
 
 
@@ -39,6 +45,8 @@ class Probe:
     job: str
     node: str = ""
     """The node that saw the folder; empty where no answer came."""
+    lacks: tuple[str, ...] = ()
+    """What the node does not have, of srun, scontrol, and protoseg in this Python."""
     clock_ahead_seconds: float = 0.0
     """By how much the node's clock is ahead of this machine's at least; 0 where they may agree."""
     problem: str = ""
@@ -83,7 +91,9 @@ def _submit(place: Path, partition: str) -> str:
     reply = call(
         ["sbatch", "--parsable", "--job-name=protoseg-probe", "--time=2", "--ntasks=1",
          "--no-requeue", "--chdir=/", "--output=/dev/null", *chosen],
-        stdin=SCRIPT.format(folder=shlex.quote(os.fspath(place))),
+        stdin=SCRIPT.format(
+            folder=shlex.quote(os.fspath(place)), python=shlex.quote(sys.executable)
+        ),
     )  # fmt: skip
     ids = re.findall(r"^([0-9]+)(?:;\S+)?$", reply.out, re.MULTILINE)
     if not reply.fine or not ids:
@@ -99,11 +109,12 @@ def _wait(job: str, place: Path, nonce: str, before: float, seconds: float) -> P
     why = "not asked"
     while True:
         words = _read(place)
-        if len(words) == 3 and words[0] == nonce and words[1].isdecimal():
+        if len(words) == 4 and words[0] == nonce and words[1].isdecimal():
             there, now = float(words[1]), time.time()
             # The node wrote its time, in whole seconds, between `before` and `now`.
             ahead = max(0.0, there - now) + min(0.0, there + 1 - before)
-            return Probe(job, words[2], round(ahead, 1))
+            lacks = tuple(word for word in words[3].split(",") if word not in ("", "none"))
+            return Probe(job, words[2], lacks, round(ahead, 1))
         clock = time.monotonic()
         if ended is not None and clock > ended + SETTLE_SECONDS:
             return Probe(job, problem=f"the job ended ({why}), but nothing of it is seen here")

@@ -56,12 +56,10 @@ class Scheduler:
             return Answer(reachable=True, accounting=True)
         return self._cache.get(wanted, _ask, fresh)
 
-    def named(self, name: str, since: datetime.datetime | None = None) -> tuple[str, ...]:
+    def named(self, name: str) -> tuple[str, ...]:
         """Ids ("123") of the jobs with exactly this name, of all users, oldest first.
 
-        Args:
-            since: accounting is searched from here, 30 days without it; names of long ago stay
-                unfound there.
+        Accounting is searched for the last 30 days.
 
         Raises:
             SchedulerSilent: the controller did not answer; the job may well exist.
@@ -71,7 +69,7 @@ class Scheduler:
         reply, lines = ask_squeue(f"--name={name}")
         if lines is None:
             raise SchedulerSilent(f"{reply.problem}. Nothing was changed; try again later.")
-        since = (since or datetime.datetime.now(datetime.UTC) - LOOK_BACK).astimezone(datetime.UTC)
+        since = datetime.datetime.now(datetime.UTC) - LOOK_BACK
         start = since.strftime("%Y-%m-%dT%H:%M:%S")
         _, older = ask_sacct(f"--name={name}", f"--starttime={start}")
         found = [line for line in [*lines, *(older or [])] if line["name"] == name]

@@ -7,6 +7,9 @@ import pwd
 from protoseg.runs.states import NOT_WRITTEN, Reason
 from protoseg.scheduler.jobs import Job
 
+NO_MODULE = 78
+"""Exit status of a batch script whose modules could not be loaded (EX_CONFIG of sysexits)."""
+
 SENTENCES: dict[str, tuple[Reason, str]] = {
     "BOOT_FAIL": (Reason.NODE_FAILURE, "the node did not boot"),
     "CANCELLED": (Reason.CANCELLED, "the job was cancelled"),
@@ -31,6 +34,8 @@ def reason_of(job: Job) -> tuple[Reason, str] | None:
         return None
     if job.state == "FAILED" and job.exit_code == f"{NOT_WRITTEN}:0":
         return Reason.STORAGE, "the run folder could not be written"
+    if job.state == "FAILED" and job.exit_code == f"{NO_MODULE}:0":
+        return Reason.BAD_CONFIG, "the batch script could not load a module"
     reason, sentence = SENTENCES[job.state]
     if job.state == "FAILED":
         sentence += _exit(job.exit_code)

@@ -77,6 +77,11 @@ def array_limit() -> int | None:
     return _number(settings.get("MaxArraySize", ""))
 
 
+def cluster_name() -> str:
+    """The name of the cluster that answers here; empty where none does."""
+    return _settings(call(["scontrol", "show", "config"]).out).get("ClusterName", "")
+
+
 def site() -> Site:
     """Ask the controller and accounting, in four short calls. Never raises."""
     before = time.time()

@@ -45,12 +45,17 @@ def reason_of(error: Exception) -> tuple[Reason, str]:
     return Reason.CODE_ERROR, message
 
 
-def stop_reason(number: int) -> tuple[Reason, str]:
-    """Why a signal asked to stop; inside a job the scheduler is asked, for it knows."""
+def stop_reason(number: int, saved: int) -> tuple[Reason, str]:
+    """Why a signal asked to stop; inside a job the scheduler is asked, for it knows.
+
+    Args:
+        saved: iteration of the newest checkpoint, 0 without one.
+    """
+    state = f"saved at iteration {saved}" if saved else "nothing was trained yet"
     if job_here() is not None and number != signal.SIGINT:
         reason, message = why_stopped(number)
-        return reason, f"{message}; saved"
-    return Reason.CANCELLED, f"{signal.Signals(number).name}; saved"
+        return reason, f"{message}; {state}"
+    return Reason.CANCELLED, f"{signal.Signals(number).name}; {state}"
 
 
 def is_broken_connection(error: Exception) -> bool:

@@ -235,7 +235,7 @@ def _train(
     except Stopped as stopped:
         if processes and processes.rank > 0:
             return None, "stopped with the first process"
-        return endings.stop_reason(stopped.signal_number)
+        return endings.stop_reason(stopped.signal_number, folder.checkpoint_iteration())
     except Exception as error:
         return endings.reason_of(error)
     return None, "record written"

@@ -417,7 +417,7 @@ def test_no_free_text_can_end_a_line(bad: str) -> None:
 
 def test_every_reason_can_be_given_a_number_but_those_that_do_not_pass() -> None:
     for reason in Reason:
-        lasting = reason in (Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR)
+        lasting = reason in (Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR, Reason.TIMEOUT)
         try:
             build(ClusterProfile, {"retries": {reason.value: 3}}, "test: ")
         except UsageError:

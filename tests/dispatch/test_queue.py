@@ -126,6 +126,32 @@ def test_a_vanished_worker_gets_the_schedulers_verdict(tmp_path: Path) -> None:
     assert RunFolder(tmp_path / RUN).attempts()[0].verdict is not None
 
 
+def test_lost_is_no_news_beside_the_workers_own_words(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / RUN)
+    attempt(run, "5_0")
+    settle(run, "5_0", None)
+    assert run.status().reason is Reason.LOST
+    end = {"time": "2026-01-01T10:10:00+00:00", "reason": "code_error", "message": "so"}
+    atomic.create_json(run.attempts_folder / "0001" / "end.json", end)  # seen late, over NFS
+    assert run.status().reason is Reason.CODE_ERROR
+
+
+def test_another_job_of_the_same_number_is_not_taken_for_ours(tmp_path: Path) -> None:
+    written = submitted(tmp_path)
+    status = look(tmp_path, Saying(Job("5_0", "RUNNING", name="precious.0123456789ab")))
+    assert (status.state, status.reason) == (State.INTERRUPTED, Reason.LOST)
+    assert written.settled().keys() == {0}
+
+
+def test_a_job_of_another_cluster_is_not_judged_from_here(tmp_path: Path) -> None:
+    written = submitted(tmp_path)
+    intent = {**written.intent, "cluster": "elsewhere"}
+    atomic.write_json(written.folder / "intent.json", intent)
+    status = look(tmp_path, Saying())
+    assert status.state is State.QUEUED
+    assert "elsewhere" in status.message
+
+
 def test_without_accounting_a_vanished_worker_is_lost_and_not_waited_for(tmp_path: Path) -> None:
     submitted(tmp_path)
     attempt(RunFolder(tmp_path / RUN), "5_0")

@@ -202,7 +202,9 @@ def test_any_text_arrives(stub: Path, tmp_path: Path, values: list[str]) -> None
     assert len(re.findall("^#SBATCH", text, re.MULTILINE)) == len(flags(text))
 
 
-@pytest.mark.parametrize(("outside", "inside"), [(0o000, 0o022), (0o022, 0o022), (0o077, 0o077)])
+@pytest.mark.parametrize(
+    ("outside", "inside"), [(0o000, 0o002), (0o002, 0o002), (0o022, 0o022), (0o077, 0o077)]
+)
 def test_nothing_a_job_writes_is_writable_by_others(
     stub: Path, tmp_path: Path, outside: int, inside: int
 ) -> None:
@@ -355,11 +357,11 @@ def test_what_is_handed_to_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     ]
     slurm = sorted(line for line in lines if re.match("SBATCH_|SLURM_", line))
     assert slurm == ["SBATCH_ACCOUNT=theirs", "SLURM_CONF=/etc/x"]
-    assert "0022" in lines
+    assert "0002" in lines
     assert (folder / "script.sh").read_text() == sbatch_text(array(profile), profile, folder, "m.1")
     assert (folder / "logs").is_dir()
-    assert not (folder / "logs").stat().st_mode & 0o022
-    assert not (folder / "script.sh").stat().st_mode & 0o022
+    assert not (folder / "logs").stat().st_mode & 0o002
+    assert not (folder / "script.sh").stat().st_mode & 0o002
 
 
 def test_a_refusal_says_what_sbatch_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

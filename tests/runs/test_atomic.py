@@ -210,7 +210,7 @@ def test_a_second_creation_changes_nothing(target: Path) -> None:
     assert atomic.read_json(target) == OLD
 
 
-def test_nothing_is_writable_by_others_whatever_the_umask(tmp_path: Path) -> None:
+def test_nothing_is_writable_by_all_the_world_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         atomic.write_json(tmp_path / "written.json", 1)
@@ -219,4 +219,15 @@ def test_nothing_is_writable_by_others_whatever_the_umask(tmp_path: Path) -> Non
     finally:
         os.umask(before)
     for path in tmp_path.rglob("*"):
-        assert path.stat().st_mode & 0o022 == 0, path
+        assert path.stat().st_mode & 0o002 == 0, path
+
+
+def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        atomic.make_folder(tmp_path / "folder")
+        atomic.write_json(tmp_path / "written.json", 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o775
+    assert (tmp_path / "written.json").stat().st_mode & 0o777 == 0o664

@@ -96,13 +96,15 @@ def test_why_a_worker_was_stopped(
     assert f" {array}_0 " in call
 
 
-def test_a_signal_by_hand_long_before_the_end_is_no_time_limit(
+def test_a_signal_by_hand_long_before_the_end(
     commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array = shown(commands, "signalled")
     inside(monkeypatch, array)
     at(monkeypatch, "2026-11-20T05:00:00")
-    assert why_stopped(signal.SIGUSR2)[0] == Reason.LOST
+    assert why_stopped(signal.SIGTERM)[0] == Reason.LOST
+    # sbatch was told to send this one before the limit, by hours if the profile says so.
+    assert why_stopped(signal.SIGUSR2)[0] == Reason.TIMEOUT
 
 
 def test_accounting_that_is_a_moment_late_is_asked_again(
@@ -129,7 +131,7 @@ def test_a_silent_controller(
     inside(monkeypatch, "39")
     for _ in range(2):
         reason, sentence = why_stopped(number)
-        assert (reason, "from the scheduler" in sentence) == (Reason.PREEMPTED, True)
+        assert (reason, "from the scheduler" in sentence) == (Reason.LOST, True)
         assert why_stopped(signal.SIGUSR2)[0] == Reason.TIMEOUT
         commands.prints("scontrol", errors=DOWN, status=1)
 
@@ -141,7 +143,7 @@ def test_a_controller_that_hangs_takes_no_longer_than_it_may(
     inside(monkeypatch, "39")
     commands.hangs("scontrol")
     begin = time.monotonic()
-    assert why_stopped(signal.SIGTERM)[0] == Reason.PREEMPTED
+    assert why_stopped(signal.SIGTERM)[0] == Reason.LOST
     assert is_job_active("39_0") is None
     array = shown(commands, "cancelled")
     commands.hangs("sacct")

@@ -134,9 +134,23 @@ def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: s
     found = probe(folder, "batch")
     assert (found.job, found.node, found.problem) == ("77", "node7", "")
     assert found.clock_ahead_seconds == 0
+    assert "protoseg" not in found.lacks
     assert "--partition=batch" in commands.calls("sbatch")[0]
     assert list(folder.iterdir()) == [], "it cleans up"
     assert not (tmp_path / "x").exists()
+
+
+def test_what_a_node_lacks_is_named(commands: Commands, tmp_path: Path) -> None:
+    sbatch(commands)
+    bare = tmp_path / "node"
+    bare.mkdir()
+    for name in ("date", "mv", "sh"):
+        (bare / name).symlink_to(f"/bin/{name}")
+    (bare / "srun").write_text("")
+    (bare / "srun").chmod(0o755)
+    script = commands.folder / "bin" / "sbatch"
+    script.write_text(script.read_text().replace("PATH=/usr/bin:/bin", f"PATH={bare}"))
+    assert probe(tmp_path / "runs").lacks == ("scontrol",)
 
 
 def test_a_nodes_clock(commands: Commands, tmp_path: Path) -> None:

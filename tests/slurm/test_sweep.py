@@ -154,7 +154,9 @@ def test_jobs_cancelled_while_they_wait(lab: Lab) -> None:
     assert lab.run("cancel", first["run_id"]).returncode == 0
     subprocess.run(["scancel", second["job"]], env={**os.environ, **lab.environment}, check=True)
     wait_for(lambda: states(lab, matrix)[1]["state"] == "interrupted", "the second one's end")
-    assert {run["reason"] for run in states(lab, matrix)} == {"cancelled"}
+    first, second = states(lab, matrix)
+    assert (first["state"], first["attempts"]) == ("new", 0), "it never began"
+    assert second["reason"] == "cancelled"
     assert "Nothing to cancel" in lab.run("cancel", matrix).stdout
 
 
@@ -176,7 +178,7 @@ def test_a_script_that_can_not_start_says_why(lab: Lab) -> None:
     sweep(lab, matrix, "cluster.modules=[no-such-module]")
     wait_for(lambda: states(lab, matrix)[0]["attempts"] == 1, "the end of the job")
     (run,) = states(lab, matrix)
-    assert (run["state"], run["reason"]) == ("interrupted", "lost")
+    assert (run["state"], run["reason"]) == ("failed", "bad_config")
     assert "module" in run["message"]
     assert "module" in lab.run("logs", run["run_id"], "--batch").stdout
 
@@ -223,6 +225,33 @@ def test_a_sweep_killed_before_sbatch_submits_again(lab: Lab) -> None:
     assert lab.run("cancel", matrix).returncode == 0
 
 
+def test_where_there_is_no_sbatch_nothing_is_left_behind(lab: Lab) -> None:
+    matrix = lab.matrix(ROWS, [0])
+    path = lab.environment.get("PATH", os.environ["PATH"])
+    lab.environment["PATH"] = str(lab.folder)
+    refused = lab.run("sweep", matrix, "cluster=testbed")
+    assert refused.returncode == 2
+    assert "sbatch: not found on this machine" in refused.stderr
+    lab.environment["PATH"] = path
+    assert {run["state"] for run in states(lab, matrix)} == {"new"}
+
+
+def test_memory_is_raised_once_by_the_next_sweep(lab: Lab) -> None:
+    matrix = lab.matrix(ROWS[:1], [0])
+    more = ["cluster.memory=60M", "cluster.memory_escalation=20"]
+    done = lab.run("sweep", matrix, "cluster=testbed", *more)
+    assert done.returncode == 0, done.stderr
+
+    def stopped() -> bool:
+        (run,) = states(lab, matrix)
+        return bool(run["state"] == "interrupted" and run["reason"] == "out_of_memory")
+
+    wait_for(stopped, "the end of the job for its memory")
+    again = lab.run("sweep", matrix, "cluster=testbed", *more)
+    assert "1200M" in again.stdout, again.stdout + again.stderr
+    wait_done(lab, matrix)
+
+
 def test_two_sweeps_at_once_submit_each_run_once(lab: Lab) -> None:
     matrix = lab.matrix(ROWS, [0, 1, 2])
     both = [lab.start("sweep", matrix, "cluster=testbed", LATER) for _ in range(2)]
@@ -266,7 +295,7 @@ def test_a_thousand_runs_take_few_calls_and_nobody_stays(lab: Lab) -> None:
     counted = {run["state"] for run in states(lab, matrix)}
     assert counted == {"queued"}
     assert lab.run("cancel", matrix).returncode == 0
-    assert {run["reason"] for run in states(lab, matrix)} == {"cancelled"}
+    assert {run["state"] for run in states(lab, matrix)} == {"new"}
 
 
 def test_a_time_limit_goes_on_from_its_checkpoint(lab: Lab) -> None:

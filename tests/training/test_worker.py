@@ -450,8 +450,8 @@ def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) ->
         ),
         (RuntimeError("shapes do not match\nmore"), Reason.CODE_ERROR, "RuntimeError: shapes do"),
         (KeyError("x"), Reason.CODE_ERROR, "KeyError"),
-        (Stopped(signal.SIGINT), Reason.CANCELLED, "SIGINT; saved"),
-        (Stopped(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; saved"),
+        (Stopped(signal.SIGINT), Reason.CANCELLED, "SIGINT; nothing was trained yet"),
+        (Stopped(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; nothing was trained yet"),
     ],
 )
 def test_reasons(
@@ -478,10 +478,12 @@ def test_reasons(
 def test_signals_from_a_scheduler(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scheduler is asked; a Ctrl-C in a terminal of a job is a person's all the same."""
     monkeypatch.setenv("SLURM_JOB_ID", "4000000000")
-    reason, message = endings.stop_reason(number)
-    assert (reason, message) == (why_stopped(number)[0], f"{why_stopped(number)[1]}; saved")
+    reason, message = endings.stop_reason(number, 40)
+    expected, why = why_stopped(number)
+    assert (reason, message) == (expected, f"{why}; saved at iteration 40")
     assert reason is not Reason.CANCELLED
-    assert endings.stop_reason(signal.SIGINT) == (Reason.CANCELLED, "SIGINT; saved")
+    by_hand = endings.stop_reason(signal.SIGINT, 0)
+    assert by_hand == (Reason.CANCELLED, "SIGINT; nothing was trained yet")
 
 
 def test_a_real_lack_of_memory(data: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@
 #SBATCH --time=1:00:00
 
 # setup
-umask go-w
+umask o-w
 module load cuda/12.4 || exit 78
 export NCCL_DEBUG=WARN
 export TORCH_NCCL_ASYNC_ERROR_HANDLING=1

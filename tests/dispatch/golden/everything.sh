@@ -24,7 +24,7 @@
 #SBATCH --time=1-12:00:00
 
 # setup
-umask go-w
+umask o-w
 module load gcc/13 || exit 78
 module load cuda/12.4 || exit 78
 export PLAIN=1

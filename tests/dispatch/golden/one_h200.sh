@@ -17,7 +17,7 @@
 #SBATCH --time=4:00:00
 
 # setup
-umask go-w
+umask o-w
 
 # command
 export SUBMITIT_EXECUTOR=slurm

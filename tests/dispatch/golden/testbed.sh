@@ -16,7 +16,7 @@
 #SBATCH --time=0:30:00
 
 # setup
-umask go-w
+umask o-w
 
 # command
 export SUBMITIT_EXECUTOR=slurm
