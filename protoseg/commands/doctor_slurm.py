@@ -157,7 +157,7 @@ def _clock(subject: str, ahead: float | None) -> list[Finding]:
 LACKING: dict[str, tuple[Found, str]] = {
     "srun": (
         "broken",
-        "Workers are started by it; ask the site to install SLURM's commands there.",
+        "It starts the workers; ask the site for SLURM's commands on its nodes.",
     ),
     "scontrol": ("absent", "Without it a run that was cut off waits for the next sweep."),
     "protoseg": ("broken", "Put the checkout and its .venv on a disk that the nodes see."),
