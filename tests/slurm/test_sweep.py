@@ -300,7 +300,7 @@ def test_a_thousand_runs_take_few_calls_and_nobody_stays(lab: Lab) -> None:
 
 def test_a_time_limit_goes_on_from_its_checkpoint(lab: Lab) -> None:
     matrix = lab.matrix(ROWS[:1], [0], iterations=LONG)
-    sweep(lab, matrix, "cluster.time=1", "cluster.signal_seconds=30")
+    sweep(lab, matrix, "cluster.time=1", "cluster.signal_seconds=5")
     folder = only(lab)
     first = wait_for(lambda: [a for a in folder.attempts() if a.end], "the first limit")[0]
     assert (first.reason, first.end and first.end["reason"]) == (Reason.TIMEOUT, "timeout")
