@@ -10,6 +10,8 @@ gradients, is that of one process with the whole batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -32,34 +34,88 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return _mean(F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"), labels)
 
 
-def pixel_prototype_contrast(similarities: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """``L_PPC``: softmax over all C·K prototypes of ``i·p / τ``, at the assigned one (Eq. 11).
+def prototype_losses(
+    similarities: Tensor,
+    target: Tensor,
+    num_prototypes: int,
+    temperature: float,
+    distance: Distance = "cosine",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The class scores and the two losses on prototypes, from one matrix of similarities.
+
+    - class scores ``-s_{i,c} = max_k -<i, p_{c,k}>`` (Eq. 6);
+    - ``L_PPC``: softmax over all C·K prototypes of ``i·p / τ``, at the assigned one (Eq. 11);
+    - ``L_PPD = (1 - i·p_{c_i,k_i})²`` (Eq. 12). For the un-normalised distances, whose smallest
+      value is 0 and not -1, it is ``<i, p>²``: in each case the squared excess over the best value
+      that the distance can take.
+
+    The three share their gradient too: besides the similarities themselves one matrix of their
+    size is made, in the backward pass, where a softmax and three selections would make five.
 
     Args:
         similarities: (N, C·K).
         target: column of the assigned prototype, (N,), or `IGNORED`.
+        num_prototypes: K.
         temperature: τ.
+
+    Returns:
+        Scores (N, C), and L_PPC and L_PPD as scalars.
     """
-    logits = _wide(similarities) / temperature
-    return _mean(F.cross_entropy(logits, target, ignore_index=IGNORED, reduction="sum"), target)
-
-
-def pixel_prototype_distance(
-    similarities: Tensor, target: Tensor, distance: Distance = "cosine"
-) -> Tensor:
-    """``L_PPD = (1 - i·p_{c_i,k_i})²`` (Eq. 12).
-
-    For the un-normalised distances, whose smallest value is 0 and not -1, it is ``<i, p>²``: in
-    each case the squared excess over the best value that the distance can take.
-
-    Args:
-        similarities: (N, C·K).
-        target: column of the assigned prototype, (N,), or `IGNORED`.
-    """
-    counts = target != IGNORED
-    assigned = _wide(similarities).gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
     best = 1.0 if distance == "cosine" else 0.0
-    return _mean(((best - assigned).square() * counts).sum(), target)
+    outputs: tuple[Tensor, Tensor, Tensor] = _Outputs.apply(
+        _wide(similarities), target, num_prototypes, temperature, best
+    )
+    scores, contrast, compactness = outputs
+    return scores, _mean(contrast, target), _mean(compactness, target)
+
+
+class _Outputs(torch.autograd.Function):
+    """Class scores, and the sums over pixels of L_PPC and L_PPD, with one gradient for all."""
+
+    BLOCK = 2**20
+    """Numbers worked on at once: what lies between two matrices never is a third one."""
+
+    @staticmethod
+    def forward(
+        context: Any,
+        similarities: Tensor,
+        target: Tensor,
+        num_prototypes: int,
+        temperature: float,
+        best: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        per_class = similarities.unflatten(1, (-1, num_prototypes))
+        scores, winner = per_class.max(2)
+        counts = target != IGNORED
+        assigned = similarities.gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
+        rows = max(1, _Outputs.BLOCK // similarities.shape[1])
+        blocks = similarities.split(rows)
+        total = torch.cat([torch.logsumexp(block / temperature, 1) for block in blocks])
+        context.save_for_backward(similarities, target, winner, total, assigned)
+        context.constants = num_prototypes, temperature, best, rows
+        contrast = ((total - assigned / temperature) * counts).sum()
+        return scores, contrast, ((best - assigned).square() * counts).sum()
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        of_scores, of_contrast, of_compactness = gradients
+        similarities, target, winner, total, assigned = context.saved_tensors
+        num_prototypes, temperature, best, rows = context.constants
+        counts = target != IGNORED
+        weight = counts * (of_contrast / temperature)
+        gradient = torch.empty_like(similarities)
+        blocks = zip(
+            *(each.split(rows) for each in (similarities, gradient, total, weight)), strict=True
+        )
+        for block, out, of_block, scale in blocks:
+            torch.mul(block, 1 / temperature, out=out)
+            out.sub_(of_block[:, None]).exp_().mul_(scale[:, None])
+        column = torch.where(counts, target, 0)[:, None]
+        pull = counts * (-2 * (best - assigned) * of_compactness) - weight
+        gradient.scatter_add_(1, column, pull[:, None])
+        per_class = gradient.unflatten(1, (-1, num_prototypes))
+        per_class.scatter_add_(2, winner[..., None], of_scores[..., None])
+        return gradient, None, None, None, None
 
 
 def _mean(total: Tensor, target: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from protoseg.core.collective import all_sum, gather, rank, world_size
 from protoseg.core.distances import Distance, normalise, similarity
 from protoseg.core.losses import IGNORED
-from protoseg.core.sinkhorn import own_similarities, segments, sinkhorn
+from protoseg.core.segments import Segments, is_inside, sort_by_segment
+from protoseg.core.sinkhorn import own_sorted, transport
 
 Assignment = Literal["argmax", "gumbel"]
 Init = Literal["normal", "pixels"]
@@ -129,25 +130,29 @@ class PrototypeBank(nn.Module):
             Two (N,) tensors of columns ``c·K + k``, `IGNORED` for ignored pixels: the target of
             the losses (always the argmax of L), and the prototype that the pixel updates.
         """
-        segment = segments(labels, self.num_classes)
-        first = segment * self.num_prototypes
         if self.num_prototypes == 1:
-            target = update = first
-        else:
-            plan = sinkhorn(
-                own_similarities(similarities, labels, self.num_prototypes),
-                labels,
-                self.num_classes,
-                kappa=self.kappa,
-                iterations=self.sinkhorn_iterations,
-                pooled=self.distributed == "pooled",
-            )
-            target = update = first + plan.argmax(1)
-            if self.assignment == "gumbel":
-                gumbel = -torch.empty_like(plan).exponential_().log()
-                update = first + (plan + gumbel).argmax(1)
-        counts = segment < self.num_classes
-        return torch.where(counts, target, IGNORED), torch.where(counts, update, IGNORED)
+            target = torch.where(is_inside(labels, self.num_classes), labels, IGNORED)
+            return target, target
+        pixels = sort_by_segment(labels, self.num_classes)
+        plan = transport(
+            own_sorted(similarities, pixels, self.num_prototypes),
+            pixels,
+            kappa=self.kappa,
+            iterations=self.sinkhorn_iterations,
+            pooled=self.distributed == "pooled",
+            bound=1.0 if self.distance == "cosine" else None,
+        )
+        target = update = self._columns(plan, pixels)
+        if self.assignment == "gumbel":
+            gumbel = -torch.empty_like(plan).exponential_().log()
+            update = self._columns(plan + gumbel, pixels)
+        return target, update
+
+    def _columns(self, preferences: Tensor, pixels: Segments) -> Tensor:
+        """The preferred prototype of each pixel as its column, in the batch's order, (N,)."""
+        column = pixels.segment * self.num_prototypes + preferences.argmax(1)
+        column = torch.where(pixels.segment < self.num_classes, column, IGNORED)
+        return torch.empty_like(column).index_copy_(0, pixels.order, column)
 
     @torch.no_grad()
     def start(self, embeddings: Tensor, labels: Tensor) -> None:
@@ -157,16 +162,16 @@ class PrototypeBank(nn.Module):
         """
         if self.init == "normal":
             return
-        segment = segments(labels, self.num_classes)
-        counts = _count(segment, self.num_classes + 1)[:-1]
-        # Ordered by class, at random within a class: its first K are this process's draw.
-        lot = torch.rand(len(segment), device=segment.device)
-        order = torch.argsort(segment + lot.double())
-        slots = torch.arange(self.num_prototypes, device=segment.device)
-        place = (counts.cumsum(0) - counts)[:, None] + slots
+        # At random within a class: its first K are this process's draw.
+        lot = torch.rand(len(labels), device=labels.device)
+        shuffled = lot.argsort()
+        pixels = sort_by_segment(labels.index_select(0, shuffled), self.num_classes)
+        order, counts = shuffled.index_select(0, pixels.order), pixels.counts
+        slots = torch.arange(self.num_prototypes, device=labels.device)
+        place = pixels.offsets[:-2, None] + slots
         drawn = self.prototypes.new_zeros(self.prototypes.shape)
         lots = drawn.new_full(place.shape, torch.inf)
-        if len(segment):
+        if len(labels):
             pixel = order[place.clamp_max(len(order) - 1)]
             drawn = embeddings[pixel].to(drawn.dtype)
             lots = torch.where(slots < counts[:, None], lot[pixel], torch.inf)
@@ -193,15 +198,16 @@ class PrototypeBank(nn.Module):
             target: column of the prototype that each pixel updates, (N,), or `IGNORED`.
         """
         total = self.num_classes * self.num_prototypes
-        index = torch.where(target == IGNORED, total, target)
-        pixels = embeddings.detach().float()
-        sums = pixels.new_zeros(total + 1, self.channels).index_add_(0, index, pixels)[:-1]
-        counts = _count(index, total + 1)[:-1]
+        assigned = sort_by_segment(target, total)
+        sums, counts = assigned.sums_of(embeddings.detach().float()), assigned.counts
         if self.distributed == "pooled":
             sums, counts = all_sum(sums), all_sum(counts)
-        means = normalise(sums / counts.clamp_min(1)[:, None], self.distance)
+        if self.distance == "cosine":
+            means = normalise(sums, self.distance)  # the direction of a sum is that of the mean
+        else:
+            means = sums / counts.clamp_min(1)[:, None]
         old = self.prototypes.flatten(0, 1)
-        new = normalise(self.momentum * old + (1 - self.momentum) * means, self.distance)
+        new = normalise(means.lerp(old, self.momentum), self.distance)
         new = torch.where((counts > 0)[:, None], new, old)
         if self.distributed == "averaged" and world_size() > 1:
             # Each process's own unit vectors are averaged, as the released code does.
@@ -210,8 +216,3 @@ class PrototypeBank(nn.Module):
             new = torch.where((counts > 0)[:, None], mean, old)
         self.prototypes.copy_(new.view_as(self.prototypes))
         self.updates += (counts > 0).view_as(self.updates)
-
-
-def _count(index: Tensor, size: int) -> Tensor:
-    """How often each of ``range(size)`` occurs; unlike ``bincount`` it never waits for a GPU."""
-    return index.new_zeros(size).index_add_(0, index, torch.ones_like(index))

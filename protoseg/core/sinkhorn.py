@@ -1,8 +1,13 @@
 """Clustering within classes: Sinkhorn-Knopp on the transport polytope (Eq. 8-10).
 
 Every pixel belongs to one class and only meets the K prototypes of that class, so a ragged batch
-of C transport problems is one (N, K) matrix with a class label a row: all classes are solved at
-once. Row sums of L run over the pixels of a class and are segment sums; column sums run over K.
+of C transport problems is one (N, K) matrix, sorted by class: all classes are solved at once. Row
+sums of L run over the pixels of a class (`protoseg.core.segments`); column sums run over K.
+
+L is ``diag(u) Q diag(v)`` with ``Q = exp(PᵀX / κ)``. Where the similarities have a bound, Q is made
+once, shifted by that bound, and each step only makes u and v anew, in float32 if no product of the
+three can leave its range, else in float64. Without a bound, or for a κ too small even for that,
+every step is taken on logarithms.
 """
 
 from __future__ import annotations
@@ -11,11 +16,11 @@ import torch
 from torch import Tensor
 
 from protoseg.core.collective import all_max, all_sum
+from protoseg.core.segments import Segments, is_inside, sort_by_segment
 
-
-def segments(labels: Tensor, num_classes: int) -> Tensor:
-    """``labels`` with everything outside ``[0, num_classes)`` sent to a segment of its own, C."""
-    return torch.where((labels >= 0) & (labels < num_classes), labels, num_classes)
+RANGES = ((torch.float32, 40.0), (torch.float64, 300.0))
+"""Type -> the largest exponent in Q: u and v undo it, so products reach twice as far, and half of
+the type's range is left for the number of pixels."""
 
 
 def own_similarities(similarities: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
@@ -28,10 +33,21 @@ def own_similarities(similarities: Tensor, labels: Tensor, num_prototypes: int) 
     Returns:
         (N, K).
     """
-    per_class = similarities.unflatten(1, (-1, num_prototypes))
-    inside = torch.where((labels >= 0) & (labels < per_class.shape[1]), labels, 0)
-    index = inside[:, None, None].expand(-1, 1, num_prototypes)
-    return per_class.gather(1, index).squeeze(1)
+    rows = torch.arange(len(labels), device=labels.device)
+    return _own(similarities, rows, labels, num_prototypes)
+
+
+def own_sorted(similarities: Tensor, sorted_pixels: Segments, num_prototypes: int) -> Tensor:
+    """`own_similarities` of pixels sorted by class, (N, K)."""
+    return _own(similarities, sorted_pixels.order, sorted_pixels.segment, num_prototypes)
+
+
+def _own(similarities: Tensor, rows: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
+    num_classes = similarities.shape[1] // num_prototypes
+    inside = torch.where(is_inside(labels, num_classes), labels, 0)
+    # Each pixel's similarities to one class are K neighbours in memory: rows of another view.
+    classes = similarities.reshape(-1, num_prototypes)
+    return classes.index_select(0, rows * num_classes + inside)
 
 
 @torch.no_grad()
@@ -43,12 +59,11 @@ def sinkhorn(
     kappa: float = 0.05,
     iterations: int = 3,
     pooled: bool = True,
+    bound: float | None = None,
 ) -> Tensor:
     """Soft assignment of pixels to the prototypes of their class (Eq. 10).
 
-    ``L = diag(u) exp(PᵀX / κ) diag(v)``; each iteration brings the rows (prototypes) of a class to
-    equal sums, then the columns (pixels). It works on logarithms in float32, so that neither a
-    small κ nor float16 similarities overflow.
+    Each iteration brings the rows (prototypes) of a class to equal sums, then the columns (pixels).
 
     Args:
         similarities: of each pixel to the prototypes of its own class, (N, K).
@@ -56,30 +71,99 @@ def sinkhorn(
         kappa: κ, the weight of the entropy (Eq. 9).
         iterations: Sinkhorn-Knopp steps.
         pooled: in a distributed run, take the row sums over the pixels of all processes.
+        bound: the similarities are known to lie within ``[-bound, bound]``: 1 for cosines.
 
     Returns:
         (N, K) float32: the columns of L, scaled to sum to 1 for each pixel; 0 for ignored ones.
     """
-    segment = segments(labels, num_classes)
-    log_plan = similarities.float() / kappa
+    pixels = sort_by_segment(labels, num_classes)
+    plan = transport(
+        similarities.index_select(0, pixels.order),
+        pixels,
+        kappa=kappa,
+        iterations=iterations,
+        pooled=pooled,
+        bound=bound,
+    )
+    inside = (pixels.segment < num_classes)[:, None]
+    # index_copy, not an indexed assignment: that one may wait for a GPU.
+    return torch.zeros_like(plan).index_copy_(0, pixels.order, torch.where(inside, plan, 0))
+
+
+@torch.no_grad()
+def transport(
+    similarities: Tensor,
+    pixels: Segments,
+    *,
+    kappa: float,
+    iterations: int,
+    pooled: bool = True,
+    bound: float | None = None,
+) -> Tensor:
+    """`sinkhorn` for pixels that are sorted by class already; rows of ignored ones mean nothing.
+
+    Args:
+        similarities: (N, K), in sorted order.
+        pixels: the pixels sorted by class.
+
+    Returns:
+        (N, K) float32.
+    """
+    spread = torch.inf if bound is None else 2 * bound / kappa
+    for dtype, limit in RANGES:
+        if spread <= limit:
+            return _scaled(similarities.to(dtype), pixels, kappa, iterations, pooled, bound or 0.0)
+    return _logarithmic(similarities.float(), pixels, kappa, iterations, pooled)
+
+
+def _scaled(
+    similarities: Tensor,
+    pixels: Segments,
+    kappa: float,
+    iterations: int,
+    pooled: bool,
+    bound: float,
+) -> Tensor:
+    """The plan by scaling vectors; what goes in is overwritten."""
+    kernel = similarities.sub(bound).mul_(1 / kappa).exp_()
+    columns: Tensor | None = None
+    plan = kernel
     for _ in range(iterations):
-        log_plan = log_plan - _segment_logsumexp(log_plan, segment, num_classes, pooled)[segment]
+        sums = pixels.sums(kernel, columns)
+        if pooled:
+            sums = all_sum(sums)
+        plan = kernel * _each(sums.reciprocal(), pixels)
+        columns = plan.sum(1).reciprocal_()
+    return (plan if columns is None else plan * columns[:, None]).float()
+
+
+def _each(values: Tensor, pixels: Segments) -> Tensor:
+    """Rows (S, K) of values for every pixel of their segment, (N, K); 1 outside of all."""
+    return torch.cat([values, values.new_ones(1, values.shape[1])]).index_select(0, pixels.segment)
+
+
+def _logarithmic(
+    similarities: Tensor, pixels: Segments, kappa: float, iterations: int, pooled: bool
+) -> Tensor:
+    """The plan by steps on logarithms, which overflow for no κ and no similarity."""
+    log_plan = similarities / kappa
+    for _ in range(iterations):
+        log_plan = log_plan - _segment_logsumexp(log_plan, pixels, pooled)[pixels.segment]
         log_plan = log_plan - torch.logsumexp(log_plan, dim=1, keepdim=True)
-    return log_plan.exp() * (segment < num_classes)[:, None]
+    return log_plan.exp()
 
 
-def _segment_logsumexp(values: Tensor, segment: Tensor, num_classes: int, pooled: bool) -> Tensor:
-    """log sum exp of ``values`` (N, K) over the rows of each segment, (C + 1, K)."""
-    shape = (num_classes + 1, values.shape[1])
-    index = segment[:, None].expand_as(values)
+def _segment_logsumexp(values: Tensor, pixels: Segments, pooled: bool) -> Tensor:
+    """log sum exp of ``values`` (N, K) over the rows of each segment, (S + 1, K)."""
+    shape = (len(pixels.offsets) - 1, values.shape[1])
+    index = pixels.segment[:, None].expand_as(values)
     lowest = torch.finfo(values.dtype).min
     highest = values.new_full(shape, lowest).scatter_reduce_(0, index, values, "amax")
     if pooled:
         highest = all_max(highest)
-    terms = (values - highest[segment]).exp()
-    # In float64: beside one large term, a float32 sum would lose a million small ones.
-    total = values.new_zeros(shape, dtype=torch.float64).index_add_(0, segment, terms.double())
+    total = pixels.sums((values - highest.index_select(0, pixels.segment)).exp())
     if pooled:
         total = all_sum(total)
+    total = torch.cat([total, total.new_ones(1, shape[1])])
     # An empty segment has sum 0; nobody reads its value, but it must not raise or be NaN.
-    return highest + total.clamp_min(torch.finfo(values.dtype).tiny).log().to(values.dtype)
+    return highest + total.clamp_min(torch.finfo(values.dtype).tiny).log()

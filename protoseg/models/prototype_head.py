@@ -10,7 +10,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from protoseg.core.distances import Distance, class_scores, normalise
-from protoseg.core.losses import IGNORED, pixel_prototype_contrast, pixel_prototype_distance
+from protoseg.core.losses import IGNORED, prototype_losses
 from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
 from protoseg.models.wrapped_head import WrappedHead
 
@@ -118,16 +118,17 @@ class PrototypeHead(WrappedHead):
             embeddings: Tensor = self.embedding_norm(features.float())
             return normalise(embeddings, self.bank.distance)
 
-    def scores(self, similarities: Tensor) -> Tensor:
-        """Logits of Eq. 6 from similarities (N, C·K), (N, C)."""
-        scores: Tensor = self.score_norm(class_scores(similarities, self.bank.num_prototypes))
+    def scores(self, best: Tensor) -> Tensor:
+        """Logits of Eq. 6, (N, C), from the best similarity to each class, (N, C)."""
+        scores: Tensor = self.score_norm(best)
         return scores / self.score_temperature
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Class scores, (B, C, H, W)."""
         embeddings = self.embed(inputs)
         with torch.autocast(embeddings.device.type, enabled=False):
-            scores = self.scores(self.bank.similarity(embeddings.flatten(0, 2)))
+            similarities = self.bank.similarity(embeddings.flatten(0, 2))
+            scores = self.scores(class_scores(similarities, self.bank.num_prototypes))
         return _to_map(scores, embeddings)
 
     def loss(
@@ -141,10 +142,15 @@ class PrototypeHead(WrappedHead):
             if self.training:
                 self.bank.start(pixels, labels)
             similarities = self.bank.similarity(pixels)
-            scores = self.scores(similarities)
             target, moved = self.bank.assign(similarities, labels)
-            contrast = pixel_prototype_contrast(similarities, target, self.temperature)
-            compact = pixel_prototype_distance(similarities, target, self.bank.distance)
+            best, contrast, compact = prototype_losses(
+                similarities,
+                target,
+                self.bank.num_prototypes,
+                self.temperature,
+                self.bank.distance,
+            )
+            scores = self.scores(best)
             if self.training:
                 if self.update_pixels == "correct":
                     moved = torch.where(scores.argmax(1) == labels, moved, IGNORED)

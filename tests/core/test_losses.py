@@ -6,17 +6,22 @@ import numpy as np
 import pytest
 import torch
 
+from protoseg.core import losses
 from protoseg.core.distances import DISTANCES
-from protoseg.core.losses import (
-    IGNORED,
-    cross_entropy,
-    pixel_prototype_contrast,
-    pixel_prototype_distance,
-)
+from protoseg.core.losses import IGNORED, cross_entropy, prototype_losses
 from protoseg.core.prototypes import PrototypeBank
 
 from . import reference
 from .batches import as_float64, cosines, vectors
+
+
+def pixel_prototype_contrast(table, target, temperature):
+    return prototype_losses(table, target, 1, temperature)[1]
+
+
+def pixel_prototype_distance(table, target, distance="cosine"):
+    return prototype_losses(table, target, 1, 0.1, distance)[2]
+
 
 LOSSES = {
     "L_CE": cross_entropy,
@@ -139,3 +144,40 @@ def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
     contrast = torch.logsumexp(similarities / 0.1, 1) - assigned / 0.1
     (contrast.mean() + ((best - assigned) ** 2).mean()).backward()
     torch.testing.assert_close(pixels.grad.double(), by_hand.grad, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_prototypes", [1, 3])
+@pytest.mark.parametrize("rows", [1, 7, 1000], ids="{} numbers at once".format)
+def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, monkeypatch):
+    monkeypatch.setattr(losses._Outputs, "BLOCK", rows)
+    table, target = batch()
+    table = torch.tensor(table, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor(target)
+
+    def outputs(table):
+        return prototype_losses(table, target, num_prototypes, 0.3)
+
+    assert torch.autograd.gradcheck(outputs, (table,))
+    # The same three as plain operations of torch.
+    scores, contrast, compactness = outputs(table)
+    weights = torch.linspace(-1, 1, scores.numel(), dtype=torch.float64).view_as(scores)
+    ((scores * weights).sum() + 2 * contrast - 3 * compactness).backward()
+    ours, table.grad = table.grad, None
+    counts = target != IGNORED
+    assigned = table[counts].gather(1, target[counts, None])[:, 0]
+    plain = (table.unflatten(1, (-1, num_prototypes)).amax(2) * weights).sum()
+    plain = plain + 2 * torch.nn.functional.cross_entropy(table[counts] / 0.3, target[counts])
+    plain = plain - 3 * (1 - assigned).square().mean()
+    plain.backward()
+    assert torch.allclose(ours, table.grad, rtol=1e-12, atol=1e-14)
+
+
+def test_one_matrix_of_the_similarities_size_is_made_for_the_gradient():
+    """What is kept between the passes is no second matrix, and neither is what lies in between."""
+    table = torch.randn(4000, 500, requires_grad=True)
+    target = torch.arange(4000) % 500
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        prototype_losses(table, target, 10, 0.1)
+    large = {t.data_ptr() for t in kept if t.numel() >= table.numel()}
+    assert large == {table.data_ptr()}

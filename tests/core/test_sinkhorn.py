@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protoseg.core.sinkhorn import own_similarities, segments, sinkhorn
+from protoseg.core.segments import sort_by_segment
+from protoseg.core.sinkhorn import own_similarities, sinkhorn
 
 from . import reference
 from .batches import as_float64, cosines, shuffled_labels
@@ -204,7 +205,7 @@ def test_a_prototype_liked_more_by_all_pixels_of_its_class_gains_nothing(problem
 
 def test_everything_outside_the_classes_is_one_segment_of_its_own():
     labels = torch.tensor([0, 2, 3, 255, -1, -100, 1])
-    assert segments(labels, 3).tolist() == [0, 2, 3, 3, 3, 3, 1]
+    assert sort_by_segment(labels, 3).segment.tolist() == [0, 1, 2, 3, 3, 3, 3]
 
 
 def test_a_pixel_meets_the_prototypes_of_its_own_class():
