@@ -21,7 +21,7 @@ AFTER = 1.5
 
 SAVING = 15.0
 """Seconds in which a job that was told to stop is gone: KillWait, and a slow machine."""
-TAIL = {"slurmd_restart": 3.0, "slurmd_outage": 25.0, "node_dead": 25.0, "controller": 5.0}
+TAIL = {"slurmd_restart": 3.0, "slurmd_outage": 12.0, "node_dead": 12.0, "controller": 5.0}
 TAIL["disk_full"] = 3.0
 """Seconds for which the others may still end something after they are over."""
 SILENT_DEATHS = {"node_dead", "slurmd_outage"}
@@ -121,18 +121,22 @@ def _judge_attempts(lab: Lab, folder: RunFolder, watch: Watch, verdict: Verdict)
     told_at = {number: _told_at(folder, number, span[1]) for number, span in spans.items()}
     faults = [event for event in lab.events if event["kind"] in EXPECTED]
     written = watch.records.get(folder.run_id, (float("inf"), ""))[0] - lab.began
+    submitted = {job: at for _, _, job, at in lab.submissions()}
     before: dict[str, Any] | None = None
     for attempt in told:
         begin, end = (moment - lab.began for moment in spans[attempt["number"]])
         seen = watch.seen.get(folder.run_id, {}).get(attempt["number"])
         pid = seen.pid if seen else 0
         name = f"{folder.run_id} attempt {attempt['number']}"
+        known = submitted.get(attempt["job"].partition("_")[0], 0.0)
+        since = max(known, before["end"] if before else 0.0)
         where = {
             "run": folder.run_id, "job": attempt["job"], "node": attempt["node"], "pid": pid,
-            "begin": begin, "end": end, "since": before["end"] if before else 0.0,
+            "begin": begin, "end": end, "since": since,
         }  # fmt: skip
         met = {event["kind"] for event in faults if _met(event, where)}
-        if met & SILENT_DEATHS:
+        own_words = folder.attempts_folder / f"{attempt['number']:04d}" / "end.json"
+        if met & SILENT_DEATHS and not own_words.exists():
             # SLURM may not have missed it yet when something else befell its job.
             where["end"] = told_at[attempt["number"]] - lab.began
             met |= {event["kind"] for event in faults if _met(event, where)}
@@ -225,7 +229,7 @@ def _met(event: dict[str, Any], where: dict[str, Any]) -> bool:
     """Whether a fault may have ended an attempt: it was there when, or shortly before, that ended.
 
     What never began was written down later than it ended: it may have been hit at any time since
-    the attempt before it.
+    its job was submitted, or since the attempt before it.
     """
     kind, begun = event["kind"], where["pid"] > 0
     begin = where["begin"] - IMPORTS if begun else where["since"]

@@ -231,14 +231,15 @@ class Lab:
             self.problems.append(f"[{time.time() - self.began:.0f} s] {text}")
         print(f"PROBLEM {text}", file=sys.stderr, flush=True)
 
-    def submissions(self) -> list[tuple[str, list[str], str]]:
-        """(job name, runs, job id or "") of each intent on disk."""
+    def submissions(self) -> list[tuple[str, list[str], str, float]]:
+        """(job name, runs, job id or "", when) of each intent on disk."""
         found = []
         for folder in sorted((self.runs / FOLDER).glob("*-*")):
             intent = atomic.read_json(folder / "intent.json")
             if isinstance(intent, dict):
                 job = atomic.read_json(folder / "job.json") or {}
-                found.append((intent["name"], intent["runs"], str(job.get("job", ""))))
+                at = intent["clock"] - self.began
+                found.append((intent["name"], intent["runs"], str(job.get("job", "")), at))
         return found
 
     def queue(self) -> list[QueuedRun] | None:
@@ -249,7 +250,7 @@ class Lab:
             return None
         if done.returncode:
             return None
-        runs = {name: ids for name, ids, _ in self.submissions()}
+        runs = {name: ids for name, ids, *_ in self.submissions()}
         found = []
         for line in done.stdout.splitlines():
             key, state, node, name = line.strip().split("|", 3)
@@ -264,11 +265,13 @@ class Lab:
 
     def progress(self) -> float:
         """How much of all training is done, 0 to 1."""
-        done = 0
-        for folder in self.runs.glob("[a-z]*"):
-            content = atomic.read_json(folder / "progress.json")
-            done += content.get("iteration", 0) if isinstance(content, dict) else 0
+        done = sum(self.iteration(folder.name) for folder in self.runs.glob("[a-z]*"))
         return done / (self.runs_wanted * self.iterations)
+
+    def iteration(self, run: str) -> int:
+        """How far a run is."""
+        content = atomic.read_json(self.runs / run / "progress.json")
+        return content.get("iteration", 0) if isinstance(content, dict) else 0
 
 
 def git(*words: str) -> str:

@@ -68,13 +68,19 @@ def write_report(
     }
     accounting = "without accounting" if options.no_accounting else "with accounting"
     shape = lab.testbed.shape
-    table = ["| fault | injected | attempts that met it | their reasons |", "|---|---|---|---|"]
+    table = [
+        "| fault | injected | attempts that met it alone | with others |",
+        "|---|---|---|---|",
+    ]
     for kind, number in sorted(injected(lab).items()):
         met = [row for row in verdict.rows if kind in row["faults"]]
-        reasons = Counter(row["reason"] or "done" for row in met)
-        told = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
-        named = len(met) if kind in EXPECTED else "none: it touches no worker"
-        table.append(f"| {kind} | {number} | {named} | {told} |")
+        alone = _reasons([row for row in met if len(row["faults"]) == 1])
+        if kind not in EXPECTED:
+            alone = "touches no worker"
+        table.append(
+            f"| {kind} | {number} | {alone} | "
+            f"{_reasons([row for row in met if len(row['faults']) > 1])} |"
+        )
     text = "\n".join(
         [
             f"# Fault campaign on SLURM, {accounting}",
@@ -88,7 +94,8 @@ def write_report(
             "",
             *table,
             "",
-            "An attempt that met several faults counts with each. What the faults are: "
+            "An attempt that met several faults counts with each. `done`: it reached its record "
+            "all the same, or before the fault did. What the faults are: "
             "`slurm/campaign_faults.py`; what is checked: `slurm/campaign_judge.py`. Every fault "
             f"and every attempt: `{path.with_suffix('.json').name}`.",
             "",
@@ -107,6 +114,11 @@ def write_report(
     }
     plain = json.dumps(content, indent=1, ensure_ascii=False)
     path.with_suffix(".json").write_text(plain.replace(str(lab.folder), "FOLDER") + "\n")
+
+
+def _reasons(rows: list[dict[str, Any]]) -> str:
+    counted = Counter(row["reason"] or "done" for row in rows)
+    return ", ".join(f"{number} {reason}" for reason, number in counted.most_common())
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
