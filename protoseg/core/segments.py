@@ -31,10 +31,9 @@ class Segments:
     """(N,), the segment of each place, ascending; S for the rest."""
     offsets: Tensor
     """(S + 2,), the first place of each segment and of the rest, then N."""
-    chunks: Tensor
-    """First place of each chunk: one begins with every segment and after every `CHUNK` rows."""
-    chunk_offsets: Tensor
-    """(S + 1,), the first chunk of each segment and of the rest."""
+    levels: tuple[Tensor, ...]
+    """First places of what is summed up, level by level: rows to chunks, chunks to chunks of those
+    while there are many, and at last chunks to segments, (S + 1,)."""
 
     @property
     def counts(self) -> Tensor:
@@ -63,11 +62,12 @@ class Segments:
 
     def _sums(self, values: Tensor, index: Tensor, weights: Tensor | None) -> Tensor:
         if not len(index):
-            return values.new_zeros(len(self.chunk_offsets) - 1, values.shape[1])
+            return values.new_zeros(len(self.offsets) - 2, values.shape[1])
         # embedding_bag is torch's sum over runs of rows: parallel, in order, the same bits always.
-        parts = F.embedding_bag(index, values, self.chunks, mode="sum", per_sample_weights=weights)
-        each = torch.arange(len(parts), device=index.device)
-        return F.embedding_bag(each, parts, self.chunk_offsets, mode="sum")[:-1]
+        for starts in self.levels:
+            values = F.embedding_bag(index, values, starts, mode="sum", per_sample_weights=weights)
+            index, weights = torch.arange(len(values), device=index.device), None
+        return values[:-1]
 
 
 def is_inside(labels: Tensor, number: int) -> Tensor:
@@ -86,8 +86,12 @@ def sort_by_segment(segment: Tensor, num_segments: int) -> Segments:
     placed, order = torch.sort(key, stable=True)
     borders = torch.arange(num_segments + 2, device=segment.device)
     offsets = torch.searchsorted(placed, borders)
-    steps = torch.arange(0, len(placed), CHUNK, device=segment.device)
-    chunks = torch.sort(torch.cat([offsets[:-1], steps])).values
-    # Of several chunks at one place all but the last are empty: whose they are is no matter.
-    chunk_offsets = torch.searchsorted(chunks, offsets[:-1])
-    return Segments(order, placed, offsets, chunks, chunk_offsets)
+    levels, firsts, length = [], offsets[:-1], len(placed)
+    while True:
+        steps = torch.arange(0, length, CHUNK, device=segment.device)
+        starts = torch.sort(torch.cat([firsts, steps])).values
+        levels.append(starts)
+        # Of several chunks at one place all but the last are empty: whose they are is no matter.
+        firsts, length = torch.searchsorted(starts, firsts), len(starts)
+        if len(placed) <= CHUNK ** (len(levels) + 1):
+            return Segments(order, placed, offsets, (*levels, firsts))

@@ -126,13 +126,17 @@ def _scaled(
 ) -> Tensor:
     """The plan by scaling vectors; what goes in is overwritten."""
     kernel = similarities.sub(bound).mul_(1 / kappa).exp_()
+    # A prototype's share of the pixels; with another mass u and v would drift apart step by step.
+    share = pixels.counts[:, None].to(kernel.dtype) / kernel.shape[1]
+    if pooled:
+        share = all_sum(share)
     columns: Tensor | None = None
     plan = kernel
     for _ in range(iterations):
         sums = pixels.sums(kernel, columns)
         if pooled:
             sums = all_sum(sums)
-        plan = kernel * _each(sums.reciprocal(), pixels)
+        plan = kernel * _each(share / sums, pixels)
         columns = plan.sum(1).reciprocal_()
     return (plan if columns is None else plan * columns[:, None]).float()
 

@@ -29,10 +29,13 @@ SIZES = {
 
 
 def solve(similarities, labels, num_classes, **options):
-    """`sinkhorn` from numpy to numpy float64."""
-    plan = sinkhorn(torch.tensor(similarities), torch.tensor(labels), num_classes, **options)
-    assert plan.dtype == torch.float32
-    return as_float64(plan)
+    """`sinkhorn` from numpy to numpy float64, with a bound and without, which must agree."""
+    bound = float(np.abs(similarities).max(initial=1.0))
+    given = torch.tensor(similarities), torch.tensor(labels), num_classes
+    with_bound, without = (sinkhorn(*given, bound=b, **options) for b in (bound, None))
+    assert with_bound.dtype == without.dtype == torch.float32
+    torch.testing.assert_close(with_bound, without, rtol=0, atol=4e-4)
+    return as_float64(with_bound)
 
 
 def assert_same_plan(plan, expected, atol=2e-4):
@@ -103,6 +106,29 @@ def test_a_class_of_a_million_pixels_keeps_its_precision():
         plan = solve(similarities, labels, 1, kappa=0.05, iterations=iterations)
         expected = reference.sinkhorn_of_class(similarities, 0.05, iterations)
         np.testing.assert_allclose(plan, expected, rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 30])
+@pytest.mark.parametrize("kappa", [0.009, 0.01, 0.049, 0.05, 0.051, 1.0])
+def test_similarities_at_both_ends_of_their_bound(kappa, iterations):
+    # The widest range that the scaling vectors have to span, for each type that they come in.
+    rng = np.random.default_rng(8)
+    labels = shuffled_labels(rng, [300, 2, 41])
+    similarities = rng.choice(np.float32([-1, -1, -1, 0.3, 1]), (len(labels), 6))
+    similarities[:, 4] = -1  # a prototype that no pixel likes
+    plan = solve(similarities, labels, 3, kappa=kappa, iterations=iterations)
+    expected = reference.sinkhorn(similarities, labels, 3, kappa, iterations)
+    assert_same_plan(plan, expected)
+
+
+def test_similarities_a_rounding_above_their_bound_do_no_harm():
+    rng = np.random.default_rng(9)
+    labels = shuffled_labels(rng, [60, 30])
+    similarities = cosines(rng, len(labels), 5)
+    similarities[3, 2] = np.float32(1 + 4e-7)
+    plan = sinkhorn(torch.tensor(similarities), torch.tensor(labels), 2, bound=1.0)
+    expected = reference.sinkhorn(similarities, labels, 2, 0.05, 3)
+    assert_same_plan(as_float64(plan), expected)
 
 
 def test_rows_sum_to_a_share_of_the_class_after_many_steps():

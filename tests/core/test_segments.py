@@ -1,0 +1,102 @@
+"""Sums over the rows of a class, against numpy in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protoseg.core import segments
+from protoseg.core.segments import CHUNK, sort_by_segment
+
+from .batches import as_float64
+
+
+def expected_sums(values, labels, number, weights=None):
+    values = values.astype(np.float64) * (1 if weights is None else weights[:, None])
+    return np.stack([values[labels == s].sum(0) for s in range(number)])
+
+
+def batch(sizes, channels, outside=0):
+    rng = np.random.default_rng(len(sizes))
+    labels = np.concatenate([np.repeat(np.arange(len(sizes)), sizes), np.repeat(-1, outside)])
+    labels = rng.permutation(labels.astype(np.int64))
+    values = rng.normal(size=(len(labels), channels)).astype(np.float32)
+    return values, labels, rng.random(len(labels)).astype(np.float32)
+
+
+SIZES = {
+    "even": [10, 10, 10],
+    "one large": [5 * CHUNK + 3, 1, 0, 7],
+    "whole chunks": [CHUNK, 2 * CHUNK, CHUNK],
+    "off by one": [CHUNK - 1, CHUNK + 1, 1, CHUNK],
+    "empty ends": [0, 0, 9, 0],
+    "alone": [4 * CHUNK],
+    "nothing": [0, 0, 0],
+    "many": [3] * 900,
+}
+
+
+@pytest.mark.parametrize("outside", [0, 1, CHUNK, 700])
+@pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
+def test_sums_over_segments(sizes, outside):
+    values, labels, weights = batch(sizes, 5, outside)
+    found = sort_by_segment(torch.tensor(labels), len(sizes))
+    rows = torch.tensor(values)
+    in_order = rows[found.order]
+    expected = expected_sums(values, labels, len(sizes))
+    np.testing.assert_allclose(as_float64(found.sums_of(rows)), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(as_float64(found.sums(in_order)), expected, rtol=0, atol=1e-4)
+    weighted = found.sums(in_order, torch.tensor(weights)[found.order])
+    expected = expected_sums(values, labels, len(sizes), weights)
+    np.testing.assert_allclose(as_float64(weighted), expected, rtol=0, atol=1e-4)
+    assert found.counts.tolist() == sizes
+
+
+@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.integers(-3, 9), max_size=60), st.integers(1, 7), st.integers(2, 8))
+def test_any_labels(labels, number, chunk):
+    labels = np.array(labels, dtype=np.int64)
+    values = np.random.default_rng(0).normal(size=(len(labels), 2)).astype(np.float32)
+    before, segments.CHUNK = segments.CHUNK, chunk
+    try:
+        found = sort_by_segment(torch.tensor(labels), number)
+    finally:
+        segments.CHUNK = before
+    expected = expected_sums(values, labels, number)
+    sums = as_float64(found.sums_of(torch.tensor(values)))
+    np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-5)
+    inside = labels[(labels >= 0) & (labels < number)]
+    assert found.counts.tolist() == np.bincount(inside, minlength=number).tolist()
+
+
+def test_rows_of_a_segment_keep_their_order():
+    labels = torch.tensor([2, 0, 5, 2, 0, -1, 2])
+    found = sort_by_segment(labels, 3)
+    assert found.order.tolist() == [1, 4, 0, 3, 6, 2, 5]
+    assert found.segment.tolist() == [0, 0, 2, 2, 2, 3, 3]
+    assert found.offsets.tolist() == [0, 2, 2, 5, 7]
+
+
+def test_a_sum_over_a_million_rows_keeps_its_precision():
+    values = np.full((1_000_000, 1), 0.1, dtype=np.float32)
+    values[0] = 1e4
+    found = sort_by_segment(torch.zeros(len(values), dtype=torch.long), 1)
+    total = found.sums_of(torch.tensor(values)).item()
+    assert total == pytest.approx(values.sum(dtype=np.float64), rel=5e-6)
+
+
+def test_what_lies_outside_does_not_leak_in():
+    labels = torch.tensor([0, 7, -1, 0])
+    rows = torch.tensor([[1.0], [torch.inf], [torch.nan], [2.0]])
+    found = sort_by_segment(labels, 2)
+    assert found.sums_of(rows).tolist() == [[3.0], [0.0]]
+
+
+def test_the_same_bits_every_time():
+    values, labels, _ = batch([700, 3, 2000], 4)
+    found = sort_by_segment(torch.tensor(labels), 3)
+    sums = [found.sums_of(torch.tensor(values)) for _ in range(5)]
+    assert all(torch.equal(sums[0], each) for each in sums)
