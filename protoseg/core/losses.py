@@ -19,6 +19,8 @@ from torch import Tensor
 from protoseg.core.collective import all_sum, world_size
 from protoseg.core.distances import Distance
 
+BLOCK = 2**20
+"""Numbers worked on at once: what lies between two matrices never is a third one."""
 IGNORED = -1
 """Target of a pixel that counts for nothing."""
 
@@ -62,8 +64,9 @@ def prototype_losses(
         Scores (N, C), and L_PPC and L_PPD as scalars.
     """
     best = 1.0 if distance == "cosine" else 0.0
+    rows = max(1, BLOCK // similarities.shape[1])
     outputs: tuple[Tensor, Tensor, Tensor] = _Outputs.apply(
-        _wide(similarities), target, num_prototypes, temperature, best
+        _wide(similarities), target, num_prototypes, temperature, best, rows
     )
     scores, contrast, compactness = outputs
     return scores, _mean(contrast, target), _mean(compactness, target)
@@ -71,9 +74,6 @@ def prototype_losses(
 
 class _Outputs(torch.autograd.Function):
     """Class scores, and the sums over pixels of L_PPC and L_PPD, with one gradient for all."""
-
-    BLOCK = 2**20
-    """Numbers worked on at once: what lies between two matrices never is a third one."""
 
     @staticmethod
     def forward(
@@ -83,12 +83,12 @@ class _Outputs(torch.autograd.Function):
         num_prototypes: int,
         temperature: float,
         best: float,
+        rows: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         per_class = similarities.unflatten(1, (-1, num_prototypes))
         scores, winner = per_class.max(2)
         counts = target != IGNORED
         assigned = similarities.gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
-        rows = max(1, _Outputs.BLOCK // similarities.shape[1])
         blocks = similarities.split(rows)
         total = torch.cat([torch.logsumexp(block / temperature, 1) for block in blocks])
         context.save_for_backward(similarities, target, winner, total, assigned)
@@ -97,7 +97,7 @@ class _Outputs(torch.autograd.Function):
         return scores, contrast, ((best - assigned).square() * counts).sum()
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         of_scores, of_contrast, of_compactness = gradients
         similarities, target, winner, total, assigned = context.saved_tensors
         num_prototypes, temperature, best, rows = context.constants
@@ -115,7 +115,7 @@ class _Outputs(torch.autograd.Function):
         gradient.scatter_add_(1, column, pull[:, None])
         per_class = gradient.unflatten(1, (-1, num_prototypes))
         per_class.scatter_add_(2, winner[..., None], of_scores[..., None])
-        return gradient, None, None, None, None
+        return gradient, None, None, None, None, None
 
 
 def _mean(total: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""The whole prototype step under ``torch.compile``: one graph, the same numbers."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from protoseg.core.losses import cross_entropy, prototype_losses
+from protoseg.core.prototypes import PrototypeBank
+
+
+def step(bank, pixels, labels):
+    """Similarities, assignment, losses and update, as the head does them."""
+    similarities = bank.similarity(pixels)
+    target, moved = bank.assign(similarities, labels)
+    scores, contrast, compactness = prototype_losses(
+        similarities, target, bank.num_prototypes, 0.1, bank.distance
+    )
+    bank.update(pixels, moved)
+    return cross_entropy(scores, labels) + 0.01 * contrast + 0.01 * compactness
+
+
+@pytest.mark.parametrize(
+    ("backend", "distance"),
+    [("aot_eager", "cosine"), ("aot_eager", "euclidean"), ("inductor", "cosine")],
+)
+def test_a_step_compiles_to_one_graph_and_does_the_same(backend, distance):
+    torch.manual_seed(0)
+    bank = PrototypeBank(5, 3, 16, distance=distance, momentum=0.9)
+    other = copy.deepcopy(bank)
+    pixels = F.normalize(torch.randn(500, 16), dim=1)
+    labels = torch.randint(-1, 5, (500,))
+    torch._dynamo.reset()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's own compiler
+        compiled = torch.compile(step, fullgraph=True, backend=backend)
+        results = []
+        for run, own in ((step, bank), (compiled, other)):
+            leaf = pixels.clone().requires_grad_()
+            loss = run(own, leaf, labels)
+            loss.backward()
+            results.append((loss.detach(), leaf.grad))
+    torch._dynamo.reset()
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bank.prototypes, other.prototypes, rtol=0, atol=1e-6)
+    assert torch.equal(bank.updates, other.updates)
