@@ -115,7 +115,8 @@ class PrototypeBank(nn.Module):
     def similarity(self, embeddings: Tensor) -> Tensor:
         """Similarity of pixels (N, D) to all prototypes, (N, C·K); gradients reach pixels only."""
         # A copy, since `update` writes in place (DDP holds on to the buffer) before backward reads.
-        prototypes = self.prototypes.clone()
+        # Not by clone(), which torch 2.13's inductor leaves out although the buffer changes later.
+        prototypes = self.prototypes * 1.0
         return similarity(embeddings, prototypes, self.distance, self.huber_delta)
 
     @torch.no_grad()
