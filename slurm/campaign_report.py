@@ -58,10 +58,11 @@ def write_report(
     words += [f"--iterations {options.iterations}"] * (options.iterations != 400)
     words += ["--no-accounting"] * options.no_accounting
     command = f"python slurm/campaign.py {' '.join(words)}"
-    commit = git("rev-parse", "HEAD")
+    commit = git("rev-parse", "--short", "HEAD")
     dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
     versions = {
         "commit": commit + (" with changes" if dirty else ""),
+        "tree of protoseg/": git("rev-parse", "--short", "HEAD:protoseg"),
         "slurm": lab.slurm,
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -141,6 +141,14 @@ class Queue:
         job = self.answer.jobs.get(task.key) if self.answer else None
         return None if job and job.name and job.name != task.submission.name else job
 
+    def _over(self, status: Status, task: Task, job: Job) -> bool:
+        """Whether the last attempt ended in a way after which its own job does not go on."""
+        if status.state is not State.FAILED and status.reason not in ON_REQUEST:
+            return False
+        # SLURM counts a restart as soon as it has put a job that still ends back into the queue.
+        attempts = RunFolder(self.runs_folder / task.submission.run_ids[task.index]).attempts()
+        return not attempts or job.restarts <= attempts[-1].restarts
+
     def _queued(self, task: Task, status: Status) -> Status | None:
         """The state of a run whose task may still run; None where it has ended."""
         if not task.key:
@@ -161,7 +169,7 @@ class Queue:
             return submitted if young else None
         if job.ended:
             return None
-        if job.active and status.job == task.key and _over(status):
+        if job.active and status.job == task.key and self._over(status, task, job):
             return status  # its worker is gone for good, the job only has to notice
         if job.waiting:
             message = "waits" + (f" ({job.why})" if job.why else "")
@@ -171,11 +179,6 @@ class Queue:
         return replace(
             status, state=State.QUEUED, message=message + before, job=job.id, host=job.node
         )
-
-
-def _over(status: Status) -> bool:
-    """Whether the last attempt ended in a way after which its own job does not go on."""
-    return status.state is State.FAILED or status.reason in ON_REQUEST
 
 
 def _end(ended: dict[Path, tuple[Submission, dict[int, str]]], task: Task, why: str) -> None:

@@ -152,6 +152,17 @@ def test_a_job_of_another_cluster_is_not_judged_from_here(tmp_path: Path) -> Non
     assert "elsewhere" in status.message
 
 
+@pytest.mark.parametrize(("restarts", "state"), [(0, State.INTERRUPTED), (1, State.QUEUED)])
+def test_a_job_that_ends_goes_on_only_where_slurm_starts_it_again(
+    tmp_path: Path, restarts: int, state: State
+) -> None:
+    submitted(tmp_path)
+    ending = {"time": "2026-01-01T10:10:00+00:00", "reason": "storage", "message": "full"}
+    attempt(RunFolder(tmp_path / RUN), "5_0", ending)
+    status = look(tmp_path, Saying(Job("5_0", "COMPLETING", restarts=restarts)))
+    assert status.state is state
+
+
 def test_without_accounting_a_vanished_worker_is_lost_and_not_waited_for(tmp_path: Path) -> None:
     submitted(tmp_path)
     attempt(RunFolder(tmp_path / RUN), "5_0")
