@@ -38,7 +38,7 @@ def status_view(plan: Plan, lines: int | None = None) -> Group:
         # A stable sort: the order of the matrix within each state.
         shown.sort(key=lambda entry: URGENCY.index(entry.status.state))
         shown = shown[: max(3, (lines - 6) * 2 // 3)]
-        words = _words(plan, shown)[: max(1, lines - 6 - len(shown))]
+        words = words[: max(1, lines - 6 - len(shown))]
     table = Table(box=None, pad_edge=False)
     # Where the terminal is narrow the names of the runs are folded, and nothing is cut.
     table.add_column("Run", header_style="dim", overflow="fold")
@@ -56,7 +56,7 @@ def status_view(plan: Plan, lines: int | None = None) -> Group:
             f"{done}/{total}",
             "" if rate is None else f"{rate:.2f}",
             duration(entry.seconds) if status.state is not State.DONE else "",
-            Text(status.host if status.state is not State.DONE else ""),
+            Text(status.host if status.state not in (State.DONE, State.QUEUED) else ""),
             str(status.attempts or ""),
             f"{status.record['metrics']['miou']:.2f}" if status.record else "",
         )
