@@ -51,7 +51,10 @@ def main(arguments: list[str] | None = None) -> int:
     stop.listen()
     folder = RunFolder(Path(given[0]).resolve())
     launch_file = Path(given[1]) if given[1:] else folder.launch
-    launch = atomic.read_json(launch_file) or {}
+    launch = atomic.read_json(launch_file)
+    if not isinstance(launch, dict):
+        print(f"{launch_file}: missing or torn; run the sweep again.", file=sys.stderr)
+        return FAILED
     try:
         place = place_here()
         if place.size == 1:

@@ -548,3 +548,20 @@ def test_evaluation_alone_is_done_again_after_a_stop_in_it(
     assert not folder.record.exists()
     assert attempt(folder) == (None, "record written")
     assert result(folder) == result(finished)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{torn"])
+def test_launch_settings_that_are_missing_or_torn_are_one_sentence(
+    content: str | None,
+    spec: RunSpec,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    launch = tmp_path / "launch.json"
+    if content is not None:
+        launch.write_text(content)
+    assert worker.main([str(folder.path), str(launch)]) == worker.FAILED
+    assert f"{launch}: missing or torn; run the sweep again." in capsys.readouterr().err
+    assert folder.attempts() == []
