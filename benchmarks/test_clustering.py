@@ -1,0 +1,149 @@
+"""Clustering within classes: ours for all classes at once, against one class after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import batches
+import exact
+import ot
+import pytest
+import textbook
+import torch
+from torch import Tensor
+
+from protoseg.core.prototypes import PrototypeBank
+from protoseg.core.segments import sort_by_segment
+from protoseg.core.sinkhorn import transport
+
+KAPPA, STEPS = 0.05, 3
+SIZES = [
+    pytest.param(pixels, k, classes, id=f"{pixels}-{k}-{classes}")
+    for pixels in (10_000, 65_536, 262_144)
+    for k in (5, 10, 50)
+    for classes in (1, 19, 150, 847)
+]
+
+
+def ours(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """What `PrototypeBank.assign` does with similarities to each pixel's own class."""
+    pixels = sort_by_segment(labels, num_classes)
+    plan = transport(
+        own.index_select(0, pixels.order), pixels, kappa=KAPPA, iterations=STEPS, bound=1.0
+    )
+    chosen = torch.where(pixels.segment < num_classes, plan.argmax(1), textbook.IGNORED)
+    return torch.empty_like(chosen).index_copy_(0, pixels.order, chosen)
+
+
+def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """POT's solver, class after class: the same three steps, the pixels' marginal last."""
+
+    def assign(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+        chosen = torch.full_like(labels, textbook.IGNORED)
+        prototypes = own.new_full((own.shape[1],), 1 / own.shape[1])
+        for c in range(num_classes):
+            mask = labels == c
+            costs = -own[mask]
+            if not len(costs):
+                continue
+            pixels = own.new_full((len(costs),), 1 / len(costs))
+            plan = ot.sinkhorn(
+                pixels,
+                prototypes,
+                costs,
+                KAPPA,
+                method=method,
+                numItermax=STEPS,
+                stopThr=0,
+                warn=False,
+            )
+            chosen[mask] = plan.argmax(1)
+        return chosen
+
+    return assign
+
+
+REFERENCES = {
+    "loop": textbook.assign,
+    "POT sinkhorn": pot("sinkhorn"),
+    # The other solver: GeomLoss anneals κ and averages its two sides, so that it has no three steps
+    # of Algorithm 1 to compare, and OTT needs JAX.
+    "POT sinkhorn_log": pot("sinkhorn_log"),
+}
+
+
+def check_and_race(
+    case: Callable[..., object], own: Tensor, labels: Tensor, num_classes: int, name: str
+) -> None:
+    expected = exact.assignment(own, labels, num_classes, KAPPA, STEPS)
+    every = {"ProtoSeg": ours, **REFERENCES}
+    for who, solve in every.items():
+        exact.check_assignment(solve(own, labels, num_classes), expected, who)
+    steps = {
+        who: (lambda solve=solve: solve(own, labels, num_classes)) for who, solve in every.items()
+    }
+    case("clustering", name, steps.pop("ProtoSeg"), steps)
+
+
+@pytest.mark.parametrize(("pixels", "k", "classes"), SIZES)
+def test_even_classes(
+    case: Callable[..., object], device: torch.device, pixels: int, k: int, classes: int
+) -> None:
+    own = batches.cosines(pixels, k, device)
+    labels = batches.labels(pixels, classes, device=device)
+    noun = "class" if classes == 1 else "classes"
+    check_and_race(case, own, labels, classes, f"{pixels:,} px, K = {k}, {classes} {noun}")
+
+
+@pytest.mark.parametrize("sizes", ["long tail", "20 present"])
+@pytest.mark.parametrize("classes", [150, 847])
+def test_uneven_classes(
+    case: Callable[..., object], device: torch.device, sizes: batches.Sizes, classes: int
+) -> None:
+    own = batches.cosines(65_536, 10, device)
+    labels = batches.labels(65_536, classes, sizes, device)
+    check_and_race(case, own, labels, classes, f"65,536 px, K = 10, {classes} classes, {sizes}")
+
+
+@pytest.mark.parametrize("sizes", ["even", "long tail", "20 present"])
+@pytest.mark.parametrize(
+    ("pixels", "classes"), [(65_536, 150), (16_384, 847)], ids=["65536-150", "16384-847"]
+)
+def test_assignment_and_update(
+    case: Callable[..., object],
+    device: torch.device,
+    pixels: int,
+    classes: int,
+    sizes: batches.Sizes,
+) -> None:
+    """From the similarities to the moved prototypes; the similarities are given."""
+    k, channels = 10, 256
+    labels = batches.labels(pixels, classes, sizes, device)
+    embeddings = batches.embeddings(pixels, channels, device)
+    bank = PrototypeBank(classes, k, channels, kappa=KAPPA, sinkhorn_iterations=STEPS).to(device)
+    before = bank.prototypes.clone()
+    similarities = bank.similarity(embeddings)
+
+    def step() -> Tensor:
+        target, moved = bank.assign(similarities, labels)
+        bank.update(embeddings, moved)
+        return target
+
+    def loop() -> tuple[Tensor, Tensor]:
+        return textbook.cluster_and_update(similarities, embeddings, labels, before)
+
+    rows = torch.arange(pixels, device=device)
+    inside = labels.clamp_min(0)
+    own = similarities.unflatten(1, (classes, k))[rows, inside]
+    chosen, sure = exact.assignment(own, labels, classes, KAPPA, STEPS)
+    expected = torch.where(chosen < 0, chosen, inside * k + chosen), sure
+    found, (target, after) = step(), loop()
+    exact.check_assignment(found, expected, "ProtoSeg")
+    exact.check_assignment(target, expected, "loop")
+    # A tie may fall either way, and moves other prototypes then.
+    alike = torch.ones(classes * k, dtype=torch.bool, device=device)
+    alike[torch.cat([found[found != target], target[found != target]])] = False
+    ours, theirs = (each.flatten(0, 1)[alike] for each in (bank.prototypes, after))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    name = f"{pixels:,} px, K = {k}, {classes} classes, D = {channels}"
+    case("assignment and update", f"{name}, {sizes}", step, {"loop": loop})

@@ -1,0 +1,94 @@
+"""The whole head, forward and backward, from the decoder's feature map to its gradient."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import batches
+import pytest
+import textbook
+import torch
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+from protoseg.models import ParametricHead, PrototypeHead
+
+CHANNELS = 256
+CASES = [
+    (1, 19, 1),
+    (1, 19, 10),
+    (1, 150, 1),
+    (1, 150, 10),
+    (1, 847, 10),
+    (4, 19, 10),
+    (4, 150, 10),
+]
+
+
+def decode_head(num_classes: int) -> dict[str, Any]:
+    """A decode head without a decoder: what is timed is what stands in place of its classifier."""
+    return {
+        "type": "FCNHead",
+        "num_convs": 0,
+        "concat_input": False,
+        "in_channels": CHANNELS,
+        "channels": CHANNELS,
+        "num_classes": num_classes,
+        "dropout_ratio": 0.0,
+        "align_corners": False,
+        "loss_decode": {"type": "CrossEntropyLoss", "avg_non_ignore": True},
+    }
+
+
+def step_of(head: torch.nn.Module, features: Tensor, samples: list[Any]) -> Callable[[], Tensor]:
+    """One forward and backward pass; returns the loss."""
+
+    def step() -> Tensor:
+        features.grad = None
+        head.zero_grad()
+        losses = head.loss((features,), samples, None)
+        total = sum(value for name, value in losses.items() if "loss" in name)
+        total.backward()
+        return total.detach()
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("images", "classes", "k"), CASES, ids=[f"{i}-{c}-{k}" for i, c, k in CASES]
+)
+def test_forward_and_backward(
+    case: Callable[..., dict[str, int]], device: torch.device, images: int, classes: int, k: int
+) -> None:
+    maps = batches.label_maps(images, 512, classes, device)
+    features = torch.randn(images, CHANNELS, 128, 128, device=device).requires_grad_()
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        config = decode_head(classes)
+        ours = PrototypeHead(config, num_prototypes=k).to(device).train()
+        loop = textbook.LoopHead(config, num_prototypes=k).to(device).train()
+        parametric = ParametricHead(config, num_prototypes=k).to(device).train()
+        parametric.init_weights()
+    loop.bank.load_state_dict(copy.deepcopy(ours.bank.state_dict()))
+    samples = batches.samples(maps)
+    steps = [step_of(head, features, samples) for head in (ours, parametric, loop)]
+    found = steps[0]()
+    gradient = features.grad
+    expected = steps[2]()
+    # A pixel with two equally good prototypes may get either: the losses differ in the last digits.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    difference = (gradient - features.grad).norm() / features.grad.norm()
+    assert difference < 1e-2, f"the gradients differ by {difference:.1e}"
+    pixels = images * 128 * 128
+    noun = "image" if images == 1 else "images"
+    case(
+        "head, forward and backward",
+        f"{images} {noun} of 512 ({pixels:,} px), {classes} classes, K = {k}",
+        steps[0],
+        {"parametric": steps[1], "loop": steps[2]},
+        memory=True,
+        rounds=(5, 30),
+        slow=3,
+        matrix_bytes=4 * pixels * classes * k,
+    )

@@ -1,0 +1,130 @@
+"""The references that the benchmarks compare with are right, and so are their watch and scales."""
+
+from __future__ import annotations
+
+import batches
+import exact
+import numpy as np
+import pytest
+import race
+import textbook
+import torch
+from core import reference
+from memory import peak_bytes
+from models.segmentors import decode_head, feature_maps, label_maps, samples, total_loss
+
+from protoseg.models import PrototypeHead
+
+CPU = torch.device("cpu")
+
+
+def test_the_loops_sinkhorn_is_the_papers() -> None:
+    own = batches.cosines(40, 5)
+    plan = textbook.sinkhorn(own)
+    expected = reference.sinkhorn_of_class(own.numpy(), 0.05, 3)
+    np.testing.assert_allclose(plan.numpy(), expected, atol=1e-5)
+    torch.testing.assert_close(plan.sum(1), torch.ones(40))
+
+
+@pytest.mark.parametrize("sizes", ["even", "long tail", "20 present"])
+def test_the_loop_and_the_exact_solution_agree(sizes: batches.Sizes) -> None:
+    labels = batches.labels(2000, 30, sizes)
+    own = batches.cosines(2000, 5)
+    expected = exact.assignment(own, labels, 30)
+    found = textbook.assign(own, labels, 30)
+    exact.check_assignment(found, expected, "loop")
+    plan = reference.sinkhorn(own.numpy(), labels.numpy(), 30, 0.05, 3)
+    sure = (reference.margin(plan) > 1e-3) & (labels.numpy() >= 0)
+    assert (expected[0].numpy()[sure] == plan.argmax(1)[sure]).all()
+    wrong = torch.where(found == 1, 2, found)
+    with pytest.raises(AssertionError, match=r"assigned wrongly"):
+        exact.check_assignment(wrong, expected, "another")
+
+
+def test_the_loops_update_is_the_papers() -> None:
+    labels = batches.labels(300, 4, "long tail")
+    pixels = batches.embeddings(300, 8)
+    prototypes = torch.nn.functional.normalize(torch.randn(4, 3, 8), dim=-1)
+    similarities = pixels @ prototypes.flatten(0, 1).t()
+    target, after = textbook.cluster_and_update(similarities, pixels, labels, prototypes, 0.9)
+    expected, sure = reference.assign(similarities.numpy(), labels.numpy(), 4, 3, 0.05, 3)
+    assert (target.numpy() == expected)[sure > 1e-3].all()
+    moved = reference.update(prototypes.numpy(), pixels.numpy(), target.numpy(), 0.9, "cosine")
+    np.testing.assert_allclose(after.numpy(), moved, atol=1e-5)
+
+
+def test_the_loop_head_is_the_prototype_head() -> None:
+    heads = []
+    for kind in (PrototypeHead, textbook.LoopHead):
+        torch.manual_seed(0)
+        heads.append(kind(decode_head("SegformerHead"), num_prototypes=4))
+    results = []
+    for head in heads:
+        maps = [each.requires_grad_() for each in feature_maps()]
+        loss = total_loss(head.loss(maps, samples(label_maps(3)), None))
+        loss.backward()
+        results.append((loss.detach(), *(each.grad for each in maps), head.bank.prototypes))
+    for ours, loop in zip(*results, strict=True):
+        torch.testing.assert_close(ours, loop, atol=1e-5, rtol=1e-4)
+
+
+def test_labels_have_the_sizes_they_are_asked_for() -> None:
+    even = torch.bincount(batches.labels(1000, 7))
+    assert even.max() - even.min() <= 1
+    tail = batches.labels(100_000, 50, "long tail")
+    counts = torch.bincount(tail[tail >= 0], minlength=50).sort(descending=True).values
+    assert 1.7 < counts[0] / counts[1] < 2.3
+    assert (tail < 0).float().mean() == pytest.approx(0.1, abs=0.01)
+    present = batches.labels(100_000, 150, "20 present")
+    assert len(present[present >= 0].unique()) == 20
+
+
+def test_peak_memory_counts_what_is_held_at_once() -> None:
+    def step() -> None:
+        first, second = torch.empty(1000), torch.empty(500)
+        del first
+        torch.empty(250)
+        del second
+
+    assert peak_bytes(step, CPU) == 6000
+    numbers = torch.ones(1000, requires_grad=True)
+
+    def backward() -> None:
+        numbers.grad = None
+        numbers.exp().sum().backward()
+
+    # The exponentials, their gradient, which is its own, and the one handed on: 4000 bytes each.
+    assert 8000 <= peak_bytes(backward, CPU) <= 12200
+
+
+def test_a_race_gives_everyone_the_same_rounds_and_tells_fast_from_slow() -> None:
+    calls: list[str] = []
+    found = race.race(
+        {"a": lambda: calls.append("a"), "b": lambda: [calls.append("b"), sum(range(200_000))]},
+        CPU,
+        seconds=0.0,
+        rounds=(6, 9),
+    )
+    assert [len(times) for times in found.values()] == [6, 6]
+    assert race.ratios(found["b"], found["a"])["low"] > 10
+    last = "".join(calls).rstrip("a")[-1]
+    assert last == "b"
+
+
+def test_an_interval_of_the_median_widens_for_few_values() -> None:
+    assert race.summary([3.0, 1.0, 2.0]) == {"median": 2.0, "low": 1.0, "high": 3.0}
+    many = race.summary([float(v) for v in range(1, 21)])
+    assert many == {"median": 10.5, "low": 6.0, "high": 15.0}  # the sixth of twenty: 95.9 %
+    rng = np.random.default_rng(0)
+    holds = [
+        (s := race.summary(list(rng.exponential(size=15))))["low"] <= np.log(2) <= s["high"]
+        for _ in range(500)
+    ]
+    assert np.mean(holds) > 0.93
+
+
+def test_a_replay_tells_the_times_of_a_race() -> None:
+    timer = race.Replay()
+    timer.load([0.5, 0.25])
+    differences = [-(timer() - timer()) for _ in range(2)]
+    assert differences == [0.5, 0.25]
