@@ -7,6 +7,7 @@ import hashlib
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 from protoseg.commands.context import Context
 from protoseg.errors import ProtosegError, UsageError
@@ -15,7 +16,13 @@ from protoseg.spec.expand import matrix_names
 
 
 def tables(context: Context) -> int:
-    """Build the table of each matrix, print it, and write it in all forms."""
+    """Build the table of each matrix, print it, and write it in all forms.
+
+    A word that ends in .json is a saved benchmark run: its latency tables are made.
+    """
+    saved = [word for word in context.words if word.endswith(".json")]
+    if saved:
+        return _latencies(context, saved)
     from protoseg.report.render import to_csv, to_markdown, to_terminal, write_all
     from protoseg.report.store import RecordStore
     from protoseg.report.table import build_table
@@ -45,6 +52,33 @@ def tables(context: Context) -> int:
     if context.json:
         context.emit({"tables": content, "written": written, "warnings": warnings})
     return context.complain(list(dict.fromkeys(warnings)))
+
+
+def _latencies(context: Context, words: list[str]) -> int:
+    """The latency tables of saved benchmark runs, beside them or in the folder that is named."""
+    from protoseg.report.latency import read_run, write_latency
+
+    others = [word for word in context.words if word not in words]
+    if others:
+        raise UsageError(
+            f"tables: {', '.join(others)} can not stand beside a saved benchmark run; "
+            "name matrices and runs in calls of their own."
+        )
+    content: dict[str, Any] = {}
+    written: dict[str, list[str]] = {}
+    for word in words:
+        path = Path(word)
+        saved = read_run(path)
+        markdown, files = write_latency(path, saved, Path(context.arguments.out or path.parent))
+        content[path.stem] = saved["cases"]
+        written[path.stem] = [_shown(file) for file in files]
+        if not context.json:
+            print(markdown)
+        if not context.json and not context.arguments.markdown:
+            context.console.print(f"written: {', '.join(written[path.stem])}\n", markup=False)
+    if context.json:
+        context.emit({"tables": content, "written": written, "warnings": []})
+    return context.complain([])
 
 
 def _shown(path: Path) -> str:

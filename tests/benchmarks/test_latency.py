@@ -1,0 +1,145 @@
+"""Latency tables from saved runs: golden files, the command, and what is committed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protoseg.cli import main
+from protoseg.report import latency
+
+from .runs import case, saved, times
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = Path(__file__).parent / "golden"
+COMMITTED = sorted((ROOT / "results" / "benchmarks").glob("*.json"))
+
+
+def example() -> dict[str, Any]:
+    pot = {**times(4.321e-4), "ratio": {"median": 1.728, "low": 1.6, "high": 1.8}}
+    first = case("10,000 px, K = 10, 1 class", 2.5e-4, 2.8e-3)
+    first["references"]["POT sinkhorn"] = pot
+    head = case("1 image of 512 & all, 19 classes", 0.2512, None, group="head, forward & backward")
+    head["references"] = {"parametric": {**times(0.24), "ratio": times(0.955)}}
+    head["memory"] = {"ProtoSeg": 3 * 2**20, "parametric": 2**20 // 2}
+    alone = case("protoseg plan, 1,000 runs", 12.34, group="planning and reporting")
+    return saved(first, case("65,536 px, K = 10, 150 classes", 0.0101, 0.2), head, alone)
+
+
+@pytest.mark.parametrize("ending", [".md", ".tex", ".csv"])
+def test_the_forms_are_as_they_were(ending: str, tmp_path: Path) -> None:
+    latency.write_latency(Path("example.json"), example(), tmp_path)
+    found = (tmp_path / f"example{ending}").read_text()
+    if os.environ.get("GOLDEN"):  # GOLDEN=1 writes them anew
+        (GOLDEN / f"example{ending}").write_text(found)
+    assert found == (GOLDEN / f"example{ending}").read_text()
+
+
+def test_csv_has_plain_numbers_of_everyone() -> None:
+    lines = list(csv.DictReader(io.StringIO(latency.to_csv(example()))))
+    assert [line["who"] for line in lines[:3]] == ["ProtoSeg", "loop", "POT sinkhorn"]
+    assert float(lines[0]["seconds"]) == 2.5e-4
+    assert (lines[0]["ratio"], float(lines[2]["ratio"])) == ("", 1.728)
+    assert [line["peak_bytes"] for line in lines if "image" in line["case"]] == [
+        "3145728",
+        "524288",
+    ]
+    assert {line["torch"] for line in lines} == {"2.13.0"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((12.34, "12.3 s"), (1.0, "1.00 s"), (0.2512, "251 ms"), (0.0101, "10.1 ms")),
+        *((2.5e-4, "250 µs"), (3.21e-6, "3.21 µs"), (4e-7, "0.4 µs"), (123.4, "123 s")),
+    ],
+)
+def test_durations_have_three_digits(seconds: float, text: str) -> None:
+    assert latency.duration(seconds) == text
+
+
+def test_the_command_writes_beside_the_run_and_needs_no_torch(tmp_path: Path) -> None:
+    path = tmp_path / "cpu.json"
+    path.write_text(json.dumps(example()))
+    code = (
+        "import sys; from protoseg.cli import main; status = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "tables", str(path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "cpu.md").read_text() in result.stdout
+    assert "written: " in result.stdout
+    assert {p.suffix for p in tmp_path.iterdir()} == {".json", ".md", ".tex", ".csv"}
+    assert main(["tables", str(path), "--out", str(tmp_path / "other")]) == 0
+    assert (tmp_path / "other" / "cpu.tex").read_bytes() == (tmp_path / "cpu.tex").read_bytes()
+
+
+def test_json_tells_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "cpu.json"
+    path.write_text(json.dumps(example()))
+    assert main(["tables", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tables"]["cpu"] == example()["cases"]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "can not be read"),
+        ("{", "is no JSON"),
+        ("[]", "is no saved benchmark run"),
+        ('{"schema_version": 7}', "is no saved benchmark run"),
+        ('{"schema_version": 1, "time": "", "cases": []}', "lacks device, cores"),
+    ],
+)
+def test_what_is_no_saved_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, says: str
+) -> None:
+    path = tmp_path / "x.json"
+    if content is not None:
+        path.write_text(content)
+    assert main(["tables", str(path)]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_matrix_beside_a_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tables", "x.json", "quickstart"]) == 2
+    assert "quickstart can not stand beside" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+def test_latex_sets_the_tables(tmp_path: Path) -> None:
+    latency.write_latency(Path("example.json"), example(), tmp_path)
+    document = (
+        "\\documentclass{article}\\usepackage{booktabs}\\usepackage[margin=1cm]{geometry}"
+        "\\begin{document}\\input{example.tex}\\end{document}"
+    )
+    (tmp_path / "all.tex").write_text(document)
+    result = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stdout[-2000:]
+    assert "Missing character" not in result.stdout
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_tables_are_what_the_committed_runs_give(path: Path, tmp_path: Path) -> None:
+    _, files = latency.write_latency(path, latency.read_run(path), tmp_path)
+    for file in files:
+        assert path.with_suffix(file.suffix).read_bytes() == file.read_bytes()
+    text = path.read_text()
+    assert "/root" not in text
+    assert "/home" not in text
