@@ -1,6 +1,8 @@
 # make quickstart   set up, run the matrix `quickstart` on the built-in data, show its table
 # make test         set up, run the tests
 # make test-slurm   set up, run the tests that need a SLURM (slurm/README.md says what they need)
+# make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
+# make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json
 # make lint         formatting, lint, types
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-slurm lint setup clean
+.PHONY: quickstart test test-slurm bench bench-check lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
@@ -20,6 +22,12 @@ test: $(READY)
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+bench-check: $(READY)
+	$(BIN)/python benchmarks/compare.py $(OLD) $(NEW)
 
 lint: $(READY)
 	$(BIN)/ruff check .
