@@ -34,8 +34,8 @@ from testbed import Testbed, TestbedError
 from testbed_conf import Shape
 
 NOT_HERE = 3
-PATIENCE_SECONDS = 60.0
-"""How long a fault waits for something that it can be done to before another takes its turn."""
+TRIES = 60
+"""How often in a row there may be nothing to do a fault to."""
 
 
 class Campaign:
@@ -46,10 +46,10 @@ class Campaign:
         self.limit = limit
         self.pause = pause
         self.faults = faults
-        self._waiting = plan_of(lab.random, faults)
+        self._plan = plan_of(lab.random, faults)
+        self._draw = random.Random(lab.random.random())
         self.done = 0
         self.over = threading.Event()
-        self._long: threading.Thread | None = None
 
     def run(self) -> None:
         """Until every run has its record, or the time is up."""
@@ -57,11 +57,15 @@ class Campaign:
         user = threading.Thread(target=self._user, daemon=True)
         user.start()
         try:
-            self._inject()
+            # Those that last go on beside the others, one at a time.
+            slow = [kind for kind in self._plan if kind in LONG]
+            quick = [kind for kind in self._plan if kind in QUICK]
+            beside = threading.Thread(target=self._inject, args=(slow, list(LONG)), daemon=True)
+            beside.start()
+            self._inject(quick, list(QUICK))
+            beside.join()
             while not self._finished() and not self._late():
                 time.sleep(1)
-            if self._long:
-                self._long.join()
             while self.lab.queue() and not self._late():
                 time.sleep(1)
         finally:
@@ -93,46 +97,34 @@ class Campaign:
             self.lab.stage = min(self.lab.parts, max(self.lab.stage, grown))
             self.sweep(*(["--retry-failed"] if pause.random() < 0.2 else []))
 
-    def _inject(self) -> None:
-        waiting = self._waiting
-        patience = 0.0
-        while (waiting or self._busy()) and not self._late():
-            if not waiting:  # one that lasts may find nothing to do and come back
-                time.sleep(0.5)
-                continue
-            # Neither all at the beginning nor all at the end.
-            if self.done / self.faults > self.lab.progress() + 0.15:
-                time.sleep(0.5)
-                if self.lab.queue():
-                    continue
-            kind = waiting.pop(0)
-            if kind in LONG and self._busy():
-                waiting.insert(min(3, len(waiting)), kind)  # one of these at a time
-                time.sleep(1)
-            elif kind in LONG:
-                self.done += 1
-                self._long = threading.Thread(target=self._do, args=(kind,), daemon=True)
-                self._long.start()
-            elif self._do(kind):
-                self.done += 1
-                patience = 0.0
-            else:
-                if self.lab.random.random() < 0.2:  # there may be nothing for it any more
-                    kind = self.lab.random.choice(list(QUICK))
-                waiting.insert(min(self.lab.random.randint(1, 4), len(waiting)), kind)
-                patience += 1
-                time.sleep(1)
-            if waiting and (self._finished() or patience > PATIENCE_SECONDS):
+    def _inject(self, waiting: list[str], again: list[str]) -> None:
+        """Do the waiting faults one after the other, neither all at once nor all at the end.
+
+        Args:
+            waiting: kinds, in this order.
+            again: kinds that may stand in for one that there is nothing for any more.
+        """
+        total, done, tries = len(waiting), 0, 0
+        while waiting and not self._late():
+            if self._finished() or tries > TRIES:
                 self.lab.problem(f"faults without anything to do them to: {Counter(waiting)}")
                 return
-            behind = self.done / self.faults < self.lab.progress()
-            time.sleep(self.lab.random.uniform(0.2, self.pause) * (0.3 if behind else 1))
+            if done / total > self.lab.progress() + 0.15 and self.lab.queue():
+                time.sleep(0.5)
+                continue
+            kind = waiting.pop(0)
+            tries += 1
+            if self._do(kind):
+                done, tries = done + 1, 0
+            else:
+                kind = kind if self._draw.random() < 0.8 else self._draw.choice(again)
+                waiting.insert(min(self._draw.randint(1, 4), len(waiting)), kind)
+                time.sleep(1)
+            behind = done / total < self.lab.progress()
+            time.sleep(self._draw.uniform(0.2, self.pause) * (0.3 if behind else 1))
 
     def _finished(self) -> bool:
         return self.lab.records() >= self.lab.runs_wanted
-
-    def _busy(self) -> bool:
-        return self._long is not None and self._long.is_alive()
 
     def _do(self, kind: str) -> bool:
         try:
@@ -141,11 +133,9 @@ class Campaign:
             self.lab.problem(f"{kind}: {error}")
             return False
         if entry is None:
-            if kind in LONG:
-                self.done -= 1
-                self._waiting.append(kind)
             return False
         self.lab.event(kind, **entry)
+        self.done += 1
         whom = ", ".join(t["run"] for t in entry.get("targets", [])) or entry.get("node", "")
         print(f"{self._clock()} {kind}: {whom}", flush=True)
         return True
@@ -166,12 +156,6 @@ def plan_of(draw: random.Random, faults: int) -> list[str]:
     draw.shuffle(kinds)
     plan = [kinds[number % len(kinds)] for number in range(faults)]
     draw.shuffle(plan)
-    # Those that last need somebody to hit: not among the last ones.
-    last = len(plan) - max(2, len(plan) // 6)
-    late = [kind for kind in plan[last:] if kind in LONG]
-    plan = plan[:last] + [kind for kind in plan[last:] if kind not in LONG]
-    for kind in late:
-        plan.insert(draw.randrange(last), kind)
     return plan
 
 
@@ -181,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--kinds", default="", help="these alone, with commas between")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--iterations", type=int, default=400, help="of each run")
+    parser.add_argument("--iterations", type=int, default=600, help="of each run")
     parser.add_argument(
         "--undisturbed", type=int, default=3, help="seeds trained again, without faults"
     )

@@ -55,7 +55,7 @@ def write_report(
 ) -> None:
     """Write FILE.md and FILE.json."""
     words = [f"--runs {options.runs}", f"--faults {options.faults}", f"--seed {options.seed}"]
-    words += [f"--iterations {options.iterations}"] * (options.iterations != 400)
+    words += [f"--iterations {options.iterations}"] * (options.iterations != 600)
     words += ["--no-accounting"] * options.no_accounting
     command = f"python slurm/campaign.py {' '.join(words)}"
     commit = git("rev-parse", "--short", "HEAD")

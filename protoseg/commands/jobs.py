@@ -79,8 +79,10 @@ def cancel(context: Context) -> int:
                     os.kill(found[0].pid, signal.SIGTERM)
                 running[run_id] = ""
     queue.scheduler.cancel([*waiting.values(), *filter(None, running.values())])
-    for submission, tasks in queue.submissions(waiting.values()):
-        # A task cancelled before it began leaves no trace in SLURM; nobody is to look for one.
+    # A task cancelled before it began leaves no trace in SLURM; nobody is to look for one. Where an
+    # attempt of it vanished, with its node for instance, what became of it is still to be asked.
+    unbegun = [job for run_id, job in waiting.items() if not _open(folders[run_id], job)]
+    for submission, tasks in queue.submissions(unbegun):
         submission.settle(dict.fromkeys(tasks, f"cancelled by {user()}"))
     result = {"waiting": list(waiting), "running": list(running), "problems": problems}
     if context.json:
@@ -92,6 +94,11 @@ def cancel(context: Context) -> int:
     else:
         context.console.print("Nothing to cancel.")
     return context.complain(problems)
+
+
+def _open(folder: RunFolder, job: str) -> bool:
+    """Whether an attempt of a job has no known end."""
+    return any(a.job == job and a.ending is None for a in folder.attempts())
 
 
 def _chosen(context: Context) -> list[str]:

@@ -8,11 +8,15 @@ import re
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 SECONDS = 30.0
 """How long a command may take. A busy controller needs ten; one that hangs never answers."""
+
+AGAIN = 2
+"""How often a command that was stopped by SIGTERM is called again."""
 
 OURS = {
     "LC_ALL": "C",
@@ -55,6 +59,18 @@ def call(command: Sequence[str], seconds: float = SECONDS, stdin: str = "") -> R
     The command gets a process group of its own, which is killed when the time is over: site
     wrappers are scripts, and their children would keep the pipes open.
     """
+    until = time.monotonic() + seconds
+    reply = _call(command, seconds, stdin)
+    for _ in range(AGAIN):
+        # SLURM sends its signal to every process of a job, and some twice: also to this command,
+        # which a worker started to ask about the first one.
+        if reply.status != -signal.SIGTERM or time.monotonic() > until:
+            break
+        reply = _call(command, max(0.1, until - time.monotonic()), stdin)
+    return reply
+
+
+def _call(command: Sequence[str], seconds: float, stdin: str) -> Reply:
     name = command[0]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | OURS
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -45,6 +46,14 @@ def test_a_child_that_keeps_the_pipe_open_does_not_hold_the_answer_for_ever(
     assert call(["squeue"], seconds=0.5).status is None
     assert time.monotonic() - begin < 5
     assert_child_dies(commands)
+
+
+def test_a_command_that_slurm_stops_with_the_job_is_called_again(commands: Commands) -> None:
+    once = commands.folder / "once"
+    commands.script("squeue", f'test -e "{once}" && { echo fine; exit; }; echo > "{once}"; kill $$')
+    assert call(["squeue"]).out == "fine\n"
+    commands.script("squeue", "kill $$")
+    assert call(["squeue"]).status == -signal.SIGTERM
 
 
 def test_missing_and_broken_commands_are_sentences(commands: Commands) -> None:

@@ -120,6 +120,20 @@ def test_a_killed_worker_goes_back_into_the_queue(lab: Lab) -> None:
     assert second["iteration"] >= 20
 
 
+def test_a_run_cancelled_after_its_node_died_has_a_reason(lab: Lab, cluster: Any) -> None:
+    matrix = lab.matrix(ROWS[:1], [0], iterations=LONG)
+    sweep(lab, matrix)
+    folder = only(lab)
+    wait_for(lambda: folder.status().iteration > 5, "some training")
+    (run,) = states(lab, matrix)
+    cluster.kill_node(run["host"])
+    assert lab.run("cancel", matrix).returncode == 0
+    cluster.start_slurmd(run["host"])
+    wait_for(lambda: states(lab, matrix)[0]["state"] == "interrupted", "what SLURM says")
+    (attempt,) = attempts(lab, folder.run_id)
+    assert attempt["reason"] in ("cancelled", "node_failure", "lost")
+
+
 @pytest.mark.parametrize("how", ["protoseg", "scancel"])
 def test_a_cancelled_run_saves_and_stays_away_until_the_next_sweep(lab: Lab, how: str) -> None:
     matrix = lab.matrix(ROWS[:1], [0], iterations=LONG)
