@@ -65,7 +65,7 @@ class Case:
         rounds: tuple[int, int] = (7, 60),
         slow: float = 1.0,
         **extra: Any,
-    ) -> dict[str, int]:
+    ) -> None:
         """Time ``ours`` side by side with its references; the peak bytes of each, if asked for.
 
         Args:
@@ -80,10 +80,6 @@ class Case:
         if self.benchmark.disabled:
             for step in contenders.values():
                 step()
-        weighed = {}
-        if memory:
-            weighed = {name: peak_bytes(step, self.device) for name, step in contenders.items()}
-            info["memory"] = weighed
         if not self.benchmark.disabled:
             found = race(contenders, self.device, seconds=slow * self.seconds, rounds=rounds)
             mine = found.pop(OURS)
@@ -96,7 +92,10 @@ class Case:
             self.benchmark.pedantic(_nothing, rounds=len(mine))
         else:
             self.benchmark.pedantic(_nothing)
-        return weighed
+        if memory:
+            info["memory"] = {
+                name: peak_bytes(step, self.device) for name, step in contenders.items()
+            }
 
 
 def _nothing() -> None:
@@ -106,7 +105,7 @@ def _nothing() -> None:
 @pytest.fixture
 def case(
     request: pytest.FixtureRequest, benchmark: Any, device: torch.device
-) -> Callable[..., dict[str, int]]:
+) -> Callable[..., None]:
     """See `Case.__call__`."""
     return Case(benchmark, device, request.config.getoption("--seconds"))
 

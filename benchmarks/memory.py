@@ -16,8 +16,10 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """Bytes that one call holds at its worst, beyond what was held before it."""
-    step()  # what is made once and kept (caches, gradients) is no part of a step
+    """Bytes that one call holds at its worst, beyond what was held before it.
+
+    It should not be the first call: what is made once and kept is no part of a step.
+    """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)

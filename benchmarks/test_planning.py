@@ -73,7 +73,7 @@ def laboratory(folder: Path, runs: int, done: float) -> list[str]:
 
 @pytest.mark.parametrize("runs", [1_000, 10_000])
 @pytest.mark.parametrize("verb", ["plan", "status"])
-def test_plan(case: Callable[..., object], tmp_path: Path, verb: str, runs: int) -> None:
+def test_plan(case: Callable[..., None], tmp_path: Path, verb: str, runs: int) -> None:
     words = laboratory(tmp_path, runs, done=0.5)
     counted = json.loads(call(verb, *words, "--json"))["counts"]
     assert counted["done"] == runs // 2
@@ -81,7 +81,7 @@ def test_plan(case: Callable[..., object], tmp_path: Path, verb: str, runs: int)
     case("planning and reporting", name, functools.partial(call, verb, *words), rounds=(5, 10))
 
 
-def test_tables(case: Callable[..., object], tmp_path: Path) -> None:
+def test_tables(case: Callable[..., None], tmp_path: Path) -> None:
     words = laboratory(tmp_path, 1_000, done=1.0)
     text = call("tables", *words, "--markdown")
     assert text.count("| ") > 10

@@ -23,7 +23,7 @@ def iteration(spec: RunSpec, batch: dict[str, Any], device: torch.device) -> Cal
     return step
 
 
-def test_mobilenet_v2(case: Callable[..., object], device: torch.device) -> None:
+def test_mobilenet_v2(case: Callable[..., None], device: torch.device) -> None:
     batch = crops(8, 256, 11)
     case(
         "training iteration",
@@ -38,7 +38,7 @@ def test_mobilenet_v2(case: Callable[..., object], device: torch.device) -> None
     )
 
 
-def test_mit_b2(case: Callable[..., object], device: torch.device) -> None:
+def test_mit_b2(case: Callable[..., None], device: torch.device) -> None:
     batch = crops(2, 512, 150)
     case(
         "training iteration",

@@ -2,7 +2,9 @@
 
 Algorithm 1 in plain torch: a boolean mask for each class, three Sinkhorn-Knopp steps on its pixels,
 argmax, one-hot, sums, the momentum update. Nothing of it comes from `protoseg.core`; it is what a
-reader of the paper would write, neither slowed down nor tuned.
+reader of the paper would write, neither slowed down nor tuned. The authors' released code does more
+for each class: it divides in place, one sum at a time, and draws a hard Gumbel sample for each
+pixel; `released` is its form.
 """
 
 from __future__ import annotations
@@ -27,6 +29,36 @@ def sinkhorn(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> Tenso
         plan = plan / plan.sum(dim=1, keepdim=True) / num_prototypes
         plan = plan / plan.sum(dim=0, keepdim=True) / num_pixels
     return (plan * num_pixels).t()
+
+
+def released(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> tuple[Tensor, Tensor]:
+    """The same for one class as the released code does it: argmax of L, and a Gumbel sample of it.
+
+    Returns:
+        The prototype of each pixel, (n,), and one-hot the one that it updates, (n, K).
+    """
+    plan = torch.exp(similarities / kappa).t()
+    num_prototypes, num_pixels = plan.shape
+    plan /= plan.sum()
+    for _ in range(steps):
+        plan /= plan.sum(dim=1, keepdim=True)
+        plan /= num_prototypes
+        plan /= plan.sum(dim=0, keepdim=True)
+        plan /= num_pixels
+    plan *= num_pixels
+    plan = plan.t()
+    return plan.argmax(1), F.gumbel_softmax(plan, tau=0.5, hard=True)
+
+
+def assign_released(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:
+    """`assign` with the steps of `released`; its samples are drawn and dropped."""
+    chosen = torch.full_like(labels, IGNORED)
+    for c in range(num_classes):
+        mask = labels == c
+        pixels = own[mask]
+        if len(pixels):
+            chosen[mask] = released(pixels, kappa)[0]
+    return chosen
 
 
 def assign(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:

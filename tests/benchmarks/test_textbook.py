@@ -24,6 +24,9 @@ def test_the_loops_sinkhorn_is_the_papers() -> None:
     expected = reference.sinkhorn_of_class(own.numpy(), 0.05, 3)
     np.testing.assert_allclose(plan.numpy(), expected, atol=1e-5)
     torch.testing.assert_close(plan.sum(1), torch.ones(40))
+    chosen, sample = textbook.released(own)
+    assert (chosen == plan.argmax(1)).all()
+    assert (sample.sum(1) == 1).all()
 
 
 @pytest.mark.parametrize("sizes", ["even", "long tail", "20 present"])
@@ -33,6 +36,7 @@ def test_the_loop_and_the_exact_solution_agree(sizes: batches.Sizes) -> None:
     expected = exact.assignment(own, labels, 30)
     found = textbook.assign(own, labels, 30)
     exact.check_assignment(found, expected, "loop")
+    exact.check_assignment(textbook.assign_released(own, labels, 30), expected, "released")
     plan = reference.sinkhorn(own.numpy(), labels.numpy(), 30, 0.05, 3)
     sure = (reference.margin(plan) > 1e-3) & (labels.numpy() >= 0)
     assert (expected[0].numpy()[sure] == plan.argmax(1)[sure]).all()
