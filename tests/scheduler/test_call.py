@@ -50,7 +50,9 @@ def test_a_child_that_keeps_the_pipe_open_does_not_hold_the_answer_for_ever(
 
 def test_a_command_that_slurm_stops_with_the_job_is_called_again(commands: Commands) -> None:
     once = commands.folder / "once"
-    commands.script("squeue", f'test -e "{once}" && { echo fine; exit; }; echo > "{once}"; kill $$')
+    commands.script(
+        "squeue", f'if test -e "{once}"; then echo fine; else echo > "{once}"; kill $$; fi'
+    )
     assert call(["squeue"]).out == "fine\n"
     commands.script("squeue", "kill $$")
     assert call(["squeue"]).status == -signal.SIGTERM

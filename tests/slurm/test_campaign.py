@@ -50,7 +50,7 @@ def test_every_run_survives_a_short_campaign_and_each_reason_is_right(tmp_path: 
     found = campaign(
         tmp_path / "report.md",
         *("--runs", "6", "--faults", "8", "--kinds", faults, "--pause", "4"),
-        *("--iterations", "600", "--undisturbed", "1"),
+        *("--iterations", "500", "--undisturbed", "1"),
     )
     assert len({attempt["run"] for attempt in found["attempts"]}) == 6
     assert len([event for event in found["events"] if event["kind"] != "sweep"]) >= 8
