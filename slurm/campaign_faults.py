@@ -243,11 +243,13 @@ def _without_slurmd(lab: Lab, seconds: float) -> dict[str, Any] | None:
 
 
 def _bring_back(lab: Lab, node: str) -> None:
-    """Start slurmd; with jobs of a dead node still to be cleared it may take more than a minute."""
+    """Start slurmd. While jobs of a dead node are still to be cleared it takes no others; the
+    campaign goes on all the same."""
     try:
-        lab.testbed.start_slurmd(node)
+        lab.testbed.start_slurmd(node, seconds=15)
     except TestbedError:
-        lab.testbed.start_slurmd(node)
+        if not lab.testbed.status()[node]:
+            raise
 
 
 def _some_job(lab: Lab, states: tuple[str, ...]) -> QueuedRun | None:

@@ -163,9 +163,9 @@ class Testbed:
         """SIGKILL to the node's slurmd alone: its jobs go on, nobody answers for them."""
         self._daemons.kill(node)
 
-    def start_slurmd(self, node: str) -> None:
+    def start_slurmd(self, node: str, seconds: float = 60) -> None:
         self._daemons.start(node)
-        self.wait_for_node(node)
+        self.wait_for_node(node, seconds)
 
     def kill_node(self, node: str) -> None:
         """The machine is dead: SIGKILL to slurmd, every slurmstepd and every process of a job."""
@@ -201,7 +201,8 @@ class Testbed:
     def wait_for_node(self, node: str, seconds: float = 60) -> None:
         """Until the node takes jobs."""
         states = ("sinfo", "--noheader", "--nodes", node, "--format", "%T")
-        up = ({"idle"}, {"mixed"}, {"allocated"})
+        # A planned node is idle: the scheduler means it for a job that still waits for others.
+        up = ({"idle"}, {"planned"}, {"mixed"}, {"allocated"})
         self._daemons.wait(node, lambda: set(self.run(*states).stdout.split()) in up, seconds)
 
     def wait_until(self, what: str, test: Callable[[], bool], seconds: float = 60) -> None:
