@@ -151,7 +151,8 @@ class PrototypeBank(nn.Module):
 
     def _columns(self, preferences: Tensor, pixels: Segments) -> Tensor:
         """The preferred prototype of each pixel as its column, in the batch's order, (N,)."""
-        column = pixels.segment * self.num_prototypes + preferences.argmax(1)
+        # max() with its indices is several times faster on a CPU than argmax(), and the same.
+        column = pixels.segment * self.num_prototypes + preferences.max(1).indices
         column = torch.where(pixels.segment < self.num_classes, column, IGNORED)
         return torch.empty_like(column).index_copy_(0, pixels.order, column)
 

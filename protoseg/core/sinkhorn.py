@@ -5,22 +5,24 @@ of C transport problems is one (N, K) matrix, sorted by class: all classes are s
 sums of L run over the pixels of a class (`protoseg.core.segments`); column sums run over K.
 
 L is ``diag(u) Q diag(v)`` with ``Q = exp(PᵀX / κ)``. Where the similarities have a bound, Q is made
-once, shifted by that bound, and each step only makes u and v anew, in float32 if no product of the
-three can leave its range, else in float64. Without a bound, or for a κ too small even for that,
+once and each step only makes u and v anew, in float32 if no product of the three can leave its
+range, else in float64. Without a bound, or for a κ too small even for that,
 every step is taken on logarithms.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from protoseg.core.collective import all_max, all_sum
-from protoseg.core.segments import Segments, is_inside, sort_by_segment
+from protoseg.core.segments import Segments, is_inside, sort_by_segment, weighted_sum
 
 RANGES = ((torch.float32, 40.0), (torch.float64, 300.0))
-"""Type -> the largest exponent in Q: u and v undo it, so products reach twice as far, and half of
-the type's range is left for the number of pixels."""
+"""Type -> the widest range of exponents in Q: u and v undo it, so products reach as far again, and
+the rest of the type's range is left for the number of pixels."""
 
 
 def own_similarities(similarities: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
@@ -76,15 +78,14 @@ def sinkhorn(
     Returns:
         (N, K) float32: the columns of L, scaled to sum to 1 for each pixel; 0 for ignored ones.
     """
+    steps: dict[str, Any] = {"kappa": kappa, "iterations": iterations, "pooled": pooled}
+    if num_classes == 1 and (dtype := range_type(kappa, bound)) is not None:
+        inside = is_inside(labels, 1)
+        plan = transport_one(similarities.to(dtype), inside, **steps)
+        return torch.where(inside[:, None], plan, 0)
     pixels = sort_by_segment(labels, num_classes)
-    plan = transport(
-        similarities.index_select(0, pixels.order),
-        pixels,
-        kappa=kappa,
-        iterations=iterations,
-        pooled=pooled,
-        bound=bound,
-    )
+    sorted_rows = similarities.index_select(0, pixels.order)
+    plan = transport(sorted_rows, pixels, bound=bound, **steps)
     inside = (pixels.segment < num_classes)[:, None]
     # index_copy, not an indexed assignment: that one may wait for a GPU.
     return torch.zeros_like(plan).index_copy_(0, pixels.order, torch.where(inside, plan, 0))
@@ -109,11 +110,46 @@ def transport(
     Returns:
         (N, K) float32.
     """
+    dtype = range_type(kappa, bound)
+    if dtype is None:
+        return _logarithmic(similarities.float(), pixels, kappa, iterations, pooled)
+    return _scaled(similarities.to(dtype), pixels, kappa, iterations, pooled)
+
+
+def range_type(kappa: float, bound: float | None) -> torch.dtype | None:
+    """The type in which no product of u, Q and v leaves its range; None where there is none."""
     spread = torch.inf if bound is None else 2 * bound / kappa
-    for dtype, limit in RANGES:
-        if spread <= limit:
-            return _scaled(similarities.to(dtype), pixels, kappa, iterations, pooled, bound or 0.0)
-    return _logarithmic(similarities.float(), pixels, kappa, iterations, pooled)
+    return next((dtype for dtype, limit in RANGES if spread <= limit), None)
+
+
+def transport_one(
+    similarities: Tensor,
+    inside: Tensor,
+    *,
+    kappa: float,
+    iterations: int,
+    pooled: bool = True,
+) -> Tensor:
+    """`transport` for a single class, whose pixels need no sorting.
+
+    Args:
+        similarities: (N, K) of `range_type`, in any order.
+        inside: (N,) bool, whether a pixel belongs to the class; the rows of others mean nothing.
+
+    Returns:
+        (N, K) float32.
+    """
+    kernel = similarities.mul(1 / kappa).exp_()
+    columns = weights = inside.to(kernel.dtype)
+    share = weights.sum(0, keepdim=True) / kernel.shape[1]
+    if pooled:
+        share = all_sum(share)
+    rows = share
+    for _ in range(iterations):
+        sums = weighted_sum(kernel, columns)
+        rows = share / (all_sum(sums) if pooled else sums)
+        columns = weights / torch.mv(kernel, rows)
+    return kernel.mul_(rows).mul_(columns[:, None]).float()
 
 
 def _scaled(
@@ -124,8 +160,8 @@ def _scaled(
     pooled: bool,
     bound: float,
 ) -> Tensor:
-    """The plan by scaling vectors; what goes in is overwritten."""
-    kernel = similarities.sub(bound).mul_(1 / kappa).exp_()
+    """The plan by scaling vectors."""
+    kernel = similarities.mul(1 / kappa).exp_()
     # A prototype's share of the pixels; with another mass u and v would drift apart step by step.
     share = pixels.counts[:, None].to(kernel.dtype) / kernel.shape[1]
     if pooled:

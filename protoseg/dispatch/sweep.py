@@ -48,8 +48,8 @@ def to_train(plan: Plan, retry_failed: bool) -> tuple[list[PlanEntry], dict[str,
             again = " Run again with --retry-failed." if status.reason else ""
             left_alone[entry.run.run_id] = f"failed: {status.message}{again}"
         elif status.state in (State.RUNNING, State.QUEUED):
-            where = f"on {status.host}" if status.state is State.RUNNING else status.message
-            left_alone[entry.run.run_id] = f"{status.state.value}: {where}"
+            where = f" on {status.host}" if status.state is State.RUNNING else f": {status.message}"
+            left_alone[entry.run.run_id] = f"{status.state.value}{where}"
     # The first seed of every row before the second of any: a sweep cut short still compares.
     chosen.sort(key=lambda entry: entry.run.spec.seed)
     return chosen, left_alone
