@@ -12,13 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, record_function
+
+COUNTED = "the call that counts"
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
     """Bytes that one call holds at its worst, beyond what was held before it.
 
-    It should not be the first call: what is made once and kept is no part of a step.
+    It should not be the first call: what is made once and kept is no part of a step. Gradients that
+    an earlier call left behind and this one drops are held before it.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -28,20 +31,28 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        step()
+        step()  # the release of what is older than the recording would go unseen
+        with record_function(COUNTED):
+            step()
+    changes, start = _changes(seen.profiler.kineto_results.experimental_event_tree())
+    before = held = sum(size for at, size in changes if at < start)
+    peak = held
+    for at, size in changes:
+        if at >= start:
+            held += size
+            peak = max(peak, held)
+    return peak - before
+
+
+def _changes(nodes: list[Any]) -> tuple[list[tuple[int, int]], int]:
+    """(time, bytes) of each allocation and release in order, and when the counted call began."""
     changes: list[tuple[int, int]] = []
-    _gather(seen.profiler.kineto_results.experimental_event_tree(), changes)
-    held = peak = 0
-    for _, size in sorted(changes, key=lambda change: change[0]):
-        held += size
-        peak = max(peak, held)
-    return peak
-
-
-def _gather(nodes: list[Any], changes: list[tuple[int, int]]) -> None:
-    waiting = list(nodes)
+    start, waiting = 0, list(nodes)
     while waiting:
         node = waiting.pop()
         if node.tag == torch._C._profiler._EventType.Allocation:
             changes.append((node.start_time_ns, node.extra_fields.alloc_size))
+        elif node.name == COUNTED:
+            start = node.start_time_ns
         waiting += node.children
+    return sorted(changes, key=lambda change: change[0]), start

@@ -97,8 +97,10 @@ def test_peak_memory_counts_what_is_held_at_once() -> None:
         numbers.grad = None
         numbers.exp().sum().backward()
 
-    # The exponentials, their gradient, which is its own, and the one handed on: 4000 bytes each.
-    assert 8000 <= peak_bytes(backward, CPU) <= 12200
+    # Held before: the gradient that is dropped. Then: the exponentials, and two gradients of them.
+    found = [peak_bytes(backward, CPU) for _ in range(3)]
+    assert found[0] == found[1] == found[2]
+    assert 4000 <= found[0] <= 8100
 
 
 def test_a_race_gives_everyone_the_same_rounds_and_tells_fast_from_slow() -> None:
