@@ -158,7 +158,6 @@ def _scaled(
     kappa: float,
     iterations: int,
     pooled: bool,
-    bound: float,
 ) -> Tensor:
     """The plan by scaling vectors."""
     kernel = similarities.mul(1 / kappa).exp_()
