@@ -37,7 +37,7 @@ EXPECTED: dict[str, set[str]] = {
     "preempt": {"preempted"},
     "timeout": {"timeout"},
     "slurmd_restart": set(),  # jobs go on
-    "slurmd_outage": {"node_failure", "preempted", "lost"},
+    "slurmd_outage": {"node_failure"},
     "node_dead": {"node_failure"},
     "controller": set(),  # jobs go on
     "disk_full": {"storage"},
@@ -50,11 +50,13 @@ UNBEGUN: dict[str, set[str]] = {
     "scancel": {"cancelled", "lost"},
     # srun found no slurmd, or no controller.
     "slurmd_restart": {"lost", "node_failure", "preempted"},
+    "slurmd_outage": {"lost", "node_failure", "preempted"},
     "controller": {"lost", "preempted"},
     "disk_full": {"storage", "lost"},
 }
 """The same for a job that ended before its worker could begin."""
 TOGETHER: dict[str, set[str]] = {
+    "slurmd_outage": {"lost", "node_failure", "preempted"},
     "slurmd_restart": {"lost", "node_failure", "preempted"},
     "controller": {"lost", "preempted"},
     "disk_full": {"storage", "lost"},
@@ -62,6 +64,7 @@ TOGETHER: dict[str, set[str]] = {
 """What a fault adds where others met the same attempt: nobody to ask, nowhere to write."""
 WITHOUT_ACCOUNTING: dict[str, set[str]] = {
     "node_dead": {"node_failure", "lost"},
+    "slurmd_outage": {"node_failure", "lost", "preempted"},
     "scancel": {"cancelled", "lost"},
 }
 
@@ -138,9 +141,8 @@ def _judge_attempts(lab: Lab, folder: RunFolder, watch: Watch, verdict: Verdict)
         own_words = folder.attempts_folder / f"{attempt['number']:04d}" / "end.json"
         if met & SILENT_DEATHS and not own_words.exists():
             # SLURM may not have missed it yet when something else befell its job.
-            where["end"] = told_at[attempt["number"]] - lab.began
-            met |= {event["kind"] for event in faults if _met(event, where)}
-            where["end"] = end
+            later = told_at[attempt["number"]] - lab.began
+            met |= {e["kind"] for e in faults if _aims(e, where) and end < e["begin"] < later}
         causes = sorted(met)
         row = {**attempt, **where, "faults": causes}
         row.pop("log"), row.pop("batch")
@@ -236,8 +238,7 @@ def _met(event: dict[str, Any], where: dict[str, Any]) -> bool:
     end = where["end"] + AFTER
     if kind == "kill_worker":
         return event["pid"] == where["pid"] and begin <= event["begin"] <= end
-    targets = event.get("targets", [])
-    mine = any(t["run"] == where["run"] and t["job"] == where["job"] for t in targets)
+    mine = _aims(event, where)
     if kind == "timeout":  # the limit stays with the job, also after a requeue
         return mine and event["begin"] <= end
     if kind in ("cancel", "scancel", "requeue"):
@@ -246,6 +247,12 @@ def _met(event: dict[str, Any], where: dict[str, Any]) -> bool:
         here = mine or bool(event.get("everybody")) or event.get("node") == where["node"]
     last = event["end"] + TAIL.get(kind, SAVING)
     return here and event["begin"] <= end and begin <= last and (not begun or end - AFTER <= last)
+
+
+def _aims(event: dict[str, Any], where: dict[str, Any]) -> bool:
+    """Whether a fault meant the job of an attempt."""
+    targets = event.get("targets", [])
+    return any(t["run"] == where["run"] and t["job"] == where["job"] for t in targets)
 
 
 def compare(lab: Lab, undisturbed: Path, verdict: Verdict) -> list[str]:

@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 
@@ -34,6 +35,7 @@ FINE, FAILED = 0, 1
 
 UNTOLD = (Reason.LOST, Reason.CODE_ERROR)
 """What a worker says whose other processes were killed."""
+NODE_FAILURE = re.compile(rb"srun: error: Node failure on ")
 OUT_OF_MEMORY = re.compile(rb"oom[-_ ]kill|exceeded (job |step )?memory limit|Out Of Memory")
 """How SLURM tells in a step's output that it killed a step for its memory."""
 
@@ -154,6 +156,7 @@ def _afterwards(
     stopped: _Signals,
 ) -> int:
     """Write down what the worker could not, and put the run back into the queue if it may go on."""
+    _outlive(folder, here)
     attempts = [a for a in folder.attempts() if a.job == here.key]
     last = attempts[-1] if attempts else None
     mine = last is not None and last.restarts == here.restarts
@@ -163,10 +166,10 @@ def _afterwards(
     # A process that the kernel killed leaves its siblings with a broken pipe to complain of.
     out_of_memory = OUT_OF_MEMORY.search(words) is not None and last is not None and mine
     if last is not None and (silent or (out_of_memory and last.reason in UNTOLD)):
-        reason, message = _death(code, words, stopped)
+        reason, message = _death(code, words, stopped, here)
         folder.judge(last.number, reason, message, "batch script")
     elif not mine:
-        reason, message = _death(code, words, stopped)
+        reason, message = _death(code, words, stopped, here)
         if reason is Reason.LOST:
             message = _last_words(words) or message
         note_unbegun(folder, here.key, here.node, reason, message, "batch script", here.restarts)
@@ -186,6 +189,15 @@ def _afterwards(
     return code if code in (FAILED, 75) else FAILED
 
 
+def _outlive(folder: RunFolder, here: JobHere) -> None:
+    """Wait for the worker where srun went before it: SLURM gave the node up, and both live on."""
+    while True:
+        holder = claim.live_holder(folder.claim)
+        if holder is None or holder.job != here.key or holder.host != claim.host_identity():
+            return
+        time.sleep(1)
+
+
 def _last_words(words: bytes) -> str:
     """The last line that srun passed on; its own talk about ending the step says nothing new."""
     lines = [line.strip() for line in words.decode(errors="replace").splitlines()]
@@ -195,10 +207,12 @@ def _last_words(words: bytes) -> str:
     return (foreign or telling or [""])[-1][-300:]
 
 
-def _death(code: int, words: bytes, stopped: _Signals) -> tuple[Reason, str]:
+def _death(code: int, words: bytes, stopped: _Signals, here: JobHere) -> tuple[Reason, str]:
     """Why a worker ended without a word."""
     if OUT_OF_MEMORY.search(words):
         return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory"
+    if NODE_FAILURE.search(words):
+        return Reason.NODE_FAILURE, f"SLURM gave up the node {here.node}"
     if code == NOT_WRITTEN:
         return Reason.STORAGE, "the run folder could not be written"
     if stopped.number is not None:

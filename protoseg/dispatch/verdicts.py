@@ -67,9 +67,10 @@ def settle(
         message = "cancelled before it began (of that SLURM keeps no trace)"
     else:
         reason, message = Reason.LOST, "the job vanished before its worker began"
-    if reason in (Reason.LOST, Reason.BAD_CONFIG) and log is not None:
-        message = last_line(log) or message
     node, restarts = (job.node, job.restarts) if job else ("", 0)
+    # After a restart the last line may still be from before it.
+    if reason in (Reason.LOST, Reason.BAD_CONFIG) and log is not None and not restarts:
+        message = last_line(log) or message
     note_unbegun(folder, key, node, reason, message, source, restarts)
 
 

@@ -120,6 +120,22 @@ def test_a_killed_worker_goes_back_into_the_queue(lab: Lab) -> None:
     assert second["iteration"] >= 20
 
 
+def test_a_node_that_slurm_gives_up_is_the_reason_though_its_worker_lived_on(
+    lab: Lab, cluster: Any
+) -> None:
+    matrix = lab.matrix(ROWS[:1], [0], iterations=LONG)
+    sweep(lab, matrix)
+    folder = only(lab)
+    wait_for(lambda: folder.status().iteration > 5, "some training")
+    (run,) = states(lab, matrix)
+    cluster.kill_slurmd(run["host"])
+    wait_for(lambda: "RUNNING" not in squeue(lab, "--format=%T"), "that SLURM misses the node")
+    cluster.start_slurmd(run["host"])
+    wait_for(lambda: folder.attempts()[0].ending, "the end of the first attempt")
+    assert folder.attempts()[0].reason is Reason.NODE_FAILURE
+    assert lab.run("cancel", matrix).returncode == 0
+
+
 def test_a_run_cancelled_after_its_node_died_has_a_reason(lab: Lab, cluster: Any) -> None:
     matrix = lab.matrix(ROWS[:1], [0], iterations=LONG)
     sweep(lab, matrix)
