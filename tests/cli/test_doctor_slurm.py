@@ -140,7 +140,18 @@ def test_a_probe_in_a_partition_that_is_not_there(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_probe_tells_of_the_nodes_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_slurm, "probe", lambda *_: Probe("7", "node3", -400.0))
+    monkeypatch.setattr(
+        doctor_slurm, "probe", lambda *_: Probe("7", "node3", clock_ahead_seconds=-400.0)
+    )
     found = findings(monkeypatch, "")
     assert found["clock of node3"].state == "broken"
     assert "400 s behind" in found["clock of node3"].found
+
+
+def test_a_probe_names_what_a_node_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        doctor_slurm, "probe", lambda *_: Probe("7", "node3", lacks=("scontrol", "protoseg"))
+    )
+    found = findings(monkeypatch, "")
+    assert found["scontrol on node3"].state == "absent"
+    assert found["protoseg on node3"].state == "broken"
