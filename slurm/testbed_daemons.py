@@ -57,7 +57,8 @@ class Daemons:
         end(daemon(self.folder, name), signal.SIGKILL)
 
     def runs(self, name: str) -> bool:
-        return bool(daemon(self.folder, name))
+        """Is it there; three looks, since a process shows no environment while it executes."""
+        return within(0.2, lambda: bool(daemon(self.folder, name)))
 
     def wait(self, name: str, ready: Callable[[], bool], seconds: float = 30) -> None:
         """Until it is ready; TestbedError as soon as it has ended, or after ``seconds``."""

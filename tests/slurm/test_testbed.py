@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from testbed import Testbed, TestbedError
 from testbed_conf import SMALL_QOS, SMALL_QOS_JOBS, Shape
+from testbed_daemons import Daemons
 from testbed_processes import all_processes, node_processes
 
 WHOLE_NODE = "--gres=gpu:8"
@@ -197,3 +198,13 @@ def test_a_daemon_that_does_not_start_is_named_with_its_last_words(cluster: Test
 def test_a_folder_that_slurm_would_not_understand_is_refused(name: str) -> None:
     with pytest.raises(TestbedError, match="name another --folder"):
         Testbed(f"/tmp/{name}")
+
+
+def test_a_daemon_that_shows_no_environment_for_a_moment_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([[], [], [7], []])
+    monkeypatch.setattr("testbed_daemons.daemon", lambda *_: next(looks, []))
+    daemons = Daemons(tmp_path, {})
+    assert daemons.runs("slurmdbd")
+    assert not daemons.runs("slurmdbd")
