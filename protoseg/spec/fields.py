@@ -31,6 +31,18 @@ def number(
     return dataclasses.field(default=default, metadata=bounds)
 
 
+def added(default: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
+    """A dataclass field that came after specs had been recorded without it.
+
+    While it equals ``default``, which is what those specs did and never changes, `canonical_json`
+    leaves it out: their ids stay. The range is `number`'s.
+    """
+    metadata = {"low": low, "high": high, "added": True}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=default.copy, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
 @functools.cache
 def field_types(cls: Any) -> dict[str, Any]:
     """The resolved type of each field of a dataclass."""
@@ -170,12 +182,25 @@ def _check_range(value: float, where: str, bounds: Mapping[str, Any]) -> None:
         raise UsageError(f"{where}: {value!r} is out of range; allowed: {allowed}.")
 
 
-def plain(value: Any) -> Any:
-    """The nested dictionaries and lists behind a spec; the inverse of `build`."""
+def plain(value: Any, *, identity: bool = False) -> Any:
+    """The nested dictionaries and lists behind a spec; the inverse of `build`.
+
+    Args:
+        identity: without the fields of `added` that have their default.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: plain(getattr(value, f.name), identity=identity)
+            for f in dataclasses.fields(value)
+            if not (identity and f.metadata.get("added") and getattr(value, f.name) == _default(f))
+        }
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): plain(v, identity=identity) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [plain(v, identity=identity) for v in value]
     return value
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()

@@ -17,8 +17,9 @@ DIGITS = 10
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no white space: equal values give equal bytes."""
+    value = plain(value, identity=True)
     return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
     )
 
 

@@ -93,7 +93,7 @@ def execute(
     gpus = processes.size if torch.cuda.is_available() else 0
     record = {
         "run_id": folder.run_id,
-        "spec": plain(spec),
+        "spec": plain(spec, identity=True),  # whose digest is `spec_digest`
         "spec_digest": spec_digest(spec),
         "metrics": {**overall, "images": images},
         "per_class": per_class,

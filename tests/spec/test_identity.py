@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from protoseg.errors import UsageError
 from protoseg.spec.compose import Composer, Setting
 from protoseg.spec.expand import load_matrix
-from protoseg.spec.fields import field_types, plain
+from protoseg.spec.fields import added, build, field_types, plain
 from protoseg.spec.identity import (
     canonical_json,
     run_id,
@@ -140,11 +140,37 @@ def test_every_field_stands_in_the_canonical_json(composer: Composer) -> None:
     for method in MethodSpec.variants:
         option = {"prototype": "paper"}.get(method, method)
         written = json.loads(canonical_json(composer.spec([Setting("method", option)], "test")))
-        assert set(written) == {f.name for f in dataclasses.fields(RunSpec)}
+        assert set(written) == first_fields(RunSpec)
         for group, kind in groups().items():
             kind = MethodSpec.variants[method] if group == "method" else kind
-            assert set(written[group]) == {f.name for f in dataclasses.fields(kind)}
+            assert set(written[group]) == first_fields(kind)
         assert written["method_version"] == METHOD_VERSION
+
+
+def first_fields(kind: type) -> set[str]:
+    """Names of the fields that stand in every canonical JSON."""
+    return {f.name for f in dataclasses.fields(kind) if not f.metadata.get("added")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """A spec that got three fields after records were written."""
+
+    old: int
+    level: Literal["a", "b"] = added("a")
+    rate: float = added(0.5, low=0)
+    extra: dict[str, Any] = added({})  # noqa: RUF009
+
+
+def test_a_field_that_came_later_leaves_the_identity_of_older_specs_alone() -> None:
+    assert canonical_json(Grown(1)) == '{"old":1}'
+    assert canonical_json(build(Grown, {"old": 1, "level": "a", "extra": {}}, "x")) == '{"old":1}'
+    assert json.loads(canonical_json(Grown(1, level="b", extra={"c": 2}))) == {
+        "old": 1, "level": "b", "extra": {"c": 2},
+    }  # fmt: skip
+    assert plain(Grown(1)) == {"old": 1, "level": "a", "rate": 0.5, "extra": {}}
+    with pytest.raises(UsageError, match=r"rate: -1\.0 is out of range"):
+        build(Grown, {"old": 1, "rate": -1.0}, "x")
 
 
 def another(kind: Any, value: Any) -> Any:
