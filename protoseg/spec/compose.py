@@ -157,7 +157,7 @@ class Composer:
 
     def check_key(self, key: str, where: str) -> None:
         """Refuse a key that no spec has, with the nearest one that it has."""
-        known: dict[str, Any] = {**groups(), "precision": None, "seed": None}
+        known: dict[str, Any] = {**groups(), **dict.fromkeys(("determinism", "precision", "seed"))}
         parts = key.split(".")
         if parts[0] not in known:
             keys = [*known, *(f"{g}.{f}" for g, kind in groups().items() for f in _fields(kind))]

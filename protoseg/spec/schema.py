@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-from protoseg.spec.fields import items, number, size
+from protoseg.spec.fields import added, items, number, size
 
 METHOD_VERSION = 1
 """Raised when a change of the code changes what a spec trains to; history in docs/design.md."""
@@ -213,4 +213,7 @@ class RunSpec:
     evaluation: EvaluationSpec = field(default_factory=EvaluationSpec)
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     seed: int = number(0, low=0, high=2**31 - 1)
+    determinism: Literal["bitwise", "seeded"] = added("seeded")
+    """Same seeds and order (``seeded``), or also the same bits on any device of one kind
+    (``bitwise``): kernels that sum in a fixed order, no TF32. See docs/reproducibility.md."""
     method_version: int = METHOD_VERSION

@@ -31,6 +31,11 @@ def reason_of(error: Exception) -> tuple[Reason, str]:
                 with contextlib.suppress(OSError):
                     traceback.print_exc()
             return Reason.BAD_CONFIG, str(error)
+    from protoseg.training.determinism import refusal
+
+    refused = refusal(error)
+    if refused is not None:
+        return Reason.BAD_CONFIG, refused
     # The reason must be written down whatever it is, also where the log can not be.
     with contextlib.suppress(OSError):
         traceback.print_exc()

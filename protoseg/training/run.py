@@ -24,6 +24,7 @@ from protoseg.spec.fields import plain
 from protoseg.spec.identity import spec_digest
 from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
+from protoseg.training.determinism import state_digest
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import Parts, build_parts
 from protoseg.training.processes import Processes
@@ -80,6 +81,7 @@ def execute(
         print(f"{now()}  going on from iteration {start}", flush=True)
     _check(stop, processes)
     loop.run(start)
+    state_sha256 = state_digest(parts.module.state_dict()) if processes.rank == 0 else ""
     begun = time.perf_counter()
     overall, per_class, counts, images = evaluate(parts, spec, stop, processes)
     evaluation_seconds = time.perf_counter() - begun
@@ -112,6 +114,7 @@ def execute(
             "processes": processes.size,
             "data_digest": data_digest,
             "weights_sha256": weights_sha256,
+            "state_sha256": state_sha256,  # of what the training ended with
         },
         "confusion": {"file": folder.confusion.name, "sha256": metric.sha256(counts)},
         "attempts": len(attempts),

@@ -218,6 +218,7 @@ def _train(
     try:
         from protoseg.spec.identity import run_id, spec_from_dict
         from protoseg.spec.schema import METHOD_VERSION
+        from protoseg.training import determinism
         from protoseg.training.run import execute
 
         spec = spec_from_dict(data, str(folder.spec))
@@ -232,6 +233,7 @@ def _train(
                 f"protoseg trains version {METHOD_VERSION}. Plan it anew, or check out the "
                 "version that planned it."
             )
+        determinism.apply(spec.determinism)  # before `join`, which starts CUDA
         if processes:
             processes.join()
         execute(spec, folder, Launch(**launch), stop, processes)
