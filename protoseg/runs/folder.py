@@ -4,7 +4,8 @@ spec.json        what to train, written once
 launch.json      how to train it here: folders, threads, loader workers; not part of identity
 claim.json       who trains it now
 progress.json    how far it is
-attempts/0001/   start.json, end.json, verdict.json (each written once), log.txt
+attempts/0001/   start.json, code.json, end.json, verdict.json (each written once), log.txt
+code.diff        what the working tree changed, where it did; code-HASH.diff: other attempts' own
 checkpoints/     iter_000100.pth ...
 confusion.npz    per-image confusion counts, at the end
 record.json      the result, last of all

@@ -1,18 +1,23 @@
-"""Where a result came from: commit, packages, machine."""
+"""Where a result came from: the code of every attempt, packages and lock, device, kernels."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import importlib.metadata
+import os
 import platform
-import subprocess
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import protoseg
+from protoseg.runs import atomic
+from protoseg.runs.folder import RunFolder
+from protoseg.training.code_state import CodeState, code_digest, code_state
 
 PACKAGES = (
     "torch",
@@ -28,18 +33,137 @@ PACKAGES = (
     "hydra-core",
     "protoseg",
 )
+LOCKS = {"lock_sha256": "requirements.lock", "lock_mm_sha256": "requirements-mm.lock"}
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def provenance() -> dict[str, Any]:
-    """Commit, state of the working tree, lock, package versions, device; no path, no host name."""
+    """Commit, state of the working tree, locks, packages, device; no path, no host name."""
+    return _provenance(code_state(_checkout()))
+
+
+def begin(folder: RunFolder) -> dict[str, Any]:
+    """`provenance` at the start of an attempt, with the code of the attempts before it.
+
+    Writes ``attempts/N/code.json``, and ``code.diff`` where the working tree has changes; the
+    differing diff of an earlier attempt is kept as ``code-<10 hex digits>.diff``.
+
+    Raises:
+        ProtosegError: the run folder can not be written.
+    """
+    state = code_state(_checkout())
+    found = _provenance(state)
+    _keep_diff(folder.path, state)
+    own = {key: found[key] for key in ("commit", "dirty", "diff_sha256", "code_sha256")}
+    own |= {key: found[key] for key in (*LOCKS, "device", "threads")}
+    own["torch"] = torch.__version__
+    attempts = folder.attempts()
+    if attempts:
+        place = folder.attempts_folder / f"{attempts[-1].number:04d}"
+        atomic.create_json(place / "code.json", own)
+    found["attempts"] = _attempts(folder, own)
+    return found
+
+
+def _checkout() -> Path:
+    return Path(protoseg.__file__).resolve().parent.parent
+
+
+def _provenance(state: CodeState) -> dict[str, Any]:
+    checkout = _checkout()
+    note = {"diff_note": state.note} if state.note else {}
     return {
-        **_commit(Path(protoseg.__file__).parent.parent),
+        "commit": state.commit,
+        "dirty": state.dirty,
+        "diff_sha256": state.diff_sha256,
+        "diff_file": "code.diff" if state.diff else None,
+        **note,
+        "code_sha256": code_digest(checkout / "protoseg"),
+        **{key: _sha256(checkout / name) for key, name in LOCKS.items()},
+        "lock_differs": lock_differs([checkout / name for name in LOCKS.values()]),
         "packages": _versions(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device_name(),
+        "accelerator": accelerator(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _keep_diff(folder: Path, state: CodeState) -> None:
+    """Write ``code.diff``, and keep another one that an earlier attempt left there."""
+    path = folder / "code.diff"
+    try:
+        before = path.read_bytes()
+    except FileNotFoundError:
+        before = None
+    if before is not None and before != state.diff:
+        atomic.write_bytes(folder / other_diff(hashlib.sha256(before).hexdigest()), before)
+        if state.diff is None:
+            path.unlink()
+    if state.diff is not None and before != state.diff:
+        atomic.write_bytes(path, state.diff)
+
+
+def other_diff(sha256: str) -> str:
+    """The name in the run folder of a diff that is not that of the last attempt."""
+    return f"code-{sha256[:10]}.diff"
+
+
+def _attempts(folder: RunFolder, own: dict[str, Any]) -> list[dict[str, Any]]:
+    """The code and device of all attempts, one entry for neighbours that are the same.
+
+    An attempt that was lost before it could say is left out where it added nothing to the run.
+    """
+    attempts = folder.attempts()
+    entries: list[dict[str, Any]] = []
+    for index, attempt in enumerate(attempts):
+        code = atomic.read_json(folder.attempts_folder / f"{attempt.number:04d}" / "code.json")
+        if not isinstance(code, dict):
+            last = index + 1 == len(attempts)
+            if last or attempts[index + 1].began_at <= attempt.began_at:
+                continue
+            code = dict.fromkeys(own)
+        if entries and {k: entries[-1].get(k) for k in code} == code:
+            entries[-1]["last"] = attempt.number
+        else:
+            entries.append({"first": attempt.number, "last": attempt.number, **code})
+    entries = entries or [{"first": 1, "last": 1, **own}]
+    for entry in entries:
+        sha256 = entry["diff_sha256"]
+        name = "code.diff" if sha256 == own["diff_sha256"] else other_diff(str(sha256))
+        entry["diff_file"] = name if sha256 and (folder.path / name).is_file() else None
+    return entries
+
+
+def kernels() -> dict[str, Any]:
+    """The settings that decide which kernels torch takes, as they are now; None is not known."""
+    backends = torch.backends
+    settings: dict[str, Callable[[], Any]] = {
+        "threads": torch.get_num_threads,
+        "interop_threads": torch.get_num_interop_threads,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled,
+        "deterministic_warn_only": torch.is_deterministic_algorithms_warn_only_enabled,
+        "float32_matmul_precision": torch.get_float32_matmul_precision,
+        "cpu_capability": backends.cpu.get_cpu_capability,
+        "mkl": backends.mkl.is_available,
+        "mkldnn": lambda: backends.mkldnn.is_available() and backends.mkldnn.enabled,
+        "mkldnn_deterministic": lambda: backends.mkldnn.deterministic,
+        "cudnn": lambda: backends.cudnn.is_available() and backends.cudnn.enabled,
+        "cudnn_benchmark": lambda: backends.cudnn.benchmark,
+        "cudnn_deterministic": lambda: backends.cudnn.deterministic,
+        "cudnn_tf32": lambda: backends.cudnn.allow_tf32,
+        "matmul_tf32": lambda: backends.cuda.matmul.allow_tf32,
+        "cublas_workspace": lambda: os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+    }
+    found: dict[str, Any] = {}
+    for name, read in settings.items():
+        try:
+            value = read()
+        except (AttributeError, RuntimeError):  # another version's torch, or its newer switches
+            value = None
+        found[name] = value if isinstance(value, bool | int | str) else None
+    return found
 
 
 @functools.cache
@@ -56,39 +180,61 @@ def device_name() -> str:
     return "CPU " + (platform.processor() or platform.machine())
 
 
-def _commit(checkout: Path) -> dict[str, Any]:
-    lock = checkout / "requirements.lock"
-    lock_sha256 = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.is_file() else None
-    if not (checkout / ".git").exists():
-        return {"commit": None, "dirty": None, "diff_sha256": None, "lock_sha256": lock_sha256}
-    commit = _git(checkout, "rev-parse", "HEAD")
-    # What matters is the code: a table written under results/ makes no result doubtful.
-    code = ("protoseg", "experiments", "slurm", "pyproject.toml", "requirements.lock")
-    state = _git(checkout, "status", "--porcelain", "--", *code)
-    difference = _git(checkout, "diff", "HEAD", "--", *code)
+def accelerator() -> dict[str, Any] | None:
+    """CUDA and cuDNN of torch, compute capability, and the driver's version; None on a CPU."""
+    if not torch.cuda.is_available():
+        return None
+    cudnn = torch.backends.cudnn
     return {
-        "commit": commit.strip() if commit else None,
-        "dirty": bool(state) if state is not None else None,
-        "diff_sha256": hashlib.sha256(difference.encode()).hexdigest() if difference else None,
-        "lock_sha256": lock_sha256,
+        "cuda": torch.version.cuda,
+        "cudnn": cudnn.version() if cudnn.is_available() else None,
+        "capability": ".".join(map(str, torch.cuda.get_device_capability())),
+        "driver": driver_version(NVIDIA_DRIVER),
     }
 
 
-def _git(checkout: Path, *arguments: str) -> str | None:
+def driver_version(file: Path) -> str | None:
+    """The version in what NVIDIA's kernel module says of itself."""
     try:
-        result = subprocess.run(
-            ["git", "-C", str(checkout), *arguments], capture_output=True, text=True, timeout=60
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        found = re.search(r"Kernel Module.*?\s(\d+\.\d+(?:\.\d+)?)\s", file.read_text())
+    except OSError:
         return None
-    return result.stdout if result.returncode == 0 else None
+    return found[1] if found else None
+
+
+def lock_differs(locks: list[Path]) -> dict[str, list[str | None]] | None:
+    """Name -> [locked, installed] of every package that is not what the locks say.
+
+    None where there is no lock. The build of a version (``+cpu``) is the index's choice and counts
+    only where the lock names one.
+    """
+    present = [lock for lock in locks if lock.is_file()]
+    if not present:
+        return None
+    differing: dict[str, list[str | None]] = {}
+    for lock in present:
+        for line in lock.read_text(encoding="utf-8").splitlines():
+            name, equals, locked = line.partition("#")[0].partition(";")[0].partition("==")
+            if not equals:
+                continue
+            name, locked = name.strip(), locked.strip()
+            installed = _version(name)
+            build = "+" in locked
+            if installed is None or (installed if build else installed.split("+")[0]) != locked:
+                differing[name] = [locked, installed]
+    return differing
+
+
+def _sha256(path: Path) -> str | None:
+    return atomic.file_digest(path) if path.is_file() else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return {name: version for name in PACKAGES if (version := _version(name)) is not None}

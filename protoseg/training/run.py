@@ -28,7 +28,7 @@ from protoseg.training.determinism import state_digest
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import Parts, build_parts
 from protoseg.training.processes import Processes
-from protoseg.training.provenance import provenance
+from protoseg.training.provenance import begin, kernels
 from protoseg.training.recipe import build_config
 from protoseg.training.stop import Stopped, StopRequest
 from protoseg.training.weights import find_weights
@@ -59,7 +59,7 @@ def execute(
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
     # Now, not at the end: a commit made meanwhile is not the code that trained.
-    origin = provenance() if processes.rank == 0 else {}
+    origin = begin(folder) if processes.rank == 0 else {}
     data_digest, found = _prepare(spec, folder, launch, processes)
     data_root = find_root(spec.dataset, Path(launch.data))
     weights = find_weights(spec.backbone, Path(launch.weights))
@@ -111,6 +111,7 @@ def execute(
         "losses": loop.curve,
         "provenance": {
             **origin,
+            "kernels": kernels(),
             "processes": processes.size,
             "data_digest": data_digest,
             "weights_sha256": weights_sha256,
