@@ -41,7 +41,11 @@ def matrix_file(folder: Path, runs: int) -> Path:
 
 def record(run: PlannedRun, template: dict[str, Any]) -> dict[str, Any]:
     """A sealed record of a run, with the numbers of another."""
-    own = {"run_id": run.run_id, "spec": plain(run.spec), "spec_digest": spec_digest(run.spec)}
+    own = {
+        "run_id": run.run_id,
+        "spec": plain(run.spec, identity=True),
+        "spec_digest": spec_digest(run.spec),
+    }
     return seal({**{k: v for k, v in template.items() if k != "digest"}, **own})
 
 
@@ -67,7 +71,9 @@ def laboratory(folder: Path, runs: int, done: float) -> list[str]:
         (records / f"{run.run_id}.json").write_text(json.dumps(record(run, template)))
     begun = planned[measured : measured + (runs - measured) // 2]
     for run in begun:
-        RunFolder(folder / "runs" / run.run_id).create(plain(run.spec), {"data": "data"})
+        RunFolder(folder / "runs" / run.run_id).create(
+            plain(run.spec, identity=True), {"data": "data"}
+        )
     return [str(matrix), "--runs", str(folder / "runs"), "--results", str(folder)]
 
 

@@ -144,7 +144,7 @@ def _intent(
     return write_intent(
         runs_folder,
         name,
-        [(entry.run.run_id, plain(entry.run.spec)) for entry in array.entries],
+        [(entry.run.run_id, plain(entry.run.spec, identity=True)) for entry in array.entries],
         profile=profile.name,
         nodes=resources.nodes,
         processes=resources.processes_total,

@@ -81,7 +81,7 @@ class LocalSweep:
         for entry in entries:
             folder = RunFolder(self.runs_folder / entry.run.run_id)
             try:
-                folder.create(plain(entry.run.spec), launch)
+                folder.create(plain(entry.run.spec, identity=True), launch)
             except (OSError, ProtosegError) as error:
                 self._refused(folder, error)  # its siblings have nothing to do with it
             else:

@@ -48,7 +48,7 @@ def make_record(spec: RunSpec, miou: float, **changes: Any) -> dict[str, Any]:
     """A sealed record; ``changes`` are merged into its parts."""
     record: dict[str, Any] = {
         "run_id": run_id(spec),
-        "spec": plain(spec),
+        "spec": plain(spec, identity=True),
         "spec_digest": spec_digest(spec),
         "metrics": {"miou": miou, "macc": miou + 8, "aacc": miou + 20, "images": 101},
         "per_class": [
@@ -108,7 +108,7 @@ class Lab:
     def start(self, spec: RunSpec) -> RunFolder:
         """A run folder that nobody has worked in."""
         folder = RunFolder(self.runs / run_id(spec))
-        folder.create(plain(spec), {})
+        folder.create(plain(spec, identity=True), {})
         return folder
 
     def fail(self, spec: RunSpec, reason: str, message: str = "it broke") -> None:

@@ -66,7 +66,7 @@ def make_folder(place: Path, spec: RunSpec, data: Path, **launch: Any) -> RunFol
         "checkpoint_seconds": 60.0,
         **launch,
     }
-    folder.create(plain(spec), settings)
+    folder.create(plain(spec, identity=True), settings)
     return folder
 
 
