@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "parameters": dict,  # learnable, prototype: counts of numbers
     "cost": dict,  # seconds, evaluation_seconds, rates, peak_memory_mib, gpu_hours
     "losses": list,  # [iteration, {name: mean since the last point}] over the whole training
-    "provenance": dict,  # commit, dirty, diff_sha256, lock_sha256, packages, device, data_digest
+    "provenance": dict,  # commit, dirty, diff, attempts, locks, packages, device, kernels, digests
     "confusion": dict,  # file, sha256
     "attempts": int,
     "started": str,  # UTC, ISO 8601; of the first attempt
@@ -110,20 +112,67 @@ def verify_confusion(record: dict[str, Any], path: Path) -> None:
         raise RecordError(f"{path}: the confusion counts do not match the record's digest.")
 
 
+@dataclass(frozen=True)
+class Diff:
+    """What a working tree changed while an attempt trained, as a file that a record names."""
+
+    file: str
+    """In the run folder."""
+    published: str
+    """Beside the published record."""
+    sha256: str
+
+
+def diffs(record: dict[str, Any]) -> list[Diff]:
+    """The diffs that a record names: that of its last attempt, and others' where they differ.
+
+    Records of older versions name none.
+    """
+    provenance = record["provenance"]
+    attempts = provenance.get("attempts")
+    own = provenance.get("diff_file")
+    found: dict[str, Diff] = {}
+    entries = [provenance, *(attempts if isinstance(attempts, list) else ())]
+    for entry in (entry for entry in entries if isinstance(entry, dict)):
+        file, sha256 = entry.get("diff_file"), entry.get("diff_sha256")
+        if not isinstance(file, str) or not isinstance(sha256, str):
+            continue
+        if re.fullmatch(r"[\w-]+\.diff", file):  # a record is not trusted with a path
+            name = f"{record['run_id']}{'' if file == own else '.' + sha256[:10]}.diff"
+            found.setdefault(file, Diff(file, name, sha256))
+    return list(found.values())
+
+
+def verify_diff(diff: Diff, path: Path) -> None:
+    """Check a diff at ``path`` against the digest in the record.
+
+    Raises:
+        RecordError: it is gone, or another one.
+    """
+    try:
+        actual = atomic.file_digest(path)
+    except FileNotFoundError:
+        raise RecordError(f"{path}: the diff of the code that ran is gone.") from None
+    if actual != diff.sha256:
+        raise RecordError(f"{path}: the diff does not match the digest in its record.")
+
+
 def publish(run_folder: Path, destination: Path) -> Path:
-    """Copy the record and counts of a finished run to a folder of records, e.g. results/records.
+    """Copy the record, counts and diffs of a finished run to a folder of records.
 
     An identical record already there is kept; a different one is never overwritten.
 
     Raises:
-        RecordError: ``destination`` holds another record of the same run.
+        RecordError: ``destination`` holds another record of the same run, or a file is damaged.
     """
     record = read_record(run_folder / "record.json")
     counts = run_folder / record["confusion"]["file"]
     verify_confusion(record, counts)
+    files = {counts: destination / f"{record['run_id']}.npz"}
+    for diff in diffs(record):
+        verify_diff(diff, run_folder / diff.file)
+        files[run_folder / diff.file] = destination / diff.published
     target = destination / f"{record['run_id']}.json"
-    # Counts first: a record whose counts are missing would be a lie, the reverse is only litter.
-    copy = destination / f"{record['run_id']}.npz"
     if target.exists():
         existing = read_record(target)
         if existing["digest"] != record["digest"]:
@@ -131,11 +180,21 @@ def publish(run_folder: Path, destination: Path) -> Path:
                 f"{target}: holds another result of the same run; it is kept. "
                 "Move it away first if the new one is to take its place."
             )
-        if not copy.exists():
-            atomic.write_bytes(copy, counts.read_bytes())
+        for source, copy in files.items():
+            if not copy.exists():
+                atomic.write_bytes(copy, source.read_bytes())
         return target
+    for diff in diffs(record):
+        copy = destination / diff.published
+        if copy.exists() and atomic.file_digest(copy) != diff.sha256:
+            raise RecordError(
+                f"{copy}: holds another diff, and no record is beside it; it is kept. "
+                "Move it away first if the new one is to take its place."
+            )
     atomic.make_folder(destination)
-    atomic.write_bytes(copy, counts.read_bytes())
+    # The record last: one whose counts are missing would be a lie, the reverse is only litter.
+    for source, copy in files.items():
+        atomic.write_bytes(copy, source.read_bytes())
     atomic.write_bytes(target, (run_folder / "record.json").read_bytes())
     return target
 

@@ -17,6 +17,7 @@ from protoseg.runs.record import (
     SCHEMA,
     SCHEMA_VERSION,
     RecordError,
+    diffs,
     publish,
     read_record,
     seal,
@@ -248,3 +249,70 @@ def test_a_publication_cut_short_leaves_no_record(
     with pytest.raises(KeyboardInterrupt):
         publish(run, tmp_path / "records")
     assert [path.suffix for path in (tmp_path / "records").iterdir()] == [".npz"]
+
+
+# The diffs of a tree with changes
+
+OWN, EARLIER = b"diff of the last attempt", b"diff of the first"
+
+
+def with_diffs(folder: Path) -> dict[str, Any]:
+    """A finished run whose two attempts ran other changes; its record."""
+    own, earlier = (hashlib.sha256(text).hexdigest() for text in (OWN, EARLIER))
+    name = f"code-{earlier[:10]}.diff"
+    entries = [
+        {"first": 1, "last": 1, "diff_sha256": earlier, "diff_file": name},
+        {"first": 2, "last": 2, "diff_sha256": own, "diff_file": "code.diff"},
+    ]
+    origin = {"dirty": True, "diff_sha256": own, "diff_file": "code.diff", "attempts": entries}
+    record = make_record(
+        make_spec(), 70.0, confusion=GOOD["confusion"], provenance=origin, attempts=2
+    )
+    finished(folder, record)
+    (folder / "code.diff").write_bytes(OWN)
+    (folder / name).write_bytes(EARLIER)
+    return record
+
+
+def test_the_diffs_of_all_attempts_are_published(tmp_path: Path) -> None:
+    record = with_diffs(tmp_path / "run")
+    published = publish(tmp_path / "run", tmp_path / "records")
+    first = hashlib.sha256(EARLIER).hexdigest()[:10]
+    assert published.with_suffix(".diff").read_bytes() == OWN
+    assert (published.parent / f"{record['run_id']}.{first}.diff").read_bytes() == EARLIER
+    assert len(list(published.parent.iterdir())) == 4
+    published.with_suffix(".diff").unlink()
+    publish(tmp_path / "run", tmp_path / "records")
+    assert published.with_suffix(".diff").read_bytes() == OWN
+
+
+def test_a_diff_that_is_damaged_or_gone_is_not_published(tmp_path: Path) -> None:
+    with_diffs(tmp_path / "run")
+    (tmp_path / "run" / "code.diff").write_bytes(OWN + b"!")
+    with pytest.raises(RecordError, match="does not match the digest"):
+        publish(tmp_path / "run", tmp_path / "records")
+    (tmp_path / "run" / "code.diff").unlink()
+    with pytest.raises(RecordError, match="is gone"):
+        publish(tmp_path / "run", tmp_path / "records")
+    assert not (tmp_path / "records").exists()
+
+
+def test_another_diff_is_never_overwritten(tmp_path: Path) -> None:
+    record = with_diffs(tmp_path / "run")
+    kept = tmp_path / "records" / f"{record['run_id']}.diff"
+    kept.parent.mkdir()
+    kept.write_bytes(b"of someone else")
+    with pytest.raises(RecordError, match="another diff"):
+        publish(tmp_path / "run", kept.parent)
+    assert [path.name for path in kept.parent.iterdir()] == [kept.name]
+    assert kept.read_bytes() == b"of someone else"
+
+
+@pytest.mark.parametrize("file", ["../code.diff", "/etc/passwd", "..", ".diff", 3, None])
+def test_a_record_is_not_trusted_with_a_path(file: Any) -> None:
+    origin = {"diff_sha256": "0" * 64, "diff_file": file, "attempts": ["?", {"diff_file": file}]}
+    assert diffs(make_record(make_spec(), 70.0, provenance=origin)) == []
+
+
+def test_records_of_older_versions_name_no_diff() -> None:
+    assert diffs(GOOD) == []
