@@ -37,6 +37,7 @@ VERBS = {
     "logs": ("jobs", "print what an attempt at a run wrote, or list its attempts"),
     "tables": ("reports", "rebuild tables from records alone"),
     "explain": ("reports", "name the runs, commits and seeds behind a cell"),
+    "compare": ("reports", "set two runs, or two rows of a matrix, against each other"),
     "data": ("data", "list data sets; check a folder: data check NAME"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
@@ -56,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         _common(verb)
         _words(verb, name)
-        if name in ("plan", "sweep", "status", "tables", "explain", "train"):
+        if name in ("plan", "sweep", "status", "tables", "explain", "compare", "train"):
             verb.add_argument(
                 "--ignore-records",
                 action="store_true",
@@ -89,6 +90,8 @@ def parser() -> argparse.ArgumentParser:
             )
         if name == "status":
             verb.add_argument("--watch", action="store_true", help="refresh until all have ended")
+        if name == "compare":
+            _comparing(verb)
         if name == "tables":
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -122,6 +125,10 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         verb.add_argument(
             "column", metavar="COLUMN", nargs="?", default="1", help="a column, e.g. miou or delta"
         )
+    elif name == "compare":
+        verb.add_argument(
+            "words", nargs="+", metavar="RUN RUN | MATRIX ROW ROW [COLUMN]", help="both sides"
+        )
     elif name == "data":
         verb.add_argument("words", nargs="*", metavar="list | check NAME", help="what to do")
     elif name == "logs":
@@ -134,6 +141,15 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         verb.set_defaults(words=[])
     else:
         verb.add_argument("words", nargs="*", metavar="MATRIX | OVERRIDE", help="what is meant")
+
+
+def _comparing(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--draws", type=_positive, default=10_000, metavar="N", help="bootstrap draws (10000)"
+    )
+    verb.add_argument(
+        "--generator-seed", type=_count, default=0, metavar="N", help="seed of the draws (0)"
+    )
 
 
 def _training(verb: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""``tables`` and ``explain``: from records alone to tables, and from a cell back to its records."""
+"""``tables``, ``explain`` and ``compare``: from records alone to tables, and back to records."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import hashlib
 import io
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protoseg.commands.context import Context
-from protoseg.errors import ProtosegError, UsageError
+from protoseg.errors import ProtosegError, UsageError, unknown
 from protoseg.runs.record import publish
-from protoseg.spec.expand import matrix_names
+from protoseg.spec.expand import load_matrix, matrix_names
+
+if TYPE_CHECKING:
+    from protoseg.report.store import RecordStore
 
 
 def tables(context: Context) -> int:
@@ -127,3 +130,59 @@ def explain(context: Context) -> int:
     else:
         context.console.print(found)
     return context.complain(store.warnings)
+
+
+def compare(context: Context) -> int:
+    """Set two runs, or two rows of a matrix, against each other."""
+    from protoseg.report.compare import compare as compare_sides
+    from protoseg.report.compare import find_runs
+    from protoseg.report.store import RecordStore
+
+    store = RecordStore(context.record_folders, context.places.runs)
+    sides = _sides(context, store)
+    found = [(name, *find_runs(run_ids, store)) for name, run_ids in sides]
+    comparison = compare_sides(
+        found[0][:2],
+        found[1][:2],
+        draws=context.arguments.draws,
+        generator_seed=context.arguments.generator_seed,
+        missing=[words for _, _, missing in found for words in missing],
+    )
+    if context.json:
+        context.emit(comparison.to_dict())
+    else:
+        context.console.print(comparison)
+    return context.complain(store.warnings)
+
+
+def _sides(context: Context, store: RecordStore) -> list[tuple[str, tuple[str, ...]]]:
+    """The two sides of a comparison: (name, run ids)."""
+    from protoseg.report.explain import find_column, find_row
+    from protoseg.report.table import build_table
+
+    words = context.arguments.words
+    if len(words) == 2:
+        return [(run_id, (run_id,)) for run_id in (_run(context, word) for word in words)]
+    if not 2 <= len(words) <= 4:
+        raise UsageError(
+            "compare: name two runs, or a matrix and two of its rows (and a column, where it has "
+            "several of mIoU)."
+        )
+    matrix = load_matrix(context.composer, words[0])
+    table = build_table(matrix, store, context.places.results / "published")
+    column = find_column(table, words[3] if len(words) == 4 else "1")
+    rows = [find_row(table, word) for word in words[1:3]]
+    return [(row.label, row.cells[column].run_ids) for row in rows]
+
+
+def _run(context: Context, word: str) -> str:
+    """The id of the one run, finished or not, that a word is or is a part of."""
+    folders = (context.places.runs.glob("*/spec.json"), context.places.records.glob("*.json"))
+    known = {p.parent.name for p in folders[0]} | {p.stem for p in folders[1]}
+    matching = [run_id for run_id in sorted(known) if word in run_id]
+    if word in known or len(matching) == 1:
+        return word if word in known else matching[0]
+    if matching:
+        some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
+        raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
+    raise UsageError(unknown("run", word, "compare", known))

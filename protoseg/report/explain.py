@@ -122,7 +122,7 @@ def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordSt
     Raises:
         UsageError: there is no such row or column.
     """
-    found_row, column_index = _row(table, row), _column(table, column)
+    found_row, column_index = find_row(table, row), find_column(table, column)
     shown, cell = table.header[column_index], found_row.cells[column_index]
     seeds = {planned.run_id: planned.spec.seed for planned in matrix.runs}
     lines = [
@@ -183,12 +183,14 @@ def _relative(path: Path | None) -> str:
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
 
 
-def _row(table: Table, name: str) -> Row:
+def find_row(table: Table, name: str) -> Row:
+    """The row of a label, or of a number from 1; UsageError where there is none."""
     labels = [row.label for row in table.rows]
     return table.rows[_index("row", name, labels, labels, table.name)]
 
 
-def _column(table: Table, name: str) -> int:
+def find_column(table: Table, name: str) -> int:
+    """The place of a column by its key, title or number from 1; UsageError where there is none."""
     places = [i for i, column in enumerate(table.header) if column.kind != "label"]
     columns = [table.header[place] for place in places]
     keys = [column.key for column in columns]

@@ -7,8 +7,9 @@ is called distinguishable. Read a bold cell as "seen in these seeds", not as a p
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 LEVEL = 0.95
 MIN_SEEDS = 3
@@ -74,6 +75,76 @@ def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
     pairs = tuple((seed, a[seed] - b[seed]) for seed in sorted(a.keys() & b.keys()))
     differences = [d for _, d in pairs]
     return Paired(pairs, mean(differences), sample_std(differences))
+
+
+EXACT_SEEDS = 20
+"""Up to here all 2^n sign patterns are counted: a million of them, well below a second."""
+
+
+def smallest_p(n: int) -> float:
+    """The smallest two-sided p that a sign-flip test of n paired differences can give: 2 / 2^n."""
+    return min(1.0, 2.0 ** (1 - n))
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Two-sided p of the exact sign-flip test that the differences are symmetric about 0.
+
+    The share of the 2^n patterns of signs whose sum is as far from 0 as the one that was seen.
+    Nothing about the form of the distribution is assumed; what n seeds allow is `smallest_p`.
+
+    Raises:
+        ValueError: more than `EXACT_SEEDS` differences.
+    """
+    n = len(differences)
+    if n > EXACT_SEEDS:
+        raise ValueError(f"{n} differences; at most {EXACT_SEEDS}")
+    if n == 0:
+        return 1.0
+    import numpy as np
+
+    sums = np.zeros(1)
+    for difference in differences:
+        sums = np.concatenate([sums + difference, sums - difference])
+    seen = abs(math.fsum(differences))
+    # Sums of the same numbers in another order differ in the last bits.
+    slack = 1e-9 * math.fsum(map(abs, differences))
+    return float(np.mean(np.abs(sums) >= seen - slack))
+
+
+Verdict = Literal["reproduced", "above", "below", "can not tell"]
+MARGIN = 0.5
+
+VERDICT_RULE = (
+    "Verdict, against the published value (taken as one run): reproduced, where the 95 % Student t "
+    "interval of the mean over seeds lies within {margin} points of it; above or below, where it "
+    "lies outside the 95 % prediction interval of one more run; can not tell otherwise, and always "
+    "with fewer than 3 seeds."
+)
+
+
+def verdict(values: Iterable[float], published: float, margin: float = MARGIN) -> Verdict:
+    """Whether runs agree with a published value, as far as their number allows; `VERDICT_RULE`.
+
+    Args:
+        values: one a seed, in the unit of ``published``.
+        published: the printed value, of a single run as far as anyone knows: it is as uncertain as
+            one of ours, so that a difference is claimed against a prediction interval,
+            mean ± t s √(1 + 1/n), and not against the narrower interval of the mean.
+        margin: how far apart two values may be and still count as the same.
+    """
+    values = list(values)
+    if len(values) < MIN_SEEDS:
+        return "can not tell"
+    low, high = t_interval(values)
+    # Printed numbers are decimal: 46.4 + 0.5 may miss 46.9 by a bit.
+    slack = 1e-9
+    if published - margin - slack <= low and high <= published + margin + slack:
+        return "reproduced"
+    reach = (high - low) / 2 * math.sqrt(len(values) + 1)
+    difference = mean(values) - published
+    if abs(difference) <= reach + slack:
+        return "can not tell"
+    return "above" if difference > 0 else "below"
 
 
 def distinguishable(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -76,3 +77,91 @@ def test_best_needs_the_right_sign_on_shared_seeds() -> None:
     leader = {0: 1.0, 1: 1.1, 2: 1.2, 3: 100.0}
     rival = {0: 2.0, 1: 2.1, 2: 2.21}
     assert statistics.best({0: leader, 1: rival}, True) is None
+
+
+@given(st.lists(st.integers(-40, 40).map(lambda v: v / 8), min_size=1, max_size=7))
+def test_sign_flip_counts_every_pattern(differences: list[float]) -> None:
+    seen = abs(sum(differences))
+    patterns = list(itertools.product((1, -1), repeat=len(differences)))
+    sums = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in patterns]
+    expected = sum(abs(total) >= seen for total in sums) / len(patterns)
+    assert statistics.sign_flip_p(differences) == pytest.approx(expected, abs=0)
+
+
+def test_sign_flip_agrees_with_scipy() -> None:
+    differences = [0.7, 1.2, -0.3, 0.9, 0.4, 1.1]
+    found = scipy.stats.permutation_test(
+        (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
+    )
+    assert statistics.sign_flip_p(differences) == pytest.approx(found.pvalue)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_smallest_p_is_that_of_differences_of_one_sign(n: int) -> None:
+    differences = [0.1 * (seed + 1) for seed in range(n)]
+    assert statistics.sign_flip_p(differences) == statistics.smallest_p(n) == 2 / 2**n
+
+
+def test_sign_flip_of_nothing_and_of_zeros() -> None:
+    assert statistics.sign_flip_p([]) == statistics.sign_flip_p([0.0, 0.0]) == 1.0
+    assert statistics.smallest_p(0) == statistics.smallest_p(1) == 1.0
+    with pytest.raises(ValueError, match="at most 20"):
+        statistics.sign_flip_p([1.0] * 21)
+
+
+def spread(centre: float, std: float, n: int) -> list[float]:
+    """n values with this mean and this sample standard deviation."""
+    raw = np.arange(n) - (n - 1) / 2
+    return list(centre + std * raw / raw.std(ddof=1)) if n > 1 else [centre]
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([46.4], "can not tell"),  # the very number, and no spread
+        ([46.4, 46.4], "can not tell"),
+        ([20.0, 20.1], "can not tell"),  # far off, and yet two seeds
+        ([], "can not tell"),
+        (spread(46.4, 0.1, 3), "reproduced"),  # interval of the mean: ± 0.25
+        (spread(46.4, 0.4, 3), "can not tell"),  # ± 0.99: not within the margin, not off either
+        (spread(46.4, 0.4, 6), "reproduced"),  # ± 0.42
+        (spread(46.9, 0.0, 3), "reproduced"),  # on the margin itself
+        (spread(46.95, 0.0, 3), "above"),
+        (spread(48.4, 0.3, 3), "above"),  # prediction interval: ± 1.49
+        (spread(44.4, 0.3, 3), "below"),
+        (spread(47.8, 0.3, 3), "can not tell"),  # ± 0.75 of the mean excludes it; one run may not
+    ],
+)
+def test_verdicts(values: list[float], words: str) -> None:
+    assert statistics.verdict(values, 46.4) == words
+
+
+@given(st.lists(st.floats(40, 50), min_size=3, max_size=8), st.floats(40, 50))
+def test_a_verdict_follows_from_the_two_intervals(values: list[float], published: float) -> None:
+    n, centre, std = len(values), np.mean(values), np.std(values, ddof=1)
+    if std < 1e-6:
+        return
+    t = scipy.stats.t.ppf(0.975, n - 1)
+    off, reach = abs(centre - published), t * std * math.sqrt(1 + 1 / n)
+    if min(abs(off - reach), abs(off + t * std / math.sqrt(n) - 0.5)) < 1e-6:
+        return
+    if off + t * std / math.sqrt(n) <= 0.5:
+        expected = "reproduced"
+    elif off > reach:
+        expected = "above" if centre > published else "below"
+    else:
+        expected = "can not tell"
+    assert statistics.verdict(values, published) == expected
+
+
+def test_of_runs_like_the_published_one_few_are_called_different() -> None:
+    generator = np.random.default_rng(3)
+    for n in (3, 5):
+        published = generator.normal(46.4, 0.3, 4000)
+        runs = generator.normal(46.4, 0.3, (4000, n))
+        found = [
+            statistics.verdict(values, number)
+            for values, number in zip(runs, published, strict=True)
+        ]
+        wrong = sum(words in ("above", "below") for words in found) / len(found)
+        assert wrong < 0.06  # 5 % by construction
