@@ -38,6 +38,7 @@ VERBS = {
     "tables": ("reports", "rebuild tables from records alone"),
     "explain": ("reports", "name the runs, commits and seeds behind a cell"),
     "compare": ("reports", "set two runs, or two rows of a matrix, against each other"),
+    "reproduce": ("reproduce", "train a recorded run again, and say whether it comes to the same"),
     "data": ("data", "list data sets; check a folder: data check NAME"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
@@ -57,7 +58,16 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         _common(verb)
         _words(verb, name)
-        if name in ("plan", "sweep", "status", "tables", "explain", "compare", "train"):
+        if name in (
+            "plan",
+            "sweep",
+            "status",
+            "tables",
+            "explain",
+            "compare",
+            "train",
+            "reproduce",
+        ):
             verb.add_argument(
                 "--ignore-records",
                 action="store_true",
@@ -92,6 +102,8 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--watch", action="store_true", help="refresh until all have ended")
         if name == "compare":
             _comparing(verb)
+        if name == "reproduce":
+            _reproducing(verb)
         if name == "tables":
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -131,7 +143,7 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         )
     elif name == "data":
         verb.add_argument("words", nargs="*", metavar="list | check NAME", help="what to do")
-    elif name == "logs":
+    elif name in ("logs", "reproduce"):
         verb.add_argument("words", nargs=1, metavar="RUN", help="a run's id, or a part of it")
     elif name == "cancel":
         verb.add_argument("words", nargs="+", metavar="MATRIX | RUN", help="what is meant")
@@ -149,6 +161,25 @@ def _comparing(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--generator-seed", type=_count, default=0, metavar="N", help="seed of the draws (0)"
+    )
+
+
+def _reproducing(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--checkout", action="store_true", help="with the code of the recorded commit, not this one"
+    )
+    verb.add_argument(
+        "--threads", type=_positive, metavar="N", help="threads; without it as many as recorded"
+    )
+    verb.add_argument(
+        "--into", metavar="DIR", help="where its run folders go (RUNS/.reproductions)"
+    )
+    verb.add_argument(
+        "--within",
+        type=_seconds,
+        default=0.1,
+        metavar="POINTS",
+        help="how far apart the metrics may be and still count as equal (0.1)",
     )
 
 
