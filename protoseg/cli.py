@@ -39,6 +39,7 @@ VERBS = {
     "explain": ("reports", "name the runs, commits and seeds behind a cell"),
     "compare": ("reports", "set two runs, or two rows of a matrix, against each other"),
     "reproduce": ("reproduce", "train a recorded run again, and say whether it comes to the same"),
+    "verify": ("verify", "check every record, and every committed table against the records"),
     "data": ("data", "list data sets; check a folder: data check NAME"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
@@ -151,6 +152,8 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         verb.add_argument("words", nargs="*", metavar="OVERRIDE", help="e.g. dataset=shapes")
     elif name == "doctor":
         verb.set_defaults(words=[])
+    elif name == "verify":
+        verb.add_argument("words", nargs="*", metavar="MATRIX", help="these alone, not everything")
     else:
         verb.add_argument("words", nargs="*", metavar="MATRIX | OVERRIDE", help="what is meant")
 

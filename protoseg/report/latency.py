@@ -173,8 +173,8 @@ def to_csv(saved: dict[str, Any]) -> str:
     return file.getvalue()
 
 
-def write_latency(path: Path, saved: dict[str, Any], folder: Path) -> tuple[str, list[Path]]:
-    """Write NAME.md, .tex and .csv of a saved run into a folder; the Markdown, and the files."""
+def latency_contents(path: Path, saved: dict[str, Any]) -> dict[str, str]:
+    """File name -> content of NAME.md, .tex and .csv of a saved run."""
     name = path.stem
     found = latency_tables(saved, name)
     markdown = f"# Benchmarks: {clean(saved['device'])}, {str(saved['time'])[:10]}\n\n" + "\n".join(
@@ -183,10 +183,14 @@ def write_latency(path: Path, saved: dict[str, Any], folder: Path) -> tuple[str,
     own = f"% Made by `protoseg tables {path.name}`; changes made here are lost.\n"
     # Each table begins with a line that names the command of a matrix's table.
     tables = [to_latex(table).partition("\n")[2] for table in found]
-    contents = {".md": markdown, ".tex": own + "\n".join(tables), ".csv": to_csv(saved)}
+    latex = own + "\n".join(tables)
+    return {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.csv": to_csv(saved)}
+
+
+def write_latency(path: Path, saved: dict[str, Any], folder: Path) -> tuple[str, list[Path]]:
+    """Write NAME.md, .tex and .csv of a saved run into a folder; the Markdown, and the files."""
+    made = latency_contents(path, saved)
     atomic.make_folder(folder)
-    files = []
-    for ending, content in contents.items():
-        files.append(folder / f"{name}{ending}")
-        atomic.write_bytes(files[-1], content.encode())
-    return markdown, files
+    for name, content in made.items():
+        atomic.write_bytes(folder / name, content.encode())
+    return made[f"{path.stem}.md"], [folder / name for name in made]

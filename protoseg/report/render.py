@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import rich.table
     import rich.text
 
-__all__ = ["to_csv", "to_html", "to_latex", "to_markdown", "to_terminal", "write_all"]
+__all__ = [
+    *("contents", "to_csv", "to_html", "to_latex", "to_markdown", "to_terminal", "write_all"),
+]
 
 # Fields of to_csv behind the axes of rows and columns.
 CSV_FIELDS = (
@@ -175,8 +177,30 @@ def _terminal_cell(cell: Cell) -> rich.text.Text:
     return text
 
 
+def contents(table: Table, per_class: bool = False) -> dict[str, str]:
+    """File name -> content of NAME.md, .tex, .csv, .html, and of NAME_per_class.csv.
+
+    Args:
+        per_class: also where no class has a result.
+
+    Raises:
+        UsageError: the table's name is not a file name.
+    """
+    if not re.fullmatch(r"[\w][\w.-]*", table.name):
+        raise UsageError(f"'{table.name}' can not name a file; use letters, digits, '_', '-'.")
+    made = {
+        f"{table.name}.md": to_markdown(table),
+        f"{table.name}.tex": to_latex(table),
+        f"{table.name}.csv": to_csv(table),
+        f"{table.name}.html": to_html(table),
+    }
+    if table.per_class or per_class:
+        made[f"{table.name}_per_class.csv"] = per_class_csv(table)
+    return made
+
+
 def write_all(table: Table, folder: Path) -> list[Path]:
-    """Write NAME.md, .tex, .csv, .html and NAME_per_class.csv; return all of them.
+    """Write the `contents` of a table and return all files.
 
     The bytes depend on the table alone; a file that holds them already is not touched.
 
@@ -184,22 +208,12 @@ def write_all(table: Table, folder: Path) -> list[Path]:
         UsageError: the table's name is not a file name.
         ProtosegError: the folder can not be written.
     """
-    if not re.fullmatch(r"[\w][\w.-]*", table.name):
-        raise UsageError(f"'{table.name}' can not name a file; use letters, digits, '_', '-'.")
-    atomic.make_folder(folder)
-    contents = {
-        f"{table.name}.md": to_markdown(table),
-        f"{table.name}.tex": to_latex(table),
-        f"{table.name}.csv": to_csv(table),
-        f"{table.name}.html": to_html(table),
-    }
-    per_class = f"{table.name}_per_class.csv"
     # An old file is written anew also when no record is left: it would go on telling otherwise.
-    if table.per_class or (folder / per_class).exists():
-        contents[per_class] = per_class_csv(table)
-    for name, content in contents.items():
+    made = contents(table, (folder / f"{table.name}_per_class.csv").exists())
+    atomic.make_folder(folder)
+    for name, content in made.items():
         _write_changed(folder / name, content.encode())
-    return [folder / name for name in contents]
+    return [folder / name for name in made]
 
 
 def _write_changed(path: Path, content: bytes) -> None:

@@ -1,0 +1,80 @@
+"""``verify``: what is committed under results/ is checked from the records up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.errors import ProtosegError, UsageError
+from protoseg.report.checks import Check, Problem
+from protoseg.spec.expand import load_matrix, matrix_names
+from protoseg.spec.matrix import Matrix
+
+SHOWN = 20
+"""Problems of one file that are printed; ``--json`` names all."""
+
+
+def verify(context: Context) -> int:
+    """Check every record and rebuild every committed table, or those of the matrices named."""
+    from protoseg.report.verify_records import check_records
+    from protoseg.report.verify_tables import check_tables
+
+    everything = not context.arguments.words
+    matrices, broken = _matrices(context)
+    runs = {run.run_id for matrix in matrices.values() for run in matrix.runs}
+    results = context.places.results
+    checks = check_records(context.places.records, None if everything else runs, runs)
+    checks += check_tables(results, matrices, broken, everything)
+    sound = not any(check.problems for check in checks)
+    if context.json:
+        context.emit({"sound": sound, "checks": [check.to_dict() for check in checks]})
+        return FINE if sound else FAILED
+    context.console.print(f"{results}", markup=False)
+    for check in checks:
+        _print(context, check)
+    return context.complain(_sentences([p for check in checks for p in check.problems]))
+
+
+def _matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]:
+    """Name -> matrix, of those that are named or all; and name -> why one can not be read.
+
+    Raises:
+        UsageError: one that is named is unknown or broken; an override.
+    """
+    if context.arguments.words:
+        found, overrides = context.matrices()
+        if overrides:
+            raise UsageError(
+                f"verify: {' '.join(overrides)}: a changed matrix has no committed table; "
+                "name matrices alone."
+            )
+        return {matrix.name: matrix for matrix in found}, {}
+    matrices: dict[str, Matrix] = {}
+    broken: dict[str, str] = {}
+    for name in matrix_names(context.places.experiments):
+        try:  # one broken matrix hides nothing of the others
+            matrices[name] = load_matrix(context.composer, name)
+        except ProtosegError as error:
+            broken[name] = str(error)
+    return matrices, broken
+
+
+def _print(context: Context, check: Check) -> None:
+    count = len(check.problems)
+    verdict = f"{count} problem{'s' if count > 1 else ''}" if count else "fine"
+    line = f"{check.group:<10}  {check.count:>6}  {verdict:<12}  {check.what}"
+    context.console.print(line, style="red" if count else None, markup=False)
+    for note in check.notes:
+        context.console.print(f"{'':<10}  {'':>6}  {note}", style="dim", markup=False)
+
+
+def _sentences(problems: list[Problem]) -> list[str]:
+    seen: Counter[str] = Counter()
+    sentences = []
+    for problem in problems:
+        seen[problem.file] += 1
+        if seen[problem.file] <= SHOWN:
+            sentences.append(problem.words)
+    more = [f"{file}: and {n - SHOWN} more; --json names all." for file, n in seen.items()
+            if n > SHOWN]  # fmt: skip
+    return sentences + more
