@@ -43,6 +43,8 @@ def reason_of(error: Exception) -> tuple[Reason, str]:
     message = f"{type(error).__name__}: {first}"
     if is_broken_connection(error):
         return Reason.LOST, f"another process of the run is gone ({message})"
+    if is_lost_loader(error):
+        return Reason.LOST, f"a loader process is gone: killed, or out of memory ({message})"
     if _is_out_of_memory(error):
         return Reason.OUT_OF_MEMORY, message
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
@@ -72,6 +74,11 @@ def is_broken_connection(error: Exception) -> bool:
     if isinstance(error, MeetingError | DistError):
         return True
     return isinstance(error, RuntimeError) and "gloo" in str(error)
+
+
+def is_lost_loader(error: Exception) -> bool:
+    """Whether a loader process died without a word of its own; what it raises comes through."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def _sentence(error: DataError) -> str:

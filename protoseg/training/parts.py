@@ -28,6 +28,7 @@ from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
 from protoseg.training import sharing
 from protoseg.training.randomness import seed_apart
+from protoseg.training.stop import keep_loading
 from protoseg.training.weights import load_weights
 
 
@@ -103,12 +104,20 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
         model=sharing.wrap(model) if world_size() > 1 else model,
         optimizer=optimizer,
         schedulers=schedulers,
-        train_loader=Runner.build_dataloader(config.train_dataloader, seed=seed),
-        test_loader=Runner.build_dataloader(test_loader, seed=seed),
+        train_loader=_loader(config.train_dataloader),
+        test_loader=_loader(test_loader),
     )
     if rank() > 0:
         seed_apart(seed, rank())
     return parts
+
+
+def _loader(settings: dict[str, Any]) -> DataLoader[Any]:
+    # No seeds for loader processes: each sample brings its own (`protoseg.datasets.stream`).
+    loader: DataLoader[Any] = Runner.build_dataloader(
+        {**settings, "worker_init_fn": {"type": keep_loading}}
+    )
+    return loader
 
 
 def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:

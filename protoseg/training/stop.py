@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -44,3 +46,21 @@ class StopRequest:
         """Raise `ClaimLost` if the run is another worker's by now; asked before each write."""
         if not self.still_mine():
             raise ClaimLost
+
+
+def keep_loading(worker_id: int) -> None:
+    """Leave the end of a loader process to its parent; called in it as it starts.
+
+    A scheduler sends SIGTERM to every process of a job. Loader processes that obeyed would take
+    away the batches of a training that still has to save.
+    """
+    stops = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    parent = os.getppid()
+
+    def obey_parent() -> None:
+        while signal.sigwaitinfo(stops).si_pid != parent:
+            continue
+        os._exit(0)
+
+    threading.Thread(target=obey_parent, name="keep-loading", daemon=True).start()
