@@ -25,7 +25,7 @@ from protoseg.runs.states import Reason
 PHASES = ("start", "training", "checkpoint", "evaluation", "record")
 WEIGHTS = {"start": 2, "training": 6, "checkpoint": 5, "evaluation": 3, "record": 2}
 SIGNALS = {"SIGKILL": 8, "SIGTERM": 3, "SIGINT": 2, "SIGUSR2": 2, "SIGHUP": 1}
-DAMAGES = ("byte flipped", "cut short", "emptied", "note removed", "note torn")
+DAMAGES = ("byte flipped", "cut short", "emptied", "note removed", "note torn", "note flipped")
 DAMAGE_SHARE = 0.4
 START_SECONDS, EVALUATION_SECONDS = 6.0, 0.3
 """From its start to the first iteration, and how long it evaluates, about; strikes fall within."""
@@ -259,6 +259,11 @@ class Fire:
                 note.unlink()
             case "note torn":
                 note.write_bytes(note.read_bytes()[: self.draw.randrange(20)])
+            case "note flipped":
+                words = bytearray(note.read_bytes())
+                at = self.draw.choice([n for n, byte in enumerate(words) if byte not in b" \n"])
+                words[at] ^= 1 << self.draw.randrange(8)
+                note.write_bytes(words)
         self._spoilt = path.name
         self.damages[strike.damage] += 1
 

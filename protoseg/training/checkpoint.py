@@ -58,9 +58,7 @@ def save(
     if others:
         state["others"] = list(others)
     atomic.write_with(path, lambda file: _write(state, file))
-    atomic.write_json(
-        path.with_suffix(".json"), {"iteration": iteration, "sha256": atomic.file_digest(path)}
-    )
+    atomic.write_json(path.with_suffix(".json"), _note(path))
     _clear_away(folder, path)
     return Checkpoint(path, iteration)
 
@@ -72,10 +70,10 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
         note = atomic.read_json(path.with_suffix(".json"))
         if not isinstance(note, dict):
             problems.append(f"{path.name}: without its digest, so perhaps torn; passed over")
-        elif note.get("sha256") != atomic.file_digest(path):
+        elif note != _note(path):
             problems.append(f"{path.name}: damaged, it does not match its digest; passed over")
         else:
-            return Checkpoint(path, int(note["iteration"])), problems
+            return Checkpoint(path, note["iteration"]), problems
     return None, problems
 
 
@@ -115,6 +113,12 @@ def restore(parts: Parts, checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _path(folder: Path, iteration: int) -> Path:
     return folder / f"iter_{iteration:08d}.pth"
+
+
+def _note(path: Path) -> dict[str, Any]:
+    """What the note of a checkpoint says, the iteration too: a note can rot as well."""
+    iteration = int(path.stem.removeprefix("iter_"))
+    return {"iteration": iteration, "sha256": atomic.file_digest(path)}
 
 
 def _write(state: dict[str, Any], file: BinaryIO) -> None:
