@@ -33,7 +33,7 @@ def _list(context: Context, words: list[str]) -> int:
     rows = []
     for name in context.composer.options["dataset"]:
         dataset = _dataset(context, name, [])
-        place = context.places.data / dataset.name
+        place = context.places.data / dataset.place
         if dataset.generator:
             state = "made by the program when needed"
         else:

@@ -120,7 +120,7 @@ def _data(context: Context) -> list[Finding]:
         if dataset.generator:
             findings.append(Finding(subject, "ok", "made by the program when needed"))
             continue
-        root = context.places.data / dataset.name
+        root = context.places.data / dataset.place
         if root.is_dir():
             findings.append(Finding(subject, "ok", f"{root} (protoseg data check {name} reads it)"))
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from protoseg.datasets import digest, layout, shapes
+from protoseg.datasets.labels import label_values
 from protoseg.datasets.layout import Pair
-from protoseg.spec.schema import DatasetSpec
+from protoseg.spec.schema import HIGHEST_LABEL, DatasetSpec
 
 SINGLE_CHANNEL = ("L", "P", "I;16", "I")
 """Pillow's modes of a label map: 8-bit grey, palette, 16-bit grey (two names, old and new)."""
@@ -63,11 +65,11 @@ class Report:
 
 @dataclass(frozen=True)
 class _Read:
-    """What reading one pair found: problems, or size and histogram of raw label values."""
+    """What reading one pair found: problems, or size and pixels of each raw label value."""
 
     problems: list[str]
     size: tuple[int, int] = (0, 0)
-    histogram: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
+    counts: dict[int, int] = dataclasses.field(default_factory=dict)
     pixels: bytes = b""
 
 
@@ -118,14 +120,6 @@ def check(
     return Report(dataset.name, str(root), reports, found_digest, seconds)
 
 
-def label_values(dataset: DatasetSpec) -> tuple[range, set[int]]:
-    """Raw label values as they stand in the files: the classes' in order, and the ignored ones."""
-    num_classes = len(dataset.classes)
-    if dataset.reduce_zero_label:
-        return range(1, num_classes + 1), {0, dataset.ignore_index}
-    return range(num_classes), {dataset.ignore_index}
-
-
 def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
     try:
         with Image.open(pair.image) as file:
@@ -138,7 +132,7 @@ def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
             if file.mode not in SINGLE_CHANNEL:
                 return _Read([_several_channels(pair.annotation, file.mode)])
             labels = np.asarray(file)
-            histogram = np.bincount(labels.ravel(), minlength=256)
+            counts = _counted(labels)
     except UNREADABLE as error:
         return _Read([_unreadable(pair.annotation, error)])
     height, width = labels.shape
@@ -148,9 +142,20 @@ def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
             f"is {image.width}×{image.height}. Replace the one that is wrong."
         )
         return _Read([problem])
-    problems = _range_problems(pair.annotation, dataset, histogram)
+    problems = _range_problems(pair.annotation, dataset, counts)
     pixels = shapes.pixel_digest(np.asarray(image), labels) if dataset.generator else b""
-    return _Read(problems, image.size, histogram, pixels)
+    return _Read(problems, image.size, counts, pixels)
+
+
+def _counted(labels: np.ndarray) -> dict[int, int]:
+    """Pixels of each label value; sparse, for there may be ten thousands of maps of 16 bits."""
+    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= HIGHEST_LABEL:
+        values, counts = np.unique(labels, return_counts=True)
+    else:
+        histogram = np.bincount(labels.ravel())  # many times faster
+        values = np.flatnonzero(histogram)
+        counts = histogram[values]
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
 def _unreadable(path: Path, error: BaseException) -> str:
@@ -165,18 +170,25 @@ def _several_channels(path: Path, mode: str) -> str:
     )
 
 
-def _range_problems(path: Path, dataset: DatasetSpec, histogram: np.ndarray) -> list[str]:
+def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) -> list[str]:
     classes, ignored = label_values(dataset)
-    wrong = [int(v) for v in np.flatnonzero(histogram) if v not in classes and v not in ignored]
+    known = ignored.union(classes)
+    wrong = [value for value in sorted(counts) if value not in known]
     if not wrong:
         return []
-    shown = ", ".join(f"{value} ({histogram[value]} pixels)" for value in wrong[:5])
+    shown = ", ".join(f"{value} ({counts[value]} pixels)" for value in wrong[:5])
     more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
-    allowed = ", ".join(str(v) for v in sorted(ignored - set(classes)))
+    nothing = ", ".join(str(v) for v in sorted(ignored.difference(classes)))
+    allowed = f"{classes[0]}-{classes[-1]} for the {len(classes)} classes"
+    if dataset.label_count:
+        allowed = f"0-{dataset.label_count - 1}, of which {len(classes)} are classes"
+        nothing = "" if dataset.ignore_index < dataset.label_count else str(dataset.ignore_index)
+    elif dataset.labels:
+        allowed = f"{', '.join(map(str, sorted(classes)))} for the {len(classes)} classes"
     return [
-        f"{path}: label out of range: {shown}{more}; allowed: {classes[0]}-{classes[-1]} for the "
-        f"{len(classes)} classes{f', {allowed} (ignored)' if allowed else ''}. Correct the file, "
-        "or dataset.classes, dataset.ignore_index or dataset.reduce_zero_label."
+        f"{path}: label out of range: {shown}{more}; allowed: {allowed}"
+        f"{f', {nothing} (ignored)' if nothing else ''}. Correct the file, or the data set's "
+        "classes, labels, label_count, ignore_index or reduce_zero_label."
     ]
 
 
@@ -207,12 +219,11 @@ def _generated_problems(
 
 def _summary(dataset: DatasetSpec, reads: list[_Read]) -> SplitReport:
     classes, ignored = label_values(dataset)
-    length = max(max(read.histogram.size for read in reads), classes[-1] + 1)
-    total = np.zeros(length, np.int64)
+    total: Counter[int] = Counter()
     for read in reads:
-        total[: read.histogram.size] += read.histogram
+        total.update(read.counts)
     pixels = {
-        name: 0 if value in ignored else int(total[value])
+        name: 0 if value in ignored else total[value]
         for name, value in zip(dataset.classes, classes, strict=True)
     }
     sizes = np.array([read.size for read in reads])
@@ -222,6 +233,6 @@ def _summary(dataset: DatasetSpec, reads: list[_Read]) -> SplitReport:
         smallest=(low_w, low_h),
         largest=(high_w, high_h),
         pixels=pixels,
-        ignored=int(total.sum()) - sum(pixels.values()),
+        ignored=total.total() - sum(pixels.values()),
         absent=tuple(name for name, count in pixels.items() if count == 0),
     )

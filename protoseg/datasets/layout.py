@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from protoseg.datasets import shapes
+from protoseg.datasets.labels import check_labels
 from protoseg.errors import DataError
 from protoseg.spec.schema import DatasetSpec
 
@@ -31,12 +32,14 @@ def find_root(dataset: DatasetSpec, data_root: Path) -> Path:
 
     Raises:
         DataError: generated data could not be written, or a foreign folder stands in its place.
-        UsageError: unknown or unfit arguments in ``dataset.generator``.
+        UsageError: unknown or unfit arguments in ``dataset.generator``, or labels that do not fit
+            together.
     """
+    check_labels(dataset)
     if not dataset.generator:
-        return data_root / dataset.name
+        return data_root / dataset.place
     digest = shapes.generator_digest(dataset.generator)
-    root = data_root / f"{dataset.name}-{digest[:8]}"
+    root = data_root / f"{dataset.place}-{digest[:8]}"
     return shapes.generate(root, **shapes.arguments_of(dataset.generator))
 
 
@@ -57,8 +60,8 @@ def splits(root: Path, dataset: DatasetSpec) -> list[str]:
     """
     if not root.is_dir():
         raise DataError(
-            f"{root}: the folder of the data set '{dataset.name}' is missing. "
-            "Put the data there, or link to it, or name another data folder."
+            f"{root}: the folder of the data set '{dataset.name}' is missing. Put the data there "
+            "(docs/data.md says where to get it), or link to it, or name another data folder."
         )
     if dataset.counts:
         return sorted(dataset.counts)

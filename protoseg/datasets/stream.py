@@ -20,17 +20,15 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmengine.dist import get_dist_info
 from mmengine.registry import DATA_SAMPLERS
-from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS, TRANSFORMS
+from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
+from protoseg.datasets.labels import NO_LABEL, ignored_label, label_table, to_classes
 from protoseg.datasets.layout import pairs
 from protoseg.errors import DataError
 from protoseg.spec.fields import build
 from protoseg.spec.schema import DatasetSpec
-
-IGNORE = 255
-"""The ignored label inside training, whatever value the files use."""
 
 CHECK = "'protoseg data check' names every such file."
 
@@ -60,14 +58,16 @@ class SegmentationFolder(Dataset[Any]):
     ) -> None:
         spec: DatasetSpec = build(DatasetSpec, dataset, "dataset")
         self.samples = pairs(Path(root), spec, split)
-        self.transforms = [TRANSFORMS.build(transform) for transform in pipeline]
+        self.transforms = [self._transform(transform, spec) for transform in pipeline]
         self.metainfo = {"classes": spec.classes, "palette": None}
         self.reduce_zero_label = spec.reduce_zero_label
-        self.num_classes = len(spec.classes)
-        # mmseg maps labels after it has shifted them, when 0 and 255 are ignored already.
-        ignored = spec.ignore_index - 1 if spec.reduce_zero_label else spec.ignore_index
-        done = spec.ignore_index == IGNORE or ignored < 0
-        self.label_map = None if done else {ignored: IGNORE}
+
+    @staticmethod
+    def _transform(transform: dict[str, Any], spec: DatasetSpec) -> Any:
+        # mmseg's own loader cuts labels to 8 bits; ours takes its place, with the spec's values.
+        if transform["type"] == "LoadAnnotations":
+            return LoadLabels(spec)
+        return TRANSFORMS.build(transform)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -95,7 +95,6 @@ class SegmentationFolder(Dataset[Any]):
         results: Any = {
             "img_path": str(image),
             "seg_map_path": str(annotation),
-            "label_map": self.label_map,
             "reduce_zero_label": self.reduce_zero_label,
             "seg_fields": [],
             "sample_idx": index,
@@ -103,35 +102,52 @@ class SegmentationFolder(Dataset[Any]):
         for transform in self.transforms:
             if isinstance(transform, LoadImageFromFile):
                 results = _read(transform, results, image)
-            elif isinstance(transform, LoadAnnotations):
+            elif isinstance(transform, LoadLabels):
                 results = _read(transform, results, annotation)
-                self._check(results, annotation)
             else:
                 results = transform(results)
         return results
 
-    def _check(self, results: dict[str, Any], annotation: Path) -> None:
-        """Refuse labels that are no class, which would be an index out of bounds much later."""
-        labels = results["gt_seg_map"]
-        if labels.shape != results["ori_shape"]:
+
+class LoadLabels:
+    """Reads ``seg_map_path`` into ``gt_seg_map``: classes, and the ignored label, as in training.
+
+    Raises:
+        DataError: labels that are no class, which would be an index out of bounds much later, or
+            another size than the image's.
+    """
+
+    def __init__(self, dataset: DatasetSpec) -> None:
+        self.num_classes = len(dataset.classes)
+        self.table = label_table(dataset)
+        self.kind = np.uint8 if ignored_label(dataset) < 256 else np.uint16
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """A sample with its label map, (height, width), uint8, or uint16 for many classes."""
+        path = results["seg_map_path"]
+        with Image.open(path) as file:
+            raw = np.asarray(file)
+        if raw.shape != results["ori_shape"]:
             raise DataError(
-                f"{annotation}: has the shape {labels.shape}, its image {results['ori_shape']}. "
-                f"{CHECK}"
+                f"{path}: has the shape {raw.shape}, its image {results['ori_shape']}. {CHECK}"
             )
-        wrong = labels[(labels >= self.num_classes) & (labels != IGNORE)]
+        classes = to_classes(raw, self.table)
+        wrong = raw[classes == NO_LABEL]
         if wrong.size:
-            value = int(wrong[0]) + self.reduce_zero_label
             raise DataError(
-                f"{annotation}: label out of range: {value} ({wrong.size} pixels in all that are "
-                f"none of the {self.num_classes} classes). {CHECK}"
+                f"{path}: label out of range: {int(wrong[0])} ({wrong.size} pixels in all that "
+                f"are none of the {self.num_classes} classes). {CHECK}"
             )
+        results["gt_seg_map"] = classes.astype(self.kind)
+        results["seg_fields"].append("gt_seg_map")
+        return results
 
 
 def _read(transform: Any, results: Any, path: Path) -> Any:
     """Apply a transform that reads a file."""
     try:
         return transform(results)
-    except MemoryError:
+    except (MemoryError, DataError):
         raise
     except Exception as error:  # decoders raise whatever they like
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

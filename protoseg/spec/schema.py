@@ -8,6 +8,7 @@ recipe files shipped with MMSegmentation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +16,9 @@ from protoseg.spec.fields import added, items, number, size
 
 METHOD_VERSION = 1
 """Raised when a change of the code changes what a spec trains to; history in docs/design.md."""
+
+HIGHEST_LABEL = 2**16 - 1
+"""Of a label map of 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,8 @@ class DatasetSpec:
     annotations: str = "annotations/{split}"
     image_suffix: str = ".jpg"
     annotation_suffix: str = ".png"
-    ignore_index: int = number(255, low=0, high=255)
-    """Label value that counts for nothing."""
+    ignore_index: int = number(255, low=0, high=HIGHEST_LABEL)
+    """Label value that counts for nothing; above 255 in label maps of 16 bits (PNG)."""
     reduce_zero_label: bool = False
     """Label 0 is 'other' and ignored; classes start at 1 (ADE20K)."""
     train_split: str = "train"
@@ -149,6 +153,23 @@ class DatasetSpec:
     """Images in each split; empty where it is not known."""
     generator: dict[str, Any] = field(default_factory=dict)
     """For data made by the program: the arguments of its generator."""
+    folder: str = added("")
+    """Folder below the data folder; empty: the name. Data sets may share one."""
+    labels: tuple[int, ...] = added((), low=0, high=HIGHEST_LABEL)
+    """Label value of each class in the files; empty: 0, 1, 2, ... (see ``reduce_zero_label``)."""
+    label_count: int = added(0, low=0, high=HIGHEST_LABEL + 1)
+    """Label values that the files use, from 0: those of no class are ignored. 0: the classes'."""
+
+    @property
+    def place(self) -> str:
+        """The folder below the data folder."""
+        return self.folder or self.name
+
+    @property
+    def label_values(self) -> Sequence[int]:
+        """The label value of each class in the files."""
+        first = int(self.reduce_zero_label)
+        return self.labels or range(first, first + len(self.classes))
 
 
 @dataclass(frozen=True)

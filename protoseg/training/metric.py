@@ -16,8 +16,6 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 
-from protoseg.datasets.stream import IGNORE
-
 
 @METRICS.register_module()
 class ConfusionCounts(BaseMetric):
@@ -39,7 +37,7 @@ class ConfusionCounts(BaseMetric):
         for sample in data_samples:
             truth = sample["gt_sem_seg"]["data"].squeeze().cpu().numpy().astype(np.int64).ravel()
             guess = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy().astype(np.int64).ravel()
-            counted = truth != IGNORE
+            counted = truth < self.num_classes  # all else is the ignored label
             cells, counts = np.unique(
                 truth[counted] * self.num_classes + guess[counted], return_counts=True
             )

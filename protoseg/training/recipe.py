@@ -17,7 +17,7 @@ from typing import Any
 import mmseg
 from mmengine.config import Config
 
-from protoseg.datasets.stream import IGNORE
+from protoseg.datasets.labels import check_labels, ignored_label
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.fields import plain
 from protoseg.spec.schema import DecoderSpec, RunSpec
@@ -66,21 +66,15 @@ def build_config(
         start: iteration to go on from.
 
     Raises:
-        UsageError: a recipe that mmseg does not ship, a batch that can not be shared out, or more
-            classes than labels of 8 bits can tell apart.
+        UsageError: a recipe that mmseg does not ship, a batch that can not be shared out, or labels
+            that do not fit together.
     """
     if spec.schedule.batch_size % world_size:
         raise UsageError(
             f"schedule.batch_size: {spec.schedule.batch_size} images can not be shared evenly by "
             f"{world_size} processes; choose a multiple of {world_size}."
         )
-    # mmseg reads labels as 8 bits, where 255 means ignored; shifted, the last one falls on it.
-    most = IGNORE - 1 if spec.dataset.reduce_zero_label else IGNORE
-    if len(spec.dataset.classes) > most:
-        raise UsageError(
-            f"dataset.classes: {spec.dataset.name} has {len(spec.dataset.classes)} classes; mmseg "
-            f"reads labels of 8 bits, so that at most {most} can be trained here."
-        )
+    check_labels(spec.dataset)
     config = {
         "default_scope": "mmseg",
         "custom_imports": {"imports": ["protoseg.models", "protoseg.datasets.stream"]},
@@ -98,7 +92,7 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     """The ``model`` part of the config: an mmseg ``EncoderDecoder``."""
     backbone_recipe = recipe(spec.backbone.recipe)
     preprocessor = dict(backbone_recipe.model.data_preprocessor)
-    preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=IGNORE)
+    preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=ignored_label(spec.dataset))
     preprocessor.pop("test_cfg", None)
     backbone = merge(dict(backbone_recipe.model.backbone), plain(spec.backbone.settings))
     backbone.pop("pretrained", None)
@@ -136,7 +130,7 @@ def _decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
         channels=spec.decoder.channels,
         dropout_ratio=spec.decoder.dropout,
         num_classes=len(spec.dataset.classes),
-        ignore_index=IGNORE,
+        ignore_index=ignored_label(spec.dataset),
     )
     return _mean_over_valid(merge(head, plain(spec.decoder.settings)))
 
@@ -148,7 +142,7 @@ def _auxiliary_head(recipe_model: Any, decoder: DecoderSpec, spec: RunSpec) -> d
     head.update(
         in_channels=spec.backbone.channels[head["in_index"]],
         num_classes=len(spec.dataset.classes),
-        ignore_index=IGNORE,
+        ignore_index=ignored_label(spec.dataset),
     )
     return _mean_over_valid(head)
 
@@ -198,7 +192,7 @@ def _train_loader(
             "type": "RandomCrop",
             "crop_size": augmentation.crop_size,
             "cat_max_ratio": augmentation.cat_max_ratio,
-            "ignore_index": IGNORE,
+            "ignore_index": ignored_label(spec.dataset),
         },
         {"type": "RandomFlip", "prob": augmentation.flip},
     ]

@@ -140,7 +140,7 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
             "backbone=mit_b1",
             "test: unknown backbone 'mit_b1'. Did you mean 'mit_b0'? Known: mit_b0, ",
         ),
-        ("dataset=camvit", "unknown dataset 'camvit'. Did you mean 'camvid'? Known: camvid, shape"),
+        ("dataset=camvit", "unknown dataset 'camvit'. Did you mean 'camvid'? Known: ade20k, "),
         ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: paper, parametric, "),
         ("dataset=Camvid", "unknown dataset 'Camvid'. Did you mean 'camvid'?"),
         ("sed=1", "test: unknown key 'sed'. Did you mean 'seed'? Known: augmentation, backbone, "),

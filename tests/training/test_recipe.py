@@ -352,18 +352,23 @@ def test_a_batch_that_can_not_be_shared_out() -> None:
 
 @pytest.mark.parametrize(("reduce_zero_label", "most"), [(False, 255), (True, 254)])
 def test_more_classes_than_labels_of_8_bits(reduce_zero_label: bool, most: int) -> None:
-    def config(count: int) -> Config:
+    def config(count: int, **settings: Any) -> Config:
         dataset = DatasetSpec(
             name="many",
             digest="unpinned",
             classes=tuple(f"c{i}" for i in range(count)),
             reduce_zero_label=reduce_zero_label,
+            **settings,
         )
         return build_config(dataclasses.replace(small_spec(), dataset=dataset), data_root=ROOT)
 
     assert config(most).model.decode_head.decode_head.num_classes == most
-    with pytest.raises(UsageError, match=rf"many has {most + 1} classes; .* at most {most} can"):
+    with pytest.raises(UsageError, match=r"ignore_index: 255 is the label value of 'c25\d' too"):
         config(most + 1)
+    wide = config(300, ignore_index=65535)
+    assert set(values(wide.to_dict(), "ignore_index")) == {65535}
+    assert wide.model.data_preprocessor.seg_pad_val == 65535
+    assert set(values(config(most).to_dict(), "ignore_index")) == {255}
 
 
 @pytest.mark.parametrize(
