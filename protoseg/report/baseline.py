@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Protocol
 
 from protoseg.errors import UsageError
 from protoseg.report import text
 from protoseg.report.samples import Key, Samples, key_of
 from protoseg.spec.matrix import Matrix
 
+LABEL = "label"
 
-class Baselines:
+
+class Baselines(Protocol):
+    """Where a setting's baseline is looked up."""
+
+    words: str
+    """What it is called in a sentence."""
+    arrows: bool
+    """Whether differences are printed with arrows, as the paper prints those of pairs."""
+
+    def of(self, samples: Samples) -> Samples | None:
+        """The baseline of a setting (its own, where it is one); None where it was not planned."""
+        ...
+
+
+def baselines(matrix: Matrix, samples: Iterable[Samples]) -> Baselines | None:
+    """The baselines that the table of a matrix names; None where it names none.
+
+    Raises:
+        UsageError: no run of the matrix is such a baseline.
+    """
+    if matrix.table.pairs:
+        return Pairs(matrix, samples)
+    return OneBaseline(matrix, samples) if matrix.table.baseline else None
+
+
+class OneBaseline:
     """The baseline of each setting: the same setting, but for the axes that the baseline names.
 
     Axes that follow from the baseline's axes (the other half of a zip) move along with them.
     """
+
+    arrows = False
 
     def __init__(self, matrix: Matrix, samples: Iterable[Samples]) -> None:
         """Look the baseline up once.
@@ -35,7 +64,7 @@ class Baselines:
                 f"Known: {'; '.join(known) or 'none'}."
             )
         names = matrix.table.names
-        self.words = ", ".join(text.value_name(a, v, names) for a, v in named.items())
+        self.words = ", ".join(text.group_name(a, v, names) for a, v in named.items())
         self.kept = tuple(
             a for a in matrix.axes if a not in named and not _follows(a, axes, settings)
         )
@@ -45,6 +74,40 @@ class Baselines:
     def of(self, samples: Samples) -> Samples | None:
         """The baseline of a setting (its own, where it is one); None where it was not planned."""
         return self.by_kept.get(key_of(samples.axes, self.kept))
+
+
+class Pairs:
+    """A baseline for each label, the other axes being the same; the rest have none."""
+
+    words = "the baseline it is paired with"
+    arrows = True
+
+    def __init__(self, matrix: Matrix, samples: Iterable[Samples]) -> None:
+        """Look all of them up once.
+
+        Raises:
+            UsageError: a label that no run has.
+        """
+        self.pairs = matrix.table.pairs
+        self.kept = tuple(axis for axis in matrix.axes if axis != LABEL)
+        self.by_label = {self._key(s, str(s.axes.get(LABEL))): s for s in samples}
+        labels = {label for label, _ in self.by_label}
+        for label in [*self.pairs, *self.pairs.values()]:
+            if label not in labels:
+                raise UsageError(
+                    f"{matrix.name}: table.pairs: no row is labelled '{label}'. "
+                    f"Known: {', '.join(sorted(labels))}."
+                )
+
+    def _key(self, samples: Samples, label: str) -> tuple[str, Key]:
+        return label, key_of(samples.axes, self.kept)
+
+    def of(self, samples: Samples) -> Samples | None:
+        """The baseline of a setting (itself, where it has none); None where it was not planned."""
+        label = str(samples.axes.get(LABEL))
+        if label not in self.pairs:
+            return samples
+        return self.by_label.get(self._key(samples, self.pairs[label]))
 
 
 def _follows(axis: str, axes: Key, settings: list[Samples]) -> bool:

@@ -1,16 +1,18 @@
-"""One cell each: measured, Δ, published, parameters; or, in words, why there is none."""
+"""One cell each: measured, Δ, published, verdict; or, in words, why there is none."""
 
 from __future__ import annotations
 
 import string
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from protoseg.report import text
-from protoseg.report.metrics import PARAMETERS, Metric
+from protoseg.report.metrics import Metric
 from protoseg.report.model import Cell, Footnote
-from protoseg.report.published import PublishedNumbers
+from protoseg.report.published import PublishedNumbers, decimals, printed
 from protoseg.report.samples import Samples
-from protoseg.report.statistics import mean, paired, sample_std
+from protoseg.report.statistics import MIN_SEEDS, mean, paired, sample_std, verdict
+from protoseg.spec.schema import RunSpec
 
 
 class Marks:
@@ -76,7 +78,12 @@ def measured_cell(
 
 
 def delta_cell(
-    samples: Samples, baseline: Samples | None, metric: Metric, common_n: int, marks: Marks
+    samples: Samples,
+    baseline: Samples | None,
+    metric: Metric,
+    common_n: int,
+    marks: Marks,
+    arrows: bool = False,
 ) -> Cell:
     """Mean ± sample standard deviation of the paired differences over the shared seeds."""
     if baseline is samples:
@@ -104,7 +111,7 @@ def delta_cell(
         note = text.seeds(pairs.n)
     return Cell(
         "delta",
-        text.signed(pairs.mean, metric.decimals),
+        (text.arrow if arrows else text.signed)(pairs.mean, metric.decimals),
         text.fixed(pairs.std, metric.decimals) if pairs.n > 1 else "",
         note,
         mark,
@@ -117,42 +124,72 @@ def delta_cell(
     )
 
 
-def parameters_cell(samples: Samples, is_main: bool) -> Cell:
-    """Learnable parameters and, in brackets, the prototypes' numbers, in millions."""
-    learnable = samples.values.get(PARAMETERS, {})
-    if not learnable:
-        return status_cell(samples, _missing(samples, learnable), is_main)
-    if len(set(learnable.values())) > 1 or len(set(samples.prototypes.values())) > 1:
-        # They follow from the spec: a mean would hide that something is wrong.
-        return _status(samples, "differ between seeds")
-    value = next(iter(learnable.values()))
-    prototypes = next(iter(samples.prototypes.values()), None)
-    brackets = "" if prototypes is None else f" ({text.millions(prototypes)})"
+def published_cell(
+    numbers: PublishedNumbers,
+    row: Mapping[str, Any] | None,
+    baseline: Mapping[str, Any] | None,
+    marks: Marks,
+) -> Cell:
+    """A value as the literature prints it, never a mean of ours.
+
+    Args:
+        row: of the published table; None where it has none.
+        baseline: the row that its difference is printed against, with an arrow; or None.
+    """
+    if row is None:
+        return Cell("published", text.NONE)
+    note = f"Published: {text.clean(row['note'])}." if row.get("note") else ""
+    mark = marks.of(note) if note else ""
+    field = numbers.spec.value
+    found = printed(row.get(field))
+    if found is None:
+        return Cell("status", "unknown", mark=mark)
+    shown, value = found
+    other = printed(baseline.get(field)) if baseline is not None else None
+    if other is not None and baseline is not None:
+        digits = max(decimals(row[field]), decimals(baseline[field]))
+        shown = f"{shown} {text.arrow(round(value - other[1], digits), digits)}"
+    return Cell("published", shown, mark=mark, value=value)
+
+
+def verdict_cell(
+    samples: Samples, numbers: PublishedNumbers, published: Cell, metric: Metric
+) -> Cell:
+    """What the seeds that are there say of a published value; empty where nothing is measured."""
+    values = samples.values.get(metric.key, {})
+    if not values or published.value is None:
+        return Cell("status", "", expected_n=len(samples.runs), run_ids=samples.run_ids)
+    if data_words(samples.spec) not in numbers.measured_as or numbers.spec.value != metric.key:
+        return _status(samples, "other data")
+    words = verdict(values.values(), published.value, numbers.spec.margin)
+    few = len(values) < MIN_SEEDS
     return Cell(
-        "parameters",
-        text.millions(value * 1e6) + brackets,
-        value=value,
-        n=len(learnable),
+        "verdict",
+        words,
+        note=text.seeds(len(values)) if few else "",
+        n=len(values),
         expected_n=len(samples.runs),
         run_ids=samples.run_ids,
     )
 
 
-def published_cell(numbers: PublishedNumbers, samples: Samples, marks: Marks) -> Cell:
-    """A value as the literature prints it, never a mean of ours."""
-    row = numbers.find(samples.axes)
-    if row is None:
-        return Cell("published", text.NONE)
-    note = f"Published: {text.clean(row['note'])}." if row.get("note") else ""
-    mark = marks.of(note) if note else ""
-    value = row.get(numbers.spec.value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return Cell("status", "unknown", mark=mark)
-    return Cell("published", str(value).replace("-", text.MINUS), mark=mark, value=float(value))
+def data_words(spec: RunSpec) -> str:
+    """Data set and split that a run is measured on."""
+    return f"{spec.dataset.name} {spec.evaluation.split}"
+
+
+def no_value(samples: Samples, key: str, in_full: bool) -> Cell:
+    """Why a setting has no value of a metric."""
+    return status_cell(samples, _missing(samples, samples.values.get(key, {})), in_full)
 
 
 def status_cell(samples: Samples, missing: Mapping[int, str], in_full: bool) -> Cell:
-    """No number: why, for each seed, or in short where the column before it says more."""
+    """No number: why, for each seed, or in short where the column before it says more.
+
+    A setting that nobody has started is named once; its other cells are empty until it is measured.
+    """
+    if not in_full and set(missing.values()) == {text.NOT_RUN}:
+        return _status(samples, "")
     return _status(samples, text.summary_words(missing.values()) if in_full else _short(missing))
 
 

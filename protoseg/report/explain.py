@@ -10,9 +10,9 @@ from protoseg.errors import UsageError, unknown
 from protoseg.report import metrics, text
 from protoseg.report.metrics import METRICS
 from protoseg.report.model import Row, Table
+from protoseg.report.provenance import device_words
 from protoseg.report.statistics import paired
 from protoseg.report.store import RecordStore
-from protoseg.report.table import device_words
 from protoseg.spec.matrix import Matrix
 
 if TYPE_CHECKING:

@@ -25,10 +25,15 @@ SPECIALS = {
     "≤": r"$\leq$",
     "≥": r"$\geq$",
     "→": r"$\rightarrow$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "✓": r"$\surd$",  # \checkmark would need amssymb
     "∞": r"$\infty$",
     "Δ": r"$\Delta$",
     "µ": r"$\mu$",
 }
+WIDE = 110
+"""Letters in the longest line of a table that is set across the page, in the smallest type."""
 
 
 def escape(text: str) -> str:
@@ -56,14 +61,14 @@ def to_latex(table: Table) -> str:
     """A ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes below."""
     split = [_is_split(table, index) for index in range(len(table.header))]
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", table.name)
+    length = _line_length(table)
+    kind = "table*" if length > WIDE else "table"  # of two columns of text it takes both
     caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)
     lines = [
         f"% Made by `protoseg tables {label}`; changes made here are lost.",
-        r"\begin{table}[t]",
+        f"\\begin{{{kind}}}[t]",
         r"  \centering",
-        # A long line in a narrow column of text: smaller type before it runs off the page.
-        r"  \footnotesize" if _line_length(table) > 75 else r"  \small",
-        r"  \setlength{\tabcolsep}{3pt}",
+        *(f"  {line}" for line in _size(length)),
         r"  \setlength{\belowcaptionskip}{4pt}",
         f"  \\caption{{{escape(caption)}}}",
         f"  \\label{{tab:{label}}}",
@@ -73,6 +78,7 @@ def to_latex(table: Table) -> str:
         r"    \midrule",
     ]
     for row in table.rows:
+        lines += [r"    \midrule"] * row.rule
         cells = [_cell(cell, halves) for cell, halves in zip(row.cells, split, strict=True)]
         lines.append(f"    {' & '.join(cells)} \\\\")
     lines += [
@@ -83,14 +89,24 @@ def to_latex(table: Table) -> str:
         r"    \footnotesize",
         *(f"    {_footnote(footnote)}" for footnote in table.footnotes),
         r"  \end{minipage}",
-        r"\end{table}",
+        f"\\end{{{kind}}}",
     ]
     return "\n".join(lines) + "\n"
 
 
 def _is_split(table: Table, index: int) -> bool:
     """Whether a column is two for LaTeX: the value to the right, what follows it to the left."""
+    if table.header[index].kind == "verdict":  # words, with nothing to line up
+        return False
     return any(r.cells[index].std_text or r.cells[index].note for r in table.rows)
+
+
+def _size(length: int) -> tuple[str, str]:
+    """A long line in a narrow column of text: smaller type before it runs off the page."""
+    if length > WIDE:
+        return r"\scriptsize", r"\setlength{\tabcolsep}{2pt}"
+    size = r"\footnotesize" if length > 75 else r"\small"
+    return size, r"\setlength{\tabcolsep}{3pt}"
 
 
 def _line_length(table: Table) -> int:
@@ -102,7 +118,7 @@ def _line_length(table: Table) -> int:
 
 
 def _alignment(header: tuple[Column, ...], split: list[bool]) -> str:
-    kinds = {"label": "l", "published": "c"}
+    kinds = {"label": "l", "verdict": "l"}
     return "".join(
         r"r@{}l" if halves else kinds.get(column.kind, "r")
         for column, halves in zip(header, split, strict=True)
@@ -134,7 +150,7 @@ def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
 def _cell(cell: Cell, split: bool) -> str:
     value = escape(cell.text)
     if cell.kind == "status":
-        words = f"\\textit{{{value}}}{_mark(cell.mark)}"
+        words = (f"\\textit{{{value}}}" if value else "") + _mark(cell.mark)
         return f"\\multicolumn{{2}}{{c}}{{{words}}}" if split else words
     if cell.bold:
         value = f"\\textbf{{{value}}}"
@@ -142,7 +158,9 @@ def _cell(cell: Cell, split: bool) -> str:
     if cell.note:
         rest = f"{rest} ({escape(cell.note)})".strip()
     rest = f"{{\\scriptsize{{}}{rest}}}" if rest else ""
-    return f"{value} & {rest}{_mark(cell.mark)}" if split else value + _mark(cell.mark)
+    if split:
+        return f"{value} & {rest}{_mark(cell.mark)}"
+    return " ".join(filter(None, (value, rest))) + _mark(cell.mark)
 
 
 def _footnote(footnote: Footnote) -> str:

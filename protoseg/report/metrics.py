@@ -30,6 +30,7 @@ METRICS: dict[str, Metric] = {
         Metric("macc", "mAcc", "metrics", "%", 2),
         Metric("aacc", "aAcc", "metrics", "%", 2),
         Metric("parameters", "Params (M)", "parameters", "millions", 2, False),
+        Metric("learnable", "Params (M)", "parameters", "millions", 2, False),
         Metric("seconds", "Time (s)", "cost", "seconds", 0, False),
         Metric("iterations_per_second", "Iterations/s", "cost", "1/s", 2),
         Metric("images_per_second", "Images/s", "cost", "1/s", 1),
@@ -37,8 +38,10 @@ METRICS: dict[str, Metric] = {
         Metric("gpu_hours", "GPU-hours", "cost", "h", 2, False),
     )
 }
-PARAMETERS = "parameters"
-"""Shown in its own way, learnable (prototypes), and never as a mean over seeds."""
+PARAMETERS, LEARNABLE = "parameters", "learnable"
+COUNTS = (PARAMETERS, LEARNABLE)
+"""Shown in their own way and never as a mean over seeds: both the learnable parameters, with the
+numbers held in prototypes in brackets, or with those of the classifier (the paper's Table 4)."""
 
 COSTS = tuple(key for key, metric in METRICS.items() if metric.part == "cost")
 
@@ -66,7 +69,7 @@ def number(part: Any, key: str) -> float | None:
 
 def read(record: dict[str, Any], metric: Metric) -> float | None:
     """The value of a metric in a record, in its unit; None where the record has none."""
-    if metric.key == PARAMETERS:
+    if metric.key in COUNTS:
         learnable = number(record["parameters"], "learnable")
         return None if learnable is None else learnable / 1e6
     return number(record[metric.part], metric.key)

@@ -7,7 +7,7 @@ from typing import Literal
 
 from protoseg.report import text
 
-CellKind = Literal["label", "measured", "delta", "published", "parameters", "status"]
+CellKind = Literal["label", "measured", "delta", "published", "verdict", "parameters", "status"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,8 @@ class Row:
     cells: tuple[Cell, ...]
     values: tuple[str, ...] = ()
     """The values of the row axes, without display names."""
+    rule: bool = False
+    """A line stands above it: another kind of rows begins."""
 
 
 @dataclass(frozen=True)

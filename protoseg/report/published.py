@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ class PublishedNumbers:
     """Data set and split that the numbers are for, as the file says it; may be empty."""
     rows: tuple[dict[str, Any], ...]
     names: Mapping[str, str]
+    measured_as: frozenset[str]
+    """What our runs call that data set and split; elsewhere there is no verdict."""
 
     def title(self, main: str) -> str:
         """The column's title beside the metric ``main``."""
@@ -50,6 +52,17 @@ class PublishedNumbers:
             )
         return fitting[0] if fitting else None
 
+    def references(self, measured: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows that none of the measured settings matches, where rows are named after them."""
+        if not self.spec.labels:
+            return []
+        settings = list(measured)
+        return [row for row in self.rows if not any(self._fits(row, axes) for axes in settings)]
+
+    def labels(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """What stands in the columns that name a row."""
+        return tuple(_label(row.get(field)) for field in self.spec.labels)
+
     def _fits(self, row: dict[str, Any], axes: Mapping[str, Any]) -> bool:
         for axis, field in self.spec.match.items():
             if axis not in axes or field not in row:
@@ -58,6 +71,27 @@ class PublishedNumbers:
             if text.plain_value(row[field]).casefold() not in {name.casefold() for name in ours}:
                 return False
         return True
+
+
+def printed(value: Any) -> tuple[str, float] | None:
+    """A number as the literature prints it (a text keeps its last zeros), and its value."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return str(value).replace("-", text.MINUS), float(value)
+    except ValueError:
+        return None
+
+
+def decimals(value: Any) -> int:
+    """How many decimals a published number is printed with."""
+    return len(str(value).partition(".")[2])
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool):
+        return text.TICK if value else ""
+    return text.clean(text.plain_value(value))
 
 
 def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
@@ -88,11 +122,22 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
             raise UsageError(unknown("axis", axis, f"{where}.match", matrix.axes))
         if field not in fields:
             raise UsageError(unknown("field", field, f"{where}.match.{axis}", fields))
-    if spec.value not in fields:
-        raise UsageError(unknown("field", spec.value, f"{where}.value", fields))
+    for key in ("value", "parameters", "brackets"):
+        field = getattr(spec, key)
+        if field and field not in fields:
+            raise UsageError(unknown("field", field, f"{where}.{key}", fields))
+    for field in spec.labels:
+        if field not in fields:
+            raise UsageError(unknown("field", field, f"{where}.labels", fields))
     data = " ".join(str(content[key]) for key in ("dataset", "split") if content.get(key))
     return PublishedNumbers(
-        spec, path, text.clean(content["source"]), text.clean(data), rows, matrix.table.names
+        spec,
+        path,
+        text.clean(content["source"]),
+        text.clean(data),
+        rows,
+        matrix.table.names,
+        frozenset(map(str, content.get("measured_as") or [data])),
     )
 
 

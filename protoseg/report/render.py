@@ -27,7 +27,7 @@ __all__ = [
 # Fields of to_csv behind the axes of rows and columns.
 CSV_FIELDS = (
     *("metric", "unit", "n", "expected_n", "mean", "std"),
-    *("delta", "delta_std", "delta_n", "published", "bold", "status", "run_ids"),
+    *("delta", "delta_std", "delta_n", "published", "verdict", "bold", "status", "run_ids"),
 )
 
 
@@ -39,7 +39,7 @@ def to_markdown(table: Table) -> str:
             header[index] = f"{_escape_markdown(column.group)}: {header[index]}"
     body = [[_markdown_cell(cell) for cell in row.cells] for row in table.rows]
     widths = [max(3, *map(len, cells)) for cells in zip(header, *body, strict=True)]
-    left = [column.kind == "label" for column in table.header]
+    left = [column.kind in ("label", "verdict") for column in table.header]
 
     def line(cells: Iterable[str]) -> str:
         padded = (
@@ -72,7 +72,7 @@ def _sup(mark: str) -> str:
 def _markdown_cell(cell: Cell) -> str:
     text = _escape_markdown(cell.text)
     if cell.kind == "status":
-        return f"*{text}*{_sup(cell.mark)}"
+        return (f"*{text}*" if text else "") + _sup(cell.mark)
     spread = f" ± {cell.std_text}" if cell.std_text else ""
     note = f" ({_escape_markdown(cell.note)})" if cell.note else ""
     return f"{f'**{text}**' if cell.bold else text}{spread}{note}{_sup(cell.mark)}"
@@ -92,6 +92,8 @@ def to_csv(table: Table) -> str:
                 line |= {"delta": cell.value, "delta_std": cell.std, "delta_n": cell.n or None}
             elif column.kind == "published":
                 line["published"] = cell.value
+            elif column.kind == "verdict":
+                line["verdict"] = cell.text
     for index, entries in enumerate(lines[1:], start=1):
         lines[index] = [*entries[:-1], *(_csv_value(entries[-1].get(k)) for k in CSV_FIELDS)]
     return _csv_text(lines)
@@ -155,11 +157,13 @@ def to_terminal(table: Table) -> rich.table.Table:
         collapse_padding=True,
     )
     for column in table.header:
-        left = column.kind == "label"
+        left = column.kind in ("label", "verdict")
         heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)
         heading.append(f" [{column.mark}]" if column.mark else "", style="dim")
         shown.add_column(heading, justify="left" if left else "right", overflow="fold")
     for row in table.rows:
+        if row.rule:
+            shown.add_section()
         shown.add_row(*map(_terminal_cell, row.cells))
     return shown
 

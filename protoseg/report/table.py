@@ -7,27 +7,36 @@ evaluation protocols, a baseline or a metric that does not exist. What is not me
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from protoseg.errors import UsageError, unknown
 from protoseg.report import metrics, published, text
-from protoseg.report.baseline import Baselines
-from protoseg.report.cells import Marks, delta_cell, measured_cell, parameters_cell, published_cell
-from protoseg.report.metrics import METRICS, PARAMETERS
+from protoseg.report.baseline import baselines
+from protoseg.report.cells import (
+    Marks,
+    delta_cell,
+    measured_cell,
+    no_value,
+    published_cell,
+    verdict_cell,
+)
+from protoseg.report.footnotes import published_words, sentences
+from protoseg.report.metrics import COUNTS, METRICS, Metric
 from protoseg.report.model import (
     Cell,
     CellKind,
     ClassResult,
     Column,
     Footnote,
-    Provenance,
     Row,
     Table,
 )
-from protoseg.report.samples import Key, Samples, check_protocols, collect, protocol_words
-from protoseg.report.statistics import BOLD_RULE, best, mean, sample_std
+from protoseg.report.parameters import parameters_cell, published_parameters_cell
+from protoseg.report.provenance import ProvenanceCount
+from protoseg.report.samples import Key, Samples, check_protocols, collect
+from protoseg.report.statistics import best, mean, sample_std
 from protoseg.report.store import RecordStore
 from protoseg.spec.matrix import Matrix
 
@@ -56,14 +65,20 @@ class _Builder:
         self.main = self.spec.metrics[0]
         check_protocols(matrix, (*self.rows, *self.columns))
         self.published = published.load(matrix, published_folder)
-        self.provenance = _ProvenanceCount()
+        if self.columns and self.published is not None and self.published.spec.labels:
+            raise UsageError(
+                f"{matrix.name}: table: published.labels name whole rows; with 'columns' a row "
+                "has several published ones. Keep one of the two."
+            )
+        self.provenance = ProvenanceCount()
         self.grid = collect(matrix, store, self.rows, self.columns, self.provenance.add)
         self.groups: dict[Key, Samples] = {}
         for cells in self.grid.values():
             for column, samples in cells.items():
                 self.groups.setdefault(column, samples)
-        self.baselines = Baselines(matrix, self._all()) if self.spec.baseline else None
-        counts = Counter(len(v) for s in self._all() if (v := s.values.get(self.main)))
+        self.all = [samples for cells in self.grid.values() for samples in cells.values()]
+        self.baselines = baselines(matrix, self.all)
+        counts = Counter(len(v) for s in self.all if (v := s.values.get(self.main)))
         self.common_n = max(counts, key=lambda n: (counts[n], n), default=0)
         self.marks = Marks()
 
@@ -76,65 +91,122 @@ class _Builder:
             for axis in getattr(spec, part):
                 if axis not in self.matrix.axes:
                     raise UsageError(unknown("axis", axis, f"{where}.{part}", self.matrix.axes))
-        if spec.baseline and spec.metrics[0] == PARAMETERS:
+        if spec.baseline and spec.metrics[0] in COUNTS:
             raise UsageError(f"{where}.baseline: put a measured metric first; Δ is taken of it.")
 
-    def _all(self) -> Iterator[Samples]:
-        for cells in self.grid.values():
-            yield from cells.values()
-
     def table(self) -> Table:
-        names = self.spec.names
-        header = [Column(a, text.axis_name(a, names), "label", metric=a) for a in self.rows]
+        header = list(self._label_columns())
         for group, samples in self.groups.items():
             header += self._columns(group, samples)
         bold = {group: self._bold(group) for group in self.groups}
-        rows = []
+        rows = self._references(header)
+        references, before = len(rows), None
         for key, cells in self.grid.items():
             axes = next(iter(cells.values())).axes
-            labels = [text.value_name(axis, axes.get(axis), names) for axis in self.rows]
+            labels = self._labels(axes)
             row: list[Cell] = [Cell("label", label) for label in labels]
             for group in self.groups:
                 row += self._cells(cells.get(group), key in bold[group])
-            rows.append(Row(", ".join(labels) or self.matrix.name, tuple(row), key))
+            names = [text.value_name(axis, axes.get(axis), self.spec.names) for axis in self.rows]
+            block = key[0] if len(key) > 1 else ""
+            rule = bool(rows) and (len(rows) == references or block != before)
+            before = block
+            values = key if self._published_labels is None else tuple(labels)
+            rows.append(Row(", ".join(names) or self.matrix.name, tuple(row), values, rule))
         twice = [label for label, n in Counter(row.label for row in rows).items() if n > 1]
         if twice:
             raise UsageError(
                 f"{self.matrix.name}: table.names: several rows are called '{twice[0]}'. "
                 "Give each its own name."
             )
+        notes = sentences(
+            self.spec, self.all, self.common_n, self.baselines, self.published, any(bold.values())
+        )
+        provenance = self.provenance.summary()
         return Table(
             self.matrix.name,
             text.clean(self.matrix.title or self.matrix.name),
             text.clean(self.spec.caption),
             tuple(header),
             tuple(rows),
-            tuple(self._footnotes(any(bold.values()))),
-            self.provenance.summary(),
+            (*notes, Footnote(provenance.words), *self.marks.footnotes()),
+            provenance,
             self.columns,
-            tuple(self._per_class(rows)),
+            tuple(self._per_class(rows[references:])),
         )
+
+    @property
+    def _published_labels(self) -> dict[str, str] | None:
+        """Field -> title of the columns that name a row, where the published rows give them."""
+        return (self.published.spec.labels or None) if self.published is not None else None
+
+    def _label_columns(self) -> Iterator[Column]:
+        titles = self._published_labels
+        if titles is None:
+            titles = {axis: text.axis_name(axis, self.spec.names) for axis in self.rows}
+        for field, title in titles.items():
+            yield Column(field, text.clean(title), "label", metric=field)
+
+    def _labels(self, axes: Mapping[str, Any]) -> list[str]:
+        names = [text.value_name(axis, axes.get(axis), self.spec.names) for axis in self.rows]
+        titles = self._published_labels
+        if titles is None or self.published is None:
+            return names
+        row = self.published.find(axes)
+        # A setting that nobody has published goes by its own name.
+        return (
+            list(self.published.labels(row))
+            if row
+            else [", ".join(names), *[""] * len(titles)][: len(titles)]
+        )
+
+    def _references(self, header: Sequence[Column]) -> list[Row]:
+        """Published rows that no run of ours matches."""
+        if self.published is None:
+            return []
+        rows = []
+        for row in self.published.references(s.axes for s in self.all):
+            labels = self.published.labels(row)
+            cells = [Cell("label", label) for label in labels]
+            for column in header[len(labels) :]:
+                if column.kind != "published":
+                    cells.append(Cell("status", ""))
+                elif column.metric == self.main:
+                    cells.append(published_cell(self.published, row, None, self.marks))
+                else:
+                    cells.append(published_parameters_cell(self.published, row))
+            rows.append(Row(", ".join(filter(None, labels)), tuple(cells), labels))
+        return rows
 
     def _columns(self, group: Key, samples: Samples) -> Iterator[Column]:
         names = self.spec.names
         above = ", ".join(text.group_name(a, samples.axes.get(a), names) for a in self.columns)
         address = ", ".join(text.value_name(a, samples.axes.get(a), names) for a in self.columns)
         prefix = f"{address}/" if self.columns else ""
+        mark = ""
+        if self.published is not None:
+            mark = self.marks.of(published_words(self.published, self.all))
         for metric in self.spec.metrics:
-            kind: CellKind = "parameters" if metric == PARAMETERS else "measured"
+            kind: CellKind = "parameters" if metric in COUNTS else "measured"
             yield Column(prefix + metric, METRICS[metric].title, kind, metric, above, group)
-            if metric != self.main:
-                continue
-            if self.baselines is not None:
+            if metric == self.main and self.baselines is not None:
                 yield Column(prefix + "delta", "Δ", "delta", metric, above, group)
-            if self.published is not None:
-                mark = self.marks.of(self._published_words())
+            if metric == self.main and self.published is not None:
                 title = self.published.title(self.main)
                 yield Column(prefix + "published", title, "published", metric, above, group, mark)
+                yield Column(prefix + "verdict", "Verdict", "verdict", metric, above, group)
+            if self._with_published_count(metric):
+                key = f"{prefix}published_{metric}"
+                yield Column(key, "Published (M)", "published", metric, above, group, mark)
+
+    def _with_published_count(self, metric: str) -> bool:
+        """Whether the published number of parameters stands beside ours."""
+        known = self.published is not None and bool(self.published.spec.parameters)
+        return known and metric in COUNTS
 
     def _bold(self, group: Key) -> set[Key]:
         """The rows whose main value is bold; values of different protocols are not compared."""
-        if self.main == PARAMETERS:
+        if self.main in COUNTS:
             return set()
         places = [(key, cells[group]) for key, cells in self.grid.items() if group in cells]
         protocols: list[Any] = []
@@ -157,58 +229,35 @@ class _Builder:
         for name in self.spec.metrics:
             metric, is_main = METRICS[name], name == self.main
             if samples is None:
-                extra = is_main * (bool(self.baselines) + bool(self.published))
+                extra = is_main * (bool(self.baselines) + 2 * bool(self.published))
+                extra += self._with_published_count(name)
                 yield from [Cell("status", "not planned")] * (1 + extra)
                 continue
-            if name == PARAMETERS:
-                yield parameters_cell(samples, is_main)
+            if name in COUNTS:
+                yield parameters_cell(samples, metric) or no_value(samples, name, is_main)
             else:
                 shown = bold and is_main
                 yield measured_cell(samples, metric, self.common_n, self.marks, is_main, shown)
-            if is_main and self.baselines is not None:
-                baseline = self.baselines.of(samples)
-                yield delta_cell(samples, baseline, metric, self.common_n, self.marks)
-            if is_main and self.published is not None:
-                yield published_cell(self.published, samples, self.marks)
+            if is_main:
+                yield from self._beside(samples, metric)
+            if self._with_published_count(name) and self.published is not None:
+                row = self.published.find(samples.axes)
+                yield published_parameters_cell(self.published, row)
 
-    def _published_words(self) -> str:
-        assert self.published is not None
-        data = f" for {self.published.data}" if self.published.data else ""
-        ours = {f"{s.spec.dataset.name} {s.spec.evaluation.split}": None for s in self._all()}
-        # Names are all there is to compare; where they differ the reader is told both.
-        other = "" if {self.published.data} == {*ours} else f" (measured here: {', '.join(ours)})"
-        return f"Published{data}{other}, not measured by this project: {self.published.source}."
-
-    def _footnotes(self, any_bold: bool) -> Iterator[Footnote]:
-        metrics = [metric for metric in self.spec.metrics if metric != PARAMETERS]
-        percent = [METRICS[m].title for m in metrics if METRICS[m].unit == "%"]
-        units = f"{', '.join(percent)} in percent" if percent else ""
-        if self.common_n:
-            spread = "mean ± sample standard deviation over n = " if self.common_n > 1 else "n = "
-            sentence = f"{spread}{text.seeds(self.common_n)} unless a cell says otherwise"
-            sentence = f"{units}; {sentence}" if units else sentence[0].upper() + sentence[1:]
-            yield Footnote(f"{sentence}.")
-        elif units:
-            yield Footnote(f"{units}.")
+    def _beside(self, samples: Samples, metric: Metric) -> Iterator[Cell]:
+        """Δ, the published value and the verdict, as far as the table has them."""
+        baseline = self.baselines.of(samples) if self.baselines is not None else None
         if self.baselines is not None:
-            yield Footnote(
-                f"Δ: difference in {METRICS[self.main].title} to {self.baselines.words}, on shared "
-                "seeds only; ± is the sample standard deviation of the paired differences."
-            )
-        if PARAMETERS in self.spec.metrics:
-            yield Footnote(
-                "Parameters: learnable, in millions; in brackets the numbers held in prototypes."
-            )
-        if any_bold:
-            yield Footnote(BOLD_RULE)
-        elif sum(bool(s.values.get(self.main)) for s in self._all()) > 1 and metrics:
-            yield Footnote(f"{BOLD_RULE} Here none is.")
-        protocols = {protocol_words(samples.spec): None for samples in self._all()}
-        yield Footnote(f"Evaluation, single scale, no flip: {'; '.join(protocols)}.")
-        if self.spec.note:
-            yield Footnote(text.clean(self.spec.note))
-        yield Footnote(self.provenance.summary().words)
-        yield from self.marks.footnotes()
+            arrows = self.baselines.arrows
+            yield delta_cell(samples, baseline, metric, self.common_n, self.marks, arrows)
+        if self.published is None:
+            return
+        row = self.published.find(samples.axes)
+        paired = self.baselines is not None and self.baselines.arrows and baseline is not samples
+        theirs = self.published.find(baseline.axes) if paired and baseline is not None else None
+        cell = published_cell(self.published, row, theirs, self.marks)
+        yield cell
+        yield verdict_cell(samples, self.published, cell, metric)
 
     def _per_class(self, rows: list[Row]) -> Iterator[ClassResult]:
         names = self.spec.names
@@ -221,37 +270,3 @@ class _Builder:
                     centre = mean(values) if n else None
                     spread = sample_std(values) if n > 1 else None
                     yield ClassResult(row.label, group, text.clean(name), centre, spread, n)
-
-
-class _ProvenanceCount:
-    """Gathers `Provenance` while the records pass by."""
-
-    def __init__(self) -> None:
-        self.commits: Counter[str] = Counter()
-        self.devices: Counter[str] = Counter()
-        self.finished: list[str] = []
-        self.dirty = 0
-
-    def add(self, record: dict[str, Any]) -> None:
-        provenance = record["provenance"]
-        self.commits[str(provenance.get("commit") or "unknown")] += 1
-        self.devices[device_words(provenance.get("device"))] += 1
-        self.dirty += bool(provenance.get("dirty"))
-        self.finished.append(record["finished"])
-
-    def summary(self) -> Provenance:
-        return Provenance(
-            len(self.finished),
-            tuple(sorted(self.commits)),
-            self.dirty,
-            min(self.finished, default=""),
-            max(self.finished, default=""),
-            tuple(sorted(self.devices)),
-        )
-
-
-def device_words(device: Any) -> str:
-    """A device as a record names it, in words."""
-    if isinstance(device, dict):
-        device = device.get("name") or text.plain_value(device)
-    return text.clean(device or "an unknown device")

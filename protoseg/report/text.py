@@ -14,6 +14,7 @@ from protoseg.runs.states import State
 NONE = "–"
 MINUS = "−"
 NOT_RUN = "not run"
+TICK = "✓"
 
 
 def clean(text: str) -> str:
@@ -69,6 +70,14 @@ def signed(value: float, decimals: int) -> str:
     """A difference: always with its sign, but for one that rounds to zero."""
     shown = fixed(value, decimals)
     return shown if shown.startswith(MINUS) or float(shown) == 0 else f"+{shown}"
+
+
+def arrow(value: float, decimals: int) -> str:
+    """A difference as the paper prints it: an arrow and how much, or 0 alone."""
+    shown = fixed(abs(value), decimals)
+    if float(shown) == 0:
+        return shown
+    return f"{'↑' if value > 0 else '↓'}{shown}"
 
 
 def millions(count: float) -> str:

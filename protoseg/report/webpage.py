@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from protoseg.report.model import Column, Table
+from protoseg.report.model import Column, Row, Table
 
 TEMPLATE = """\
 <!doctype html>
@@ -31,6 +31,7 @@ thead tr:last-child th { border-bottom: 1px solid; }
 thead th { font-weight: 600; vertical-align: bottom; }
 th.group { text-align: center; border-bottom: 1px solid var(--line); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
+tbody tr.rule > * { border-top: 1px solid; }
 tbody tr:hover > * { background: var(--hover); }
 tbody th { font-weight: 400; }
 .label { text-align: left; }
@@ -73,14 +74,15 @@ sup { line-height: 0; }
 </thead>
 <tbody>
 {% for row in table.rows %}
-<tr>
+<tr{{ rule(row) }}>
 {% for cell in row.cells %}
 {% if cell.kind == "label" %}
 <th scope="row"{{ place(table.header[loop.index0], loop.first) }}>{{ cell.text }}</th>
 {% elif cell.kind == "status" %}
 <td class="status">{{ cell.text }}{{ mark(cell.mark) }}</td>
 {% else %}
-<td{% if cell.n %} title="n = {{ cell.n }} of {{ cell.expected_n }}"{% endif %}>
+<td{{ place(table.header[loop.index0], false) }}
+{%- if cell.n %} title="n = {{ cell.n }} of {{ cell.expected_n }}"{% endif %}>
 {%- if cell.bold %}<strong>{{ cell.text }}</strong>{% else %}{{ cell.text }}{% endif %}
 {%- if cell.std_text %} <span class="std">± {{ cell.std_text }}</span>{% endif %}
 {%- if cell.note %} <span class="note">({{ cell.note }})</span>{% endif %}
@@ -111,8 +113,12 @@ def to_html(table: Table) -> str:
         return Markup("<sup>{}</sup>").format(letter) if letter else Markup("")
 
     def place(column: Column, first: bool) -> Markup:
-        names = [*(["label"] if column.kind == "label" else []), *(["first"] if first else [])]
+        left = column.kind in ("label", "verdict")
+        names = [*(["label"] if left else []), *(["first"] if first else [])]
         return Markup(' class="{}"').format(" ".join(names)) if names else Markup("")
+
+    def rule(row: Row) -> Markup:
+        return Markup(' class="rule"') if row.rule else Markup("")
 
     environment = jinja2.Environment(
         autoescape=True,
@@ -122,7 +128,7 @@ def to_html(table: Table) -> str:
         undefined=jinja2.StrictUndefined,
     )
     page = environment.from_string(TEMPLATE)
-    return page.render(table=table, groups=_groups(table.header), mark=mark, place=place)
+    return page.render(table=table, groups=_groups(table.header), mark=mark, place=place, rule=rule)
 
 
 def _groups(header: tuple[Column, ...]) -> list[tuple[str, int]]:

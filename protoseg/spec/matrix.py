@@ -21,6 +21,15 @@ class PublishedSpec:
     match: dict[str, str] = field(default_factory=dict)
     """Axis of our table -> field of a published row; all must be equal."""
     value: str = "miou"
+    parameters: str = ""
+    """Field with the published number of parameters, in millions; shown beside ours."""
+    brackets: str = ""
+    """Field with what the literature prints in brackets behind them."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """Field -> title: the columns that name a row are taken from the published rows, and those
+    that no run of ours matches are printed too, as references."""
+    margin: float = 0.5
+    """How near to a published value still counts as reproduced, in its unit."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,8 @@ class TableSpec:
     """Shown in each column; the first is compared with the baseline and printed bold."""
     baseline: dict[str, Any] = field(default_factory=dict)
     """Axis -> value of the cell that Δ is taken against; the other axes stay as they are."""
+    pairs: dict[str, str] = field(default_factory=dict)
+    """Label -> label of the baseline of its own, where rows have different ones."""
     names: dict[str, str] = field(default_factory=dict)
     """Display name of an axis or of a value."""
     published: PublishedSpec | None = None

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from protoseg.cli import main
 from protoseg.errors import ProtosegError
 from protoseg.report import bootstrap
 from protoseg.report.compare import Comparison, Run, compare, find_runs
@@ -96,7 +95,7 @@ def test_the_interval_covers_the_truth_of_a_simulated_world() -> None:
 
 
 def test_counts_give_the_record_back() -> None:
-    path = sorted(RECORDS.glob("*.npz"))[0]
+    path = sorted(RECORDS.glob("camvid*.npz"))[0]
     record = json.loads(path.with_suffix(".json").read_text())
     found = bootstrap.read_counts(path)
     assert found.truth.shape == (101, 11)
@@ -121,15 +120,17 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
         bootstrap.read_counts(tmp_path / "x.npz")
 
 
+PARAMETRIC_RUNS = "camvid-mobilenet_v2-segformer-parametric"
 SCALED, PARAMETRIC = "ProtoSeg (paper, scores / 0.1), K = 1", "Parametric, K = 1"
 
 
-def committed(words: str, count: int = 3) -> list[Run]:
-    """Committed runs whose ids hold these words, by seed."""
-    ids = [path.stem for path in sorted(RECORDS.glob(f"*{words}*.json"))]
+def committed(prototypes: str) -> list[Run]:
+    """The committed parametric runs on CamVid, by seed."""
+    ids = sorted(p.stem for p in RECORDS.glob(f"{PARAMETRIC_RUNS}-{prototypes}-*.json"))
     runs, missing = find_runs(ids, RecordStore([RECORDS], None))
     assert not missing
-    return sorted(runs, key=lambda run: run.seed)[:count]
+    assert [run.seed for run in runs] == [0, 1, 2]
+    return runs
 
 
 def against(ours: list[Run], theirs: list[Run], **options: int) -> Comparison:
@@ -138,7 +139,7 @@ def against(ours: list[Run], theirs: list[Run], **options: int) -> Comparison:
 
 
 def test_a_comparison_over_seeds_and_images() -> None:
-    ours, theirs = committed("parametric-k10"), committed("parametric-k1-")
+    ours, theirs = committed("k10"), committed("k1")
     found = against(ours, theirs)
     differences = [a.miou - b.miou for a, b in zip(ours, theirs, strict=True)]
     assert found.difference == pytest.approx(np.mean(differences))
@@ -155,7 +156,7 @@ def test_a_comparison_over_seeds_and_images() -> None:
 
 
 def test_one_seed_and_no_shared_seed_say_what_is_not_known() -> None:
-    ours, theirs = committed("parametric-k10"), committed("parametric-k1-")
+    ours, theirs = committed("k10"), committed("k1")
     one = against(ours[:1], theirs)
     assert (one.seed_interval, one.p, one.smallest_p, one.seeds) == (None, 1.0, 1.0, (0,))
     assert sum("not shared" in words for words in one.left_out) == 2
@@ -166,7 +167,7 @@ def test_one_seed_and_no_shared_seed_say_what_is_not_known() -> None:
 
 
 def test_other_protocols_and_missing_runs_are_refused(lab: Lab) -> None:
-    ours = committed("parametric-k10")
+    ours = committed("k10")
     path = lab.finish(method("parametric 1"), 50.0)
     other = Run(read_record(path), Path("none"))
     with pytest.raises(ProtosegError, match=r"dataset\.classes"):
@@ -177,25 +178,27 @@ def test_other_protocols_and_missing_runs_are_refused(lab: Lab) -> None:
         find_runs([other.record["run_id"]], lab.store)
 
 
-def test_the_command(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "protoseg.cli", "compare", "--runs", str(tmp_path)]
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
 
-    def call(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True)
+    def call(*words: str) -> tuple[int, str, str]:
+        status = main(["compare", "--runs", str(tmp_path), *words])
+        return status, *capsys.readouterr()
 
-    rows = call("camvid_methods", SCALED, PARAMETRIC, "--json", "--draws", "300")
-    assert rows.returncode == 0, rows.stderr
-    found = json.loads(rows.stdout)
-    assert (len(found["our_runs"]), found["smallest_p"], found["draws"]) == (3, 0.25, 300)
+    status, out, _ = call("camvid_methods", SCALED, PARAMETRIC, "--json", "--draws", "300")
+    found = json.loads(out)
+    assert (status, len(found["our_runs"]), found["draws"]) == (0, 3, 300)
+    assert found["smallest_p"] == 0.25
     assert found["difference"] == pytest.approx(11.29, abs=0.005)
-    runs = call(found["our_runs"][0], found["their_runs"][0], "--draws", "50")
-    assert runs.returncode == 0, runs.stderr
-    assert "one shared seed has no spread" in runs.stdout
+    status, out, _ = call(found["our_runs"][0], found["their_runs"][0], "--draws", "50")
+    assert (status, "one shared seed has no spread" in out) == (0, True)
     for words, sentence in (
-        (("k10", "k1-s0-f4f1"), "is a part of 12 runs"),
+        ((f"{PARAMETRIC_RUNS}-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
         (("camvid_methods",), "name two runs, or a matrix and two of its rows"),
     ):
-        wrong = call(*words)
-        assert (wrong.returncode, sentence in wrong.stderr) == (2, True), wrong.stderr
+        status, _, err = call(*words)
+        assert (status, sentence in err) == (2, True), err
