@@ -23,7 +23,8 @@ from mmseg.registry import MODELS
 from torch import nn
 from torch.utils.data import DataLoader
 
-import protoseg.models  # noqa: F401  registers the heads
+import protoseg.datasets.stream
+import protoseg.models  # noqa: F401  both register what they define
 from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
 from protoseg.training import sharing
