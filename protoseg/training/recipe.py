@@ -132,6 +132,8 @@ def _decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
         num_classes=len(spec.dataset.classes),
         ignore_index=ignored_label(spec.dataset),
     )
+    if "c1_in_channels" in head:  # DeepLabV3+ reads the first map too
+        head["c1_in_channels"] = spec.backbone.channels[0]
     return _mean_over_valid(merge(head, plain(spec.decoder.settings)))
 
 
