@@ -51,7 +51,10 @@ ALLOWED = {
 }
 """Part of the house -> what its modules may import, besides the standard library."""
 
-QUICK = ("protoseg.cli", "protoseg.commands.sweeps", "protoseg.commands.reports")
+QUICK = (
+    *("protoseg.cli", "protoseg.commands.sweeps", "protoseg.commands.reports"),
+    "protoseg.commands.verify",
+)
 """Where the verbs that answer in under a second begin."""
 HEAVY = {"torch", "mmseg", "mmengine", "mmcv"}
 

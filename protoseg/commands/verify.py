@@ -49,13 +49,24 @@ def _matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]:
                 "name matrices alone."
             )
         return {matrix.name: matrix for matrix in found}, {}
+    from protoseg.report.verify_tables import table_names
+
     matrices: dict[str, Matrix] = {}
     broken: dict[str, str] = {}
-    for name in matrix_names(context.places.experiments):
+    records = {path.stem for path in context.places.records.glob("*.json")}
+    tables = table_names(context.places.results / "tables")
+    # Those with a table first; the others are read only while a record has not found its matrix.
+    for name in sorted(
+        matrix_names(context.places.experiments), key=lambda n: (n not in tables, n)
+    ):
+        if name not in tables and not records:
+            continue
         try:  # one broken matrix hides nothing of the others
             matrices[name] = load_matrix(context.composer, name)
         except ProtosegError as error:
             broken[name] = str(error)
+        else:
+            records -= {run.run_id for run in matrices[name].runs}
     return matrices, broken
 
 

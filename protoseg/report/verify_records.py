@@ -127,9 +127,9 @@ def _remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
     differing: Counter[str] = Counter()
     for origin in origins.values():
         differs = origin.get("lock_differs")
-        differing.update(differs if isinstance(differs, dict) else ())
+        differing.update(list(differs) if isinstance(differs, dict) else [])
     if differing:
-        words = ", ".join(f"{name} ({n} records)" for name, n in sorted(differing.items()))
+        words = ", ".join(f"{name} (in {n})" for name, n in sorted(differing.items()))
         code.notes.append(f"packages of another version than the lock's: {words}")
 
 

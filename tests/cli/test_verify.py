@@ -1,0 +1,416 @@
+"""``protoseg verify`` on copies of the committed results, whole and really damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from benchmarks.runs import case, saved
+
+from protoseg.runs.record import seal
+
+from .conftest import REPOSITORY, CommandLine, shell
+
+MATRIX = "small"
+CONTENT = """\
+title: Two parametric heads
+base: {dataset: camvid, backbone: mobilenet_v2, decoder: segformer_128,
+  augmentation: camvid_256, schedule: cpu_300}
+rows:
+  - {label: "Parametric, K = 1", method: parametric}
+  - {label: "Parametric, K = 10", method: parametric, method.num_prototypes: 10}
+seeds: [0, 1, 2]
+table:
+  metrics: [miou, macc, aacc, parameters]
+  baseline: {label: "Parametric, K = 1"}
+"""
+"""A part of the matrix `camvid_methods`: its runs are recorded."""
+RUN = "camvid-mobilenet_v2-segformer-parametric-k1-s1-c13d104cbb"
+ROW, OTHER = "Parametric, K = 1", "Parametric, K = 10"
+ENDINGS = ("md", "tex", "csv", "html")
+
+
+@pytest.fixture(scope="module")
+def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The config groups, and this one matrix."""
+    folder = tmp_path_factory.mktemp("experiments")
+    ignore = shutil.ignore_patterns("matrices")
+    shutil.copytree(REPOSITORY / "experiments", folder, ignore=ignore, dirs_exist_ok=True)
+    (folder / "matrices").mkdir()
+    (folder / "matrices" / f"{MATRIX}.yaml").write_text(CONTENT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
+    """Committed records, and their table as it is made today."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "records").mkdir()
+    for path in (REPOSITORY / "results" / "records").glob("*-parametric-*"):
+        shutil.copy(path, folder / "records")
+    places = ["--results", str(folder), "--runs", str(folder / "none")]
+    made = shell(["tables", *places, "--experiments", str(experiments), MATRIX])
+    assert made.returncode == 0, made.stderr
+    assert len(list((folder / "tables").iterdir())) == 5
+    return folder
+
+
+@pytest.fixture
+def results(whole: Path, experiments: Path, protoseg: CommandLine, tmp_path: Path) -> Path:
+    """A copy to damage; `protoseg` looks at it."""
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    protoseg.places[:2] = ["--experiments", str(experiments)]
+    return tmp_path
+
+
+def record_of(results: Path, run: str = RUN) -> dict[str, Any]:
+    return json.loads((results / "records" / f"{run}.json").read_text())
+
+
+def write_record(results: Path, record: dict[str, Any], run: str = RUN) -> None:
+    """Sealed, so that its digest is right."""
+    changed = seal({key: value for key, value in record.items() if key != "digest"})
+    (results / "records" / f"{run}.json").write_text(json.dumps(changed))
+
+
+def problems(protoseg: CommandLine, *words: str) -> dict[str, list[dict[str, Any]]]:
+    """Group -> its problems, of the groups that have some."""
+    answer = protoseg("verify", *words, "--json")
+    assert answer.err == ""
+    checks = answer.json["checks"]
+    found = {check["group"]: check["problems"] for check in checks if check["problems"]}
+    assert answer.status == (1 if found else 0)
+    assert answer.json["sound"] is not bool(found)
+    return found
+
+
+def test_sound_results_are_fine(protoseg: CommandLine, results: Path) -> None:
+    answer = protoseg("verify")
+    assert (answer.status, answer.err) == (0, "")
+    lines = [line.split()[:3] for line in answer.out.splitlines()[1:]]
+    assert lines[:3] == [["records", "6", "fine"], ["counts", "6", "fine"],
+                         ["metrics", "222", "fine"]]  # fmt: skip
+    assert ["tables", "5", "fine"] in lines
+    assert problems(protoseg) == {}
+
+
+def test_a_flipped_byte_of_the_counts_is_named(protoseg: CommandLine, results: Path) -> None:
+    path = results / "records" / f"{RUN}.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    found = problems(protoseg)
+    assert list(found) == ["counts"]
+    assert found["counts"][0]["file"] == f"records/{RUN}.npz"
+    answer = protoseg("verify")
+    assert f"records/{RUN}.npz: the confusion counts do not match" in answer.err
+
+
+@pytest.mark.parametrize("key", ["miou", "macc", "aacc", "images"])
+def test_an_edited_and_resealed_metric_is_named_with_what_the_counts_give(
+    protoseg: CommandLine, results: Path, key: str
+) -> None:
+    record = record_of(results)
+    before = record["metrics"][key]
+    record["metrics"][key] += 1e-7 if key != "images" else 1
+    write_record(results, record)
+    (problem,) = problems(protoseg)["metrics"]
+    assert (problem["file"], problem["column"]) == (f"records/{RUN}.json", key)
+    assert str(record["metrics"][key]) in problem["message"]
+    assert str(before)[:12] in problem["message"]
+
+
+def test_an_edited_class_is_named(protoseg: CommandLine, results: Path) -> None:
+    record = record_of(results)
+    record["per_class"][8]["iou"] += 1
+    record["per_class"][9]["pixels"] -= 1
+    record["per_class"][0]["acc"] = None
+    write_record(results, record)
+    found = problems(protoseg)
+    assert [p["column"] for p in found["metrics"]] == [
+        *("acc of sky", "iou of car", "pixels of pedestrian"),
+    ]
+    columns = {(p["row"], p["column"]) for p in found["tables"]}
+    assert (f"{ROW}, car", "mean") in columns, "the per-class table says otherwise now"
+
+
+def test_classes_in_another_order_are_named(protoseg: CommandLine, results: Path) -> None:
+    record = record_of(results)
+    record["per_class"].reverse()
+    write_record(results, record)
+    assert problems(protoseg)["metrics"][0]["column"] == "per_class"
+
+
+def test_counts_of_another_experiment_with_the_right_digest_are_named(
+    protoseg: CommandLine, results: Path
+) -> None:
+    record = record_of(results)
+    path = results / "records" / f"{RUN}.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["cell"][0] = 11 * 11
+    np.savez(path, **arrays)
+    record["confusion"]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    write_record(results, record)
+    (problem,) = problems(protoseg)["counts"]
+    assert "outside its 11×11 matrix" in problem["message"]
+    path.write_bytes(b"no archive")
+    record["confusion"]["sha256"] = hashlib.sha256(b"no archive").hexdigest()
+    write_record(results, record)
+    (problem,) = problems(protoseg)["counts"]
+    assert "can not be read" in problem["message"]
+
+
+def torn(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (torn, "torn record"),
+        (lambda text: text.replace('"attempts": 1', '"attempts": 2'), "edited or damaged"),
+        (lambda _: "{}", "no schema_version"),
+    ],
+)
+def test_a_damaged_record_is_named_and_so_are_the_cells_it_held(
+    protoseg: CommandLine, results: Path, damage: Callable[[str], str], sentence: str
+) -> None:
+    path = results / "records" / f"{RUN}.json"
+    path.write_text(damage(path.read_text()))
+    found = problems(protoseg)
+    assert set(found) == {"records", "tables"}
+    (problem,) = found["records"]
+    assert sentence in problem["message"]
+    cells = {(p["file"], p["row"], p["column"]) for p in found["tables"]}
+    assert ("tables/small.md", ROW, "mIoU") in cells
+
+
+def test_a_record_under_another_name_or_of_another_spec_is_named(
+    protoseg: CommandLine, results: Path
+) -> None:
+    record = record_of(results)
+    record["spec"]["schedule"]["iterations"] += 1
+    write_record(results, record)
+    messages = [problem["message"] for problem in problems(protoseg)["records"]]
+    assert "its spec_digest is not that of its spec." in messages
+    assert any(message.startswith("its spec is that of run camvid-") for message in messages)
+    other = results / "records" / RUN.replace("-s1-", "-s9-")
+    shutil.copy(results / "records" / f"{RUN}.npz", f"{other}.npz")
+    shutil.move(results / "records" / f"{RUN}.json", f"{other}.json")
+    assert f"is the record of {RUN}." in [p["message"] for p in problems(protoseg)["records"]]
+
+
+def test_a_deleted_record_leaves_litter_and_changed_cells(
+    protoseg: CommandLine, results: Path
+) -> None:
+    (results / "records" / f"{RUN}.json").unlink()
+    found = problems(protoseg)
+    assert [p["file"] for p in found["litter"]] == [f"records/{RUN}.npz"]
+    assert set(found) == {"litter", "tables"}
+    answer = protoseg("verify")
+    assert f"small: 1 of its runs have no record: {RUN}" in answer.out
+    assert f"row '{ROW}', column 'mIoU': the file says '43.35 ± 0.58'" in answer.err
+    assert "2 of 3 seeds" in answer.err
+
+
+EDITS = {
+    "md": ("43.35 ± 0.58", "44.35 ± 0.58", ROW, "mIoU"),
+    "tex": ("43.35 &", "44.35 &", ROW, "mIoU"),
+    "html": ("43.35 <span", "44.35 <span", ROW, "mIoU"),
+    "csv": (",43.3492", ",44.3492", f"{ROW}, miou", "mean"),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_one_changed_cell_is_named_by_row_and_column(
+    protoseg: CommandLine, results: Path, ending: str
+) -> None:
+    path = results / "tables" / f"{MATRIX}.{ending}"
+    before, after, row, column = EDITS[ending]
+    text = path.read_text()
+    if ending == "csv":
+        before = next(c for c in text.splitlines()[1].split(",") if c.startswith("43.3"))
+        after = "44" + before[2:]
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+    found = problems(protoseg)
+    assert list(found) == ["tables"]
+    (problem,) = found["tables"]
+    assert (problem["row"], problem["column"]) == (row, column)
+    assert "44" in problem["committed"]
+    assert "43.3" in problem["rebuilt"]
+    answer = protoseg("verify")
+    assert answer.err.startswith(
+        f"tables/{path.name}: row '{row}', column '{column}': the file says '44"
+    )
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_footnote_a_missing_form_and_a_torn_table_are_named(
+    protoseg: CommandLine, results: Path
+) -> None:
+    tables = results / "tables"
+    path = tables / f"{MATRIX}.md"
+    path.write_text(path.read_text().replace("- Δ: difference", "- Δ: distance"))
+    (tables / f"{MATRIX}.tex").unlink()
+    page = (tables / f"{MATRIX}.html").read_text()
+    (tables / f"{MATRIX}.html").write_text(page[: page.index(OTHER)])
+    found = problems(protoseg)["tables"]
+    by_file = {p["file"].rpartition(".")[2]: p for p in found}
+    assert by_file["md"]["message"].startswith("line ")
+    assert "difference in mIoU" in by_file["md"]["rebuilt"]
+    assert by_file["tex"]["message"].startswith("is missing")
+    assert OTHER in {p["row"] for p in found if p["file"].endswith("html")}
+
+
+def test_line_ends_alone_are_a_difference(protoseg: CommandLine, results: Path) -> None:
+    path = results / "tables" / f"{MATRIX}.md"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    (problem,) = problems(protoseg)["tables"]
+    assert problem["message"] == "differs in layout alone, first in line 1."
+
+
+def other_matrix(tmp_path: Path, experiments: Path, content: str) -> list[str]:
+    """Words that name experiments of another content."""
+    shutil.copytree(experiments, tmp_path / "experiments")
+    (tmp_path / "experiments" / "matrices" / f"{MATRIX}.yaml").write_text(content)
+    return ["--experiments", str(tmp_path / "experiments")]
+
+
+def test_a_table_whose_matrix_is_gone_or_broken_is_named(
+    protoseg: CommandLine, results: Path, experiments: Path, tmp_path: Path
+) -> None:
+    for path in list((results / "tables").iterdir()):
+        shutil.copy(path, path.with_name(path.name.replace(MATRIX, "gone")))
+    (problem,) = problems(protoseg)["tables"]
+    assert problem["file"] == "tables/gone"
+    assert "no matrix of this name" in problem["message"]
+    words = other_matrix(tmp_path, experiments, CONTENT + "surprise: 1\n")
+    found = problems(protoseg, *words)["tables"]
+    assert {p["file"] for p in found} == {"tables/gone", f"tables/{MATRIX}"}
+    assert any("unknown key 'surprise'" in p["message"] for p in found)
+
+
+def test_a_named_matrix_is_looked_at_alone(protoseg: CommandLine, results: Path) -> None:
+    (results / "records" / "stray.npz").write_bytes(b"")
+    assert list(problems(protoseg)) == ["litter"]
+    assert problems(protoseg, MATRIX) == {}
+    shutil.rmtree(results / "tables")
+    answer = protoseg("verify", MATRIX)
+    assert answer.status == 0
+    assert "small: no table of it lies in results/tables" in answer.out
+    assert protoseg("verify", "nowhere").status == 2
+    answer = protoseg("verify", MATRIX, "seed=1")
+    assert answer.status == 2
+    assert "a changed matrix has no committed table" in answer.err
+
+
+def test_a_record_that_no_matrix_names_is_told_and_no_problem(
+    protoseg: CommandLine, results: Path, experiments: Path, tmp_path: Path
+) -> None:
+    shutil.rmtree(results / "tables")
+    words = other_matrix(tmp_path, experiments, CONTENT.replace("[0, 1, 2]", "[0, 2]"))
+    answer = protoseg("verify", *words)
+    assert (answer.status, answer.err) == (0, "")
+    assert f"2 named by no matrix: {RUN}, " in answer.out
+
+
+def test_what_git_ignores_is_not_committed(protoseg: CommandLine, results: Path) -> None:
+    """After `make quickstart` its table lies there, made from run folders."""
+    (results / "tables" / "quickstart.md").write_text("## made of run folders\n")
+    assert problems(protoseg)["tables"]
+    subprocess.run(["git", "init", "-q", str(results)], check=True)
+    (results / ".gitignore").write_text("/tables/quickstart*\n")
+    assert problems(protoseg) == {}
+
+
+# Diffs of uncommitted changes
+
+
+def with_diffs(results: Path) -> list[Path]:
+    """A record whose two attempts ran other changes, and its diffs as published."""
+    record = record_of(results)
+    texts = (b"of the last attempt\n", b"of the first\n")
+    own, first = (hashlib.sha256(text).hexdigest() for text in texts)
+    name = f"code-{first[:10]}.diff"
+    record["provenance"] |= {
+        "dirty": True,
+        "diff_file": "code.diff",
+        "diff_sha256": own,
+        "attempts": [
+            {"first": 1, "last": 1, "commit": "a", "diff_sha256": first, "diff_file": name},
+            {"first": 2, "last": 2, "commit": "a", "diff_sha256": own, "diff_file": "code.diff"},
+        ],
+    }
+    write_record(results, record)
+    paths = [results / "records" / f"{RUN}{middle}.diff" for middle in ("", f".{first[:10]}")]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_bytes(text)
+    return paths
+
+
+def test_diffs_are_checked_by_digest(protoseg: CommandLine, results: Path) -> None:
+    own, first = with_diffs(results)
+    answer = protoseg("verify")
+    assert "code             2  fine" in answer.out
+    assert f"{RUN}: its attempts ran different code" in answer.out
+    own.write_bytes(b"another\n")
+    first.unlink()
+    found = problems(protoseg)["code"]
+    assert [p["file"] for p in found] == [f"records/{own.name}", f"records/{first.name}"]
+    assert ["does not match" in found[0]["message"], "gone" in found[1]["message"]] == [True, True]
+
+
+def test_a_diff_that_no_record_names_is_litter(protoseg: CommandLine, results: Path) -> None:
+    stray = results / "records" / f"{RUN}.diff"
+    stray.write_bytes(b"x")
+    (problem,) = problems(protoseg)["litter"]
+    assert problem["file"] == f"records/{stray.name}"
+
+
+def test_old_records_without_the_text_of_their_changes_are_told(
+    protoseg: CommandLine, results: Path
+) -> None:
+    record = record_of(results)
+    record["provenance"] |= {"dirty": True, "diff_sha256": "0" * 64}
+    record["provenance"]["lock_differs"] = {"numpy": ["2.4.6", "2.0.0"]}
+    write_record(results, record)
+    out = protoseg("verify", MATRIX).out
+    assert f"1 with uncommitted changes whose text was not kept: {RUN}" in out
+    assert "packages of another version than the lock's: numpy (in 1)" in out
+
+
+# Benchmarks
+
+
+def test_saved_benchmarks_are_rebuilt(protoseg: CommandLine, results: Path) -> None:
+    folder = results / "benchmarks"
+    folder.mkdir()
+    path = folder / "machine-2026-01-01.json"
+    path.write_text(json.dumps(saved(case("small", 1e-3, loop=2e-3), case("large", 1.0))))
+    assert protoseg("tables", str(path)).status == 0
+    assert "benchmarks       3  fine" in protoseg("verify").out
+    for ending, before in ((".md", "2.00 ms"), (".tex", "2.00 ms"), (".csv", ",0.002,")):
+        form = path.with_suffix(ending)
+        good = form.read_text()
+        assert before in good
+        form.write_text(good.replace(before, before.replace("2", "9")))
+        (problem,) = problems(protoseg)["benchmarks"]
+        assert problem["row"] == ("clustering, small, loop" if ending == ".csv" else "small")
+        assert "9" in problem["committed"]
+        form.write_text(good)
+    (folder / "overhead.json").write_text('{"iterations": 100}')
+    assert "overhead.json: no saved run" in protoseg("verify").out
+    for damaged in ('{"cases": [', '{"schema_version": 1, "cases": [{"group": 1}]}'):
+        path.write_text(damaged)
+        assert f"benchmarks/{path.name}" in {p["file"] for p in problems(protoseg)["benchmarks"]}
+    path.unlink()
+    assert len(problems(protoseg)["benchmarks"]) == 3
