@@ -15,6 +15,7 @@ from protoseg.dispatch.profile import ClusterProfile, load_profile, profile_name
 from protoseg.errors import UsageError
 from protoseg.places import Places, places
 from protoseg.report import metrics
+from protoseg.spec.bundles import expanded
 from protoseg.spec.compose import Composer
 from protoseg.spec.expand import load_matrix, matrix_names
 from protoseg.spec.matrix import Matrix
@@ -101,6 +102,8 @@ class Context:
     def matrices(self) -> tuple[list[Matrix], list[str]]:
         """The matrices and overrides among the words of the call; without a matrix, all of them.
 
+        A bundle stands for its matrices.
+
         Raises:
             UsageError: see `protoseg.spec.expand.load_matrix`.
         """
@@ -111,6 +114,7 @@ class Context:
             names = matrix_names(self.places.experiments)
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}.")
+        names = list(dict.fromkeys(expanded(self.places.experiments, names)))
         matrices = [load_matrix(self.composer, name, overrides) for name in names]
         for name, matrix in zip(names, matrices, strict=True):
             metrics.check(matrix.table.metrics, f"{matrix.name}: table.metrics")

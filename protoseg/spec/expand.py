@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protoseg.errors import UsageError, unknown
+from protoseg.spec.bundles import expanded, sorted_names
 from protoseg.spec.compose import Composer, Setting, parse_overrides, parse_sweep
 from protoseg.spec.fields import build, convert
 from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
@@ -38,7 +39,7 @@ SEED = "seed"
 
 def matrix_names(experiments: Path) -> list[str]:
     """The matrices of a folder of experiments."""
-    return sorted(path.stem for path in (experiments / "matrices").glob("*.yaml"))
+    return sorted_names(experiments)[0]
 
 
 def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) -> Matrix:
@@ -142,9 +143,12 @@ def _find(composer: Composer, name: str) -> Path:
             raise UsageError(f"{name}: no such matrix file.")
         return path
     path = composer.experiments / "matrices" / f"{name}.yaml"
-    names = matrix_names(composer.experiments)
+    names, bundles = sorted_names(composer.experiments)
+    if name in bundles:
+        members = ", ".join(expanded(composer.experiments, [name]))
+        raise UsageError(f"{name}: stands for several matrices, and one is meant: {members}.")
     if name not in names:
-        raise UsageError(unknown("matrix", name, "experiments/matrices", names))
+        raise UsageError(unknown("matrix", name, "experiments/matrices", [*names, *bundles]))
     return path
 
 
@@ -270,3 +274,9 @@ def _check_table(
         if value not in values:
             known = dict.fromkeys(map(str, values))
             raise UsageError(unknown("value", str(value), f"{where}: table.baseline.{axis}", known))
+    if table.pairs and table.baseline:
+        raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both given; keep one.")
+    labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
+    for label in [*table.pairs, *table.pairs.values()]:
+        if label not in labels:
+            raise UsageError(unknown("label", label, f"{where}: table.pairs", filter(None, labels)))

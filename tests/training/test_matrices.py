@@ -1,0 +1,101 @@
+"""Every run of every matrix is a config that mmseg builds; every table prints without a record."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from pathlib import Path
+
+import pytest
+
+from protoseg.report.parameters import classifier_parameters
+from protoseg.report.store import RecordStore
+from protoseg.report.table import build_table
+from protoseg.spec.expand import load_matrix, matrix_names
+from protoseg.spec.fields import plain
+from protoseg.spec.identity import spec_digest
+from protoseg.spec.matrix import Matrix
+from protoseg.spec.schema import RunSpec
+from protoseg.training.parameters import Counts, count
+from protoseg.training.recipe import build_config
+
+from .small import EXPERIMENTS, REPOSITORY, composer
+
+NAMES = matrix_names(EXPERIMENTS)
+
+
+@functools.cache
+def matrix(name: str) -> Matrix:
+    return load_matrix(composer(), name)
+
+
+def settings(name: str) -> list[RunSpec]:
+    """One spec of each setting, whatever its seeds."""
+    specs = (dataclasses.replace(run.spec, seed=0) for run in matrix(name).runs)
+    return list({spec_digest(spec): spec for spec in specs}.values())
+
+
+_counted: dict[str, Counts] = {}
+
+
+def counted(spec: RunSpec) -> Counts:
+    """The counts of a model on the meta device, once for all runs whose model has its shape."""
+    method = {"kind": spec.method.kind, "projection": getattr(spec.method, "projection", False)}
+    method |= {key: getattr(spec.method, key) for key in ("num_prototypes", "embedding_norm")
+               if hasattr(spec.method, key)}  # fmt: skip
+    shape = [plain(spec.backbone), plain(spec.decoder), method, len(spec.dataset.classes)]
+    key = json.dumps(shape, sort_keys=True)
+    if key not in _counted:
+        _counted[key] = count(spec)
+    return _counted[key]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_is_a_config_and_a_model(name: str, tmp_path: Path) -> None:
+    for spec in settings(name):
+        config = build_config(spec, data_root=tmp_path)
+        model = config.model.to_dict()
+        counts = counted(spec)
+        assert counts.classifier == classifier_parameters(spec)
+        assert counts.learnable > 1e5 or spec.backbone.name == "tiny"
+        heads = [model["decode_head"].get("decode_head") or model["decode_head"]]
+        heads += [model["auxiliary_head"]] if spec.decoder.auxiliary else []
+        assert {head["num_classes"] for head in heads} == {len(spec.dataset.classes)}
+        assert spec.schedule.batch_size % 8 == 0
+        assert spec.evaluation.split in (spec.dataset.counts or {"val": 1})
+        assert config.train_dataloader.batch_size == spec.schedule.batch_size
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_table_prints_before_anything_is_measured(name: str) -> None:
+    table = build_table(matrix(name), RecordStore([], None), REPOSITORY / "results" / "published")
+    of_ours = [row for row in table.rows if any(cell.run_ids for cell in row.cells)]
+    measured = [i for i, column in enumerate(table.header) if column.kind == "measured"]
+    for row in of_ours:
+        assert row.cells[measured[0]].text == "not run"
+        assert all(row.cells[i].value is None for i in measured)
+    assert table.provenance.records == 0
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("paper_")])
+def test_every_row_of_the_paper_stands_beside_its_published_one(name: str) -> None:
+    table = build_table(matrix(name), RecordStore([], None), REPOSITORY / "results" / "published")
+    column = table.column("published")
+    alone = [
+        row.label
+        for row in table.rows
+        if row.cells[column].text == "–" and any(cell.run_ids for cell in row.cells)
+    ]
+    assert alone == (["ProtoSeg as in the paper, HRNetV2-W48"] if name == "paper_released" else [])
+    with_values = [row for row in table.rows if row.cells[column].value is not None]
+    assert len(with_values) >= {"paper_5c": 1, "paper_5d": 1}.get(name, 2)
+
+
+def test_the_default_setting_of_the_paper_is_trained_once_for_all_its_tables() -> None:
+    tables = ("paper_table4", "paper_5a", "paper_5b", "paper_5c", "paper_5d", "paper_table8")
+    shared = set.intersection(*({run.run_id for run in matrix(name).runs} for name in tables))
+    assert len(shared) == 3  # its three seeds
+    camvid = ("camvid_5a", "camvid_5b", "camvid_5c", "camvid_5d", "camvid_8", "camvid_methods")
+    shared = set.intersection(*({run.run_id for run in matrix(name).runs} for name in camvid))
+    assert len(shared) == 3
