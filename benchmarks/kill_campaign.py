@@ -1,7 +1,7 @@
 """Real training runs killed at random moments, and compared bit for bit with undisturbed ones.
 
     python benchmarks/kill_campaign.py [--runs 22] [--kills 120] [--seed 0] [--jobs 2]
-                                       [--report FILE.md]
+                                       [--fresh] [--report FILE.md]
 
 Every run (kill_runs.py) is trained once in peace, by one loader-free worker that saves nothing but
 its end. Then it is trained again under fire (kill_faults.py): its worker processes get SIGKILL,
@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kill_compare import Difference, compare
 from kill_faults import Fire, plan
-from kill_report import summary, write_report
-from kill_runs import VARIANTS, Attempt, Variant, composed, make, processes
+from kill_report import hits, summary, write_report
+from kill_runs import VARIANTS, Attempt, ForkedAttempt, Variant, composed, make, processes
 
 from protoseg.datasets.layout import find_root
 
@@ -49,20 +49,37 @@ class Run:
     wrong: list[str] = field(default_factory=list)
 
 
-def train(run: Run, number: int, kills: int, seed: int, place: Path) -> Run:
-    """Train one run in peace and under fire, and compare."""
+def train(
+    run: Run,
+    number: int,
+    kills: int,
+    seed: int,
+    place: Path,
+    kind: type[Attempt] = Attempt,
+    first_kind: type[Attempt] = Attempt,
+) -> Run:
+    """Train one run in peace and under fire, and compare.
+
+    Args:
+        number: of the run; with the seed it decides all that is drawn.
+        place: a folder with the data sets in ``data``.
+        kind: how workers are started.
+        first_kind: how those that train undisturbed, or are killed as they start.
+    """
     draw = random.Random(f"{seed} {number}")
     spec = composed(run.variant, run.seed)
     peace = make(place / "peace", spec, place / "data")
     run.run_id = peace.run_id
-    alone = Attempt(peace, run.variant.processes, step=0)
+    alone = first_kind(peace, run.variant.processes, step=0)
     alone.start()
     statuses = alone.wait()
     if any(statuses) or not peace.record.exists():
         run.wrong.append(f"undisturbed it ended with {statuses}: {alone.log()[-400:]}")
         return run
     folder = make(place / "fire", spec, place / "data")
-    run.fire = Fire(folder, run.variant.processes, place / "data", plan(draw, kills), draw)
+    strikes = plan(draw, kills)
+    size = run.variant.processes
+    run.fire = Fire(folder, size, place / "data", strikes, draw, kind, first_kind)
     run.fire.run()
     run.wrong += run.fire.wrong
     if folder.record.exists():
@@ -99,6 +116,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=120, help="planned; some come too late")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on one thread")
+    parser.add_argument(
+        "--fresh", action="store_true", help="import torch anew in every attempt: five times slower"
+    )
     parser.add_argument("--keep", action="store_true", help="leave the folders for a look")
     parser.add_argument("--report", type=Path, help="Markdown; every kill goes beside it as JSON")
     options = parser.parse_args(arguments)
@@ -110,14 +130,17 @@ def main(arguments: list[str] | None = None) -> int:
     runs = [Run(VARIANTS[n % len(VARIANTS)], seed=n) for n in range(options.runs)]
     kills = shares(options.kills, options.runs, random.Random(options.seed))
     begun = time.monotonic()
-    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+    kind = Attempt if options.fresh else ForkedAttempt
+    # Processes, not threads: they fork.
+    with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
         waiting = [
-            pool.submit(train, run, number, kills[number], options.seed, place)
+            pool.submit(train, run, number, kills[number], options.seed, place, kind)
             for number, run in enumerate(runs)
         ]
         for done in concurrent.futures.as_completed(waiting):
             run = done.result()
-            hit = sum(bool(s.hit) for s in run.fire.strikes) if run.fire else 0
+            runs[run.seed] = run
+            hit = len(hits([run]))
             verdict = "; ".join(run.wrong) or "the same bits"
             seconds = time.monotonic() - begun
             print(f"{seconds:6.0f} s  {run.run_id}: {hit} kills, {verdict}", flush=True)

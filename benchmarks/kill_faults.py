@@ -27,8 +27,8 @@ WEIGHTS = {"start": 2, "training": 6, "checkpoint": 5, "evaluation": 3, "record"
 SIGNALS = {"SIGKILL": 8, "SIGTERM": 3, "SIGINT": 2, "SIGUSR2": 2, "SIGHUP": 1}
 DAMAGES = ("byte flipped", "cut short", "emptied", "note removed", "note torn", "note flipped")
 DAMAGE_SHARE = 0.4
-START_SECONDS, EVALUATION_SECONDS = 6.0, 0.3
-"""From its start to the first iteration, and how long it evaluates, about; strikes fall within."""
+EVALUATION_SECONDS = 0.3
+"""How long an evaluation takes, about; strikes fall within."""
 LOOK_SECONDS = 0.0005
 TRACES = (
     "confusion.npz",
@@ -107,6 +107,9 @@ class Fire:
     data: Path
     strikes: list[Strike]
     draw: random.Random
+    kind: type[Attempt] = Attempt
+    first_kind: type[Attempt] = Attempt
+    """How workers start that are killed as they start."""
     wrong: list[str] = field(default_factory=list)
     damages: Counter[str] = field(default_factory=Counter)
     groups: list[int] = field(default_factory=list)
@@ -122,24 +125,25 @@ class Fire:
             self._strike(strike)
         if self.folder.record.exists():
             return
-        attempt = self._begin(self.draw.choice((0, 1, 2)), 0.4)
+        attempt = self._begin(self.draw.choice((0, 1, 2)), 0.4, self.kind)
         statuses = attempt.wait()
         self._look_back(attempt)
         if any(statuses) or not self.folder.record.exists():
             tail = attempt.log()[-400:]
             self.wrong.append(f"left alone it ended with {statuses} and no record: {tail}")
 
-    def _begin(self, workers: int, checkpoint_seconds: float) -> Attempt:
+    def _begin(self, workers: int, checkpoint_seconds: float, kind: type[Attempt]) -> Attempt:
         atomic.write_json(self.folder.launch, launch(self.data, workers, checkpoint_seconds))
         self.attempts += 1
-        attempt = Attempt(self.folder, self.size, step=self.attempts)
+        attempt = kind(self.folder, self.size, step=self.attempts)
         attempt.start()
         self.groups.append(attempt.group)
         return attempt
 
     def _strike(self, strike: Strike) -> None:
         before, known = self._traces(), len(self.folder.attempts())
-        attempt = self._begin(strike.workers, strike.checkpoint_seconds)
+        kind = self.first_kind if strike.phase == "start" else self.kind
+        attempt = self._begin(strike.workers, strike.checkpoint_seconds, kind)
         try:
             waited = self._wait_for(strike, attempt, before)
             seen = self._phase(attempt, before)
@@ -169,7 +173,7 @@ class Fire:
     def _wait_for(self, strike: Strike, attempt: Attempt, before: set[tuple[str, int]]) -> bool:
         """Wait for the moment; False if the attempt ended before."""
         if strike.phase == "start":
-            return self._sleep(attempt, self.draw.uniform(0, START_SECONDS))
+            return self._sleep(attempt, self.draw.uniform(0, attempt.start_seconds))
         mark = strike.iteration
         if strike.phase in ("evaluation", "record"):
             while not attempt.trained():

@@ -60,7 +60,7 @@ def write_report(
 ) -> None:
     """Write FILE.md and FILE.json."""
     command = f"python benchmarks/kill_campaign.py --runs {options.runs} --kills {options.kills}"
-    command += f" --seed {options.seed}"
+    command += f" --seed {options.seed}" + " --fresh" * options.fresh
     found = provenance()
     machine = {
         "commit": found["commit"],
@@ -91,6 +91,12 @@ def write_report(
         "process. Built-in data; every run has dropout, augmentation and a warm-up.",
         "",
         text,
+        "",
+        "Every attempt is `python -m protoseg.training.worker RUN_DIR`."
+        if options.fresh
+        else "The undisturbed trainings, and the attempts that are killed as they start, are "
+        "`python -m protoseg.training.worker RUN_DIR`; the other attempts are the same worker, "
+        "forked from a process that has imported torch for it.",
         "",
         "## Kills by phase and signal",
         *_table(["hit while it", *SIGNALS, "all"], by_phase),

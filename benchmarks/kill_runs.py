@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 from protoseg.datasets import shapes
 from protoseg.runs.folder import RunFolder
@@ -130,31 +130,48 @@ def environment(rank: int, size: int, step: int) -> dict[str, str]:
     }
 
 
+class Worker(Protocol):
+    """What an attempt needs to know of a process; a `subprocess.Popen` is one."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit status, once it has ended."""
+
+
 @dataclass
 class Attempt:
     """The worker processes of one attempt, in a process group of their own."""
 
+    start_seconds: ClassVar[float] = 6.0
+    """From the start to the first iteration, about."""
     folder: RunFolder
     size: int
     step: int
-    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    workers: list[Worker] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
     def start(self) -> None:
-        """Start the real worker, ``python -m protoseg.training.worker RUN_DIR``."""
+        """Start the workers."""
         self._others = set(self._logs())
         for rank in range(self.size):
-            self.workers.append(
-                subprocess.Popen(
-                    [sys.executable, "-m", "protoseg.training.worker", str(self.folder.path)],
-                    cwd=ROOT,
-                    env=environment(rank, self.size, self.step),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    process_group=self.workers[0].pid if self.workers else 0,
-                )
-            )
+            group = self.workers[0].pid if self.workers else 0
+            self.workers.append(self.worker(environment(rank, self.size, self.step), group))
+
+    def worker(self, variables: dict[str, str], group: int) -> Worker:
+        """The real worker, ``python -m protoseg.training.worker RUN_DIR``."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "protoseg.training.worker", str(self.folder.path)],
+            cwd=ROOT,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            process_group=group,
+        )
 
     @property
     def group(self) -> int:
@@ -204,6 +221,57 @@ class Attempt:
         text = self.log()
         whole = f"iteration {ITERATIONS}/{ITERATIONS}", f"going on from iteration {ITERATIONS}\n"
         return any(words in text for words in whole)
+
+
+class Child:
+    """A child of this process, with as much of `subprocess.Popen` as is needed."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.status: int | None = None
+
+    def poll(self) -> int | None:
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.status = os.waitstatus_to_exitcode(status) if pid else None
+        return self.status
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = time.monotonic() + (timeout or 60)
+        while (status := self.poll()) is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"process {self.pid} does not end")
+            time.sleep(0.005)
+        return status
+
+
+class ForkedAttempt(Attempt):
+    """The same worker, forked from this process, which has imported torch and mmseg for it."""
+
+    start_seconds: ClassVar[float] = 0.6
+
+    def worker(self, variables: dict[str, str], group: int) -> Child:
+        import protoseg.training.run  # noqa: F401
+        from protoseg.training import worker
+
+        pid = os.fork()
+        if pid:
+            with contextlib.suppress(OSError):  # whoever of the two comes first
+                os.setpgid(pid, group)
+            return Child(pid)
+        status = 70
+        try:
+            os.setpgid(0, group)
+            os.environ.clear()
+            os.environ.update(variables)
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for number in (0, 1, 2):
+                os.dup2(nowhere, number)
+            sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115
+            status = worker.main([str(self.folder.path)])
+            sys.stdout.flush()
+        finally:
+            os._exit(status)
 
 
 def processes() -> list[tuple[int, int, int]]:

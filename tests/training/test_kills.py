@@ -1,0 +1,78 @@
+"""The short form of the kill campaign: real workers, killed at random moments, and the same bits.
+
+The long form is `python benchmarks/kill_campaign.py`; its report is in results/campaigns. Here the
+workers are forked from this process, which has imported torch already; nothing else is different.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from kill_campaign import Run, leftovers, train
+from kill_compare import compare
+from kill_report import hits
+from kill_runs import VARIANTS, ForkedAttempt, composed
+
+from protoseg.datasets.layout import find_root
+from protoseg.runs.folder import RunFolder
+
+FORKED = (ForkedAttempt, ForkedAttempt)
+NUMBERS = {variant.words: number for number, variant in enumerate(VARIANTS)}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "data").mkdir()
+    find_root(composed(VARIANTS[0], 0).dataset, tmp_path / "data")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "kills"), [("released, K = 3", 6), ("released, K = 3, stochastic depth", 4)]
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    words: str, kills: int, place: Path
+) -> None:
+    number = NUMBERS[words]
+    run = train(Run(VARIANTS[number], seed=number), number, kills, 11, place, *FORKED)
+    assert run.wrong == []
+    assert run.same is not None
+    assert run.fire is not None
+    assert (run.same.differing, run.same.names) == (0, [])
+    assert run.same.numbers > 100_000
+    killed = hits([run])
+    assert len(killed) >= kills // 2, "the last ones may come too late"
+    assert run.fire.attempts > len(killed)
+    assert leftovers(set(run.fire.groups)) == []
+
+
+def test_what_differs_by_one_bit_is_found(place: Path) -> None:
+    """In a weight, in a point of the curve: the comparison itself."""
+    import torch
+
+    from protoseg.runs import atomic
+    from protoseg.training import checkpoint
+
+    run = train(Run(VARIANTS[1], seed=1), 1, 1, 2, place, *FORKED)
+    (peace,) = (place / "peace").iterdir()
+    other = RunFolder(place / "other" / peace.name)
+    shutil.copytree(peace, other.path)
+    assert run.same is not None
+    assert compare(RunFolder(peace), other).differing == 0
+    found, _ = checkpoint.newest(other.checkpoints)
+    state = torch.load(found.path, weights_only=True)
+    weight = state["model"]["backbone.stages.0.0.weight"]
+    weight.view(torch.int32)[0, 0, 0, 0] ^= 1
+    state["extra"]["curve"][7][1]["loss"] += 1e-12
+    torch.save(state, found.path)
+    atomic.write_json(found.path.with_suffix(".json"), checkpoint._note(found.path))
+    difference = compare(RunFolder(peace), other)
+    assert difference.names[0] == "model.backbone.stages.0.0.weight (1 bits)"
+    assert difference.names[1].startswith("extra.curve[7][1].loss (")
+    assert difference.differing >= 2
