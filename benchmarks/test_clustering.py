@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from protoseg.core.prototypes import PrototypeBank
-from protoseg.core.segments import sort_by_segment
-from protoseg.core.sinkhorn import transport
+from protoseg.core.sinkhorn import assign
 
 KAPPA, STEPS = 0.05, 3
 SIZES = [
@@ -27,12 +26,8 @@ SIZES = [
 
 def ours(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """What `PrototypeBank.assign` does with similarities to each pixel's own class."""
-    pixels = sort_by_segment(labels, num_classes)
-    plan = transport(
-        own.index_select(0, pixels.order), pixels, kappa=KAPPA, iterations=STEPS, bound=1.0
-    )
-    chosen = torch.where(pixels.segment < num_classes, plan.argmax(1), textbook.IGNORED)
-    return torch.empty_like(chosen).index_copy_(0, pixels.order, chosen)
+    chosen, _ = assign(own, labels, num_classes, kappa=KAPPA, iterations=STEPS, bound=1.0)
+    return torch.where(labels >= 0, chosen, textbook.IGNORED)
 
 
 def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Distance = Literal["cosine", "euclidean", "huber"]
 DISTANCES: tuple[str, ...] = get_args(Distance)
+
+BLOCK = {"cpu": 2**20, "gpu": 2**24}
+"""Numbers worked on at once: on a CPU what its cache holds, on a GPU what keeps it busy."""
+TINY = 1e-12
+"""Norms below it count as this (`torch.nn.functional.normalize`)."""
 
 
 def similarity(
@@ -53,7 +57,50 @@ def similarity(
 
 def normalise(vectors: Tensor, distance: Distance) -> Tensor:
     """L2-normalise the last axis where the distance is defined on unit vectors (cosine)."""
-    return F.normalize(vectors, dim=-1) if distance == "cosine" else vectors
+    if distance != "cosine":
+        return vectors
+    unit: Tensor = _Unit.apply(vectors)
+    return unit
+
+
+class _Unit(torch.autograd.Function):
+    """``x / |x|``, contiguous. Keeps x and its norms alone for the gradient ``(g - y (g·y)) / |x|``
+    and takes it block by block: `F.normalize` keeps its output too and makes four matrices of its
+    size on the way back, which are more than the head of a few classes has besides."""
+
+    @staticmethod
+    def forward(context: Any, vectors: Tensor) -> Tensor:
+        unit = vectors.clone(memory_format=torch.contiguous_format)
+        norm = torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
+        context.save_for_backward(vectors, norm)
+        return unit.div_(norm.clamp_min(TINY))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        vectors, norm = context.saved_tensors
+        gradient = gradients[0].new_empty(vectors.shape)
+        for out, g, x, length in zip(
+            *map(_blocks, (gradient, gradients[0], vectors, norm.expand_as(vectors))), strict=True
+        ):
+            length = length[..., :1]
+            y = x / length.clamp_min(TINY)
+            # Shorter vectors are divided by a constant: nothing of their gradient is projected out.
+            along = torch.mul(g, y, out=out).sum(-1, keepdim=True) * (length >= TINY)
+            torch.sub(g, y.mul_(along), out=out).div_(length.clamp_min(TINY))
+        return gradient
+
+
+def _blocks(tensor: Tensor) -> list[Tensor]:
+    """Views of at most about `BLOCK` numbers that make up (N, D) or (B, H, ..., D)."""
+    if tensor.dim() <= 2:
+        return list(tensor.split(block_rows(tensor.shape[-1], tensor.device)))
+    rows = block_rows(tensor[0, 0].numel(), tensor.device)
+    return [piece for part in tensor.unbind(0) for piece in part.split(rows)]
+
+
+def block_rows(columns: int, device: torch.device) -> int:
+    """How many rows are worked on at once where a whole matrix would take memory for nothing."""
+    return max(1, BLOCK["cpu" if device.type == "cpu" else "gpu"] // max(1, columns))
 
 
 def class_scores(similarities: Tensor, num_prototypes: int) -> Tensor:

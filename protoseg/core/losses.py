@@ -17,10 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protoseg.core.collective import all_sum, world_size
-from protoseg.core.distances import Distance
+from protoseg.core.distances import Distance, block_rows
 
-BLOCK = 2**20
-"""Numbers worked on at once: what lies between two matrices never is a third one."""
 IGNORED = -1
 """Target of a pixel that counts for nothing."""
 
@@ -64,7 +62,7 @@ def prototype_losses(
         Scores (N, C), and L_PPC and L_PPD as scalars.
     """
     best = 1.0 if distance == "cosine" else 0.0
-    rows = max(1, BLOCK // similarities.shape[1])
+    rows = block_rows(similarities.shape[1], similarities.device)
     outputs: tuple[Tensor, Tensor, Tensor] = _Outputs.apply(
         _wide(similarities), target, num_prototypes, temperature, best, rows
     )
@@ -87,6 +85,8 @@ class _Outputs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         per_class = similarities.unflatten(1, (-1, num_prototypes))
         scores, winner = per_class.max(2)
+        # Kept as bytes: as torch's indices they would outweigh the similarities where K is small.
+        winner = winner.to(torch.uint8 if num_prototypes <= 256 else torch.int16)
         counts = target != IGNORED
         assigned = similarities.gather(1, torch.where(counts, target, 0)[:, None]).squeeze(1)
         blocks = similarities.split(rows)
@@ -104,18 +104,17 @@ class _Outputs(torch.autograd.Function):
         counts = target != IGNORED
         weight = counts * (of_contrast / temperature)
         gradient = torch.empty_like(similarities)
-        blocks = zip(
-            *(each.split(rows) for each in (similarities, gradient, total, weight)), strict=True
-        )
-        for block, out, of_block, scale in blocks:
+        together = similarities, gradient, total, weight, winner, of_scores
+        for block, out, of_block, scale, won, of_won in zip(
+            *(each.split(rows) for each in together), strict=True
+        ):
             torch.mul(block, 1 / temperature, out=out)
             out.sub_(of_block[:, None]).exp_().mul_(scale[:, None])
+            per_class = out.unflatten(1, (-1, num_prototypes))
+            per_class.scatter_add_(2, won.long()[..., None], of_won[..., None])
         column = torch.where(counts, target, 0)[:, None]
         pull = counts * (-2 * (best - assigned) * of_compactness) - weight
-        gradient.scatter_add_(1, column, pull[:, None])
-        per_class = gradient.unflatten(1, (-1, num_prototypes))
-        per_class.scatter_add_(2, winner[..., None], of_scores[..., None])
-        return gradient, None, None, None, None, None
+        return gradient.scatter_add_(1, column, pull[:, None]), None, None, None, None, None
 
 
 def _mean(total: Tensor, target: Tensor) -> Tensor:

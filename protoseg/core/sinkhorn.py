@@ -35,21 +35,57 @@ def own_similarities(similarities: Tensor, labels: Tensor, num_prototypes: int) 
     Returns:
         (N, K).
     """
-    rows = torch.arange(len(labels), device=labels.device)
-    return _own(similarities, rows, labels, num_prototypes)
-
-
-def own_sorted(similarities: Tensor, sorted_pixels: Segments, num_prototypes: int) -> Tensor:
-    """`own_similarities` of pixels sorted by class, (N, K)."""
-    return _own(similarities, sorted_pixels.order, sorted_pixels.segment, num_prototypes)
-
-
-def _own(similarities: Tensor, rows: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
     num_classes = similarities.shape[1] // num_prototypes
+    rows = torch.arange(len(labels), device=labels.device)
     inside = torch.where(is_inside(labels, num_classes), labels, 0)
     # Each pixel's similarities to one class are K neighbours in memory: rows of another view.
     classes = similarities.reshape(-1, num_prototypes)
     return classes.index_select(0, rows * num_classes + inside)
+
+
+@torch.no_grad()
+def assign(
+    similarities: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    kappa: float = 0.05,
+    iterations: int = 3,
+    pooled: bool = True,
+    bound: float | None = None,
+    gumbel: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The prototype of each pixel among those of its class; arguments as of `sinkhorn`.
+
+    Args:
+        gumbel: the second answer is a sample that takes the probabilities of L as logits (released
+            code) instead of the first.
+
+    Returns:
+        Two (N,) tensors of 0 to K - 1: the argmax of L (Eq. 8), and what the pixel is to update.
+        They mean nothing for ignored pixels.
+    """
+    steps: dict[str, Any] = {"kappa": kappa, "iterations": iterations, "pooled": pooled}
+    order: Tensor | None = None
+    if num_classes == 1 and (dtype := range_type(kappa, bound)) is not None:
+        plan = transport_one(
+            similarities.to(dtype), is_inside(labels, 1), **steps, normalised=gumbel
+        )
+    else:
+        pixels = sort_by_segment(labels, num_classes)
+        order = pixels.order
+        rows = similarities.index_select(0, order)
+        plan = transport(rows, pixels, **steps, bound=bound, normalised=gumbel)
+
+    def best(preferences: Tensor) -> Tensor:
+        # max() with its indices is several times faster on a CPU than argmax(), and the same.
+        chosen = preferences.max(1).indices
+        return chosen if order is None else torch.empty_like(chosen).index_copy_(0, order, chosen)
+
+    target = best(plan)
+    if not gumbel:
+        return target, target
+    return target, best(plan - torch.empty_like(plan).exponential_().log_())
 
 
 @torch.no_grad()
@@ -84,8 +120,7 @@ def sinkhorn(
         plan = transport_one(similarities.to(dtype), inside, **steps)
         return torch.where(inside[:, None], plan, 0)
     pixels = sort_by_segment(labels, num_classes)
-    sorted_rows = similarities.index_select(0, pixels.order)
-    plan = transport(sorted_rows, pixels, bound=bound, **steps)
+    plan = transport(similarities.index_select(0, pixels.order), pixels, bound=bound, **steps)
     inside = (pixels.segment < num_classes)[:, None]
     # index_copy, not an indexed assignment: that one may wait for a GPU.
     return torch.zeros_like(plan).index_copy_(0, pixels.order, torch.where(inside, plan, 0))
@@ -100,12 +135,14 @@ def transport(
     iterations: int,
     pooled: bool = True,
     bound: float | None = None,
+    normalised: bool = True,
 ) -> Tensor:
     """`sinkhorn` for pixels that are sorted by class already; rows of ignored ones mean nothing.
 
     Args:
-        similarities: (N, K), in sorted order.
+        similarities: (N, K), in sorted order; their memory is used up.
         pixels: the pixels sorted by class.
+        normalised: False leaves out the last scaling of the columns, which moves no argmax.
 
     Returns:
         (N, K) float32.
@@ -113,7 +150,7 @@ def transport(
     dtype = range_type(kappa, bound)
     if dtype is None:
         return _logarithmic(similarities.float(), pixels, kappa, iterations, pooled)
-    return _scaled(similarities.to(dtype), pixels, kappa, iterations, pooled)
+    return _scaled(similarities.to(dtype), pixels, kappa, iterations, pooled, normalised)
 
 
 def range_type(kappa: float, bound: float | None) -> torch.dtype | None:
@@ -129,6 +166,7 @@ def transport_one(
     kappa: float,
     iterations: int,
     pooled: bool = True,
+    normalised: bool = True,
 ) -> Tensor:
     """`transport` for a single class, whose pixels need no sorting.
 
@@ -145,11 +183,13 @@ def transport_one(
     if pooled:
         share = all_sum(share)
     rows = share
-    for _ in range(iterations):
+    for step in range(iterations):
         sums = weighted_sum(kernel, columns)
         rows = share / (all_sum(sums) if pooled else sums)
-        columns = weights / torch.mv(kernel, rows)
-    return kernel.mul_(rows).mul_(columns[:, None]).float()
+        if normalised or step < iterations - 1:
+            columns = weights / torch.mv(kernel, rows)
+    kernel.mul_(rows)
+    return (kernel.mul_(columns[:, None]) if normalised else kernel).float()
 
 
 def _scaled(
@@ -158,27 +198,31 @@ def _scaled(
     kappa: float,
     iterations: int,
     pooled: bool,
+    normalised: bool,
 ) -> Tensor:
     """The plan by scaling vectors."""
-    kernel = similarities.mul(1 / kappa).exp_()
+    # In place, and one other matrix for all steps: on a CPU a new one costs more in page faults
+    # than what is done with it.
+    kernel = similarities.mul_(1 / kappa).exp_()
+    plan = torch.empty_like(kernel)
     # A prototype's share of the pixels; with another mass u and v would drift apart step by step.
     share = pixels.counts[:, None].to(kernel.dtype) / kernel.shape[1]
     if pooled:
         share = all_sum(share)
+    outside = share.new_ones(1, kernel.shape[1])
     columns: Tensor | None = None
-    plan = kernel
-    for _ in range(iterations):
+    for step in range(iterations):
         sums = pixels.sums(kernel, columns)
         if pooled:
             sums = all_sum(sums)
-        plan = kernel * _each(share / sums, pixels)
-        columns = plan.sum(1).reciprocal_()
-    return (plan if columns is None else plan * columns[:, None]).float()
-
-
-def _each(values: Tensor, pixels: Segments) -> Tensor:
-    """Rows (S, K) of values for every pixel of their segment, (N, K); 1 outside of all."""
-    return torch.cat([values, values.new_ones(1, values.shape[1])]).index_select(0, pixels.segment)
+        rows = torch.cat([share / sums, outside])
+        torch.index_select(rows, 0, pixels.segment, out=plan)
+        plan.mul_(kernel)
+        if normalised or step < iterations - 1:
+            columns = plan.sum(1).reciprocal_()
+    if normalised and columns is not None:
+        plan.mul_(columns[:, None])
+    return plan.float()
 
 
 def _logarithmic(

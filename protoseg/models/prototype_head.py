@@ -155,9 +155,10 @@ class PrototypeHead(WrappedHead):
                 if self.update_pixels == "correct":
                     moved = torch.where(scores.argmax(1) == labels, moved, IGNORED)
                 self.bank.update(pixels, moved)
-            losses: dict[str, Tensor] = self.head.loss_by_feat(
-                _to_map(scores, embeddings), batch_data_samples
-            )
+            score_map = _to_map(scores, embeddings)
+            # Done with, and the loss at the resolution of the labels is where memory peaks.
+            del embeddings, pixels, best, scores
+            losses: dict[str, Tensor] = self.head.loss_by_feat(score_map, batch_data_samples)
         for name in losses:
             if "loss" in name:
                 losses[name] = self.ce_weight * losses[name]
@@ -195,4 +196,5 @@ def _projection(channels: int) -> nn.Sequential:
 
 def _to_map(rows: Tensor, like: Tensor) -> Tensor:
     """(B·H·W, C) rows as a (B, C, H, W) map, with B, H, W of the channels-last ``like``."""
-    return rows.unflatten(0, like.shape[:3]).permute(0, 3, 1, 2)
+    # Contiguous while it is small: upsampled as it is, torch's losses would copy the large one.
+    return rows.unflatten(0, like.shape[:3]).permute(0, 3, 1, 2).contiguous()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from protoseg.core import distances
 from protoseg.core.distances import DISTANCES, class_scores, normalise, similarity
 
 from . import reference
@@ -142,3 +143,38 @@ def test_only_cosine_is_normalised():
 
 def test_a_pixel_of_zeros_stays_zeros():
     assert normalise(torch.zeros(2, 4), "cosine").tolist() == [[0] * 4] * 2
+
+
+@pytest.mark.parametrize("numbers", [1, 40, 10**6], ids="{} at once".format)
+@pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (2, 4, 3, 5)], ids=str)
+def test_unit_vectors_have_the_gradient_of_their_formula(shape, numbers, monkeypatch):
+    monkeypatch.setattr(distances, "BLOCK", {"cpu": numbers})
+    drawn = torch.randn(shape, dtype=torch.float64)
+    drawn[0] *= 1e-3
+    # As the head gives them: channels last by a permutation, in memory they are first.
+    drawn = drawn.movedim(-1, 0).contiguous().movedim(0, -1).requires_grad_()
+    unit = normalise(drawn, "cosine")
+    assert unit.is_contiguous()
+    torch.testing.assert_close(unit, torch.nn.functional.normalize(drawn, dim=-1))
+    assert torch.autograd.gradcheck(lambda x: normalise(x, "cosine"), (drawn,), eps=1e-8)
+    weights = torch.randn(shape, dtype=torch.float64)
+    (found,) = torch.autograd.grad((unit * weights).sum(), drawn)
+    (expected,) = torch.autograd.grad(
+        (torch.nn.functional.normalize(drawn, dim=-1) * weights).sum(), drawn
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_vector_next_to_nothing_has_a_finite_gradient():
+    drawn = torch.tensor([[0.0, 0.0], [3e-13, 4e-13]], dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    (found,) = torch.autograd.grad((normalise(drawn, "cosine") * weights).sum(), drawn)
+    torch.testing.assert_close(found, (weights / 1e-12).expand(2, 2))
+
+
+def test_unit_vectors_keep_nothing_but_their_input_and_its_norms():
+    drawn = torch.randn(2, 64, 8, 8).permute(0, 2, 3, 1).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        normalise(drawn, "cosine")
+    assert {t.data_ptr() for t in kept if t.numel() >= drawn.numel()} == {drawn.data_ptr()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from protoseg.core import losses
+from protoseg.core import distances
 from protoseg.core.distances import DISTANCES
 from protoseg.core.losses import IGNORED, cross_entropy, prototype_losses
 from protoseg.core.prototypes import PrototypeBank
@@ -149,7 +149,7 @@ def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
 @pytest.mark.parametrize("num_prototypes", [1, 3])
 @pytest.mark.parametrize("rows", [1, 7, 1000], ids="{} numbers at once".format)
 def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, monkeypatch):
-    monkeypatch.setattr(losses, "BLOCK", rows)
+    monkeypatch.setattr(distances, "BLOCK", {"cpu": rows})
     table, target = batch()
     table = torch.tensor(table, dtype=torch.float64, requires_grad=True)
     target = torch.tensor(target)
