@@ -73,7 +73,7 @@ def test_a_run_is_saved_without_host_and_paths_and_becomes_tables(tmp_path: Path
         assert secret not in path.read_text()
     assert (tmp_path / "saved.md").exists()
     assert "10,000 px" in (tmp_path / "saved.tex").read_text()
-    assert (tmp_path / "saved.csv").read_text().count("\n") == 6
+    assert (tmp_path / "saved.csv").read_text().count("\n") == 7
 
 
 @pytest.mark.parametrize("line", shell_lines())
