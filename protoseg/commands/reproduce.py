@@ -6,6 +6,7 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,10 @@ def _find(context: Context, word: str) -> str:
     if matching:
         some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
         raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
-    raise UsageError(unknown("run", word, "reproduce", known))
+    # Of thousands only the nearest.
+    close = get_close_matches(word, known, n=5, cutoff=0.3) or known[:5]
+    where = f"{len(known)} records in {' and '.join(map(str, [*folders, runs]))}"
+    raise UsageError(unknown("run", word, where, close))
 
 
 def _beside(source: Path, record: dict[str, Any]) -> Path:
@@ -103,7 +107,10 @@ def _code(context: Context, record: dict[str, Any], source: Path) -> AbstractCon
     origin, run_id = record["provenance"], record["run_id"]
     version = record["spec"]["method_version"]
     if len(origin.get("attempts") or ()) > 1:
-        _warn(context, f"{run_id}: its attempts had different code or devices; see the record.")
+        _warn(
+            context,
+            f"{run_id}: its attempts ran with different code or devices; its record names them.",
+        )
     if not context.arguments.checkout:
         if version != METHOD_VERSION:
             raise UsageError(
@@ -134,7 +141,7 @@ def _introduce(context: Context, record: dict[str, Any], folder: RunFolder, thre
     if context.json:
         return
     origin, spec = record["provenance"], record["spec"]
-    on = f"{origin['device']}, {origin.get('threads')} threads"
+    on = f"{origin['device']}, {_threads(origin.get('threads'))}"
     if origin.get("processes", 1) > 1:
         on += f", {origin['processes']} processes (here one: equal within rounding at best)"
     took = duration(record["cost"]["seconds"])
@@ -142,8 +149,11 @@ def _introduce(context: Context, record: dict[str, Any], folder: RunFolder, thre
     context.console.print(text, markup=False)
     begun = folder.checkpoint_iteration()
     word = f"going on from iteration {begun}" if begun else "training"
-    text = f"{word} with {threads or 'any number of'} threads in {folder.path}"
-    context.console.print(text, markup=False)
+    context.console.print(f"{word} with {_threads(threads)} in {folder.path}", markup=False)
+
+
+def _threads(number: int | None) -> str:
+    return "1 thread" if number == 1 else f"{number or 'an unknown number of'} threads"
 
 
 @contextlib.contextmanager

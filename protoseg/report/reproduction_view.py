@@ -55,7 +55,8 @@ def _loss(found: Reproduction) -> list[str]:
     if found.first is None:
         return [f"loss curve  the same {found.curve_points} points, bit by bit"]
     first = found.first
-    text = [f"loss curve  first differs at {_point(first)}; the same until {first.equal_until}"]
+    before = f"the same until {first.equal_until}" if first.equal_until else "its first point"
+    text = [f"loss curve  first differs at {_point(first)}; {before}"]
     if found.largest is not None:
         text.append(f"            most apart at {_point(found.largest)}")
     return text
