@@ -17,8 +17,9 @@ quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
 	$(BIN)/protoseg tables quickstart
 
+# Two at once, whatever the cores: those of tests/slurm wait most of the time.
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 test-slurm: $(READY)
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
