@@ -6,6 +6,7 @@ import contextlib
 import errno
 import signal
 import traceback
+from pathlib import Path
 
 from protoseg.errors import DataError, ProtosegError
 from protoseg.runs import atomic
@@ -78,6 +79,10 @@ def is_broken_connection(error: Exception) -> bool:
 
 def is_lost_loader(error: Exception) -> bool:
     """Whether a loader process died without a word of its own; what it raises comes through."""
+    if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
+        # It was killed while it handed over a batch, or the batch died with it.
+        last = traceback.extract_tb(error.__traceback__)[-1:]
+        return bool(last) and Path(last[0].filename).parent.name == "multiprocessing"
     return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing.connection
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,24 @@ print(os.waitpid(child, 0)[1])
 )
 def test_what_torch_says_of_a_loader_process(text: str, reason: Reason) -> None:
     assert endings.reason_of(RuntimeError(text))[0] is reason
+
+
+def test_a_batch_that_died_with_its_loader_is_no_error_of_the_code(tmp_path: Path) -> None:
+    """The worker fetches the tensors of a batch from the loader process, which is gone."""
+
+    def reason(work: Callable[[], object]) -> Reason:
+        try:
+            work()
+        except Exception as error:
+            return endings.reason_of(error)[0]
+        raise AssertionError("no error")
+
+    def read_from_one_that_has_left() -> None:
+        mine, other = multiprocessing.Pipe()
+        other.close()
+        mine.recv()
+
+    gone = str(tmp_path / "socket")
+    assert reason(read_from_one_that_has_left) is Reason.LOST
+    assert reason(lambda: multiprocessing.connection.Client(gone)) is Reason.LOST
+    assert reason(lambda: Path(gone).read_bytes()) is Reason.CODE_ERROR
