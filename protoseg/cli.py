@@ -40,7 +40,7 @@ VERBS = {
     "compare": ("reports", "set two runs, or two rows of a matrix, against each other"),
     "reproduce": ("reproduce", "train a recorded run again, and say whether it comes to the same"),
     "verify": ("verify", "check every record, and every committed table against the records"),
-    "data": ("data", "list data sets; check a folder: data check NAME"),
+    "data": ("data", "list, prepare and check data sets"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
 
@@ -143,7 +143,10 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
             "words", nargs="+", metavar="RUN RUN | MATRIX ROW ROW [COLUMN]", help="both sides"
         )
     elif name == "data":
-        verb.add_argument("words", nargs="*", metavar="list | check NAME", help="what to do")
+        meaning = "list | prepare NAME --from DIR | check NAME"
+        verb.add_argument("words", nargs="*", metavar=meaning, help="what to do")
+        verb.add_argument("--from", dest="source", metavar="DIR", help="prepare: as published")
+        verb.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (1)")
     elif name in ("logs", "reproduce"):
         verb.add_argument("words", nargs=1, metavar="RUN", help="a run's id, or a part of it")
     elif name == "cancel":

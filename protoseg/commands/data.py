@@ -1,10 +1,12 @@
-"""``data``: which data sets there are, and whether a folder is what it should be."""
+"""``data``: which data sets there are, preparing one, and whether a folder is what it should be."""
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import Any
 
-from rich.progress import Progress
+from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -17,13 +19,15 @@ from protoseg.spec.schema import DatasetSpec
 
 
 def data(context: Context) -> int:
-    """Run ``data list`` or ``data check NAME``."""
+    """Run ``data list``, ``data prepare NAME --from DIR`` or ``data check NAME``."""
     words: list[str] = context.arguments.words
-    actions = {"list": _list, "check": _check}
+    actions = {"list": _list, "prepare": _prepare, "check": _check}
     if not words:
-        raise UsageError("data: say what to do: data list, or data check NAME.")
+        raise UsageError("data: say what to do: data list, data prepare NAME or data check NAME.")
     if words[0] not in actions:
         raise UsageError(unknown("action", words[0], "data", actions))
+    if words[0] != "prepare" and context.arguments.source:
+        raise UsageError(f"data {words[0]}: --from goes with data prepare alone; leave it away.")
     return actions[words[0]](context, words[1:])
 
 
@@ -31,7 +35,7 @@ def _list(context: Context, words: list[str]) -> int:
     if words:
         raise UsageError(f"data list: takes no further words, found '{words[0]}'.")
     rows = []
-    for name in context.composer.options["dataset"]:
+    for name in _options(context):
         dataset = _dataset(context, name, [])
         place = context.places.data / dataset.place
         if dataset.generator:
@@ -51,11 +55,57 @@ def _list(context: Context, words: list[str]) -> int:
     return FINE
 
 
+def _prepare(context: Context, words: list[str]) -> int:
+    from protoseg.datasets.prepare.known import PLANS
+    from protoseg.datasets.prepare.work import apart, prepare
+
+    if len(words) != 1 or not context.arguments.source:
+        raise UsageError("data prepare: name one data set and its source: NAME --from DIR.")
+    dataset = _dataset(context, words[0], [])
+    if dataset.place not in PLANS:
+        known = [n for n in _options(context) if _dataset(context, n, []).place in PLANS]
+        raise UsageError(
+            f"data prepare: '{words[0]}' needs no preparing: it is used as it is in "
+            f"{context.places.data / dataset.place}. Prepared are: {', '.join(known)}."
+        )
+    source = Path(context.arguments.source).expanduser().absolute()
+    target = context.places.data / dataset.place
+    apart(source, target)
+    with _Bar(context, f"looking through {source.name}") as progress:
+        plan = PLANS[dataset.place](source, dataset)
+        progress.name(f"preparing {dataset.place}")
+        manifest = prepare(
+            plan, dataset, target, jobs=context.arguments.jobs, progress=progress.update
+        )
+    if context.json:
+        context.emit(manifest)
+    else:
+        _show_prepared(context, dataset, target, manifest)
+    return FINE
+
+
+def _show_prepared(
+    context: Context, dataset: DatasetSpec, target: Path, manifest: dict[str, Any]
+) -> None:
+    made = ", ".join(f"{count} {how}" for how, count in sorted(manifest["files"].items()))
+    line = f"{dataset.name}: ready in {target}: {made}"
+    if manifest["already_there"]:
+        line += f"; {manifest['already_there']} of them were there"
+    context.console.print(line, style="green", markup=False)
+    for split, count in manifest["images"].items():
+        whole = dataset.counts.get(split, count)
+        missing = "" if count == whole else f"; the whole data set has {whole}"
+        context.console.print(f"  {split}: {count} images{missing}", markup=False)
+    for key, value in manifest["details"].items():
+        context.console.print(f"  {key.replace('_', ' ')}: {value}", markup=False)
+    context.console.print(f"digest {manifest['digest']}")
+
+
 def _check(context: Context, words: list[str]) -> int:
     overrides = [word for word in words if "=" in word]
     names = [word for word in words if "=" not in word]
     if not names:
-        known = ", ".join(context.composer.options["dataset"])
+        known = ", ".join(_options(context))
         raise UsageError(f"data check: name a data set. Known: {known}.")
     reports, problems = [], []
     for name in names:
@@ -72,8 +122,12 @@ def _check(context: Context, words: list[str]) -> int:
     return context.complain(problems) and FAILED
 
 
+def _options(context: Context) -> list[str]:
+    return context.composer.options["dataset"]
+
+
 def _dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
-    options = context.composer.options["dataset"]
+    options = _options(context)
     if name not in options:
         raise UsageError(unknown("data set", name, "data", options))
     parsed = parse_overrides([f"dataset={name}", *overrides])
@@ -83,15 +137,37 @@ def _dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
 
 def _report(context: Context, dataset: DatasetSpec) -> Report:
     root = find_root(dataset, context.places.data)
-    if context.json or not sys.stdout.isatty():
-        return check(root, dataset)
-    with Progress(console=context.console, transient=True) as progress:
-        task = progress.add_task(f"reading {dataset.name}", total=None)
-        return check(
-            root,
-            dataset,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+    with _Bar(context, f"reading {dataset.name}") as progress:
+        return check(root, dataset, progress=progress.update)
+
+
+class _Bar:
+    """A progress bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, context: Context, name: str) -> None:
+        self.bar = Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=context.errors,
+            transient=True,
+            disable=context.json or not sys.stderr.isatty(),
         )
+        self.task = self.bar.add_task(name, total=None)
+
+    def name(self, name: str) -> None:
+        """What is under way now."""
+        self.bar.update(self.task, description=name)
+
+    def update(self, done: int, total: int) -> None:
+        """How far it is."""
+        self.bar.update(self.task, completed=done, total=total)
+
+    def __enter__(self) -> _Bar:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
 
 
 def _show(context: Context, report: Report) -> None:

@@ -94,8 +94,8 @@ def scan(root: Path, dataset: DatasetSpec, split: str) -> tuple[list[Pair], list
     for folder, kind in ((image_folder, "images"), (annotation_folder, "annotations")):
         if not folder.is_dir():
             return [], [_missing_folder(folder, kind, split)]
-    images = _stems(image_folder, dataset.image_suffix)
-    annotations = _stems(annotation_folder, dataset.annotation_suffix)
+    images = stems(image_folder, dataset.image_suffix)
+    annotations = stems(annotation_folder, dataset.annotation_suffix)
     if not images:
         return [], [_no_images(image_folder, dataset.image_suffix)]
     problems = [
@@ -128,7 +128,7 @@ def refuse(problems: list[str]) -> None:
     raise DataError(f"{first}\n{lead}:\n{more}{rest}")
 
 
-def _stems(folder: Path, suffix: str) -> dict[str, Path]:
+def stems(folder: Path, suffix: str) -> dict[str, Path]:
     """Files below ``folder`` that end in ``suffix``, by relative posix path without the suffix."""
     found = {}
     # Data sets are often put together from links, and pathlib's own search does not follow them.
@@ -164,7 +164,7 @@ def _missing_folder(folder: Path, kind: str, split: str) -> str:
 
 
 def _no_images(folder: Path, suffix: str) -> str:
-    present = sorted({path.suffix for path in _stems(folder, "").values()})
+    present = sorted({path.suffix for path in stems(folder, "").values()})
     hint = (
         f"It has files ending in {', '.join(present)}: change dataset.image_suffix, or add images."
         if present

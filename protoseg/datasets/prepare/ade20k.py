@@ -1,0 +1,30 @@
+"""ADE20K as SceneParse150 published it: nothing is converted, only the two splits are linked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from protoseg.datasets.prepare.plan import Plan, Step, pairs, published
+from protoseg.spec.schema import DatasetSpec
+
+EXPECTED = (
+    "Expected are images/{training,validation}/*.jpg and annotations/{training,validation}/*.png: "
+    "get ADEChallengeData2016.zip from http://sceneparsing.csail.mit.edu and unpack it."
+)
+SPLITS = ("training", "validation")
+
+
+def plan(source: Path, dataset: DatasetSpec) -> Plan:
+    """Link images and label maps.
+
+    Raises:
+        DataError: another folder than the published one.
+    """
+    root = published(source, "annotations", ("ADEChallengeData2016",), EXPECTED)
+    steps = []
+    for split in SPLITS:
+        images, labels = (root / "images" / split, ".jpg"), (root / "annotations" / split, ".png")
+        for name, image, label in pairs(images, labels, EXPECTED):
+            steps.append(Step(f"images/{split}/{name}.jpg", (image,)))
+            steps.append(Step(f"annotations/{split}/{name}.png", (label,)))
+    return Plan(root, steps)

@@ -1,0 +1,97 @@
+"""Data sets in the layouts they are published in, made small, where no genuine sample will do."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+Pixels = Mapping[int, int]
+"""Concept -> its pixels; the rest of the image is unlabelled."""
+
+
+def ade_image(folder: Path, name: str, pixels: Pixels, size: tuple[int, int] = (40, 30)) -> None:
+    """One image of ADE20K-Full: .jpg, _seg.png and .json, (width, height) pixels large."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width, height = size
+    ids = np.zeros(width * height, np.int64)
+    start = 0
+    for concept, count in pixels.items():
+        ids[start : start + count] = concept
+        start += count
+    ids = ids.reshape(height, width)
+    # The blue channel numbers instances and, like the last digit of red, is to be left out.
+    seg = np.stack(
+        [ids // 256 * 10 + 3, ids % 256, np.arange(ids.size).reshape(ids.shape) % 200], 2
+    )
+    Image.fromarray(seg.astype(np.uint8)).save(folder / f"{name}_seg.png")
+    rng = np.random.default_rng(len(name))
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+    image.save(folder / f"{name}.jpg")
+    things = [{"name_ndx": concept, "name": f"thing {concept}"} for concept in pixels]
+    described = {"annotation": {"object": things}}
+    (folder / f"{name}.json").write_text(json.dumps(described))
+
+
+def ade_full(root: Path, train: list[Pixels], validation: list[Pixels]) -> Path:
+    """ADE20K-Full with these images; returns its folder."""
+    base = root / "ADE20K_2021_17_01" / "images" / "ADE"
+    for split, short, images in (("training", "train", train), ("validation", "val", validation)):
+        for number, pixels in enumerate(images):
+            folder = base / split / "urban" / f"scene{number % 2}"
+            ade_image(folder, f"ADE_{short}_{number:08}", pixels)
+    return root / "ADE20K_2021_17_01"
+
+
+def ade_full_from_fixture(fixture: Path, root: Path) -> Path:
+    """The genuine images as train, and again as validation, which no sample has."""
+    source = fixture / "ADE20K_2021_17_01"
+    target = root / "ADE20K_2021_17_01"
+    folder = Path("images/ADE/training/urban/street")
+    other = target / str(folder).replace("training", "validation")
+    (target / folder).mkdir(parents=True)
+    other.mkdir(parents=True)
+    for path in (source / folder).iterdir():
+        shutil.copyfile(path, target / folder / path.name)
+        shutil.copyfile(path, other / path.name.replace("ADE_train", "ADE_val"))
+    return target
+
+
+def coco_stuff(fixture: Path, root: Path, copies: int) -> Path:
+    """The genuine COCO-Stuff samples, each several times under other names."""
+    root = root / "coco"
+    for path in fixture.rglob("*"):
+        if path.is_file():
+            relative = path.relative_to(fixture)
+            (root / relative).parent.mkdir(parents=True, exist_ok=True)
+            for copy in range(copies):
+                name = f"{copy:03}{relative.name}"
+                shutil.copyfile(path, (root / relative).with_name(name))
+    return root
+
+
+def voc(root: Path) -> Path:
+    """VOC 2012 with four images: train, val, and two more of SBD, one of which is in val."""
+    root = root / "VOCdevkit" / "VOC2012"
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("2007_000001\n")
+    (lists / "val.txt").write_text("2007_000002\n2008_000003\n")
+    own = {"2007_000001": 1, "2007_000002": 2, "2008_000003": 3}
+    more = {"2007_000001": 11, "2008_000003": 13, "2008_000004": 14}
+    for folder, labels in (("SegmentationClass", own), ("SegmentationClassAug", more)):
+        (root / folder).mkdir()
+        for name, value in labels.items():
+            labels_of = np.full((30, 40), value, np.uint8)
+            labels_of[0] = 255
+            image = Image.fromarray(labels_of)
+            image.putpalette([i // 3 for i in range(768)])
+            image.save(root / folder / f"{name}.png")
+    (root / "JPEGImages").mkdir()
+    for name in own | more:
+        Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg")
+    return root
