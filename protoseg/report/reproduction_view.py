@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from protoseg.report.reproduction import CurveDifference, Reproduction
+from protoseg.report.reproduction import MISSING, CurveDifference, Reproduction
 
 NAMES = {"miou": "mIoU", "macc": "mAcc", "aacc": "aAcc"}
 
@@ -20,15 +20,20 @@ def lines(found: Reproduction) -> list[str]:
         text.append("weights     the record names no digest of its weights to compare with")
     elif found.verdict != "bit-identical":
         text.append(f"weights     {'same bits' if found.same_weights else 'other bits'}")
-    if found.provenance:
-        text.append("made with   recorded → now")
-        width = max(map(len, found.provenance))
-        text += [
-            f"  {name:<{width}}  {_value(a)} → {_value(b)}"
-            for name, (a, b) in found.provenance.items()
-        ]
-    else:
-        text.append("made with   the same code, packages, device and settings")
+    return text + _made_with(found.provenance)
+
+
+def _made_with(provenance: dict[str, tuple[Any, Any]]) -> list[str]:
+    if not provenance:
+        return ["made with   the same code, packages, device and settings"]
+    known = {name: both for name, both in provenance.items() if MISSING not in both}
+    text = ["made with   recorded → now"] if known else []
+    width = max(map(len, known), default=0)
+    text += [f"  {name:<{width}}  {_value(a)} → {_value(b)}" for name, (a, b) in known.items()]
+    for side, place in enumerate(("the record", "the new run")):
+        silent = [name for name, both in provenance.items() if both[side] == MISSING]
+        if silent:
+            text.append(f"not said    by {place}: {', '.join(silent)}")
     return text
 
 

@@ -127,6 +127,17 @@ def test_what_the_two_were_made_with() -> None:
     }
 
 
+def test_what_an_old_record_does_not_say_is_one_line() -> None:
+    old = record(provenance={"packages": {"torch": "2.12"}, "threads": 1})
+    new = record(provenance={"packages": {"torch": "2.13"}, "threads": 1, "a": {"b": 1}, "c": None})
+    text = lines(compare(old, new, COUNTS, COUNTS))
+    assert text[-3:] == [
+        "made with   recorded → now",
+        "  packages.torch  2.12 → 2.13",
+        "not said    by the record: a, c",
+    ]
+
+
 def test_two_specs_are_not_compared() -> None:
     other = make_record(make_spec(seed=1), 50.0)
     with pytest.raises(ProtosegError, match="of another spec than"):
