@@ -119,6 +119,12 @@ def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) ->
     assert record["started"] <= record["finished"]
     assert record["provenance"]["data_digest"] == spec.dataset.digest
     assert record["provenance"]["packages"]["torch"] == torch.__version__
+    assert record["provenance"]["kernels"]["threads"] == record["provenance"]["threads"] == 1
+    (code,) = record["provenance"]["attempts"]
+    assert (code["first"], code["last"]) == (1, 1)
+    assert len(code["code_sha256"]) == 64
+    own = json.loads((finished.attempts_folder / "0001" / "code.json").read_text())
+    assert code.items() >= own.items()
     assert record["cost"]["seconds"] > 0
     assert record["metrics"]["images"] == 4
     assert [point[0] for point in record["losses"]] == list(range(1, 13))
