@@ -40,6 +40,8 @@ VERBS = {
     "compare": ("reports", "set two runs, or two rows of a matrix, against each other"),
     "reproduce": ("reproduce", "train a recorded run again, and say whether it comes to the same"),
     "verify": ("verify", "check every record, and every committed table against the records"),
+    "params": ("params", "count what models learn, beside what the paper prints"),
+    "weights": ("weights", "list pre-trained weights; fetch them: weights get BACKBONE"),
     "data": ("data", "list, prepare and check data sets"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
@@ -105,6 +107,10 @@ def parser() -> argparse.ArgumentParser:
             _comparing(verb)
         if name == "reproduce":
             _reproducing(verb)
+        if name == "params":
+            verb.add_argument("--out", metavar="DIR", help="folder for the files")
+            verb.add_argument("--markdown", action="store_true", help="print Markdown")
+            verb.add_argument("--csv", action="store_true", help="print CSV")
         if name == "tables":
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")

@@ -1,4 +1,4 @@
-"""Pre-trained backbone weights: found, checked against their digest, before anything is built."""
+"""Pre-trained backbone weights: found, checked against their digest, loaded whole."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import pickle
 from pathlib import Path
 
 import torch
+from mmseg.models.backbones import SwinTransformer
 from torch import nn
 
 from protoseg.errors import DataError
 from protoseg.runs import atomic
 from protoseg.spec.schema import BackboneSpec
+from protoseg.training import swin
 
 
 def find_weights(backbone: BackboneSpec, folder: Path) -> Path | None:
@@ -24,8 +26,9 @@ def find_weights(backbone: BackboneSpec, folder: Path) -> Path | None:
     path = folder / backbone.weights
     if not path.is_file():
         raise DataError(
-            f"{path}: the weights of backbone {backbone.name} are missing. Put the file there, or "
-            "name its folder with --weights (or PROTOSEG_WEIGHTS)."
+            f"{path}: the weights of backbone {backbone.name} are missing. Put the file there "
+            "(protoseg weights tells from where), or name its folder with --weights (or "
+            "PROTOSEG_WEIGHTS)."
         )
     found = atomic.file_digest(path)
     if not found.startswith(backbone.weights_sha256):
@@ -41,7 +44,8 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     """Fill a backbone from a file; every parameter and statistic must be there, and fit.
 
     The file may hold more than the backbone (a classifier), and its keys may be nested below
-    ``state_dict`` or ``model`` and start with ``backbone.``.
+    ``state_dict`` or ``model`` and start with ``backbone.``. Swin's weights may be those of its
+    authors; the norms that mmseg puts behind its stages are in no file and start as they are.
 
     Raises:
         DataError: not a file of weights, or one that does not fit.
@@ -57,11 +61,13 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no weights, but {type(content).__name__}.")
     given = {name.removeprefix("backbone."): value for name, value in content.items()}
+    if isinstance(backbone, SwinTransformer):
+        given = swin.as_mmseg(given)
     wanted = backbone.state_dict()
     problems = []
     for name, value in wanted.items():
         if name not in given:
-            if not name.endswith("num_batches_tracked"):
+            if not _starts_fresh(backbone, name):
                 problems.append(f"{name} is missing")
         elif not isinstance(given[name], torch.Tensor):
             problems.append(f"{name} is no tensor")
@@ -74,3 +80,10 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
             f"{problems[0]}{more}. Use the weights made for it, or backbone.weights='' for none."
         )
     backbone.load_state_dict({name: given.get(name, value) for name, value in wanted.items()})
+
+
+def _starts_fresh(backbone: nn.Module, name: str) -> bool:
+    """Whether files of weights may lack this entry of a backbone."""
+    if isinstance(backbone, SwinTransformer) and swin.NOT_IN_FILES.fullmatch(name):
+        return True
+    return name.endswith("num_batches_tracked")

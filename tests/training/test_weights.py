@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from mmseg.models.backbones import SwinTransformer
 from mmseg.registry import MODELS
 
 from protoseg.errors import DataError
@@ -183,3 +185,121 @@ def test_mobilenets_imagenet_weights(test_weights: Path) -> None:
         find_weights(dataclasses.replace(backbone, weights_sha256="f" * 64), test_weights)
     with pytest.raises(DataError, match="do not fit the backbone TinyNet"):
         load_weights(TinyNet(), path)
+
+
+# Swin
+
+
+def small_swin() -> SwinTransformer:
+    """Two stages with windows of 4; every number of its own."""
+    net = SwinTransformer(
+        pretrain_img_size=32, embed_dims=8, depths=(2, 2), num_heads=(1, 2), window_size=4,
+        strides=(4, 2), out_indices=(0, 1),
+    )  # fmt: skip
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter)
+    return net
+
+
+def authors_merge(x: torch.Tensor) -> torch.Tensor:
+    """The authors' merging of 2×2 patches, (H, W, C) to (H/2, W/2, 4C): column by column."""
+    corners = [x[0::2, 0::2], x[1::2, 0::2], x[0::2, 1::2], x[1::2, 1::2]]
+    return torch.cat(corners, -1)
+
+
+def authors_file(net: SwinTransformer) -> dict[str, torch.Tensor]:
+    """What the authors would have published, had they trained ``net``: their names, their order."""
+    # Where each number of a merged patch goes, found by merging a patch that holds its own indices.
+    channels = 8
+    theirs = authors_merge(torch.arange(4 * channels).reshape(2, 2, channels)).flatten()
+    planes = torch.arange(4.0 * channels).reshape(2, 2, channels).permute(2, 0, 1)
+    unfolded = torch.nn.functional.unfold(planes[None], 2, stride=2).flatten().long()
+    position = {int(number): i for i, number in enumerate(unfolded)}
+    to_theirs = torch.tensor([position[int(number)] for number in theirs])
+    found = {}
+    for name, value in net.state_dict().items():
+        if name.split(".")[0] in ("norm0", "norm1"):
+            continue
+        if ".downsample." in name:
+            value = value[..., to_theirs]
+        for mine, their in (
+            ("stages.", "layers."),
+            ("patch_embed.projection", "patch_embed.proj"),
+            ("attn.w_msa", "attn"),
+            ("ffn.layers.0.0", "mlp.fc1"),
+            ("ffn.layers.1", "mlp.fc2"),
+        ):
+            name = name.replace(mine, their)
+        found[name] = value
+    return {**found, "norm.weight": torch.ones(16), "head.weight": torch.zeros(1000, 16)}
+
+
+@pytest.mark.parametrize("form", ["authors", "authors, nested", "mmseg", "mmseg without indices"])
+def test_swins_weights_in_either_form(form: str, tmp_path: Path) -> None:
+    source = small_swin()
+    state: dict[str, Any] = source.state_dict()
+    if form.startswith("authors"):
+        state = authors_file(source)
+        assert "layers.0.blocks.1.mlp.fc1.weight" in state
+    else:
+        state = {k: v for k, v in state.items() if not k.startswith(("norm0", "norm1"))}
+    if form == "mmseg without indices":
+        state = {k: v for k, v in state.items() if "relative_position_index" not in k}
+    path = tmp_path / "swin.pth"
+    torch.save({"model": state} if form == "authors, nested" else state, path)
+    target = small_swin()
+    load_weights(target, path)
+    for key, value in target.state_dict().items():
+        if not key.startswith(("norm0", "norm1")):
+            assert torch.equal(value, source.state_dict()[key]), key
+
+
+def test_swins_merging_computes_what_the_authors_does(tmp_path: Path) -> None:
+    """The same numbers out of the authors' weights by their formula and by mmseg's layer."""
+    torch.save(authors_file(small_swin()), tmp_path / "swin.pth")
+    state = torch.load(tmp_path / "swin.pth", weights_only=True)
+    target = small_swin()
+    load_weights(target, tmp_path / "swin.pth")
+    patches = torch.randn(4, 6, 8)
+    merged = torch.nn.functional.layer_norm(
+        authors_merge(patches),
+        (32,),
+        state["layers.0.downsample.norm.weight"],
+        state["layers.0.downsample.norm.bias"],
+    )
+    expected = merged @ state["layers.0.downsample.reduction.weight"].T
+    found, size = target.stages[0].downsample(patches.reshape(1, 24, 8), (4, 6))
+    assert tuple(size) == (2, 3)
+    assert torch.allclose(found[0], expected.reshape(6, 16), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("missing", "problem"),
+    [
+        ("layers.1.blocks.0.attn.qkv.weight", r"stages\.1\.blocks\.0\.attn\.w_msa\.qkv\.weight is"),
+        ("layers.0.downsample.norm.bias", r"stages\.0\.downsample\.norm\.bias is missing"),
+    ],
+)
+def test_what_else_swin_lacks_is_a_problem(missing: str, problem: str, tmp_path: Path) -> None:
+    state = authors_file(small_swin())
+    del state[missing]
+    torch.save(state, tmp_path / "swin.pth")
+    with pytest.raises(DataError, match=problem):
+        load_weights(small_swin(), tmp_path / "swin.pth")
+
+
+def test_swin_with_another_window_does_not_fit(tmp_path: Path) -> None:
+    torch.save(authors_file(small_swin()), tmp_path / "swin.pth")
+    other = SwinTransformer(
+        embed_dims=8, depths=(2, 2), num_heads=(1, 2), window_size=7, strides=(4, 2),
+        out_indices=(0, 1),
+    )  # fmt: skip
+    with pytest.raises(DataError, match=r"relative_position_bias_table is \(49, 1\), expected"):
+        load_weights(other, tmp_path / "swin.pth")
+
+
+def test_other_backbones_may_lack_no_norm(source: TinyNet, tmp_path: Path) -> None:
+    source.norm0 = torch.nn.LayerNorm(3)
+    torch.save({k: v for k, v in source.state_dict().items() if "norm0" not in k}, tmp_path / "w")
+    with pytest.raises(DataError, match=r"norm0\.weight is missing"):
+        load_weights(source, tmp_path / "w")
