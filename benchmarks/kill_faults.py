@@ -27,7 +27,7 @@ WEIGHTS = {"start": 2, "training": 6, "checkpoint": 5, "evaluation": 3, "record"
 SIGNALS = {"SIGKILL": 8, "SIGTERM": 3, "SIGINT": 2, "SIGUSR2": 2, "SIGHUP": 1}
 DAMAGES = ("byte flipped", "cut short", "emptied", "note removed", "note torn", "note flipped")
 DAMAGE_SHARE = 0.4
-EVALUATION_SECONDS = 0.3
+EVALUATION_SECONDS = 0.25
 """How long an evaluation takes, about; strikes fall within."""
 LOOK_SECONDS = 0.0005
 TRACES = (
@@ -129,7 +129,7 @@ class Fire:
         statuses = attempt.wait()
         self._look_back(attempt)
         if any(statuses) or not self.folder.record.exists():
-            tail = attempt.log()[-400:]
+            tail = attempt.log()[-400:] or attempt.beside.read_text()[-400:]
             self.wrong.append(f"left alone it ended with {statuses} and no record: {tail}")
 
     def _begin(self, workers: int, checkpoint_seconds: float, kind: type[Attempt]) -> Attempt:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -22,7 +23,7 @@ from protoseg.spec.schema import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS = 40
-GENERATOR = {"name": "shapes", "version": 1, "seed": 0, "size": 48, "train": 16, "val": 12}
+GENERATOR = {"name": "shapes", "version": 1, "seed": 0, "size": 48, "train": 16, "val": 48}
 BASE = (
     *(f"dataset.generator.{key}={value}" for key, value in GENERATOR.items()),
     f"dataset.digest={shapes.generator_digest(GENERATOR)}",
@@ -163,15 +164,21 @@ class Attempt:
 
     def worker(self, variables: dict[str, str], group: int) -> Worker:
         """The real worker, ``python -m protoseg.training.worker RUN_DIR``."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "protoseg.training.worker", str(self.folder.path)],
-            cwd=ROOT,
-            env=variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            process_group=group,
-        )
+        with open(self.beside, "ab") as beside:
+            return subprocess.Popen(
+                [sys.executable, "-m", "protoseg.training.worker", str(self.folder.path)],
+                cwd=ROOT,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=beside,
+                stderr=beside,
+                process_group=group,
+            )
+
+    @property
+    def beside(self) -> Path:
+        """What workers print that have no log yet."""
+        return self.folder.path.with_suffix(".txt")
 
     @property
     def group(self) -> int:
@@ -264,13 +271,15 @@ class ForkedAttempt(Attempt):
             os.setpgid(0, group)
             os.environ.clear()
             os.environ.update(variables)
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for number in (0, 1, 2):
-                os.dup2(nowhere, number)
+            beside = os.open(self.beside, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            for number in (1, 2):
+                os.dup2(beside, number)
             sys.stdout = sys.stderr = open(1, "w", closefd=False)  # noqa: SIM115
             status = worker.main([str(self.folder.path)])
-            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
             os._exit(status)
 
 
