@@ -78,15 +78,15 @@ def label_map(sources: tuple[Path, ...]) -> Made:
     """The concepts of a ``_seg.png``, nearest pixels; the facts count them at full size."""
     seg, description = sources
     full = concepts(read(seg, "RGB"))
-    values, counts = np.unique(full, return_counts=True)
+    counts = np.bincount(full.ravel())  # many times faster than sorting
     width, height = shrunk(full.shape[1], full.shape[0])
     rows = (np.arange(height) + 0.5) * full.shape[0] / height
     columns = (np.arange(width) + 0.5) * full.shape[1] / width
     small = full[np.ix_(rows.astype(int), columns.astype(int))]
     names = _names(description)
     found = {
-        str(value): [int(count), names.get(int(value), "")]
-        for value, count in zip(values.tolist(), counts.tolist(), strict=True)
+        str(value): [int(counts[value]), names.get(value, "")]
+        for value in np.flatnonzero(counts).tolist()
         if value
     }
     return Made(png(small), {"concepts": found})

@@ -1,0 +1,114 @@
+"""docs/data.md, "A data set of your own", followed to the letter; and its table of data sets."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+OWN = PAGE.partition("## A data set of your own")[2]
+Run = Callable[[str], "subprocess.CompletedProcess[str]"]
+
+
+def block(language: str) -> str:
+    (text,) = re.findall(rf"```{language}\n(.*?)```", OWN, re.DOTALL)
+    return text
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder as a reader has it: experiments, and the images where the page puts them."""
+    shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
+    (name,) = re.findall(r"Write `(experiments/dataset/\w+\.yaml)`", OWN)
+    (tmp_path / name).write_text(block("yaml"))
+    places = re.findall(r"data/mine/\S+", OWN.partition("Write `")[0])
+    assert len(places) == 4
+    classes = len(yaml.safe_load(block("yaml"))["classes"])
+    rng = np.random.default_rng(0)
+    for place in map(Path, places):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        for number in range(3):
+            shape = (64, 96) if place.suffix == ".png" else (64, 96, 3)
+            high = classes if place.suffix == ".png" else 256
+            pixels = rng.integers(0, high, shape).astype(np.uint8)
+            path = tmp_path / place.with_stem(f"{place.stem}{number}")
+            Image.fromarray(pixels).save(path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    for name in ("DATA", "RUNS", "RESULTS", "EXPERIMENTS", "WEIGHTS"):
+        monkeypatch.delenv(f"PROTOSEG_{name}", raising=False)
+    monkeypatch.setenv("PROTOSEG_CACHE", str(checkout / "cache"))
+
+    def call(command: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-m", "protoseg.cli", *shlex.split(command)[1:]]
+        return subprocess.run(
+            words, cwd=checkout, capture_output=True, text=True, timeout=300, check=False
+        )
+
+    return call
+
+
+def test_the_page_followed_to_the_letter(run: Run, checkout: Path) -> None:
+    check, train = block("sh").strip().splitlines()
+    answer = run(check)
+    assert answer.returncode == 0, answer.stderr
+    assert "mine: fine" in answer.stdout
+    digest = re.findall(r"digest (\w{64})", answer.stdout)[0]
+    file = checkout / "experiments/dataset/mine.yaml"
+    file.write_text(file.read_text().replace("digest: unpinned", f"digest: {digest}"))
+    answer = run(f"{train} --threads 1")
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    (path,) = (checkout / "runs").glob("mine-*/record.json")
+    record: dict[str, Any] = json.loads(path.read_text())
+    assert record["spec"]["dataset"]["digest"] == digest
+    assert [row["name"] for row in record["per_class"]] == ["background", "leaf", "stem"]
+    assert record["spec"]["schedule"]["iterations"] == 12
+    # Pinned: other pixels are another data set.
+    Image.new("L", (96, 64), 1).save(checkout / "data/mine/annotations/val/b0.png")
+    answer = run(check)
+    assert answer.returncode == 1
+    assert "this is not the copy of 'mine' that the spec names" in answer.stderr
+
+
+@pytest.mark.parametrize("row", re.findall(r"^\| (?:are|have|hold|should|start).*$", OWN, re.M))
+def test_what_the_table_says_are_keys(row: str) -> None:
+    from protoseg.spec.fields import build
+    from protoseg.spec.schema import DatasetSpec
+
+    base = yaml.safe_load(block("yaml"))
+    del base["defaults"]
+    for text in re.findall(r"`(\w+: [^`]+)`", row):
+        build(DatasetSpec, {**base, **yaml.safe_load(text)}, "docs/data.md")
+
+
+def test_the_table_names_every_data_set_with_its_counts() -> None:
+    rows = {}
+    for cells in re.findall(r"^\|(.+)\|$", PAGE.partition("## Where")[0], re.M):
+        name, options, classes, counts, _ = (cell.strip() for cell in cells.split("|"))
+        for option in re.findall(r"`(\w+)`", options.partition(";")[0]):
+            known = f"ade20k_full{option}" if option.startswith("_") else option
+            rows[known] = (name, classes, counts)
+    files = {path.stem: path for path in (ROOT / "experiments/dataset").glob("*.yaml")}
+    assert set(rows) == set(files) - {"ade20k_full_150"}
+    for option, (_, classes, counts) in rows.items():
+        dataset = yaml.safe_load(files[option].read_text())
+        numbers = [int(word) for word in re.findall(r"\d+", counts)]
+        assert numbers == list(dataset["counts"].values()), option
+        if classes.isdigit() and not option.startswith("ccp_"):
+            assert int(classes) == len(dataset["classes"])
