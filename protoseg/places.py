@@ -34,6 +34,11 @@ def home() -> Path:
     for folder in (here, *here.parents):
         if (folder / "experiments" / "run.yaml").is_file():
             return folder
+    return code()
+
+
+def code() -> Path:
+    """The folder that the package ``protoseg`` is imported from: a checkout, or site-packages."""
     return Path(protoseg.__file__).resolve().parent.parent
 
 

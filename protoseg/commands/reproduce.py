@@ -10,12 +10,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import protoseg
 from protoseg.commands.context import FAILED, FINE, Context
 from protoseg.dispatch.again import fresh_folder, train
 from protoseg.dispatch.checkout import checked_out, find_diff
 from protoseg.dispatch.view import duration, sweep_view
 from protoseg.errors import ProtosegError, UsageError, unknown
+from protoseg.places import code as code_here
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import State
 from protoseg.spec.identity import run_id_pattern
@@ -103,7 +103,6 @@ def _beside(source: Path, record: dict[str, Any]) -> Path:
 
 def _code(context: Context, record: dict[str, Any], source: Path) -> AbstractContextManager[Path]:
     """The folder with the code to train with: the present one, or a checkout of the recorded."""
-    here = Path(protoseg.__file__).resolve().parent.parent
     origin, run_id = record["provenance"], record["run_id"]
     version = record["spec"]["method_version"]
     if len(origin.get("attempts") or ()) > 1:
@@ -117,7 +116,7 @@ def _code(context: Context, record: dict[str, Any], source: Path) -> AbstractCon
                 f"{run_id}: recorded with method version {version}, this protoseg trains version "
                 f"{METHOD_VERSION}; add --checkout to train it with the code of its commit."
             )
-        return contextlib.nullcontext(here)
+        return contextlib.nullcontext(code_here())
     if not origin.get("commit"):
         raise ProtosegError(
             f"{run_id}: its record names no commit, so none can be checked out; leave out "
@@ -128,7 +127,7 @@ def _code(context: Context, record: dict[str, Any], source: Path) -> AbstractCon
         diff = find_diff(source, origin.get("diff_file"), origin.get("diff_sha256"))
         what = "they are applied" if diff else "no diff of them was kept, so the result may differ"
         _warn(context, f"{run_id}: its code had changes that no commit holds; {what}.")
-    return checked_out(here, origin["commit"], diff)
+    return checked_out(code_here(), origin["commit"], diff)
 
 
 def _digest(code: Path) -> str:
