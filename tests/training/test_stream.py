@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import random
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,13 @@ from PIL import Image
 from protoseg.datasets import stream
 from protoseg.datasets.stream import Draw, SegmentationFolder, StatelessSampler, permutation
 from protoseg.errors import DataError
+from protoseg.runs.folder import RunFolder
 from protoseg.spec.fields import plain
 from protoseg.spec.schema import DatasetSpec
+from protoseg.training.loop import TrainingLoop
+from protoseg.training.parts import build_parts
 from protoseg.training.recipe import build_config
+from protoseg.training.stop import Stopped, StopRequest
 
 from .small import small_spec
 
@@ -60,9 +65,60 @@ def whole(shapes_root: Path) -> list[str]:
         return seen(shapes_root)
 
 
-def test_two_loader_workers_give_the_same_samples(whole: list[str], shapes_root: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_loader_workers_give_the_same_samples(
+    whole: list[str], shapes_root: Path, workers: int
+) -> None:
     assert len(whole) == 12 * 4
-    assert seen(shapes_root, num_workers=2) == whole
+    assert seen(shapes_root, num_workers=workers) == whole
+
+
+def test_two_processes_load_what_one_would(
+    whole: list[str], shapes_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the pixel: augmentation belongs to the place in the whole batch."""
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(stream, "get_dist_info", lambda rank=rank: (rank, 2))
+        shares.append(seen(shapes_root, world_size=2))
+    together = []
+    for i in range(0, len(whole) // 2, 2):
+        together += shares[0][i : i + 2] + shares[1][i : i + 2]
+    assert together == whole
+
+
+def test_going_on_at_iteration_150000_replays_nothing(
+    shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One iteration reads the images of one batch, and orders one epoch, wherever it is."""
+    images: list[int] = []
+    epochs: set[int] = set()
+    load, order = SegmentationFolder._load, stream.permutation
+
+    def loaded(self: SegmentationFolder, index: int) -> Any:
+        images.append(index)
+        return load(self, index)
+
+    def ordered(seed: int, epoch: int, size: int) -> Any:
+        epochs.add(epoch)
+        return order(seed, epoch, size)
+
+    monkeypatch.setattr(SegmentationFolder, "_load", loaded)
+    monkeypatch.setattr(stream, "permutation", ordered)
+    spec = small_spec("schedule.iterations=160000")
+    for start in (0, 150_000):
+        images.clear()
+        epochs.clear()
+        parts = build_parts(build_config(spec, data_root=shapes_root, start=start), None)
+        stop = StopRequest()
+        stop.signal_number = signal.SIGTERM  # at the first chance, after one iteration
+        folder = RunFolder(tmp_path / str(start))
+        folder.path.mkdir()
+        with pytest.raises(Stopped):
+            TrainingLoop(parts, folder, 160_000, 1e9, stop).run(start)
+        assert len(images) == 4
+        assert epochs == {start * 4 // 16}
+        assert folder.checkpoint_iteration() == start + 1
 
 
 @pytest.mark.parametrize("start", [1, 5, 11])
