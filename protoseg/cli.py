@@ -161,6 +161,11 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         verb.add_argument("words", nargs="*", metavar="OVERRIDE", help="e.g. dataset=shapes")
     elif name == "doctor":
         verb.set_defaults(words=[])
+    elif name == "params":
+        meaning = "MATRIX | BACKBONE | OVERRIDE"
+        verb.add_argument("words", nargs="*", metavar=meaning, help="without: the paper's counts")
+    elif name == "weights":
+        verb.add_argument("words", nargs="*", metavar="list | get BACKBONE", help="what to do")
     elif name == "verify":
         verb.add_argument("words", nargs="*", metavar="MATRIX", help="these alone, not everything")
     else:

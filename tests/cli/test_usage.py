@@ -66,7 +66,7 @@ def test_version(protoseg: CommandLine) -> None:
         (["train", "--checkpoint-seconds", "nan"], "expected a number of seconds from 0, found "),
         (["train", "--checkpoint-seconds", "soon"], "expected a number of seconds from 0, found "),
         (["train", "seed=0,1"], "override 'seed': train takes one run; use a matrix for a sweep."),
-        (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: mit_b0, mobilenet"),
+        (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: hrnet_w48, mit_b0, "),
         (["train", "quickstart"], "override 'quickstart': "),
         (["status", "dataset"], "unknown matrix 'dataset'. Known: camvid_methods, "),
         (["explain", "quickstart"], "the following arguments are required: ROW"),

@@ -137,8 +137,8 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
     ("override", "sentence"),
     [
         (
-            "backbone=mit_b1",
-            "test: unknown backbone 'mit_b1'. Did you mean 'mit_b0'? Known: mit_b0, ",
+            "backbone=mobilnet_v2",
+            "test: unknown backbone 'mobilnet_v2'. Did you mean 'mobilenet_v2'? Known: hrnet_w48, ",
         ),
         ("dataset=camvit", "unknown dataset 'camvit'. Did you mean 'camvid'? Known: ade20k, "),
         ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: paper, parametric, "),
