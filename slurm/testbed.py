@@ -26,7 +26,7 @@ from pathlib import Path
 
 from testbed_conf import ACCOUNT, CLUSTER, SMALL_QOS, SMALL_QOS_JOBS, Shape, write_files
 from testbed_daemons import Daemons, TestbedError, absent, answers, clean_environment, within
-from testbed_processes import all_processes, end, node_processes
+from testbed_processes import all_processes, end, kill_all, node_processes
 
 PACKAGES = "slurm-wlm munge slurmdbd mariadb-server"
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "srun")
@@ -170,9 +170,7 @@ class Testbed:
     def kill_node(self, node: str) -> None:
         """The machine is dead: SIGKILL to slurmd, every slurmstepd and every process of a job."""
         self.kill_slurmd(node)
-        # Again: a process may have started another while the first list was read.
-        for _ in range(2):
-            end(node_processes(self.folder, self.conf, node), signal.SIGKILL)
+        kill_all(lambda: node_processes(self.folder, self.conf, node))
 
     def stop_controller(self) -> None:
         self._daemons.stop("slurmctld")

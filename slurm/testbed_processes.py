@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -101,6 +101,14 @@ def end(pids: Iterable[int], number: signal.Signals, seconds: float = 10) -> Non
     deadline = time.monotonic() + seconds
     while (left := [pid for pid in left if alive(pid)]) and time.monotonic() < deadline:
         time.sleep(0.02)
+
+
+def kill_all(found: Callable[[], Iterable[int]]) -> None:
+    """Kills what is found, again and again: a process may start another while the list is read, and
+    one that is just executing shows no environment to be known by."""
+    for _ in range(5):
+        end(found(), signal.SIGKILL)
+        time.sleep(0.1)
 
 
 def _pids() -> list[int]:

@@ -11,7 +11,7 @@ import pytest
 from testbed import Testbed, TestbedError
 from testbed_conf import SMALL_QOS, SMALL_QOS_JOBS, Shape
 from testbed_daemons import Daemons
-from testbed_processes import all_processes, node_processes
+from testbed_processes import all_processes, kill_all, node_processes
 
 WHOLE_NODE = "--gres=gpu:8"
 
@@ -208,3 +208,10 @@ def test_a_daemon_that_shows_no_environment_for_a_moment_has_not_ended(
     daemons = Daemons(tmp_path, {})
     assert daemons.runs("slurmdbd")
     assert not daemons.runs("slurmdbd")
+
+
+def test_a_process_that_shows_itself_late_is_killed_all_the_same() -> None:
+    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    looks = iter([[sleepers[0].pid], [], [sleepers[1].pid]])
+    kill_all(lambda: next(looks, []))
+    assert [sleeper.wait(5) for sleeper in sleepers] == [-9, -9]
