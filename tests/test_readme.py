@@ -11,8 +11,9 @@ import pytest
 
 from protoseg.cli import parser
 from protoseg.commands.context import Context
+from protoseg.spec.bundles import sorted_names
 from protoseg.spec.compose import Composer
-from protoseg.spec.expand import load_matrix, matrix_names
+from protoseg.spec.expand import load_matrix
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -68,7 +69,7 @@ def test_links_between_the_docs_lead_somewhere() -> None:
 
 
 def test_every_matrix_named_in_the_docs_exists() -> None:
-    names = set(matrix_names(ROOT / "experiments"))
+    names = {name for kind in sorted_names(ROOT / "experiments") for name in kind}
     for command in protoseg_commands():
         words = shlex.split(command)
         if words[-1].endswith(".json"):

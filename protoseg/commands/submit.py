@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.commands.sweeps import job_name
 from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.plan import Plan, make_plan
 from protoseg.dispatch.profile import ClusterProfile
@@ -36,7 +37,7 @@ def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile
         places.runs,
         profile,
         {"data": str(places.data), "weights": str(places.weights)},
-        name="-".join(matrix.name for matrix in matrices),
+        name=job_name(matrices),
         retry_failed=context.arguments.retry_failed,
         on_array=on_array,
     )

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+from collections.abc import Sequence
 
 from protoseg.commands.context import FAILED, FINE, Context
 from protoseg.dispatch.arrays import Array
-from protoseg.dispatch.plan import Plan, make_plan
+from protoseg.dispatch.plan import Plan, all_records, make_plan
+from protoseg.dispatch.price import price
 from protoseg.dispatch.status_view import status_view
-from protoseg.dispatch.view import array_data, arrays_text, counts_text, plan_data, plan_view
-from protoseg.errors import UsageError
+from protoseg.dispatch.view import (
+    array_data,
+    arrays_text,
+    counts_text,
+    plan_data,
+    plan_view,
+    price_data,
+)
+from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
 from protoseg.spec.compose import parse_overrides
@@ -28,17 +38,35 @@ def plan(context: Context) -> int:
     matrices, _ = context.matrices()
     found = make_plan(matrices, context.places.runs, context.record_folders)
     arrays = _arrays(context, found)
+    cost = price(found, all_records(context.record_folders), _published_sizes(context, matrices))
     if context.arguments.sbatch:
         print(_scripts(context, matrices, arrays), end="")
     elif context.json:
-        context.emit(plan_data(found) | {"arrays": [array_data(array) for array in arrays]})
+        data = {"arrays": [array_data(array) for array in arrays]}
+        context.emit(plan_data(found) | price_data(cost) | data)
     elif context.cluster is not None:
-        context.console.print(plan_view(found, matrices, arrays_text(arrays, context.cluster.name)))
+        there = arrays_text(arrays, context.cluster.name)
+        context.console.print(plan_view(found, matrices, there, cost))
     else:
         jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
         here = f"on this machine {jobs} at once"
-        context.console.print(plan_view(found, matrices, here))
+        context.console.print(plan_view(found, matrices, here, cost))
     return context.complain(found.problems)
+
+
+def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[str, float]:
+    """Run id -> parameters of its model as the tables that its matrices name print them."""
+    from protoseg.report.published import load
+
+    sizes: dict[str, float] = {}
+    for matrix in matrices:
+        # A plan does without them; what is wrong with such a file is said when a table is made.
+        with contextlib.suppress(ProtosegError):
+            numbers = load(matrix, context.places.results / "published")
+            for run in matrix.runs if numbers is not None else ():
+                size = numbers.parameters(run.axes) if numbers is not None else None
+                sizes |= {run.run_id: size * 1e6} if size is not None else {}
+    return sizes
 
 
 def _arrays(context: Context, found: Plan) -> list[Array]:
@@ -56,8 +84,14 @@ def _scripts(context: Context, matrices: list[Matrix], arrays: list[Array]) -> s
     from protoseg.dispatch.script import preview
 
     assert context.cluster is not None
-    name = "-".join(matrix.name for matrix in matrices)
+    name = job_name(matrices)
     return preview(arrays, context.cluster, context.places.runs, name)
+
+
+def job_name(matrices: Sequence[Matrix]) -> str:
+    """What the scheduler calls the jobs of some matrices: their names, or how many they are."""
+    names = "-".join(matrix.name for matrix in matrices)
+    return names if len(names) <= 80 else f"{matrices[0].name}-and-{len(matrices) - 1}-more"
 
 
 def status(context: Context) -> int:

@@ -29,6 +29,12 @@ class PlanEntry:
     seconds: float | None
     """What its training will still cost, by the records of like runs; None where unknown."""
 
+    @property
+    def iterations_left(self) -> int:
+        """Of its schedule."""
+        done = self.status.state is State.DONE
+        return 0 if done else self.run.spec.schedule.iterations - self.status.iteration
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -81,13 +87,13 @@ def make_plan(
     rates = measured_rates([status.record for status in states.values()])
     # A run that is done, or that has told its own speed, needs no record of another.
     kinds = {
-        run_id: _kind(run.spec)
+        run_id: kind_of(run.spec)
         for run_id, (run, _) in needed.items()
         if states[run_id].state is not State.DONE and not states[run_id].iterations_per_second
     }
     if set(kinds.values()) - set(rates):
         # Like runs of other matrices tell the price too.
-        rates = measured_rates(_all_records(record_folders)) | rates
+        rates = measured_rates(all_records(record_folders)) | rates
     entries = tuple(
         PlanEntry(
             run=run,
@@ -129,7 +135,8 @@ def status_of(
     return status
 
 
-def _all_records(record_folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
+def all_records(record_folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """Every record of some folders that can be read."""
     for folder in record_folders:
         for path in sorted(folder.glob("*.json")):
             with contextlib.suppress(ProtosegError, OSError):
@@ -144,7 +151,7 @@ def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Kind, float
     found: dict[Kind, list[float]] = defaultdict(list)
     for record in records:
         if record is not None:
-            found[_kind(record["spec"])].append(record["cost"]["iterations_per_second"])
+            found[kind_of(record["spec"])].append(record["cost"]["iterations_per_second"])
     return {kind: statistics.median(rates) for kind, rates in found.items()}
 
 
@@ -161,7 +168,7 @@ KIND = (
 """What an iteration's time depends on."""
 
 
-def _kind(spec: RunSpec | dict[str, Any]) -> Kind:
+def kind_of(spec: RunSpec | dict[str, Any]) -> Kind:
     """The values of `KIND`, from a spec or from its plain data in a record."""
     values = []
     for key in KIND:

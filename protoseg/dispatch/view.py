@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.plan import Plan, PlanEntry
+from protoseg.dispatch.price import STORAGE_RULE, Price
 from protoseg.runs.states import State
 from protoseg.spec.matrix import Matrix
 
@@ -56,10 +57,13 @@ def counts_text(plan: Plan) -> Text:
     return Text(", ").join(parts) if parts else Text("no runs")
 
 
-def plan_view(plan: Plan, matrices: Sequence[Matrix], where: str) -> Group:
+def plan_view(
+    plan: Plan, matrices: Sequence[Matrix], where: str, cost: Price | None = None
+) -> Group:
     """The runs row by row, then what is left to do and what it will take.
 
     Args:
+        cost: of what is left, where it was asked for.
         where: and how the runs are trained, as part of a sentence.
     """
     parts: list[Any] = []
@@ -80,6 +84,7 @@ def plan_view(plan: Plan, matrices: Sequence[Matrix], where: str) -> Group:
     parts.append(summary)
     if left:
         parts.append(Text(_price(left, where)))
+        parts += [Text(line) for line in (_costs(cost) if cost is not None else ())]
     return Group(*parts)
 
 
@@ -119,6 +124,34 @@ def _price(left: Sequence[PlanEntry], where: str) -> str:
         unknown = len(left) - len(known)
         return text + f"Known training time: {duration(sum(known))}; {unknown} runs unknown."
     return text + "Training time unknown: no like run has a record yet."
+
+
+def _costs(cost: Price) -> Iterator[str]:
+    hours, storage = cost.gpu_hours, cost.storage
+    if hours.known:
+        rest = f"; {hours.unknown} runs unknown" if hours.unknown else ""
+        yield f"GPU-hours by the records of like runs: {hours.value:.1f}{rest}."
+    else:
+        yield "GPU-hours unknown: no like run has a record made on a GPU."
+    if storage.known:
+        rest = f"; {storage.unknown} runs unknown" if storage.unknown else ""
+        yield f"Storage at the end: about {_bytes(storage.value)}{rest} ({STORAGE_RULE})."
+    else:
+        yield "Storage unknown: neither a record nor a published table counts such a model."
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
+
+
+def price_data(cost: Price) -> dict[str, Any]:
+    """The price as plain data: what is known, and for how many runs it is not."""
+    return {
+        "gpu_hours": cost.gpu_hours.value if cost.gpu_hours.known else None,
+        "gpu_hours_unknown_runs": cost.gpu_hours.unknown,
+        "storage_bytes": cost.storage.value if cost.storage.known else None,
+        "storage_unknown_runs": cost.storage.unknown,
+    }
 
 
 def arrays_text(arrays: Sequence[Array], cluster: str) -> str:

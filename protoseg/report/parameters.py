@@ -10,7 +10,7 @@ from protoseg.report.metrics import LEARNABLE, PARAMETERS, Metric
 from protoseg.report.model import Cell
 from protoseg.report.published import PublishedNumbers, printed
 from protoseg.report.samples import Samples
-from protoseg.spec.schema import ParametricMethod, PrototypeMethod, RunSpec
+from protoseg.spec.schema import RunSpec
 
 WORDS = {
     PARAMETERS: "Parameters: learnable, in millions; in brackets the numbers held in prototypes.",
@@ -24,11 +24,8 @@ WORDS = {
 
 
 def classifier_parameters(spec: RunSpec) -> int | None:
-    """Learnable parameters of the classifier, K·C·(D + 1); None for a method not known here."""
-    method = spec.method
-    if isinstance(method, ParametricMethod):
-        return method.num_prototypes * len(spec.dataset.classes) * (spec.decoder.channels + 1)
-    return 0 if isinstance(method, PrototypeMethod) else None
+    """Learnable parameters of the classifier; None where the spec does not tell."""
+    return spec.method.classifier_parameters(len(spec.dataset.classes), spec.decoder.channels)
 
 
 def parameters_cell(samples: Samples, metric: Metric) -> Cell | None:

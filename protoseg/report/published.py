@@ -52,6 +52,12 @@ class PublishedNumbers:
             )
         return fitting[0] if fitting else None
 
+    def parameters(self, axes: Mapping[str, Any]) -> float | None:
+        """The published number of parameters of a setting, in millions; None where it has none."""
+        row = self.find(axes) if self.spec.parameters else None
+        found = printed(row.get(self.spec.parameters)) if row is not None else None
+        return None if found is None else found[1]
+
     def references(self, measured: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """The rows that none of the measured settings matches, where rows are named after them."""
         if not self.spec.labels:

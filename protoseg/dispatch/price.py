@@ -1,0 +1,130 @@
+"""What the rest of a plan costs: GPU-hours by the records of like runs, storage by a formula."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protoseg.dispatch.plan import Plan, PlanEntry, kind_of
+from protoseg.spec.matrix import PlannedRun
+
+CHECKPOINTS = 2
+"""A run folder keeps the newest two."""
+BYTES = 4
+STATES = {"AdamW": 2, "SGD": 1}
+"""Numbers an optimiser holds beside each parameter: two moments, or one momentum."""
+
+STORAGE_RULE = (
+    "two checkpoints a run: 4 bytes × (parameters × 3 with AdamW, × 2 with SGD, and the numbers in "
+    "prototypes); records and counts are small beside them"
+)
+
+
+@dataclass(frozen=True)
+class Sum:
+    """A sum over the runs for which it is known."""
+
+    value: float
+    known: int
+    """Runs that it covers."""
+    unknown: int
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of the runs that a sweep would start."""
+
+    gpu_hours: Sum
+    storage: Sum
+    """Bytes in the run folders at the end."""
+
+
+def price(
+    plan: Plan,
+    records: Iterable[Mapping[str, Any]],
+    parameters: Mapping[str, float],
+) -> Price:
+    """The price of what is left of a plan.
+
+    Args:
+        records: of any runs; those whose model and data are like those of a run tell its price.
+        parameters: run id -> parameters of its model as the literature prints them, for models
+            that no record has yet; it serves all runs of the same model.
+    """
+    left = plan.left()
+    if not left:  # and no record is read
+        return Price(Sum(0.0, 0, 0), Sum(0.0, 0, 0))
+    records = [*records, *(e.status.record for e in plan.entries if e.status.record)]
+    hours = _hours_an_iteration(records)
+    sizes = _sizes(plan.entries, records, parameters)
+    return Price(
+        _sum(_gpu_hours(entry, hours) for entry in left),
+        _sum(_bytes(entry.run, sizes) for entry in left),
+    )
+
+
+def _sum(values: Iterable[float | None]) -> Sum:
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return Sum(sum(known), len(known), len(found) - len(known))
+
+
+Kind = tuple[Any, ...]
+
+
+def _hours_an_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:
+    """GPU-hours of an iteration of each kind of run, the median; a CPU's record tells nothing."""
+    found: dict[Kind, list[float]] = defaultdict(list)
+    for record in records:
+        hours = record["cost"].get("gpu_hours")
+        if hours:
+            iterations = record["spec"]["schedule"]["iterations"]
+            found[kind_of(record["spec"])].append(hours / iterations)
+    return {kind: statistics.median(rates) for kind, rates in found.items()}
+
+
+def _gpu_hours(entry: PlanEntry, hours: Mapping[Kind, float]) -> float | None:
+    rate = hours.get(kind_of(entry.run.spec))
+    return None if rate is None else rate * entry.iterations_left
+
+
+def _model(spec: Any) -> Kind:
+    """What the number of learnable parameters depends on."""
+    parts = spec if isinstance(spec, dict) else vars(spec)
+    backbone, decoder, method, dataset = (
+        part if isinstance(part, dict) else vars(part)
+        for part in (parts[key] for key in ("backbone", "decoder", "method", "dataset"))
+    )
+    many = method.get("num_prototypes") if method["kind"] == "parametric" else 0
+    projection = method.get("projection", False)
+    names = (backbone["name"], decoder["name"], decoder["channels"], method["kind"])
+    return *names, len(dataset["classes"]), many, projection
+
+
+def _sizes(
+    entries: Sequence[PlanEntry],
+    records: Iterable[Mapping[str, Any]],
+    parameters: Mapping[str, float],
+) -> dict[Kind, float]:
+    """Parameters of each model; what was counted in a record wins over what is printed."""
+    sizes = {
+        _model(entry.run.spec): parameters[entry.run.run_id]
+        for entry in entries
+        if entry.run.run_id in parameters
+    }
+    counted = {_model(r["spec"]): float(r["parameters"]["learnable"]) for r in records}
+    return sizes | counted
+
+
+def _bytes(run: PlannedRun, sizes: Mapping[Kind, float]) -> float | None:
+    size, spec = sizes.get(_model(run.spec)), run.spec
+    if size is None:
+        return None
+    held = 0
+    if spec.method.kind == "prototype":
+        prototypes: int = getattr(spec.method, "num_prototypes", 0)
+        held = prototypes * len(spec.dataset.classes) * spec.decoder.channels
+    return CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + held)
