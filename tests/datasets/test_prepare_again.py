@@ -70,8 +70,8 @@ def test_killed_in_the_middle_and_called_again(
     command = [sys.executable, "-m", "protoseg.cli", "data", "prepare", "coco_stuff"]
     places = ["--from", str(source), "--data", str(tmp_path), "--jobs", str(jobs)]
     process = subprocess.Popen([*command, *places], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
-    lines, end = 0, time.monotonic() + 60
-    while lines < 10 and process.poll() is None and time.monotonic() < end:
+    lines, end = 0, time.monotonic() + 300  # seconds; one, where the machine is free
+    while lines < 8 and process.poll() is None and time.monotonic() < end:
         time.sleep(0.002)
         journal = target / "prepared.jsonl"
         lines = journal.read_bytes().count(b"\n") if journal.exists() else 0
@@ -80,13 +80,13 @@ def test_killed_in_the_middle_and_called_again(
     assert not (target / "prepared.json").exists()
     time.sleep(1.2 * (jobs > 1))  # what its own processes had in hand
     there = sum(1 for path in target.rglob("*.*g") if not path.name.startswith("."))
-    assert 10 <= there < 2 * 21 * COPIES
+    assert 8 <= lines <= there < 2 * 21 * COPIES
     with open(target / "prepared.jsonl", "ab") as journal:
         journal.write(b'{"target": "annotations/val2017/00000000000')  # a line cut short
     torn = target / "annotations" / "train2017" / f"{PART}-99-000.png"
     torn.write_bytes(b"half")
     again = made(source, target)
-    assert 10 <= again["already_there"] <= there
+    assert 8 <= again["already_there"] <= there
     same(target, undisturbed)
 
 
@@ -95,7 +95,7 @@ def test_its_processes_end_with_it(source: Path, tmp_path: Path) -> None:
     places = ["--from", str(source), "--data", str(tmp_path)]
     process = subprocess.Popen([*command, *places], cwd=REPOSITORY, stderr=subprocess.DEVNULL)
     children: list[int] = []
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while len(children) < 3 and process.poll() is None and time.monotonic() < end:
         text = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
         children = [int(word) for word in text.split()]  # two workers and a resource tracker
