@@ -1,0 +1,116 @@
+"""Pixel-to-prototype contrast as its description writes it: float64 numpy, pixel by pixel.
+
+Written from the formulas alone, without a look at `protoseg.core.weak`, so that the two can
+disagree. Class 0 is the background.
+"""
+
+import math
+
+import numpy as np
+
+IGNORED = -1
+
+
+def maps_of(activations, present):
+    """ReLU, then each class of each image divided by its own maximum; absent classes are 0."""
+    out = np.zeros(np.shape(activations))
+    for b, image in enumerate(np.float64(activations)):
+        for c, activation in enumerate(image):
+            positive = np.maximum(activation, 0)
+            if present[b][c] and positive.max() > 0:
+                out[b, c] = positive / positive.max()
+    return out
+
+
+def confidences_of(maps):
+    """The background is as sure as no class is."""
+    return np.stack([np.concatenate([[1 - np.max(image, axis=0)], image]) for image in maps])
+
+
+def labels_of(maps, threshold):
+    batch, classes, height, width = maps.shape
+    out = np.zeros((batch, height, width), int)
+    for b in range(batch):
+        for y in range(height):
+            for x in range(width):
+                best = max(range(classes), key=lambda c: maps[b, c, y, x])
+                value = maps[b, best, y, x]
+                out[b, y, x] = best + 1 if value > 0 and value >= threshold else 0
+    return out
+
+
+def unit(vector):
+    return np.float64(vector) / np.sqrt(np.sum(np.float64(vector) ** 2))
+
+
+def prototype(embeddings, confidences, c, top, normalised):
+    """Of class c, or None where no pixel has any confidence. No two confidences may be equal."""
+    own = sorted(range(len(embeddings)), key=lambda i: -confidences[i][c])[:top]
+    weights = [float(confidences[i][c]) for i in own]
+    if sum(weights) == 0:
+        return None
+    mean = sum(w * np.float64(embeddings[i]) for w, i in zip(weights, own, strict=True))
+    mean = mean / sum(weights)
+    return unit(mean) if normalised else mean
+
+
+def pixel_loss(v, y, prototypes, temperature, negatives=None):
+    """F(v; y; P), P a list with None for a class without prototype."""
+    used = [c for c, p in enumerate(prototypes) if p is not None]
+    if negatives is not None:
+        used = [c for c in used if c == y or c in negatives]
+    logits = {c: np.dot(np.float64(v), prototypes[c]) / temperature for c in used}
+    highest = max(logits.values())
+    total = sum(math.exp(value - highest) for value in logits.values())
+    return math.log(total) + highest - logits[y]
+
+
+def mean_loss(embeddings, labels, prototypes, temperature, negatives=None, times=None):
+    """The mean of F; pixels ignored or without a prototype are left out; 0 without any."""
+    total = number = 0.0
+    for i, (v, y) in enumerate(zip(embeddings, labels, strict=True)):
+        if y == IGNORED or prototypes[y] is None:
+            continue
+        weight = 1 if times is None else times[i]
+        mined = None if negatives is None else negatives[i]
+        total += weight * pixel_loss(v, y, prototypes, temperature, mined)
+        number += weight
+    return total / max(number, 1)
+
+
+def half_up(value):
+    return math.floor(value + 0.5)
+
+
+def mined(v, y, prototypes, lots, hardest=0.6, drawn=0.5):
+    """The 60 % of the negatives closest to v, of them the 50 % with the lowest lots."""
+    others = [c for c, p in enumerate(prototypes) if p is not None and c != y]
+    if not others:
+        return set()
+    others.sort(key=lambda c: -np.dot(np.float64(v), prototypes[c]))
+    hard = others[: max(1, half_up(hardest * len(others)))]
+    hard.sort(key=lambda c: lots[c])
+    return set(hard[: max(1, half_up(drawn * len(hard)))])
+
+
+def sampled(embeddings, labels, prototypes, lots):
+    """How often each pixel counts: a class's farther half once, and as many by lot once more."""
+    times = [0] * len(labels)
+    for c, p in enumerate(prototypes):
+        own = [i for i, y in enumerate(labels) if y == c]
+        half = len(own) // 2
+        for i in sorted(own, key=lambda i: np.dot(np.float64(embeddings[i]), p))[:half]:
+            times[i] += 1
+        for i in sorted(own, key=lambda i: lots[i])[: len(own) - half]:
+            times[i] += 1
+    return times
+
+
+def soft_margin(scores, present):
+    """-mean[y log σ(x) + (1 - y) log(1 - σ(x))]."""
+    terms = []
+    for row, labels in zip(np.float64(scores), present, strict=True):
+        for x, y in zip(row, labels, strict=True):
+            p = 1 / (1 + math.exp(-x))
+            terms.append(-math.log(p if y else 1 - p))
+    return sum(terms) / len(terms)
