@@ -23,6 +23,7 @@ SMALLEST = (
     "test_training.py::test_mobilenet_v2",
     "test_determinism.py::test_tiny",
     "test_planning.py::test_plan[plan-1000]",
+    "test_overhead.py::test_checkpoint[paper]",
 )
 
 
