@@ -18,6 +18,7 @@ import argparse
 import concurrent.futures
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -80,7 +81,10 @@ def train(
     strikes = plan(draw, kills)
     size = run.variant.processes
     run.fire = Fire(folder, size, place / "data", strikes, draw, kind, first_kind)
-    run.fire.run()
+    try:
+        run.fire.run()
+    except (TimeoutError, subprocess.TimeoutExpired) as error:
+        run.fire.wrong.append(f"a worker hangs: {error}")
     run.wrong += run.fire.wrong
     if folder.record.exists():
         run.same = compare(peace, folder)

@@ -23,6 +23,8 @@ from protoseg.spec.schema import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 ITERATIONS = 40
+PATIENCE = 900.0
+"""Seconds after which an attempt hangs; on a machine with much else to do it may take minutes."""
 GENERATOR = {"name": "shapes", "version": 1, "seed": 0, "size": 48, "train": 16, "val": 48}
 BASE = (
     *(f"dataset.generator.{key}={value}" for key, value in GENERATOR.items()),
@@ -189,7 +191,7 @@ class Attempt:
         """Whether any of its workers has ended."""
         return any(worker.poll() is not None for worker in self.workers)
 
-    def wait(self, seconds: float = 180) -> list[int]:
+    def wait(self, seconds: float = PATIENCE) -> list[int]:
         """The exit statuses; what has not ended by then is killed and raises."""
         end = time.monotonic() + seconds
         try:
