@@ -100,7 +100,7 @@ class Context:
         return load_profile(self.places.clusters, names[0], changes)
 
     def matrices(self) -> tuple[list[Matrix], list[str]]:
-        """The matrices and overrides among the words of the call; without a matrix, all of them.
+        """The matrices and overrides among the words of the call; without one, all of them.
 
         A bundle stands for its matrices.
 
@@ -112,6 +112,10 @@ class Context:
         names = [word for word in words if word not in overrides]
         if not names:
             names = matrix_names(self.places.experiments)
+            if self.arguments.verb == "sweep":  # among them are the paper's, for a cluster
+                raise UsageError(
+                    f"no matrix is named; name what is to be trained. Known: {', '.join(names)}."
+                )
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}.")
         names = list(dict.fromkeys(expanded(self.places.experiments, names)))

@@ -57,6 +57,7 @@ def test_version(protoseg: CommandLine) -> None:
         (["plan", "quikstart"], "unknown matrix 'quikstart'. Did you mean 'quickstart'? Known: "),
         (["plan", "nowhere.yaml"], "protoseg plan: nowhere.yaml: no such matrix file."),
         (["plan", "quickstart", "quickstart"], "a matrix is named twice: quickstart quickstart."),
+        (["sweep"], "protoseg sweep: no matrix is named; name what is to be trained. Known: "),
         (["plan", "quickstart", "sed=1"], "unknown key 'sed'. Did you mean 'seed'?"),
         (["plan", "--jobs", "0"], "expected a whole number from 1, found '0'"),
         (["plan", "--jobs", "two"], "expected a whole number from 1, found 'two'"),
