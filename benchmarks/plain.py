@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from protoseg.datasets.layout import find_root
@@ -97,6 +99,14 @@ def ours(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, TrainingLoop, cl
     loop = TrainingLoop(build_parts(config, None), folder, spec.schedule.iterations, 1e9, stop)
     stop.gate = Gate(lambda: loop.run(0))
     return stop.gate, loop, held
+
+
+def forget_log() -> None:
+    """Takes the file of a Runner's log out of mmengine's logger, which outlives the Runner."""
+    logger = MMLogger.get_current_instance()
+    for handler in [one for one in logger.handlers if isinstance(one, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
 
 
 def plain(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, Runner]:

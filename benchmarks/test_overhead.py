@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from networks import EXPERIMENTS
-from plain import MMSEG, Gate, ours, plain
+from plain import MMSEG, Gate, forget_log, ours, plain
 
 from protoseg.datasets import shapes
 from protoseg.spec.compose import Composer, parse_overrides
@@ -54,7 +54,7 @@ def both(close: list[Any], tmp_path: Path, request: Any) -> dict[str, Any]:
     spec = spec_of(request.param)
     mine, loop, held = ours(spec, tmp_path, tmp_path / "ours")
     theirs, runner = plain(spec, tmp_path, tmp_path / "plain")
-    close += [held.release, mine.close, theirs.close]
+    close += [held.release, forget_log, mine.close, theirs.close]
     return {"ours": mine, "loop": loop, "plain": theirs, "runner": runner}
 
 

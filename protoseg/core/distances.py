@@ -82,11 +82,13 @@ class _Unit(torch.autograd.Function):
         for out, g, x, length in zip(
             *map(_blocks, (gradient, gradients[0], vectors, norm.expand_as(vectors))), strict=True
         ):
-            length = length[..., :1]
-            y = x / length.clamp_min(TINY)
+            length = length[..., :1].clamp_min(TINY)
+            # A copy in the order of the others: a map with its channels last by a permutation is
+            # slow to read beside them, and now is read once.
+            y = x.clone(memory_format=torch.contiguous_format).div_(length)
             # Shorter vectors are divided by a constant: nothing of their gradient is projected out.
-            along = torch.mul(g, y, out=out).sum(-1, keepdim=True) * (length >= TINY)
-            torch.sub(g, y.mul_(along), out=out).div_(length.clamp_min(TINY))
+            along = torch.mul(g, y, out=out).sum(-1, keepdim=True) * (length > TINY)
+            torch.sub(g, y.mul_(along), out=out).div_(length)
         return gradient
 
 
