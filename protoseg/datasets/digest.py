@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.datasets import layout, shapes
+from protoseg.datasets.image_labels import label_lists
 from protoseg.errors import DataError, ProtosegError
 from protoseg.runs.atomic import read_json, write_json
 from protoseg.spec.schema import DatasetSpec
@@ -42,7 +43,8 @@ def folder_digest(root: Path, dataset: DatasetSpec) -> str:
     """SHA-256 that stands for the content of a data set, 64 hex digits.
 
     It covers one line ``[relative posix path, size, SHA-256 of the content]`` for each image and
-    annotation of the data set's splits, sorted by path. Files of other endings do not count. For
+    annotation of the data set's splits, and each list of image-level labels where it names some,
+    sorted by path. Files of other endings do not count. For
     data made by the program it covers generator, version and arguments instead, because the bytes
     of a PNG depend on the version of zlib.
 
@@ -105,12 +107,13 @@ def threads() -> int:
 
 
 def _files(root: Path, dataset: DatasetSpec) -> list[Path]:
-    return [
+    paths = [
         path
         for split in layout.splits(root, dataset)
         for pair in layout.pairs(root, dataset, split)
         for path in pair
     ]
+    return [*paths, *label_lists(root, dataset)]
 
 
 def _generated_digest(root: Path, dataset: DatasetSpec) -> str:

@@ -24,6 +24,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 from torch.utils.data import Dataset, Sampler
 
+from protoseg.datasets.image_labels import ImageLabels
 from protoseg.datasets.labels import NO_LABEL, ignored_label, label_table, to_classes
 from protoseg.datasets.layout import pairs
 from protoseg.errors import DataError
@@ -58,15 +59,17 @@ class SegmentationFolder(Dataset[Any]):
     ) -> None:
         spec: DatasetSpec = build(DatasetSpec, dataset, "dataset")
         self.samples = pairs(Path(root), spec, split)
-        self.transforms = [self._transform(transform, spec) for transform in pipeline]
+        self.transforms = [self._transform(transform, spec, Path(root)) for transform in pipeline]
         self.metainfo = {"classes": spec.classes, "palette": None}
         self.reduce_zero_label = spec.reduce_zero_label
 
     @staticmethod
-    def _transform(transform: dict[str, Any], spec: DatasetSpec) -> Any:
+    def _transform(transform: dict[str, Any], spec: DatasetSpec, root: Path) -> Any:
         # mmseg's own loader cuts labels to 8 bits; ours takes its place, with the spec's values.
         if transform["type"] == "LoadAnnotations":
             return LoadLabels(spec)
+        if transform["type"] == "LoadImageLabels":
+            return LoadImageLabels(spec, root)
         return TRANSFORMS.build(transform)
 
     def __len__(self) -> int:
@@ -102,7 +105,7 @@ class SegmentationFolder(Dataset[Any]):
         for transform in self.transforms:
             if isinstance(transform, LoadImageFromFile):
                 results = _read(transform, results, image)
-            elif isinstance(transform, LoadLabels):
+            elif isinstance(transform, LoadLabels | LoadImageLabels):
                 results = _read(transform, results, annotation)
             else:
                 results = transform(results)
@@ -140,6 +143,22 @@ class LoadLabels:
             )
         results["gt_seg_map"] = classes.astype(self.kind)
         results["seg_fields"].append("gt_seg_map")
+        return results
+
+
+class LoadImageLabels:
+    """Puts the classes of an image, without the background, into ``image_labels``.
+
+    Of the label map, where they come from one, nothing else is left.
+    """
+
+    def __init__(self, dataset: DatasetSpec, root: Path) -> None:
+        self.labels = ImageLabels(dataset, root)
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """A sample with its image-level labels, ascending numbers of classes from 1."""
+        found = self.labels.of(Path(results["img_path"]), Path(results["seg_map_path"]))
+        results["image_labels"] = found
         return results
 
 

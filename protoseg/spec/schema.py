@@ -159,6 +159,11 @@ class DatasetSpec:
     """Label value of each class in the files; empty: 0, 1, 2, ... (see ``reduce_zero_label``)."""
     label_count: int = added(0, low=0, high=HIGHEST_LABEL + 1)
     """Label values that the files use, from 0: those of no class are ignored. 0: the classes'."""
+    image_labels: str = added("")
+    """For the task ``weak``: the list of each class, with ``{class}`` in its name, as PASCAL VOC
+    has them (a line an image: name and 1, 0 or -1). Empty: image-level labels from label maps."""
+    image_label_share: float = added(0.0, low=0, high=1)
+    """Share of an image's pixels from which a class of its label map counts as present; 0: one."""
 
     @property
     def place(self) -> str:

@@ -74,6 +74,10 @@ def coco_stuff(fixture: Path, root: Path, copies: int) -> Path:
     return root
 
 
+VOC_CLASSES = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
+motorbike person pottedplant sheep sofa train tvmonitor"""
+
+
 def voc(root: Path) -> Path:
     """VOC 2012 with four images: train, val, and two more of SBD, one of which is in val."""
     root = root / "VOCdevkit" / "VOC2012"
@@ -94,4 +98,9 @@ def voc(root: Path) -> Path:
     (root / "JPEGImages").mkdir()
     for name in own | more:
         Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg")
+    (root / "ImageSets" / "Main").mkdir()
+    for number, word in enumerate(VOC_CLASSES.split(), start=1):
+        flags = {name: " 1" if value == number else "-1" for name, value in (more | own).items()}
+        text = "".join(f"{name} {flag}\n" for name, flag in sorted(flags.items()))
+        (root / "ImageSets" / "Main" / f"{word}_trainval.txt").write_text(text)
     return root

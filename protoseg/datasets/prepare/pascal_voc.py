@@ -21,7 +21,8 @@ def plan(source: Path, dataset: DatasetSpec) -> Plan:
     """Link images and label maps.
 
     train_aug is train, with VOC's own label maps, and every label map of SBD that is in neither
-    train nor val; val is VOC's.
+    train nor val; val is VOC's. The image-level labels of VOC (``ImageSets/Main``) go to
+    ``image_labels``.
 
     Raises:
         DataError: another folder than the published one.
@@ -46,6 +47,10 @@ def plan(source: Path, dataset: DatasetSpec) -> Plan:
             image = root / "JPEGImages" / f"{name}.jpg"
             steps.append(Step(f"images/{split}/{name}.jpg", (image,)))
             steps.append(Step(f"annotations/{split}/{name}.png", (members[name],)))
+    for name in dataset.classes[1:]:
+        listed = root / "ImageSets" / "Main" / f"{name}_trainval.txt"
+        if listed.is_file():  # only weak supervision needs them, and says so where they are missing
+            steps.append(Step(f"image_labels/{name}.txt", (listed,)))
     layout.refuse(
         [
             f"{step.sources[0]}: this file is missing. Complete the copy."
