@@ -17,6 +17,7 @@ SMALLEST = (
     "test_clustering.py::test_even_classes[10000-5-1]",
     "test_clustering.py::test_assignment_and_update[16384-847-long tail]",
     "test_alternatives.py::test_scaling",
+    "test_contrast.py::test_step[4096-11-50-64]",
     "test_head.py::test_forward_and_backward[1-19-1]",
     "test_inference.py::test_head[19-1]",
     "test_inference.py::test_whole_model",

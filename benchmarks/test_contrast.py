@@ -1,0 +1,112 @@
+"""Pixel contrast: anchors, samples, loss with its gradient, and queues, beside loops over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import batches
+import contrast_loop
+import pytest
+import torch
+from torch import Tensor
+
+from protoseg.core.contrast import choose_anchors, choose_samples, contrast_loss
+from protoseg.core.memory import ContrastMemory
+
+IMAGES, CHANNELS, PER_IMAGE = 4, 256, 10
+CASES = [
+    pytest.param(pixels, classes, queue, anchors, id=f"{pixels}-{classes}-{queue}-{anchors}")
+    for pixels, classes, queue, anchors in (
+        (4_096, 11, 50, 64),
+        (65_536, 19, 500, 256),
+        (65_536, 19, 5000, 1024),
+        (65_536, 150, 500, 1024),
+    )
+]
+
+
+@pytest.mark.parametrize(("pixels", "classes", "queue", "anchors"), CASES)
+def test_step(
+    case: Callable[..., None],
+    device: torch.device,
+    pixels: int,
+    classes: int,
+    queue: int,
+    anchors: int,
+) -> None:
+    """From unit vectors of a batch to their gradient and the memory of the next step."""
+    labels = batches.labels(pixels, classes, "long tail", device)
+    embeddings = batches.embeddings(pixels, CHANNELS, device)
+    generator = torch.Generator().manual_seed(0)
+    lots = torch.rand(pixels, generator=generator).to(device)
+    hard = (torch.rand(pixels, generator=generator) < 0.3).to(device)
+    sizes = {"pixel_queue": queue, "region_queue": queue, "pixels_per_image": PER_IMAGE}
+    memory = ContrastMemory(classes, CHANNELS, **sizes).to(device)
+    for name in ("pixels", "regions"):  # half full
+        slots = getattr(memory, name)
+        rows = torch.randn(slots.shape, generator=generator)
+        slots.copy_(torch.nn.functional.normalize(rows, dim=2))
+        getattr(memory, f"{name}_seen").fill_(queue // 2)
+        slots[:, queue // 2 :] = 0
+    number = classes * 2 * queue + anchors
+    sample_lots = torch.rand(number, generator=generator).to(device)
+    start = {name: value.clone() for name, value in memory.state_dict().items()}
+    choice = {"positives": anchors, "negatives": 2 * anchors}
+
+    def ours() -> tuple[Tensor, Tensor]:
+        leaf = embeddings.detach().requires_grad_()
+        chosen, own = choose_anchors(labels, hard, classes, anchors, lots)
+        rows = leaf.index_select(0, chosen)
+        samples, of = memory.samples((rows.detach(), own))
+        itself = torch.arange(number - anchors, number, device=device)
+        picked = choose_samples(
+            rows,
+            own,
+            samples,
+            of,
+            itself,
+            classes,
+            hard=True,
+            lots=sample_lots,
+            most=memory.slots + anchors,
+            **choice,
+        )
+        loss = contrast_loss(rows, samples, picked, 0.1)
+        loss.backward()
+        memory.push(embeddings, labels, IMAGES, lots)
+        assert leaf.grad is not None
+        return loss.detach(), leaf.grad
+
+    queues = contrast_loop.Queues(
+        classes, memory.pixels, memory.regions, [memory.pixels_seen, memory.regions_seen]
+    )
+    inside = [torch.arange(queue, device=device) < queue // 2] * classes
+    flags = torch.stack(inside).flatten().repeat(2)
+    classes_of = torch.arange(classes, device=device).repeat_interleave(queue).repeat(2)
+
+    def loop() -> tuple[Tensor, Tensor]:
+        leaf = embeddings.detach().requires_grad_()
+        chosen = contrast_loop.choose_anchors(labels, hard, anchors, lots)
+        own = labels[chosen]
+        rows = leaf[chosen]
+        samples = torch.cat([held.t(), rows.detach()])
+        of = torch.cat([torch.where(flags, classes_of, contrast_loop.IGNORED), own])
+        itself = torch.arange(number - anchors, number, device=device)
+        loss = contrast_loop.loss(
+            rows, own, samples, of, itself, sample_lots, temperature=0.1, **choice
+        )
+        loss.backward()
+        queues.push(embeddings, labels, IMAGES, lots, PER_IMAGE)
+        assert leaf.grad is not None
+        return loss.detach(), leaf.grad
+
+    found, expected = ours(), loop()
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=0)
+    difference = (found[1] - expected[1]).norm() / expected[1].norm()
+    assert difference < 1e-2, f"the gradients differ by {difference:.1e}"
+    for mine, theirs in zip((memory.pixels, memory.regions), queues.queues, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+    name = f"{pixels:,} px, {classes} classes, {queue} + {queue} a class, {anchors} anchors"
+    held = torch.cat([each.flatten(0, 1) for each in (start["pixels"], start["regions"])]).t()
+    others = {"loop": loop, "anchors × memory alone": lambda: embeddings[:anchors] @ held}
+    case("pixel contrast", name, ours, others, memory=True, rounds=(5, 30), slow=2)
