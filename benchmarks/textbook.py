@@ -119,13 +119,13 @@ def cluster_and_update(
 class LoopHead(PrototypeHead):
     """`PrototypeHead` whose training step is the textbook's; cosine distance, all pixels."""
 
-    def loss(
-        self, inputs: tuple[Tensor, ...], batch_data_samples: list[Any], train_cfg: Any
-    ) -> dict[str, Tensor]:
+    def losses(
+        self, features: Tensor, batch_data_samples: list[Any]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """As the class above it, each term by its own equation."""
-        embeddings = self.embed(inputs)
+        embeddings = self.embed_features(features)
         pixels = embeddings.flatten(0, 2)
-        labels = self._labels(batch_data_samples, embeddings)
+        labels = self.labels(batch_data_samples, embeddings.shape[1:3])
         bank = self.bank
         similarities = pixels @ bank.prototypes.flatten(0, 1).t()
         scores = similarities.unflatten(1, (bank.num_classes, bank.num_prototypes)).amax(2)
@@ -142,4 +142,4 @@ class LoopHead(PrototypeHead):
         losses: dict[str, Tensor] = self.head.loss_by_feat(score_map, batch_data_samples)
         losses["loss_ppc"] = self.ppc_weight * contrast
         losses["loss_ppd"] = self.ppd_weight * compactness
-        return losses
+        return losses, score_map

@@ -19,7 +19,8 @@ from typing import Any
 from protoseg.dispatch.resources import Resources
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.fields import build, convert, field_types, plain
-from protoseg.spec.schema import MethodSpec, RunSpec
+from protoseg.spec.methods import MethodSpec
+from protoseg.spec.schema import RunSpec
 
 WHEN = "when"
 

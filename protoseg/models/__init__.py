@@ -1,7 +1,15 @@
 """Heads and backbones for mmseg; importing this package registers them (``custom_imports``)."""
 
 from protoseg.models.parametric_head import ParametricHead
+from protoseg.models.pixel_query_head import PixelQueryHead
 from protoseg.models.prototype_head import PrototypeHead
+from protoseg.models.query_decoder_head import QueryDecoderHead
 from protoseg.models.tiny import TinyNet
 
-__all__ = ["ParametricHead", "PrototypeHead", "TinyNet"]
+__all__ = [
+    "ParametricHead",
+    "PixelQueryHead",
+    "PrototypeHead",
+    "QueryDecoderHead",
+    "TinyNet",
+]

@@ -20,15 +20,13 @@ class ParametricHead(WrappedHead):
     Args:
         decode_head: config of the wrapped mmseg decode head.
         num_prototypes: K.
+        wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
     """
 
     def __init__(
-        self,
-        decode_head: dict[str, Any],
-        num_prototypes: int = 1,
-        init_cfg: dict[str, Any] | None = None,
+        self, decode_head: dict[str, Any], num_prototypes: int = 1, **wrapping: Any
     ) -> None:
-        super().__init__(decode_head, init_cfg)
+        super().__init__(decode_head, **wrapping)
         if num_prototypes < 1:
             raise ValueError(f"num_prototypes: {num_prototypes} is out of range; at least 1")
         self.num_prototypes = num_prototypes
@@ -39,9 +37,9 @@ class ParametricHead(WrappedHead):
         super().init_weights()
         normal_init(self.classifier, std=0.01)
 
-    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+    def classify(self, features: Tensor) -> Tensor:
         """Class scores ``max_k w_{c,k} · i``, (B, C, H, W)."""
-        scores = self.classifier(self.features(inputs))
+        scores: Tensor = self.classifier(features)
         if self.num_prototypes == 1:
             return scores
         return scores.unflatten(1, (self.num_classes, self.num_prototypes)).amax(2)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from protoseg.core.distances import Distance, class_scores, normalise
 from protoseg.core.losses import IGNORED, prototype_losses
 from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
+from protoseg.models.maps import project, rows_to_map
 from protoseg.models.wrapped_head import WrappedHead
 
 UpdatePixels = Literal["all", "correct"]
@@ -41,6 +41,7 @@ class PrototypeHead(WrappedHead):
         update_pixels: ``all``, or only those classified ``correct``-ly (released code).
         momentum, distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
             distributed: see `protoseg.core.prototypes.PrototypeBank`.
+        wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
 
     Raises:
         ValueError: a value out of range, or a decode head without a classifier to replace.
@@ -68,9 +69,9 @@ class PrototypeHead(WrappedHead):
         init: Init = "normal",
         init_std: float = 0.02,
         distributed: Distributed = "pooled",
-        init_cfg: dict[str, Any] | None = None,
+        **wrapping: Any,
     ) -> None:
-        super().__init__(decode_head, init_cfg)
+        super().__init__(decode_head, **wrapping)
         # A plain mmseg config has no schema that would notice a misspelt switch.
         _check_choice("distance", distance, Distance)
         _check_choice("assignment", assignment, Assignment)
@@ -91,7 +92,7 @@ class PrototypeHead(WrappedHead):
         self.temperature = temperature
         self.score_temperature = score_temperature
         self.update_pixels = update_pixels
-        self.projection = _projection(channels) if projection else nn.Identity()
+        self.projection = project(channels, channels) if projection else nn.Identity()
         layer = embedding_norm == "layer"
         self.embedding_norm = nn.LayerNorm(channels) if layer else nn.Identity()
         self.score_norm = nn.LayerNorm(self.num_classes) if score_norm == "layer" else nn.Identity()
@@ -112,7 +113,11 @@ class PrototypeHead(WrappedHead):
 
     def embed(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Pixel embeddings i, channels last, (B, H, W, D) float32; unit vectors for cosine."""
-        features = self.projection(self.features(inputs)).permute(0, 2, 3, 1)
+        return self.embed_features(self.features(inputs))
+
+    def embed_features(self, features: Tensor) -> Tensor:
+        """`embed` from the decoder's features on."""
+        features = self.projection(features).permute(0, 2, 3, 1)
         # Similarities decide assignments; half precision would tie pixels that are not tied.
         with torch.autocast(features.device.type, enabled=False):
             embeddings: Tensor = self.embedding_norm(features.float())
@@ -123,21 +128,21 @@ class PrototypeHead(WrappedHead):
         scores: Tensor = self.score_norm(best)
         return scores / self.score_temperature
 
-    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Class scores, (B, C, H, W)."""
-        embeddings = self.embed(inputs)
+    def classify(self, features: Tensor) -> Tensor:
+        """Class scores of Eq. 6, (B, C, H, W)."""
+        embeddings = self.embed_features(features)
         with torch.autocast(embeddings.device.type, enabled=False):
             similarities = self.bank.similarity(embeddings.flatten(0, 2))
             scores = self.scores(class_scores(similarities, self.bank.num_prototypes))
-        return _to_map(scores, embeddings)
+        return rows_to_map(scores, embeddings)
 
-    def loss(
-        self, inputs: tuple[Tensor, ...], batch_data_samples: list[Any], train_cfg: Any
-    ) -> dict[str, Tensor]:
+    def losses(
+        self, features: Tensor, batch_data_samples: list[Any]
+    ) -> tuple[dict[str, Tensor], Tensor]:
         """``L_CE + λ1 L_PPC + λ2 L_PPD`` (Eq. 13), then the prototypes' update (Eq. 14)."""
-        embeddings = self.embed(inputs)
+        embeddings = self.embed_features(features)
         pixels = embeddings.flatten(0, 2)
-        labels = self._labels(batch_data_samples, embeddings)
+        labels = self.labels(batch_data_samples, embeddings.shape[1:3])
         with torch.autocast(embeddings.device.type, enabled=False):
             if self.training:
                 self.bank.start(pixels, labels)
@@ -155,7 +160,7 @@ class PrototypeHead(WrappedHead):
                 if self.update_pixels == "correct":
                     moved = torch.where(scores.argmax(1) == labels, moved, IGNORED)
                 self.bank.update(pixels, moved)
-            score_map = _to_map(scores, embeddings)
+            score_map = rows_to_map(scores, embeddings)
             # Done with, and the loss at the resolution of the labels is where memory peaks.
             del embeddings, pixels, best, scores
             losses: dict[str, Tensor] = self.head.loss_by_feat(score_map, batch_data_samples)
@@ -164,14 +169,7 @@ class PrototypeHead(WrappedHead):
                 losses[name] = self.ce_weight * losses[name]
         losses["loss_ppc"] = self.ppc_weight * contrast
         losses["loss_ppd"] = self.ppd_weight * compact
-        return losses
-
-    def _labels(self, batch_data_samples: list[Any], embeddings: Tensor) -> Tensor:
-        """Ground truth at the resolution of the embeddings, (N,), `IGNORED` where it is none."""
-        truth = self.head._stack_batch_gt(batch_data_samples)
-        small = F.interpolate(truth.float(), size=embeddings.shape[1:3], mode="nearest")
-        labels = small.flatten().long()
-        return torch.where(labels == self.ignore_index, IGNORED, labels)
+        return losses, score_map
 
 
 def _check_choice(name: str, value: str, choices: Any) -> None:
@@ -182,19 +180,3 @@ def _check_choice(name: str, value: str, choices: Any) -> None:
 def _check_positive(name: str, value: float) -> None:
     if not value > 0:
         raise ValueError(f"{name}: {value} is out of range; greater than 0")
-
-
-def _projection(channels: int) -> nn.Sequential:
-    """Two 1×1 convolutions with BatchNorm and ReLU between, D channels throughout."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 1),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 1),
-    )
-
-
-def _to_map(rows: Tensor, like: Tensor) -> Tensor:
-    """(B·H·W, C) rows as a (B, C, H, W) map, with B, H, W of the channels-last ``like``."""
-    # Contiguous while it is small: upsampled as it is, torch's losses would copy the large one.
-    return rows.unflatten(0, like.shape[:3]).permute(0, 3, 1, 2).contiguous()

@@ -24,12 +24,8 @@ WORDS = {
 
 
 def classifier_parameters(spec: RunSpec) -> int | None:
-    """Learnable parameters of the classifier, K·C·(D + 1); None for a method not known here."""
-    method = spec.method
-    if method.kind == "parametric":
-        many: int = getattr(method, "num_prototypes", 1)
-        return many * len(spec.dataset.classes) * (spec.decoder.channels + 1)
-    return 0 if method.kind == "prototype" else None
+    """Learnable parameters of the classifier; None where the spec does not tell."""
+    return spec.method.classifier_parameters(len(spec.dataset.classes), spec.decoder.channels)
 
 
 def parameters_cell(samples: Samples, metric: Metric) -> Cell | None:

@@ -25,8 +25,9 @@ from yaml import YAMLError
 
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.fields import build
+from protoseg.spec.methods import MethodSpec
 from protoseg.spec.problems import config_problem
-from protoseg.spec.schema import MethodSpec, RunSpec
+from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups, register
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from protoseg.spec.fields import added, items, number, size
+from protoseg.spec.methods import ContrastSpec, MethodSpec
 
 METHOD_VERSION = 1
 """Raised when a change of the code changes what a spec trains to; history in docs/design.md."""
@@ -58,78 +59,6 @@ class DecoderSpec:
     """Keep the recipe's auxiliary head during training."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Changes to the recipe's decode head."""
-
-
-@dataclass(frozen=True)
-class MethodSpec:
-    """How pixels are classified; the subclasses are the methods, told apart by ``kind``.
-
-    The fields of a subclass, less ``kind``, are the arguments of its head.
-    """
-
-    variants: ClassVar[dict[str, type[MethodSpec]]] = {}
-    head: ClassVar[str]
-    """Registered name of the head in `protoseg.models`."""
-    kind: str
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        MethodSpec.variants[cls.__dict__["kind"]] = cls
-
-
-@dataclass(frozen=True)
-class ParametricMethod(MethodSpec):
-    """A learned 1×1 classifier (Eq. 1); with K > 1 a class scores the best of its K weights."""
-
-    head: ClassVar[str] = "ParametricHead"
-    kind: str = "parametric"
-    num_prototypes: int = number(1, low=1)
-
-
-@dataclass(frozen=True)
-class PrototypeMethod(MethodSpec):
-    """Nonparametric classification by K prototypes a class (ProtoSeg, Eq. 5-14)."""
-
-    head: ClassVar[str] = "PrototypeHead"
-    kind: str = "prototype"
-    num_prototypes: int = number(10, low=1)
-    """K (paper, 5.4). K = 1 is the class mean by ground truth, without clustering."""
-    momentum: float = number(0.999, low=0, high=1)
-    """μ of Eq. 14 (paper, 5.4)."""
-    distance: Literal["cosine", "euclidean", "huber"] = "cosine"
-    """<i, p> (paper, Table 5d)."""
-    huber_delta: float = number(0.1, low=0, open_low=True)
-    """δ of the pseudo-Huber norm: an assumption, our copy of the paper lost form and value."""
-    kappa: float = number(0.05, low=0, open_low=True)
-    """κ, entropy weight of the transport (Eq. 9; the authors' default)."""
-    sinkhorn_iterations: int = number(3, low=1)
-    """Sinkhorn-Knopp steps (paper: three)."""
-    assignment: Literal["argmax", "gumbel"] = "argmax"
-    """Which prototype a pixel updates: argmax of L (paper) or a hard Gumbel sample (released)."""
-    update_pixels: Literal["all", "correct"] = "all"
-    """Pixels that update prototypes: all of a class (paper), or the correct ones (released)."""
-    ce_weight: float = number(1.0, low=0)
-    """Weight of L_CE (Eq. 7)."""
-    ppc_weight: float = number(0.01, low=0)
-    """λ1, weight of L_PPC (Eq. 11; paper, Table 8)."""
-    ppd_weight: float = number(0.01, low=0)
-    """λ2, weight of L_PPD (Eq. 12; paper, Table 8; released: 0.001)."""
-    temperature: float = number(0.1, low=0, open_low=True)
-    """τ of L_PPC (Eq. 11; the authors' default; their code divides by nothing, that is 1)."""
-    score_temperature: float = number(1.0, low=0, open_low=True)
-    """Divides the class scores in L_CE (Eq. 6). The paper has none, that is 1."""
-    score_norm: Literal["none", "layer"] = "none"
-    """LayerNorm over the C class scores before the softmax (released)."""
-    projection: bool = False
-    """A two-layer 1×1 projection before the embedding is normalised (released)."""
-    embedding_norm: Literal["none", "layer"] = "none"
-    """LayerNorm over the D channels of the embedding (released)."""
-    init: Literal["normal", "pixels"] = "normal"
-    """How prototypes start: truncated normal, or pixels picked from the first batch of a class."""
-    init_std: float = number(0.02, low=0, open_low=True)
-    """Standard deviation of that truncated normal (released)."""
-    distributed: Literal["pooled", "averaged"] = "pooled"
-    """Several processes: cluster all pixels together, or each its own and average (released)."""
 
 
 @dataclass(frozen=True)
@@ -242,4 +171,5 @@ class RunSpec:
     determinism: Literal["bitwise", "seeded"] = added("seeded")
     """Same seeds and order (``seeded``), or also the same bits on any device of one kind
     (``bitwise``): kernels that sum in a fixed order, no TF32. See docs/reproducibility.md."""
+    contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
     method_version: int = METHOD_VERSION

@@ -15,7 +15,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from protoseg.spec.fields import field_types
-from protoseg.spec.schema import MethodSpec, RunSpec
+from protoseg.spec.methods import MethodSpec
+from protoseg.spec.schema import RunSpec
 
 
 @functools.cache

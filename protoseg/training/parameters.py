@@ -47,7 +47,7 @@ class Counts:
     classifier: int
     """Weight and bias that tell classes apart; 0 where prototypes do."""
     auxiliary: int
-    """The auxiliary head, which is trained along and then thrown away."""
+    """The auxiliary head and the projection of pixel contrast: trained along, then thrown away."""
     prototype: int
     """Numbers in prototypes: buffers, not learnable."""
 
@@ -58,7 +58,7 @@ class Counts:
 
     @property
     def trained(self) -> int:
-        """With the auxiliary head."""
+        """With what is thrown away afterwards."""
         return self.learnable + self.auxiliary
 
 
@@ -71,7 +71,8 @@ def count(spec: RunSpec) -> Counts:
     model = build_model(spec)
     backbone, biases = _backbone(json.dumps(model["backbone"], sort_keys=True))
     head: Any = build_without_memory(model["decode_head"])
-    total = _learnable(head)
+    along = sum(_learnable(getattr(head, part, None)) for part in head.training_only)
+    total = _learnable(head) - along
     classifier = _learnable(getattr(head, "classifier", None))
     bank = getattr(head, "bank", None)
     auxiliary = model.get("auxiliary_head")
@@ -80,7 +81,7 @@ def count(spec: RunSpec) -> Counts:
         position_biases=biases,
         decoder=total - classifier,
         classifier=classifier,
-        auxiliary=_learnable(build_without_memory(auxiliary)) if auxiliary else 0,
+        auxiliary=along + (_learnable(build_without_memory(auxiliary)) if auxiliary else 0),
         prototype=bank.prototypes.numel() if bank is not None else 0,
     )
 

@@ -101,6 +101,8 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     decode_head = _decode_head(dict(decoder_recipe.decode_head), spec)
     method = plain(spec.method)
     del method["kind"]
+    if spec.contrast.weight:
+        method["contrast"] = plain(spec.contrast)
     model: dict[str, Any] = {
         "type": "EncoderDecoder",
         "data_preprocessor": preprocessor,

@@ -181,15 +181,18 @@ def evaluate(
 
 
 def count_parameters(parts: Parts) -> dict[str, int]:
-    """Learnable numbers of the model, without auxiliary heads, and numbers held in prototypes.
+    """Learnable numbers of the model as it is evaluated, and numbers held in prototypes.
 
-    Auxiliary heads are thrown away after training, so the literature does not count them.
+    Auxiliary heads, and what else serves training alone, are thrown away after it, so the
+    literature does not count them.
     """
     model = parts.module
+    alone = getattr(model.decode_head, "training_only", ())
+    thrown_away = ("auxiliary_head.", *(f"decode_head.{name}." for name in alone))
     learnable = sum(
         p.numel()
         for name, p in model.named_parameters()
-        if p.requires_grad and not name.startswith("auxiliary_head")
+        if p.requires_grad and not name.startswith(thrown_away)
     )
     bank = getattr(model.decode_head, "bank", None)
     return {"learnable": learnable, "prototype": bank.prototypes.numel() if bank else 0}

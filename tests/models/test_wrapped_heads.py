@@ -1,4 +1,4 @@
-"""Both heads around mmseg's decode heads: they build, learn and predict, or say why not."""
+"""Every head around mmseg's decode heads: they build, learn and predict, or say why not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .segmentors import (
     total_numbers,
 )
 
-WRAPPERS = ("PrototypeHead", "ParametricHead")
+WRAPPERS = ("PrototypeHead", "ParametricHead", "PixelQueryHead")
 every_head = pytest.mark.parametrize("name", HEADS)
 every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS)
 UNUSED = {"EMAHead": "ema_mid_conv"}
@@ -236,6 +236,8 @@ def test_a_head_with_several_outputs_is_refused(head: dict) -> None:
     [
         ("PrototypeHead", {"num_prototypes": 0}, "num_prototypes: 0 is out of range"),
         ("ParametricHead", {"num_prototypes": 0}, "num_prototypes: 0 is out of range"),
+        ("PixelQueryHead", {"num_prototypes": 0}, "num_prototypes: 0 is out of range"),
+        ("PixelQueryHead", {"temperature": 0.0}, "temperature: 0.0 is out of range"),
         ("ParametricHead", {"num_prototypes": -3}, "num_prototypes: -3 is out of range"),
         ("PrototypeHead", {"momentum": 2.0}, "momentum: 2.0 is out of range"),
         ("PrototypeHead", {"momentum": -0.1}, "momentum: -0.1 is out of range"),

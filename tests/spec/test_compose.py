@@ -10,7 +10,14 @@ import pytest
 from protoseg.errors import UsageError
 from protoseg.spec.compose import Composer, parse_overrides, parse_sweep
 from protoseg.spec.identity import spec_digest
-from protoseg.spec.schema import MethodSpec, ParametricMethod, PrototypeMethod, RunSpec
+from protoseg.spec.methods import (
+    MethodSpec,
+    ParametricMethod,
+    PixelQueryMethod,
+    PrototypeMethod,
+    QueryDecoderMethod,
+)
+from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups
 
 from .conftest import EXPERIMENTS
@@ -63,7 +70,9 @@ def test_every_option_says_what_it_is_for() -> None:
 def test_the_methods_are_told_apart_by_kind(composer: Composer) -> None:
     assert isinstance(compose(composer, "method=paper").method, PrototypeMethod)
     assert isinstance(compose(composer, "method=parametric").method, ParametricMethod)
-    assert set(MethodSpec.variants) == {"prototype", "parametric"}
+    assert isinstance(compose(composer, "method=pixel_query").method, PixelQueryMethod)
+    assert isinstance(compose(composer, "method=query_decoder").method, QueryDecoderMethod)
+    assert set(MethodSpec.variants) == {"prototype", "parametric", "pixel_query", "query_decoder"}
 
 
 def test_released_is_the_paper_with_its_departures(composer: Composer) -> None:
@@ -77,6 +86,8 @@ def test_released_is_the_paper_with_its_departures(composer: Composer) -> None:
 def test_the_paper_is_the_schema_s_default(composer: Composer) -> None:
     assert compose(composer, "method=paper").method == PrototypeMethod()
     assert compose(composer, "method=parametric").method == ParametricMethod()
+    assert compose(composer, "method=pixel_query").method == PixelQueryMethod()
+    assert compose(composer, "method=query_decoder").method == QueryDecoderMethod()
 
 
 def test_the_later_override_wins(composer: Composer) -> None:
@@ -164,7 +175,10 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
             "method.distance: unknown value 'cosin'. Did you mean 'cosine'? Known: cosine, ",
         ),
         ("method.projection=1", "method.projection: expected true or false, found 1."),
-        ("method.kind=magic", "method: unknown kind 'magic'. Known: parametric, prototype."),
+        (
+            "method.kind=magic",
+            "method: unknown kind 'magic'. Known: parametric, pixel_query, prototype, ",
+        ),
         ("precision=fp8", "precision: unknown value 'fp8'. Did you mean 'fp32'? Known: bf16, "),
         ("seed=-1", "seed: -1 is out of range; allowed: at least 0 and at most 2147483647."),
         ("dataset.name=5", "dataset.name: expected text, found 5."),

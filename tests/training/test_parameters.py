@@ -12,6 +12,7 @@ import yaml
 from torch import nn
 
 from protoseg.commands.published_counts import PublishedCounts, published_counts, with_classes
+from protoseg.spec.methods import PrototypeMethod
 from protoseg.training.parameters import build_without_memory, count
 from protoseg.training.parts import build_parts
 from protoseg.training.recipe import build_config, build_model, recipe
@@ -68,15 +69,22 @@ def published() -> PublishedCounts:
 # Counting
 
 
-@pytest.mark.parametrize("method", ["paper", "released", "parametric"])
+@pytest.mark.parametrize("method", ["paper", "released", "parametric", "pixel_query", "contrast"])
 def test_the_meta_device_counts_what_a_real_model_has(method: str, shapes_root: Path) -> None:
-    options = ["backbone=mobilenet_v2_d8", "decoder=deeplabv3plus", f"method={method}"]
-    options += ["~method.momentum"] if method == "parametric" else []
+    contrast = ["contrast=pixel", "contrast.pixel_queue=2"] if method == "contrast" else []
+    method = "parametric" if contrast else method
+    options = ["backbone=mobilenet_v2_d8", "decoder=deeplabv3plus", f"method={method}", *contrast]
+    options += ["~method.momentum"] if method in ("parametric", "pixel_query") else []
     spec = small_spec(*options)
     parts = build_parts(build_config(spec, data_root=shapes_root), None)
     counts = count(spec)
     assert counts.trained == numbers(parts.module)
-    assert counts.auxiliary == numbers(parts.module.auxiliary_head) > 0
+    projection = parts.module.decode_head.contrast
+    along = numbers(projection) if projection else 0
+    assert (along > 0) == bool(contrast)
+    assert counts.auxiliary == numbers(parts.module.auxiliary_head) + along > 0
+    if not isinstance(spec.method, PrototypeMethod):
+        assert counts.classifier == spec.method.classifier_parameters(6, spec.decoder.channels)
     assert counts.backbone == numbers(parts.module.backbone)
     recorded = count_parameters(parts)
     assert counts.learnable == recorded["learnable"]

@@ -71,10 +71,15 @@ def values(node: Any, key: str) -> list[Any]:
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_with_every_decoder_is_a_model(backbone: str, decoder: str) -> None:
-    spec = spec_of(backbone=backbone, decoder=decoder)
+    method = "query_decoder" if decoder == "segmenter" else "paper"
+    spec = spec_of(backbone=backbone, decoder=decoder, method=method)
     model = build_config(spec, data_root=ROOT).model.to_dict()
     head: Any = build_without_memory(model["decode_head"])
-    assert head.bank.prototypes.shape == (6, 2, spec.decoder.channels)
+    if decoder == "segmenter":
+        maps = [torch.zeros(1, c, 8, 8, device="meta") for c in spec.backbone.channels]
+        assert head.eval()(maps).shape == (1, 6, 8, 8)
+        return
+    assert head.bank.prototypes.shape == (6, 10, spec.decoder.channels)
     assert (head.head.dropout.p if head.head.dropout else 0) == spec.decoder.dropout
     assert head.ignore_index == 255
     maps = [torch.zeros(1, c, 8, 8, device="meta") for c in spec.backbone.channels]
@@ -98,7 +103,8 @@ def test_the_backbones_channels_are_the_ones_the_spec_says(backbone: str) -> Non
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_field_of_a_method_reaches_its_head(method: str) -> None:
-    spec = compose(f"method={method}", "method.num_prototypes=3")
+    decoder = "segmenter" if method == "query_decoder" else "segformer_64"
+    spec = compose(f"method={method}", f"decoder={decoder}", "method.num_prototypes=3")
     head = MODELS.build(build_config(spec, data_root=ROOT).model).decode_head
     assert type(head).__name__ == spec.method.head
     for field in dataclasses.fields(spec.method):
@@ -111,6 +117,27 @@ def test_every_field_of_a_method_reaches_its_head(method: str) -> None:
         assert isinstance(head.embedding_norm, nn.LayerNorm)
         assert isinstance(head.score_norm, nn.LayerNorm)
         assert isinstance(head.projection, nn.Sequential)
+
+
+@pytest.mark.parametrize("method", ["paper", "parametric", "pixel_query"])
+def test_every_field_of_the_contrast_reaches_any_head(method: str) -> None:
+    changes = {"channels": 12, "anchors": 7, "positives": 5, "negatives": 6, "pixel_queue": 8}
+    changes |= {"region_queue": 9, "pixels_per_image": 3, "temperature": 0.2, "weight": 0.3}
+    settings = [f"contrast.{name}={value}" for name, value in changes.items()]
+    spec = compose(f"method={method}", "contrast.selection=random", *settings)
+    part = MODELS.build(build_config(spec, data_root=ROOT).model).decode_head.contrast
+    for field in dataclasses.fields(spec.contrast):
+        wanted = getattr(spec.contrast, field.name)
+        if field.name.endswith("_queue"):
+            queue = getattr(part.memory, field.name.removesuffix("_queue") + "s")
+            assert queue.shape == (6, wanted, 12)
+        elif field.name == "channels":
+            assert part.projection[-1].out_channels == wanted
+        else:
+            place = part if hasattr(part, field.name) else part.memory
+            assert getattr(place, field.name) == wanted, field.name
+    off = MODELS.build(build_config(compose(f"method={method}"), data_root=ROOT).model)
+    assert off.decode_head.contrast is None
 
 
 @pytest.mark.parametrize("evaluation", composer().options["evaluation"])

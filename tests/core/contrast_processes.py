@@ -1,0 +1,85 @@
+"""What each of several real processes does in `test_contrast_processes`; run under ``spawn``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from protoseg.core.collective import gather, rank, world_size
+from protoseg.core.contrast import choose_samples, contrast_loss
+from protoseg.core.memory import ContrastMemory
+
+CLASSES, CHANNELS, IMAGES, PIXELS, STEPS, ANCHORS = 4, 8, 4, 50, 4, 24
+
+
+def whole_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Embeddings, labels and lots of all images; the last image shows one class alone."""
+    generator = torch.Generator().manual_seed(step)
+    number = IMAGES * PIXELS
+    labels = torch.randint(-1, CLASSES, (number,), generator=generator)
+    labels[-PIXELS:] = step % CLASSES
+    rows = F.normalize(torch.randn(number, CHANNELS, generator=generator), dim=1)
+    return rows, labels, torch.rand(number, generator=generator)
+
+
+def new_memory() -> ContrastMemory:
+    """The same in every process, and in the test."""
+    return ContrastMemory(CLASSES, CHANNELS, pixel_queue=13, region_queue=5, pixels_per_image=3)
+
+
+def push(memory: ContrastMemory, step: int) -> None:
+    """This process's images of a step."""
+    mine = [part.chunk(world_size())[rank()] for part in whole_batch(step)]
+    memory.push(mine[0], mine[1], IMAGES // world_size(), mine[2])
+
+
+def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
+    """Of this process's anchors, which see those of all; the last class has none of its own."""
+    rows, labels, _ = whole_batch(9)
+    mine = [part[:ANCHORS].chunk(world_size())[rank()] for part in (rows, labels)]
+    anchors = mine[0].clone().requires_grad_()
+    batch = gather(anchors.detach()).flatten(0, 1), gather(mine[1]).flatten()
+    samples, sample_labels = memory.samples(batch)
+    first = len(samples) - (world_size() - rank()) * len(anchors)
+    chosen = choose_samples(
+        anchors,
+        mine[1],
+        samples,
+        sample_labels,
+        first + torch.arange(len(anchors)),
+        CLASSES,
+        positives=6,
+        negatives=12,
+        hard=True,
+        lots=torch.rand(len(samples), generator=torch.Generator().manual_seed(5)),
+    )
+    loss = contrast_loss(anchors, samples, chosen, 0.1)
+    loss.backward()
+    assert anchors.grad is not None
+    return loss.detach(), anchors.grad
+
+
+def take_part() -> dict[str, Any]:
+    """All steps; the memory after each, then loss and gradient."""
+    memory = new_memory()
+    states = []
+    for step in range(STEPS):
+        push(memory, step)
+        states.append({name: value.clone() for name, value in memory.state_dict().items()})
+    loss, gradient = loss_and_gradient(memory)
+    return {"states": states, "loss": loss, "gradient": gradient}
+
+
+def work(rank: int, world: int, folder: str) -> None:
+    """Take part; write what this process ended with."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
+    )
+    torch.save(take_part(), Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
