@@ -1,5 +1,7 @@
 """Heads and backbones for mmseg; importing this package registers them (``custom_imports``)."""
 
+from protoseg.models.cam_head import CamHead
+from protoseg.models.cam_network import CamNetwork
 from protoseg.models.parametric_head import ParametricHead
 from protoseg.models.pixel_query_head import PixelQueryHead
 from protoseg.models.prototype_head import PrototypeHead
@@ -7,6 +9,8 @@ from protoseg.models.query_decoder_head import QueryDecoderHead
 from protoseg.models.tiny import TinyNet
 
 __all__ = [
+    "CamHead",
+    "CamNetwork",
     "ParametricHead",
     "PixelQueryHead",
     "PrototypeHead",

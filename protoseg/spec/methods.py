@@ -22,6 +22,10 @@ class MethodSpec:
     variants: ClassVar[dict[str, type[MethodSpec]]] = {}
     head: ClassVar[str]
     """Registered name of the head in `protoseg.models`."""
+    task: ClassVar[Literal["segmentation", "weak"]] = "segmentation"
+    """What is learned from: label maps, or image-level labels (see `protoseg.spec.weak`)."""
+    segmentor: ClassVar[str] = "EncoderDecoder"
+    """Registered name of the network around the head."""
     kind: str
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from protoseg.spec.fields import added, items, number, size
 from protoseg.spec.methods import ContrastSpec, MethodSpec
+from protoseg.spec.weak import WeakContrastMethod  # noqa: F401  one more kind of method
 
 METHOD_VERSION = 1
 """Raised when a change of the code changes what a spec trains to; history in docs/design.md."""

@@ -31,6 +31,8 @@ class ConfusionCounts(BaseMetric):
         super().__init__(collect_device="cpu")
         self.num_classes = num_classes
         self.images: list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
+        self.details: dict[str, Any] = {}
+        """What a record says of the evaluation besides the metrics."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
         """Count one batch of predictions at the size of their label maps."""

@@ -21,6 +21,7 @@ from protoseg.datasets.labels import check_labels, ignored_label
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.fields import plain
 from protoseg.spec.schema import DecoderSpec, RunSpec
+from protoseg.training.loaders import check_task, test_loader, train_loader
 
 RECIPES = Path(mmseg.__file__).parent / ".mim" / "configs"
 
@@ -75,12 +76,13 @@ def build_config(
             f"{world_size} processes; choose a multiple of {world_size}."
         )
     check_labels(spec.dataset)
+    check_task(spec)
     config = {
         "default_scope": "mmseg",
         "custom_imports": {"imports": ["protoseg.models", "protoseg.datasets.stream"]},
         "model": build_model(spec, world_size),
-        "train_dataloader": _train_loader(spec, data_root, num_workers, world_size, start),
-        "test_dataloader": _test_loader(spec, data_root, num_workers),
+        "train_dataloader": train_loader(spec, data_root, num_workers, world_size, start),
+        "test_dataloader": test_loader(spec, data_root, num_workers),
         "optim_wrapper": _optimizer(spec),
         "param_scheduler": _learning_rate(spec),
         "randomness": {"seed": spec.seed},
@@ -104,7 +106,7 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     if spec.contrast.weight:
         method["contrast"] = plain(spec.contrast)
     model: dict[str, Any] = {
-        "type": "EncoderDecoder",
+        "type": spec.method.segmentor,
         "data_preprocessor": preprocessor,
         "backbone": backbone,
         "decode_head": {"type": spec.method.head, "decode_head": decode_head, **method},
@@ -177,75 +179,6 @@ def _test_cfg(spec: RunSpec) -> dict[str, Any]:
             "evaluation: mode 'slide' needs crop_size and stride, each [height, width]."
         )
     return {"mode": "slide", "crop_size": evaluation.crop_size, "stride": evaluation.stride}
-
-
-def _train_loader(
-    spec: RunSpec, data_root: Path, num_workers: int, world_size: int, start: int
-) -> dict[str, Any]:
-    augmentation = spec.augmentation
-    pipeline: list[dict[str, Any]] = [
-        {"type": "LoadImageFromFile"},
-        {"type": "LoadAnnotations"},
-        {
-            "type": "RandomResize",
-            "scale": augmentation.scale,
-            "ratio_range": augmentation.ratio_range,
-            "keep_ratio": True,
-        },
-        {
-            "type": "RandomCrop",
-            "crop_size": augmentation.crop_size,
-            "cat_max_ratio": augmentation.cat_max_ratio,
-            "ignore_index": ignored_label(spec.dataset),
-        },
-        {"type": "RandomFlip", "prob": augmentation.flip},
-    ]
-    if augmentation.photometric:
-        pipeline.append({"type": "PhotoMetricDistortion"})
-    pipeline.append({"type": "PackSegInputs"})
-    batch_size, iterations = spec.schedule.batch_size, spec.schedule.iterations
-    return {
-        "batch_size": batch_size // world_size,
-        "num_workers": num_workers,
-        "persistent_workers": num_workers > 0,
-        "drop_last": True,
-        "sampler": {
-            "type": "StatelessSampler",
-            "seed": spec.seed,
-            "batch_size": batch_size,
-            "iterations": iterations,
-            "start": start,
-        },
-        "dataset": _dataset(spec, data_root, spec.dataset.train_split, pipeline),
-    }
-
-
-def _test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[str, Any]:
-    pipeline: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}]
-    if spec.evaluation.scale:
-        pipeline.append({"type": "Resize", "scale": spec.evaluation.scale, "keep_ratio": True})
-    # Labels after the resize: scores are brought back to the size of the image for the metric.
-    keys = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx")
-    pipeline += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs", "meta_keys": keys}]
-    return {
-        "batch_size": 1,
-        "num_workers": num_workers,
-        "persistent_workers": False,
-        "sampler": {"type": "DefaultSampler", "shuffle": False},
-        "dataset": _dataset(spec, data_root, spec.evaluation.split, pipeline),
-    }
-
-
-def _dataset(
-    spec: RunSpec, data_root: Path, split: str, pipeline: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "type": "SegmentationFolder",
-        "root": str(data_root),
-        "dataset": plain(spec.dataset),
-        "split": split,
-        "pipeline": pipeline,
-    }
 
 
 def _optimizer(spec: RunSpec) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
 from protoseg.training.determinism import state_digest
 from protoseg.training.loop import TrainingLoop
+from protoseg.training.masks import counter_of
 from protoseg.training.parts import Parts, build_parts
 from protoseg.training.processes import Processes
 from protoseg.training.provenance import begin, kernels
@@ -154,11 +155,11 @@ def _check(stop: StopRequest, processes: Processes) -> None:
 
 def evaluate(
     parts: Parts, spec: RunSpec, stop: StopRequest, processes: Processes | None = None
-) -> tuple[dict[str, float], list[Any], bytes, int]:
+) -> tuple[dict[str, Any], list[Any], bytes, int]:
     """Overall metrics, per-class metrics, packed per-image counts, and the number of images."""
     processes = processes or Processes()
     num_classes = len(spec.dataset.classes)
-    counter = metric.ConfusionCounts(num_classes)
+    counter = counter_of(spec)
     parts.model.eval()
     batches = iter(parts.test_loader)
     # The first process has the largest share; the others take part in its questions to the end.
@@ -177,6 +178,7 @@ def evaluate(
     counter.compute_metrics(images)
     matrix = metric.total(counter.images, num_classes)
     overall, per_class = metric.summarise(matrix, spec.dataset.classes)
+    overall |= counter.details
     return overall, per_class, metric.pack(counter.images, num_classes), len(counter.images)
 
 

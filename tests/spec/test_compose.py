@@ -19,6 +19,7 @@ from protoseg.spec.methods import (
 )
 from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups
+from protoseg.spec.weak import WeakContrastMethod
 
 from .conftest import EXPERIMENTS
 
@@ -72,7 +73,9 @@ def test_the_methods_are_told_apart_by_kind(composer: Composer) -> None:
     assert isinstance(compose(composer, "method=parametric").method, ParametricMethod)
     assert isinstance(compose(composer, "method=pixel_query").method, PixelQueryMethod)
     assert isinstance(compose(composer, "method=query_decoder").method, QueryDecoderMethod)
-    assert set(MethodSpec.variants) == {"prototype", "parametric", "pixel_query", "query_decoder"}
+    assert isinstance(compose(composer, "method=cam").method, WeakContrastMethod)
+    known = {"prototype", "parametric", "pixel_query", "query_decoder", "weak_contrast"}
+    assert set(MethodSpec.variants) == known
 
 
 def test_released_is_the_paper_with_its_departures(composer: Composer) -> None:
@@ -88,6 +91,7 @@ def test_the_paper_is_the_schema_s_default(composer: Composer) -> None:
     assert compose(composer, "method=parametric").method == ParametricMethod()
     assert compose(composer, "method=pixel_query").method == PixelQueryMethod()
     assert compose(composer, "method=query_decoder").method == QueryDecoderMethod()
+    assert compose(composer, "method=weak_contrast").method == WeakContrastMethod()
 
 
 def test_the_later_override_wins(composer: Composer) -> None:
@@ -152,7 +156,7 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
             "test: unknown backbone 'mobilnet_v2'. Did you mean 'mobilenet_v2'? Known: hrnet_w48, ",
         ),
         ("dataset=camvit", "unknown dataset 'camvit'. Did you mean 'camvid'? Known: ade20k, "),
-        ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: paper, parametric, "),
+        ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: cam, paper, "),
         ("dataset=Camvid", "unknown dataset 'Camvid'. Did you mean 'camvid'?"),
         ("sed=1", "test: unknown key 'sed'. Did you mean 'seed'? Known: augmentation, backbone, "),
         ("methd.kappa=1", "unknown key 'methd.kappa'. Did you mean 'method.kappa'? Known: "),
@@ -177,7 +181,8 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
         ("method.projection=1", "method.projection: expected true or false, found 1."),
         (
             "method.kind=magic",
-            "method: unknown kind 'magic'. Known: parametric, pixel_query, prototype, ",
+            "method: unknown kind 'magic'. Known: parametric, pixel_query, prototype, "
+            "query_decoder, weak_contrast.",
         ),
         ("precision=fp8", "precision: unknown value 'fp8'. Did you mean 'fp32'? Known: bf16, "),
         ("seed=-1", "seed: -1 is out of range; allowed: at least 0 and at most 2147483647."),

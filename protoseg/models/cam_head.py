@@ -1,0 +1,210 @@
+"""A decode head that learns class activation maps from image-level labels, and contrast on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import normal_init
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from protoseg.core import weak
+from protoseg.core.weak import Prototypes, View
+from protoseg.models.wrapped_head import WrappedHead
+
+
+@MODELS.register_module()
+class CamHead(WrappedHead):
+    """A 1×1 classifier and global average pooling; beside it the projection that is contrasted.
+
+    The first class is the background, which has no classifier. `protoseg.models.cam_network` asks
+    for the losses of two views, and for activations at several scales.
+
+    Args:
+        decode_head: config of the wrapped mmseg decode head.
+        second_view, view_scale: whether there is a view T, and its scale.
+        cross_prototype, cross_cam, intra: which parts of the contrast there are.
+        prototype_mining, pixel_sampling: choices within L_intra.
+        cross_weight, intra_weight: α and β.
+        top_pixels: K of a prototype.
+        hardest, drawn: see `protoseg.core.weak.mine_prototypes`.
+        temperature: τ.
+        channels: D of the projection.
+        unit_prototypes: see `protoseg.core.weak.estimate_prototypes`.
+        threshold: of pseudo-labels.
+        scales, flip: of the evaluation.
+        wrapping: ``init_cfg``, see `WrappedHead`.
+
+    Raises:
+        ValueError: parts that do not go together, or pixel contrast.
+    """
+
+    training_only = ("projection",)
+
+    def __init__(
+        self,
+        decode_head: dict[str, Any],
+        *,
+        second_view: bool = False,
+        view_scale: float = 0.5,
+        cross_prototype: bool = False,
+        cross_cam: bool = False,
+        intra: bool = False,
+        prototype_mining: bool = False,
+        pixel_sampling: bool = False,
+        cross_weight: float = 0.05,
+        intra_weight: float = 0.05,
+        top_pixels: int = 32,
+        hardest: float = 0.6,
+        drawn: float = 0.5,
+        temperature: float = 0.1,
+        channels: int = 128,
+        unit_prototypes: bool = True,
+        threshold: float = 0.2,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        **wrapping: Any,
+    ) -> None:
+        if wrapping.get("contrast"):
+            raise ValueError("contrast: pixel contrast needs label maps; use contrast=none")
+        _check_parts(second_view, cross_prototype or cross_cam, "cross_prototype and cross_cam")
+        _check_parts(intra, prototype_mining, "prototype_mining", "intra")
+        _check_parts(intra, pixel_sampling, "pixel_sampling", "intra")
+        super().__init__(decode_head, **wrapping)
+        self.second_view, self.view_scale = second_view, view_scale
+        self.cross_prototype, self.cross_cam, self.intra = cross_prototype, cross_cam, intra
+        self.prototype_mining, self.pixel_sampling = prototype_mining, pixel_sampling
+        self.cross_weight, self.intra_weight = cross_weight, intra_weight
+        self.top_pixels, self.hardest, self.drawn = top_pixels, hardest, drawn
+        self.temperature, self.unit_prototypes = temperature, unit_prototypes
+        self.background, self.scales, self.flip = threshold, tuple(scales), flip
+        self.classifier = nn.Conv2d(self.feature_channels, self.num_classes - 1, 1, bias=False)
+        contrasts = cross_prototype or cross_cam or intra
+        self.projection = nn.Conv2d(self.feature_channels, channels, 1) if contrasts else None
+
+    def init_weights(self) -> None:
+        """As mmseg starts ``conv_seg``: normal, std 0.01; the projection as torch does."""
+        super().init_weights()
+        normal_init(self.classifier, std=0.01)
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Class activations, (B, C, H, W), 0 for the background."""
+        return F.pad(self.classifier(features), (0, 0, 0, 0, 1, 0))
+
+    def present(self, image_labels: Sequence[Sequence[int]], like: Tensor) -> Tensor:
+        """Image-level labels, the numbers of classes from 1, as (B, C - 1) bool."""
+        present = torch.zeros(len(image_labels), self.num_classes - 1, dtype=torch.bool)
+        for image, classes in enumerate(image_labels):
+            present[image, [c - 1 for c in classes]] = True
+        return present.to(like.device)
+
+    def losses_of_views(
+        self, views: Sequence[Tensor], present: Tensor, covered: Tensor
+    ) -> dict[str, Tensor]:
+        """``L_cls + α L_cross + β L_intra``, each the mean over the views.
+
+        Args:
+            views: features of S, and of T where there is a second view, (B, D', H, W) each.
+            present: (B, C - 1) bool.
+            covered: (B, 2), the share of height and width that is image; the rest is padding.
+        """
+        activations = [self.classifier(features) for features in views]
+        scores = [_pooled(each, _inside(each, covered)) for each in activations]
+        classified = [weak.classification_loss(each, present) for each in scores]
+        losses = {"loss_cls": sum(classified) / len(views)}
+        if self.projection is None:
+            return losses
+        grid = views[-1].shape[2:]
+        projected = [self.projection(features).relu() for features in views]
+        with torch.autocast(views[0].device.type, enabled=False):
+            seen = [
+                self._view(embedding, activation, present, covered, grid)
+                for embedding, activation in zip(projected, activations, strict=True)
+            ]
+            own = [
+                weak.estimate_prototypes(
+                    view.embeddings,
+                    view.confidences,
+                    self.top_pixels,
+                    _lots(view.labels),
+                    unit=self.unit_prototypes,
+                )
+                for view in seen
+            ]
+            if self.cross_prototype or self.cross_cam:
+                losses["loss_cross"] = self.cross_weight * self._cross(seen, own)
+            if self.intra:
+                intra = [self._intra(view, each) for view, each in zip(seen, own, strict=True)]
+                losses["loss_intra"] = self.intra_weight * sum(intra) / len(intra)
+        return losses
+
+    def _view(
+        self, projected: Tensor, activation: Tensor, present: Tensor, covered: Tensor, grid: Any
+    ) -> View:
+        """Embeddings, maps and pseudo-labels of a view, at the grid of the smaller one."""
+        projected, activation = (
+            each.float()
+            if each.shape[2:] == grid
+            else F.interpolate(each.float(), size=grid, mode="bilinear", align_corners=False)
+            for each in (projected, activation.detach())
+        )
+        inside = _inside(activation, covered)
+        maps = weak.normalise_maps(activation * inside[:, None], present)
+        confidences = weak.with_background(maps) * inside[:, None]
+        labels = torch.where(inside, weak.pseudo_labels(maps, self.background), weak.IGNORED)
+        embeddings = F.normalize(projected, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
+        return View(embeddings, confidences.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten())
+
+    def _cross(self, seen: Sequence[View], own: Sequence[Prototypes]) -> Tensor:
+        total = seen[0].embeddings.new_zeros(())
+        for this, other in ((0, 1), (1, 0)):
+            if self.cross_prototype:
+                total = total + weak.cross_prototype_loss(seen[this], own[other], self.temperature)
+            if self.cross_cam:
+                total = total + weak.cross_cam_loss(
+                    seen[this], own[this], seen[other], self.temperature
+                )
+        return total / 2
+
+    def _intra(self, view: View, own: Prototypes) -> Tensor:
+        negatives = weights = None
+        if self.prototype_mining:
+            lots = torch.rand_like(view.confidences)
+            negatives = weak.mine_prototypes(
+                view, own, lots, hardest=self.hardest, drawn=self.drawn
+            )
+        if self.pixel_sampling:
+            weights = weak.sample_pixels(view, own, _lots(view.labels))
+        return weak.intra_view_loss(
+            view, own, self.temperature, negatives=negatives, weights=weights
+        )
+
+
+def _check_parts(needed: bool, wanted: bool, name: str, other: str = "second_view") -> None:
+    if wanted and not needed:
+        raise ValueError(
+            f"method.{name}: without method.{other} there is nothing to work on; set it true"
+        )
+
+
+def _lots(like: Tensor) -> Tensor:
+    return torch.rand(len(like), device=like.device)
+
+
+def _inside(like: Tensor, covered: Tensor) -> Tensor:
+    """Which places of a map are image and not padding, (B, H, W) bool."""
+    rows, columns = (
+        (torch.arange(size, device=like.device) + 0.5) / size
+        < covered[:, axis, None].to(like.device)
+        for axis, size in enumerate(like.shape[2:])
+    )
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def _pooled(activations: Tensor, inside: Tensor) -> Tensor:
+    """Global average pooling over the image, (B, C - 1) float."""
+    total = (activations.float() * inside[:, None]).sum((2, 3))
+    return total / inside.sum((1, 2)).clamp_min(1)[:, None]
