@@ -15,7 +15,8 @@ from protoseg.errors import ProtosegError
 
 DESCRIPTION = "Benchmarks and ablations of prototype-based semantic segmentation."
 EPILOG = """\
-MATRIX is a name in experiments/matrices (or a YAML file); without one, all of them are meant.
+MATRIX is a name in experiments/matrices (or a YAML file); without one, all of them are meant,
+but for sweep, which wants a name.
 Overrides are Hydra's: dataset=camvid method.num_prototypes=5 seed=0,1,2
 
   protoseg plan quickstart                 what would be trained, and what it costs
@@ -42,6 +43,7 @@ VERBS = {
     "verify": ("verify", "check every record, and every committed table against the records"),
     "params": ("params", "count what models learn, beside what the paper prints"),
     "weights": ("weights", "list pre-trained weights; fetch them: weights get BACKBONE"),
+    "masks": ("masks", "write the pseudo-masks of a run (method=weak_contrast) as a data set"),
     "data": ("data", "list, prepare and check data sets"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }
@@ -107,6 +109,8 @@ def parser() -> argparse.ArgumentParser:
             _comparing(verb)
         if name == "reproduce":
             _reproducing(verb)
+        if name == "masks":
+            verb.add_argument("--into", metavar="NAME", help="folder to make below the data folder")
         if name == "params":
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")
@@ -153,7 +157,7 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         verb.add_argument("words", nargs="*", metavar=meaning, help="what to do")
         verb.add_argument("--from", dest="source", metavar="DIR", help="prepare: as published")
         verb.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (1)")
-    elif name in ("logs", "reproduce"):
+    elif name in ("logs", "reproduce", "masks"):
         verb.add_argument("words", nargs=1, metavar="RUN", help="a run's id, or a part of it")
     elif name == "cancel":
         verb.add_argument("words", nargs="+", metavar="MATRIX | RUN", help="what is meant")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
 from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.commands.progress import Bar
 from protoseg.datasets.check import Report, check
 from protoseg.datasets.layout import find_root
 from protoseg.errors import ProtosegError, UsageError, unknown
@@ -71,7 +70,7 @@ def _prepare(context: Context, words: list[str]) -> int:
     source = Path(context.arguments.source).expanduser().absolute()
     target = context.places.data / dataset.place
     apart(source, target)
-    with _Bar(context, f"looking through {source.name}") as progress:
+    with Bar(context, f"looking through {source.name}") as progress:
         plan = PLANS[dataset.place](source, dataset)
         progress.name(f"preparing {dataset.place}")
         manifest = prepare(
@@ -137,37 +136,8 @@ def _dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
 
 def _report(context: Context, dataset: DatasetSpec) -> Report:
     root = find_root(dataset, context.places.data)
-    with _Bar(context, f"reading {dataset.name}") as progress:
+    with Bar(context, f"reading {dataset.name}") as progress:
         return check(root, dataset, progress=progress.update)
-
-
-class _Bar:
-    """A progress bar on a terminal, nothing elsewhere."""
-
-    def __init__(self, context: Context, name: str) -> None:
-        self.bar = Progress(
-            *Progress.get_default_columns(),
-            MofNCompleteColumn(),
-            console=context.errors,
-            transient=True,
-            disable=context.json or not sys.stderr.isatty(),
-        )
-        self.task = self.bar.add_task(name, total=None)
-
-    def name(self, name: str) -> None:
-        """What is under way now."""
-        self.bar.update(self.task, description=name)
-
-    def update(self, done: int, total: int) -> None:
-        """How far it is."""
-        self.bar.update(self.task, completed=done, total=total)
-
-    def __enter__(self) -> _Bar:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
 
 
 def _show(context: Context, report: Report) -> None:

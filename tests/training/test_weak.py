@@ -1,0 +1,292 @@
+"""The task ``weak``: real short runs, resumed; their masks on disk, and trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from protoseg.cli import main
+from protoseg.datasets.check import check
+from protoseg.datasets.layout import find_root, pairs
+from protoseg.datasets.stream import SegmentationFolder
+from protoseg.errors import ProtosegError, UsageError
+from protoseg.runs.folder import Launch, RunFolder
+from protoseg.spec.fields import build, plain
+from protoseg.spec.identity import run_id
+from protoseg.spec.schema import DatasetSpec, RunSpec
+from protoseg.training import metric
+from protoseg.training.loop import TrainingLoop
+from protoseg.training.mask_folder import write_masks
+from protoseg.training.masks import THRESHOLDS, SweptCounts
+from protoseg.training.parts import build_parts
+from protoseg.training.recipe import build_config
+from protoseg.training.run import evaluate, execute
+from protoseg.training.stop import Stopped, StopRequest
+
+from .small import cells, compose, make_folder, record_of, result, small_spec
+
+WEAK = (
+    *("method=weak_contrast", "decoder=cam", "evaluation.split=train"),
+    *("~method.num_prototypes", "~method.momentum", "method.scales=[1.0,1.5]"),
+)
+"""Over the small run of the other tests."""
+
+
+def weak_spec(*overrides: str) -> RunSpec:
+    return small_spec(*WEAK, *overrides)
+
+
+def train(folder: RunFolder, spec: RunSpec, data: Path, stop: StopRequest | None = None) -> None:
+    execute(spec, folder, Launch(str(data), str(data)), stop or StopRequest())
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run of all parts, trained once for the tests here."""
+    spec = weak_spec()
+    folder = make_folder(tmp_path_factory.mktemp("weak"), spec, data)
+    train(folder, spec, data)
+    return folder
+
+
+def test_a_run_leaves_its_record(finished: RunFolder) -> None:
+    record = record_of(finished)
+    assert record["run_id"].startswith("shapes-tiny-cam-weak_contrast-s0-")
+    assert record["metrics"]["images"] == 16
+    assert set(record["losses"][-1][1]) == {"loss_cls", "loss_cross", "loss_intra", "loss"}
+    assert all(value > 0 for value in record["losses"][-1][1].values())
+    curve = dict(record["metrics"]["miou_by_threshold"])
+    assert tuple(curve) == THRESHOLDS
+    assert curve[record["metrics"]["threshold"]] == pytest.approx(record["metrics"]["miou"])
+    assert max(curve.values()) == pytest.approx(record["metrics"]["miou"])
+    # Backbone and classifier; the projection is thrown away after training.
+    backbone = sum(
+        9 * a * b + 9 * b * b + 4 * b for a, b in ((3, 16), (16, 32), (32, 64), (64, 96))
+    )
+    assert record["parameters"] == {"learnable": backbone + 5 * 96, "prototype": 0}
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    finished: RunFolder, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, stop = weak_spec(), StopRequest()
+    folder = make_folder(tmp_path, spec, data)
+    with monkeypatch.context() as patch:
+
+        def report(loop: TrainingLoop, iteration: int) -> None:
+            stop.signal_number = signal.SIGTERM if iteration == 4 else None
+
+        patch.setattr(TrainingLoop, "_report", report)
+        with pytest.raises(Stopped):
+            train(folder, spec, data, stop)
+    assert [path.stem for path in folder.checkpoints.glob("*.pth")] == ["iter_00000005"]
+    train(folder, spec, data)
+    assert result(folder) == result(finished)
+    assert (
+        record_of(folder)["provenance"]["state_sha256"]
+        == record_of(finished)["provenance"]["state_sha256"]
+    )
+
+
+def test_training_is_given_no_label_map(shapes_root: Path) -> None:
+    spec = weak_spec()
+    parts = build_parts(build_config(spec, data_root=shapes_root), None)
+    batch = next(iter(parts.train_loader))
+    assert batch.keys() == {"inputs", "data_samples"}
+    for sample in batch["data_samples"]:
+        assert sample.keys() == [], "nothing but the image"
+        assert set(sample.metainfo_keys()) == {"image_labels"}
+    # What it is given is what stands in the label maps of those images.
+    dataset = SegmentationFolder(
+        str(shapes_root), plain(spec.dataset), "train", [{"type": "LoadImageLabels"}]
+    )
+    for index, (_, annotation) in enumerate(pairs(shapes_root, spec.dataset, "train")):
+        with Image.open(annotation) as file:
+            values = np.unique(np.asarray(file)).tolist()
+        assert dataset[index]["image_labels"] == tuple(v for v in values if 0 < v < 255)
+
+
+def test_the_network_finds_shapes_better_than_its_labels_alone(
+    tmp_path_factory: pytest.TempPathFactory, data: Path
+) -> None:
+    spec = compose(
+        *("method=weak_contrast", "decoder=cam", "decoder.in_index=[2]", "decoder.channels=64"),
+        *("evaluation.split=train", "schedule.learning_rate=3e-3"),
+        *("dataset.digest=unpinned", "dataset.generator.train=96", "dataset.generator.val=1"),
+        *("dataset.counts.train=96", "dataset.counts.val=1", "schedule.iterations=200"),
+        *("method.scales=[1.0]", "method.flip=false"),
+    )
+    place = tmp_path_factory.mktemp("weak_shapes")
+    folder = make_folder(place, spec, data)
+    train(folder, spec, data)
+    trained = record_of(folder)
+    # The same network before training: its maps know which classes are there, and no place.
+    parts = build_parts(build_config(spec, data_root=find_root(spec.dataset, data)), None)
+    untrained = evaluate(parts, spec, StopRequest())[0]
+    assert trained["metrics"]["miou"] > untrained["miou"] + 4
+    assert trained["losses"][-1][1]["loss_cls"] < trained["losses"][0][1]["loss_cls"] - 0.05
+
+
+def test_counts_at_every_threshold_are_those_of_masks_made_at_it(shapes_root: Path) -> None:
+    spec = weak_spec()
+    parts = build_parts(build_config(spec, data_root=shapes_root), None)
+    parts.model.eval()
+    swept, samples = SweptCounts(6), []
+    with torch.no_grad():
+        for batch in parts.test_loader:
+            found = [sample.to_dict() for sample in parts.model.test_step(batch)]
+            swept.process(batch, found)
+            samples += found
+    swept.compute_metrics(list(swept.results))
+    for threshold in (0.0, 0.2, 0.5, 0.98):
+        plain_counts = metric.ConfusionCounts(6)
+        for sample in samples:
+            maps = sample["seg_logits"]["data"][1:].numpy()
+            best, highest = maps.argmax(0) + 1, maps.max(0)
+            mask = np.where((highest > 0) & (highest >= np.float32(threshold)), best, 0)
+            plain_counts.process(
+                None, [{**sample, "pred_sem_seg": {"data": torch.from_numpy(mask)[None]}}]
+            )
+        expected = plain_counts.compute_metrics(plain_counts.results)["miou"]
+        assert dict(swept.details["miou_by_threshold"])[threshold] == pytest.approx(expected)
+
+
+# Masks on disk
+
+
+@pytest.fixture(scope="module")
+def masks(finished: RunFolder, data: Path) -> dict[str, Any]:
+    return write_masks(finished, data, data / "shape_masks")
+
+
+def option(data: Path) -> DatasetSpec:
+    """The data set that the folder describes, as the composer reads it."""
+    text = (data / "shape_masks" / "dataset.yaml").read_text()
+    values = yaml.safe_load(text)
+    assert values.pop("defaults") == ["schema", "_self_"]
+    spec: DatasetSpec = build(DatasetSpec, values, "dataset.yaml")
+    return spec
+
+
+def test_masks_are_a_data_set_whose_digest_is_theirs(
+    masks: dict[str, Any], finished: RunFolder, data: Path, shapes_root: Path
+) -> None:
+    dataset = option(data)
+    assert dataset.digest == masks["digest"]
+    report = check(data / "shape_masks", dataset)
+    assert report.digest == masks["digest"]
+    assert {name: split.images for name, split in report.splits.items()} == {"train": 16, "val": 4}
+    # The masks are the predictions that the record counted.
+    counted = np.zeros((6, 6), np.int64)
+    for _, truth, guess, count in cells(finished.confusion):
+        counted[truth, guess] += count
+    found = np.zeros((6, 6), np.int64)
+    for (_, truth), (_, mask) in zip(
+        pairs(shapes_root, dataclasses.replace(dataset, folder=""), "train"),
+        pairs(data / "shape_masks", dataset, "train"),
+        strict=True,
+    ):
+        with Image.open(truth) as one, Image.open(mask) as other:
+            right, guess = np.asarray(one), np.asarray(other)
+        np.add.at(found, (right[right < 6], guess[right < 6]), 1)
+    np.testing.assert_array_equal(found, counted)
+    origin = json.loads((data / "shape_masks" / "masks.json").read_text())
+    assert origin == masks
+    assert origin["run_id"] == finished.run_id
+
+
+def test_a_segmentor_is_trained_on_them(masks: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    spec = dataclasses.replace(small_spec("schedule.iterations=3"), dataset=option(data))
+    folder = make_folder(tmp_path, spec, data)
+    train(folder, spec, data)
+    record = record_of(folder)
+    assert record["spec"]["dataset"]["digest"] == masks["digest"]
+    assert record["provenance"]["data_digest"] == masks["digest"]
+    assert record["metrics"]["images"] == 4
+    other = dataclasses.replace(spec, dataset=dataclasses.replace(spec.dataset, digest="0" * 64))
+    assert run_id(other) != run_id(spec), "other masks are another run"
+
+
+def test_masks_are_not_made_of_what_is_not_finished_or_not_weak(
+    masks: dict[str, Any], finished: RunFolder, data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"shape_masks: is there already; name another"):
+        write_masks(finished, data, data / "shape_masks")
+    empty = make_folder(tmp_path, weak_spec("seed=1"), data)
+    with pytest.raises(ProtosegError, match=r"has no record in .*; masks are those of a finished"):
+        write_masks(empty, data, tmp_path / "masks")
+    found = sorted(finished.checkpoints.glob("*.pth"))[-1]
+    note = found.with_suffix(".json")
+    kept = note.read_bytes()
+    note.unlink()
+    try:
+        with pytest.raises(ProtosegError, match=r"no checkpoint of .* is left \(.*torn.*\); train"):
+            write_masks(finished, data, tmp_path / "masks")
+    finally:
+        note.write_bytes(kept)
+    assert not list(tmp_path.glob("*masks*"))
+
+
+def test_the_verb(
+    finished: RunFolder, data: Path, masks: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ["--runs", str(finished.path.parent), "--data", str(data)]
+    assert main(["masks", "weak_contrast-s0", "--into", "verb_masks", *places, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {**masks, "name": "verb_masks"}
+    for words, sentence in {
+        ("masks", "weak_contrast"): "masks: name the data set to make: --into NAME",
+        ("masks", "weak_contrast", "--into", "a/b"): "expected the name of a folder below",
+        ("masks", "nothing", "--into", "x"): "unknown run 'nothing'",
+    }.items():
+        assert main([*words, *places]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+# Settings that do not fit
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["augmentation.cat_max_ratio=0.75"], r"augmentation\.cat_max_ratio: 0\.75 chooses crops"),
+        (["decoder.auxiliary=true"], r"decoder\.auxiliary: an auxiliary head learns from label"),
+        (["contrast=pixel"], r"contrast\.weight: pixel contrast learns from label maps"),
+        (["evaluation=slide_512"], r"evaluation\.mode: class activation maps are normalised over"),
+        (
+            ["method.second_view=false"],
+            r"method\.cross_prototype and cross_cam: without method\.se",
+        ),
+        (["method.intra=false"], r"method\.prototype_mining: without method\.intra there is noth"),
+    ],
+)
+def test_settings_that_do_not_fit_are_one_sentence(
+    overrides: list[str], sentence: str, shapes_root: Path
+) -> None:
+    with pytest.raises(UsageError, match=sentence) as error:
+        build_parts(build_config(weak_spec(*overrides), data_root=shapes_root), None)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("method.top_pixels=0", r"method\.top_pixels: 0 is out of range; allowed: at least 1"),
+        ("method.hardest=0", r"method\.hardest: 0\.0 is out of range; allowed: greater than 0 and"),
+        ("method.scales=[]", r"method\.scales: needs at least one value"),
+        ("method.scales=[1.0,0]", r"method\.scales\[1\]: 0\.0 is out of range"),
+        ("method.top_pixel=3", r"unknown key 'method\.top_pixel'. Did you mean 'method\.top_pix"),
+        ("dataset.image_label_share=2", r"dataset\.image_label_share: 2\.0 is out of range"),
+    ],
+)
+def test_values_out_of_range_are_one_sentence(override: str, sentence: str) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        weak_spec(override)
