@@ -51,6 +51,7 @@ def test_step(
     number = classes * 2 * queue + anchors
     sample_lots = torch.rand(number, generator=generator).to(device)
     start = {name: value.clone() for name, value in memory.state_dict().items()}
+    held = torch.cat([each.flatten(0, 1) for each in (start["pixels"], start["regions"])]).t()
     choice = {"positives": anchors, "negatives": 2 * anchors}
 
     def ours() -> tuple[Tensor, Tensor]:
@@ -107,6 +108,5 @@ def test_step(
     for mine, theirs in zip((memory.pixels, memory.regions), queues.queues, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
     name = f"{pixels:,} px, {classes} classes, {queue} + {queue} a class, {anchors} anchors"
-    held = torch.cat([each.flatten(0, 1) for each in (start["pixels"], start["regions"])]).t()
     others = {"loop": loop, "anchors × memory alone": lambda: embeddings[:anchors] @ held}
     case("pixel contrast", name, ours, others, memory=True, rounds=(5, 30), slow=2)
