@@ -83,7 +83,11 @@ def is_lost_loader(error: Exception) -> bool:
         # It was killed while it handed over a batch, or the batch died with it.
         last = traceback.extract_tb(error.__traceback__)[-1:]
         return bool(last) and Path(last[0].filename).parent.name == "multiprocessing"
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+    if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
+        return True
+    # The news comes by a signal, also in the middle of a checkpoint: what torch then says of the
+    # file that it could not finish hides it.
+    return isinstance(error.__context__, Exception) and is_lost_loader(error.__context__)
 
 
 def _sentence(error: DataError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing.connection
 import os
 import signal
@@ -10,12 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason, State
-from protoseg.training import endings
+from protoseg.training import checkpoint, endings
 
 from .small import ends, log, make_folder, small_spec
 from .test_worker import SLOW, wait_for
@@ -138,3 +141,21 @@ def test_a_batch_that_died_with_its_loader_is_no_error_of_the_code(tmp_path: Pat
     assert reason(read_from_one_that_has_left) is Reason.LOST
     assert reason(lambda: multiprocessing.connection.Client(gone)) is Reason.LOST
     assert reason(lambda: Path(gone).read_bytes()) is Reason.CODE_ERROR
+
+
+def test_a_loader_process_lost_while_a_checkpoint_is_written(tmp_path: Path) -> None:
+    """torch hears of it by a signal: what it raises cuts the file short, and torch complains."""
+    text = "DataLoader worker (pid 7) is killed by signal: Killed. "
+
+    class Interrupted(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if self.tell() == 0 or self.tell() > 9000:
+                return super().write(data)
+            super().write(data)
+            raise RuntimeError(text)
+
+    with pytest.raises(RuntimeError) as seen:
+        checkpoint._write({"weights": torch.zeros(1000)}, Interrupted())
+    assert text not in str(seen.value), "torch names its own error"
+    assert endings.is_lost_loader(seen.value)
+    assert not endings.is_lost_loader(RuntimeError("something else"))
