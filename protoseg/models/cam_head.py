@@ -82,6 +82,7 @@ class CamHead(WrappedHead):
         self.temperature, self.unit_prototypes = temperature, unit_prototypes
         self.background, self.scales, self.flip = threshold, tuple(scales), flip
         self.classifier = nn.Conv2d(self.feature_channels, self.num_classes - 1, 1, bias=False)
+        self.channels = channels
         contrasts = cross_prototype or cross_cam or intra
         self.projection = nn.Conv2d(self.feature_channels, channels, 1) if contrasts else None
 
@@ -114,7 +115,7 @@ class CamHead(WrappedHead):
         activations = [self.classifier(features) for features in views]
         scores = [_pooled(each, _inside(each, covered)) for each in activations]
         classified = [weak.classification_loss(each, present) for each in scores]
-        losses = {"loss_cls": sum(classified) / len(views)}
+        losses = {"loss_cls": torch.stack(classified).mean()}
         if self.projection is None:
             return losses
         grid = views[-1].shape[2:]
@@ -138,7 +139,7 @@ class CamHead(WrappedHead):
                 losses["loss_cross"] = self.cross_weight * self._cross(seen, own)
             if self.intra:
                 intra = [self._intra(view, each) for view, each in zip(seen, own, strict=True)]
-                losses["loss_intra"] = self.intra_weight * sum(intra) / len(intra)
+                losses["loss_intra"] = self.intra_weight * torch.stack(intra).mean()
         return losses
 
     def _view(

@@ -103,7 +103,8 @@ def test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[str, A
     if spec.evaluation.scale:
         pipeline.append({"type": "Resize", "scale": spec.evaluation.scale, "keep_ratio": True})
     # Labels after the resize: scores are brought back to the size of the image for the metric.
-    keys = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx", *IMAGE_LABELS)
+    keys: tuple[str, ...] = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx")
+    keys += IMAGE_LABELS if spec.method.task == "weak" else ()
     pipeline += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs", "meta_keys": keys}]
     return {
         "batch_size": 1,

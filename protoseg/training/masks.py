@@ -36,7 +36,9 @@ class SweptCounts(ConfusionCounts):
             truth = sample["gt_sem_seg"]["data"].squeeze().cpu().numpy().astype(np.int64).ravel()
             maps = sample["seg_logits"]["data"][1:].flatten(1)
             highest, guess = (each.cpu().numpy() for each in maps.max(0))
-            reached = np.searchsorted(np.float32(THRESHOLDS), highest.astype(np.float32), "right")
+            reached = np.searchsorted(
+                np.array(THRESHOLDS, np.float32), highest.astype(np.float32), "right"
+            )
             reached[highest <= 0] = 0  # the background at any threshold
             counted = truth < self.num_classes
             joint = truth * self.num_classes + guess.astype(np.int64) + 1
