@@ -43,7 +43,7 @@ VERBS = {
     "verify": ("verify", "check every record, and every committed table against the records"),
     "params": ("params", "count what models learn, beside what the paper prints"),
     "weights": ("weights", "list pre-trained weights; fetch them: weights get BACKBONE"),
-    "masks": ("masks", "write the pseudo-masks of a run (method=weak_contrast) as a data set"),
+    "masks": ("masks", "write the masks of a weakly supervised run as a data set"),
     "data": ("data", "list, prepare and check data sets"),
     "doctor": ("doctor", "say what this machine, or the cluster around it, has and lacks"),
 }

@@ -69,7 +69,7 @@ def test_version(protoseg: CommandLine) -> None:
         (["train", "seed=0,1"], "override 'seed': train takes one run; use a matrix for a sweep."),
         (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: hrnet_w48, mit_b0, "),
         (["train", "quickstart"], "override 'quickstart': "),
-        (["status", "dataset"], "unknown matrix 'dataset'. Known: camvid_methods, "),
+        (["status", "dataset"], "unknown matrix 'dataset'. Known: camvid_5a, "),
         (["explain", "quickstart"], "the following arguments are required: ROW"),
         (["explain", "seed=0", "1"], "explain: name one table, e.g. protoseg explain camvid_m"),
         (["explain", "quickstart", "9"], "quickstart: unknown row '9'. Known: Parametric, K = 1"),
