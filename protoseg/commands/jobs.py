@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from protoseg.commands.context import FAILED, FINE, Context
@@ -41,13 +42,23 @@ def find_run(context: Context, word: str) -> str:
     known = known_runs(context)
     if word in known:
         return word
+    found = part_of_one(word, known)
+    if found is not None:
+        return found
+    raise UsageError(unknown("run", word, str(context.places.runs), known))
+
+
+def part_of_one(word: str, known: Iterable[str]) -> str | None:
+    """The one run id that a word is a part of; None where there is none.
+
+    Raises:
+        UsageError: several.
+    """
     matching = [run_id for run_id in known if word in run_id]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
+    if len(matching) > 1:
         some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
         raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
-    raise UsageError(unknown("run", word, str(context.places.runs), known))
+    return matching[0] if matching else None
 
 
 def cancel(context: Context) -> int:

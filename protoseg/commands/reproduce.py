@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.commands.jobs import part_of_one
 from protoseg.dispatch.again import fresh_folder, train
 from protoseg.dispatch.checkout import checked_out, find_diff
 from protoseg.dispatch.view import duration, sweep_view
@@ -85,12 +86,9 @@ def _find(context: Context, word: str) -> str:
     known = sorted(name for name in names if pattern.fullmatch(name))
     if word in known or (runs / word / "spec.json").is_file():
         return word
-    matching = [name for name in known if word in name]
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
-        raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
+    found = part_of_one(word, known)
+    if found is not None:
+        return found
     # Of thousands only the nearest.
     close = get_close_matches(word, known, n=5, cutoff=0.3) or known[:5]
     where = f"{len(known)} records in {' and '.join(map(str, [*folders, runs]))}"

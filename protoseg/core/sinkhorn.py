@@ -66,16 +66,7 @@ def assign(
         They mean nothing for ignored pixels.
     """
     steps: dict[str, Any] = {"kappa": kappa, "iterations": iterations, "pooled": pooled}
-    order: Tensor | None = None
-    if num_classes == 1 and (dtype := range_type(kappa, bound)) is not None:
-        plan = transport_one(
-            similarities.to(dtype), is_inside(labels, 1), **steps, normalised=gumbel
-        )
-    else:
-        pixels = sort_by_segment(labels, num_classes)
-        order = pixels.order
-        rows = similarities.index_select(0, order)
-        plan = transport(rows, pixels, **steps, bound=bound, normalised=gumbel)
+    plan, order = _plan(similarities, labels, num_classes, bound, **steps, normalised=gumbel)
 
     def best(preferences: Tensor) -> Tensor:
         # max() with its indices is several times faster on a CPU than argmax(), and the same.
@@ -115,15 +106,22 @@ def sinkhorn(
         (N, K) float32: the columns of L, scaled to sum to 1 for each pixel; 0 for ignored ones.
     """
     steps: dict[str, Any] = {"kappa": kappa, "iterations": iterations, "pooled": pooled}
-    if num_classes == 1 and (dtype := range_type(kappa, bound)) is not None:
-        inside = is_inside(labels, 1)
-        plan = transport_one(similarities.to(dtype), inside, **steps)
-        return torch.where(inside[:, None], plan, 0)
+    plan, order = _plan(similarities, labels, num_classes, bound, **steps)
+    if order is not None:
+        # index_copy, not an indexed assignment: that one may wait for a GPU.
+        plan = torch.empty_like(plan).index_copy_(0, order, plan)
+    return torch.where(is_inside(labels, num_classes)[:, None], plan, 0)
+
+
+def _plan(
+    similarities: Tensor, labels: Tensor, num_classes: int, bound: float | None, **steps: Any
+) -> tuple[Tensor, Tensor | None]:
+    """The plan, and the order of its rows; None where it is the batch's: one class needs none."""
+    if num_classes == 1 and (dtype := range_type(steps["kappa"], bound)) is not None:
+        return transport_one(similarities.to(dtype), is_inside(labels, 1), **steps), None
     pixels = sort_by_segment(labels, num_classes)
-    plan = transport(similarities.index_select(0, pixels.order), pixels, bound=bound, **steps)
-    inside = (pixels.segment < num_classes)[:, None]
-    # index_copy, not an indexed assignment: that one may wait for a GPU.
-    return torch.zeros_like(plan).index_copy_(0, pixels.order, torch.where(inside, plan, 0))
+    rows = similarities.index_select(0, pixels.order)
+    return transport(rows, pixels, **steps, bound=bound), pixels.order
 
 
 @torch.no_grad()
