@@ -9,13 +9,12 @@ from typing import Any
 import batches
 import torch
 from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 
 from protoseg.spec.compose import Composer, parse_overrides
 from protoseg.spec.expand import load_matrix
 from protoseg.spec.schema import RunSpec
-from protoseg.training.parts import build_model
+from protoseg.training.parts import build_model, build_optimizer
 from protoseg.training.recipe import build_config
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
@@ -37,7 +36,7 @@ def camvid_spec(method: str, num_prototypes: int = 10) -> RunSpec:
     kind = {"paper": "prototype", "parametric": "parametric"}[method]
     for run in matrix.runs:
         found = run.spec.method
-        if (found.kind, found.num_prototypes) == (kind, num_prototypes):
+        if (found.kind, getattr(found, "num_prototypes", 1)) == (kind, num_prototypes):
             return run.spec
     raise LookupError(f"camvid_methods: no row {method}, K = {num_prototypes}")
 
@@ -59,7 +58,7 @@ def network(spec: RunSpec, device: torch.device) -> tuple[Any, Any]:
     torch.manual_seed(0)
     config = build_config(spec, data_root=Path())
     model = build_model(config.model, None).to(device).train()
-    return model, build_optim_wrapper(model, config.optim_wrapper)
+    return model, build_optimizer(model, config)
 
 
 def crops(images: int, size: int, num_classes: int) -> dict[str, Any]:

@@ -1,7 +1,11 @@
-"""A training iteration of a whole model, with either head: forward, backward, optimiser."""
+"""A training iteration of a whole model, with either head: forward, backward, optimiser.
+
+Also what its precision and the layout of its weights cost.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +15,15 @@ from networks import camvid_spec, crops, mit_b2_spec, network
 from protoseg.spec.schema import RunSpec
 
 
-def iteration(spec: RunSpec, batch: dict[str, Any], device: torch.device) -> Callable[[], float]:
+def iteration(
+    spec: RunSpec,
+    batch: dict[str, Any],
+    device: torch.device,
+    layout: torch.memory_format = torch.preserve_format,
+) -> Callable[[], float]:
     """One training iteration; the loss, which is waited for as training does to write it down."""
     model, optimizer = network(spec, device)
+    model.to(memory_format=layout)
 
     def step() -> float:
         losses = model.train_step(batch, optim_wrapper=optimizer)
@@ -47,4 +57,22 @@ def test_mit_b2(case: Callable[..., None], device: torch.device) -> None:
         {"parametric": iteration(mit_b2_spec("parametric", 150), batch, device)},
         rounds=(5, 20),
         slow=10,
+    )
+
+
+def test_precision(case: Callable[..., None], device: torch.device) -> None:
+    batch = crops(8, 256, 11)
+    single = camvid_spec("paper")
+    half = dataclasses.replace(single, precision="bf16")
+    case(
+        "training iteration",
+        "MobileNetV2, 8 crops of 256, 11 classes, K = 10, bf16",
+        iteration(half, batch, device),
+        {
+            "fp32": iteration(single, batch, device),
+            "fp32, channels last": iteration(single, batch, device, torch.channels_last),
+            "bf16, channels first": iteration(half, batch, device, torch.contiguous_format),
+        },
+        rounds=(10, 30),
+        slow=20,
     )

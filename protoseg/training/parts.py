@@ -90,10 +90,7 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
     model = build_model(config.model, weights)
     if world_size() > 1:
         sharing.share(model)
-    wrapper = dict(config.optim_wrapper)
-    if wrapper["type"] == "AmpOptimWrapper" and not torch.cuda.is_available():
-        wrapper["type"] = "CPUAmpOptimWrapper"
-    optimizer = build_optim_wrapper(model, wrapper)
+    optimizer = build_optimizer(model, config)
     schedulers = [
         PARAM_SCHEDULERS.build(dict(schedule), default_args={"optimizer": optimizer})
         for schedule in config.param_scheduler
@@ -111,6 +108,19 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
     if rank() > 0:
         seed_apart(seed, rank())
     return parts
+
+
+def build_optimizer(model: nn.Module, config: Config) -> OptimWrapper:
+    """The optimiser with its precision; half precision on a CPU also lays the weights out anew.
+
+    Convolutions in bfloat16 take three quarters of the time there when channels come last
+    (benchmarks/test_training.py).
+    """
+    wrapper = dict(config.optim_wrapper)
+    if wrapper["type"] == "AmpOptimWrapper" and not torch.cuda.is_available():
+        wrapper["type"] = "CPUAmpOptimWrapper"
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return build_optim_wrapper(model, wrapper)
 
 
 def _loader(settings: dict[str, Any]) -> DataLoader[Any]:
