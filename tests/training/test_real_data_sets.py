@@ -1,11 +1,16 @@
-"""Every data set on real images: prepared, one iteration trained, one image evaluated."""
+"""Every data set, and every model with each data set it is declared on, on real images.
+
+Prepared, one iteration trained, one image evaluated; each of its published layout.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from datasets import raw
@@ -15,13 +20,15 @@ from protoseg.datasets.layout import find_root, pairs
 from protoseg.datasets.prepare.known import PLANS
 from protoseg.datasets.prepare.work import prepare
 from protoseg.runs.folder import RunFolder
+from protoseg.spec.expand import load_matrix, matrix_names
+from protoseg.spec.schema import DatasetSpec, RunSpec
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import build_parts
 from protoseg.training.recipe import build_config
 from protoseg.training.run import evaluate
 from protoseg.training.stop import StopRequest
 
-from .small import EXPERIMENTS, REPOSITORY, compose
+from .small import EXPERIMENTS, REPOSITORY, compose, composer
 
 OPTIONS = sorted(path.stem for path in (EXPERIMENTS / "dataset").glob("*.yaml"))
 SMALL = (
@@ -60,22 +67,68 @@ def published(option_place: str, samples: Path, work: Path) -> Path:
     return samples / "fixtures" / option_place
 
 
+@functools.cache
+def declared() -> dict[str, RunSpec]:
+    """A spec for each model, kind of method and data set that the matrices join."""
+    found: dict[str, RunSpec] = {}
+    for name in matrix_names(EXPERIMENTS):
+        for run in load_matrix(composer(), name).runs:
+            spec = run.spec
+            model = f"{spec.backbone.name}-{spec.decoder.name}-{spec.method.kind}"
+            found.setdefault(f"{spec.dataset.name}-{model}", spec)
+    return found
+
+
+def small(spec: RunSpec) -> RunSpec:
+    """The same model, losses and inference on small images."""
+    slide = spec.evaluation.mode == "slide"
+    evaluation: dict[str, Any] = {"scale": (192, 96)}
+    evaluation |= {"crop_size": (64, 64), "stride": (48, 48)} if slide else {}
+    method: dict[str, Any] = {"num_prototypes": 2} if hasattr(spec.method, "num_prototypes") else {}
+    return dataclasses.replace(
+        spec,
+        backbone=dataclasses.replace(spec.backbone, weights="", weights_sha256=""),
+        augmentation=dataclasses.replace(
+            spec.augmentation, scale=(192, 96), crop_size=(64, 80), ratio_range=(0.5, 2.0)
+        ),
+        schedule=dataclasses.replace(
+            spec.schedule, iterations=1, batch_size=2, warmup_iterations=0
+        ),
+        evaluation=dataclasses.replace(spec.evaluation, **evaluation),
+        method=dataclasses.replace(spec.method, **method),
+    )
+
+
 @pytest.mark.parametrize("option", OPTIONS)
-def test_one_iteration_and_one_image(
+def test_every_data_set(
     option: str, samples: Path, tmp_path_factory: pytest.TempPathFactory, data: Path
 ) -> None:
     spec = compose(f"dataset={option}", *SMALL)
-    dataset = spec.dataset
-    split = next((name for name in dataset.counts if name != dataset.train_split), "val")
-    if dataset.generator:
-        place = data.parent
+    place = data.parent
+    if spec.dataset.generator:
         spec = compose(f"dataset={option}", *SMALL, "dataset.generator.train=4",
                        "dataset.generator.val=1", "dataset.digest=unpinned")  # fmt: skip
-    elif dataset.place in PLANS:
-        place = prepared(dataset.place, samples, tmp_path_factory, option)
     else:
-        place = samples
-    root = find_root(spec.dataset, place)
+        place = folder_of(spec, samples, tmp_path_factory)
+    one_iteration_and_one_image(spec, place, tmp_path_factory.mktemp(option))
+
+
+@pytest.mark.parametrize("pair", sorted(declared()))
+def test_every_model_with_each_of_its_data_sets(
+    pair: str, samples: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    spec = small(declared()[pair])
+    if spec.dataset.generator:
+        pytest.skip("built-in data: trained to the end by test_quickstart.py")
+    place = folder_of(spec, samples, tmp_path_factory)
+    one_iteration_and_one_image(spec, place, tmp_path_factory.mktemp("pair"))
+
+
+def one_iteration_and_one_image(spec: RunSpec, place: Path, work: Path) -> None:
+    """Train and evaluate, with as many images as there are."""
+    dataset = spec.dataset
+    root = find_root(dataset, place)
+    split = next((name for name in dataset.counts if name != dataset.train_split), "val")
     counts = {name: len(pairs(root, dataset, name)) for name in (dataset.train_split, split)}
     spec = dataclasses.replace(
         spec,
@@ -83,11 +136,11 @@ def test_one_iteration_and_one_image(
         evaluation=dataclasses.replace(spec.evaluation, split=split),
     )
     parts = build_parts(build_config(spec, data_root=root), None)
-    folder = RunFolder(tmp_path_factory.mktemp(option))
-    loop = TrainingLoop(parts, folder, 1, math.inf, StopRequest())
+    loop = TrainingLoop(parts, RunFolder(work), 1, math.inf, StopRequest())
     loop.run(0)
     (point,) = loop.curve
     assert all(math.isfinite(value) for value in point[1].values())
+    assert ("aux.loss_ce" in point[1]) == spec.decoder.auxiliary
     first = next(iter(parts.test_loader))
     parts = dataclasses.replace(parts, test_loader=[first])  # type: ignore[arg-type]
     overall, per_class, _, images = evaluate(parts, spec, StopRequest())
@@ -99,15 +152,21 @@ def test_one_iteration_and_one_image(
     assert 0 <= overall["aacc"] <= 100
 
 
+def folder_of(spec: RunSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
+    """The data folder that holds a real data set, prepared where it needs that."""
+    if spec.dataset.place not in PLANS:
+        return samples
+    return prepared(spec.dataset, samples, factory)
+
+
 _prepared: dict[str, Path] = {}
 
 
-def prepared(place: str, samples: Path, factory: pytest.TempPathFactory, option: str) -> Path:
+def prepared(dataset: DatasetSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
     """The data folder that holds a prepared data set; each is prepared once."""
+    place = dataset.place
     if place not in _prepared:
-        work = factory.mktemp("published")
-        source = published(place, samples, work)
-        dataset = compose(f"dataset={option}").dataset
+        source = published(place, samples, factory.mktemp("published"))
         target = factory.mktemp("prepared")
         prepare(PLANS[place](source, dataset), dataset, target / place, progress=None)
         _prepared[place] = target
