@@ -341,7 +341,8 @@ def test_precision_chooses_the_wrapper(data: Path, shapes_root: Path) -> None:
         assert found.dtype == torch.bfloat16
         last = torch.channels_last
         weights = [w for w in parts.model.parameters() if w.ndim == 4 and min(w.shape[1:]) > 1]
-        assert weights and all(w.is_contiguous(memory_format=last) for w in weights)
+        assert weights
+        assert all(w.is_contiguous(memory_format=last) for w in weights)
         assert found.is_contiguous(memory_format=last), "and what they make"
 
 
