@@ -49,6 +49,15 @@ TRANSFORMER = (
     "+backbone.settings.num_layers=[1,1,1,2]",
     "+backbone.settings.drop_path_rate=0.2",
 )
+# A memory that this many iterations fill and turn over.
+CONTRAST = (
+    "contrast=pixel_small",
+    "contrast.pixel_queue=40",
+    "contrast.region_queue=20",
+    "contrast.anchors=64",
+    "contrast.positives=32",
+    "contrast.negatives=64",
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,10 @@ VARIANTS = (
          "decoder.auxiliary=true"),
     ),
     Variant("parametric, K = 1, two processes", ("method=parametric",), processes=2),
+    Variant("released, K = 2, pixel contrast",
+            (*RELEASED, "method.num_prototypes=2", *CONTRAST)),
+    Variant("parametric, K = 1, pixel contrast, two processes",
+            ("method=parametric", *CONTRAST), processes=2),
 )  # fmt: skip
 
 

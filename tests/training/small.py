@@ -100,8 +100,9 @@ def ends(folder: RunFolder) -> list[str | None]:
 
 
 def log(folder: RunFolder, attempt: int = -1) -> str:
+    """What an attempt has written; nothing before it has opened its log."""
     paths = sorted(folder.attempts_folder.glob("*/log.txt"))
-    return paths[attempt].read_text()
+    return paths[attempt].read_text() if paths else ""
 
 
 def record_of(folder: RunFolder) -> dict[str, Any]:

@@ -34,7 +34,12 @@ def place(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("words", "kills"), [("released, K = 3", 6), ("released, K = 3, stochastic depth", 4)]
+    ("words", "kills"),
+    [
+        ("released, K = 3", 6),
+        ("released, K = 3, stochastic depth", 4),
+        ("released, K = 2, pixel contrast", 4),
+    ],
 )
 def test_killed_at_random_moments_it_ends_with_the_same_bits(
     words: str, kills: int, place: Path
