@@ -1,0 +1,93 @@
+"""Pixel contrast on two real processes: both hold the memory, and a stopped run finds it again."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from protoseg.runs.folder import RunFolder
+from protoseg.runs.record import read_record
+from protoseg.spec.schema import RunSpec
+from protoseg.training import checkpoint
+
+from .launch import Workers
+from .small import log, make_folder, small_spec
+from .test_worker import SLOW, SPEC, assert_same_result, wait_for
+
+PIXELS, REGIONS, CHANNELS, CLASSES = 60, 6, 16, 6
+CONTRAST = (
+    "contrast=pixel_small",
+    *("contrast.anchors=48", "contrast.positives=16", "contrast.negatives=32"),
+    *(f"contrast.pixel_queue={PIXELS}", f"contrast.region_queue={REGIONS}"),
+    f"contrast.channels={CHANNELS}",
+)
+MEMORY = "decode_head.contrast.memory."
+KEEP = """
+import os, torch
+from protoseg.training.loop import TrainingLoop
+run = TrainingLoop.run
+def keep(self, start):
+    run(self, start)
+    memory = self.parts.module.decode_head.contrast.memory.state_dict()
+    torch.save(memory, self.folder.path / f"memory{os.environ['SLURM_PROCID']}.pt")
+TrainingLoop.run = keep
+"""
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    return small_spec(*SPEC, *CONTRAST)
+
+
+@pytest.fixture(scope="module")
+def finished(spec: RunSpec, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = make_folder(tmp_path_factory.mktemp("finished"), spec, data)
+    assert Workers(folder, code=KEEP).end() == [0, 0], log(folder)
+    return folder
+
+
+def saved(folder: RunFolder) -> dict[str, torch.Tensor]:
+    """The memory in the last checkpoint."""
+    found, _ = checkpoint.newest(folder.checkpoints)
+    model = torch.load(found.path, weights_only=True)["model"]
+    return {name[len(MEMORY) :]: model[name] for name in model if name.startswith(MEMORY)}
+
+
+def test_both_processes_hold_the_memory_of_the_whole_batch(finished: RunFolder) -> None:
+    assert read_record(finished.record)["provenance"]["processes"] == 2
+    first, second = (torch.load(finished.path / f"memory{rank}.pt") for rank in range(2))
+    in_checkpoint = saved(finished)
+    assert first.keys() == second.keys() == in_checkpoint.keys()
+    for name, values in first.items():
+        assert torch.equal(values, second[name]), name
+        assert torch.equal(values, in_checkpoint[name]), name
+    assert first["pixels"].shape == (CLASSES, PIXELS, CHANNELS)
+    assert first["regions"].shape == (CLASSES, REGIONS, CHANNELS)
+    # The background is in all of the four images an iteration, of which each process sees two.
+    assert first["regions_seen"][0] == 12 * 4
+    lengths = first["pixels"][0].norm(dim=-1)
+    assert torch.allclose(lengths, torch.ones(PIXELS), atol=1e-5)
+
+
+def test_its_loss_is_in_the_record(finished: RunFolder) -> None:
+    losses = [point[1]["loss_contrast"] for point in read_record(finished.record)["losses"]]
+    assert len(losses) == 12
+    assert all(0 < loss < 10 for loss in losses)
+
+
+def test_a_stopped_run_goes_on_with_its_memory(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    workers = Workers(folder, code=SLOW)
+    wait_for(lambda: "iteration 4/12" in log(folder))
+    workers.processes[1].send_signal(signal.SIGTERM)
+    assert workers.end() == [75, 0]
+    assert saved(folder)["regions_seen"][0] > 0
+    assert Workers(folder, step=1).end() == [0, 0], log(folder)
+    assert_same_result(folder, finished)
+    for name, values in saved(finished).items():
+        assert torch.equal(saved(folder)[name], values), name
