@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def check_records(
                 verify_diff(diff, folder / diff.published)
             except (RecordError, OSError) as error:
                 code.problem(_shown(folder / diff.published), _without_path(error))
-    _remark(origins, code)
+    remark(origins, code)
     if only is None:
         strangers = [path.stem for path in paths if path.stem not in planned]
         if strangers:
@@ -109,7 +110,7 @@ def _check_counts(record: dict[str, Any], path: Path, counts: Check, numbers: Ch
         numbers.problem(_shown(path.with_suffix(".json")), f"{sentence}.", column=what)
 
 
-def _remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
+def remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
     """What the records say of their code that is no damage and yet worth knowing."""
     unkept = [n for n, o in origins.items() if o.get("dirty") and not o.get("diff_file")]
     if unkept:
@@ -119,11 +120,17 @@ def _remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
     for name, origin in origins.items():
         attempts = origin.get("attempts")
         entries = [e for e in attempts if isinstance(e, dict)] if isinstance(attempts, list) else []
-        if (
-            len({(e.get("commit"), e.get("code_sha256"), e.get("diff_sha256")) for e in entries})
-            > 1
-        ):
+        if len({json.dumps([e.get(k) for k in CODE], sort_keys=True) for e in entries}) > 1:
             code.notes.append(f"{name}: its attempts ran different code")
+    sources: dict[str, set[str]] = {}
+    for origin in origins.values():
+        for package, source in (origin.get("outside") or {}).items():
+            sources.setdefault(package, set()).add(str(source.get("sha256")))
+    for package, digests in sorted(sources.items()):
+        if len(digests) > 1:
+            code.notes.append(
+                f"{package}: {len(digests)} different sources of it among the records"
+            )
     differing: Counter[str] = Counter()
     for origin in origins.values():
         differs = origin.get("lock_differs")
@@ -131,6 +138,10 @@ def _remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
     if differing:
         words = ", ".join(f"{name} (in {n})" for name, n in sorted(differing.items()))
         code.notes.append(f"packages of another version than the lock's: {words}")
+
+
+CODE = ("commit", "code_sha256", "diff_sha256", "outside")
+"""What of an attempt's provenance tells which code it ran."""
 
 
 def _find_litter(folder: Path, expected: set[str], check: Check) -> None:

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protoseg.errors import UsageError, unknown
+from protoseg.spec import outside
 from protoseg.spec.fields import build
 from protoseg.spec.methods import MethodSpec
 from protoseg.spec.problems import config_problem
@@ -130,13 +131,11 @@ class Composer:
             UsageError: an unknown group option, key or value; it names ``where``.
         """
         settings = list(settings)
-        chosen = {}
+        chosen = {s.key: self._option(s, where) for s in settings if s.key in self.options}
+        data = copy.deepcopy(self._compose(chosen))
+        _know_method(data, settings, where)  # before its keys are checked
         for setting in settings:
             self.check_key(setting.key, where)
-            if setting.key in self.options:
-                chosen[setting.key] = self._option(setting, where)
-        data = copy.deepcopy(self._compose(chosen))
-        for setting in settings:
             if setting.key not in chosen:
                 _set(data, setting, where)
         spec: RunSpec = build(RunSpec, _resolve(data, where), f"{where}: ")
@@ -209,6 +208,16 @@ def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, An
         raise UsageError(config_problem(error, folder, chosen, fields, name)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _know_method(data: dict[str, Any], settings: Iterable[Setting], where: str) -> None:
+    """Import the method that a composed config names, where it is not protoseg's own."""
+    method = data.get("method")
+    kind = method.get("kind") if isinstance(method, dict) else None
+    for setting in settings:
+        kind = setting.value if setting.key == "method.kind" else kind
+    if outside.is_full_name(kind) and kind not in MethodSpec.variants:
+        outside.load_kind(str(kind), MethodSpec.variants, f"{where}: method.kind")
 
 
 def _fields(kind: Any) -> list[str]:

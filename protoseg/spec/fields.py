@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from protoseg.errors import UsageError, unknown
+from protoseg.spec import outside
 
 
 def number(
@@ -63,7 +64,8 @@ def build(cls: Any, data: Any, where: str) -> Any:
     """Make a ``cls`` from nested plain data.
 
     Args:
-        cls: a dataclass; a class with a ``variants`` mapping is resolved by the key ``kind``.
+        cls: a dataclass; a class with a ``variants`` mapping is resolved by the key ``kind``,
+            which may be the full name of a class elsewhere (`protoseg.spec.outside`).
         data: a mapping with the fields of ``cls``; missing keys take the field's default.
         where: the place named in error messages, e.g. ``"run.yaml: method"``; the names of fields
             are joined to it by a dot, or directly where it ends in a colon and a space.
@@ -76,6 +78,8 @@ def build(cls: Any, data: Any, where: str) -> Any:
     variants: Mapping[str, Any] = getattr(cls, "variants", {})
     if variants and cls not in variants.values():
         kind = str(data.get("kind"))
+        if kind not in variants and outside.is_full_name(kind):
+            outside.load_kind(kind, variants, where)
         if kind not in variants:
             raise UsageError(unknown("kind", kind, where, variants))
         cls = variants[kind]

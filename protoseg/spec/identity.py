@@ -35,7 +35,7 @@ def slug(spec: RunSpec) -> str:
         spec.dataset.name,
         spec.backbone.name,
         spec.decoder.name,
-        spec.method.kind,
+        spec.method.kind.rpartition(".")[2],
         *([f"k{num_prototypes}"] if num_prototypes is not None else []),
         f"s{spec.seed}",
     ]

@@ -1,7 +1,8 @@
 """The methods: how pixels are classified, and what may be learned besides; parts of a `RunSpec`.
 
-A new method is a dataclass here and a head in `protoseg.models`; nothing else names it. Sources of
-the defaults are given as in `protoseg.spec.schema`.
+A new method is a dataclass here and a head in `protoseg.models`; nothing else names it. Or both lie
+in a package of someone else's (docs/your_method.md). Sources of the defaults are given as in
+`protoseg.spec.schema`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
+from protoseg.errors import UsageError
 from protoseg.spec.fields import number
 
 
@@ -21,12 +23,13 @@ class MethodSpec:
 
     variants: ClassVar[dict[str, type[MethodSpec]]] = {}
     head: ClassVar[str]
-    """Registered name of the head in `protoseg.models`."""
+    """Name by which mmseg's registry knows the head, or its full name."""
     task: ClassVar[Literal["segmentation", "weak"]] = "segmentation"
     """What is learned from: label maps, or image-level labels (see `protoseg.spec.weak`)."""
     segmentor: ClassVar[str] = "EncoderDecoder"
-    """Registered name of the network around the head."""
+    """The same of the network around the head."""
     kind: str
+    """A word, or outside of protoseg the full name of the class."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int | None:
         """Learnable numbers that tell C classes apart by D channels; None where D is not known."""
@@ -34,6 +37,10 @@ class MethodSpec:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        kind, full = cls.__dict__.get("kind"), f"{cls.__module__}.{cls.__qualname__}"
+        if kind != full and not full.startswith("protoseg."):
+            # By another name no worker would find it, and it could take the place of ours.
+            raise UsageError(f'{full}: write kind: str = "{full}" in the class, its full name.')
         MethodSpec.variants[cls.__dict__["kind"]] = cls
 
 

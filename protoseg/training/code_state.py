@@ -129,11 +129,18 @@ def _mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def code_digest(package: Path) -> str:
-    """SHA-256 over the names and contents of a package's modules, with or without a repository."""
+def code_digest(*places: Path) -> str:
+    """SHA-256 over the names and contents of a package's modules, with or without a repository.
+
+    Args:
+        places: the folder of a package, or its folders; or the file of a module.
+    """
     found = hashlib.sha256()
-    for path in sorted(package.rglob("*.py"), key=lambda path: path.relative_to(package).parts):
-        content = path.read_bytes()
-        name = path.relative_to(package).as_posix()
-        found.update(f"{name}\0{len(content)}\0".encode() + content)
+    for place in places:
+        inside = [place] if place.is_file() else place.rglob("*.py")
+        root = place.parent if place.is_file() else place
+        for path in sorted(inside, key=lambda path: path.relative_to(root).parts):
+            content = path.read_bytes()
+            name = path.relative_to(root).as_posix()
+            found.update(f"{name}\0{len(content)}\0".encode() + content)
     return found.hexdigest()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,15 @@ def provenance() -> dict[str, Any]:
     return _provenance(code_state(_checkout()))
 
 
-def begin(folder: RunFolder) -> dict[str, Any]:
+def begin(folder: RunFolder, outside: Iterable[str] = ()) -> dict[str, Any]:
     """`provenance` at the start of an attempt, with the code of the attempts before it.
 
     Writes ``attempts/N/code.json``, and ``code.diff`` where the working tree has changes; the
     differing diff of an earlier attempt is kept as ``code-<10 hex digits>.diff``.
+
+    Args:
+        outside: packages besides protoseg that the run's parts come from; named with the digest of
+            their source, of which nothing is kept.
 
     Raises:
         ProtosegError: the run folder can not be written.
@@ -57,6 +62,8 @@ def begin(folder: RunFolder) -> dict[str, Any]:
     own = {key: found[key] for key in ("commit", "dirty", "diff_sha256", "code_sha256")}
     own |= {key: found[key] for key in (*LOCKS, "device", "threads")}
     own["torch"] = torch.__version__
+    if others := {package: outside_code(package) for package in outside}:
+        found["outside"] = own["outside"] = others
     attempts = folder.attempts()
     if attempts:
         place = folder.attempts_folder / f"{attempts[-1].number:04d}"
@@ -87,6 +94,19 @@ def _provenance(state: CodeState) -> dict[str, Any]:
         "device": device_name(),
         "accelerator": accelerator(),
         "threads": torch.get_num_threads(),
+    }
+
+
+def outside_code(package: str) -> dict[str, str | None]:
+    """Version, where it is installed as one, and digest of the source of a package or module."""
+    spec = importlib.util.find_spec(package)
+    places = [Path(p) for p in (spec and spec.submodule_search_locations) or ()]
+    if spec and spec.origin and not places:
+        places = [Path(spec.origin)]
+    places = [place for place in places if place.exists()]
+    return {
+        "version": _version(package),
+        "sha256": code_digest(*places) if places else None,
     }
 
 

@@ -19,6 +19,7 @@ from mmengine.config import Config
 
 from protoseg.datasets.labels import check_labels, ignored_label
 from protoseg.errors import UsageError, unknown
+from protoseg.spec import outside
 from protoseg.spec.fields import plain
 from protoseg.spec.schema import DecoderSpec, RunSpec
 from protoseg.training.loaders import check_task, test_loader, train_loader
@@ -91,7 +92,13 @@ def build_config(
 
 
 def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
-    """The ``model`` part of the config: an mmseg ``EncoderDecoder``."""
+    """The ``model`` part of the config: an mmseg ``EncoderDecoder``.
+
+    Raises:
+        UsageError: a class named in full that can not be imported.
+    """
+    for place, name in outside.names(spec):
+        outside.load(name, place)  # mmengine would, and keep silent about why it can not
     backbone_recipe = recipe(spec.backbone.recipe)
     preprocessor = dict(backbone_recipe.model.data_preprocessor)
     preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=ignored_label(spec.dataset))

@@ -22,6 +22,7 @@ from protoseg.runs.folder import Launch, RunFolder, now
 from protoseg.runs.record import seal
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import spec_digest
+from protoseg.spec.outside import packages
 from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
 from protoseg.training.determinism import state_digest
@@ -60,7 +61,7 @@ def execute(
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
     # Now, not at the end: a commit made meanwhile is not the code that trained.
-    origin = begin(folder) if processes.rank == 0 else {}
+    origin = begin(folder, packages(spec)) if processes.rank == 0 else {}
     data_digest, found = _prepare(spec, folder, launch, processes)
     data_root = find_root(spec.dataset, Path(launch.data))
     weights = find_weights(spec.backbone, Path(launch.weights))

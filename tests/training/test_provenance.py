@@ -193,9 +193,9 @@ def run(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunF
     return folder
 
 
-def attempt(run: RunFolder, iteration: int = 0) -> dict[str, Any]:
+def attempt(run: RunFolder, iteration: int = 0, *outside: str) -> dict[str, Any]:
     run.start_attempt({"iteration": iteration})
-    return provenance.begin(run)
+    return provenance.begin(run, outside)
 
 
 def test_an_attempt_on_a_clean_tree(run: RunFolder) -> None:
@@ -249,6 +249,24 @@ def test_an_attempt_of_an_older_protoseg_is_not_known_and_a_lost_one_is_none(
 
 
 # Lock, device, kernels
+
+
+def test_a_package_from_elsewhere_is_named_with_its_source(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "mine" / "outsider" / "net.py", "a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "mine")
+    assert "outside" not in attempt(run)
+    attempt(run, 3, "outsider")
+    write(tmp_path / "mine" / "outsider" / "net.py", "a = 2\n")
+    found = attempt(run, 5, "outsider")
+    sources = [entry.get("outside", {}).get("outsider") for entry in found["attempts"]]
+    assert [source and source["version"] for source in sources] == [None, None, None]
+    first, last = (str(source["sha256"]) for source in sources if source)
+    assert first != last == found["outside"]["outsider"]["sha256"]
+    expected = hashlib.sha256(b"net.py\x006\x00a = 2\n").hexdigest()
+    assert last == expected
+    assert provenance.outside_code("nowhere_at_all") == {"version": None, "sha256": None}
 
 
 def test_packages_that_are_not_what_the_lock_says(tmp_path: Path) -> None:
