@@ -27,6 +27,7 @@ from protoseg.errors import UsageError, unknown
 from protoseg.spec import outside
 from protoseg.spec.fields import build
 from protoseg.spec.methods import MethodSpec
+from protoseg.spec.options import Options
 from protoseg.spec.problems import config_problem
 from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups, register
@@ -115,6 +116,7 @@ class Composer:
             )
         register()
         self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
+        self._options = Options(self.experiments)
 
     @functools.cached_property
     def options(self) -> dict[str, list[str]]:
@@ -172,7 +174,12 @@ class Composer:
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         cache_key = tuple(sorted(chosen.items()))
         if cache_key not in self._composed:
-            self._composed[cache_key] = _compose(self.experiments, "run", chosen)
+            alone = self._options.values(chosen) if chosen else None
+            self._composed[cache_key] = (
+                _compose(self.experiments, "run", chosen)
+                if alone is None
+                else {**self._compose({}), **alone}
+            )
         return self._composed[cache_key]
 
 

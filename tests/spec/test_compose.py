@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from protoseg.errors import UsageError
-from protoseg.spec.compose import Composer, parse_overrides, parse_sweep
+from protoseg.spec import compose as compose_module
+from protoseg.spec.compose import Composer, _compose, parse_overrides, parse_sweep
 from protoseg.spec.identity import spec_digest
 from protoseg.spec.methods import (
     MethodSpec,
@@ -17,6 +18,7 @@ from protoseg.spec.methods import (
     PrototypeMethod,
     QueryDecoderMethod,
 )
+from protoseg.spec.options import Options
 from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups
 from protoseg.spec.weak import WeakContrastMethod
@@ -54,6 +56,66 @@ def test_every_option_composes_with_the_other_defaults(
     for other in groups():
         if other != group:
             assert getattr(spec, other) == getattr(default, other)
+
+
+def test_options_read_alone_are_what_hydra_makes_of_them_together(composer: Composer) -> None:
+    reader, every = Options(EXPERIMENTS), composer.options
+    default = _compose(EXPERIMENTS, "run", {})
+    for turn in range(max(map(len, every.values()))):  # all that there are, in mixed company
+        chosen = {group: names[turn % len(names)] for group, names in every.items()}
+        alone = reader.values(chosen)
+        assert alone is not None, "left to Hydra, a tenth of a second for each combination"
+        assert {**default, **alone} == _compose(EXPERIMENTS, "run", chosen)
+
+
+def test_hydra_is_asked_once_for_many_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(compose_module, "_compose", lambda *a: asked.append(a) or _compose(*a))
+    composer = Composer(EXPERIMENTS)
+    specs = [
+        compose(composer, f"method={method}", f"schedule={schedule}")
+        for method in ("paper", "parametric")
+        for schedule in ("quickstart", "sgd_40k")
+    ]
+    assert (len({spec_digest(spec) for spec in specs}), len(asked)) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key", "value"),
+    [
+        # An option that reaches into another group; one that a schema does not complete.
+        (
+            "evaluation/mine.yaml",
+            "# @package _global_\nevaluation: {split: train}\nschedule: {power: 0.5}",
+            "schedule.power",
+            0.5,
+        ),
+        (
+            "evaluation/mine.yaml",
+            "defaults: [_self_, whole]\nsplit: train",
+            "evaluation.split",
+            "val",
+        ),
+        # A run.yaml that has more to say about a group than its option.
+        (
+            "run.yaml",
+            (EXPERIMENTS / "run.yaml").read_text() + "evaluation: {split: train}",
+            "evaluation.split",
+            "train",
+        ),
+    ],
+    ids=["package", "order", "run"],
+)
+def test_options_that_do_more_are_left_to_hydra(
+    own: Path, file: str, text: str, key: str, value: Any
+) -> None:
+    (own / file).write_text(text)
+    option = "whole_512" if file == "run.yaml" else "mine"
+    assert Options(own).values({"evaluation": option}) is None
+    found: Any = compose(Composer(own), f"evaluation={option}")
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
 
 
 def test_every_folder_of_experiments_is_a_group(composer: Composer) -> None:
