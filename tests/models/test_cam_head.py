@@ -1,0 +1,149 @@
+"""The losses of two views, put together as the formulas say, in float64; the choices in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from protoseg.core import weak
+from tests.core import weak_reference as reference
+
+from .segmentors import decode_head
+
+CLASSES = 5
+ALPHA, BETA, TEMPERATURE, THRESHOLD = 0.07, 0.3, 0.1, 0.2
+PRESENT = torch.tensor([[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]]).bool()
+COVERED = torch.tensor([[1.0, 1.0], [0.75, 1.0], [1.0, 0.5]])
+ALL = {"cross_prototype": True, "cross_cam": True, "intra": True}
+PARTS: list[dict[str, bool]] = [
+    {"cross_prototype": True},
+    {"cross_cam": True},
+    {"intra": True},
+    ALL,
+]
+
+
+def make(**settings: Any) -> Any:
+    """A head; every pixel is in every prototype, so that none is drawn."""
+    config = {
+        "type": "CamHead",
+        "decode_head": decode_head(
+            "FCNHead", CLASSES, num_convs=0, concat_input=False, channels=16
+        ),
+        "channels": 32,
+        "top_pixels": 10_000,
+        "cross_weight": ALPHA,
+        "intra_weight": BETA,
+        "temperature": TEMPERATURE,
+        "threshold": THRESHOLD,
+        **settings,
+    }
+    head = MODELS.build(config)
+    torch.nn.init.normal_(head.classifier.weight)
+    return head.train()
+
+
+def features(head: Any) -> list[Tensor]:
+    """Of a view, and of another one at half its size."""
+    return [torch.randn(3, head.feature_channels, *size) for size in ((8, 6), (4, 3))]
+
+
+def inside(height: int, width: int) -> np.ndarray:
+    """Pixels whose centre is image."""
+    out = np.zeros((3, height, width), bool)
+    for b, (high, wide) in enumerate(COVERED.tolist()):
+        for y in range(height):
+            for x in range(width):
+                out[b, y, x] = (y + 0.5) / height < high and (x + 0.5) / width < wide
+    return out
+
+
+def view_of(head: Any, seen: Tensor) -> dict[str, Any]:
+    """Embeddings, labels and prototypes of a view at the grid of the smaller one."""
+    seen = seen.double()
+    maps = torch.einsum("oc,bchw->bohw", head.classifier.weight.double()[:, :, 0, 0], seen)
+    weight = head.projection.weight.double()[:, :, 0, 0]
+    vectors = torch.einsum("oc,bchw->bohw", weight, seen)
+    vectors = (vectors + head.projection.bias.double()[:, None, None]).relu()
+    maps, vectors = (
+        F.interpolate(each, size=(4, 3), mode="bilinear", align_corners=False).detach()
+        for each in (maps, vectors)
+    )
+    image = inside(4, 3)
+    confidences = reference.maps_of(maps.numpy() * image[:, None], PRESENT.numpy())
+    labels = reference.labels_of(confidences, THRESHOLD)
+    labels[~image] = weak.IGNORED
+    confidences = (reference.confidences_of(confidences) * image[:, None]).transpose(0, 2, 3, 1)
+    confidences = confidences.reshape(-1, CLASSES)
+    rows = [reference.unit(row) for row in vectors.permute(0, 2, 3, 1).reshape(-1, 32).numpy()]
+    prototypes = [reference.prototype(rows, confidences, c, 10_000, True) for c in range(CLASSES)]
+    return {"v": rows, "y": labels.flatten(), "p": prototypes}
+
+
+def classified(head: Any, views: list[Tensor]) -> float:
+    """Mean over the views of the loss of pooled activations, padding left out."""
+    total = 0.0
+    for seen in views:
+        maps = head.classifier(seen).detach().double().numpy()
+        image = inside(*seen.shape[2:])
+        pooled = [[plane[image[b]].mean() for plane in planes] for b, planes in enumerate(maps)]
+        total += reference.soft_margin(pooled, PRESENT.numpy()) / len(views)
+    return total
+
+
+@pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "+".join(parts))
+def test_losses_of_two_views(parts: dict[str, bool]) -> None:
+    head = make(second_view=True, **parts)
+    views = features(head)
+    found = head.losses_of_views(views, PRESENT, COVERED)
+    one, two = (view_of(head, seen) for seen in views)
+    cross = intra = 0.0
+    for this, other in ((one, two), (two, one)):
+        if "cross_prototype" in parts:
+            cross += reference.mean_loss(this["v"], this["y"], other["p"], TEMPERATURE) / 2
+        if "cross_cam" in parts:
+            cross += reference.mean_loss(this["v"], other["y"], this["p"], TEMPERATURE) / 2
+        intra += reference.mean_loss(this["v"], this["y"], this["p"], TEMPERATURE) / 2
+    expected = {"loss_cls": classified(head, views)}
+    expected |= {"loss_cross": ALPHA * cross} if cross else {}
+    expected |= {"loss_intra": BETA * intra} if "intra" in parts else {}
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value, rel=2e-5), name
+
+
+def test_one_view_alone() -> None:
+    head = make()
+    views = features(head)[:1]
+    found = head.losses_of_views(views, PRESENT, COVERED)
+    assert found.keys() == {"loss_cls"}
+    assert found["loss_cls"].item() == pytest.approx(classified(head, views), rel=1e-5)
+    assert head.projection is None
+
+
+def test_contrast_leaves_the_classifier_alone() -> None:
+    """Maps, labels and prototypes carry no gradient; the projection and the features do."""
+    head = make(second_view=True, **ALL)
+    views = [seen.requires_grad_() for seen in features(head)]
+    losses = head.losses_of_views(views, PRESENT, COVERED)
+    (losses["loss_cross"] + losses["loss_intra"]).backward()
+    assert head.classifier.weight.grad is None
+    assert head.projection.weight.grad.abs().sum() > 0
+    assert all(seen.grad is not None and seen.grad.abs().sum() > 0 for seen in views)
+
+
+@pytest.mark.parametrize("choice", ["prototype_mining", "pixel_sampling"])
+def test_choices_within_a_view_change_that_loss_alone(choice: str) -> None:
+    head, choosing = make(second_view=True, **ALL), make(second_view=True, **ALL, **{choice: True})
+    choosing.load_state_dict(head.state_dict())
+    views = features(head)
+    before, after = (h.losses_of_views(views, PRESENT, COVERED) for h in (head, choosing))
+    assert before["loss_intra"] != after["loss_intra"]
+    assert before["loss_cls"] == after["loss_cls"]
+    torch.testing.assert_close(before["loss_cross"], after["loss_cross"])
