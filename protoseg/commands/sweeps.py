@@ -26,6 +26,7 @@ from protoseg.runs.states import State
 from protoseg.spec.compose import parse_overrides
 from protoseg.spec.identity import run_id
 from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.spec.early import check_values
 
 WATCH_SECONDS = 2.0
 
@@ -158,6 +159,7 @@ def _train(context: Context, found: Plan) -> int:
     from protoseg.dispatch.local import local_gpus
     from protoseg.dispatch.sweep import cores, default_jobs, to_train
     from protoseg.dispatch.sweep import sweep as run_sweep
+    check_values(spec, "train")
 
     arguments = context.arguments
     available, gpus = cores(), local_gpus()

@@ -28,6 +28,7 @@ from yaml import YAMLError
 from protoseg.errors import UsageError, unknown
 from protoseg.spec.bundles import expanded, sorted_names
 from protoseg.spec.compose import Composer, Setting, parse_overrides, parse_sweep
+from protoseg.spec.early import check_values
 from protoseg.spec.fields import build, convert
 from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.spec.schema import RunSpec
@@ -117,6 +118,7 @@ def _plan(
         axes = [Setting(key, value) for key, value in point.items() if key != LABEL]
         place = f"{where}: {point.get(LABEL) or f'run {number}'}"
         spec = composer.spec([*base, *axes, *fixed], place)
+        check_values(spec, place)
         placed = {name: point.get(name, "") for name in axis_names}
         for seed in seeds:
             run = PlannedRun(dataclasses.replace(spec, seed=seed), placed)

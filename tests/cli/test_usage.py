@@ -69,6 +69,9 @@ def test_version(protoseg: CommandLine) -> None:
         (["train", "seed=0,1"], "override 'seed': train takes one run; use a matrix for a sweep."),
         (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: hrnet_w48, mit_b0, "),
         (["train", "quickstart"], "override 'quickstart': "),
+        (["train", "schedule.iterations=5"], "train: schedule.warmup_iterations: 10 is not less "),
+        (["train", "evaluation.mode=slide"], "train: evaluation.crop_size: evaluation.mode=slide"),
+        (["sweep", "quickstart", "schedule.iterations=5"], "K = 1: schedule.warmup_iterations: "),
         (["status", "dataset"], "unknown matrix 'dataset'. Known: camvid_5a, "),
         (["explain", "quickstart"], "the following arguments are required: ROW"),
         (["explain", "seed=0", "1"], "explain: name one table, e.g. protoseg explain camvid_m"),
@@ -186,7 +189,7 @@ def test_folders_may_have_any_name(protoseg: CommandLine, tmp_path: Path, name: 
 
 def test_a_matrix_may_have_any_name(protoseg: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "my table ü.yaml"
-    path.write_text("base: {schedule.iterations: 3}")
+    path.write_text("base: {schedule.iterations: 30}")
     assert protoseg("plan", str(path), "--json").json["listed"] == 1
 
 

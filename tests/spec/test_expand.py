@@ -59,16 +59,16 @@ def test_a_grid_is_every_combination_in_the_order_of_the_file(expand: Expand) ->
 
 
 def test_a_zip_goes_side_by_side(expand: Expand) -> None:
-    matrix = expand("zip: {backbone: [tiny, mit_b0], schedule.iterations: [10, 20]}")
+    matrix = expand("zip: {backbone: [tiny, mit_b0], schedule.iterations: [20, 30]}")
     found = [(run.spec.backbone.name, run.spec.schedule.iterations) for run in matrix.runs]
-    assert found == [("tiny", 10), ("mit_b0", 20)]
+    assert found == [("tiny", 20), ("mit_b0", 30)]
 
 
 def test_rows_zip_and_grid_multiply(expand: Expand) -> None:
     matrix = expand(
         """
         rows: [{label: a, method: paper}, {label: b, method: released}]
-        zip: {schedule.iterations: [10, 20], schedule.batch_size: [1, 2]}
+        zip: {schedule.iterations: [20, 30], schedule.batch_size: [1, 2]}
         grid: {method.momentum: [0.5, 0.6]}
         seeds: [3, 4]
         """
@@ -101,8 +101,37 @@ def test_axes_win_over_the_base_and_overrides_over_both(expand: Expand) -> None:
     (first, _) = expand(text).runs
     assert (first.spec.schedule.iterations, first.spec.schedule.learning_rate) == (5, 1e-3)
     assert first.spec.method.momentum == 0.2  # type: ignore[attr-defined]
-    (first, _) = expand(text, "schedule.iterations=9", "schedule=quickstart").runs
-    assert (first.spec.schedule.iterations, first.spec.schedule.learning_rate) == (9, 1e-2)
+    (first, _) = expand(text, "schedule.iterations=19", "schedule=quickstart").runs
+    assert (first.spec.schedule.iterations, first.spec.schedule.learning_rate) == (19, 1e-2)
+
+
+WINDOW = "evaluation.mode=slide needs it, [height, width]; set it, or choose an evaluation that"
+WARMUP = (
+    "is not less than the 5 iterations of the run; lower it, or set schedule.iterations higher."
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "sentence"),
+    [
+        ("base: {evaluation.mode: slide}", (), f"m.yaml: run 1: evaluation.crop_size: {WINDOW}"),
+        (
+            "rows: [{label: a}, {label: b, evaluation: slide_512, evaluation.stride: []}]",
+            (),
+            f"m.yaml: b: evaluation.stride: {WINDOW}",
+        ),
+        ("", ("schedule.iterations=5",), f"run 1: schedule.warmup_iterations: 10 {WARMUP}"),
+        (
+            "grid: {schedule.warmup_iterations: [4, 5]}",
+            ("schedule.iterations=5",),
+            f"m.yaml: run 2: schedule.warmup_iterations: 5 {WARMUP}",
+        ),
+    ],
+)
+def test_what_a_worker_would_refuse_is_refused_before(
+    expand: Expand, text: str, overrides: tuple[str, ...], sentence: str
+) -> None:
+    assert sentence in refusal(expand, text, *overrides)
 
 
 def test_a_swept_override_replaces_the_seeds_or_adds_an_axis(expand: Expand) -> None:
