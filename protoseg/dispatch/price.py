@@ -19,7 +19,7 @@ STATES = {"AdamW": 2, "SGD": 1}
 
 STORAGE_RULE = (
     "two checkpoints a run: 4 bytes × (parameters × 3 with AdamW, × 2 with SGD, and the numbers in "
-    "prototypes); records and counts are small beside them"
+    "prototypes and in the memory of pixel contrast); records and counts are small beside them"
 )
 
 
@@ -98,7 +98,8 @@ def _model(spec: Any) -> Kind:
         part if isinstance(part, dict) else vars(part)
         for part in (parts[key] for key in ("backbone", "decoder", "method", "dataset"))
     )
-    many = method.get("num_prototypes") if method["kind"] == "parametric" else 0
+    # Of ProtoSeg's K none is learned; any other method's are.
+    many = 0 if method["kind"] == "prototype" else method.get("num_prototypes", 0)
     projection = method.get("projection", False)
     names = (backbone["name"], decoder["name"], decoder["channels"], method["kind"])
     return *names, len(dataset["classes"]), many, projection
@@ -123,8 +124,11 @@ def _bytes(run: PlannedRun, sizes: Mapping[Kind, float]) -> float | None:
     size, spec = sizes.get(_model(run.spec)), run.spec
     if size is None:
         return None
-    held = 0
+    classes, held = len(spec.dataset.classes), 0
     if spec.method.kind == "prototype":
         prototypes: int = getattr(spec.method, "num_prototypes", 0)
-        held = prototypes * len(spec.dataset.classes) * spec.decoder.channels
+        held += prototypes * classes * spec.decoder.channels
+    if spec.contrast.weight:
+        queues = spec.contrast.pixel_queue + spec.contrast.region_queue
+        held += classes * queues * spec.contrast.channels
     return CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + held)

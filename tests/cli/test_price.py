@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from protoseg.core.memory import ContrastMemory
+from protoseg.spec.compose import Composer
+from protoseg.spec.expand import load_matrix
+from protoseg.spec.matrix import PlannedRun
+from protoseg.spec.methods import ContrastSpec
 
 from .conftest import REPOSITORY, CommandLine
 
@@ -71,6 +79,50 @@ def test_storage_by_a_record_and_in_words(protoseg: CommandLine, plan: Any) -> N
 
 
 def test_bundles_and_their_members_are_one_plan(protoseg: CommandLine, plan: Any) -> None:
+KINDS = """\
+base: {decoder: segformer_64, dataset: shapes}
+rows:
+  - {label: recorded, method: %s, method.num_prototypes: 1, method.temperature: 0.5}
+  - {label: same K, method: %s, method.num_prototypes: 1}
+  - {label: other K, method: %s, method.num_prototypes: 7}
+"""
+
+
+@pytest.mark.parametrize(("method", "learned"), [("pixel_query", True), ("paper", False)])
+def test_parameters_of_another_k_are_others_where_they_are_learned(
+    protoseg: CommandLine, plan: Any, tmp_path: Path, method: str, learned: bool
+) -> None:
+    path = tmp_path / "kinds.yaml"
+    path.write_text(KINDS % (method, method, method))
+    protoseg.record(load_matrix(Composer(REPOSITORY / "experiments"), str(path)).runs[0], 70.0)
+    data = plan(str(path))
+    held = 0 if learned else (1 + 7) * 6 * 64
+    assert data["storage_unknown_runs"] == (1 if learned else 0)
+    assert data["storage_bytes"] == 2 * 4 * ((1 if learned else 2) * 3 * LEARNABLE + held)
+
+
+def test_storage_counts_the_memory_of_pixel_contrast(
+    protoseg: CommandLine, plan: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "contrast.yaml"
+    path.write_text("{base: {decoder: segformer_64, dataset: shapes, contrast: pixel_small}}")
+    (run,) = load_matrix(Composer(REPOSITORY / "experiments"), str(path)).runs
+    without = plan(str(path), "contrast=none")
+    assert without["storage_bytes"] is None
+    plain = dataclasses.replace(run.spec, contrast=ContrastSpec(), seed=9)
+    protoseg.record(PlannedRun(plain, {}), 70.0)
+    without, with_it = plan(str(path), "contrast=none"), plan(str(path))
+    contrast = run.spec.contrast
+    memory = ContrastMemory(
+        len(run.spec.dataset.classes),
+        contrast.channels,
+        pixel_queue=contrast.pixel_queue,
+        region_queue=contrast.region_queue,
+    )
+    held = sum(queue.nbytes for queue in (memory.pixels, memory.regions))
+    assert with_it["storage_bytes"] - without["storage_bytes"] == 2 * held == 2 * 4 * 6 * 1000 * 256
+
+
     both = plan("questions", "question_kappa")
     assert len(both["runs"]) == len(plan("questions")["runs"])
     wrong = protoseg("compare", "questions", "a", "b")
