@@ -50,8 +50,12 @@ def make(**settings: Any) -> Any:
 
 
 def features(head: Any) -> list[Tensor]:
-    """Of a view, and of another one at half its size."""
-    return [torch.randn(3, head.feature_channels, *size) for size in ((8, 6), (4, 3))]
+    """Of a view, and of another one at half its size; the strongest are those of padding."""
+    views = []
+    for height, width in ((8, 6), (4, 3)):
+        seen = torch.randn(3, head.feature_channels, height, width)
+        views.append(torch.where(torch.from_numpy(inside(height, width))[:, None], seen, 9 * seen))
+    return views
 
 
 def inside(height: int, width: int) -> np.ndarray:
