@@ -37,6 +37,7 @@ VERBS = {
     "cancel": ("jobs", "cancel jobs, of matrices or of single runs; those under way save and end"),
     "logs": ("jobs", "print what an attempt at a run wrote, or list its attempts"),
     "tables": ("reports", "rebuild tables from records alone"),
+    "figures": ("figures", "draw tables, loss curves and classes from records alone"),
     "explain": ("reports", "name the runs, commits and seeds behind a cell"),
     "compare": ("reports", "set two runs, or two rows of a matrix, against each other"),
     "reproduce": ("reproduce", "train a recorded run again, and say whether it comes to the same"),
@@ -64,13 +65,7 @@ def parser() -> argparse.ArgumentParser:
         _common(verb)
         _words(verb, name)
         if name in (
-            "plan",
-            "sweep",
-            "status",
-            "tables",
-            "explain",
-            "compare",
-            "train",
+            *("plan", "sweep", "status", "tables", "figures", "explain", "compare", "train"),
             "reproduce",
         ):
             verb.add_argument(
@@ -115,6 +110,14 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")
             verb.add_argument("--csv", action="store_true", help="print CSV")
+        if name == "figures":
+            verb.add_argument("--out", metavar="DIR", help="folder for the files")
+            verb.add_argument(
+                "--kind",
+                action="append",
+                choices=("metric", "loss", "classes"),
+                help="what is drawn (metric); may be given several times",
+            )
         if name == "tables":
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")

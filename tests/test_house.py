@@ -53,7 +53,7 @@ ALLOWED = {
 
 QUICK = (
     *("protoseg.cli", "protoseg.commands.sweeps", "protoseg.commands.reports"),
-    "protoseg.commands.verify",
+    *("protoseg.commands.verify", "protoseg.commands.figures"),
 )
 """Where the verbs that answer in under a second begin."""
 HEAVY = {"torch", "mmseg", "mmengine", "mmcv"}

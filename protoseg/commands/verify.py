@@ -15,7 +15,9 @@ SHOWN = 20
 
 
 def verify(context: Context) -> int:
-    """Check every record and rebuild every committed table, or those of the matrices named."""
+    """Check every record, rebuild every committed table and ask what each figure was drawn from,
+    or those of the matrices named."""
+    from protoseg.report.figure_verify import check_figures
     from protoseg.report.verify_records import check_records
     from protoseg.report.verify_tables import check_tables
 
@@ -25,6 +27,7 @@ def verify(context: Context) -> int:
     results = context.places.results
     checks = check_records(context.places.records, None if everything else runs, runs)
     checks += check_tables(results, matrices, broken, everything)
+    checks.append(check_figures(results, matrices, broken, everything))
     sound = not any(check.problems for check in checks)
     if context.json:
         context.emit({"sound": sound, "checks": [check.to_dict() for check in checks]})
@@ -49,17 +52,19 @@ def _matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]:
                 "name matrices alone."
             )
         return {matrix.name: matrix for matrix in found}, {}
-    from protoseg.report.verify_tables import table_names
+    from protoseg.report.figure_verify import figure_names
+    from protoseg.report.verify_tables import kept_files, table_names
 
     matrices: dict[str, Matrix] = {}
     broken: dict[str, str] = {}
     records = {path.stem for path in context.places.records.glob("*.json")}
+    names = matrix_names(context.places.experiments)
     tables = table_names(context.places.results / "tables")
-    # Those with a table first; the others are read only while a record has not found its matrix.
-    for name in sorted(
-        matrix_names(context.places.experiments), key=lambda n: (n not in tables, n)
-    ):
-        if name not in tables and not records:
+    drawn = {path.stem for path in kept_files(context.places.results / "figures")}
+    shown = tables | {name for name in names if drawn.intersection(figure_names(name))}
+    # Those with a table or figure first; others only while a record has not found its matrix.
+    for name in sorted(names, key=lambda n: (n not in shown, n)):
+        if name not in shown and not records:
             continue
         try:  # one broken matrix hides nothing of the others
             matrices[name] = load_matrix(context.composer, name)

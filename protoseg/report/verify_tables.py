@@ -32,7 +32,7 @@ def check_tables(
     """
     tables = Check("tables", "files rebuilt from the records alone")
     folder = results / "tables"
-    committed = _committed(folder)
+    committed = kept_files(folder)
     named: dict[str, list[Path]] = {}
     for path in committed:
         named.setdefault(_table_name(path, matrices), []).append(path)
@@ -78,7 +78,7 @@ def _check_table(results: Path, matrix: Matrix, paths: list[Path], check: Check)
 
 def _check_benchmarks(folder: Path) -> Check:
     check = Check("benchmarks", "files rebuilt from the saved runs")
-    left = {path.name for path in _committed(folder) if path.suffix in differences.READERS}
+    left = {path.name for path in kept_files(folder) if path.suffix in differences.READERS}
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_bytes())
@@ -127,7 +127,7 @@ def _compare(
 
 def table_names(folder: Path) -> set[str]:
     """What the files of a folder of tables may be named after."""
-    names = {path.stem for path in _committed(folder)}
+    names = {path.stem for path in kept_files(folder)}
     return names | {name.removesuffix(PER_CLASS) for name in names}
 
 
@@ -139,7 +139,7 @@ def _table_name(path: Path, matrices: Mapping[str, Matrix]) -> str:
     return name
 
 
-def _committed(folder: Path) -> list[Path]:
+def kept_files(folder: Path) -> list[Path]:
     """The files of a folder, without hidden ones and those that git is told to ignore."""
     if not folder.is_dir():
         return []

@@ -1,0 +1,50 @@
+"""``protoseg figures`` as it is called."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from protoseg.cli import parser
+from protoseg.report.figure_kinds import KINDS
+
+from .conftest import CommandLine
+
+
+def test_the_command_line_offers_every_kind() -> None:
+    (verbs,) = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    (kind,) = [a for a in verbs.choices["figures"]._actions if a.dest == "kind"]
+    assert kind.choices == tuple(KINDS)
+
+
+def test_figures_are_written_beside_the_results(protoseg: CommandLine) -> None:
+    runs = protoseg.quickstart()
+    for run in runs:
+        protoseg.record(run, 50.0 + run.spec.seed)
+    answer = protoseg("figures", "quickstart", "--kind", "metric", "--kind", "loss", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    found = answer.json
+    assert [*found["figures"]["quickstart"]] == ["metric", "loss"]
+    names = [f"quickstart{kind}.{form}" for kind in ("", "_loss") for form in ("svg", "pdf", "png")]
+    folder = protoseg.lab.folder / "figures"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names)
+    assert [path.rpartition("/")[2] for path in found["written"]["quickstart"]] == names
+    rows = found["figures"]["quickstart"]["metric"]["content"]["rows"]
+    assert sum(len(place["seeds"]) for _, places in rows for place in places) == len(runs)
+
+
+def test_no_records_are_one_sentence_and_nothing_is_written(protoseg: CommandLine) -> None:
+    answer = protoseg("figures", "quickstart")
+    assert (answer.status, answer.out) == (1, "")
+    assert answer.err.splitlines() == [
+        "protoseg figures: quickstart: no run of it has finished, so there is nothing to draw; "
+        "train it with: protoseg sweep quickstart"
+    ]
+    assert not (protoseg.lab.folder / "figures").exists()
+
+
+@pytest.mark.parametrize("words", [["--kind", "bars"], ["--kind"]])
+def test_an_unknown_kind_is_wrong_usage(protoseg: CommandLine, words: list[str]) -> None:
+    answer = protoseg("figures", "quickstart", *words)
+    assert answer.status == 2
