@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from protoseg.training import synthetic
 
 Sizes = Literal["even", "long tail", "20 present"]
 
@@ -25,11 +27,7 @@ def labels(
         drawn = torch.arange(num_pixels) % num_classes
     else:
         present = min(20, num_classes) if sizes == "20 present" else num_classes
-        share = torch.zeros(num_classes)
-        places = torch.randperm(num_classes, generator=generator)[:present]
-        share[places] = 1 / torch.arange(1, present + 1)
-        drawn = torch.multinomial(share, num_pixels, replacement=True, generator=generator)
-        drawn[torch.rand(num_pixels, generator=generator) < 0.1] = -1
+        drawn = synthetic.long_tail(num_pixels, num_classes, present, generator)
     return drawn[torch.randperm(num_pixels, generator=generator)].to(device)
 
 
@@ -49,20 +47,4 @@ def label_maps(
     images: int, size: int, num_classes: int, device: torch.device | None = None
 ) -> Tensor:
     """Label maps of patches 16 pixels wide, 255 for a tenth of them, (B, size, size) int64."""
-    cells = labels(images * (size // 16) ** 2, num_classes, "long tail")
-    cells = torch.where(cells < 0, 255, cells).view(images, size // 16, size // 16)
-    return cells.repeat_interleave(16, 1).repeat_interleave(16, 2).to(device)
-
-
-def samples(maps: Tensor) -> list[Any]:
-    """mmseg's data samples with these label maps as ground truth."""
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
-
-    found = []
-    for truth in maps:
-        shape = tuple(truth.shape)
-        sample = SegDataSample(metainfo={"img_shape": shape, "ori_shape": shape})
-        sample.gt_sem_seg = PixelData(data=truth[None])
-        found.append(sample)
-    return found
+    return synthetic.label_maps(images, size, size, num_classes).to(device)

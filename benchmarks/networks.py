@@ -8,14 +8,11 @@ from typing import Any
 
 import batches
 import torch
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 
 from protoseg.spec.compose import Composer, parse_overrides
 from protoseg.spec.expand import load_matrix
 from protoseg.spec.schema import RunSpec
-from protoseg.training.parts import build_model, build_optimizer
-from protoseg.training.recipe import build_config
+from protoseg.training import synthetic, timing
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 MIT_B2 = (
@@ -52,20 +49,10 @@ def mit_b2_spec(method: str, num_classes: int) -> RunSpec:
 
 def network(spec: RunSpec, device: torch.device) -> tuple[Any, Any]:
     """The segmentor of a spec, with random weights, and its optimiser."""
-    if not MMLogger.check_instance_created("protoseg"):
-        MMLogger.get_instance("protoseg", log_level="ERROR")
-    init_default_scope("mmseg")
-    torch.manual_seed(0)
-    config = build_config(spec, data_root=Path())
-    model = build_model(config.model, None).to(device).train()
-    return model, build_optimizer(model, config)
+    model, optimizer = timing.network(spec)
+    return model.to(device), optimizer
 
 
 def crops(images: int, size: int, num_classes: int) -> dict[str, Any]:
     """A batch as a loader hands it over: images of 8 bits and data samples."""
-    generator = torch.Generator().manual_seed(size)
-    pixels = torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8)
-    return {
-        "inputs": list(pixels),
-        "data_samples": batches.samples(batches.label_maps(images, size, num_classes)),
-    }
+    return synthetic.crops(batches.label_maps(images, size, num_classes))

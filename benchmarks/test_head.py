@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from protoseg.models import ParametricHead, PrototypeHead
+from protoseg.training import synthetic
 
 CHANNELS = 256
 CASES = [
@@ -71,7 +72,7 @@ def test_forward_and_backward(
         parametric = ParametricHead(config, num_prototypes=k).to(device).train()
         parametric.init_weights()
     loop.bank.load_state_dict(copy.deepcopy(ours.bank.state_dict()))
-    samples = batches.samples(maps)
+    samples = synthetic.samples(maps)
     steps = [step_of(head, features, samples) for head in (ours, parametric, loop)]
     found = steps[0]()
     gradient = features.grad

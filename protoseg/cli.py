@@ -85,6 +85,14 @@ def parser() -> argparse.ArgumentParser:
             verb.add_argument(
                 "--sbatch", action="store_true", help="with cluster=NAME: print the batch scripts"
             )
+            verb.add_argument(
+                "--time",
+                type=_iterations,
+                nargs="?",
+                const=10,
+                metavar="N",
+                help="time N iterations (10) of each kind of run that no record is like, here",
+            )
         if name == "logs":
             verb.add_argument("--attempt", type=_positive, metavar="N", help="not the last one")
             verb.add_argument("--batch", action="store_true", help="what its batch script printed")
@@ -239,6 +247,14 @@ def _count(text: str, low: int = 0) -> int:
 
 def _positive(text: str) -> int:
     return _count(text, low=1)
+
+
+def _iterations(text: str) -> int:
+    if text.isdecimal():
+        return _positive(text)
+    raise argparse.ArgumentTypeError(
+        f"expected a whole number from 1, found '{text}'; matrices go before --time"
+    )
 
 
 def _seconds(text: str) -> float:

@@ -6,12 +6,14 @@ import contextlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from protoseg.commands.context import FAILED, FINE, Context
 from protoseg.dispatch.arrays import Array
-from protoseg.dispatch.plan import Plan, all_records, make_plan
+from protoseg.dispatch.plan import Plan, all_records, make_plan, with_timings
 from protoseg.dispatch.price import price
 from protoseg.dispatch.status_view import status_view
+from protoseg.dispatch.timings import Device, Failure, chosen, read
 from protoseg.dispatch.view import (
     array_data,
     arrays_text,
@@ -24,9 +26,9 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
 from protoseg.spec.compose import parse_overrides
+from protoseg.spec.early import check_values
 from protoseg.spec.identity import run_id
 from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
-from protoseg.spec.early import check_values
 
 WATCH_SECONDS = 2.0
 
@@ -39,20 +41,33 @@ def plan(context: Context) -> int:
     matrices, _ = context.matrices()
     found = make_plan(matrices, context.places.runs, context.record_folders)
     arrays = _arrays(context, found)
-    cost = price(found, all_records(context.record_folders), _published_sizes(context, matrices))
+    jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
+    device: Device | None = None
+    failures: list[Failure] = []
+    if context.arguments.time:
+        from protoseg.commands.timing import time_kinds
+
+        device, failures = time_kinds(context, found, max(1, cores() // jobs))
+    timings = read(context.places.runs)
+    found = with_timings(found, chosen(timings, device))
+    on_gpus = chosen((timing for timing in timings if timing.gpu), device)
+    sizes = _published_sizes(context, matrices)
+    cost = price(found, all_records(context.record_folders), sizes, on_gpus)
     if context.arguments.sbatch:
         print(_scripts(context, matrices, arrays), end="")
     elif context.json:
-        data = {"arrays": [array_data(array) for array in arrays]}
+        data: dict[str, Any] = {"arrays": [array_data(array) for array in arrays]}
+        data["not_timed"] = {failure.what: failure.message for failure in failures}
         context.emit(plan_data(found) | price_data(cost) | data)
     elif context.cluster is not None:
         there = arrays_text(arrays, context.cluster.name)
         context.console.print(plan_view(found, matrices, there, cost))
     else:
-        jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
         here = f"on this machine {jobs} at once"
         context.console.print(plan_view(found, matrices, here, cost))
-    return context.complain(found.problems)
+    # That something does not fit into memory is what was asked for.
+    failed = any(not failure.memory for failure in failures)
+    return context.complain(found.problems) or (FAILED if failed else FINE)
 
 
 def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[str, float]:
@@ -144,6 +159,7 @@ def train(context: Context) -> int:
             raise UsageError(f"override '{key}': train takes one run; use a matrix for a sweep.")
         settings += values
     spec = context.composer.spec(settings, "train")
+    check_values(spec, "train")
     run = PlannedRun(spec, {"label": run_id(spec)})
     matrix = Matrix("train", "one run", (run,), TableSpec(), ("label",))
     if context.cluster is not None:
@@ -159,7 +175,6 @@ def _train(context: Context, found: Plan) -> int:
     from protoseg.dispatch.local import local_gpus
     from protoseg.dispatch.sweep import cores, default_jobs, to_train
     from protoseg.dispatch.sweep import sweep as run_sweep
-    check_values(spec, "train")
 
     arguments = context.arguments
     available, gpus = cores(), local_gpus()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protoseg.dispatch.kinds import Kind, kind_digest, kind_of
 from protoseg.dispatch.submission import FOLDER
+from protoseg.dispatch.timings import Timing
 from protoseg.errors import ProtosegError
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.record import read_record
@@ -27,7 +30,10 @@ class PlanEntry:
     status: Status
     matrices: tuple[str, ...]
     seconds: float | None
-    """What its training will still cost, by the records of like runs; None where unknown."""
+    """What its training will still cost, by its own speed or the records of like runs; None where
+    unknown."""
+    timing: Timing | None = None
+    """What tells the seconds where no record does."""
 
     @property
     def iterations_left(self) -> int:
@@ -106,6 +112,24 @@ def make_plan(
     return Plan(entries, sum(len(matrix.runs) for matrix in matrices), problems)
 
 
+def with_timings(plan: Plan, timings: Mapping[str, Timing]) -> Plan:
+    """The plan with the seconds of runs that no record is like.
+
+    Args:
+        timings: kind -> what an iteration takes.
+    """
+    entries = list(plan.entries)
+    for index, entry in enumerate(entries):
+        if (
+            timings
+            and entry.seconds is None
+            and (timing := timings.get(kind_digest(entry.run.spec)))
+        ):
+            seconds = timing.seconds * entry.iterations_left
+            entries[index] = dataclasses.replace(entry, seconds=seconds, timing=timing)
+    return dataclasses.replace(plan, entries=tuple(entries))
+
+
 def status_of(
     run_id: str, runs_folder: Path, record_folders: Sequence[Path], problems: list[str]
 ) -> Status:
@@ -143,9 +167,6 @@ def all_records(record_folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
                 yield read_record(path)
 
 
-Kind = tuple[Any, ...]
-
-
 def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Kind, float]:
     """Iterations a second of each kind of run, the median over its records."""
     found: dict[Kind, list[float]] = defaultdict(list)
@@ -153,30 +174,6 @@ def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Kind, float
         if record is not None:
             found[kind_of(record["spec"])].append(record["cost"]["iterations_per_second"])
     return {kind: statistics.median(rates) for kind, rates in found.items()}
-
-
-KIND = (
-    "backbone.name",
-    "decoder.name",
-    "decoder.channels",
-    "method.kind",
-    "dataset.classes",
-    "augmentation.crop_size",
-    "schedule.batch_size",
-    "precision",
-)
-"""What an iteration's time depends on."""
-
-
-def kind_of(spec: RunSpec | dict[str, Any]) -> Kind:
-    """The values of `KIND`, from a spec or from its plain data in a record."""
-    values = []
-    for key in KIND:
-        value: Any = spec
-        for part in key.split("."):
-            value = value[part] if isinstance(value, dict) else getattr(value, part)
-        values.append(tuple(value) if isinstance(value, list) else value)
-    return tuple(values)
 
 
 def _remaining_seconds(spec: RunSpec, status: Status, like: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""What the rest of a plan costs: GPU-hours by the records of like runs, storage by a formula."""
+"""What the rest of a plan costs: GPU-hours by records or timings, storage by a formula."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protoseg.dispatch.plan import Plan, PlanEntry, kind_of
+from protoseg.dispatch.kinds import Kind, kind_digest, kind_of
+from protoseg.dispatch.plan import Plan, PlanEntry
+from protoseg.dispatch.timings import Device, Timing
 from protoseg.spec.matrix import PlannedRun
+from protoseg.spec.schema import RunSpec
 
 CHECKPOINTS = 2
 """A run folder keeps the newest two."""
@@ -33,19 +36,29 @@ class Sum:
     unknown: int
 
 
+NOTHING = Sum(0.0, 0, 0)
+NO_TIMINGS: Mapping[str, Timing] = {}
+
+
 @dataclass(frozen=True)
 class Price:
     """Of the runs that a sweep would start."""
 
     gpu_hours: Sum
+    """By records and by timings."""
     storage: Sum
     """Bytes in the run folders at the end."""
+    timed: Sum = NOTHING
+    """What timings add to the GPU-hours."""
+    timings: tuple[Timing, ...] = ()
+    """Those."""
 
 
 def price(
     plan: Plan,
     records: Iterable[Mapping[str, Any]],
     parameters: Mapping[str, float],
+    timings: Mapping[str, Timing] = NO_TIMINGS,
 ) -> Price:
     """The price of what is left of a plan.
 
@@ -53,26 +66,52 @@ def price(
         records: of any runs; those whose model and data are like those of a run tell its price.
         parameters: run id -> parameters of its model as the literature prints them, for models
             that no record has yet; it serves all runs of the same model.
+        timings: kind -> what an iteration takes on a GPU, where no record made on one tells it.
     """
     left = plan.left()
     if not left:  # and no record is read
-        return Price(Sum(0.0, 0, 0), Sum(0.0, 0, 0))
+        return Price(NOTHING, NOTHING)
     records = [*records, *(e.status.record for e in plan.entries if e.status.record)]
     hours = _hours_an_iteration(records)
     sizes = _sizes(plan.entries, records, parameters)
+    by_records = [_gpu_hours(entry, hours) for entry in left]
+    used = [
+        timings.get(kind_digest(entry.run.spec)) if timings and told is None else None
+        for entry, told in zip(left, by_records, strict=True)
+    ]
+    by_timings = [
+        None if timing is None else timing.seconds / 3600 * entry.iterations_left
+        for entry, timing in zip(left, used, strict=True)
+    ]
     return Price(
-        _sum(_gpu_hours(entry, hours) for entry in left),
+        _sum(a if b is None else b for a, b in zip(by_records, by_timings, strict=True)),
         _sum(_bytes(entry.run, sizes) for entry in left),
+        _sum(hours for hours in by_timings if hours is not None),
+        tuple(dict.fromkeys(timing for timing in used if timing is not None)),
     )
+
+
+def to_time(
+    plan: Plan, records: Iterable[Mapping[str, Any]], timings: Iterable[Timing], device: Device
+) -> list[RunSpec]:
+    """One run of each kind whose cost neither a record nor a timing on that device tells.
+
+    On a GPU that is a record made on one.
+    """
+    hours = _hours_an_iteration(records) if device.gpu else {}
+    timed = {timing.kind for timing in timings if timing.device == device.name}
+    found: dict[str, RunSpec] = {}
+    for entry in plan.left():
+        spec = entry.run.spec
+        if entry.seconds is None if not device.gpu else kind_of(spec) not in hours:
+            found.setdefault(kind_digest(spec), spec)
+    return [spec for kind, spec in found.items() if kind not in timed]
 
 
 def _sum(values: Iterable[float | None]) -> Sum:
     found = list(values)
     known = [value for value in found if value is not None]
     return Sum(sum(known), len(known), len(found) - len(known))
-
-
-Kind = tuple[Any, ...]
 
 
 def _hours_an_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from rich.text import Text
 from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.plan import Plan, PlanEntry
 from protoseg.dispatch.price import STORAGE_RULE, Price
+from protoseg.dispatch.timings import Timing
 from protoseg.runs.states import State
 from protoseg.spec.matrix import Matrix
 
@@ -73,7 +75,9 @@ def plan_view(
             table.add_column(name, header_style="dim")
         for text, entries in _by_row(plan, matrix).items():
             seeds = ", ".join(str(entry.run.spec.seed) for entry in entries)
-            table.add_row(Text(text), seeds, _states(entries), duration(_seconds(entries)))
+            timed = ", timed" if any(entry.timing for entry in entries) else ""
+            takes = duration(_seconds(entries)) + timed
+            table.add_row(Text(text), seeds, _states(entries), takes)
         parts += [table, Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
@@ -85,6 +89,8 @@ def plan_view(
     if left:
         parts.append(Text(_price(left, where)))
         parts += [Text(line) for line in (_costs(cost) if cost is not None else ())]
+        timings = [entry.timing for entry in left if entry.timing]
+        parts += [Text(line) for line in _timings([*timings, *(cost.timings if cost else ())])]
     return Group(*parts)
 
 
@@ -93,7 +99,7 @@ def _by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:
     rows: dict[str, list[PlanEntry]] = {}
     for run in matrix.runs:
         found = states[run.run_id]
-        entry = PlanEntry(run, found.status, found.matrices, found.seconds)
+        entry = dataclasses.replace(found, run=run)
         rows.setdefault(axes_text(entry), []).append(entry)
     return rows
 
@@ -118,6 +124,16 @@ def _price(left: Sequence[PlanEntry], where: str) -> str:
     seconds = _seconds(left)
     known = [entry.seconds for entry in left if entry.seconds is not None]
     text = f"To train: {len(left)} runs, {where}. "
+    timed = [entry for entry in left if entry.timing]
+    if timed:
+        recorded = [e for e in left if e.seconds is not None and not e.timing]
+        parts = [(recorded, "the records of like runs"), (timed, "timings")]
+        known_by = " and ".join(
+            f"{duration(_seconds(entries))} by {source} ({len(entries)} runs)"
+            for entries, source in parts
+            if entries
+        )
+        return text + f"Training time: {known_by}{_unknown(len(left) - len(known))}."
     if seconds is not None:
         return text + f"Training time by the records of like runs: {duration(seconds)} in all."
     if known:
@@ -127,17 +143,41 @@ def _price(left: Sequence[PlanEntry], where: str) -> str:
 
 
 def _costs(cost: Price) -> Iterator[str]:
-    hours, storage = cost.gpu_hours, cost.storage
-    if hours.known:
-        rest = f"; {hours.unknown} runs unknown" if hours.unknown else ""
-        yield f"GPU-hours by the records of like runs: {hours.value:.1f}{rest}."
+    hours, storage, timed = cost.gpu_hours, cost.storage, cost.timed
+    if timed.known:
+        recorded = f"{hours.value - timed.value:.1f} by the records of like runs and "
+        yield (
+            f"GPU-hours: {recorded if hours.known > timed.known else ''}{timed.value:.1f} by "
+            f"timings ({timed.known} runs), each run on one GPU{_unknown(hours.unknown)}."
+        )
+    elif hours.known:
+        yield f"GPU-hours by the records of like runs: {hours.value:.1f}{_unknown(hours.unknown)}."
     else:
         yield "GPU-hours unknown: no like run has a record made on a GPU."
     if storage.known:
-        rest = f"; {storage.unknown} runs unknown" if storage.unknown else ""
+        rest = _unknown(storage.unknown)
         yield f"Storage at the end: about {_bytes(storage.value)}{rest} ({STORAGE_RULE})."
     else:
         yield "Storage unknown: neither a record nor a published table counts such a model."
+
+
+def _unknown(runs: int) -> str:
+    return f"; {runs} runs unknown" if runs else ""
+
+
+def _timings(timings: Iterable[Timing]) -> Iterator[str]:
+    """What the timings are that figures rest on."""
+    devices: dict[str, set[Timing]] = {}
+    for timing in timings:
+        devices.setdefault(timing.device, set()).add(timing)
+    for device, found in devices.items():
+        numbers = sorted({timing.iterations for timing in found})
+        many = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+        kinds = f"{len(found)} kind{'s' * (len(found) > 1)} of runs"
+        yield (
+            f"Timings: {kinds} on {device}, the median of {many} iterations each, on crops made up "
+            "beforehand: neither reading images nor evaluating is in them."
+        )
 
 
 def _bytes(number: float) -> str:
@@ -149,6 +189,8 @@ def price_data(cost: Price) -> dict[str, Any]:
     return {
         "gpu_hours": cost.gpu_hours.value if cost.gpu_hours.known else None,
         "gpu_hours_unknown_runs": cost.gpu_hours.unknown,
+        "gpu_hours_by_timings": cost.timed.value if cost.timed.known else None,
+        "gpu_hours_timed_runs": cost.timed.known,
         "storage_bytes": cost.storage.value if cost.storage.known else None,
         "storage_unknown_runs": cost.storage.unknown,
     }
@@ -173,6 +215,7 @@ def plan_data(plan: Plan) -> dict[str, Any]:
         "runs": [entry_data(entry) for entry in plan.entries],
         "counts": {state.value: number for state, number in plan.counts().items()},
         "left_seconds": _seconds(plan.left()),
+        "timings": [vars(t) for t in dict.fromkeys(e.timing for e in plan.entries) if t],
         "problems": plan.problems,
     }
 
@@ -195,6 +238,7 @@ def entry_data(entry: PlanEntry) -> dict[str, Any]:
         "host": status.host,
         "job": status.job,
         "left_seconds": entry.seconds,
+        "timed": entry.timing is not None,
         "miou": status.record["metrics"]["miou"] if status.record else None,
     }
 

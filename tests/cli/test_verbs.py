@@ -56,15 +56,16 @@ def test_a_plan_counts_what_is_done_wherever_it_lies_and_says_the_price(
     cost = {"iterations_per_second": 2.0}
     protoseg.record(runs[0], 70.0, cost=cost)
     protoseg.record(runs[1], 71.0, in_runs=True, cost=cost)
-    protoseg.record(runs[3], 72.0, cost={"iterations_per_second": 4.0})
+    for run in (runs[3], runs[6]):  # of K = 1 and of K = 4
+        protoseg.record(run, 72.0, cost={"iterations_per_second": 4.0})
     answer = protoseg("plan", "quickstart")
     assert "2 done, 1 new" in answer.out
-    assert "9 runs: 6 new, 3 done." in answer.out
-    # One parametric run at 2 it/s and five of prototypes at 4 it/s, 240 iterations each.
-    assert "Training time by the records of like runs: 7 min in all." in answer.out
+    assert "9 runs: 5 new, 4 done." in answer.out
+    # One parametric run at 2 it/s and four of prototypes at 4 it/s, 240 iterations each.
+    assert "Training time by the records of like runs: 6 min in all." in answer.out
     data = protoseg("plan", "quickstart", "--json").json
-    assert data["left_seconds"] == 240 / 2 + 5 * 240 / 4
-    assert data["counts"]["done"] == 3
+    assert data["left_seconds"] == 240 / 2 + 4 * 240 / 4
+    assert data["counts"]["done"] == 4
     assert [run["miou"] for run in data["runs"]][:4] == [70.0, 71.0, None, 72.0]
     ignoring = protoseg("plan", "quickstart", "--ignore-records", "--json").json
     assert ignoring["counts"]["done"] == 1, "what lies in the run folders still counts"
