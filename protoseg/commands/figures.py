@@ -38,7 +38,7 @@ def figures(context: Context) -> int:
             if everything and error.exit_code == FAILED:
                 empty.append(matrix.name)
                 continue
-            if len(matrices) == 1:
+            if len(matrices) == 1 and not store.warnings:
                 raise
             warnings.append(str(error))
             continue

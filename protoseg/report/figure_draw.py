@@ -38,7 +38,7 @@ class Look:
 
 # Okabe and Ito's colours, those next to each other far apart in lightness, so that they stay apart
 # in grey; yellow is too light for a line on paper.
-_COLOURS = ("#0072B2", "#E69F00", "#000000", "#CC79A7", "#009E73", "#56B4E9", "#D55E00")
+_COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (7, 2)))
 
@@ -102,13 +102,18 @@ def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
         published = [math.nan if p.published is None else p.published for _, p in places]
         if not all(map(math.isnan, published)):
             axes.plot(
-                [x for x, _ in places], published, color=style.colour, marker="D", linestyle=":",
-                markerfacecolor="white", linewidth=0.8, transform=aside, gid=f"published-{index}",
+                [x for x, _ in places], published, color=style.colour, marker=style.marker,
+                linestyle=":", markerfacecolor="white", linewidth=0.8, transform=aside,
+                gid=f"published-{index}",
             )  # fmt: skip
     _axis_ticks(axes, plot, values, at, kind)
     every = [p.place for line in plot.lines for p in line.points]
     _limits(axes, every, "y")
-    legend(canvas, [*handles, *_signs(every, ":")])
+    if any(place.published is not None for place in every):
+        handles.append(_sign("published (hollow)", _MARKERS[0], GREY, ":"))
+    if any(not place.seeds for place in every):
+        handles.append(_sign("no result", "x", GREY))
+    legend(canvas, handles)
 
 
 def _axis_seeds(
@@ -193,8 +198,9 @@ def draw_dots(canvas: Canvas, plot: DotPlot) -> None:
     _limits(axes, every, "x")
     names = plot.groups if groups > 1 else ()
     handles = [_sign(name, look(i).marker, look(i).colour) for i, name in enumerate(names)]
-    # What has no value is in words already.
-    legend(canvas, handles + [sign for sign in _signs(every, "") if sign.get_marker() == "D"])
+    if any(place.published is not None for place in every):
+        handles.append(_sign("published (hollow)", "D", GREY, "none"))
+    legend(canvas, handles)
 
 
 def _dot(axes: Axes, place: Place, y: float, style: Look) -> None:
@@ -230,19 +236,11 @@ def _dot(axes: Axes, place: Place, y: float, style: Look) -> None:
         )  # fmt: skip
 
 
-def _sign(label: str, marker: str, colour: str, **more: Any) -> Line2D:
-    return Line2D([], [], label=label, marker=marker, color=colour, **{"linestyle": "", **more})
-
-
-def _signs(places: Sequence[Place], dash: str) -> list[Line2D]:
-    """What else a legend explains, of no line's colour."""
-    signs = []
-    if any(place.published is not None for place in places):
-        more = {"markerfacecolor": "white", "linestyle": dash, "linewidth": 0.8}
-        signs.append(_sign("published", "D", GREY, **more))
-    if any(not place.seeds for place in places):
-        signs.append(_sign("no result", "x", GREY))
-    return signs
+def _sign(label: str, marker: str, colour: str, hollow: str = "") -> Line2D:
+    """What stands in a legend; ``hollow``: the dash of the thin line that goes with it."""
+    more: dict[str, Any] = {"markerfacecolor": "white", "linewidth": 0.8} if hollow else {}
+    dash = hollow or "none"
+    return Line2D([], [], label=label, marker=marker, color=colour, linestyle=dash, **more)
 
 
 def wrapped(label: str, width: int) -> list[str]:

@@ -105,7 +105,7 @@ def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:
 def _class_panel(axes: Axes, panel: ClassPanel, at: dict[str, float], size: float) -> None:
     ours = {name: mean(panel.ours[name].values()) for name in at if name in panel.ours}
     theirs = {name: mean(panel.theirs[name].values()) for name in at if name in panel.theirs}
-    for name in ours.keys() & theirs.keys():
+    for name in [name for name in ours if name in theirs]:
         change = [theirs[name], ours[name]]
         axes.plot([at[name]] * 2, change, color="0.6", linewidth=0.8 * size, zorder=1)
     seeds = [(at[n], v) for n in ours for v in panel.ours[n].values()]

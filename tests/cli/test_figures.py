@@ -44,6 +44,16 @@ def test_no_records_are_one_sentence_and_nothing_is_written(protoseg: CommandLin
     assert not (protoseg.lab.folder / "figures").exists()
 
 
+def test_a_damaged_record_is_told_where_nothing_else_is_left(protoseg: CommandLine) -> None:
+    path = protoseg.record(protoseg.quickstart()[0], 50.0)
+    path.write_text(path.read_text().replace("50.0", "51.0"))
+    answer = protoseg("figures", "quickstart")
+    assert answer.status == 1
+    nothing, damaged = answer.err.splitlines()
+    assert nothing.startswith("quickstart: no run of it has finished")
+    assert damaged.startswith(f"{path}: edited or damaged record")
+
+
 @pytest.mark.parametrize("words", [["--kind", "bars"], ["--kind"]])
 def test_an_unknown_kind_is_wrong_usage(protoseg: CommandLine, words: list[str]) -> None:
     answer = protoseg("figures", "quickstart", *words)
