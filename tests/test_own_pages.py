@@ -152,3 +152,6 @@ def test_a_method_of_ones_own(follow: Follow, tmp_path: Path) -> None:
     assert len(list((tmp_path / "runs").glob("*/record.json"))) == 2
     line = next(x for x in only(printed, "protoseg tables").splitlines() if "Nearest mean" in x)
     assert f"{record['metrics']['miou']:.2f}" in line
+    (row,) = re.findall(r"`(\{label: .*\})`", table)
+    (tmp_path / "experiments/matrices/other.yaml").write_text(f"rows: [{row}]\n")
+    assert "1000 pixels" in only(follow("```sh\nprotoseg plan other\n```"), "protoseg plan")

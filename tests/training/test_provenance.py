@@ -266,6 +266,9 @@ def test_a_package_from_elsewhere_is_named_with_its_source(
     assert first != last == found["outside"]["outsider"]["sha256"]
     expected = hashlib.sha256(b"net.py\x006\x00a = 2\n").hexdigest()
     assert last == expected
+    metadata = tmp_path / "mine" / "outsider-0.3.dist-info" / "METADATA"
+    write(metadata, "Metadata-Version: 2.1\nName: outsider\nVersion: 0.3\n")
+    assert provenance.outside_code("outsider") == {"version": "0.3", "sha256": expected}
     assert provenance.outside_code("nowhere_at_all") == {"version": None, "sha256": None}
 
 
