@@ -239,7 +239,7 @@ def _dot(axes: Axes, place: Place, y: float, style: Look) -> None:
 def _sign(label: str, marker: str, colour: str, hollow: str = "") -> Line2D:
     """What stands in a legend; ``hollow``: the dash of the thin line that goes with it."""
     more: dict[str, Any] = {"markerfacecolor": "white", "linewidth": 0.8} if hollow else {}
-    dash = hollow or "none"
+    dash: Any = hollow or "none"
     return Line2D([], [], label=label, marker=marker, color=colour, linestyle=dash, **more)
 
 
