@@ -118,6 +118,14 @@ def test_options_that_do_more_are_left_to_hydra(
     assert found == value
 
 
+def test_a_file_with_a_header_is_left_to_hydra(own: Path) -> None:
+    text = "defaults: [whole, _self_]\ncrop_size: [9, 9]"
+    (own / "evaluation" / "mine.yaml").write_text(text)
+    assert Options(own).values({"evaluation": "mine"}) is not None
+    (own / "evaluation" / "mine.yaml").write_text(f"# @package augmentation\n{text}")
+    assert Options(own).values({"evaluation": "mine"}) is None
+
+
 def test_every_folder_of_experiments_is_a_group(composer: Composer) -> None:
     folders = {path.name for path in EXPERIMENTS.iterdir() if path.is_dir()} - {"matrices"}
     assert folders == set(groups()) == set(composer.options)
