@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.commands.context import FAILED, Context
-from protoseg.commands.reports import _shown as shown
-from protoseg.commands.reports import _variant as variant
+from protoseg.commands.reports import shown, variant
 from protoseg.errors import ProtosegError
 
 

@@ -41,9 +41,9 @@ def tables(context: Context) -> int:
         store = RecordStore(context.record_folders, context.places.runs)
         table = build_table(matrix, store, context.places.results / "published")
         # With overrides it is another table; it must not take the place of the matrix's own.
-        place = folder / _variant(overrides) if overrides else folder
+        place = folder / variant(overrides) if overrides else folder
         files = write_all(table, place)
-        written[matrix.name] = [_shown(path) for path in files]
+        written[matrix.name] = [shown(path) for path in files]
         warnings += store.warnings
         if context.json:
             content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
@@ -74,7 +74,7 @@ def _latencies(context: Context, words: list[str]) -> int:
         saved = read_run(path)
         markdown, files = write_latency(path, saved, Path(context.arguments.out or path.parent))
         content[path.stem] = saved["cases"]
-        written[path.stem] = [_shown(file) for file in files]
+        written[path.stem] = [shown(file) for file in files]
         if not context.json:
             print(markdown)
         if not context.json and not context.arguments.markdown:
@@ -84,13 +84,13 @@ def _latencies(context: Context, words: list[str]) -> int:
     return context.complain([])
 
 
-def _shown(path: Path) -> str:
+def shown(path: Path) -> str:
     """As it is seen from here, or whole where that would climb up."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
 
 
-def _variant(overrides: list[str]) -> str:
+def variant(overrides: list[str]) -> str:
     digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
     return f"overrides-{digest}"
 
