@@ -12,9 +12,9 @@ from protoseg.errors import ProtosegError
 
 def figures(context: Context) -> int:
     """Draw the figures of each matrix that has records, and write them in all forms."""
-    from protoseg.report.figure import read
-    from protoseg.report.figure_files import write_all
-    from protoseg.report.figure_kinds import KINDS, build
+    from protoseg.report.figures.data import read
+    from protoseg.report.figures.files import write_all
+    from protoseg.report.figures.kinds import KINDS, build
     from protoseg.report.store import RecordStore
 
     everything = not context.words

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from protoseg.commands.context import FAILED, FINE, Context
-from protoseg.commands.sweeps import job_name
 from protoseg.dispatch.arrays import Array
 from protoseg.dispatch.plan import Plan, make_plan
 from protoseg.dispatch.profile import ClusterProfile
@@ -60,3 +59,9 @@ def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile
     problems += [problem for plan in seen for problem in plan.problems]
     context.complain(list(dict.fromkeys(problems)))
     return FAILED if outcome.refused or outcome.left_alone or problems else FINE
+
+
+def job_name(matrices: Sequence[Matrix]) -> str:
+    """What the scheduler calls the jobs of some matrices: their names, or how many they are."""
+    names = "-".join(matrix.name for matrix in matrices)
+    return names if len(names) <= 80 else f"{matrices[0].name}-and-{len(matrices) - 1}-more"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from protoseg.commands.context import FAILED, FINE, Context
@@ -97,17 +96,12 @@ def _arrays(context: Context, found: Plan) -> list[Array]:
 
 
 def _scripts(context: Context, matrices: list[Matrix], arrays: list[Array]) -> str:
+    from protoseg.commands.submit import job_name
     from protoseg.dispatch.script import preview
 
     assert context.cluster is not None
     name = job_name(matrices)
     return preview(arrays, context.cluster, context.places.runs, name)
-
-
-def job_name(matrices: Sequence[Matrix]) -> str:
-    """What the scheduler calls the jobs of some matrices: their names, or how many they are."""
-    names = "-".join(matrix.name for matrix in matrices)
-    return names if len(names) <= 80 else f"{matrices[0].name}-and-{len(matrices) - 1}-more"
 
 
 def status(context: Context) -> int:

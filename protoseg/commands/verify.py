@@ -17,7 +17,7 @@ SHOWN = 20
 def verify(context: Context) -> int:
     """Check every record, rebuild every committed table and ask what each figure was drawn from,
     or those of the matrices named."""
-    from protoseg.report.figure_verify import check_figures
+    from protoseg.report.figures.verify import check_figures
     from protoseg.report.verify_records import check_records
     from protoseg.report.verify_tables import check_tables
 
@@ -52,7 +52,7 @@ def _matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]:
                 "name matrices alone."
             )
         return {matrix.name: matrix for matrix in found}, {}
-    from protoseg.report.figure_verify import figure_names
+    from protoseg.report.figures.verify import figure_names
     from protoseg.report.verify_tables import kept_files, table_names
 
     matrices: dict[str, Matrix] = {}

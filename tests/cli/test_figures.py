@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from protoseg.cli import parser
-from protoseg.report.figure_kinds import KINDS
+from protoseg.report.figures.kinds import KINDS
 
 from .conftest import CommandLine
 

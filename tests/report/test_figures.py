@@ -22,11 +22,11 @@ from matplotlib.figure import Figure as Canvas
 from scipy import stats
 
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.report import figure_files
-from protoseg.report.figure import AxisPlot, DotPlot, Figure, digest_in, read
-from protoseg.report.figure_axis import scale
-from protoseg.report.figure_kinds import build
-from protoseg.report.figure_verify import check_figures
+from protoseg.report.figures import files as figure_files
+from protoseg.report.figures.axis import scale
+from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, digest_in, read
+from protoseg.report.figures.kinds import build
+from protoseg.report.figures.verify import check_figures
 from protoseg.spec.matrix import Matrix, PublishedSpec
 
 from .lab import CLASSES, Lab, make_matrix, make_spec, method, methods_matrix
@@ -368,7 +368,7 @@ def test_the_same_records_give_the_same_bytes_whatever_is_set_outside(
 
 DRAW = """\
 import hashlib, pickle, sys
-from protoseg.report.figure_files import contents
+from protoseg.report.figures.files import contents
 for file in sys.argv[1:]:
     made = contents(pickle.load(open(file, "rb")))
     print(*(hashlib.sha256(content).hexdigest() for content in made.values()))

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from protoseg.errors import ProtosegError
 from protoseg.report.checks import Check
-from protoseg.report.figure import FORMS, Figure, digest_in, read
-from protoseg.report.figure_kinds import KINDS, build, file_name
+from protoseg.report.figures.data import FORMS, Figure, digest_in, read
+from protoseg.report.figures.kinds import KINDS, build, file_name
 from protoseg.report.store import RecordStore
 from protoseg.report.verify_records import some
 from protoseg.report.verify_tables import kept_files

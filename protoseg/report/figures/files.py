@@ -13,9 +13,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
-from protoseg.report.figure import FORMS, MARK, AxisPlot, DotPlot, Figure, LossPlot
-from protoseg.report.figure_draw import draw_axis, draw_dots, wrapped
-from protoseg.report.figure_panels import draw_classes, draw_loss
+from protoseg.report.figures.data import FORMS, MARK, AxisPlot, DotPlot, Figure, LossPlot
+from protoseg.report.figures.draw import draw_axis, draw_dots, wrapped
+from protoseg.report.figures.panels import draw_classes, draw_loss
 from protoseg.runs import atomic
 
 DOTS_PER_INCH = 200

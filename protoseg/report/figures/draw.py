@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from protoseg.report import text
-from protoseg.report.figure import AxisPlot, DotPlot, Place
-from protoseg.report.figure_axis import scale
+from protoseg.report.figures.axis import scale
+from protoseg.report.figures.data import AxisPlot, DotPlot, Place
 from protoseg.report.statistics import MIN_SEEDS, mean, t_interval
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import Any
 
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import text
-from protoseg.report.figure import (
+from protoseg.report.figures.axis import lines
+from protoseg.report.figures.data import (
     AxisPlot,
     ClassPanel,
     ClassPlot,
@@ -19,7 +20,6 @@ from protoseg.report.figure import (
     Reading,
     Setting,
 )
-from protoseg.report.figure_axis import lines
 from protoseg.report.metrics import number
 from protoseg.report.samples import Samples
 from protoseg.report.statistics import MIN_SEEDS

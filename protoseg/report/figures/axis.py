@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from protoseg.report import text
 from protoseg.report.baseline import OneBaseline
-from protoseg.report.figure import Line, Point, Reading, Setting
+from protoseg.report.figures.data import Line, Point, Reading, Setting
 from protoseg.spec.fields import plain
 
 MIN_VALUES = 3

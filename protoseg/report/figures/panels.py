@@ -15,9 +15,9 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import ScaledTranslation
 
-from protoseg.report.figure import ClassPanel, ClassPlot, LossPlot
-from protoseg.report.figure_draw import COLUMN, GREY, legend, wrapped
-from protoseg.report.figure_kinds import NAMED_CLASSES
+from protoseg.report.figures.data import ClassPanel, ClassPlot, LossPlot
+from protoseg.report.figures.draw import COLUMN, GREY, legend, wrapped
+from protoseg.report.figures.kinds import NAMED_CLASSES
 from protoseg.report.statistics import mean
 
 if TYPE_CHECKING:
