@@ -91,6 +91,7 @@ def shown(path: Path) -> str:
 
 
 def variant(overrides: list[str]) -> str:
+    """The folder of what was made with overrides, which is not the matrix as it is declared."""
     digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
     return f"overrides-{digest}"
 
