@@ -31,6 +31,8 @@ from protoseg.training.stop import StopRequest
 from .small import EXPERIMENTS, REPOSITORY, compose, composer
 
 OPTIONS = sorted(path.stem for path in (EXPERIMENTS / "dataset").glob("*.yaml"))
+MADE_OF = {"ccp_weak_masks": "ccp"}
+"""Data sets that `protoseg masks` makes of another one, in its layout and with its label values."""
 SMALL = (
     "augmentation.scale=[192,96]",
     "augmentation.crop_size=[64,80]",
@@ -127,6 +129,9 @@ def test_every_model_with_each_of_its_data_sets(
 def one_iteration_and_one_image(spec: RunSpec, place: Path, work: Path) -> None:
     """Train and evaluate, with as many images as there are."""
     dataset = spec.dataset
+    if dataset.place in MADE_OF:
+        dataset = dataclasses.replace(dataset, folder=MADE_OF[dataset.place])
+        spec = dataclasses.replace(spec, dataset=dataset)
     root = find_root(dataset, place)
     split = next((name for name in dataset.counts if name != dataset.train_split), "val")
     counts = {name: len(pairs(root, dataset, name)) for name in (dataset.train_split, split)}
