@@ -106,7 +106,10 @@ class Campaign:
         """
         total, done, tries = len(waiting), 0, 0
         while waiting and not self._late():
-            if self._finished() or tries > TRIES:
+            if self._finished():
+                self.lab.too_late += waiting
+                return
+            if tries > TRIES:
                 self.lab.problem(f"faults without anything to do them to: {Counter(waiting)}")
                 return
             if done / total > self.lab.progress() + 0.15 and self.lab.queue():

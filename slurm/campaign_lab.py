@@ -76,6 +76,8 @@ class Lab:
     began: float = field(default_factory=time.time)
     events: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    too_late: list[str] = field(default_factory=list)
+    """Faults that were still to come when every run had its record."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # Places.

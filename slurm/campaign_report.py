@@ -24,10 +24,11 @@ def summary(lab: Lab, watch: Watch, verdict: Verdict, took: float, same: list[st
     """The numbers, and what was wrong."""
     faults = injected(lab)
     sweeps = sum(event["kind"] == "sweep" for event in lab.events)
+    late = f" ({len(lab.too_late)} more came too late, all was done)" if lab.too_late else ""
     lines = [
         f"- {len(watch.records)} of {lab.runs_wanted} runs have their record, after {took:.0f} s.",
-        f"- {faults.total()} faults, {sweeps} sweeps by the user, {watch.status_calls} calls of "
-        f"`status --json` (the slowest took {watch.slowest_status:.1f} s).",
+        f"- {faults.total()} faults{late}, {sweeps} sweeps by the user, "
+        f"{watch.status_calls} calls of `status --json` (the slowest took {watch.slowest_status:.1f} s).",
         f"- {verdict.attempts} attempts, of which {verdict.requeues} in a requeued job: "
         + ", ".join(f"{number} {reason}" for reason, number in verdict.reasons.most_common())
         + ".",
@@ -109,6 +110,7 @@ def write_report(
         "versions": versions,
         "seconds": round(took, 1),
         "same_bits": same,
+        "too_late": lab.too_late,
         "wrong": [*lab.problems, *verdict.wrong],
         "events": sorted(lab.events, key=lambda event: event["time"]),
         "attempts": [_rounded(row) for row in verdict.rows],

@@ -50,11 +50,10 @@ def test_a_record_tells_no_path_and_no_host_and_a_clean_commit(path: Path) -> No
     assert len(record["provenance"]["commit"]) == 40
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_the_readme_shows_the_table_as_it_is(name: str) -> None:
+def test_the_readme_shows_the_table_as_it_is() -> None:
     rows = [
         line
-        for line in (RESULTS / "tables" / f"{name}.md").read_text().splitlines()
+        for line in (RESULTS / "tables" / "camvid_methods.md").read_text().splitlines()
         if line.startswith("|")
     ]
     readme = (ROOT / "README.md").read_text()

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks.runs import case, saved
+from recorded import parametric_on_camvid
 
 from protoseg.runs.record import seal
 
@@ -53,8 +54,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
     """Committed records, and their table as it is made today."""
     folder = tmp_path_factory.mktemp("results")
     (folder / "records").mkdir()
-    for path in (REPOSITORY / "results" / "records").glob("*-parametric-*"):
+    for path in parametric_on_camvid(1, 10):
         shutil.copy(path, folder / "records")
+        shutil.copy(path.with_suffix(".npz"), folder / "records")
     places = ["--results", str(folder), "--runs", str(folder / "none")]
     made = shell(["tables", *places, "--experiments", str(experiments), MATRIX])
     assert made.returncode == 0, made.stderr

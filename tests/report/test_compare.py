@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from recorded import parametric_on_camvid
 
 from protoseg.cli import main
 from protoseg.errors import ProtosegError
@@ -120,13 +121,12 @@ def test_other_images_are_refused(tmp_path: Path) -> None:
         bootstrap.read_counts(tmp_path / "x.npz")
 
 
-PARAMETRIC_RUNS = "camvid-mobilenet_v2-segformer-parametric"
 SCALED, PARAMETRIC = "ProtoSeg (paper, scores / 0.1), K = 1", "Parametric, K = 1"
 
 
-def committed(prototypes: str) -> list[Run]:
+def committed(prototypes: int) -> list[Run]:
     """The committed parametric runs on CamVid, by seed."""
-    ids = sorted(p.stem for p in RECORDS.glob(f"{PARAMETRIC_RUNS}-{prototypes}-*.json"))
+    ids = [path.stem for path in parametric_on_camvid(prototypes)]
     runs, missing = find_runs(ids, RecordStore([RECORDS], None))
     assert not missing
     assert [run.seed for run in runs] == [0, 1, 2]
@@ -139,7 +139,7 @@ def against(ours: list[Run], theirs: list[Run], **options: int) -> Comparison:
 
 
 def test_a_comparison_over_seeds_and_images() -> None:
-    ours, theirs = committed("k10"), committed("k1")
+    ours, theirs = committed(10), committed(1)
     found = against(ours, theirs)
     differences = [a.miou - b.miou for a, b in zip(ours, theirs, strict=True)]
     assert found.difference == pytest.approx(np.mean(differences))
@@ -156,7 +156,7 @@ def test_a_comparison_over_seeds_and_images() -> None:
 
 
 def test_one_seed_and_no_shared_seed_say_what_is_not_known() -> None:
-    ours, theirs = committed("k10"), committed("k1")
+    ours, theirs = committed(10), committed(1)
     one = against(ours[:1], theirs)
     assert (one.seed_interval, one.p, one.smallest_p, one.seeds) == (None, 1.0, 1.0, (0,))
     assert sum("not shared" in words for words in one.left_out) == 2
@@ -167,7 +167,7 @@ def test_one_seed_and_no_shared_seed_say_what_is_not_known() -> None:
 
 
 def test_other_protocols_and_missing_runs_are_refused(lab: Lab) -> None:
-    ours = committed("k10")
+    ours = committed(10)
     path = lab.finish(method("parametric 1"), 50.0)
     other = Run(read_record(path), Path("none"))
     with pytest.raises(ProtosegError, match=r"dataset\.classes"):
@@ -195,7 +195,7 @@ def test_the_command(
     status, out, _ = call(found["our_runs"][0], found["their_runs"][0], "--draws", "50")
     assert (status, "one shared seed has no spread" in out) == (0, True)
     for words, sentence in (
-        ((f"{PARAMETRIC_RUNS}-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
+        (("segformer-parametric-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
         (("camvid_methods",), "name two runs, or a matrix and two of its rows"),
