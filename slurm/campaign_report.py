@@ -28,7 +28,8 @@ def summary(lab: Lab, watch: Watch, verdict: Verdict, took: float, same: list[st
     lines = [
         f"- {len(watch.records)} of {lab.runs_wanted} runs have their record, after {took:.0f} s.",
         f"- {faults.total()} faults{late}, {sweeps} sweeps by the user, "
-        f"{watch.status_calls} calls of `status --json` (the slowest took {watch.slowest_status:.1f} s).",
+        f"{watch.status_calls} calls of `status --json` (the slowest took "
+        f"{watch.slowest_status:.1f} s).",
         f"- {verdict.attempts} attempts, of which {verdict.requeues} in a requeued job: "
         + ", ".join(f"{number} {reason}" for reason, number in verdict.reasons.most_common())
         + ".",
