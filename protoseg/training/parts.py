@@ -113,8 +113,7 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
 def build_optimizer(model: nn.Module, config: Config) -> OptimWrapper:
     """The optimiser with its precision; half precision on a CPU also lays the weights out anew.
 
-    Convolutions in bfloat16 take three quarters of the time there when channels come last
-    (benchmarks/test_training.py).
+    Convolutions in bfloat16 are faster there when channels come last (docs/benchmarks.md).
     """
     wrapper = dict(config.optim_wrapper)
     if wrapper["type"] == "AmpOptimWrapper" and not torch.cuda.is_available():
