@@ -114,12 +114,12 @@ def parser() -> argparse.ArgumentParser:
             _reproducing(verb)
         if name == "masks":
             verb.add_argument("--into", metavar="NAME", help="folder to make below the data folder")
-        if name == "params":
+        if name in ("params", "figures", "tables"):
             verb.add_argument("--out", metavar="DIR", help="folder for the files")
+        if name == "params":
             verb.add_argument("--markdown", action="store_true", help="print Markdown")
             verb.add_argument("--csv", action="store_true", help="print CSV")
         if name == "figures":
-            verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument(
                 "--kind",
                 action="append",
@@ -127,7 +127,6 @@ def parser() -> argparse.ArgumentParser:
                 help="what is drawn (metric); may be given several times",
             )
         if name == "tables":
-            verb.add_argument("--out", metavar="DIR", help="folder for the files")
             verb.add_argument("--markdown", action="store_true", help="print Markdown")
             verb.add_argument(
                 "--keep-records",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,16 @@ class Context:
         for sentence in sentences:
             self.errors.print(sentence, style="red", markup=False)
         return FAILED if sentences else FINE
+
+
+def part_of_one(word: str, known: Iterable[str]) -> str | None:
+    """The one run id that a word is a part of; None where there is none.
+
+    Raises:
+        UsageError: several.
+    """
+    matching = [run_id for run_id in known if word in run_id]
+    if len(matching) > 1:
+        some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
+        raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
+    return matching[0] if matching else None

@@ -7,10 +7,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
-from protoseg.commands.context import FAILED, FINE, Context
+from protoseg.commands.context import FAILED, FINE, Context, part_of_one
 from protoseg.dispatch.submission import FOLDER, user
 from protoseg.errors import ProtosegError, UsageError, unknown
 from protoseg.runs import claim
@@ -46,19 +45,6 @@ def find_run(context: Context, word: str) -> str:
     if found is not None:
         return found
     raise UsageError(unknown("run", word, str(context.places.runs), known))
-
-
-def part_of_one(word: str, known: Iterable[str]) -> str | None:
-    """The one run id that a word is a part of; None where there is none.
-
-    Raises:
-        UsageError: several.
-    """
-    matching = [run_id for run_id in known if word in run_id]
-    if len(matching) > 1:
-        some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
-        raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
-    return matching[0] if matching else None
 
 
 def cancel(context: Context) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from protoseg.commands.context import FINE, Context
+from protoseg.commands.context import FINE, Context, part_of_one
 from protoseg.commands.progress import Bar
 from protoseg.errors import UsageError, unknown
 from protoseg.runs.folder import RunFolder
@@ -48,12 +48,7 @@ def _find(context: Context, word: str) -> Path:
     """The folder of the one run that a word means: its id, or a part that no other has."""
     runs = context.places.runs
     known = sorted(path.parent.name for path in runs.glob("*/record.json"))
-    matching = [word] if word in known else [name for name in known if word in name]
-    if len(matching) == 1:
-        return runs / matching[0]
-    if matching:
-        raise UsageError(
-            f"'{word}' is a part of {len(matching)} runs: {', '.join(matching[:5])}. "
-            "Give more of it."
-        )
-    raise UsageError(unknown("run", word, f"finished runs in {runs}", known[:20]))
+    found = word if word in known else part_of_one(word, known)
+    if found is None:
+        raise UsageError(unknown("run", word, f"finished runs in {runs}", known[:20]))
+    return runs / found

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protoseg.commands.context import Context
+from protoseg.commands.context import Context, part_of_one
 from protoseg.errors import ProtosegError, UsageError, unknown
 from protoseg.runs.record import publish
 from protoseg.spec.expand import load_matrix, matrix_names
@@ -180,10 +180,7 @@ def _run(context: Context, word: str) -> str:
     """The id of the one run, finished or not, that a word is or is a part of."""
     folders = (context.places.runs.glob("*/spec.json"), context.places.records.glob("*.json"))
     known = {p.parent.name for p in folders[0]} | {p.stem for p in folders[1]}
-    matching = [run_id for run_id in sorted(known) if word in run_id]
-    if word in known or len(matching) == 1:
-        return word if word in known else matching[0]
-    if matching:
-        some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
-        raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
-    raise UsageError(unknown("run", word, "compare", known))
+    found = word if word in known else part_of_one(word, sorted(known))
+    if found is None:
+        raise UsageError(unknown("run", word, "compare", known))
+    return found

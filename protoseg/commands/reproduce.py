@@ -10,8 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from protoseg.commands.context import FAILED, FINE, Context
-from protoseg.commands.jobs import part_of_one
+from protoseg.commands.context import FAILED, FINE, Context, part_of_one
 from protoseg.dispatch.again import fresh_folder, train
 from protoseg.dispatch.checkout import checked_out, find_diff
 from protoseg.dispatch.view import duration, sweep_view
