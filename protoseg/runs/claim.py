@@ -2,8 +2,8 @@
 
 A claim is a file made by an atomic link, with host, process, scheduler job and a nonce; the holder
 touches it as a heartbeat. It is stale when its process is gone (same host) or, from another host,
-when its heartbeat is old and the scheduler, where there is one, does not say that its job runs. A
-stale claim is renamed away, by one at a time, and made anew.
+when its heartbeat is old and the scheduler, where there is one, does not say that its job runs.
+Claims are made, taken over and released by one at a time, under a lock.
 """
 
 from __future__ import annotations
@@ -116,8 +116,9 @@ class Claim:
         """Stop the heartbeat and remove the claim if it is still ours."""
         self._stop.set()
         self._thread.join()
-        if self.is_mine():
-            self.path.unlink(missing_ok=True)
+        with _one_at_a_time(self.path):
+            if self.is_mine():
+                self.path.unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[Holder, float] | None:
@@ -155,12 +156,12 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
         job=job,
     )
     for _ in range(10):
-        if atomic.create_json(path, vars(holder)):
-            return Claim(path, holder)
         if alive(read(path)):
             return None
         with _one_at_a_time(path):
             _remove_stale(path, alive)
+            if atomic.create_json(path, vars(holder)):
+                return Claim(path, holder)
     return None
 
 
@@ -168,8 +169,9 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Hold a lock that the kernel drops when its process dies.
 
-    Of several workers that saw the same stale claim, the second looks again once the first has
-    taken over. File systems without locks do without; `_remove_stale` is careful by itself.
+    Removing a claim and making one are a single step under it: a new claim never meets somebody
+    who is still removing the old one. File systems without locks do without; `_remove_stale` is
+    careful by itself, and only three workers within a rename's time could take a claim twice.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
@@ -180,10 +182,12 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
 def _remove_stale(path: Path, alive: Callable[[tuple[Holder, float] | None], bool]) -> None:
     """Rename the claim away if it is still stale; put it back if it turns out to be another."""
+    if not path.exists():
+        return
     found = read(path)
     if alive(found):
         return
-    nonce = found[0].nonce if found else None  # None: missing, or damaged beyond reading
+    nonce = found[0].nonce if found else None  # None: damaged beyond reading
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.stale")
     try:
         os.rename(path, aside)

@@ -2,7 +2,7 @@
 
 spec.json        what to train, written once
 launch.json      how to train it here: folders, threads, loader workers; not part of identity
-claim.json       who trains it now
+claim.json       who trains it now; .claim.json.lock, for who changes it, stays empty
 progress.json    how far it is
 attempts/0001/   start.json, code.json, end.json, verdict.json (each written once), log.txt
 code.diff        what the working tree changed, where it did; code-HASH.diff: other attempts' own

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import fcntl
 import json
 import os
+import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from protoseg.runs import atomic, claim
 
-from .processes import first_line, kill, race, start
+from .processes import finish, first_line, kill, race, start
 
 HOLD = """
 import pathlib, sys, time
@@ -224,6 +228,78 @@ def test_a_second_taker_waits_for_the_first_and_looks_again(place: Path) -> None
     holder = claim.live_holder(place)
     assert holder is not None
     assert holder.nonce == "first"
+
+
+def test_nobody_claims_while_a_taker_still_removes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is released and others want it, between a taker's look and its rename and after."""
+    leave(place, process_started="1")
+    others: list[subprocess.Popen[str]] = []
+    real_remove, real_rename = claim._remove_stale, os.rename
+
+    def want_it_too() -> None:
+        others.append(start("import pathlib, sys, time" + TRY, "", place))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            others[-1].wait(1.0)  # it prints after 1.5 s, if it has the claim
+
+    def remove(path: Path, alive: Callable[..., bool]) -> None:
+        def look(found: tuple[claim.Holder, float] | None) -> bool:
+            answer = alive(found)
+            path.unlink()
+            want_it_too()
+            return answer
+
+        real_remove(path, look)
+
+    def rename(path: Path, to: Path) -> None:
+        real_rename(path, to)
+        want_it_too()
+
+    monkeypatch.setattr(claim, "_remove_stale", remove)
+    monkeypatch.setattr(claim.os, "rename", rename)
+    mine = claim.acquire(place)
+    said = [finish(other) for other in others]
+    holders = [*said, f"held\n{mine.is_mine()}" if mine else "refused"]
+    assert len(holders) > 1
+    assert sorted(holders) == ["held\nTrue", *["refused"] * (len(holders) - 1)]
+
+
+def test_without_locks_a_missing_claim_is_not_renamed_away(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been made since: a third worker would find its place empty."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    def read(path: Path) -> None:
+        leave(path, nonce="quicker")
+
+    def rename(*_: object) -> None:
+        pytest.fail("the claim of another was moved")
+
+    monkeypatch.setattr(claim.fcntl, "flock", no_locks)
+    monkeypatch.setattr(claim, "read", read)
+    monkeypatch.setattr(claim.os, "rename", rename)
+    claim._remove_stale(place, lambda found: found is not None)
+
+
+def test_a_release_waits_for_who_takes_over(place: Path) -> None:
+    """A stopped holder wakes up while another takes its claim: it removes only its own."""
+    held = claim.acquire(place)
+    assert held is not None
+    releasing = threading.Thread(target=held.release)
+    with open(place.with_name(f".{place.name}.lock"), "ab") as taker:
+        fcntl.flock(taker, fcntl.LOCK_EX)
+        releasing.start()
+        releasing.join(0.3)
+        assert releasing.is_alive(), "it did not wait"
+        leave(place, nonce="taker")
+    releasing.join(10)
+    holder = claim.live_holder(place)
+    assert holder is not None
+    assert holder.nonce == "taker"
 
 
 def test_a_claim_released_and_taken_while_we_looked_is_left_alone(
