@@ -1,4 +1,4 @@
-"""A table as LaTeX source, for a document that loads booktabs."""
+"""A table as LaTeX source, for a document that loads booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def _greek(character: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes below."""
+    """A ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes below.
+
+    It never runs over the column of text: where its type is still too large, all of it shrinks.
+    """
     split = [_is_split(table, index) for index in range(len(table.header))]
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", table.name)
     length = _line_length(table)
@@ -72,6 +75,7 @@ def to_latex(table: Table) -> str:
         r"  \setlength{\belowcaptionskip}{4pt}",
         f"  \\caption{{{escape(caption)}}}",
         f"  \\label{{tab:{label}}}",
+        r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{@{{}}{_alignment(table.header, split)}@{{}}}}",
         r"    \toprule",
         *(f"    {line}" for line in _header(table.header, split)),
@@ -83,7 +87,7 @@ def to_latex(table: Table) -> str:
         lines.append(f"    {' & '.join(cells)} \\\\")
     lines += [
         r"    \bottomrule",
-        r"  \end{tabular}",
+        r"  \end{tabular}}",
         r"  \par\smallskip",
         r"  \begin{minipage}{\linewidth}",
         r"    \footnotesize",

@@ -6,13 +6,13 @@ import csv
 import io
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typesetting import NEEDS_LATEX, typeset
 
 from protoseg.cli import main
 from protoseg.report import latency
@@ -117,22 +117,12 @@ def test_a_matrix_beside_a_run_is_refused(capsys: pytest.CaptureFixture[str]) ->
     assert "quickstart can not stand beside" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")
+@NEEDS_LATEX
 def test_latex_sets_the_tables(tmp_path: Path) -> None:
     latency.write_latency(Path("example.json"), example(), tmp_path)
-    document = (
-        "\\documentclass{article}\\usepackage{booktabs}\\usepackage[margin=1cm]{geometry}"
-        "\\begin{document}\\input{example.tex}\\end{document}"
-    )
-    (tmp_path / "all.tex").write_text(document)
-    result = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stdout[-2000:]
-    assert "Missing character" not in result.stdout
+    committed = [path.with_suffix(".tex") for path in COMMITTED]
+    sources = [path.read_text() for path in (tmp_path / "example.tex", *committed)]
+    typeset(sources, tmp_path)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)

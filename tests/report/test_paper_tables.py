@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from typesetting import NEEDS_LATEX, typeset
 
 from protoseg.errors import UsageError
 from protoseg.report import render
@@ -150,7 +149,7 @@ def test_every_form_shows_it(lab: Lab) -> None:
     assert r"\textit{}" not in source
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@NEEDS_LATEX
 def test_latex_of_a_wide_and_a_ticked_table_compiles(lab: Lab, tmp_path: Path) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1]})
     wide = lab.table(with_table(paper_like(lab), metrics=("miou", "macc", "aacc", "learnable")))
@@ -158,11 +157,7 @@ def test_latex_of_a_wide_and_a_ticked_table_compiles(lab: Lab, tmp_path: Path) -
     sources = [render.to_latex(t) for t in (wide, lab.table(paper_like(lab, ticks)))]
     assert r"\begin{table*}" in sources[0]
     assert r"$\surd$" in sources[1]
-    document = r"\documentclass{article}\usepackage{booktabs}\begin{document}"
-    (tmp_path / "d.tex").write_text(document + "".join(sources) + r"\end{document}")
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "d.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
+    typeset(sources, tmp_path)
 
 
 @pytest.mark.parametrize(

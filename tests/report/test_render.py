@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typesetting import NEEDS_LATEX, typeset
 
+from protoseg.cli import main
 from protoseg.errors import UsageError
 from protoseg.report import render
 from protoseg.report.model import Table
@@ -158,18 +159,22 @@ def test_latex_is_balanced(mixed: Table) -> None:
         assert ands == columns - 1
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@NEEDS_LATEX
 def test_latex_compiles(lab: Lab, mixed: Table, tmp_path: Path) -> None:
     pivot = lab.table(pivot_matrix(lab, names={"prototype": "κ = Ω, Ε ≤ 5 × λ – µ"}))
-    both = render.to_latex(mixed) + render.to_latex(pivot)
-    document = (
-        r"\documentclass{article}\usepackage{booktabs}\begin{document}" + both + r"\end{document}"
-    )
-    (tmp_path / "document.tex").write_text(document)
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "document.pdf").exists()
+    typeset([render.to_latex(mixed), render.to_latex(pivot)], tmp_path)
+
+
+@NEEDS_LATEX
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_tables_of_all_matrices_fit_the_text(
+    columns: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tables", "--runs", str(tmp_path / "none"), "--out", str(tmp_path)]) == 0
+    capsys.readouterr()
+    sources = [path.read_text() for path in sorted(tmp_path.glob("*.tex"))]
+    assert len(sources) > 30
+    typeset(sources, tmp_path, columns=columns)
 
 
 def test_terminal_fits_and_takes_no_markup(lab: Lab, mixed: Table) -> None:
