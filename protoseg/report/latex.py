@@ -32,8 +32,10 @@ SPECIALS = {
     "Δ": r"$\Delta$",
     "µ": r"$\mu$",
 }
-WIDE = 110
-"""Letters in the longest line of a table that is set across the page, in the smallest type."""
+SPANNING = 60
+"""Letters in a line beyond which a table takes both columns of text, to be readable."""
+SMALLER = ((110, r"\scriptsize", "2pt"), (75, r"\footnotesize", "3pt"), (0, r"\small", "3pt"))
+"""Letters in a line beyond which this type is taken, with this space between columns."""
 
 
 def escape(text: str) -> str:
@@ -65,7 +67,7 @@ def to_latex(table: Table) -> str:
     split = [_is_split(table, index) for index in range(len(table.header))]
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", table.name)
     length = _line_length(table)
-    kind = "table*" if length > WIDE else "table"  # of two columns of text it takes both
+    kind = "table*" if length > SPANNING else "table"  # alike where the text has one column
     caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)
     lines = [
         f"% Made by `protoseg tables {label}`; changes made here are lost.",
@@ -106,11 +108,9 @@ def _is_split(table: Table, index: int) -> bool:
 
 
 def _size(length: int) -> tuple[str, str]:
-    """A long line in a narrow column of text: smaller type before it runs off the page."""
-    if length > WIDE:
-        return r"\scriptsize", r"\setlength{\tabcolsep}{2pt}"
-    size = r"\footnotesize" if length > 75 else r"\small"
-    return size, r"\setlength{\tabcolsep}{3pt}"
+    """A long line in a narrow column of text: smaller type before all of it shrinks."""
+    size, space = next((size, space) for least, size, space in SMALLER if length > least)
+    return size, rf"\setlength{{\tabcolsep}}{{{space}}}"
 
 
 def _line_length(table: Table) -> int:
