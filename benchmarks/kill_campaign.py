@@ -22,32 +22,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from kill_compare import Difference, compare
+from kill_compare import compare
 from kill_faults import Fire, plan
-from kill_report import hits, summary, write_report
-from kill_runs import VARIANTS, Attempt, ForkedAttempt, Variant, composed, make, processes
+from kill_report import Run, hits, summary, write_report
+from kill_runs import VARIANTS, Attempt, ForkedAttempt, composed, make, processes
 
 from protoseg.datasets.layout import find_root
 
 LEAVE_SECONDS = 15.0
 """How long an orphaned loader process may take to see that its worker is gone."""
-
-
-@dataclass
-class Run:
-    """One run of the campaign: what it is, and what became of it."""
-
-    variant: Variant
-    seed: int
-    run_id: str = ""
-    fire: Fire | None = None
-    same: Difference | None = None
-    wrong: list[str] = field(default_factory=list)
 
 
 def train(

@@ -6,15 +6,27 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kill_faults import PHASES, SIGNALS, Strike, as_row
+from kill_compare import Difference
+from kill_faults import PHASES, SIGNALS, Fire, Strike, as_row
+from kill_runs import Variant
 
 from protoseg.training.provenance import provenance
 
-if TYPE_CHECKING:
-    from kill_campaign import Run
+
+@dataclass
+class Run:
+    """One run of the campaign: what it is, and what became of it."""
+
+    variant: Variant
+    seed: int
+    run_id: str = ""
+    fire: Fire | None = None
+    same: Difference | None = None
+    wrong: list[str] = field(default_factory=list)
 
 
 def hits(runs: Sequence[Run]) -> list[Strike]:

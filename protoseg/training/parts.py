@@ -81,10 +81,7 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
         DataError: weights that do not fit.
         UsageError: settings that mmseg refuses.
     """
-    # mmengine logs the initialisation of every single parameter; nobody asked.
-    if not MMLogger.check_instance_created("protoseg"):
-        MMLogger.get_instance("protoseg", log_level="ERROR")
-    init_default_scope("mmseg")
+    use_mmseg()
     seed = int(config.randomness.seed)
     set_random_seed(seed)
     model = build_model(config.model, weights)
@@ -128,6 +125,13 @@ def _loader(settings: dict[str, Any]) -> DataLoader[Any]:
         {**settings, "worker_init_fn": {"type": keep_loading}}
     )
     return loader
+
+
+def use_mmseg() -> None:
+    """Build from mmseg's registries, and without mmengine's log of every single parameter."""
+    if not MMLogger.check_instance_created("protoseg"):
+        MMLogger.get_instance("protoseg", log_level="ERROR")
+    init_default_scope("mmseg")
 
 
 def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
 
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
@@ -27,7 +25,7 @@ from protoseg.runs import atomic
 from protoseg.spec.identity import spec_from_dict
 from protoseg.spec.schema import RunSpec
 from protoseg.training import determinism, endings
-from protoseg.training.parts import build_model, build_optimizer
+from protoseg.training.parts import build_model, build_optimizer, use_mmseg
 from protoseg.training.provenance import device_name
 from protoseg.training.recipe import build_config
 from protoseg.training.synthetic import crops, label_maps
@@ -121,9 +119,7 @@ def network(spec: RunSpec) -> tuple[Any, Any]:
     Raises:
         UsageError: settings that mmseg refuses.
     """
-    if not MMLogger.check_instance_created("protoseg"):
-        MMLogger.get_instance("protoseg", log_level="ERROR")
-    init_default_scope("mmseg")
+    use_mmseg()
     torch.manual_seed(0)
     config = build_config(spec, data_root=Path())
     model = build_model(config.model, None).train()

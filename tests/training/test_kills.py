@@ -14,9 +14,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-from kill_campaign import Run, leftovers, train
+from kill_campaign import leftovers, train
 from kill_compare import compare
-from kill_report import hits
+from kill_report import Run, hits
 from kill_runs import VARIANTS, ForkedAttempt, composed
 
 from protoseg.datasets.layout import find_root
