@@ -55,7 +55,7 @@ def sentences(
         yield Footnote(BOLD_RULE + apart * (len(protocols) > 1) + none)
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=text.plain_value(published.spec.margin)))
-    yield Footnote(f"Evaluation, single scale, no flip: {'; '.join(protocols)}.")
+    yield Footnote(f"Evaluation: {'; '.join(protocols)}.")
     if spec.note:
         yield Footnote(text.clean(spec.note))
 

@@ -15,6 +15,7 @@ from protoseg.report.store import RecordStore
 from protoseg.spec.fields import plain
 from protoseg.spec.matrix import Matrix
 from protoseg.spec.schema import RunSpec
+from protoseg.spec.weak import WeakContrastMethod
 
 Key = tuple[str, ...]
 PROTOCOL_AXIS = re.compile(r"\+{0,2}(dataset|evaluation)\b")
@@ -162,4 +163,11 @@ def protocol_words(spec: RunSpec) -> str:
         words.append("whole image")
     if evaluation.scale:
         words.append(f"resized to fit {'×'.join(map(str, evaluation.scale))}")
+    method = spec.method
+    if isinstance(method, WeakContrastMethod):
+        flip = "and flipped" if method.flip else "no flip"
+        words += [f"scales {' + '.join(f'{scale:g}' for scale in method.scales)}", flip]
+        words.append("at the best background threshold")
+    else:
+        words += ["single scale", "no flip"]
     return text.clean(", ".join(words))

@@ -102,7 +102,7 @@ class PrototypeMethod(MethodSpec):
     kappa: float = number(0.05, low=0, open_low=True)
     """κ, entropy weight of the transport (Eq. 9; the authors' default)."""
     sinkhorn_iterations: int = number(3, low=1)
-    """Sinkhorn-Knopp steps (paper: three)."""
+    """Sinkhorn-Knopp steps (the usual number; our copy of the paper says "few")."""
     assignment: Literal["argmax", "gumbel"] = "argmax"
     """Which prototype a pixel updates: argmax of L (paper) or a hard Gumbel sample (released)."""
     update_pixels: Literal["all", "correct"] = "all"
@@ -114,7 +114,7 @@ class PrototypeMethod(MethodSpec):
     ppd_weight: float = number(0.01, low=0)
     """λ2, weight of L_PPD (Eq. 12; paper, Table 8; released: 0.001)."""
     temperature: float = number(0.1, low=0, open_low=True)
-    """τ of L_PPC (Eq. 11; the authors' default; their code divides by nothing, that is 1)."""
+    """τ of L_PPC (Eq. 11; the authors' default, which their loss does not use: that is 1)."""
     score_temperature: float = number(1.0, low=0, open_low=True)
     """Divides the class scores in L_CE (Eq. 6). The paper has none, that is 1."""
     score_norm: Literal["none", "layer"] = "none"

@@ -145,7 +145,10 @@ class ScheduleSpec:
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """The evaluation protocol: single scale, no flip, no other test-time augmentation."""
+    """The evaluation protocol: single scale, no flip, no other test-time augmentation.
+
+    Pseudo-masks have their own scales and flip: `WeakContrastMethod`.
+    """
 
     split: str = "val"
     mode: Literal["whole", "slide"] = "whole"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -13,6 +14,7 @@ from protoseg.report.model import Table
 from protoseg.runs import claim
 from protoseg.spec.identity import run_id
 from protoseg.spec.matrix import Matrix, PublishedSpec
+from protoseg.spec.weak import WeakContrastMethod
 
 from .lab import Lab, cell, make_matrix, make_spec, method, methods_matrix, with_table
 
@@ -169,7 +171,8 @@ def test_mixed_protocols_are_refused_unless_an_axis(lab: Lab) -> None:
     whole, slid = make_spec(), make_spec(evaluation=slide)
     with pytest.raises(ProtosegError) as error:
         lab.table(make_matrix([(whole, {"label": "a"}), (slid, {"label": "b"})]))
-    assert "'camvid val (101 images, 3 classes), whole image'" in str(error.value)
+    words = "'camvid val (101 images, 3 classes), whole image, single scale, no flip'"
+    assert words in str(error.value)
     assert "sliding window 512×512, stride 384×384" in str(error.value)
     assert "evaluation.mode" in str(error.value)
     both = [(whole, {"evaluation.mode": "whole"}), (slid, {"evaluation.mode": "slide"})]
@@ -182,6 +185,21 @@ def test_mixed_protocols_are_refused_unless_an_axis(lab: Lab) -> None:
         lab.table(
             make_matrix([(whole, {"dataset": "x", "l": 1}), (slid, {"dataset": "x", "l": 2})])
         )
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (WeakContrastMethod(scales=(0.5, 1.0), flip=False), "scales 0.5 + 1, no flip"),
+        (WeakContrastMethod(), "scales 0.5 + 1 + 1.5 + 2, and flipped"),
+    ],
+)
+def test_pseudo_masks_are_told_with_their_scales(
+    lab: Lab, method: WeakContrastMethod, words: str
+) -> None:
+    spec = dataclasses.replace(make_spec(), method=method)
+    told = footnotes(lab.table(make_matrix([(spec, {"label": "a"})])))
+    assert f", whole image, {words}, at the best background threshold." in told
 
 
 def test_bold_does_not_compare_data_sets(lab: Lab) -> None:
