@@ -56,11 +56,15 @@ def cancel(context: Context) -> int:
     folders = {run_id: RunFolder(context.places.runs / run_id) for run_id in chosen}
     before = {run_id: folder.status() for run_id, folder in folders.items()}
     states = queue.apply(before, fresh=True)
-    keys = {task.key for tasks in queue.tasks.values() for task in tasks if task.key}
     waiting, running, problems = {}, {}, []
     for run_id, status in states.items():
-        if status.state is State.QUEUED and status.job:
+        tasks = queue.tasks.get(run_id, [])
+        keys = {task.key for task in tasks if task.key and not queue.elsewhere(task)}
+        cluster = next(filter(None, map(queue.elsewhere, tasks)), "")
+        if status.state is State.QUEUED and status.job in keys:
             waiting[run_id] = status.job
+        elif cluster and status.state in (State.QUEUED, State.RUNNING) and status.job not in keys:
+            problems.append(f"{run_id}: is a job of the cluster {cluster}; cancel it there.")
         elif status.state is State.QUEUED:
             problems.append(f"{run_id}: {status.message}; cancel it then.")
         elif status.state is State.RUNNING and status.job in keys:
@@ -79,8 +83,8 @@ def cancel(context: Context) -> int:
     # A task cancelled before it began leaves no trace in SLURM; nobody is to look for one. Where an
     # attempt of it vanished, with its node for instance, what became of it is still to be asked.
     unbegun = [job for run_id, job in waiting.items() if not _open(folders[run_id], job)]
-    for submission, tasks in queue.submissions(unbegun):
-        submission.settle(dict.fromkeys(tasks, f"cancelled by {user()}"))
+    for submission, indices in queue.submissions(unbegun):
+        submission.settle(dict.fromkeys(indices, f"cancelled by {user()}"))
     result = {"waiting": list(waiting), "running": list(running), "problems": problems}
     if context.json:
         context.emit(result)

@@ -117,6 +117,10 @@ def submit_runs(
                     outcome.refused += [e.run.run_id for each in same for e in each.entries]
                     continue
             submission.note_job(job)
+            if submission.withdrawn:
+                outcome.refusal = "another sweep gave their submission up while sbatch was busy."
+                outcome.refused += submission.run_ids
+                continue
             outcome.jobs[job] = submission.run_ids
             on_array(job, array)
     return outcome
@@ -195,7 +199,11 @@ def reconcile(runs_folder: Path, scheduler: Scheduler) -> None:
 
 def _await(scheduler: Scheduler, submission: Submission) -> str:
     """The job of a submission once it shows up; empty if it does not within `SETTLE_SECONDS`."""
-    while not (job := _find(scheduler, submission)) and submission.age < SETTLE_SECONDS:
+    # By both clocks: that of a machine which submitted may run ahead.
+    until = time.monotonic() + SETTLE_SECONDS
+    while not (job := _find(scheduler, submission)):
+        if submission.age >= SETTLE_SECONDS or time.monotonic() > until:
+            break
         time.sleep(1)
     return job
 

@@ -8,6 +8,7 @@ worker are asked about, all in one question.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -53,7 +54,7 @@ class Queue:
 
     def __init__(self, runs_folder: Path, scheduler: Scheduler | None = None) -> None:
         self.runs_folder = runs_folder
-        self.scheduler = scheduler or Scheduler(runs_folder / FOLDER / "scheduler.json")
+        self._scheduler = scheduler
         self.tasks: dict[str, list[Task]] = {}
         self.answer: Answer | None = None
         for submission in open_submissions(runs_folder):
@@ -122,11 +123,11 @@ class Queue:
         return waiting or status
 
     def submissions(self, keys: Iterable[str]) -> list[tuple[Submission, list[int]]]:
-        """The submissions that some tasks belong to, with the tasks' indices."""
+        """The submissions on this cluster that some tasks belong to, with the tasks' indices."""
         wanted = set(keys)
         found: dict[Path, tuple[Submission, list[int]]] = {}
         for task in (task for tasks in self.tasks.values() for task in tasks):
-            if task.key in wanted:
+            if task.key in wanted and not self.elsewhere(task):
                 place = found.setdefault(task.submission.folder, (task.submission, []))
                 place[1].append(task.index)
         return list(found.values())
@@ -135,6 +136,19 @@ class Queue:
     def here(self) -> str:
         """The cluster that is asked."""
         return cluster_name()
+
+    @cached_property
+    def scheduler(self) -> Scheduler:
+        """Who is asked; each cluster that shares the runs folder keeps its answers apart."""
+        if self._scheduler is not None:
+            return self._scheduler
+        name = re.sub(r"[^A-Za-z0-9]+", "-", f"scheduler {self.here}").strip("-")
+        return Scheduler(self.runs_folder / FOLDER / f"{name}.json")
+
+    def elsewhere(self, task: Task) -> str:
+        """The cluster of a task if it is another one, whose jobs are not known here; or empty."""
+        cluster = str(task.submission.intent.get("cluster") or "")
+        return "" if cluster == self.here else cluster
 
     def _job(self, task: Task) -> Job | None:
         """The job of a task; another cluster, or a scheduler set up anew, counts from 1 too."""
@@ -159,10 +173,9 @@ class Queue:
             return replace(status, state=State.QUEUED, message=message, job=task.key)
         job = self._job(task)
         if job is None:
-            elsewhere = task.submission.intent.get("cluster")
-            if elsewhere and elsewhere != self.here:
+            if elsewhere := self.elsewhere(task):
                 message = f"submitted on the cluster {elsewhere}, which is not asked from here"
-                return replace(status, state=State.QUEUED, message=message)
+                return replace(status, state=State.QUEUED, message=message, job="")
             # It may not show a job that it took a moment ago.
             young = task.submission.age < UNSURE_SECONDS
             submitted = replace(status, state=State.QUEUED, message="submitted", job=task.key)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,14 +17,20 @@ from typing import Any, BinaryIO
 from protoseg.errors import ProtosegError
 
 
-def write_with(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def write_with(
+    path: Path, write: Callable[[BinaryIO], Any], confirm: Callable[[], None] | None = None
+) -> None:
     """Let ``write`` fill a file of its own name, flush it to disk, then rename it to ``path``.
+
+    Args:
+        confirm: called before the renaming, and raises where that is not wanted any more: writing
+            can take long, and a file system can hang.
 
     Raises:
         ProtosegError: no space left, no permission, or a read-only file system; ``path`` is as it
             was before.
     """
-    _place(path, write, os.replace)
+    _place(path, write, os.replace, confirm)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -57,7 +65,10 @@ def _json_bytes(value: Any) -> bytes:
 
 
 def _place(
-    path: Path, write: Callable[[BinaryIO], Any], move: Callable[[Path, Path], None]
+    path: Path,
+    write: Callable[[BinaryIO], Any],
+    move: Callable[[Path, Path], None],
+    confirm: Callable[[], None] | None = None,
 ) -> None:
     """Fill a file of its own name, flush it to disk, and ``move`` it to ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -66,6 +77,8 @@ def _place(
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        if confirm is not None:
+            confirm()
         move(temporary, path)
         _sync_folder(path.parent)
     except FileExistsError:
@@ -86,6 +99,26 @@ def _opener(path: str, flags: int) -> int:
 def open_lock(path: Path) -> BinaryIO:
     """A file to lock; open for writing, or network file systems give no exclusive lock."""
     return open(path, "ab", opener=_opener)
+
+
+def lock(descriptor: int, seconds: float) -> bool:
+    """Take the lock of an open file, which the kernel drops with its process.
+
+    Returns:
+        False where another process keeps it for longer (it may be stopped), or where the file
+        system has no locks.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        except OSError:
+            return False
 
 
 def read_json(path: Path) -> Any:

@@ -9,7 +9,6 @@ Claims are made, taken over and released by one at a time, under a lock.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import socket
@@ -26,6 +25,8 @@ JobIsActive = Callable[[str], bool | None]
 """Asks the scheduler whether a job runs now; None where nobody can tell."""
 
 HEARTBEAT_SECONDS = 10.0
+LOCK_SECONDS = 30.0
+"""How long to wait while another changes the claim, which takes an instant if it is not stopped."""
 STALE_SECONDS = 120.0
 """A heartbeat older than this, seen from another host, means the holder is gone."""
 
@@ -52,7 +53,7 @@ class Holder:
                 that it runs now says nothing of the holder.
             job_is_active: without it the heartbeat alone decides.
         """
-        if self.host == host_identity():
+        if self.host == host_identity() and not _is_hidden(self.pid):
             return process_start(self.pid) == self.process_started
         if heartbeat_age < STALE_SECONDS:
             return True
@@ -89,6 +90,22 @@ def process_start(pid: int) -> str | None:
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
+def _is_hidden(pid: int) -> bool:
+    """Whether a process of another account is there but not shown (``/proc`` with hidepid)."""
+    try:
+        Path(f"/proc/{pid}/stat").read_bytes()
+    except PermissionError:
+        return True
+    except OSError:
+        try:
+            os.kill(pid, 0)
+        except PermissionError:
+            return True
+        except (OSError, OverflowError, TypeError):
+            return False
+    return False
+
+
 class Claim:
     """A held claim; a background thread keeps its heartbeat until `release`."""
 
@@ -96,16 +113,26 @@ class Claim:
         self.path = path
         self.holder = holder
         self._stop = threading.Event()
+        self._lost = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="claim-heartbeat", daemon=True)
         self._thread.start()
 
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
+                current = read(self.path)
+                if current is not None and current[0].nonce != self.holder.nonce:
+                    # Its holder's heart must beat by itself, or nobody sees when it stops.
+                    self._lost.set()
+                    return
                 os.utime(self.path)
             except OSError:
                 # A missed beat is not worth a run: the file system may be back at the next one.
                 continue
+
+    def taken_over(self) -> bool:
+        """Whether the heartbeat has met another's claim; asks no disk."""
+        return self._lost.is_set()
 
     def is_mine(self) -> bool:
         """Whether the file still carries this claim (it may have been taken over meanwhile)."""
@@ -145,8 +172,10 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
         job_is_active: asked about the job of a claim whose heartbeat is old.
     """
 
+    ahead = 0.0
+
     def alive(found: tuple[Holder, float] | None) -> bool:
-        return found is not None and found[0].is_alive(found[1], job, job_is_active)
+        return found is not None and found[0].is_alive(found[1] - ahead, job, job_is_active)
 
     holder = Holder(
         host=host_identity(),
@@ -159,10 +188,27 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
         if alive(read(path)):
             return None
         with _one_at_a_time(path):
+            ahead = _clock_ahead(_lock_of(path))
             _remove_stale(path, alive)
-            if atomic.create_json(path, vars(holder)):
+            made = atomic.create_json(path, vars(holder))
+            # A network file system repeats a link whose answer got lost, and then finds it there.
+            found = None if made else read(path)
+            if made or (found is not None and found[0].nonce == holder.nonce):
                 return Claim(path, holder)
     return None
+
+
+def _lock_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.lock")
+
+
+def _clock_ahead(path: Path) -> float:
+    """Seconds by which this machine's clock is ahead of the one that stamps the heartbeats."""
+    try:
+        os.utime(path)
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextlib.contextmanager
@@ -171,12 +217,13 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
 
     Removing a claim and making one are a single step under it: a new claim never meets somebody
     who is still removing the old one. File systems without locks do without; `_remove_stale` is
-    careful by itself, and only three workers within a rename's time could take a claim twice.
+    careful by itself, and only three workers within a rename's time could take a claim twice. The
+    same holds where somebody is stopped who has the lock.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            file = stack.enter_context(atomic.open_lock(path.with_name(f".{path.name}.lock")))
-            fcntl.flock(file, fcntl.LOCK_EX)
+            file = stack.enter_context(atomic.open_lock(_lock_of(path)))
+            atomic.lock(file.fileno(), LOCK_SECONDS)
         yield
 
 

@@ -122,12 +122,14 @@ class RunFolder:
 
     def checkpoint_iteration(self) -> int:
         """The iteration that the next attempt goes on from, 0 without a checkpoint."""
-        names = (path.stem.removeprefix("iter_") for path in self.checkpoints.glob("iter_*.json"))
+        notes = self.checkpoints.glob("iter_*.json")
+        whole = (path for path in notes if path.with_suffix(".pth").exists())
+        names = (path.stem.removeprefix("iter_") for path in whole)
         return max((int(name) for name in names if name.isdigit()), default=0)
 
     def clear_remains(self) -> None:
         """Remove what killed writers left half-written; only the holder of the claim calls this."""
-        for path in self.path.glob(".*.tmp"):
+        for path in (*self.path.glob(".*.tmp"), *self.path.glob(".*.stale")):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > REMAINS_SECONDS:
                     path.unlink()
@@ -218,6 +220,8 @@ class RunFolder:
             start = attempts[-1].start if attempts else {}
             host = _host(start.get("node")) or holder.host.partition("/")[0]
             return Status(State.RUNNING, attempts=len(attempts), host=host, job=holder.job, **known)
+        if self.record.exists():  # written, and its claim released, while this was looking
+            return self._status()
         if not attempts:
             return Status(State.NEW)
         last = attempts[-1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -84,23 +83,11 @@ class Cache:
                 descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
         try:
             if descriptor is not None:
-                _lock(descriptor)
+                atomic.lock(descriptor, LOCK_SECONDS)
             yield
         finally:
             if descriptor is not None:
                 os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    until = time.monotonic() + LOCK_SECONDS
-    while time.monotonic() < until:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            time.sleep(0.1)
-        except OSError:
-            return
 
 
 def _plain(entry: Entry) -> dict[str, Any]:

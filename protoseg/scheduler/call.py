@@ -53,7 +53,9 @@ def installed(command: str) -> bool:
     return shutil.which(command) is not None
 
 
-def call(command: Sequence[str], seconds: float = SECONDS, stdin: str = "") -> Reply:
+def call(
+    command: Sequence[str], seconds: float = SECONDS, stdin: str = "", again: int = AGAIN
+) -> Reply:
     """Run a command and return what it said; it never raises for what the command does.
 
     The command gets a process group of its own, which is killed when the time is over: site
@@ -61,7 +63,7 @@ def call(command: Sequence[str], seconds: float = SECONDS, stdin: str = "") -> R
     """
     until = time.monotonic() + seconds
     reply = _call(command, seconds, stdin)
-    for _ in range(AGAIN):
+    for _ in range(again):
         # SLURM sends its signal to every process of a job, and some twice: also to this command,
         # which a worker started to ask about the first one.
         if reply.status != -signal.SIGTERM or time.monotonic() > until:

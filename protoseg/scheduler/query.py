@@ -98,7 +98,8 @@ class Scheduler:
         Raises:
             ProtosegError: SLURM refused (the job waits already, or is not known) or was silent.
         """
-        reply = call(["scontrol", "requeue", _checked(id)])
+        # Once: a SIGTERM that ends it may be the one that cancels the job.
+        reply = call(["scontrol", "requeue", _checked(id)], again=0)
         if not reply.fine:
             raise ProtosegError(f"job {id} was not requeued: {reply.problem}.")
 

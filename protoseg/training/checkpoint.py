@@ -6,7 +6,7 @@ checkpoints/iter_00000100.json   its digest; written after it, so that its prese
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,11 +36,14 @@ def save(
     iteration: int,
     extra: dict[str, Any],
     others: Sequence[dict[str, Any]] = (),
+    confirm: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """Write a checkpoint after ``iteration`` finished iterations, then drop the oldest.
 
     Args:
         others: what `random_state` gave in the other processes, by rank.
+        confirm: raises if the run is another worker's by now. It is asked before each change: the
+            disk may hang in any of them for longer than a claim lasts.
 
     Raises:
         StorageError: no space or no permission; the checkpoints already there are whole.
@@ -57,8 +60,11 @@ def save(
     }
     if others:
         state["others"] = list(others)
-    atomic.write_with(path, lambda file: _write(state, file))
-    atomic.write_json(path.with_suffix(".json"), _note(path))
+    atomic.write_with(path, lambda file: _write(state, file), confirm)
+    note = _note(path)
+    confirm()
+    atomic.write_json(path.with_suffix(".json"), note)
+    confirm()
     _clear_away(folder, path)
     return Checkpoint(path, iteration)
 

@@ -5,6 +5,7 @@ mmengine's own loop replays all past iterations when it resumes; this one starts
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -87,6 +88,7 @@ class TrainingLoop:
                 scheduler.step()
             done = iteration + 1
             due = time.monotonic() - saved >= self.checkpoint_seconds
+            self.stop.keep_out()
             numbers, signal_number, due = self._agree(losses, due)
             self._note(done, numbers)
             took = time.perf_counter() - begun
@@ -114,7 +116,9 @@ class TrainingLoop:
             "count": self._count,
             "seconds": self.seconds,
         }
-        checkpoint.save(self.parts, self.folder.checkpoints, iteration, extra, others)
+        checkpoint.save(
+            self.parts, self.folder.checkpoints, iteration, extra, others, self.stop.confirm
+        )
 
     def resume(self, found: checkpoint.Checkpoint) -> None:
         """Go back to the state of a checkpoint."""
@@ -158,8 +162,11 @@ class TrainingLoop:
             means = {name: total / self._count for name, total in self._sums.items()}
             self.curve.append([iteration, means])
             text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
+            # Neither line nor progress is worth a training: a disk that is full now may have room
+            # when a checkpoint is due.
             if self.processes.rank == 0:
-                print(f"{now()}  iteration {iteration}/{self.iterations}  {text}", flush=True)
+                with contextlib.suppress(OSError):
+                    print(f"{now()}  iteration {iteration}/{self.iterations}  {text}", flush=True)
             self._sums, self._count = {}, 0
 
     def _report(self, iteration: int) -> None:
@@ -177,4 +184,5 @@ class TrainingLoop:
             "phase": "evaluation" if finished else "training",
             "time": now(),
         }
-        atomic.write_json(self.folder.progress, progress)
+        with contextlib.suppress(atomic.StorageError):
+            atomic.write_json(self.folder.progress, progress)

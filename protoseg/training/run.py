@@ -90,8 +90,16 @@ def execute(
     memory = float(all_max(torch.tensor(peak_memory_mib())))
     if processes.rank > 0:
         return
-    stop.confirm()
-    atomic.write_bytes(folder.confusion, counts)
+    kept = UsageError(f"{folder.record}: a record is there already; it is kept.")
+
+    def confirm() -> None:
+        """Neither the counts nor the record of another worker are touched."""
+        stop.confirm()
+        if folder.record.exists():
+            raise kept
+
+    confirm()
+    atomic.write_with(folder.confusion, lambda file: file.write(counts), confirm)
     attempts = folder.attempts()
     iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
     gpus = processes.size if torch.cuda.is_available() else 0
@@ -126,7 +134,7 @@ def execute(
     }
     # Last of all: from here on the run is done, whatever happens.
     if not atomic.create_json(folder.record, seal(record)):
-        raise UsageError(f"{folder.record}: a record is there already; it is kept.")
+        raise kept
 
 
 def _prepare(
@@ -167,6 +175,7 @@ def evaluate(
     longest = int(all_max(torch.tensor(len(parts.test_loader))))
     with torch.no_grad():
         for _ in range(longest):
+            stop.keep_out()
             _check(stop, processes)
             batch = next(batches, None)
             if batch is not None:

@@ -28,6 +28,8 @@ class StopRequest:
         self.signal_number: int | None = None
         self.still_mine: Callable[[], bool] = lambda: True
         """Whether this process still holds the claim of its run."""
+        self.taken_over: Callable[[], bool] = lambda: False
+        """Whether somebody noticed meanwhile that it does not; costs nothing to ask."""
 
     def listen(self) -> None:
         """Install the handlers; only the main thread may."""
@@ -45,6 +47,11 @@ class StopRequest:
     def confirm(self) -> None:
         """Raise `ClaimLost` if the run is another worker's by now; asked before each write."""
         if not self.still_mine():
+            raise ClaimLost
+
+    def keep_out(self) -> None:
+        """Raise `ClaimLost` if it was noticed; between writes, for two must not train for long."""
+        if self.taken_over():
             raise ClaimLost
 
 

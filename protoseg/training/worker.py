@@ -111,7 +111,7 @@ def _lead(
         # Between the first look and the claim another worker may have finished.
         if folder.record.exists():
             return DONE
-        stop.still_mine = held.is_mine
+        stop.still_mine, stop.taken_over = held.is_mine, held.taken_over
         folder.clear_remains()
         return _attempt(folder, spec, launch, stop, processes, held)
     finally:

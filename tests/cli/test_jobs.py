@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from scheduler.commands import Commands, squeue_lines
 
 from protoseg.dispatch.submission import write_intent
-from protoseg.runs import claim
+from protoseg.runs import atomic, claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason
 from protoseg.spec.fields import plain
@@ -107,6 +108,35 @@ def test_cancel_stops_a_worker_of_this_machine(protoseg: CommandLine) -> None:
     assert "0 waiting, 1 under way (they save and end)" in answer.out
     assert process.wait(timeout=60) == -signal.SIGTERM
     process.stdout.close()
+
+
+def test_cancel_leaves_jobs_of_another_cluster_to_it(
+    protoseg: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their numbers are those of other jobs here: one waits, one runs."""
+    commands = Commands(tmp_path / "commands", monkeypatch)
+    commands.prints("squeue", squeue_lines(("5_0", "RUNNING"), ("5_1", "RUNNING")))
+    commands.prints("scontrol", "ClusterName = a\n")
+    commands.prints("sacct", errors="slurmdbd is down", status=1)
+    commands.prints("scancel")
+    waits, runs = (RunFolder(protoseg.lab.runs / run.run_id) for run in protoseg.quickstart()[:2])
+    names = [(folder.run_id, {}) for folder in (waits, runs)]
+    written = write_intent(protoseg.lab.runs, "m", names, launch={}, cluster="b")
+    intent = {**written.intent, "clock": written.intent["clock"] - 600}
+    atomic.write_json(written.folder / "intent.json", intent)
+    written.note_job("5")
+    for index, folder in enumerate((waits, runs)):
+        atomic.make_folder(folder.path)
+        folder.start_attempt({"time": "2026-01-01T10:00:00+00:00", "job": f"5_{index}"})
+    waits.judge(1, Reason.PREEMPTED, "saved", "worker")
+    claim_of_b = {"host": "b1/1/2", "pid": 1, "process_started": "1", "nonce": "n", "job": "5_1"}
+    atomic.write_json(runs.claim, claim_of_b)
+    answer = protoseg("cancel", waits.run_id, runs.run_id)
+    assert answer.status == 1
+    for folder in (waits, runs):
+        assert f"{folder.run_id}: is a job of the cluster b; cancel it there." in answer.err
+    assert commands.calls("scancel") == []
+    assert not written.settled()
 
 
 def test_cancel_leaves_a_worker_of_another_machine_to_it(protoseg: CommandLine) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scheduler.commands import Commands, squeue_lines
 
 from protoseg.dispatch.queue import Queue
 from protoseg.dispatch.submission import UNSURE_SECONDS, Submission, write_intent
@@ -150,6 +151,29 @@ def test_a_job_of_another_cluster_is_not_judged_from_here(tmp_path: Path) -> Non
     status = look(tmp_path, Saying())
     assert status.state is State.QUEUED
     assert "elsewhere" in status.message
+    attempt(RunFolder(tmp_path / RUN), "5_0", {"reason": "preempted", "message": "saved"})
+    assert look(tmp_path, Saying()).job == "", "the number of another cluster's job"
+
+
+def test_clusters_that_share_a_folder_do_not_share_their_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them does not know the job that waits on the other."""
+    written = submitted(tmp_path)
+    old = written.intent["clock"] - 2 * UNSURE_SECONDS
+    intent = {**written.intent, "cluster": "b", "clock": old}
+    atomic.write_json(written.folder / "intent.json", intent)
+    for name, jobs in (("a", []), ("b", [("5_0", "PENDING")])):
+        commands = Commands(tmp_path / name, monkeypatch)
+        lines = squeue_lines(*jobs).replace("matrix.x", written.name)
+        commands.prints("squeue", lines)
+        commands.prints("scontrol", f"ClusterName = {name}\n")
+        commands.prints("sacct", errors="slurmdbd is down", status=1)
+        run = RunFolder(tmp_path / RUN)
+        status = Queue(tmp_path).apply({RUN: run.status()})[RUN]
+        assert status.state is State.QUEUED
+    assert status.job == "5_0"
+    assert not written.settled()
 
 
 @pytest.mark.parametrize(("restarts", "state"), [(0, State.INTERRUPTED), (1, State.QUEUED)])

@@ -279,7 +279,7 @@ def test_without_locks_a_missing_claim_is_not_renamed_away(
     def rename(*_: object) -> None:
         pytest.fail("the claim of another was moved")
 
-    monkeypatch.setattr(claim.fcntl, "flock", no_locks)
+    monkeypatch.setattr(atomic.fcntl, "flock", no_locks)
     monkeypatch.setattr(claim, "read", read)
     monkeypatch.setattr(claim.os, "rename", rename)
     claim._remove_stale(place, lambda found: found is not None)
@@ -300,6 +300,81 @@ def test_a_release_waits_for_who_takes_over(place: Path) -> None:
     holder = claim.live_holder(place)
     assert holder is not None
     assert holder.nonce == "taker"
+
+
+def test_who_was_taken_over_keeps_no_foreign_claim_alive(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.02)
+    held = claim.acquire(place)
+    assert held is not None
+    assert not held.taken_over()
+    leave(place, age=500.0, nonce="taker")
+    held._thread.join(10)
+    assert held.taken_over()
+    found = claim.read(place)
+    assert found is not None
+    assert found[1] > 400
+
+
+def test_a_process_that_is_hidden_is_judged_by_its_heartbeat(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc mounted with hidepid shows nobody the processes of another account."""
+
+    def not_yours(*_: object) -> None:
+        raise PermissionError
+
+    leave(place, pid=2**22 + 1)
+    monkeypatch.setattr(claim.os, "kill", not_yours)
+    assert claim.live_holder(place) is not None
+    assert claim.acquire(place) is None
+    leave(place, age=500.0, pid=2**22 + 1)
+    assert claim.live_holder(place) is None
+
+
+def test_a_clock_that_runs_ahead_makes_no_claim_stale(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    monkeypatch.setattr(claim.time, "time", lambda: now() + 200)
+    leave(place, host="other/1/2")
+    os.utime(place)
+    assert claim.acquire(place) is None
+    leave(place, host="other/1/2", age=500.0)
+    mine = claim.acquire(place)
+    assert mine is not None
+    mine.release()
+
+
+def test_a_link_whose_answer_was_lost_is_no_refusal(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system sends it again, and finds that the name is taken: by itself."""
+    link = os.link
+
+    def twice(source: Path, target: Path) -> None:
+        link(source, target)
+        link(source, target)
+
+    monkeypatch.setattr(claim.os, "link", twice)
+    mine = claim.acquire(place)
+    assert mine is not None
+    assert mine.is_mine()
+    mine.release()
+
+
+def test_who_is_stopped_with_the_lock_holds_nobody_up_for_ever(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claim, "LOCK_SECONDS", 0.1)
+    leave(place, process_started="1")
+    with open(place.with_name(f".{place.name}.lock"), "ab") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        mine = claim.acquire(place)
+        assert mine is not None
+        mine.release()
+    assert not place.exists()
 
 
 def test_a_claim_released_and_taken_while_we_looked_is_left_alone(

@@ -54,6 +54,7 @@ def in_a_row(run: RunFolder) -> int:
 
 def checkpoint(run: RunFolder, iteration: int) -> None:
     run.checkpoints.mkdir(exist_ok=True)
+    (run.checkpoints / f"iter_{iteration:08d}.pth").touch()
     (run.checkpoints / f"iter_{iteration:08d}.json").write_text("{}")
 
 
@@ -121,10 +122,11 @@ def test_progress_between_failures_starts_the_count_anew(run: RunFolder) -> None
 
 def test_the_next_attempt_goes_on_from_the_newest_whole_checkpoint(run: RunFolder) -> None:
     assert run.checkpoint_iteration() == 0
-    run.checkpoints.mkdir()
-    for name in ("iter_00000040.json", "iter_00000120.json", "iter_00000200.pth"):
-        (run.checkpoints / name).write_text("{}")
-    assert run.checkpoint_iteration() == 120
+    checkpoint(run, 40)
+    checkpoint(run, 120)
+    (run.checkpoints / "iter_00000160.json").write_text("{}")
+    (run.checkpoints / "iter_00000200.pth").write_text("{}")
+    assert run.checkpoint_iteration() == 120, "those without a file, or without a note, are no more"
 
 
 def test_another_reason_starts_the_count_anew(run: RunFolder) -> None:
@@ -199,6 +201,18 @@ def finish(run: RunFolder) -> dict[str, Any]:
     record = make_record(SPEC, 70.0, attempts=2)
     run.record.write_text(json.dumps(record))
     return record
+
+
+def test_a_run_that_ends_while_one_looks_is_done(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt(run, None)
+
+    def ends(path: Path) -> None:
+        finish(run)
+
+    monkeypatch.setattr(claim, "live_holder", ends)
+    assert run.status().state is State.DONE
 
 
 HISTORIES: list[list[str | None]] = [[], ["vanished"], ["code_error"], ["preempted", None]]

@@ -210,3 +210,10 @@ def test_cancel_and_requeue_say_what_slurm_said(commands: Commands) -> None:
         Scheduler().requeue("12_0")
     commands.prints("scontrol")
     Scheduler().requeue("12_0")
+
+
+def test_a_requeue_that_is_cancelled_with_its_job_is_not_tried_again(commands: Commands) -> None:
+    commands.script("scontrol", "kill -TERM $$")
+    with pytest.raises(ProtosegError, match="job 12_0 was not requeued"):
+        Scheduler().requeue("12_0")
+    assert len(commands.calls("scontrol")) == 1

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 import torch
 
+from protoseg.runs import atomic
 from protoseg.runs.atomic import StorageError
 from protoseg.training import checkpoint
 from protoseg.training.parts import Parts, build_parts
 from protoseg.training.recipe import build_config
+from protoseg.training.stop import ClaimLost
 
 from .small import small_spec
 
@@ -201,6 +203,52 @@ def test_what_killed_writers_left_is_cleared_away(parts: Parts, tmp_path: Path) 
         "iter_00000003.json",
         "iter_00000003.pth",
     ]
+
+
+HALF = ".iter_00000200.pth.77-0badcafe.tmp"
+
+
+class TakenOver:
+    """Another worker takes the run over while one hangs, goes on, and saves."""
+
+    def __init__(self, parts: Parts, folder: Path) -> None:
+        self.parts, self.folder = parts, folder
+        self.begun = False
+
+    def happen(self) -> None:
+        if not self.begun:
+            self.begun = True
+            checkpoint.restore(self.parts, checkpoint.newest(self.folder)[0])
+            save_at(self.parts, self.folder, 120, 160)
+            (self.folder / HALF).write_bytes(b"its next one")
+
+    def confirm(self) -> None:
+        if self.begun:
+            raise ClaimLost
+
+
+@pytest.mark.parametrize(
+    ("module", "after"),
+    [(checkpoint, "_write"), (checkpoint, "_note"), (atomic, "write_json")],
+    ids=["writing", "before its note", "before it clears away"],
+)
+def test_who_hangs_in_a_save_and_is_taken_over_harms_nothing(
+    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, after: str
+) -> None:
+    save_at(parts, tmp_path, 40, 80)
+    other = TakenOver(parts, tmp_path)
+    real = getattr(module, after)
+
+    def hangs(*arguments: Any) -> Any:
+        answer = real(*arguments)
+        other.happen()
+        return answer
+
+    monkeypatch.setattr(module, after, hangs)
+    with pytest.raises(ClaimLost):
+        checkpoint.save(parts, tmp_path, 100, {"at": 100}, confirm=other.confirm)
+    assert checkpoint.newest(tmp_path)[0].iteration == 160
+    assert {"iter_00000120.pth", "iter_00000160.pth", HALF} <= set(names(tmp_path))
 
 
 def test_a_checkpoint_holds_nothing_that_could_run_code(parts: Parts, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 import torch
 
 from protoseg.errors import UsageError
+from protoseg.runs import atomic
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training import checkpoint
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.parts import Parts
 from protoseg.training.run import execute
-from protoseg.training.stop import Stopped, StopRequest
+from protoseg.training.stop import ClaimLost, Stopped, StopRequest
 
 from .small import make_folder, small_spec
 
@@ -145,6 +147,38 @@ def test_progress_says_how_far_it_is(tmp_path: Path) -> None:
     assert (progress["iteration"], progress["iterations"]) == (3, 3)
     assert progress["phase"] == "evaluation"
     assert progress["iterations_per_second"] > 0
+
+
+def test_a_disk_that_is_full_between_checkpoints_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, full = atomic.write_json, []
+
+    def write_json(path: Path, value: Any) -> None:
+        if path.name == "progress.json":
+            full.append(path)
+            raise atomic.StorageError("no space left on the disk")
+        write(path, value)
+
+    loop, model = loop_of(tmp_path, 7)
+    with open("/dev/full", "w") as log, monkeypatch.context() as patch:
+        patch.setattr(atomic, "write_json", write_json)
+        patch.setattr("sys.stdout", log)
+        loop.run(0)
+        with contextlib.suppress(OSError):  # what it still holds would be written as it closes
+            log.close()
+    assert model.steps == 7
+    assert full
+    assert saved(tmp_path) == ["iter_00000007"]
+
+
+def test_who_learns_that_it_was_taken_over_trains_no_further(tmp_path: Path) -> None:
+    loop, model = loop_of(tmp_path, 7)
+    loop.stop.taken_over = lambda: model.steps == 3
+    with pytest.raises(ClaimLost):
+        loop.run(0)
+    assert model.steps == 3
+    assert saved(tmp_path) == []
 
 
 def test_signals_become_a_flag() -> None:

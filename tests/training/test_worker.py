@@ -528,10 +528,34 @@ def test_a_record_that_is_there_is_never_overwritten(
     folder = make_folder(tmp_path, spec, data)
     shutil.copytree(finished.checkpoints, folder.checkpoints)
     folder.record.write_text("{}")
+    folder.confusion.write_bytes(b"its counts")
     reason, message = attempt(folder)
     assert reason is Reason.BAD_CONFIG
     assert "a record is there already; it is kept" in message
     assert folder.record.read_text() == "{}"
+    assert folder.confusion.read_bytes() == b"its counts"
+
+
+def test_who_is_taken_over_while_it_writes_its_counts_leaves_those_of_the_other(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    shutil.copytree(finished.checkpoints, folder.checkpoints)
+    stop = StopRequest()
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        fsync(descriptor)
+        if "confusion" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            folder.confusion.write_bytes(b"its counts")
+            stop.still_mine = lambda: False
+
+    monkeypatch.setattr(os, "fsync", slow)
+    launch = json.loads(folder.launch.read_text())
+    reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
+    assert reason is Reason.LOST
+    assert folder.confusion.read_bytes() == b"its counts"
+    assert not folder.record.exists()
 
 
 def test_evaluation_alone_is_done_again_after_a_stop_in_it(
