@@ -32,9 +32,15 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
-def unknown(kind: str, name: str, where: str, known: Iterable[str]) -> str:
-    """The sentence for an unknown name: what it is, where it stands, and what is allowed."""
-    names = sorted(known)
+def unknown(
+    kind: str, name: str, where: str, known: Iterable[str], *, in_order: bool = False
+) -> str:
+    """The sentence for an unknown name: what it is, where it stands, and what is allowed.
+
+    Args:
+        in_order: the order of the known ones means something; otherwise they are sorted.
+    """
+    names = list(known) if in_order else sorted(known)
     guess = nearest(name, names)
     hint = f" Did you mean '{guess}'?" if guess else ""
     return f"{where}: unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}."

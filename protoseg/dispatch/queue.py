@@ -142,7 +142,8 @@ class Queue:
         """Who is asked; each cluster that shares the runs folder keeps its answers apart."""
         if self._scheduler is not None:
             return self._scheduler
-        name = re.sub(r"[^A-Za-z0-9]+", "-", f"scheduler {self.here}").strip("-")
+        # Without a hyphen, by which submissions are told from what lies beside them.
+        name = re.sub(r"\W+", "_", f"scheduler {self.here}".strip(), flags=re.ASCII)
         return Scheduler(self.runs_folder / FOLDER / f"{name}.json")
 
     def elsewhere(self, task: Task) -> str:

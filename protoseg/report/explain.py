@@ -207,4 +207,5 @@ def _index(kind: str, name: str, keys: list[str], titles: list[str], where: str)
     digits = wanted.removeprefix("#")
     if digits.isdecimal() and 1 <= int(digits) <= len(keys):
         return int(digits) - 1
-    raise UsageError(unknown(kind, wanted, where, keys) + f" Or a number, 1 to {len(keys)}.")
+    sentence = unknown(kind, wanted, where, keys, in_order=True)
+    raise UsageError(f"{sentence} Or a number, 1 to {len(keys)}.")

@@ -174,6 +174,8 @@ def test_clusters_that_share_a_folder_do_not_share_their_answers(
         assert status.state is State.QUEUED
     assert status.job == "5_0"
     assert not written.settled()
+    beside = {path.name for path in written.folder.parent.glob("*-*")}
+    assert beside == {written.folder.name}, "what is no submission is not named like one"
 
 
 @pytest.mark.parametrize(("restarts", "state"), [(0, State.INTERRUPTED), (1, State.QUEUED)])

@@ -198,6 +198,7 @@ def test_the_command(
         (("segformer-parametric-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
+        (("camvid_5b", "7", "1"), "Known: 1, 5, 10, 20, 50. Or a number, 1 to 5."),
         (("camvid_methods",), "name two runs, or a matrix and two of its rows"),
     ):
         status, _, err = call(*words)
