@@ -25,8 +25,8 @@ JobIsActive = Callable[[str], bool | None]
 """Asks the scheduler whether a job runs now; None where nobody can tell."""
 
 HEARTBEAT_SECONDS = 10.0
-LOCK_SECONDS = 30.0
-"""How long to wait while another changes the claim, which takes an instant if it is not stopped."""
+LOCK_SECONDS = 60.0
+"""How long to wait while another changes the claim. It may ask a busy scheduler, or be stopped."""
 STALE_SECONDS = 120.0
 """A heartbeat older than this, seen from another host, means the holder is gone."""
 
