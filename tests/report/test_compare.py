@@ -195,7 +195,7 @@ def test_the_command(
     status, out, _ = call(found["our_runs"][0], found["their_runs"][0], "--draws", "50")
     assert (status, "one shared seed has no spread" in out) == (0, True)
     for words, sentence in (
-        (("segformer-parametric-k10", "k1-s0-f4f1"), "is a part of "),
+        (("camvid-mobilenet_v2-segformer-parametric-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
         (("camvid_5b", "7", "1"), "Known: 1, 5, 10, 20, 50. Or a number, 1 to 5."),
