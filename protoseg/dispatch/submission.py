@@ -17,7 +17,6 @@ withdraws the intent. Nothing here decides who trains a run: the claim in its fo
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import getpass
 import json
 import os
@@ -221,8 +220,5 @@ def submitting(runs_folder: Path) -> Iterator[None]:
     both submit a run; its claim then lets one of them train it.
     """
     atomic.make_folder(runs_folder / FOLDER)
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            file = stack.enter_context(atomic.open_lock(runs_folder / FOLDER / ".lock"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with atomic.locked(runs_folder / FOLDER / ".lock"):
         yield

@@ -7,10 +7,11 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -101,24 +102,29 @@ def open_lock(path: Path) -> BinaryIO:
     return open(path, "ab", opener=_opener)
 
 
-def lock(descriptor: int, seconds: float) -> bool:
-    """Take the lock of an open file, which the kernel drops with its process.
+@contextlib.contextmanager
+def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
+    """Hold the lock of a file, which the kernel drops with its process.
 
-    Returns:
-        False where another process keeps it for longer (it may be stopped), or where the file
-        system has no locks.
+    Goes on without it where another process keeps it for longer (it may be stopped), and where the
+    file can not be written or its file system has no locks.
     """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            _lock(stack.enter_context(open_lock(path)), seconds)
+        yield
+
+
+def _lock(file: BinaryIO, seconds: float) -> None:
     until = time.monotonic() + seconds
     while True:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
         except BlockingIOError:
             if time.monotonic() > until:
-                return False
+                return
             time.sleep(0.02)
-        except OSError:
-            return False
 
 
 def read_json(path: Path) -> Any:

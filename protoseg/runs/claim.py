@@ -220,10 +220,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     careful by itself, and only three workers within a rename's time could take a claim twice. The
     same holds where somebody is stopped who has the lock.
     """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            file = stack.enter_context(atomic.open_lock(_lock_of(path)))
-            atomic.lock(file.fileno(), LOCK_SECONDS)
+    with atomic.locked(_lock_of(path), LOCK_SECONDS):
         yield
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -75,19 +74,13 @@ class Cache:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """Hold the lock beside the file; without locks (some network disks) just go on."""
-        descriptor = None
-        if self._path is not None:
-            with contextlib.suppress(OSError, ProtosegError):
-                atomic.make_folder(self._path.parent)
-                lock = self._path.with_name(f".{self._path.name}.lock")
-                descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
-        try:
-            if descriptor is not None:
-                atomic.lock(descriptor, LOCK_SECONDS)
+        if self._path is None:
             yield
-        finally:
-            if descriptor is not None:
-                os.close(descriptor)
+            return
+        with contextlib.suppress(OSError, ProtosegError):
+            atomic.make_folder(self._path.parent)
+        with atomic.locked(self._path.with_name(f".{self._path.name}.lock"), LOCK_SECONDS):
+            yield
 
 
 def _plain(entry: Entry) -> dict[str, Any]:
