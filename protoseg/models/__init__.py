@@ -1,5 +1,13 @@
 """Heads and backbones for mmseg; importing this package registers them (``custom_imports``)."""
 
+import warnings
+
+with warnings.catch_warnings():
+    # mmcv says so when it is imported without its compiled ops, which nothing here uses; on a
+    # terminal it would stand in front of every table.
+    warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
+    import mmseg.models  # noqa: F401
+
 from protoseg.models.cam_head import CamHead
 from protoseg.models.cam_network import CamNetwork
 from protoseg.models.parametric_head import ParametricHead

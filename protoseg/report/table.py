@@ -153,12 +153,12 @@ class _Builder:
         if titles is None or self.published is None:
             return names
         row = self.published.find(axes)
-        # A setting that nobody has published goes by its own name.
-        return (
-            list(self.published.labels(row))
-            if row
-            else [", ".join(names), *[""] * len(titles)][: len(titles)]
-        )
+        if row is not None:
+            return list(self.published.labels(row))
+        # A setting that nobody has published goes by its own name, part by part where that fits.
+        name = ", ".join(names)
+        parts = name.split(", ")
+        return parts if len(parts) == len(titles) else [name, *[""] * (len(titles) - 1)]
 
     def _references(self, header: Sequence[Column]) -> list[Row]:
         """Published rows that no run of ours matches."""

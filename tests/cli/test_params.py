@@ -13,7 +13,7 @@ import pytest
 
 from protoseg.training import weights_source
 
-from .conftest import REPOSITORY, CommandLine
+from .conftest import REPOSITORY, CommandLine, shell
 
 
 @pytest.fixture
@@ -31,6 +31,11 @@ def test_a_published_model_beside_ours(counting: CommandLine) -> None:
     assert line.split() == ["7", "SegFormer", "MiT-B0", "150", "1", "3.8", "3.754", "3.7",
                             "3.715", "–", "0.039", "0"]  # fmt: skip
     assert "≠" not in line
+
+
+def test_no_library_talks_over_the_table() -> None:
+    answer = shell(["params", "mit_b0"], cwd=REPOSITORY)
+    assert (answer.returncode, answer.stderr) == (0, "")
 
 
 def test_what_differs_is_marked_and_explained(counting: CommandLine) -> None:

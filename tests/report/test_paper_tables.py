@@ -106,6 +106,16 @@ def test_a_value_that_is_lost_gets_no_verdict_and_no_arrow(lab: Lab) -> None:
     assert cell(table, B, "published").plain == "46.4"
 
 
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("New, B2", ["New", "B2"]), ("New", ["New", ""]), ("New, B2, wide", ["New, B2, wide", ""])],
+)
+def test_what_nobody_published_goes_by_its_own_name(lab: Lab, name: str, cells: list[str]) -> None:
+    ours = next(line for line in NUMBERS.splitlines() if "method: Ours" in line)
+    table = lab.table(with_table(paper_like(lab, NUMBERS.replace(ours, "")), names={B: name}))
+    assert shown(table)[name] == [*cells, "not run", "", "–", "", "", "–"]
+
+
 def test_rows_of_two_axes_are_set_off_and_paired_within_the_other_axis(lab: Lab) -> None:
     planned = []
     for name in (A, B):
