@@ -17,9 +17,11 @@ from protoseg.errors import UsageError
 from protoseg.places import Places, places
 from protoseg.report import metrics
 from protoseg.spec.bundles import expanded
-from protoseg.spec.compose import Composer
+from protoseg.spec.compose import Composer, parse_overrides
+from protoseg.spec.early import check_values
 from protoseg.spec.expand import load_matrix, matrix_names
 from protoseg.spec.matrix import Matrix
+from protoseg.spec.schema import RunSpec
 
 FINE, FAILED = 0, 1
 """Exit statuses of a verb; wrong usage is an exception with its own, 2."""
@@ -130,6 +132,25 @@ class Context:
         if len({matrix.name for matrix in matrices}) < len(matrices):
             raise UsageError(f"two files of one name: {' '.join(names)}; rename one.")
         return matrices, overrides
+
+    def one_run(self) -> RunSpec:
+        """The run that the overrides of the call describe.
+
+        Raises:
+            UsageError: several values of one key, or values that could not be trained.
+        """
+        verb, settings = self.arguments.verb, {}
+        for key, values in parse_overrides(self.words):
+            if len(values) > 1:
+                raise UsageError(
+                    f"override '{key}': {verb} takes one run; use a matrix for a sweep."
+                )
+            if key in settings:
+                raise UsageError(f"override '{key}': stands twice; keep one of them.")
+            settings[key] = values[0]
+        spec = self.composer.spec(list(settings.values()), verb)
+        check_values(spec, verb)
+        return spec
 
     def emit(self, value: Any) -> None:
         """Print a result as JSON."""

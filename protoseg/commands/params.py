@@ -16,8 +16,7 @@ from protoseg.commands.context import FINE, Context
 from protoseg.commands.published_counts import CountRow, PublishedCounts, published_counts
 from protoseg.errors import UsageError, unknown
 from protoseg.runs import atomic
-from protoseg.spec.compose import parse_overrides
-from protoseg.spec.expand import matrix_names
+from protoseg.spec.bundles import sorted_names
 from protoseg.spec.identity import slug
 from protoseg.spec.matrix import Matrix
 
@@ -41,7 +40,7 @@ def params(context: Context) -> int:
     words = context.words
     names = [word for word in words if "=" not in word and not word.startswith("~")]
     backbones = context.composer.options["backbone"]
-    matrices = matrix_names(context.places.experiments)
+    matrices = [name for kind in sorted_names(context.places.experiments) for name in kind]
     strangers = [n for n in names if n not in backbones and n not in matrices and not _file(n)]
     if strangers:
         known = [*matrices, *backbones]
@@ -58,8 +57,7 @@ def params(context: Context) -> int:
         found, _ = context.matrices()
         return _show_models(context, _of_matrices(found))
     if words and not names:
-        settings = [s for _, several in parse_overrides(words) for s in several]
-        spec = context.composer.spec(settings, "params")
+        spec = context.one_run()
         return _show_models(context, [(slug(spec), *_counted(spec))])
     return _show_published(context, set(names))
 

@@ -24,8 +24,6 @@ from protoseg.dispatch.view import (
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
-from protoseg.spec.compose import parse_overrides
-from protoseg.spec.early import check_values
 from protoseg.spec.identity import run_id
 from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
 
@@ -147,13 +145,7 @@ def sweep(context: Context) -> int:
 
 def train(context: Context) -> int:
     """Train a single run, given by overrides alone."""
-    settings = []
-    for key, values in parse_overrides(context.words):
-        if len(values) > 1:
-            raise UsageError(f"override '{key}': train takes one run; use a matrix for a sweep.")
-        settings += values
-    spec = context.composer.spec(settings, "train")
-    check_values(spec, "train")
+    spec = context.one_run()
     run = PlannedRun(spec, {"label": run_id(spec)})
     matrix = Matrix("train", "one run", (run,), TableSpec(), ("label",))
     if context.cluster is not None:

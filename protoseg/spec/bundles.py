@@ -4,7 +4,7 @@
     matrices: [paper_table1, paper_table2]
 
 It lies among the matrices, as ``experiments/matrices/NAME.yaml``, and can be named wherever
-several of them can.
+several of them can, by its name or as a file.
 """
 
 from __future__ import annotations
@@ -45,15 +45,14 @@ def expanded(experiments: Path, names: Iterable[str]) -> list[str]:
     matrices, bundles = sorted_names(experiments)
     found: list[str] = []
     for name in names:
-        if name not in bundles:
-            found.append(name)
-            continue
-        found += [member for member in _members(experiments, name, matrices) if member not in found]
+        file = name.endswith((".yaml", ".yml"))
+        path = Path(name) if file else experiments / "matrices" / f"{name}.yaml"
+        members = _members(path, matrices, bundles) if is_bundle(path) else [name]
+        found += [member for member in members if member not in found]
     return found
 
 
-def _members(experiments: Path, name: str, matrices: list[str]) -> list[str]:
-    path = experiments / "matrices" / f"{name}.yaml"
+def _members(path: Path, matrices: list[str], bundles: list[str]) -> list[str]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -66,6 +65,10 @@ def _members(experiments: Path, name: str, matrices: list[str]) -> list[str]:
     if not isinstance(members, list) or not members:
         raise UsageError(f"{path.name}: matrices: expected a list of names, found {members!r}.")
     for member in members:
+        if member in bundles:
+            raise UsageError(
+                f"{path.name}: matrices: '{member}' is a bundle too; name its matrices instead."
+            )
         if member not in matrices:
             raise UsageError(unknown("matrix", str(member), f"{path.name}: matrices", matrices))
     if len(set(members)) < len(members):

@@ -47,6 +47,12 @@ def test_what_differs_is_marked_and_explained(counting: CommandLine) -> None:
     assert "63,544 relative position biases" in answer.out
 
 
+def test_a_bundle_counts_as_its_matrices(counting: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "two.yaml").write_text("matrices: [quickstart, camvid_5d]")
+    rows = counting("params", str(tmp_path / "two.yaml"), "--json").json["rows"]
+    assert {row["run"].partition(":")[0] for row in rows} == {"quickstart", "camvid_5d"}
+
+
 def test_every_form_says_the_same(counting: CommandLine, tmp_path: Path) -> None:
     out = tmp_path / "out"
     answer = counting("params", "resnet101", "--json", "--out", str(out))

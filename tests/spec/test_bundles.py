@@ -32,6 +32,14 @@ def test_names_keep_their_order_and_come_once() -> None:
     assert found[-1] == "unknown"
 
 
+def test_a_bundle_can_be_named_by_its_file(tmp_path: Path) -> None:
+    file = EXPERIMENTS / "matrices" / "questions.yaml"
+    assert expanded(EXPERIMENTS, [str(file)]) == expanded(EXPERIMENTS, ["questions"])
+    mine = tmp_path / "mine.yml"
+    mine.write_text("matrices: [quickstart, paper_5a]")
+    assert expanded(EXPERIMENTS, [str(mine)]) == ["quickstart", "paper_5a"]
+
+
 def test_a_bundle_is_no_matrix(composer: Composer) -> None:
     with pytest.raises(UsageError, match="paper: stands for several matrices, and one is meant"):
         load_matrix(composer, "paper")
@@ -45,7 +53,7 @@ def test_a_bundle_is_no_matrix(composer: Composer) -> None:
         ("matrices: []", "expected a list of names"),
         ("matrices: quickstart", "expected a list of names"),
         ("matrices: [quickstrat]", "Did you mean 'quickstart'"),
-        ("matrices: [paper]", "unknown matrix 'paper'"),
+        ("matrices: [questions]", "'questions' is a bundle too; name its matrices instead."),
         ("matrices: [quickstart, quickstart]", "named twice"),
         ("matrices: [quickstart]\nseeds: [1]", "unknown key 'seeds'"),
         ("matrices: [", "not a readable YAML file"),

@@ -126,6 +126,32 @@ WARMUP = (
             ("schedule.iterations=5",),
             f"m.yaml: run 2: schedule.warmup_iterations: 5 {WARMUP}",
         ),
+        (
+            "base: {evaluation: slide_512}",
+            ("evaluation.stride=[512,513]",),
+            "run 1: evaluation.stride: [512, 513] is more than the window [512, 512], so that",
+        ),
+        (
+            "base: {dataset: ade20k}",
+            (),
+            "run 1: evaluation.split: unknown split of ade20k 'val'. Known: training, validation.",
+        ),
+        (
+            "",
+            ("dataset.train_split=trian",),
+            "run 1: dataset.train_split: unknown split of shapes 'trian'. Did you mean 'train'?",
+        ),
+        (
+            "",
+            ("augmentation.ratio_range=[2.0,0.5]",),
+            "run 1: augmentation.ratio_range: 2.0 is more than 0.5; it is [smallest, largest]: ",
+        ),
+        (
+            "",
+            ("decoder.in_index=[0,4]",),
+            "run 1: decoder.in_index: expected at least one of the feature maps 0 to 3 of tiny, ",
+        ),
+        ("", ("decoder.in_index=[]",), "feature maps 0 to 3 of tiny, found []."),
     ],
 )
 def test_what_a_worker_would_refuse_is_refused_before(
