@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from protoseg.dispatch.kinds import Kind
+from protoseg.dispatch.price import model_of
 from protoseg.errors import ProtosegError
 from protoseg.spec.compose import Composer, Setting
 from protoseg.spec.schema import HIGHEST_LABEL, RunSpec
 
 if TYPE_CHECKING:
     from protoseg.training.parameters import Counts
+
+T = TypeVar("T")
 
 FILE = "params.yaml"
 MANY = 255
@@ -105,13 +109,39 @@ def published_counts(
     Raises:
         ProtosegError: the file is missing or not as it should be.
     """
-    path = folder / FILE
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+
+    def read(content: Any, path: str) -> PublishedCounts:
         notes = {key: " ".join(text.split()) for key, text in content["notes"].items()}
         wanted = [r for r in content["rows"] if not backbones or _backbone(r) in backbones]
-        rows = tuple(_row(row, composer, count, notes, str(path)) for row in wanted)
+        rows = tuple(_row(row, composer, count, notes, path) for row in wanted)
         return PublishedCounts(" ".join(content["source"].split()), rows, notes)
+
+    return _reading(folder / FILE, read)
+
+
+def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Kind, float]:
+    """Model -> its learnable parameters as the paper prints them; of some backbones.
+
+    Raises:
+        ProtosegError: the file is missing or not as it should be.
+    """
+
+    def read(content: Any, path: str) -> dict[Kind, float]:
+        sizes: dict[Kind, float] = {}
+        for row in content["rows"]:
+            if _backbone(row) in backbones:
+                ours, proto = _specs(row, composer, path)
+                sizes[model_of(ours)] = float(row["params_m"]) * 1e6
+                if row.get("protoseg_m") is not None:
+                    sizes[model_of(proto)] = float(row["protoseg_m"]) * 1e6
+        return sizes
+
+    return _reading(folder / FILE, read)
+
+
+def _reading(path: Path, read: Callable[[Any, str], T]) -> T:
+    try:
+        return read(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise ProtosegError(f"{path}: the published counts can not be read ({error}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -129,13 +159,7 @@ def _row(
     notes: Mapping[str, str],
     where: str,
 ) -> CountRow:
-    settings = [Setting(key, value) for key, value in row["options"].items()]
-    classes, prototypes = int(row["num_classes"]), int(row.get("num_prototypes", 1))
-
-    def model(method: str, number: int) -> Counts:
-        more = [Setting("method", method), Setting("method.num_prototypes", number)]
-        return count(with_classes(composer.spec([*settings, *more], where), classes))
-
+    parametric, protoseg = _specs(row, composer, where)
     keys = tuple(row.get("notes", ()))
     for key in keys:
         notes[key]  # a note that is not there is an error of the file
@@ -143,16 +167,27 @@ def _row(
         tables=tuple(row["tables"]),
         method=row["method"],
         backbone=row["backbone"],
-        num_classes=classes,
-        num_prototypes=prototypes,
+        num_classes=len(parametric.dataset.classes),
+        num_prototypes=int(row.get("num_prototypes", 1)),
         decimals=int(row.get("decimals", 1)),
         published=float(row["params_m"]),
         published_protoseg=row.get("protoseg_m"),
         published_brackets=row.get("brackets_m"),
-        parametric=model("parametric", prototypes),
-        protoseg=model("paper", 10),
+        parametric=count(parametric),
+        protoseg=count(protoseg),
         notes=keys,
     )
+
+
+def _specs(row: Mapping[str, Any], composer: Composer, where: str) -> tuple[RunSpec, RunSpec]:
+    """Our parametric model of a row, and ProtoSeg's."""
+    settings = [Setting(key, value) for key, value in row["options"].items()]
+
+    def model(method: str, number: int) -> RunSpec:
+        more = [Setting("method", method), Setting("method.num_prototypes", number)]
+        return with_classes(composer.spec([*settings, *more], where), int(row["num_classes"]))
+
+    return model("parametric", int(row.get("num_prototypes", 1))), model("paper", 10)
 
 
 def with_classes(spec: RunSpec, number: int) -> RunSpec:

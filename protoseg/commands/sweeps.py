@@ -9,8 +9,9 @@ from typing import Any
 
 from protoseg.commands.context import FAILED, FINE, Context
 from protoseg.dispatch.arrays import Array
+from protoseg.dispatch.kinds import Kind
 from protoseg.dispatch.plan import Plan, all_records, make_plan, with_timings
-from protoseg.dispatch.price import price
+from protoseg.dispatch.price import model_of, price
 from protoseg.dispatch.status_view import status_view
 from protoseg.dispatch.timings import Device, Failure, chosen, read
 from protoseg.dispatch.view import (
@@ -67,18 +68,23 @@ def plan(context: Context) -> int:
     return context.complain(found.problems) or (FAILED if failed else FINE)
 
 
-def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[str, float]:
-    """Run id -> parameters of its model as the tables that its matrices name print them."""
+def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[Kind, float]:
+    """Model -> its parameters as the literature prints them, in any table that counts it."""
+    from protoseg.commands.published_counts import published_sizes
     from protoseg.report.published import load
 
-    sizes: dict[str, float] = {}
+    folder = context.places.results / "published"
+    specs = [run.spec for matrix in matrices for run in matrix.runs]
+    sizes: dict[Kind, float] = {}
+    # A plan does without them; what is wrong with such a file is said when a table is made.
+    with contextlib.suppress(ProtosegError):
+        sizes = published_sizes(folder, context.composer, {s.backbone.name for s in specs})
     for matrix in matrices:
-        # A plan does without them; what is wrong with such a file is said when a table is made.
         with contextlib.suppress(ProtosegError):
-            numbers = load(matrix, context.places.results / "published")
+            numbers = load(matrix, folder)
             for run in matrix.runs if numbers is not None else ():
                 size = numbers.parameters(run.axes) if numbers is not None else None
-                sizes |= {run.run_id: size * 1e6} if size is not None else {}
+                sizes |= {model_of(run.spec): size * 1e6} if size is not None else {}
     return sizes
 
 

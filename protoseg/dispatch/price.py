@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,15 +57,15 @@ class Price:
 def price(
     plan: Plan,
     records: Iterable[Mapping[str, Any]],
-    parameters: Mapping[str, float],
+    parameters: Mapping[Kind, float],
     timings: Mapping[str, Timing] = NO_TIMINGS,
 ) -> Price:
     """The price of what is left of a plan.
 
     Args:
         records: of any runs; those whose model and data are like those of a run tell its price.
-        parameters: run id -> parameters of its model as the literature prints them, for models
-            that no record has yet; it serves all runs of the same model.
+        parameters: model (`model_of`) -> its parameters as the literature prints them, for models
+            that no record has yet.
         timings: kind -> what an iteration takes on a GPU, where no record made on one tells it.
     """
     left = plan.left()
@@ -73,7 +73,9 @@ def price(
         return Price(NOTHING, NOTHING)
     records = [*records, *(e.status.record for e in plan.entries if e.status.record)]
     hours = _hours_an_iteration(records)
-    sizes = _sizes(plan.entries, records, parameters)
+    # What was counted in a record wins over what is printed.
+    counted = {model_of(r["spec"]): float(r["parameters"]["learnable"]) for r in records}
+    sizes = {**parameters, **counted}
     by_records = [_gpu_hours(entry, hours) for entry in left]
     used = [
         timings.get(kind_digest(entry.run.spec)) if timings and told is None else None
@@ -130,8 +132,8 @@ def _gpu_hours(entry: PlanEntry, hours: Mapping[Kind, float]) -> float | None:
     return None if rate is None else rate * entry.iterations_left
 
 
-def _model(spec: Any) -> Kind:
-    """What the number of learnable parameters depends on."""
+def model_of(spec: Any) -> Kind:
+    """What the number of learnable parameters depends on; of a spec or the same as plain data."""
     parts = spec if isinstance(spec, dict) else vars(spec)
     backbone, decoder, method, dataset = (
         part if isinstance(part, dict) else vars(part)
@@ -144,23 +146,8 @@ def _model(spec: Any) -> Kind:
     return *names, len(dataset["classes"]), many, projection
 
 
-def _sizes(
-    entries: Sequence[PlanEntry],
-    records: Iterable[Mapping[str, Any]],
-    parameters: Mapping[str, float],
-) -> dict[Kind, float]:
-    """Parameters of each model; what was counted in a record wins over what is printed."""
-    sizes = {
-        _model(entry.run.spec): parameters[entry.run.run_id]
-        for entry in entries
-        if entry.run.run_id in parameters
-    }
-    counted = {_model(r["spec"]): float(r["parameters"]["learnable"]) for r in records}
-    return sizes | counted
-
-
 def _bytes(run: PlannedRun, sizes: Mapping[Kind, float]) -> float | None:
-    size, spec = sizes.get(_model(run.spec)), run.spec
+    size, spec = sizes.get(model_of(run.spec)), run.spec
     if size is None:
         return None
     classes, held = len(spec.dataset.classes), 0

@@ -50,6 +50,13 @@ def test_storage_is_the_formula(protoseg: CommandLine) -> None:
     assert data["storage_bytes"] == pytest.approx(2 * 4 * (2 * sgd + 3 * adamw + held))
 
 
+def test_a_model_counts_as_any_published_table_prints_it(plan: Any) -> None:
+    data = plan("paper_5a", "seed=0", *OURS)  # Table 5 prints no counts; Table 4 has this model
+    held = 10 * 150 * 768
+    assert data["storage_unknown_runs"] == 0
+    assert data["storage_bytes"] == pytest.approx(4 * 2 * 4 * (3 * 27.37e6 + held))
+
+
 def test_gpu_hours_are_those_of_like_runs_on_a_gpu(protoseg: CommandLine, plan: Any) -> None:
     runs = protoseg.quickstart()
     assert plan("quickstart")["gpu_hours"] is None
