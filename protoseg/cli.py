@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
-import math
 import os
 import sys
 from collections.abc import Sequence
 
 from protoseg import __version__
+from protoseg.arguments import count, iterations, positive, seconds
 from protoseg.errors import ProtosegError
 
 DESCRIPTION = "Benchmarks and ablations of prototype-based semantic segmentation."
@@ -68,14 +68,11 @@ def parser() -> argparse.ArgumentParser:
             *("plan", "sweep", "status", "tables", "figures", "explain", "compare", "train"),
             "reproduce",
         ):
-            verb.add_argument(
-                "--ignore-records",
-                action="store_true",
-                help="do not count what results/records holds as done",
-            )
+            meaning = "do not count what results/records holds as done"
+            verb.add_argument("--ignore-records", action="store_true", help=meaning)
         if name in ("plan", "sweep"):
             verb.add_argument(
-                "--jobs", type=_positive, metavar="N", help="runs at once on this machine"
+                "--jobs", type=positive, metavar="N", help="runs at once on this machine"
             )
         if name in ("sweep", "train"):
             _training(verb)
@@ -87,14 +84,14 @@ def parser() -> argparse.ArgumentParser:
             )
             verb.add_argument(
                 "--time",
-                type=_iterations,
+                type=iterations,
                 nargs="?",
                 const=10,
                 metavar="N",
                 help="time N iterations (10) of each kind of run that no record is like, here",
             )
         if name == "logs":
-            verb.add_argument("--attempt", type=_positive, metavar="N", help="not the last one")
+            verb.add_argument("--attempt", type=positive, metavar="N", help="not the last one")
             verb.add_argument("--batch", action="store_true", help="what its batch script printed")
             verb.add_argument("--follow", action="store_true", help="go on while it is under way")
             verb.add_argument("--list", action="store_true", help="list the attempts")
@@ -136,6 +133,21 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+FEW_WORDS = ("explain", "logs", "reproduce", "masks", "doctor")
+"""Verbs with a set number of words; the others take any."""
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments of a call; words may stand before options and behind them."""
+    top = parser()
+    given, rest = top.parse_known_args(arguments)
+    # argparse takes the words of a sub-command from one place alone, and leaves later ones over.
+    if rest and (given.verb in FEW_WORDS or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    given.words = [*given.words, *rest]
+    return given
+
+
 def _common(verb: argparse.ArgumentParser) -> None:
     places = verb.add_argument_group("places (not part of a run's identity)")
     places.add_argument("--runs", metavar="DIR", help="run folders (PROTOSEG_RUNS; ./runs)")
@@ -166,7 +178,7 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         meaning = "list | prepare NAME --from DIR | check NAME"
         verb.add_argument("words", nargs="*", metavar=meaning, help="what to do")
         verb.add_argument("--from", dest="source", metavar="DIR", help="prepare: as published")
-        verb.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (1)")
+        verb.add_argument("--jobs", type=positive, default=1, metavar="N", help="processes (1)")
     elif name in ("logs", "reproduce", "masks"):
         verb.add_argument("words", nargs=1, metavar="RUN", help="a run's id, or a part of it")
     elif name == "cancel":
@@ -188,10 +200,10 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
 
 def _comparing(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--draws", type=_positive, default=10_000, metavar="N", help="bootstrap draws (10000)"
+        "--draws", type=positive, default=10_000, metavar="N", help="bootstrap draws (10000)"
     )
     verb.add_argument(
-        "--generator-seed", type=_count, default=0, metavar="N", help="seed of the draws (0)"
+        "--generator-seed", type=count, default=0, metavar="N", help="seed of the draws (0)"
     )
 
 
@@ -200,14 +212,14 @@ def _reproducing(verb: argparse.ArgumentParser) -> None:
         "--checkout", action="store_true", help="with the code of the recorded commit, not this one"
     )
     verb.add_argument(
-        "--threads", type=_positive, metavar="N", help="threads; without it as many as recorded"
+        "--threads", type=positive, metavar="N", help="threads; without it as many as recorded"
     )
     verb.add_argument(
         "--into", metavar="DIR", help="where its run folders go (RUNS/.reproductions)"
     )
     verb.add_argument(
         "--within",
-        type=_seconds,
+        type=seconds,
         default=0.1,
         metavar="POINTS",
         help="how far apart the metrics may be and still count as equal (0.1)",
@@ -217,16 +229,16 @@ def _reproducing(verb: argparse.ArgumentParser) -> None:
 def _training(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--threads",
-        type=_positive,
+        type=positive,
         metavar="N",
         help="threads of each run; without it the cores are shared out",
     )
     verb.add_argument(
-        "--workers", type=_count, default=0, metavar="N", help="loader processes of each run (0)"
+        "--workers", type=count, default=0, metavar="N", help="loader processes of each run (0)"
     )
     verb.add_argument(
         "--checkpoint-seconds",
-        type=_seconds,
+        type=seconds,
         default=60.0,
         metavar="S",
         help="time between checkpoints (60)",
@@ -238,40 +250,12 @@ def _training(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _count(text: str, low: int = 0) -> int:
-    if not text.isdecimal() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {low}, found '{text}'")
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    return _count(text, low=1)
-
-
-def _iterations(text: str) -> int:
-    if text.isdecimal():
-        return _positive(text)
-    raise argparse.ArgumentTypeError(
-        f"expected a whole number from 1, found '{text}'; matrices go before --time"
-    )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds from 0, found '{text}'")
-    return seconds
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without 'Δ' or '×' shows a '?'
             stream.reconfigure(errors="replace")
-    given = parser().parse_args(arguments)
+    given = parse(arguments)
     try:
         from protoseg.commands.context import Context
 

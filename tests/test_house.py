@@ -41,7 +41,7 @@ ALLOWED = {
         *("pandas", "numpy", "scipy", "jinja2", "markupsafe", "rich", "yaml", "matplotlib"),
         *("protoseg.errors", "protoseg.report", "protoseg.runs", "protoseg.spec"),
     },
-    "cli": {"protoseg", "protoseg.commands", "protoseg.errors"},
+    "cli": {"protoseg", "protoseg.arguments", "protoseg.commands", "protoseg.errors"},
     "commands": {
         *("rich", "torch", "yaml"),
         *("protoseg.commands", "protoseg.core", "protoseg.datasets", "protoseg.dispatch"),
@@ -184,8 +184,9 @@ def test_commands_import_torch_inside_functions_alone() -> None:
 
 
 def test_the_command_line_starts_light() -> None:
-    allowed = {"protoseg", "protoseg.errors", *sys.stdlib_module_names}
+    allowed = {"protoseg", "protoseg.arguments", "protoseg.errors", *sys.stdlib_module_names}
     assert set(map(owner, at_import(PACKAGE / "cli.py"))) <= allowed
+    assert set(map(owner, imports(PACKAGE / "arguments.py"))) <= set(sys.stdlib_module_names)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=name)

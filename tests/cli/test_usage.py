@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from protoseg import __version__
-from protoseg.cli import VERBS, parser
+from protoseg.cli import VERBS, parse, parser
 from protoseg.spec.identity import run_id_pattern
 
 from .conftest import REPOSITORY, CommandLine, shell
@@ -44,6 +44,13 @@ def test_every_example_of_the_help_is_understood(protoseg: CommandLine) -> None:
         assert given.verb == words[0]
 
 
+def test_overrides_may_stand_behind_options(protoseg: CommandLine) -> None:
+    given = parse(["plan", "quickstart", "--jobs", "2", "seed=0", "--json", "cluster=one_h200"])
+    assert (given.words, given.jobs) == (["quickstart", "seed=0", "cluster=one_h200"], 2)
+    behind = protoseg("plan", "quickstart", "--json", "seed=0,5").json
+    assert {run["seed"] for run in behind["runs"]} == {0, 5}
+
+
 def test_version(protoseg: CommandLine) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "protoseg.cli", "--version"], capture_output=True, text=True
@@ -71,6 +78,8 @@ def test_version(protoseg: CommandLine) -> None:
         (["params", "seed=0", "seed=1"], "override 'seed': stands twice; keep one of them."),
         (["params", "decoder.in_index=[7]"], "decoder.in_index: expected at least one of the "),
         (["params", "backbone=mit_b0", "mit_b2"], "published counts take no overrides; leave its"),
+        (["plan", "quickstart", "--colour", "seed=0"], "unrecognized arguments: --colour seed=0"),
+        (["explain", "quickstart", "1", "--json", "miou", "1"], "unrecognized arguments: miou 1"),
         (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: hrnet_w48, mit_b0, "),
         (["train", "quickstart"], "override 'quickstart': "),
         (["train", "schedule.iterations=5"], "train: schedule.warmup_iterations: 10 is not less "),
