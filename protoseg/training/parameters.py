@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 import protoseg.models  # noqa: F401  registers the heads
 from protoseg.errors import UsageError
 from protoseg.spec.schema import RunSpec
-from protoseg.training.recipe import build_model
+from protoseg.training.recipe import build_model, reason
 
 FACTORIES = {torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros}
 
@@ -97,8 +97,10 @@ def build_without_memory(config: dict[str, Any]) -> nn.Module:
             part: nn.Module = MODELS.build(config)
             return part
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        reason = (str(error).strip("'\" \n").splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"model: mmseg can not build {config.get('type')}: {reason}") from error
+        raise UsageError(
+            f"model: mmseg can not build {config.get('type')}: {reason(error)}. Look at "
+            "backbone.settings, decoder.settings and the recipes."
+        ) from error
 
 
 @cache

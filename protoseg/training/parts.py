@@ -29,6 +29,7 @@ from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
 from protoseg.training import sharing
 from protoseg.training.randomness import seed_apart
+from protoseg.training.recipe import reason
 from protoseg.training.stop import keep_loading
 from protoseg.training.weights import load_weights
 
@@ -145,9 +146,8 @@ def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:
         segmentor: Any = MODELS.build(model)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         # Nothing but the config decides whether a model can be built.
-        reason = (str(error).strip("'\" \n").splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"model: mmseg can not build it: {reason} Look at backbone.settings, "
+            f"model: mmseg can not build it: {reason(error)}. Look at backbone.settings, "
             "decoder.settings and the recipes."
         ) from error
     segmentor.init_weights()

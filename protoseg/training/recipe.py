@@ -31,8 +31,9 @@ RECIPES = Path(mmseg.__file__).parent / ".mim" / "configs"
 def _read(name: str) -> Config:
     path = RECIPES / name
     if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else RECIPES
-        known = [str(p.relative_to(RECIPES)) for p in folder.glob("*.py")]
+        known = [str(p.relative_to(RECIPES)) for p in path.parent.glob("*.py")]
+        # Hundreds in all: where the folder is not one of theirs, those are named.
+        known = known or [f"{p.parent.name}/..." for p in RECIPES.glob("*/metafile.yaml")]
         raise UsageError(unknown("mmseg recipe", name, "recipe", known))
     return Config.fromfile(str(path))
 
@@ -40,6 +41,13 @@ def _read(name: str) -> Config:
 def recipe(name: str) -> Config:
     """A recipe of mmseg by its path below its configs folder; a copy that may be changed."""
     return Config(_read(name).to_dict())
+
+
+def reason(error: Exception) -> str:
+    """Why mmseg could not build a part: the first line of what it says, without a full stop."""
+    # The argument itself: the text of a KeyError stands in quotes.
+    text = str(error.args[0]) if error.args else ""
+    return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(" .")
 
 
 def merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

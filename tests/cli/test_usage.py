@@ -76,6 +76,7 @@ def test_version(protoseg: CommandLine) -> None:
         (["train", "seed=0,1"], "override 'seed': train takes one run; use a matrix for a sweep."),
         (["params", "backbone=mit_b0,mit_b2"], "override 'backbone': params takes one run; use a "),
         (["params", "seed=0", "seed=1"], "override 'seed': stands twice; keep one of them."),
+        (["params", "+backbone.settings.foo=1"], "unexpected keyword argument 'foo'. Look at back"),
         (["params", "decoder.in_index=[7]"], "decoder.in_index: expected at least one of the "),
         (["params", "backbone=mit_b0", "mit_b2"], "published counts take no overrides; leave its"),
         (["plan", "quickstart", "--colour", "seed=0"], "unrecognized arguments: --colour seed=0"),

@@ -387,7 +387,10 @@ def test_resolved_recipes_are_the_ones_records_were_trained_with(
             ["backbone.recipe=segformer/segformer_mit-b9_8xb2-160k_ade20k-512x512.py"],
             r"unknown mmseg recipe .*mit-b9.* Did you mean 'segformer/segformer_mit-b\d",
         ),
-        (["decoder.recipe=nothing/like_it.py"], r"recipe.*nothing/like_it.py"),
+        (
+            ["decoder.recipe=nothing/like_it.py"],
+            r"recipe.*nothing/like_it.py.* Known: .*segformer/\.\.\.",
+        ),
         (["schedule.optimizer=SGD"], r"schedule.optimizer: .* trains with AdamW, not SGD"),
         (["evaluation.mode=slide"], r"mode 'slide' needs crop_size and stride"),
         (
