@@ -14,6 +14,9 @@ from protoseg.report.samples import Samples
 from protoseg.report.statistics import MIN_SEEDS, mean, paired, sample_std, verdict
 from protoseg.spec.schema import RunSpec
 
+OTHER_DATA = "other data"
+"""Measured on other images, or in another way, than what it would be set against."""
+
 
 class Marks:
     """Letters for footnotes; the same sentence gets the same letter."""
@@ -95,6 +98,8 @@ def delta_cell(
     missing, theirs_missing = _missing(samples, ours), _missing(baseline, theirs)
     if not ours:
         return status_cell(samples, missing, False)
+    if baseline.protocol != samples.protocol:
+        return _status(samples, OTHER_DATA, baseline.run_ids)
     if not theirs:
         return _status(samples, f"baseline {_short(theirs_missing)}", baseline.run_ids)
     pairs = paired(ours, theirs)
@@ -153,14 +158,28 @@ def published_cell(
 
 
 def verdict_cell(
-    samples: Samples, numbers: PublishedNumbers, published: Cell, metric: Metric
+    samples: Samples,
+    numbers: PublishedNumbers,
+    published: Cell,
+    metric: Metric,
+    changed: bool = False,
 ) -> Cell:
-    """What the seeds that are there say of a published value; empty where nothing is measured."""
+    """What the seeds that are there say of a published value; empty where nothing is measured.
+
+    Args:
+        changed: overrides make it another setting than the one set beside the published value.
+    """
     values = samples.values.get(metric.key, {})
     if not values or published.value is None:
         return Cell("status", "", expected_n=len(samples.runs), run_ids=samples.run_ids)
-    if data_words(samples.spec) not in numbers.measured_as or numbers.spec.value != metric.key:
-        return _status(samples, "other data")
+    if numbers.spec.value != metric.key:
+        return _status(samples, "other metric")
+    if not any(numbers.measured_as):
+        return _status(samples, "data not named")
+    if data_words(samples.spec) not in numbers.measured_as:
+        return _status(samples, OTHER_DATA)
+    if changed:
+        return _status(samples, "other setting")
     words = verdict(values.values(), published.value, numbers.spec.margin)
     few = len(values) < MIN_SEEDS
     return Cell(

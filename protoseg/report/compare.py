@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from protoseg.errors import ProtosegError
 from protoseg.report import text
+from protoseg.report.samples import differing
 from protoseg.report.statistics import (
     EXACT_SEEDS,
     LEVEL,
@@ -212,14 +213,12 @@ def _test(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
 def _check_protocol(runs: Sequence[Run]) -> None:
     first = runs[0].record
     for run in runs[1:]:
-        for part in ("dataset", "evaluation"):
-            a, b = first["spec"][part], run.record["spec"][part]
-            fields = [key for key in sorted({*a, *b}) if a.get(key) != b.get(key)]
-            if fields:
-                raise ProtosegError(
-                    f"compare: {first['run_id']} and {run.record['run_id']} are measured in "
-                    f"different ways (they differ in {', '.join(f'{part}.{f}' for f in fields)}). "
-                    "Compare runs of one data set and one evaluation."
-                )
+        fields = differing(first["spec"], run.record["spec"])
+        if fields:
+            raise ProtosegError(
+                f"compare: {first['run_id']} and {run.record['run_id']} are measured in "
+                f"different ways (they differ in {', '.join(fields)}). "
+                "Compare runs of one data set and one evaluation."
+            )
     if any(not math.isfinite(run.miou) for run in runs):
         raise ProtosegError("compare: a record without mIoU can not be compared.")

@@ -13,11 +13,11 @@ from protoseg.report.parameters import WORDS
 from protoseg.report.published import PublishedNumbers
 from protoseg.report.samples import Samples, protocol_words
 from protoseg.report.statistics import BOLD_RULE, VERDICT_RULE
-from protoseg.spec.matrix import TableSpec
+from protoseg.spec.matrix import Matrix
 
 
 def sentences(
-    spec: TableSpec,
+    matrix: Matrix,
     samples: Sequence[Samples],
     common_n: int,
     baselines: Baselines | None,
@@ -30,6 +30,12 @@ def sentences(
         common_n: how many seeds most cells have; 0 where nothing is measured.
         any_bold: whether a cell is bold.
     """
+    spec = matrix.table
+    if matrix.changes:
+        yield Footnote(
+            f"Made with overrides: {text.clean(', '.join(matrix.changes))}. "
+            "Title and caption are those of the matrix without them."
+        )
     main = spec.metrics[0]
     metrics = [metric for metric in spec.metrics if metric not in COUNTS]
     percent = [METRICS[m].title for m in metrics if METRICS[m].unit == "%"]
@@ -65,5 +71,7 @@ def published_words(published: PublishedNumbers, samples: Sequence[Samples]) -> 
     data = f" for {published.data}" if published.data else ""
     ours = {data_words(s.spec): None for s in samples}
     # Names are all there is to compare; where they differ the reader is told both.
-    other = "" if {*ours} <= published.measured_as else f" (measured here: {', '.join(ours)})"
+    unnamed = "" if any(published.measured_as) else "; its data are not named"
+    here = f" (measured here: {', '.join(ours)}{unnamed})"
+    other = "" if {*ours} <= published.measured_as else here
     return f"Published{data}{other}, not measured by this project: {published.source}."

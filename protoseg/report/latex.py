@@ -6,6 +6,7 @@ import itertools
 import re
 import unicodedata
 
+from protoseg.report import text
 from protoseg.report.model import Cell, Column, Footnote, Table
 
 SPECIALS = {
@@ -38,9 +39,9 @@ SMALLER = ((110, r"\scriptsize", "2pt"), (75, r"\footnotesize", "3pt"), (0, r"\s
 """Letters in a line beyond which this type is taken, with this space between columns."""
 
 
-def escape(text: str) -> str:
+def escape(words: str) -> str:
     """Text as LaTeX prints it, Greek letters in math mode."""
-    return "".join(SPECIALS.get(c) or _greek(c) or c for c in text)
+    return "".join(SPECIALS.get(c) or _greek(c) or c for c in words)
 
 
 def _greek(character: str) -> str:
@@ -65,12 +66,14 @@ def to_latex(table: Table) -> str:
     It never runs over the column of text: where its type is still too large, all of it shrinks.
     """
     split = [_is_split(table, index) for index in range(len(table.header))]
-    label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", table.name)
+    # With overrides it is another table, and goes by another label.
+    label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", " ".join((table.name, *table.overrides))).strip("-")
+    command = " ".join(map(text.clean, ("protoseg tables", table.name, *table.overrides)))
     length = _line_length(table)
     kind = "table*" if length > SPANNING else "table"  # alike where the text has one column
     caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)
     lines = [
-        f"% Made by `protoseg tables {label}`; changes made here are lost.",
+        f"% Made by `{command}`; changes made here are lost.",
         f"\\begin{{{kind}}}[t]",
         r"  \centering",
         *(f"  {line}" for line in _size(length)),

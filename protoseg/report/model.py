@@ -138,6 +138,8 @@ class Table:
     pivot: tuple[str, ...] = ()
     """The axes that make the columns."""
     per_class: tuple[ClassResult, ...] = ()
+    overrides: tuple[str, ...] = ()
+    """Those it was made with, seeds among them."""
 
     def column(self, key: str) -> int:
         """The place of a column in ``header`` and in the cells of each row."""

@@ -18,7 +18,10 @@ from protoseg.spec.schema import RunSpec
 from protoseg.spec.weak import WeakContrastMethod
 
 Key = tuple[str, ...]
-PROTOCOL_AXIS = re.compile(r"\+{0,2}(dataset|evaluation)\b")
+Protocol = tuple[Any, ...]
+PROTOCOL_AXIS = re.compile(r"\+{0,2}(dataset|evaluation|method\.(scales|flip))\b")
+WEAK_KEYS = ("scales", "flip")
+"""Of a weakly supervised method: how its pseudo-masks are made, and so how it is measured."""
 
 
 @dataclass
@@ -45,9 +48,9 @@ class Samples:
         return tuple(self.runs[seed] for seed in sorted(self.runs))
 
     @property
-    def protocol(self) -> tuple[Any, Any]:
+    def protocol(self) -> Protocol:
         """What a number must share with another to be compared with it."""
-        return self.spec.dataset, self.spec.evaluation
+        return protocol(self.spec)
 
 
 Visit = Callable[[dict[str, Any]], None]
@@ -129,9 +132,9 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
     for planned in matrix.runs:
         spec = planned.spec
         first = seen.setdefault(key_of(planned.axes, axes), spec)
-        if (first.dataset, first.evaluation) == (spec.dataset, spec.evaluation):
+        if protocol(first) == protocol(spec):
             continue
-        fields = differing(first, spec)
+        fields = differing(plain(first), plain(spec))
         raise ProtosegError(
             f"{matrix.name}: a table shows one evaluation protocol, this one mixes "
             f"'{protocol_words(first)}' and '{protocol_words(spec)}' "
@@ -140,13 +143,21 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
         )
 
 
-def differing(a: RunSpec, b: RunSpec) -> list[str]:
-    """The fields of data set and evaluation in which two specs differ."""
+def protocol(spec: RunSpec) -> Protocol:
+    """How a run is measured: data, evaluation, and what pseudo-masks are added up over."""
+    method = spec.method
+    weak = (method.scales, method.flip) if isinstance(method, WeakContrastMethod) else ()
+    return spec.dataset, spec.evaluation, weak
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """The fields in which two specs, as plain data, are measured in different ways."""
+    parts = {"dataset": None, "evaluation": None, "method": WEAK_KEYS}
     return [
         f"{part}.{key}"
-        for part in ("dataset", "evaluation")
-        for key, value in plain(getattr(a, part)).items()
-        if value != plain(getattr(b, part))[key]
+        for part, chosen in parts.items()
+        for key in dict.fromkeys([*a[part], *b[part]])
+        if (chosen is None or key in chosen) and a[part].get(key) != b[part].get(key)
     ]
 
 

@@ -120,7 +120,7 @@ class _Builder:
                 "Give each its own name."
             )
         notes = sentences(
-            self.spec, self.all, self.common_n, self.baselines, self.published, any(bold.values())
+            self.matrix, self.all, self.common_n, self.baselines, self.published, any(bold.values())
         )
         provenance = self.provenance.summary()
         return Table(
@@ -133,6 +133,7 @@ class _Builder:
             provenance,
             self.columns,
             tuple(self._per_class(rows[references:])),
+            self.matrix.overrides,
         )
 
     @property
@@ -257,7 +258,7 @@ class _Builder:
         theirs = self.published.find(baseline.axes) if paired and baseline is not None else None
         cell = published_cell(self.published, row, theirs, self.marks)
         yield cell
-        yield verdict_cell(samples, self.published, cell, metric)
+        yield verdict_cell(samples, self.published, cell, metric, bool(self.matrix.changes))
 
     def _per_class(self, rows: list[Row]) -> Iterator[ClassResult]:
         names = self.spec.names

@@ -55,7 +55,7 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     Raises:
         UsageError: anything unknown, empty, or two rows that are the same run.
     """
-    path = _find(composer, name)
+    path, overrides = _find(composer, name), tuple(overrides)
     content = _read(path)
     where = path.name
     for key in content:
@@ -100,7 +100,8 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     runs = _plan(composer, where, base, points, fixed, seeds, axis_names)
     table = build(TableSpec, content.get("table") or {}, f"{where}: table")
     _check_table(table, axis_names, points, where)
-    return Matrix(path.stem, str(content.get("title") or path.stem), runs, table, axis_names)
+    title = str(content.get("title") or path.stem)
+    return Matrix(path.stem, title, runs, table, axis_names, overrides)
 
 
 def _plan(

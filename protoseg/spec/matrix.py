@@ -81,3 +81,10 @@ class Matrix:
     table: TableSpec
     axes: tuple[str, ...]
     """All axes, in the order in which the file names them."""
+    overrides: tuple[str, ...] = ()
+    """Those of the call, in Hydra's grammar."""
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The overrides that make it another matrix than the file; more seeds do not."""
+        return tuple(word for word in self.overrides if word.partition("=")[0] != "seed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,10 @@ def test_other_protocols_and_missing_runs_are_refused(lab: Lab) -> None:
     other = Run(read_record(path), Path("none"))
     with pytest.raises(ProtosegError, match=r"dataset\.classes"):
         against(ours, [other])
+    wider = dataclasses.replace(ours[0], record=copy.deepcopy(ours[0].record))
+    wider.record["spec"]["method"]["scales"] = [0.5, 1.0]
+    with pytest.raises(ProtosegError, match=r"they differ in method\.scales"):
+        against(ours, [wider])
     with pytest.raises(ProtosegError, match="'theirs' has no finished run"):
         against(ours, [])
     with pytest.raises(ProtosegError, match="are gone"):

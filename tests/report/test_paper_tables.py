@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def test_two_seeds_and_other_data_give_no_verdict(lab: Lab) -> None:
     table = lab.table(paper_like(lab, other + "measured_as: [camvid val]\n"))
     assert cell(table, A, "verdict").plain == "can not tell (2 seeds)"
     assert "measured here" not in footnotes(table)
+
+
+def test_no_verdict_of_another_metric_another_setting_or_data_without_a_name(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9]})
+    other = NUMBERS.replace("miou: 45.0", "macc: 45.0, miou: 45.0")
+    assert (
+        cell(lab.table(paper_like(lab, other, value="macc")), A, "verdict").plain == "other metric"
+    )
+    nameless = NUMBERS.replace("dataset: camvid\nsplit: val\n", "")
+    table = lab.table(paper_like(lab, nameless))
+    assert cell(table, A, "verdict").plain == "data not named"
+    assert "(measured here: camvid val; its data are not named)" in footnotes(table)
+    changed = dataclasses.replace(paper_like(lab), overrides=("schedule.iterations=9", "seed=0"))
+    assert cell(lab.table(changed), A, "verdict").plain == "other setting"
+    seeds = dataclasses.replace(paper_like(lab), overrides=("seed=0,1,2",))
+    assert cell(lab.table(seeds), A, "verdict").plain == "reproduced"
 
 
 def test_a_value_that_is_lost_gets_no_verdict_and_no_arrow(lab: Lab) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from protoseg.errors import ProtosegError, UsageError
+from protoseg.report import render
 from protoseg.report.model import Table
 from protoseg.runs import claim
 from protoseg.spec.identity import run_id
@@ -245,6 +246,53 @@ def test_pivot(lab: Lab) -> None:
 
 def write_published(lab: Lab, rows: str, extra: str = "dataset: camvid\nsplit: val\n") -> None:
     (lab.published / "numbers.yaml").write_text(f"source: The Paper, Table 1\n{extra}{rows}\n")
+
+
+def test_masks_made_over_other_scales_are_measured_otherwise(lab: Lab) -> None:
+    planned = []
+    for name, scales in (("few", [1.0]), ("many", [0.5, 1.0, 2.0])):
+        for seed in range(3):
+            spec = dataclasses.replace(
+                make_spec(seed), method=WeakContrastMethod(scales=tuple(scales))
+            )
+            planned.append((spec, {"label": name, "method.scales": scales}))
+            lab.finish(spec, 30 + 10 * (name == "many") + seed)
+    with pytest.raises(ProtosegError, match=r"they differ in method\.scales"):
+        lab.table(make_matrix([(spec, {"label": axes["label"]}) for spec, axes in planned]))
+    table = lab.table(make_matrix(planned, baseline={"method.scales": [1.0]}))
+    assert cell(table, "many, [0.5, 1, 2]", "delta").plain == "other data"
+    assert not any(c.bold for row in table.rows for c in row.cells)
+
+
+def test_nothing_is_subtracted_across_data_sets(lab: Lab) -> None:
+    planned = []
+    for data in ("easy", "hard"):
+        for seed in range(3):
+            spec = make_spec(seed, dataset={"name": data})
+            planned.append((spec, {"dataset": data}))
+            lab.finish(spec, 50 + 20 * (data == "hard") + seed)
+    table = lab.table(make_matrix(planned, baseline={"dataset": "easy"}))
+    found = cell(table, "hard", "delta")
+    assert (found.kind, found.plain, found.value) == ("status", "other data", None)
+    assert cell(table, "easy", "delta").plain == "–"
+
+
+def test_overrides_stand_in_every_form_and_under_another_label(lab: Lab) -> None:
+    finish_all(lab, {A: [70.0, 71.0, 72.0]})
+    matrix = methods_matrix([A])
+    plain = render.to_latex(lab.table(matrix))
+    more = dataclasses.replace(matrix, overrides=("seed=0,1,2",))
+    assert "Made with overrides" not in footnotes(lab.table(more))
+    changed = dataclasses.replace(matrix, overrides=("seed=0,1,2", "precision=bf16", "~a.b"))
+    table = lab.table(changed)
+    words = "Made with overrides: precision=bf16, ~a.b. Title and caption are those of the matrix"
+    assert table.footnotes[0].text.startswith(words)
+    for form in (render.to_markdown, render.to_html, render.to_latex):
+        assert "Made with overrides: precision=bf16, " in form(table).replace("\\", "")
+    source = render.to_latex(table)
+    assert "% Made by `protoseg tables test seed=0,1,2 precision=bf16 ~a.b`;" in source
+    assert r"\label{tab:test-seed-0-1-2-precision-bf16-a.b}" in source
+    assert r"\label{tab:test}" in plain
 
 
 def test_published_stands_apart(lab: Lab) -> None:
