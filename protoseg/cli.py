@@ -168,7 +168,7 @@ def _words(verb: argparse.ArgumentParser, name: str) -> None:
         verb.add_argument("words", nargs=1, metavar="TABLE", help="a matrix")
         verb.add_argument("row", metavar="ROW", help="a row's label, or its number from 1")
         verb.add_argument(
-            "column", metavar="COLUMN", nargs="?", default="1", help="a column, e.g. miou or delta"
+            "column", metavar="COLUMN", nargs="?", default="#1", help="a column, e.g. miou or delta"
         )
     elif name == "compare":
         verb.add_argument(

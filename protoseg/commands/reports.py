@@ -171,9 +171,17 @@ def _sides(context: Context, store: RecordStore) -> list[tuple[str, tuple[str, .
         )
     matrix = load_matrix(context.composer, words[0])
     table = build_table(matrix, store, context.places.results / "published")
-    column = find_column(table, words[3] if len(words) == 4 else "1")
+    column = find_column(table, words[3] if len(words) == 4 else "#1")
     rows = [find_row(table, word) for word in words[1:3]]
-    return [(row.label, row.cells[column].run_ids) for row in rows]
+    for row in rows:
+        if not any(cell.run_ids for cell in row.cells):
+            raise UsageError(
+                f"compare: '{row.label}' is quoted from the literature and has no runs here; "
+                "name a row that has."
+            )
+    group = table.header[column].group
+    names = [f"{row.label}, {group}" if group else row.label for row in rows]
+    return [(name, row.cells[column].run_ids) for name, row in zip(names, rows, strict=True)]
 
 
 def _run(context: Context, word: str) -> str:

@@ -180,7 +180,8 @@ def verdict_cell(
         return _status(samples, OTHER_DATA)
     if changed:
         return _status(samples, "other setting")
-    words = verdict(values.values(), published.value, numbers.spec.margin)
+    unit = 10.0 ** -decimals(published.text.split()[0])
+    words = verdict(values.values(), published.value, numbers.spec.margin, unit)
     few = len(values) < MIN_SEEDS
     return Cell(
         "verdict",

@@ -205,7 +205,9 @@ def _index(kind: str, name: str, keys: list[str], titles: list[str], where: str)
             if names.count(spelling) == 1:
                 return names.index(spelling)
     digits = wanted.removeprefix("#")
-    if digits.isdecimal() and 1 <= int(digits) <= len(keys):
+    # Where labels are numbers (K = 1, 5, 10), 2 may be meant as one that does not exist.
+    marked = wanted.startswith("#") or not any(name.isdecimal() for name in (*keys, *titles))
+    if digits.isdecimal() and marked and 1 <= int(digits) <= len(keys):
         return int(digits) - 1
     sentence = unknown(kind, wanted, where, keys, in_order=True)
-    raise UsageError(f"{sentence} Or a number, 1 to {len(keys)}.")
+    raise UsageError(f"{sentence} Or a number, #1 to #{len(keys)}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,9 +85,10 @@ def printed(value: Any) -> tuple[str, float] | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
-        return str(value).replace("-", text.MINUS), float(value)
+        number = float(value)
     except ValueError:
         return None
+    return (str(value).replace("-", text.MINUS), number) if math.isfinite(number) else None
 
 
 def decimals(value: Any) -> int:
@@ -121,7 +123,7 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
         raise ProtosegError(f"{path}: not valid YAML ({error}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("source"), str):
         raise ProtosegError(f"{path}: published numbers without a 'source' are not shown.")
-    rows = _rows(content, spec, where)
+    rows = _rows(content, spec, where, path)
     fields = {key for row in rows for key in row}
     for axis, field in spec.match.items():
         if axis not in matrix.axes:
@@ -135,6 +137,13 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
     for field in spec.labels:
         if field not in fields:
             raise UsageError(unknown("field", field, f"{where}.labels", fields))
+    for number, row in enumerate(rows, 1):
+        for field in filter(None, (spec.value, spec.parameters, spec.brackets)):
+            if row.get(field) is not None and printed(row[field]) is None:
+                raise ProtosegError(
+                    f"{path}: row {number}: {field}: expected a number, or null where the value is "
+                    f"lost, found '{text.clean(str(row[field]))}'."
+                )
     data = " ".join(str(content[key]) for key in ("dataset", "split") if content.get(key))
     return PublishedNumbers(
         spec,
@@ -143,12 +152,30 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
         text.clean(data),
         rows,
         matrix.table.names,
-        frozenset(map(str, content.get("measured_as") or [data])),
+        _measured_as(content, path) or frozenset([data]),
     )
 
 
-def _rows(content: dict[str, Any], spec: PublishedSpec, where: str) -> tuple[dict[str, Any], ...]:
-    parts = {**(content.get("parts") or {}), "": content.get("rows")}
+def _measured_as(content: dict[str, Any], path: Path) -> frozenset[str]:
+    names = content.get("measured_as") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ProtosegError(
+            f"{path}: measured_as: expected a data set and its split, e.g. [ade20k validation], "
+            f"found {names!r}."
+        )
+    return frozenset(names)
+
+
+def _rows(
+    content: dict[str, Any], spec: PublishedSpec, where: str, path: Path
+) -> tuple[dict[str, Any], ...]:
+    parts = content.get("parts") or {}
+    if not isinstance(parts, dict) or not all(
+        isinstance(rows, list | None) for rows in (content.get("rows"), *parts.values())
+    ):
+        raise ProtosegError(f"{path}: expected 'rows', a list, or 'parts', each with such a list.")
+    parts = {**parts, "": content.get("rows")}
     if spec.part == "rows":
         parts["rows"] = content.get("rows")
     rows = parts.get(spec.part)

@@ -117,12 +117,14 @@ MARGIN = 0.5
 VERDICT_RULE = (
     "Verdict, against the published value (taken as one run): reproduced, where the 95 % Student t "
     "interval of the mean over seeds lies within {margin} points of it; above or below, where it "
-    "lies outside the 95 % prediction interval of one more run; can not tell otherwise, and always "
-    "with fewer than 3 seeds."
+    "lies outside the 95 % prediction interval of one more run, by more than half a unit of its "
+    "last digit; can not tell otherwise, and always with fewer than 3 seeds."
 )
 
 
-def verdict(values: Iterable[float], published: float, margin: float = MARGIN) -> Verdict:
+def verdict(
+    values: Iterable[float], published: float, margin: float = MARGIN, unit: float = 0.0
+) -> Verdict:
     """Whether runs agree with a published value, as far as their number allows; `VERDICT_RULE`.
 
     Args:
@@ -131,6 +133,7 @@ def verdict(values: Iterable[float], published: float, margin: float = MARGIN) -
             one of ours, so that a difference is claimed against a prediction interval,
             mean ± t s √(1 + 1/n), and not against the narrower interval of the mean.
         margin: how far apart two values may be and still count as the same.
+        unit: of the last digit that is printed: what was rounded away may be half of it.
     """
     values = list(values)
     if len(values) < MIN_SEEDS:
@@ -140,7 +143,7 @@ def verdict(values: Iterable[float], published: float, margin: float = MARGIN) -
     slack = 1e-9
     if published - margin - slack <= low and high <= published + margin + slack:
         return "reproduced"
-    reach = (high - low) / 2 * math.sqrt(len(values) + 1)
+    reach = (high - low) / 2 * math.sqrt(len(values) + 1) + unit / 2
     difference = mean(values) - published
     if abs(difference) <= reach + slack:
         return "can not tell"

@@ -200,11 +200,15 @@ def test_the_command(
     assert found["difference"] == pytest.approx(11.29, abs=0.005)
     status, out, _ = call(found["our_runs"][0], found["their_runs"][0], "--draws", "50")
     assert (status, "one shared seed has no spread" in out) == (0, True)
+    status, out, _ = call("camvid_5b", "#2", "1", "--draws", "50")
+    assert (status, "5, scores / 0.1 − 1, scores / 0.1" in out) == (0, True)
     for words, sentence in (
         (("camvid-mobilenet_v2-segformer-parametric-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
-        (("camvid_5b", "7", "1"), "Known: 1, 5, 10, 20, 50. Or a number, 1 to 5."),
+        (("camvid_5b", "7", "1"), "Known: 1, 5, 10, 20, 50. Or a number, #1 to #5."),
+        (("camvid_5b", "2", "1"), "unknown row '2'. Did you mean '20'?"),
+        (("paper_table1", "#1", "#2"), "'DeepLabV3+, ResNet-101' is quoted from the literature"),
         (("camvid_methods",), "name two runs, or a matrix and two of its rows"),
     ):
         status, _, err = call(*words)

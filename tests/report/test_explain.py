@@ -73,7 +73,10 @@ def test_a_label_that_is_a_number_comes_before_the_number(lab: Lab) -> None:
     table = lab.table(matrix)
     assert explain(matrix, table, "1", "miou", lab.store).row == "1"
     assert explain(matrix, table, "#1", "miou", lab.store).row == "5"
-    assert explain(matrix, table, "2", "miou", lab.store).row == "1"
+    assert explain(matrix, table, "#2", "miou", lab.store).row == "1"
+    # Not the second row: where 1 and 5 are settings, 2 is one that does not exist.
+    with pytest.raises(UsageError, match="unknown row '2'"):
+        explain(matrix, table, "2", "miou", lab.store)
 
 
 def test_published_cells_name_their_source(lab: Lab) -> None:

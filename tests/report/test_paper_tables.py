@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typesetting import NEEDS_LATEX, typeset
 
-from protoseg.errors import UsageError
+from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import render
 from protoseg.report.model import Table
 from protoseg.report.parameters import classifier_parameters
@@ -199,6 +199,40 @@ def test_mistakes_are_named(lab: Lab, changes: dict[str, object], words: str) ->
     with pytest.raises(UsageError) as error:
         lab.table(paper_like(lab, **changes))
     assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("miou: 45.0", "miou: .nan", "row 2: miou: expected a number, or null where the value is"),
+        (
+            "miou: 45.0",
+            "miou: 45.0*",
+            "expected a number, or null where the value is lost",
+        ),
+        ('params_m: "27.80"', "params_m: [27]", "row 2: params_m: expected a number, or null"),
+        ("inside: 0.12", 'inside: "0,12"', "row 2: inside: expected a number, or null"),
+        (
+            "split: val",
+            "split: val\nmeasured_as: 5",
+            "measured_as: expected a data set",
+        ),
+        ("rows:", "parts: 3\nrows:", "expected 'rows', a list, or 'parts', each with such a list."),
+        ("rows:", "rows: 5\nold:", "expected 'rows', a list, or 'parts', each with such a list."),
+    ],
+)
+def test_a_published_file_that_is_none_is_named(lab: Lab, old: str, new: str, words: str) -> None:
+    assert old in NUMBERS
+    with pytest.raises(ProtosegError) as error:
+        lab.table(paper_like(lab, NUMBERS.replace(old, new, 1)))
+    assert str(error.value).startswith(f"{lab.published / 'numbers.yaml'}: ")
+    assert words in str(error.value)
+
+
+def test_one_name_of_the_measured_data_needs_no_list(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9]})
+    other = NUMBERS.replace("split: val", "split: test\nmeasured_as: camvid val")
+    assert cell(lab.table(paper_like(lab, other)), A, "verdict").plain == "reproduced"
 
 
 def test_pairs_and_pivots_that_do_not_fit_are_refused(lab: Lab) -> None:

@@ -136,6 +136,17 @@ def test_verdicts(values: list[float], words: str) -> None:
     assert statistics.verdict(values, 46.4) == words
 
 
+def test_what_the_published_value_was_rounded_by_is_no_difference() -> None:
+    values = spread(46.95, 0.0, 3)
+    assert statistics.verdict(values, 46.0, unit=0.1) == "above"
+    # Printed as 46, it may have been anything up to 46.5, and ours lies 0.45 from that.
+    assert statistics.verdict(values, 46.0, unit=1.0) == "above"
+    assert statistics.verdict(spread(46.49, 0.3, 3), 45.0, unit=0.1) == "can not tell"
+    assert statistics.verdict(spread(46.51, 0.3, 3), 45.0) == "above"
+    assert statistics.verdict(spread(46.51, 0.3, 3), 45.0, unit=0.1) == "can not tell"
+    assert statistics.verdict(spread(46.9, 0.3, 3), 45.0, unit=1.0) == "can not tell"
+
+
 @given(st.lists(st.floats(40, 50), min_size=3, max_size=8), st.floats(40, 50))
 def test_a_verdict_follows_from_the_two_intervals(values: list[float], published: float) -> None:
     n, centre, std = len(values), np.mean(values), np.std(values, ddof=1)
