@@ -151,10 +151,12 @@ def published_cell(
         return Cell("status", "unknown", mark=mark)
     shown, value = found
     other = printed(baseline.get(field)) if baseline is not None else None
+    difference = None
     if other is not None and baseline is not None:
         digits = max(decimals(row[field]), decimals(baseline[field]))
-        shown = f"{shown} {text.arrow(round(value - other[1], digits), digits)}"
-    return Cell("published", shown, mark=mark, value=value)
+        difference = round(value - other[1], digits)
+        shown = f"{shown} {text.arrow(difference, digits)}"
+    return Cell("published", shown, mark=mark, value=value, difference=difference)
 
 
 def verdict_cell(

@@ -98,6 +98,9 @@ class Comparison:
         if self.p is not None and self.smallest_p is not None:
             how = f"exact sign-flip test, two-sided; the smallest p of {text.seeds(n)} is "
             lines.append(("p", f"{self.p:.3g}", f"{how}{self.smallest_p:.3g}"))
+        elif n > EXACT_SEEDS:
+            how = f"the exact sign-flip test takes {EXACT_SEEDS} shared seeds at most"
+            lines.append(("p", "unknown", how))
         return lines
 
     def __rich__(self) -> Group:

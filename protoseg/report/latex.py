@@ -30,6 +30,8 @@ SPECIALS = {
     "↓": r"$\downarrow$",
     "✓": r"$\surd$",  # \checkmark would need amssymb
     "∞": r"$\infty$",
+    "≈": r"$\approx$",
+    "ς": r"$\varsigma$",
     "Δ": r"$\Delta$",
     "µ": r"$\mu$",
 }
@@ -89,7 +91,7 @@ def to_latex(table: Table) -> str:
     for row in table.rows:
         lines += [r"    \midrule"] * row.rule
         cells = [_cell(cell, halves) for cell, halves in zip(row.cells, split, strict=True)]
-        lines.append(f"    {' & '.join(cells)} \\\\")
+        lines.append(f"    {_row(cells)}")
     lines += [
         r"    \bottomrule",
         r"  \end{tabular}}",
@@ -101,6 +103,12 @@ def to_latex(table: Table) -> str:
         f"\\end{{{kind}}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _row(cells: list[str]) -> str:
+    # The rule or the line's end before it would take a bracket or a star as its own.
+    start = "{}" if cells[0].startswith(("[", "*")) else ""
+    return f"{start}{' & '.join(cells)} \\\\"
 
 
 def _is_split(table: Table, index: int) -> bool:
@@ -151,7 +159,7 @@ def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
         width = 2 if halves else 1
         titles.append(title if place == "l" else f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
     lines = [f"{' & '.join(above)} \\\\", " ".join(rules)] if rules else []
-    return [*lines, f"{' & '.join(titles)} \\\\"]
+    return [*lines, _row(titles)]
 
 
 def _cell(cell: Cell, split: bool) -> str:

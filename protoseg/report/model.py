@@ -30,6 +30,10 @@ class Cell:
     expected_n: int = 0
     run_ids: tuple[str, ...] = ()
     baseline_run_ids: tuple[str, ...] = ()
+    brackets: float | None = None
+    """What stands in brackets behind a number of parameters, in millions."""
+    difference: float | None = None
+    """What stands behind the arrow of a published value."""
 
     @property
     def plain(self) -> str:

@@ -53,6 +53,7 @@ def parameters_cell(samples: Samples, metric: Metric) -> Cell | None:
         n=len(learnable),
         expected_n=len(samples.runs),
         run_ids=samples.run_ids,
+        brackets=None if inside is None else inside / 1e6,
     )
 
 
@@ -63,4 +64,6 @@ def published_parameters_cell(numbers: PublishedNumbers, row: Mapping[str, Any] 
         return Cell("published", text.NONE)
     inside = row.get(numbers.spec.brackets) if numbers.spec.brackets else None
     brackets = "" if inside is None else f" ({inside})"
-    return Cell("published", found[0] + brackets, value=found[1])
+    number = printed(inside)
+    within = number[1] if number is not None else None
+    return Cell("published", found[0] + brackets, value=found[1], brackets=within)

@@ -28,6 +28,7 @@ __all__ = [
 CSV_FIELDS = (
     *("metric", "unit", "n", "expected_n", "mean", "std"),
     *("delta", "delta_std", "delta_n", "published", "verdict", "bold", "status", "run_ids"),
+    *("brackets", "published_brackets", "published_delta", "source", "note"),
 )
 
 
@@ -82,6 +83,7 @@ def to_csv(table: Table) -> str:
     """One line a row, pivot value and metric; plain numbers in full, nothing where none is."""
     axes = [column.metric for column in table.header if column.kind == "label"]
     lines: list[list[Any]] = [["row", *axes, *table.pivot, *CSV_FIELDS]]
+    notes = {note.mark: note.text for note in table.footnotes if note.mark}
     for row in table.rows:
         line: dict[str, Any] = {}
         for column, cell in zip(table.header, row.cells, strict=True):
@@ -91,9 +93,15 @@ def to_csv(table: Table) -> str:
             elif column.kind == "delta" and cell.kind == "delta":
                 line |= {"delta": cell.value, "delta_std": cell.std, "delta_n": cell.n or None}
             elif column.kind == "published":
-                line["published"] = cell.value
+                line |= {"published": cell.value, "published_brackets": cell.brackets}
+                line |= {"published_delta": cell.difference}
+                line["source"] = notes.get(column.mark, "") if cell.value is not None else ""
             elif column.kind == "verdict":
                 line["verdict"] = cell.text
+            said = [notes.get(cell.mark, "")] if column.kind != "label" else []
+            if column.kind == "delta" and cell.kind == "status" and cell.text:
+                said.append(f"Δ: {cell.text}.")
+            line["note"] = " ".join(dict.fromkeys(filter(None, [line.get("note"), *said])))
     for index, entries in enumerate(lines[1:], start=1):
         lines[index] = [*entries[:-1], *(_csv_value(entries[-1].get(k)) for k in CSV_FIELDS)]
     return _csv_text(lines)
@@ -110,6 +118,7 @@ def _csv_line(column: Column, cell: Cell) -> dict[str, Any]:
         "bold": cell.bold,
         "status": cell.text if cell.kind == "status" else cell.note,
         "run_ids": " ".join(cell.run_ids),
+        "brackets": cell.brackets,
     }
 
 

@@ -113,6 +113,7 @@ class _Builder:
             before = block
             values = key if self._published_labels is None else tuple(labels)
             rows.append(Row(", ".join(names) or self.matrix.name, tuple(row), values, rule))
+        self._check_groups(header)
         twice = [label for label, n in Counter(row.label for row in rows).items() if n > 1]
         if twice:
             raise UsageError(
@@ -135,6 +136,15 @@ class _Builder:
             tuple(self._per_class(rows[references:])),
             self.matrix.overrides,
         )
+
+    def _check_groups(self, header: Sequence[Column]) -> None:
+        titles = Counter(c.plain for c in header)
+        twice = next((c.group for c in header if c.group and titles[c.plain] > 1), "")
+        if twice:
+            raise UsageError(
+                f"{self.matrix.name}: table.names: several columns are called '{twice}'. "
+                "Give each its own name."
+            )
 
     @property
     def _published_labels(self) -> dict[str, str] | None:

@@ -31,7 +31,7 @@ thead tr:last-child th { border-bottom: 1px solid; }
 thead th { font-weight: 600; vertical-align: bottom; }
 th.group { text-align: center; border-bottom: 1px solid var(--line); }
 tbody tr + tr > * { border-top: 1px solid var(--line); }
-tbody tr.rule > * { border-top: 1px solid; }
+tbody tr.rule > * { border-top: 1px solid var(--ink); }
 tbody tr:hover > * { background: var(--hover); }
 tbody th { font-weight: 400; }
 .label { text-align: left; }

@@ -165,6 +165,11 @@ def test_every_form_shows_it(lab: Lab) -> None:
     ours = found[B, "miou"]
     assert (ours["method"], ours["backbone"], ours["verdict"]) == ("Ours", "B2", "below")
     assert (ours["published"], found[B, "learnable"]["published"]) == ("46.4", "27.37")
+    assert (ours["published_delta"], ours["source"]) == ("1.4", table.footnotes[-2].text)
+    assert "The Paper, Table 1." in ours["source"]
+    params = found[A, "learnable"]
+    assert (float(params["brackets"]), params["published_brackets"]) == (0.000771, "0.12")
+    assert found["Other, R101", "miou"]["note"] == "Published: elsewhere."
     reference = found["Other, R101", "miou"]
     assert (reference["mean"], reference["published"], reference["n"]) == ("", "44.1", "0")
     page = render.to_html(table)

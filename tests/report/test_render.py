@@ -66,6 +66,14 @@ def test_csv_has_plain_numbers(mixed: Table) -> None:
             assert line[key] == "" or float(line[key]) == float(line[key])
 
 
+def test_csv_says_why_a_difference_is_missing(mixed: Table) -> None:
+    lines = list(csv.DictReader(io.StringIO(render.to_csv(mixed))))
+    notes = {e["row"]: e["note"] for e in lines if e["metric"] == "miou"}
+    assert notes["prototype 1"] == "3 of 4 seeds, without seed 3 (failed: out_of_memory)."
+    assert notes["prototype 5"] == "Δ: no result."
+    assert notes[B] == ""
+
+
 def test_csv_of_a_pivot(lab: Lab) -> None:
     lines = list(csv.DictReader(io.StringIO(render.to_csv(lab.table(pivot_matrix(lab))))))
     found = {(e["method"], e["method.num_prototypes"]): e["delta"] for e in lines}
@@ -159,10 +167,32 @@ def test_latex_is_balanced(mixed: Table) -> None:
         assert ands == columns - 1
 
 
+def awkward(lab: Lab) -> str:
+    """Rows that LaTeX would take for an argument of the rule above them."""
+    values = {A: "[0.5, 1]", B: "*starred*", "label": "[size]"}
+    return render.to_latex(lab.table(methods_matrix([A, B], names=values)))
+
+
+def test_a_row_is_no_argument_of_the_rule_above_it(lab: Lab) -> None:
+    source = awkward(lab)
+    assert "    {}[size] & " in source
+    assert "    {}[0.5, 1] & " in source
+    assert "    {}*starred* & " in source
+    assert "{}" not in re.sub(
+        r"\\scriptsize\{\}", "", render.to_latex(lab.table(methods_matrix([A])))
+    )
+
+
 @NEEDS_LATEX
 def test_latex_compiles(lab: Lab, mixed: Table, tmp_path: Path) -> None:
-    pivot = lab.table(pivot_matrix(lab, names={"prototype": "κ = Ω, Ε ≤ 5 × λ – µ"}))
-    typeset([render.to_latex(mixed), render.to_latex(pivot)], tmp_path)
+    pivot = lab.table(pivot_matrix(lab, names={"prototype": "κ = Ω, Ε ≤ 5 × λ – µ ≈ ς"}))
+    typeset([render.to_latex(mixed), render.to_latex(pivot), awkward(lab)], tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(lab: Lab) -> None:
+    names = {"method.num_prototypes=1": "same", "method.num_prototypes=10": "same"}
+    with pytest.raises(UsageError, match="several columns are called 'same'"):
+        lab.table(pivot_matrix(lab, names=names))
 
 
 @NEEDS_LATEX
