@@ -11,7 +11,7 @@ from protoseg.report import metrics, text
 from protoseg.report.metrics import METRICS
 from protoseg.report.model import Row, Table
 from protoseg.report.provenance import device_words
-from protoseg.report.statistics import paired
+from protoseg.report.statistics import MIN_SEEDS, paired, prediction_interval, t_interval
 from protoseg.report.store import RecordStore
 from protoseg.spec.matrix import Matrix
 
@@ -142,6 +142,10 @@ def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordSt
     notes = [note.text for note in table.footnotes if note.mark and note.mark == cell.mark]
     if shown.kind == "published":
         notes += [note.text for note in table.footnotes if note.mark == shown.mark]
+    if cell.kind == "verdict" and len(ours) >= MIN_SEEDS:
+        for name, of in (("the mean", t_interval), ("one more run", prediction_interval)):
+            low, high = of(ours.values())
+            notes.append(f"95 % interval of {name}: {low:.4f} to {high:.4f}.")
     return Explanation(
         table=table.name,
         row=found_row.label,

@@ -50,6 +50,14 @@ def t_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, fl
     return centre - half, centre + half
 
 
+def prediction_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, float]:
+    """Where one more run falls: mean ± t s √(1 + 1/n); (nan, nan) for fewer than two values."""
+    values = list(values)
+    low, high = t_interval(values, level)
+    centre, reach = mean(values), (high - low) / 2 * math.sqrt(len(values) + 1)
+    return centre - reach, centre + reach
+
+
 @dataclass(frozen=True)
 class Paired:
     """Differences a - b seed by seed, over the seeds that both have."""
@@ -130,8 +138,8 @@ def verdict(
     Args:
         values: one a seed, in the unit of ``published``.
         published: the printed value, of a single run as far as anyone knows: it is as uncertain as
-            one of ours, so that a difference is claimed against a prediction interval,
-            mean ± t s √(1 + 1/n), and not against the narrower interval of the mean.
+            one of ours, so that a difference is claimed against a prediction interval, and not
+            against the narrower interval of the mean.
         margin: how far apart two values may be and still count as the same.
         unit: of the last digit that is printed: what was rounded away may be half of it.
     """
@@ -143,11 +151,11 @@ def verdict(
     slack = 1e-9
     if published - margin - slack <= low and high <= published + margin + slack:
         return "reproduced"
-    reach = (high - low) / 2 * math.sqrt(len(values) + 1) + unit / 2
-    difference = mean(values) - published
-    if abs(difference) <= reach + slack:
+    low, high = prediction_interval(values)
+    slack += unit / 2
+    if low - slack <= published <= high + slack:
         return "can not tell"
-    return "above" if difference > 0 else "below"
+    return "above" if mean(values) > published else "below"
 
 
 def distinguishable(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:

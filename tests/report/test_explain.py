@@ -79,6 +79,19 @@ def test_a_label_that_is_a_number_comes_before_the_number(lab: Lab) -> None:
         explain(matrix, table, "2", "miou", lab.store)
 
 
+def test_a_verdict_is_told_with_the_intervals_that_decided_it(lab: Lab) -> None:
+    write_published(
+        lab, "rows:\n  - {method: parametric 1, miou: 45.0}", "dataset: camvid\nsplit: val\n"
+    )
+    finish_all(lab, {A: [46.1, 46.4, 46.7]})
+    spec = PublishedSpec("numbers", match={"label": "method"})
+    matrix = methods_matrix([A], published=spec)
+    found = explain(matrix, lab.table(matrix), A, "verdict", lab.store)
+    assert (found.shown, len(found.runs)) == ("can not tell", 3)
+    assert "95 % interval of the mean: 45.6548 to 47.1452." in found.notes
+    assert "95 % interval of one more run: 44.9095 to 47.8905." in found.notes
+
+
 def test_published_cells_name_their_source(lab: Lab) -> None:
     write_published(lab, "rows:\n  - {method: parametric 1, miou: 45.0}")
     spec = PublishedSpec("numbers", match={"label": "method"})

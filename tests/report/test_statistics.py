@@ -136,6 +136,14 @@ def test_verdicts(values: list[float], words: str) -> None:
     assert statistics.verdict(values, 46.4) == words
 
 
+@given(st.lists(st.floats(40, 50), min_size=2, max_size=8))
+def test_one_more_run_falls_into_the_prediction_interval(values: list[float]) -> None:
+    n, low_high = len(values), statistics.prediction_interval(values)
+    scale = np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
+    expected = scipy.stats.t.interval(0.95, n - 1, np.mean(values), scale or 1e-12)
+    assert low_high == pytest.approx(expected, abs=1e-6)
+
+
 def test_what_the_published_value_was_rounded_by_is_no_difference() -> None:
     values = spread(46.95, 0.0, 3)
     assert statistics.verdict(values, 46.0, unit=0.1) == "above"
