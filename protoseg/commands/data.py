@@ -12,8 +12,8 @@ from protoseg.commands.context import FAILED, FINE, Context
 from protoseg.commands.progress import Bar
 from protoseg.datasets.check import Report, check
 from protoseg.datasets.layout import find_root
-from protoseg.errors import ProtosegError, UsageError, unknown
-from protoseg.spec.compose import parse_overrides
+from protoseg.errors import DataError, ProtosegError, UsageError, unknown
+from protoseg.spec.compose import Setting, parse_overrides
 from protoseg.spec.schema import DatasetSpec
 
 
@@ -27,7 +27,13 @@ def data(context: Context) -> int:
         raise UsageError(unknown("action", words[0], "data", actions))
     if words[0] != "prepare" and context.arguments.source:
         raise UsageError(f"data {words[0]}: --from goes with data prepare alone; leave it away.")
-    return actions[words[0]](context, words[1:])
+    try:
+        return actions[words[0]](context, words[1:])
+    except PermissionError as error:
+        raise DataError(
+            f"{error.filename}: can not be read (no permission). Change its permissions, or name "
+            "another folder."
+        ) from error
 
 
 def _list(context: Context, words: list[str]) -> int:
@@ -129,9 +135,9 @@ def _dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
     options = _options(context)
     if name not in options:
         raise UsageError(unknown("data set", name, "data", options))
-    parsed = parse_overrides([f"dataset={name}", *overrides])
-    settings = [setting for _, several in parsed for setting in several]
-    return context.composer.spec(settings, f"data {name}").dataset
+    # The name is no override: it may have letters that their grammar has not.
+    more = [setting for _, several in parse_overrides(overrides) for setting in several]
+    return context.composer.spec([Setting("dataset", name), *more], f"data {name}").dataset
 
 
 def _report(context: Context, dataset: DatasetSpec) -> Report:

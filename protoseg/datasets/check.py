@@ -20,8 +20,8 @@ from protoseg.datasets.labels import label_values
 from protoseg.datasets.layout import Pair
 from protoseg.spec.schema import HIGHEST_LABEL, DatasetSpec
 
-SINGLE_CHANNEL = ("L", "P", "I;16", "I")
-"""Pillow's modes of a label map: 8-bit grey, palette, 16-bit grey (two names, old and new)."""
+SINGLE_CHANNEL = ("1", "L", "P", "I;16", "I")
+"""Pillow's modes of a label map: 1 bit, 8-bit grey, palette, 16-bit grey (two names)."""
 
 UNREADABLE = (
     OSError,
@@ -128,10 +128,10 @@ def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
     except UNREADABLE as error:
         return _Read([_unreadable(pair.image, error)])
     try:
-        with Image.open(pair.annotation) as file:
+        with sound(pair.annotation) as file:
             if file.mode not in SINGLE_CHANNEL:
                 return _Read([_several_channels(pair.annotation, file.mode)])
-            labels = np.asarray(file)
+            labels = values(file)
             counts = _counted(labels)
     except UNREADABLE as error:
         return _Read([_unreadable(pair.annotation, error)])
@@ -145,6 +145,19 @@ def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
     problems = _range_problems(pair.annotation, dataset, counts)
     pixels = shapes.pixel_digest(np.asarray(image), labels) if dataset.generator else b""
     return _Read(problems, image.size, counts, pixels)
+
+
+def sound(path: Path) -> Image.Image:
+    """An opened image whose checksums hold; decoding a PNG alone does not look at them."""
+    with Image.open(path) as file:
+        file.verify()
+    return Image.open(path)
+
+
+def values(file: Image.Image) -> np.ndarray:
+    """The pixels of an image as numbers; those of one bit are 0 and 1."""
+    pixels = np.asarray(file)
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
 def _counted(labels: np.ndarray) -> dict[int, int]:

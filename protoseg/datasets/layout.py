@@ -130,9 +130,16 @@ def refuse(problems: list[str]) -> None:
 
 def stems(folder: Path, suffix: str) -> dict[str, Path]:
     """Files below ``folder`` that end in ``suffix``, by relative posix path without the suffix."""
+
+    def unreadable(error: OSError) -> None:
+        # Passed over, half of a data set would count as all of it.
+        raise DataError(
+            f"{error.filename}: can not be read ({error.strerror}). Change its permissions."
+        ) from error
+
     found = {}
     # Data sets are often put together from links, and pathlib's own search does not follow them.
-    for parent, subfolders, files in os.walk(folder, followlinks=True):
+    for parent, subfolders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in files:
             # Hidden files are left behind by editors and by copying from other systems.

@@ -157,14 +157,17 @@ def storage_error(error: OSError, path: Path) -> ProtosegError:
     """The sentence for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "no space left on the disk (or the quota is used up)"
-        todo = "free some space, or choose another folder (--runs, --results, --out)"
+        todo = "free some space"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         what = "no permission to write here"
-        todo = "change the permissions, or choose another folder (--runs, --results, --out)"
+        todo = "change the permissions"
     else:
         what = error.strerror or str(error)
-        todo = "put this right, or choose another folder (--runs, --results, --out)"
-    return StorageError(f"{path}: {what}. Nothing finished was lost; {todo}.")
+        todo = "put this right"
+    return StorageError(
+        f"{path}: {what}. Nothing finished was lost; {todo}, or choose another folder "
+        "(--runs, --results, --data, --weights, --out)."
+    )
 
 
 class StorageError(ProtosegError):

@@ -6,7 +6,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from mmseg.models.backbones import SwinTransformer
 from torch import nn
 
 from protoseg.errors import DataError
@@ -61,7 +60,7 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     if not isinstance(content, dict):
         raise DataError(f"{path}: holds no weights, but {type(content).__name__}.")
     given = {name.removeprefix("backbone."): value for name, value in content.items()}
-    if isinstance(backbone, SwinTransformer):
+    if _is_swin(backbone):
         given = swin.as_mmseg(given)
     wanted = backbone.state_dict()
     problems = []
@@ -82,8 +81,15 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     backbone.load_state_dict({name: given.get(name, value) for name, value in wanted.items()})
 
 
+def _is_swin(backbone: nn.Module) -> bool:
+    # Imported here: `weights get` does without mmseg's models, and what mmcv says of itself.
+    from mmseg.models.backbones import SwinTransformer
+
+    return isinstance(backbone, SwinTransformer)
+
+
 def _starts_fresh(backbone: nn.Module, name: str) -> bool:
     """Whether files of weights may lack this entry of a backbone."""
-    if isinstance(backbone, SwinTransformer) and swin.NOT_IN_FILES.fullmatch(name):
+    if _is_swin(backbone) and swin.NOT_IN_FILES.fullmatch(name):
         return True
     return name.endswith("num_batches_tracked")

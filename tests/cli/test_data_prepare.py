@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from .conftest import CommandLine
+from .conftest import REPOSITORY, CommandLine
 
 
 @pytest.fixture
@@ -21,6 +22,32 @@ def published(tmp_path: Path) -> Path:
         Image.new("RGB", (40, 30)).save(root / "images" / split / "a.jpg")
         Image.new("L", (40, 30), 7).save(root / "annotations" / split / "a.png")
     return root
+
+
+def test_a_folder_without_permission_is_one_sentence(
+    protoseg: CommandLine, published: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = str(published / "images")
+
+    def is_dir(path: Path) -> bool:  # as Python 3.11 does for whoever is not root
+        if str(path).startswith(closed):
+            raise PermissionError(13, "Permission denied", str(path))
+        return os.path.isdir(path)
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    answer = protoseg("data", "prepare", "ade20k", "--from", str(published))
+    assert answer.status == 1
+    assert answer.err.startswith(f"protoseg data: {closed}")
+    assert "can not be read (no permission). Change its permissions" in answer.err
+
+
+def test_a_name_in_any_letters(protoseg: CommandLine, tmp_path: Path) -> None:
+    own = tmp_path / "experiments"
+    shutil.copytree(REPOSITORY / "experiments", own)
+    text = (own / "dataset" / "camvid.yaml").read_text()
+    (own / "dataset" / "Größe.yaml").write_text(text.replace("name: camvid", "name: Größe"))
+    answer = protoseg("data", "list", "--experiments", str(own), "--json")
+    assert "Größe" in {row["name"] for row in answer.json}
 
 
 def test_prepare_then_check(protoseg: CommandLine, published: Path) -> None:

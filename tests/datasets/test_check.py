@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from protoseg.datasets import layout
 from protoseg.datasets.check import check
+from protoseg.datasets.prepare import pictures
 from protoseg.errors import DataError
 from protoseg.spec.schema import DatasetSpec
 
@@ -122,6 +128,57 @@ def test_palette_is_fine_and_colour_is_not(toy: DatasetSpec, toy_root: Path) -> 
     message = refused(toy_root, toy)
     assert message.startswith(f"{path}: an annotation must have one channel")
     assert "'RGB'" in message
+
+
+def test_one_bit_a_pixel_is_a_label_map(changed, toy_root: Path) -> None:
+    for path in (toy_root / "annotations").rglob("*.png"):
+        labels = np.zeros((30, 40), np.uint8)
+        labels[:10] = 1
+        Image.fromarray(255 * labels).convert("1").save(path)
+    report = check(toy_root, changed(classes=("ground", "leaf")))
+    assert report.splits["val"].pixels == {"ground": 2 * 800, "leaf": 2 * 400}
+
+
+def test_a_checksum_that_does_not_hold_is_damage(toy: DatasetSpec, toy_root: Path) -> None:
+    path = toy_root / "annotations/val/1.png"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"IEND") - 5] ^= 1  # the last byte of the checksum of the pixels
+    path.write_bytes(data)
+    assert np.asarray(Image.open(path)).shape == (30, 40), "decoding does not look at it"
+    assert refused(toy_root, toy).startswith(f"{path}: can not be decoded (")
+    with pytest.raises(DataError, match="can not be decoded"):
+        pictures.read(path)
+
+
+def test_a_folder_that_can_not_be_read_is_no_empty_one(toy: DatasetSpec) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name, "images")
+        closed = folder / "closed"
+        closed.mkdir(parents=True)
+        (folder / "a.jpg").touch()
+        (closed / "b.jpg").touch()
+        Path(name).chmod(0o755)
+        assert layout.stems(folder, ".jpg").keys() == {"a", "closed/b"}
+        closed.chmod(0)
+        with unprivileged(), pytest.raises(DataError) as error:
+            layout.stems(folder, ".jpg")
+        assert str(error.value) == (
+            f"{closed}: can not be read (Permission denied). Change its permissions."
+        )
+        closed.chmod(0o755)
+
+
+@contextlib.contextmanager
+def unprivileged() -> Iterator[None]:
+    """Root may read everything: be someone else for a while."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
 
 
 def test_sizes_that_differ(toy: DatasetSpec, toy_root: Path) -> None:

@@ -126,6 +126,30 @@ def test_a_second_call_makes_nothing_and_originals_are_as_they_were(
     assert image.stat().st_nlink > 1, "linked: it takes no space"
 
 
+def test_a_folder_of_images_may_be_a_link_of_the_users_own(
+    source: Path, tmp_path: Path, undisturbed: dict[str, bytes]
+) -> None:
+    target, before = tmp_path / "coco_stuff", files(source)
+    target.mkdir()
+    (target / "images").symlink_to(source / "images", target_is_directory=True)
+    manifest = made(source, target)
+    assert manifest["files"] == {"linked": 21 * COPIES, "made": 21 * COPIES}
+    assert files(source) == before
+    assert (target / "images").is_symlink()
+    labels = {name: data for name, data in undisturbed.items() if name.startswith("annotations")}
+    assert {name: files(target)[name] for name in labels} == labels
+
+
+def test_nothing_is_written_through_a_link(source: Path, tmp_path: Path) -> None:
+    target, before = tmp_path / "coco_stuff", files(source)
+    (target / "annotations").mkdir(parents=True)
+    theirs = source / "annotations" / "train2017"
+    (target / "annotations" / "train2017").symlink_to(theirs, target_is_directory=True)
+    with pytest.raises(DataError, match="and nothing is written through it"):
+        made(source, target)
+    assert files(source) == before
+
+
 def test_what_was_cut_or_lost_is_made_again_and_nothing_else(
     source: Path, tmp_path: Path, undisturbed: dict[str, bytes]
 ) -> None:

@@ -130,7 +130,7 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tiny_disk: Path) -> 
         atomic.write_bytes(path, os.urandom(200_000))
     assert str(caught.value) == (
         f"{path}: no space left on the disk (or the quota is used up). Nothing finished was lost; "
-        "free some space, or choose another folder (--runs, --results, --out)."
+        "free some space, or choose another folder (--runs, --results, --data, --weights, --out)."
     )
     assert atomic.read_json(path) == OLD
     assert names(tiny_disk) == ["value.json"], "the half-written file was taken away"

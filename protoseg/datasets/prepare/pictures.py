@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from protoseg.datasets.check import SINGLE_CHANNEL, UNREADABLE
+from protoseg.datasets.check import SINGLE_CHANNEL, UNREADABLE, sound, values
 from protoseg.datasets.labels import NO_LABEL
 from protoseg.errors import DataError
 
@@ -20,7 +20,7 @@ def read(path: Path, mode: str = "") -> np.ndarray:
         DataError: it can not be decoded, or is no label map where ``mode`` is empty.
     """
     try:
-        with Image.open(path) as file:
+        with sound(path) as file:
             if not mode and file.mode not in SINGLE_CHANNEL:
                 raise DataError(
                     f"{path}: expected label values in one channel, found the mode '{file.mode}'. "
@@ -30,7 +30,7 @@ def read(path: Path, mode: str = "") -> np.ndarray:
                 raise DataError(
                     f"{path}: expected the mode '{mode}', found '{file.mode}'. Download it again."
                 )
-            return np.asarray(file)
+            return values(file)
     except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise DataError(

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,8 @@ def _prepare(
             progress(len(entries), len(plan.steps))
     layout.refuse(problems)
     for name, to in plan.folder_links.items():
+        if not _within((target / name).parent, target):
+            raise DataError(_leads_out((target / name).parent, target))
         _link_folder(target / name, to)
     ordered = [entries[name] for name in sorted(entries)]
     details = plan.finish(target, ordered) if plan.finish else {}
@@ -158,7 +160,11 @@ def _carry_out(step: Step, source: Path, target: Path) -> dict[str, Any]:
     try:
         made = step.make(step.sources) if step.make else None
         content = made.content if made else None
-        if made is None or content is None:
+        if content is None and _is_there(path, step.sources[0]):
+            how, sha256 = "linked", None
+        elif not _within(path.parent, target):
+            raise DataError(_leads_out(path.parent, target))
+        elif made is None or content is None:
             how, sha256 = _link(step.sources[0], path), None
         else:
             how, sha256 = "made", _sha256(step.sources)
@@ -175,6 +181,27 @@ def _carry_out(step: Step, source: Path, target: Path) -> dict[str, Any]:
         **({"source_sha256": sha256} if sha256 else {}),
         **({"facts": made.facts} if made and made.facts else {}),
     }
+
+
+def _is_there(path: Path, source: Path) -> bool:
+    """Whether a target is its source already, by a link of the user's own."""
+    try:
+        return path.samefile(source)
+    except OSError:
+        return False
+
+
+@cache
+def _within(folder: Path, target: Path) -> bool:
+    """Whether what is written into a folder lies in the prepared data set, not behind a link."""
+    return folder.resolve().is_relative_to(target.resolve())
+
+
+def _leads_out(folder: Path, target: Path) -> str:
+    return (
+        f"{folder}: a link leads out of {target}, and nothing is written through it. Link only "
+        "folders of images, or remove the link and call again."
+    )
 
 
 def _sha256(paths: tuple[Path, ...]) -> str:
@@ -202,6 +229,8 @@ def _link(source: Path, path: Path) -> str:
     except FileNotFoundError as error:
         raise DataError(f"{source}: this file is missing. Complete the copy.") from error
     except OSError:
+        if not os.access(source, os.R_OK):  # the others do not wait for it
+            raise DataError(f"{source}: can not be read. Change its permissions.") from None
         shutil.copyfile(source, part)
         how = "copied"
     os.replace(part, path)
