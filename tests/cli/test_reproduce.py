@@ -193,6 +193,8 @@ def test_a_checkout_of_the_recorded_commit_and_diff(
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "protoseg", code / "protoseg", ignore=ignored)
     shutil.copytree(REPOSITORY / "experiments", code / "experiments")
+    # Python's own files beside the modules are no change of the code, there as here.
+    shutil.copy(REPOSITORY / ".gitignore", code)
     git(tmp_path, "init", "-q", str(code))
     git(code, "add", "-A")
     git(code, "commit", "-qm", "first")
