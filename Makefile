@@ -1,6 +1,7 @@
 # make quickstart   set up, run the matrix `quickstart` on the built-in data, show its table
-# make test         set up, run the tests
-# make test-slurm   set up, run the tests that need a SLURM (slurm/README.md says what they need)
+# make test         set up, run the first tier of the tests; ARGS="tests/core" runs a part of it
+# make test-all     set up, run all tests (those with SLURM: slurm/README.md)
+# make durations    run every test alone and write tests/durations.json
 # make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
 # make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json
 # make lint         formatting, lint, types
@@ -11,18 +12,23 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-slurm bench bench-check lint setup clean
+.PHONY: quickstart test test-all durations bench bench-check lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
 	$(BIN)/protoseg tables quickstart
 
-# Two at once, whatever the cores: those of tests/slurm wait most of the time.
+# The tiers: CONTRIBUTING.md.
 test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+
+# Two processes on any machine: the tests of tests/slurm mostly wait.
+test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
-test-slurm: $(READY)
-	$(BIN)/python -m pytest tests/slurm $(ARGS)
+durations: $(READY)
+	$(BIN)/python -m pytest -n 0 --junitxml=.durations.xml $(ARGS)
+	$(BIN)/python tests/durations.py .durations.xml
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py $(ARGS)

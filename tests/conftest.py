@@ -1,19 +1,30 @@
-"""How the tests are shared out between the processes of `make test`."""
+"""Test tiers, the distribution of tests over processes, and the check of what they leave behind."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hygiene import HygieneCheck
 
 TESTS = Path(__file__).parent
+CLUSTER_FIXTURES = {"testbed", "strict_testbed"}
+"""Fixtures that start a real SLURM; what uses one belongs to the second tier."""
 
 
-# Before xdist reads the marks.
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        config.pluginmanager.register(HygieneCheck(), "hygiene")
+
+
+# Before xdist reads the marks, and before pytest deselects by them.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests stay together, and so do all that need the one cluster, which mostly wait."""
+    """Tests of a file stay in one process, and so do all that need the one SLURM cluster."""
     for item in items:
         path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
+        needs_cluster = CLUSTER_FIXTURES & set(getattr(item, "fixturenames", ()))
+        if needs_cluster:
+            item.add_marker(pytest.mark.slow)
         group = "slurm" if path.parts[0] == "slurm" else str(path)
         item.add_marker(pytest.mark.xdist_group(group))

@@ -1,0 +1,53 @@
+"""Durations of single tests: reads pytest's JUnit XML files, writes and reads ``durations.json``.
+
+``make durations`` runs every test in one process and updates the file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+FILE = Path(__file__).with_suffix(".json")
+RECORDED_SECONDS = 1.0
+"""Shorter tests are left out of the file: they cannot break the rule."""
+
+
+def read_durations() -> dict[str, float]:
+    """Test -> seconds it took alone, set-up and teardown included."""
+    durations: dict[str, float] = json.loads(FILE.read_text(encoding="utf-8"))["seconds"]
+    return durations
+
+
+def key_of_test(classname: str, name: str) -> str:
+    """The key of a test: ``training.test_worker::test_name[parameter]``."""
+    return f"{classname.removeprefix('tests.')}::{name}"
+
+
+def durations_of(report: Path) -> dict[str, float]:
+    """The durations in a JUnit XML file."""
+    cases = ElementTree.parse(report).iter("testcase")
+    return {
+        key_of_test(str(case.get("classname")), str(case.get("name"))): float(case.get("time") or 0)
+        for case in cases
+    }
+
+
+def main(reports: list[str]) -> None:
+    """Merge JUnit XML files into ``durations.json``."""
+    durations: dict[str, float] = {}
+    for report in reports:
+        durations |= durations_of(Path(report))
+    long = {
+        key: round(value, 1)
+        for key, value in sorted(durations.items())
+        if value >= RECORDED_SECONDS
+    }
+    content = {"tests": len(durations), "recorded_above_seconds": RECORDED_SECONDS, "seconds": long}
+    FILE.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
