@@ -26,6 +26,7 @@ from protoseg.spec.identity import spec_digest
 from protoseg.spec.outside import packages
 from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
+from protoseg.training.allocator import keep_freed_memory
 from protoseg.training.determinism import state_digest
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.masks import counter_of
@@ -57,6 +58,7 @@ def execute(
         Stopped: a signal asked to; the run can go on from its last checkpoint.
     """
     processes = processes or Processes()
+    keep_freed_memory()
     if launch.threads:
         torch.set_num_threads(launch.threads)
     if spec.precision == "fp16" and not torch.cuda.is_available():
