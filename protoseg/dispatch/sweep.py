@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from protoseg.dispatch.local import LocalSweep, local_gpus
 from protoseg.dispatch.plan import Plan, PlanEntry
-from protoseg.dispatch.sweep_display import LineDisplay, SweepDisplay, TerminalDisplay
+from protoseg.dispatch.sweep_display import LineDisplay, TerminalDisplay
 from protoseg.dispatch.view import STYLES, axes_text
 from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.states import Reason, State
@@ -81,7 +81,7 @@ def sweep(
         if kind == "started":
             display.waiting -= 1
             if not live:
-                display.show_event(f"started  {folder.run_id}  {labels[folder.run_id]}")
+                display.show_event(f"started  {display.name(folder.run_id)}")
             return
         outcome.failed.pop(folder.run_id, None)
         if status.state is State.DONE and status.record is not None:
@@ -93,14 +93,25 @@ def sweep(
             outcome.interrupted.append(folder.run_id)
         elif status.state is State.FAILED:
             outcome.failed[folder.run_id] = status.message
-        display.show_event(_ending(folder, status, labels), STYLES[status.state])
+        display.show_event(
+            _ending(folder, status, display.name(folder.run_id)), STYLES[status.state]
+        )
 
     work = LocalSweep(runs_folder, launch, jobs, local_gpus(), on_event)
+    requests: list[int | None] = [None]
+
+    def each_poll() -> None:
+        # Not in the signal handler, which may interrupt a display that is just drawn.
+        if work.stop_signal != requests[-1]:
+            display.show_event(STOPPING if requests == [None] else KILLING)
+            requests.append(work.stop_signal)
+        display.show_progress(work)
+
     try:
-        with _stop_on_signals(work, display):
+        with _stop_on_signals(work):
             folders = work.prepare(chosen)
             display.waiting = len(folders)
-            work.run(folders, lambda: display.show_progress(work))
+            work.run(folders, each_poll)
     finally:
         display.close()
     outcome.interrupted = [
@@ -116,14 +127,12 @@ def run_label(entry: PlanEntry) -> str:
     return f"{axes_text(entry)}, seed {entry.run.spec.seed}"
 
 
-def _ending(folder: RunFolder, status: Status, labels: Mapping[str, str]) -> str:
-    label = labels.get(folder.run_id, "")
+def _ending(folder: RunFolder, status: Status, name: str) -> str:
     if status.state is State.DONE and status.record is not None:
         metrics, cost = status.record["metrics"], status.record["cost"]
-        result = f"mIoU {metrics['miou']:.2f}  {cost['seconds']:.0f} s"
-        return f"done     {folder.run_id}  {result}  {label}"
+        return f"done     {name}  mIoU {metrics['miou']:.2f}  {cost['seconds']:.0f} s"
     reason = f"{status.reason.value}: " if status.reason else ""
-    text = f"{status.state.value}  {folder.run_id}  {reason}{status.message}"
+    text = f"{status.state.value}  {name}  {reason}{status.message}"
     if status.reason is Reason.CODE_ERROR:
         text += f"\n         log: {folder.newest_log()}"
     return text
@@ -137,14 +146,11 @@ KILLING = "Killing the runs under way."
 
 
 @contextlib.contextmanager
-def _stop_on_signals(work: LocalSweep, display: SweepDisplay) -> Iterator[None]:
+def _stop_on_signals(work: LocalSweep) -> Iterator[None]:
     """While inside, Ctrl-C, SIGTERM and SIGHUP ask the sweep to stop instead of raising."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        text = STOPPING if work.stop_signal is None else KILLING
         work.stop(number)
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            display.show_event(text)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, handle) for number in numbers}

@@ -82,7 +82,6 @@ class SweepDisplay:
         labels: run id -> what tells the run from its siblings.
         total: runs of the sweep, those finished before included.
         finished: of these.
-        seconds_left: estimates the time that the whole sweep still takes; None where unknown.
     """
 
     def __init__(
@@ -102,7 +101,11 @@ class SweepDisplay:
 
     def show_event(self, text: str, style: str = "") -> None:
         """Print a line."""
-        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, style=style, markup=False, highlight=False)
+
+    def name(self, run_id: str) -> str:
+        """The name of a run in an event."""
+        return self.labels[run_id]
 
     def show_progress(self, work: LocalSweep) -> None:
         """Show how far the runs under way are."""
@@ -168,10 +171,14 @@ class LineDisplay(SweepDisplay):
         self._trains: set[str] = set()
 
     def show_event(self, text: str, style: str = "") -> None:
-        """Print a line, at once also through a pipe."""
-        super().show_event(text, style)
+        """Print a line as it is, however long, and at once."""
+        self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()
         self._last = time.monotonic()
+
+    def name(self, run_id: str) -> str:
+        """The id, by which other commands find the run, and what it is."""
+        return f"{run_id}  {self.labels[run_id]}"
 
     def show_progress(self, work: LocalSweep) -> None:
         """Print the first loss of every run, and all runs after a silence."""
