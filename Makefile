@@ -1,6 +1,7 @@
 # make quickstart   set up, run the matrix `quickstart` on the built-in data, show its table
 # make test         set up, run the first tier of the tests; ARGS="tests/core" runs a part of it
 # make test-all     set up, run all tests (those with SLURM: slurm/README.md)
+# make coverage    the same, with the coverage of lines and branches held against its floors
 # make durations    run every test alone and write tests/durations.json
 # make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
 # make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json
@@ -12,7 +13,7 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-all durations bench bench-check lint setup clean
+.PHONY: quickstart test test-all coverage durations bench bench-check lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
@@ -25,6 +26,14 @@ test: $(READY)
 # Two processes on any machine: the tests of tests/slurm mostly wait.
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+coverage: $(READY)
+	rm -rf .coverage
+	mkdir .coverage
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .coverage/coverage.json
+	$(BIN)/python tests/coverage_floors.py
 
 durations: $(READY)
 	$(BIN)/python -m pytest -n 0 --junitxml=.durations.xml $(ARGS)
