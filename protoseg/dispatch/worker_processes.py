@@ -89,6 +89,8 @@ class ForkServerClient:
 
     def update(self) -> list[tuple[WorkerProcess, str]]:
         """Read the answers; the workers that the server refused to fork, each with the reason."""
+        if self._answers.closed:
+            return []
         has_died = self.process.poll() is not None
         refused = []
         while data := self._answers.read():

@@ -182,3 +182,13 @@ def test_changed_source_files_are_imported_by_a_new_server(
         wait_for_exit(processes, worker)
     processes.update()
     wait_until(lambda: process_start(server) is None, "the old server to exit")
+
+    # Once more, with a server that has no worker: it exits at once.
+    os.utime(source)
+    try:
+        third = start(processes, folder, tmp_path / "third.txt")
+        assert server_pid(wait_for_pid(processes, third)) not in (server, other_server)
+    finally:
+        os.utime(source, ns=(before.st_atime_ns, before.st_mtime_ns))
+    third.send_signal(signal.SIGTERM)
+    wait_for_exit(processes, third)
