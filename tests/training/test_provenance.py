@@ -19,6 +19,8 @@ from protoseg.runs.folder import RunFolder
 from protoseg.training import code_state as code
 from protoseg.training import provenance
 
+pytestmark = pytest.mark.install
+
 
 def git(folder: Path, *words: str, data: bytes | None = None) -> str:
     names = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in
