@@ -128,7 +128,8 @@ def test_what_the_two_were_made_with() -> None:
 
 
 def test_the_build_of_torch_of_an_old_record_comes_from_its_attempts() -> None:
-    old = {"packages": {"torch": "2.13.0"}, "attempts": [{"torch": None}, {"torch": "2.13.0+cu130"}]}
+    attempts = [{"torch": None}, {"torch": "2.13.0+cu130"}]
+    old = {"packages": {"torch": "2.13.0"}, "attempts": attempts}
     for version, differing in (
         ("2.13.0+cu130", {}),
         ("2.13.0+cpu", {"packages.torch": ("2.13.0+cu130", "2.13.0+cpu")}),
