@@ -3,6 +3,7 @@
 # make test         set up, run the first tier of the tests; ARGS="tests/core" runs a part of it
 # make test-all     set up, run all tests (those with SLURM: slurm/README.md)
 # make coverage     the same, with the coverage of lines and branches held against its floors
+# make mutation    change the source at random places: do the tests notice?
 # make durations    run every test alone and write tests/durations.json
 # make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
 # make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json
@@ -25,7 +26,7 @@ $(error TORCH=$(TORCH): unknown build of torch. Use TORCH=default or TORCH=cpu)
 endif
 OTHER_TORCH := $(filter-out $(TORCH),$(INSTALLED_TORCH))
 
-.PHONY: quickstart test test-all coverage durations bench bench-check lint setup clean
+.PHONY: quickstart test test-all coverage mutation durations bench bench-check lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
@@ -46,6 +47,10 @@ coverage: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o .coverage/coverage.json
 	$(BIN)/python tests/coverage_floors.py
+
+mutation: $(READY)
+	$(BIN)/python -m pip install --quiet -r requirements-mutation.lock
+	$(BIN)/python tests/campaigns/mutation.py $(ARGS)
 
 durations: $(READY)
 	$(BIN)/python -m pytest -n 0 --junitxml=.durations.xml $(ARGS)

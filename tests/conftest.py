@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         group = "slurm" if path.parts[0] == "slurm" else str(path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """For mutation testing: record the coverage of each test apart."""
+    if os.environ.get("PROTOSEG_COVERAGE_BY_TEST"):
+        from coverage import Coverage
+
+        current = Coverage.current()
+        if current is not None:
+            current.switch_context(nodeid.partition("@")[0] if "[" not in nodeid else nodeid)
 
 
 def own_modules() -> list[str]:

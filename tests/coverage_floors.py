@@ -1,8 +1,7 @@
 """Line and branch coverage by folder, held against the committed floors.
 
-    coverage run -m pytest ... && coverage combine && coverage json && python tests/coverage_floors.py
-
-``make coverage`` does it. ``--write`` makes today's coverage, rounded down, the new floors.
+``make coverage`` runs the suite under coverage.py and calls this on its JSON report. ``--write``
+makes today's coverage, rounded down, the new floors.
 
 Exit status: 0, or 1 if a folder is below its floor.
 """

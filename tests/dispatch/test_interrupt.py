@@ -1,4 +1,4 @@
-"""Ctrl-C in a real pseudo-terminal, in each phase of a sweep; timed by `benchmarks/interrupt.py`."""
+"""Ctrl-C in a pseudo-terminal in each phase of a sweep; `benchmarks/interrupt.py` times it."""
 
 from __future__ import annotations
 
