@@ -1,12 +1,17 @@
-"""One folder of small data for all tests here; a lab for each."""
+"""One folder of small data for all tests here; a lab for each; no limits of hypothesis on time."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dispatch.lab import Lab
+
+# Before the tests are imported: they keep the settings of that moment.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")
