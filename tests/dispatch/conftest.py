@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, data: Path) -> Lab:
+def lab(tmp_path: Path, data: Path) -> Iterator[Lab]:
     """Empty folders for one test."""
-    return Lab(tmp_path, data)
+    lab = Lab(tmp_path, data)
+    yield lab
+    lab.end_processes()
