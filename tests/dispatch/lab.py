@@ -152,8 +152,9 @@ class Lab:
         return [RunFolder(path) for path in paths]
 
     def logs(self) -> Iterator[Path]:
-        """The logs of all attempts."""
-        return self.runs.glob("*/attempts/*/log.txt")
+        """The logs of all attempts and batch scripts."""
+        yield from self.runs.glob("*/attempts/*/log.txt")
+        yield from self.runs.glob(".submissions/*/logs/*.txt")
 
     def wait_until(self, condition: Callable[[], Value], what: str) -> Value:
         """`waiting.wait_until`, with the logs of all attempts."""
