@@ -1,8 +1,8 @@
 """Training that waits for the faults of a campaign, so that none comes too late (campaign.py).
 
 `PacedNet` is the backbone `tiny` in a training that is ahead of the faults by `LEAD` at most, and
-does not finish before the last one. The file that CAMPAIGN_PACE names holds the share of faults that
-are done; without that variable nothing waits. A waiting run writes its iteration to a file
+does not finish before the last one. The file that CAMPAIGN_PACE names holds the share of faults
+that are done; without that variable nothing waits. A waiting run writes its iteration to a file
 RUN_ID.waiting beside it.
 """
 
