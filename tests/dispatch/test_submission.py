@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs.processes import ANNOUNCE_WAIT, first_line, kill, start
+from runs.processes import ANNOUNCE_WAIT, next_line, kill, start
 
 from protoseg.dispatch import submission as submissions
 from protoseg.dispatch.submission import (
@@ -134,11 +134,11 @@ with submitting(Path(sys.argv[1])):
     time.sleep(600)
 """
     first = start(code, tmp_path)
-    assert first_line(first) == "in"
+    assert next_line(first) == "in"
     second = start(code, tmp_path)
-    assert first_line(second) == "waiting"
+    assert next_line(second) == "waiting"
     kill(first)
-    assert first_line(second) == "in"
+    assert next_line(second) == "in"
     kill(second)
     with submitting(tmp_path):
         pass

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+import threading
 
 import waiting
 from waiting import DEADLINE
@@ -78,11 +79,14 @@ def finish(process: subprocess.Popen[str]) -> str:
     return out.strip()
 
 
-def first_line(process: subprocess.Popen[str]) -> str:
-    """Wait for the first line that a process prints."""
+def next_line(process: subprocess.Popen[str]) -> str:
+    """Wait for the next line that a process prints."""
     assert process.stdout is not None
+    deadline = threading.Timer(DEADLINE, process.kill)
+    deadline.start()
     line = process.stdout.readline().strip()
-    assert line, process.communicate()[1]
+    deadline.cancel()
+    assert line, f"{process.args} printed no line: {process.communicate()[1]}"
     return line
 
 

@@ -16,7 +16,7 @@ import pytest
 from protoseg.runs import atomic
 from protoseg.runs.atomic import StorageError
 
-from .processes import finish, first_line, kill, race, start
+from .processes import finish, next_line, kill, race, start
 
 OLD = {"who": "old"}
 
@@ -98,7 +98,7 @@ atomic.write_json(pathlib.Path(sys.argv[1]), {"who": "new", "long": "x" * 100_00
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
 def test_a_kill_before_the_rename_leaves_the_old_file_whole(target: Path, moment: str) -> None:
     writer = start(KILLED, target, moment)
-    assert first_line(writer) == "here"
+    assert next_line(writer) == "here"
     assert len(names(target.parent)) == 2, "the new content lies in a file of its own"
     kill(writer)
     assert atomic.read_json(target) == OLD
@@ -116,7 +116,7 @@ while True:
 """
     for delay in (0.0, 0.004, 0.009, 0.017, 0.03):  # arbitrary moments, nothing waits for them
         writer = start(code, target)
-        first_line(writer)
+        next_line(writer)
         time.sleep(delay)
         kill(writer)
         value = atomic.read_json(target)

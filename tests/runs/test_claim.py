@@ -19,7 +19,7 @@ from waiting import DEADLINE, wait_until
 
 from protoseg.runs import atomic, claim
 
-from .processes import ANNOUNCE_WAIT, finish, first_line, kill, race, start
+from .processes import ANNOUNCE_WAIT, finish, next_line, kill, race, start
 
 HOLD = """
 import pathlib, sys, time
@@ -108,7 +108,7 @@ def test_of_eight_processes_one_gets_the_claim(place: Path) -> None:
 @pytest.mark.parametrize("round_", range(3))
 def test_of_eight_processes_one_takes_over_from_the_dead(place: Path, round_: int) -> None:
     holder = start(HOLD, place)
-    assert first_line(holder) == "held"
+    assert next_line(holder) == "held"
     kill(holder)
     printed = race(TRY_TOGETHER, place)
     assert sorted(printed) == ["held\nTrue", *["refused"] * 7]
@@ -117,7 +117,7 @@ def test_of_eight_processes_one_takes_over_from_the_dead(place: Path, round_: in
 
 def test_kill_9_makes_the_claim_stale_at_once(place: Path) -> None:
     holder = start(HOLD, place)
-    assert first_line(holder) == "held"
+    assert next_line(holder) == "held"
     assert claim.live_holder(place) is not None
     kill(holder)
     assert place.exists(), "nobody cleaned up"
@@ -129,7 +129,7 @@ def test_kill_9_makes_the_claim_stale_at_once(place: Path) -> None:
 
 def test_a_zombie_holds_nothing(place: Path) -> None:
     holder = start(HOLD, place)
-    first_line(holder)
+    next_line(holder)
     holder.kill()
     wait_until(lambda: claim.live_holder(place) is None, "the end of the killed holder")
     assert Path(f"/proc/{holder.pid}/stat").exists(), "not waited for: still in the process table"
@@ -138,7 +138,7 @@ def test_a_zombie_holds_nothing(place: Path) -> None:
 
 def test_a_live_holder_is_never_robbed_however_old_its_heartbeat(place: Path) -> None:
     holder = start(HOLD, place)
-    assert first_line(holder) == "held"
+    assert next_line(holder) == "held"
     long_ago = time.time() - 100 * claim.STALE_SECONDS
     os.utime(place, (long_ago, long_ago))
     assert claim.acquire(place) is None
@@ -276,7 +276,7 @@ def test_nobody_claims_while_a_taker_still_removes(
 
     def want_it_too() -> None:
         others.append(start(TRY_AND_KEEP, place))
-        progress.append(first_line(others[-1]))
+        progress.append(next_line(others[-1]))
 
     def remove(path: Path, alive: Callable[..., bool]) -> None:
         def look(found: tuple[claim.Holder, float] | None) -> bool:

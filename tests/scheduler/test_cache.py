@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from runs.processes import ANNOUNCE_WAIT, finish, first_line, start
+from runs.processes import ANNOUNCE_WAIT, finish, next_line, start
 from waiting import DEADLINE, wait_until
 
 from protoseg.scheduler import cache as cache_module
@@ -112,7 +112,7 @@ def test_processes_that_come_together_ask_once(commands: Commands, file: Path) -
     first = start(ASK, file)
     wait_until(lambda: commands.calls("squeue"), "the first question")
     others = [start(ASK, file) for _ in range(3)]
-    assert [first_line(process) for process in others] == ["waiting"] * 3
+    assert [next_line(process) for process in others] == ["waiting"] * 3
     go.touch()
     assert {finish(process) for process in (first, *others)} == {"1_0 1_1 True"}
     assert len(commands.calls("squeue")) == 1
