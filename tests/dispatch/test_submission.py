@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs.processes import ANNOUNCE_WAIT, next_line, kill, start
+from runs.processes import ANNOUNCE_WAIT, kill, next_line, start
 
 from protoseg.dispatch import submission as submissions
 from protoseg.dispatch.submission import (

@@ -16,7 +16,7 @@ import pytest
 from protoseg.runs import atomic
 from protoseg.runs.atomic import StorageError
 
-from .processes import finish, next_line, kill, race, start
+from .processes import finish, kill, next_line, race, start
 
 OLD = {"who": "old"}
 

@@ -19,7 +19,7 @@ from waiting import DEADLINE, wait_until
 
 from protoseg.runs import atomic, claim
 
-from .processes import ANNOUNCE_WAIT, finish, next_line, kill, race, start
+from .processes import ANNOUNCE_WAIT, finish, kill, next_line, race, start
 
 HOLD = """
 import pathlib, sys, time
