@@ -3,10 +3,11 @@
     python slurm/campaign.py [--runs 40] [--faults 60] [--seed 0] [--no-accounting]
                              [--folder DIR] [--report FILE.md]
 
-Starts a testbed of its own (testbed.py; as root), submits a matrix of small real training runs,
-and while they train, kills, cancels, requeues, preempts, times out, takes away nodes, controller
-and disk. A user comes back now and then and types ``sweep``. When all runs have their records it
-looks whether that is right, down to the reason of each attempt, and writes a report.
+Starts a testbed of its own (testbed.py; as root) or uses one that runs (``--testbed``), submits a
+matrix of small real training runs, and while they train, kills, cancels, requeues, preempts, times
+out, takes away nodes, controller and disk. A user comes back now and then and types ``sweep``. When
+all runs have their records it looks whether that is right, down to the reason of each attempt, and
+writes a report.
 
 Exit status: 0 if everything is as it should be, 1 if not, 3 where there can be no campaign.
 """
@@ -27,15 +28,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from campaign_faults import ALL, LONG, QUICK
 from campaign_judge import compare, judge
-from campaign_lab import Lab, as_json
+from campaign_lab import RUNS_PER_NODE, Lab, as_json
+from campaign_pace import write_faults_done
 from campaign_report import summary, write_report
 from campaign_watch import Watch, leftovers, trained_alone
 from testbed import Testbed, TestbedError
 from testbed_conf import Shape
+from testbed_waiting import DEADLINE_SECONDS
 
 NOT_HERE = 3
-TRIES = 60
-"""How often in a row there may be nothing to do a fault to."""
+NOTHING_SECONDS = 2 * DEADLINE_SECONDS
+"""For this long there may be nothing to do a fault to."""
 
 
 class Campaign:
@@ -64,11 +67,13 @@ class Campaign:
             beside.start()
             self._inject(quick, list(QUICK))
             beside.join()
+            write_faults_done(self.lab.pace, 1)
             while not self._finished() and not self._late():
                 time.sleep(1)
             while self.lab.queue() and not self._late():
                 time.sleep(1)
         finally:
+            write_faults_done(self.lab.pace, 1)
             self.over.set()
             user.join()
         if self._late():
@@ -104,21 +109,21 @@ class Campaign:
             waiting: kinds, in this order.
             again: kinds that may stand in for one that there is nothing for any more.
         """
-        total, done, tries = len(waiting), 0, 0
+        total, done, last = len(waiting), 0, time.monotonic()
         while waiting and not self._late():
             if self._finished():
                 self.lab.too_late += waiting
                 return
-            if tries > TRIES:
+            if time.monotonic() - last > NOTHING_SECONDS:
                 self.lab.problem(f"faults without anything to do them to: {Counter(waiting)}")
                 return
             if done / total > self.lab.progress() + 0.15 and self.lab.queue():
                 time.sleep(0.5)
+                last = time.monotonic()
                 continue
             kind = waiting.pop(0)
-            tries += 1
             if self._do(kind):
-                done, tries = done + 1, 0
+                done, last = done + 1, time.monotonic()
             else:
                 kind = kind if self._draw.random() < 0.8 else self._draw.choice(again)
                 waiting.insert(min(self._draw.randint(1, 4), len(waiting)), kind)
@@ -139,6 +144,7 @@ class Campaign:
             return False
         self.lab.event(kind, **entry)
         self.done += 1
+        write_faults_done(self.lab.pace, self.done / self.faults)
         whom = ", ".join(t["run"] for t in entry.get("targets", [])) or entry.get("node", "")
         print(f"{self._clock()} {kind}: {whom}", flush=True)
         return True
@@ -174,6 +180,13 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--pause", type=float, default=8.0, help="seconds between faults at most")
     parser.add_argument("--limit", type=float, default=3600.0, help="seconds in all")
+    parser.add_argument(
+        "--paced", action="store_true", help="runs wait for the faults: short ones meet all of them"
+    )
+    parser.add_argument(
+        "--margin", type=float, default=1.0, help="factor of the judge's times, for a busy machine"
+    )
+    parser.add_argument("--testbed", type=Path, help="folder of a testbed that runs; it is emptied")
     parser.add_argument("--no-accounting", action="store_true")
     parser.add_argument("--keep", action="store_true", help="leave the folder for a look")
     parser.add_argument("--folder", type=Path, help="its own; must not exist")
@@ -184,19 +197,24 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"--kinds: '{kind}'; allowed: {', '.join(ALL)}")
     for kind in set(ALL) - set(options.kinds.split(",")) if options.kinds else ():
         ALL.pop(kind), QUICK.pop(kind, None), LONG.pop(kind, None)
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="campaign-", dir="/tmp"))
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="campaign-"))
     if folder.exists() and any(folder.iterdir()):
         parser.error(f"--folder: {folder} is not empty")
-    shape = Shape(nodes=2, cpus=3, gpus=0, accounting=not options.no_accounting)
-    testbed = Testbed(folder.absolute() / "slurm", shape)
-    lab = Lab(
-        folder.absolute(), testbed, options.runs, options.iterations, random.Random(options.seed)
+    shape = Shape(nodes=2, cpus=RUNS_PER_NODE, gpus=0, node_timeout=round(15 * options.margin),
+                  accounting=not options.no_accounting)  # fmt: skip
+    testbed = Testbed(
+        options.testbed or folder.absolute() / "slurm", None if options.testbed else shape
     )
+    lab = Lab(folder.absolute(), testbed, options.runs, options.iterations,
+              random.Random(options.seed), paced=options.paced, margin=options.margin)  # fmt: skip
     lab.parts = max(2, options.runs // 4)
     watch = Watch(lab)
     try:
         lab.prepare()
-        testbed.up()
+        if options.testbed:
+            testbed.restore()
+        else:
+            testbed.up()
         lab.slurm = testbed.ask("sinfo", "--version").rpartition(" ")[2]
         lab.began = time.time()
         watch.start()
@@ -220,7 +238,10 @@ def main(arguments: list[str] | None = None) -> int:
     finally:
         if options.keep:
             shutil.copytree(lab.disk, lab.folder / "kept", dirs_exist_ok=True)
-        testbed.down(keep=options.keep)
+        if options.testbed:
+            testbed.restore()
+        else:
+            testbed.down(keep=options.keep)
         lab.close()
     left = leftovers(lab.folder)
     verdict.wrong += [f"left behind: {words}" for words in left]

@@ -18,11 +18,15 @@ from typing import Any
 from campaign_lab import Lab, QueuedRun
 from testbed import TestbedError
 from testbed_processes import alive
+from testbed_waiting import DEADLINE_SECONDS, within
 
 from protoseg.dispatch.submission import FOLDER
 from protoseg.runs import claim
 
 Fault = Callable[[Lab], dict[str, Any] | None]
+NOTICED_SECONDS = 20
+"""A campaign waits for SLURM to give up a node only where the testbed's `Shape` says that it is
+soon."""
 RUNNING_JOB_MATTERS = 0.75
 """Share of the cancels that go to jobs which run; the others meet one that waits."""
 
@@ -82,7 +86,7 @@ def preempt(lab: Lab) -> dict[str, Any] | None:
     if done.returncode:
         return None
     job = done.stdout.strip()
-    _until(lambda: "PENDING" not in _state(lab, job), 20)
+    within(60, lambda: "PENDING" not in _state(lab, job))
     lab.testbed.run("scancel", "--state=PENDING", job)  # the node may have died meanwhile
     return _done(lab, begin, targets=targets, node=node)
 
@@ -107,12 +111,12 @@ def timeout(lab: Lab) -> dict[str, Any] | None:
 
 def slurmd_restart(lab: Lab) -> dict[str, Any] | None:
     """A slurmd is killed and back before anybody misses it; jobs go on."""
-    return _without_slurmd(lab, lab.random.uniform(2, 8))
+    return _without_slurmd(lab, lambda node: time.sleep(lab.random.uniform(2, 8)))
 
 
 def slurmd_outage(lab: Lab) -> dict[str, Any] | None:
     """A slurmd is killed; its node is given up, its jobs are requeued while they still run."""
-    return _without_slurmd(lab, lab.random.uniform(30, 36))
+    return _without_slurmd(lab, lambda node: _wait_until_given_up(lab, node))
 
 
 def node_dead(lab: Lab) -> dict[str, Any] | None:
@@ -123,7 +127,10 @@ def node_dead(lab: Lab) -> dict[str, Any] | None:
     targets = _on(lab, node)
     begin = _clock(lab)
     lab.testbed.kill_node(node)
-    time.sleep(lab.random.uniform(18, 35) if lab.random.random() < 0.8 else 3)
+    if lab.random.random() < 0.8:
+        _wait_until_given_up(lab, node)
+    else:
+        time.sleep(3)
     _bring_back(lab, node)
     return _done(lab, begin, targets=targets, node=node)
 
@@ -192,7 +199,7 @@ def sweep_killed(lab: Lab) -> dict[str, Any] | None:
         found = [path for path in new if path.parent not in known]
         return found[0] if found else None
 
-    _until(lambda: process.poll() is not None or intent() is not None, 60)
+    within(DEADLINE_SECONDS, lambda: process.poll() is not None or intent() is not None)
     time.sleep(lab.random.uniform(0.3, 3) if process.poll() is None else 0)
     if process.poll() is not None:  # there was nothing to submit
         lab.finish(process, "protoseg sweep")
@@ -230,16 +237,26 @@ def _command(lab: Lab, states: tuple[str, ...], *command: str) -> dict[str, Any]
     return _done(lab, begin, targets=[_target(job.run, job.key)], was=job.state)
 
 
-def _without_slurmd(lab: Lab, seconds: float) -> dict[str, Any] | None:
+def _without_slurmd(lab: Lab, wait: Callable[[str], object]) -> dict[str, Any] | None:
     node = _busy_node(lab)
     if node is None:
         return None
     targets = _on(lab, node)
     begin = _clock(lab)
     lab.testbed.kill_slurmd(node)
-    time.sleep(seconds)
+    wait(node)
     _bring_back(lab, node)
     return _done(lab, begin, targets=targets, node=node)
+
+
+def _wait_until_given_up(lab: Lab, node: str) -> None:
+    """Wait until SLURM has noticed that a node is silent; one that would take long is told."""
+    if lab.testbed.shape.node_timeout > NOTICED_SECONDS:
+        time.sleep(lab.random.uniform(1, 5))
+        lab.testbed.declare_down(node)
+    state = ("sinfo", "--noheader", f"--nodes={node}", "--format=%T")
+    within(DEADLINE_SECONDS, lambda: "down" in lab.testbed.run(*state).stdout)
+    time.sleep(lab.random.uniform(0, 5))
 
 
 def _bring_back(lab: Lab, node: str) -> None:
@@ -276,12 +293,6 @@ def _target(run: str, job: str) -> dict[str, str]:
 
 def _state(lab: Lab, job: str) -> str:
     return lab.testbed.run("squeue", "--noheader", f"--jobs={job}", "--format=%T").stdout
-
-
-def _until(test: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not test() and time.monotonic() < end:
-        time.sleep(0.1)
 
 
 def _clock(lab: Lab) -> float:

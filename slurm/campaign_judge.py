@@ -14,16 +14,17 @@ from protoseg.errors import ProtosegError
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record, verify_confusion
 
+# Seconds on a machine that does nothing else; `Lab.margin` multiplies them. Longer times let more
+# faults count for an attempt: fewer are held to one reason, none is wrongly said to be wrong.
 IMPORTS = 6.0
-"""Seconds from a worker's start to its attempt: a signal in this time shows in that attempt."""
+"""From a worker's start to its attempt: a signal in this time shows in that attempt."""
 AFTER = 1.5
-"""Seconds that an attempt's end may seem to lie before what ended it: two clocks, sampled."""
-
+"""By which an attempt's end may seem to lie before what ended it: two clocks, sampled."""
 SAVING = 15.0
-"""Seconds in which a job that was told to stop is gone: KillWait, and a slow machine."""
+"""In which a job that was told to stop is gone."""
 TAIL = {"slurmd_restart": 3.0, "slurmd_outage": 12.0, "node_dead": 12.0, "controller": 5.0}
 TAIL["disk_full"] = 3.0
-"""Seconds for which the others may still end something after they are over."""
+"""For which the others may still end something after they are over."""
 SILENT_DEATHS = {"node_dead", "slurmd_outage"}
 LONG_RUN = 140.0
 """An attempt that lives longer may reach its job's time limit (4 minutes, the warning 20 s to 50 s
@@ -137,7 +138,7 @@ def _judge_attempts(lab: Lab, folder: RunFolder, watch: Watch, verdict: Verdict)
             "run": folder.run_id, "job": attempt["job"], "node": attempt["node"], "pid": pid,
             "begin": begin, "end": end, "since": since,
         }  # fmt: skip
-        met = {event["kind"] for event in faults if _met(event, where)}
+        met = {event["kind"] for event in faults if _met(event, where, lab.margin)}
         own_words = folder.attempts_folder / f"{attempt['number']:04d}" / "end.json"
         if met & SILENT_DEATHS and not own_words.exists():
             # SLURM may not have missed it yet when something else befell its job.
@@ -227,17 +228,18 @@ def _told_at(folder: RunFolder, number: int, end: float) -> float:
         return end
 
 
-def _met(event: dict[str, Any], where: dict[str, Any]) -> bool:
+def _met(event: dict[str, Any], where: dict[str, Any], margin: float) -> bool:
     """Whether a fault may have ended an attempt: it was there when, or shortly before, that ended.
 
     What never began was written down later than it ended: it may have been hit at any time since
     its job was submitted, or since the attempt before it.
     """
     kind, begun = event["kind"], where["pid"] > 0
-    begin = where["begin"] - IMPORTS if begun else where["since"]
-    end = where["end"] + AFTER
+    begin = where["begin"] - margin * IMPORTS if begun else where["since"]
+    after = margin * AFTER
+    end = where["end"] + after
     if kind == "kill_worker":
-        return event["pid"] == where["pid"] and begin <= event["begin"] <= end
+        return bool(event["pid"] == where["pid"])
     mine = _aims(event, where)
     if kind == "timeout":  # the limit stays with the job, also after a requeue
         return mine and event["begin"] <= end
@@ -245,8 +247,8 @@ def _met(event: dict[str, Any], where: dict[str, Any]) -> bool:
         here = mine
     else:
         here = mine or bool(event.get("everybody")) or event.get("node") == where["node"]
-    last = event["end"] + TAIL.get(kind, SAVING)
-    return here and event["begin"] <= end and begin <= last and (not begun or end - AFTER <= last)
+    last = event["end"] + margin * TAIL.get(kind, SAVING)
+    return here and event["begin"] <= end and begin <= last and (not begun or end - after <= last)
 
 
 def _aims(event: dict[str, Any], where: dict[str, Any]) -> bool:

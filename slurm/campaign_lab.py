@@ -18,15 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from campaign_pace import VARIABLE as PACE
+from campaign_pace import write_faults_done
 from testbed import Testbed, TestbedError
+from testbed_waiting import DEADLINE_SECONDS
 
 from protoseg.dispatch.submission import FOLDER
 from protoseg.runs import atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 DISK_MIB = 512
-COMMAND_SECONDS = 240.0
-"""A command that takes longer hangs; SLURM's own give up on a controller after 9 to 20 s."""
+RUNS_PER_NODE = 3
 HEADS = (
     {"label": "Parametric", "method": "parametric"},
     {"label": "ProtoSeg", "method": "released", "method.num_prototypes": 2},
@@ -61,6 +63,8 @@ class Lab:
         runs_wanted: how many, a multiple of two.
         iterations: of each run.
         parts: the matrix grows from call to call, as a user's does: part n holds the first n/parts.
+        paced: trainings wait for the faults (campaign_pace.py).
+        margin: factor of the times that the judge allows for a machine to react.
     """
 
     folder: Path
@@ -68,6 +72,8 @@ class Lab:
     runs_wanted: int
     iterations: int
     random: random.Random
+    paced: bool = False
+    margin: float = 1.0
     parts: int = 1
     stage: int = 1
     """The part that the user has got to."""
@@ -99,6 +105,11 @@ class Lab:
         """Path of the matrix as it is at that stage."""
         return str(self.folder / f"part{part}.yaml")
 
+    @property
+    def pace(self) -> Path:
+        """Holds the share of faults that are done."""
+        return self.folder / "pace" / "done"
+
     def next_part(self) -> str:
         """The matrix with some runs that nobody has submitted yet, as long as there are such."""
         self.stage = min(self.parts, self.stage + 1)
@@ -116,6 +127,8 @@ class Lab:
         wrapper.write_text(WRAPPER)
         wrapper.chmod(0o755)
         self.disk.mkdir()
+        self.pace.parent.mkdir()
+        write_faults_done(self.pace, 0)
         options = f"size={DISK_MIB}m,mode=755"
         mount = ["mount", "-t", "tmpfs", "-o", options, "campaign", str(self.disk)]
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
@@ -142,6 +155,7 @@ class Lab:
                 "schedule.iterations": self.iterations,
                 "schedule.batch_size": 2,
                 "schedule.warmup_iterations": 0,
+                **({"backbone.settings.type": "campaign_pace.PacedNet"} if self.paced else {}),
             },
             "rows": [dict(head) for head in HEADS],
             "seeds": seeds,
@@ -166,7 +180,8 @@ class Lab:
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM")},
             **self.testbed.env,
             "PATH": path,
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "slurm")]),
+            **({} if runs else {PACE: str(self.pace)}),
             "CAMPAIGN_SBATCH": shutil.which("sbatch") or "/usr/bin/sbatch",
             "PROTOSEG_RUNS": str(runs or self.runs),
             "PROTOSEG_DATA": str(self.folder / "data"),
@@ -191,11 +206,11 @@ class Lab:
     ) -> subprocess.CompletedProcess[str]:
         """Wait for a command; a traceback, a strange exit status or a hang is a problem."""
         try:
-            out, err = process.communicate(timeout=COMMAND_SECONDS)
+            out, err = process.communicate(timeout=DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            self.problem(f"{what}: no answer within {COMMAND_SECONDS:.0f} s")
+            self.problem(f"{what}: no answer within {DEADLINE_SECONDS:.0f} s")
         if "Traceback" in err or "Traceback" in out:
             self.problem(f"{what}: a traceback: {err[-1500:]}")
         elif process.returncode not in allowed:
@@ -208,8 +223,9 @@ class Lab:
 
     def sweep_words(self, matrix: str, *more: str) -> list[str]:
         """A sweep on the testbed."""
+        memory = self.testbed.shape.memory // RUNS_PER_NODE
         return [
-            *("sweep", matrix, "cluster=testbed", "cluster.cpus=1", "cluster.memory=2G"),
+            *("sweep", matrix, "cluster=testbed", "cluster.cpus=1", f"cluster.memory={memory}M"),
             *(
                 "cluster.checkpoint_seconds=2",
                 "cluster.signal_seconds=20",
@@ -273,7 +289,10 @@ class Lab:
     def iteration(self, run: str) -> int:
         """How far a run is."""
         content = atomic.read_json(self.runs / run / "progress.json")
-        return content.get("iteration", 0) if isinstance(content, dict) else 0
+        iteration = content.get("iteration", 0) if isinstance(content, dict) else 0
+        waiting = self.pace.with_name(f"{run}.waiting")
+        text = waiting.read_text() if waiting.exists() else ""
+        return max(iteration, int(text or 0))
 
 
 def git(*words: str) -> str:

@@ -58,6 +58,9 @@ def write_report(
     """Write FILE.md and FILE.json."""
     words = [f"--runs {options.runs}", f"--faults {options.faults}", f"--seed {options.seed}"]
     words += [f"--iterations {options.iterations}"] * (options.iterations != 600)
+    words += [f"--kinds {options.kinds}"] * bool(options.kinds)
+    words += ["--paced"] * options.paced
+    words += [f"--margin {options.margin:g}"] * (options.margin != 1)
     words += ["--no-accounting"] * options.no_accounting
     command = f"python slurm/campaign.py {' '.join(words)}"
     commit = git("rev-parse", "--short", "HEAD")

@@ -76,8 +76,9 @@ class Watch:
             except (OSError, ValueError, KeyError, TypeError):
                 continue
             found = attempts[number]
+            now = time.time()  # before the look: it is never later than the process's end
             if found.process is not None and process_start(found.pid) == found.process:
-                found.alive = time.time()
+                found.alive = now
         for record in self.lab.runs.glob("*/record.json"):
             digest = _digest(record)
             run = record.parent.name
@@ -101,12 +102,14 @@ class Watch:
 
     def _look_for_doubles(self) -> None:
         """No run may have two jobs that will both train it."""
+        queue = self.lab.queue() or []
+        # After the look at the queue: a second job is submitted when the first one is withdrawn.
         withdrawn = {
             atomic.read_json(path.with_name("intent.json"))["name"]
             for path in (self.lab.runs / FOLDER).glob("*/withdrawn.json")
         }
         jobs: dict[str, list[str]] = {}
-        for job in self.lab.queue() or []:
+        for job in queue:
             if job.state in ("PENDING", "RUNNING") and job.name not in withdrawn:
                 jobs.setdefault(job.run, []).append(job.key)
         for run, keys in jobs.items():

@@ -25,8 +25,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from testbed_conf import ACCOUNT, CLUSTER, SMALL_QOS, SMALL_QOS_JOBS, Shape, write_files
-from testbed_daemons import Daemons, TestbedError, absent, answers, clean_environment, within
-from testbed_processes import all_processes, end, kill_all, node_processes
+from testbed_daemons import Daemons, TestbedError, absent, answers, clean_environment
+from testbed_processes import all_processes, end, job_processes, kill_all, node_processes
+from testbed_waiting import DEADLINE_SECONDS, log_tails, within
 
 PACKAGES = "slurm-wlm munge slurmdbd mariadb-server"
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "srun")
@@ -49,8 +50,8 @@ def missing() -> str:
 class Testbed:
     """One cluster in one folder. A second object with the same folder finds what the first started.
 
-    Every method waits until what it does is done, but never longer than a bound, and raises
-    TestbedError with the end of the daemon's log where that is not enough.
+    Every method waits until what it does is done, and raises TestbedError with the end of the
+    daemon's log if a daemon ends or the deadline passes (DEADLINE_SECONDS).
     """
 
     __test__ = False  # see TestbedError
@@ -101,16 +102,16 @@ class Testbed:
         """Daemon -> does it run."""
         return {name: self._daemons.runs(name) for name in self.daemons}
 
-    def run(self, *command: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command that talks to this cluster. Never raises for its exit status."""
         return subprocess.run(
             command, env=clean_environment() | self.env, text=True, capture_output=True,
-            timeout=timeout, stdin=subprocess.DEVNULL, check=False,
+            timeout=DEADLINE_SECONDS, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
-    def ask(self, *command: str, timeout: float = 60) -> str:
+    def ask(self, *command: str) -> str:
         """What a command answers; TestbedError with its message where it fails."""
-        done = self.run(*command, timeout=timeout)
+        done = self.run(*command)
         if done.returncode:
             raise TestbedError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout.strip()
@@ -142,13 +143,14 @@ class Testbed:
     def down(self, keep: bool = False) -> None:
         """Ends every process, jobs included, and removes the folder (``keep``: leaves it)."""
 
+        left: list[int] = []
+
         def ended() -> bool:
-            # Without manners: what they would still write is thrown away in a moment.
-            end(all_processes(self.folder, self.conf), signal.SIGKILL)
+            # Not SIGTERM: what they would still write is thrown away in a moment.
+            left[:] = end(all_processes(self.folder, self.conf), signal.SIGKILL)
             return not all_processes(self.folder, self.conf)
 
-        if not within(30, ended):
-            left = all_processes(self.folder, self.conf)
+        if not within(DEADLINE_SECONDS, ended):
             raise TestbedError(f"these processes do not end: {' '.join(map(str, left))}")
         for cgroup in self.shape.node_cgroups:
             # A file system of the kernel's: folders go one by one, the files in them by themselves.
@@ -163,7 +165,7 @@ class Testbed:
         """SIGKILL to the node's slurmd alone: its jobs go on, nobody answers for them."""
         self._daemons.kill(node)
 
-    def start_slurmd(self, node: str, seconds: float = 60) -> None:
+    def start_slurmd(self, node: str, seconds: float = DEADLINE_SECONDS) -> None:
         self._daemons.start(node)
         self.wait_for_node(node, seconds)
 
@@ -171,6 +173,10 @@ class Testbed:
         """The machine is dead: SIGKILL to slurmd, every slurmstepd and every process of a job."""
         self.kill_slurmd(node)
         kill_all(lambda: node_processes(self.folder, self.conf, node))
+
+    def declare_down(self, node: str) -> None:
+        """Let SLURM give a node up at once, as it does by itself when slurmd is silent for long."""
+        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
     def stop_controller(self) -> None:
         self._daemons.stop("slurmctld")
@@ -191,23 +197,30 @@ class Testbed:
     def start_accounting(self) -> None:
         database = self.folder / "run" / "mariadb.socket"
         self._daemons.start("mariadbd")
-        self._daemons.wait("mariadbd", lambda: answers(database), seconds=60)
+        self._daemons.wait("mariadbd", lambda: answers(database))
         self._daemons.start("slurmdbd")
         known = ("sacctmgr", "--noheader", "list", "cluster")
-        self._daemons.wait("slurmdbd", lambda: self.run(*known).returncode == 0, seconds=60)
+        self._daemons.wait("slurmdbd", lambda: self.run(*known).returncode == 0)
 
-    def wait_for_node(self, node: str, seconds: float = 60) -> None:
-        """Until the node takes jobs."""
-        states = ("sinfo", "--noheader", "--nodes", node, "--format", "%T")
-        # A planned node is idle: the scheduler means it for a job that still waits for others.
-        up = ({"idle"}, {"planned"}, {"mixed"}, {"allocated"})
-        self._daemons.wait(node, lambda: set(self.run(*states).stdout.split()) in up, seconds)
+    def wait_for_node(self, node: str, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until the node takes jobs."""
+        self._daemons.wait(node, lambda: self._takes_jobs(node), seconds)
 
-    def wait_until(self, what: str, test: Callable[[], bool], seconds: float = 60) -> None:
-        """Until ``test`` is true; TestbedError that says ``what`` and what the queue looks like."""
-        if not within(seconds, test):
-            queue = self.run("squeue", "--array", "--states=all").stdout
-            raise TestbedError(f"not within {seconds:g} s: {what}\n{queue}")
+    def wait_until(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait until a condition is true.
+
+        Raises:
+            TestbedError: the deadline passed; with the queue, the nodes and the controller's log.
+        """
+        if not within(DEADLINE_SECONDS, condition):
+            state = [
+                self.run(*command).stdout
+                for command in (("squeue", "--array", "--states=all"), ("sinfo", "--long"))
+            ]
+            log = log_tails([self.folder / "log" / "slurmctld.log"])
+            raise TestbedError(
+                "\n".join([f"waited {DEADLINE_SECONDS:g} s for {what}", *state, log])
+            )
 
     def restore(self) -> None:
         """As after ``up``: every daemon runs, the queue is empty, ``batch`` has its grace time."""
@@ -221,13 +234,27 @@ class Testbed:
         self.ask("scontrol", "update", "PartitionName=batch", f"GraceTime={self.shape.grace}")
 
         def empty() -> bool:
+            left = self.run("squeue", "--noheader")
+            if left.returncode == 0 and left.stdout.strip() == "":
+                return True
             # Again and again: a job may requeue itself while it is being cancelled.
             self.run("scancel", "--user=root")
-            return self.run("squeue", "--noheader").stdout.strip() == ""
+            # Those that ignore SIGTERM would have KillWait.
+            end(job_processes(self.conf), signal.SIGKILL)
+            return False
 
         self.wait_until("an empty queue", empty)
+        for node in self.nodes:
+            if not self._takes_jobs(node):
+                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+                self.wait_for_node(node)
 
     # Underneath.
+
+    def _takes_jobs(self, node: str) -> bool:
+        states = self.run("sinfo", "--noheader", "--nodes", node, "--format", "%T").stdout.split()
+        # A planned node is idle: the scheduler means it for a job that still waits for others.
+        return set(states) in ({"idle"}, {"planned"}, {"mixed"}, {"allocated"})
 
     def _write(self) -> None:
         if self.folder.exists() and any(self.folder.iterdir()):

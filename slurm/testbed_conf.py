@@ -32,6 +32,8 @@ class Shape:
     memory: int = 64_000
     """MB a node. Claimed like the CPUs; nobody checks it against the machine."""
     accounting: bool = True
+    node_timeout: int = 60
+    """Seconds after which SLURM gives a silent node up. A busy machine must not look dead."""
     grace: int = 0
     """Seconds between the SIGTERM of a preemption and its requeue, for partition ``batch``."""
     cgroups: bool = False
@@ -132,11 +134,11 @@ ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 
-# Quick, so that tests are: a dead node is noticed within 30 s (default 300), a job that ignores
-# SIGTERM is killed after 10 s (default 30), a free place is filled within a second or two.
-SlurmdTimeout=15
+# A free place is filled within a second or two. A job has time to save after SIGTERM, also on a
+# busy machine (default 30).
+SlurmdTimeout={shape.node_timeout}
 SlurmctldTimeout=15
-KillWait=10
+KillWait=60
 SchedulerParameters=sched_interval=5,sched_min_interval=200000,batch_sched_delay=1,bf_interval=2,\
 default_queue_depth=2000,bf_max_job_test=2000,preempt_youngest_first
 # SLURM's own defaults, written down because tests are about them.

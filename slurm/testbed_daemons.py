@@ -7,15 +7,20 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from testbed_processes import MARK, daemon, end
+from testbed_processes import LOOKS, MARK, await_executions, daemon, end
+from testbed_waiting import DEADLINE_SECONDS, log_tails, within
 
 FOREIGN = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SRUN", "SCANCEL", "SINFO")
 """How the names of variables begin that would talk SLURM's programs into something else."""
+DATABASE_OPTIONS = (
+    *("--innodb-log-file-size=4M", "--innodb-flush-log-at-trx-commit=0"),
+    *("--innodb-flush-method=nosync", "--skip-innodb-doublewrite"),
+)
+"""The accounting of a test: small, and not worth a flush of the disk."""
 
 
 class TestbedError(Exception):
@@ -31,7 +36,7 @@ class Daemons:
         self.folder, self.env = folder, env
 
     def start(self, name: str) -> None:
-        """Starts one that does not run yet and sees it through its first moment."""
+        """Start one that does not run yet. `wait` finds out whether it works."""
         if self.runs(name):
             return
         if name == "munged":
@@ -45,35 +50,33 @@ class Daemons:
             )  # fmt: skip
         if name == "munged":
             self.wait(name, lambda: answers(self.folder / "run" / "munge.socket"))
-        elif within(0.3, lambda: not self.runs(name)):
-            raise TestbedError(self.last_words(name))
 
     def stop(self, name: str) -> None:
-        """Asks it to end, and ends it where that takes longer than 20 s."""
-        end(daemon(self.folder, name), signal.SIGTERM, seconds=20)
+        """Ask it to end, and kill it where it does not."""
+        end(daemon(self.folder, name), signal.SIGTERM)
         end(daemon(self.folder, name), signal.SIGKILL)
 
     def kill(self, name: str) -> None:
         end(daemon(self.folder, name), signal.SIGKILL)
 
     def runs(self, name: str) -> bool:
-        """Is it there; three looks, since a process shows no environment while it executes."""
-        return within(0.2, lambda: bool(daemon(self.folder, name)))
+        """Whether it is there."""
+        for _ in range(LOOKS):
+            if daemon(self.folder, name):
+                return True
+            await_executions()
+        return False
 
-    def wait(self, name: str, ready: Callable[[], bool], seconds: float = 30) -> None:
-        """Until it is ready; TestbedError as soon as it has ended, or after ``seconds``."""
+    def wait(self, name: str, ready: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait until it is ready; TestbedError as soon as it has ended, or after ``seconds``."""
         if not within(seconds, lambda: ready() or not self.runs(name)) or not self.runs(name):
             raise TestbedError(self.last_words(name))
 
     def last_words(self, name: str) -> str:
         """Whether the daemon runs, and the end of its log."""
         names = (f"{name}.log", f"slurmd-{name}.log", f"{name}.out")
-        logs = [log for log in (self.folder / "log" / found for found in names) if log.exists()]
-        lines = [
-            line for log in logs for line in log.read_text(errors="replace").splitlines()[-15:]
-        ]
         state = "does not answer" if self.runs(name) else "ended"
-        return "\n    ".join([f"{name} {state}; the last lines of its log:", *lines])
+        return f"{name} {state}\n{log_tails(self.folder / 'log' / found for found in names)}"
 
     def _command(self, name: str) -> list[str]:
         etc, run, log = (self.folder / part for part in ("etc", "run", "log"))
@@ -85,14 +88,12 @@ class Daemons:
             return ["munged", "--foreground", "--force", "--num-threads=10",
                     *(f"--{key}={path}" for key, path in paths.items())]  # fmt: skip
         if name == "mariadbd":
-            # Book-keeping of a test: small, and not worth a disk flush for every transaction.
             return ["mariadbd", "--no-defaults", "--user=root",
                     f"--datadir={self._database()}", f"--socket={run / 'mariadb.socket'}",
                     f"--pid-file={run / 'mariadbd.pid'}", "--bind-address=127.0.0.1",
                     f"--port={(etc / 'mariadb.port').read_text()}",
                     f"--init-file={etc / 'database.sql'}", "--innodb-buffer-pool-size=64M",
-                    "--innodb-lock-wait-timeout=900",
-                    "--innodb-flush-log-at-trx-commit=0"]  # fmt: skip
+                    "--innodb-lock-wait-timeout=900", *DATABASE_OPTIONS]  # fmt: skip
         return [name, "-D"] if name in ("slurmdbd", "slurmctld") else ["slurmd", "-D", "-N", name]
 
     def _database(self) -> Path:
@@ -101,8 +102,9 @@ class Daemons:
         if not data.exists():
             made = subprocess.run(
                 ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}",
-                 "--skip-test-db"],
-                env=clean_environment(), capture_output=True, text=True, timeout=120, check=False,
+                 "--skip-test-db", *DATABASE_OPTIONS],
+                env=clean_environment(), capture_output=True, text=True, timeout=DEADLINE_SECONDS,
+                check=False,
             )  # fmt: skip
             if made.returncode:
                 raise TestbedError(f"mariadb-install-db: {(made.stderr or made.stdout).strip()}")
@@ -123,16 +125,6 @@ def search_path() -> str:
 def absent(programs: tuple[str, ...]) -> list[str]:
     """Those that are not installed."""
     return [name for name in programs if shutil.which(name, path=search_path()) is None]
-
-
-def within(seconds: float, test: Callable[[], bool]) -> bool:
-    """Was it true at some moment of the next ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not test():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
 
 
 def answers(path: Path) -> bool:

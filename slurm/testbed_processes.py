@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from testbed_waiting import DEADLINE_SECONDS, within
+
 MARK = "TESTBED_DAEMON"
 GONE = ("", "Z", "X")
 STEP = "slurmstepd"
+KERNEL_THREAD = 0x00200000
+"""A bit of the flags in /proc/PID/stat (PF_KTHREAD)."""
+LOOKS = 3
+"""How often in a row nothing is found before it is believed: a process may have forked between the
+listing of /proc and the look at its parent."""
 
 
 def alive(pid: int) -> bool:
@@ -37,13 +43,13 @@ def daemon(folder: Path, name: str) -> list[int]:
 def all_processes(folder: Path, conf: Path) -> list[int]:
     """Every process of the testbed: daemons, their helpers, the jobs on all nodes."""
     logs = {str(log) for log in (folder / "log").glob("slurmd-*.log")}
-    return _with_descendants({*_marked(f"{folder}:"), *_steps(logs), *_job_processes(conf)})
+    return _with_descendants({*_marked(f"{folder}:"), *_steps(logs), *job_processes(conf)})
 
 
 def node_processes(folder: Path, conf: Path, node: str) -> list[int]:
     """What runs on a node for its jobs: slurmstepd, batch scripts, tasks and their children."""
     log, slurmd = str(folder / "log" / f"slurmd-{node}.log"), daemon(folder, node)
-    steps = {*_marked(f"{folder}:{node}"), *_steps({log}), *_job_processes(conf, node)}
+    steps = {*_marked(f"{folder}:{node}"), *_steps({log}), *job_processes(conf, node)}
     return _with_descendants(steps - set(slurmd))
 
 
@@ -69,7 +75,7 @@ def _steps(logs: set[str]) -> list[int]:
     return found
 
 
-def _job_processes(conf: Path, node: str | None = None) -> list[int]:
+def job_processes(conf: Path, node: str | None = None) -> list[int]:
     """Processes that were started as part of a job, wherever they have gone since."""
     return [
         pid
@@ -92,23 +98,49 @@ def _with_descendants(pids: set[int]) -> list[int]:
     return sorted(found - {os.getpid()})
 
 
-def end(pids: Iterable[int], number: signal.Signals, seconds: float = 10) -> None:
-    """Sends the signal and waits until they are gone, ``seconds`` at most."""
+def end(
+    pids: Iterable[int], number: signal.Signals, seconds: float = DEADLINE_SECONDS
+) -> list[int]:
+    """Send a signal, wait until the processes are gone, and return those that are not."""
     left = list(pids)
     for pid in left:
         with suppress(ProcessLookupError):
             os.kill(pid, number)
-    deadline = time.monotonic() + seconds
-    while (left := [pid for pid in left if alive(pid)]) and time.monotonic() < deadline:
-        time.sleep(0.02)
+
+    def gone() -> bool:
+        left[:] = [pid for pid in left if alive(pid)]
+        return not left
+
+    within(seconds, gone)
+    return left
 
 
 def kill_all(found: Callable[[], Iterable[int]]) -> None:
-    """Kills what is found, again and again: a process may start another while the list is read, and
-    one that is just executing shows no environment to be known by."""
-    for _ in range(5):
-        end(found(), signal.SIGKILL)
-        time.sleep(0.1)
+    """Kill what is found until nothing is found any more: a process may start another while the
+    list is read."""
+    looks = 0
+    while looks < LOOKS:
+        pids = list(found())
+        looks = 0 if pids else looks + 1
+        end(pids, signal.SIGKILL)
+        await_executions()
+
+
+def await_executions() -> None:
+    """Wait until no process is in the middle of execve, where it shows no environment yet."""
+    within(DEADLINE_SECONDS, lambda: not any(map(_is_executing, _pids())))
+
+
+def _is_executing(pid: int) -> bool:
+    fields = _stat(pid)
+    # A process that sleeps with an empty environment has none.
+    if len(fields) < 7 or fields[0] not in "RD" or int(fields[6]) & KERNEL_THREAD:
+        return False
+    try:
+        folder = Path(f"/proc/{pid}")
+        return not (folder / "environ").read_bytes() and not (folder / "cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _pids() -> list[int]:

@@ -1,12 +1,18 @@
-"""One folder of small data for all tests here; a lab for each."""
+"""One folder of small data for all tests here; a lab for each; no limits of hypothesis on time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dispatch.lab import Lab
+
+# Before the tests are imported: they keep the settings of that moment.
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +22,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, data: Path) -> Lab:
+def lab(tmp_path: Path, data: Path) -> Iterator[Lab]:
     """Empty folders for one test."""
-    return Lab(tmp_path, data)
+    lab = Lab(tmp_path, data)
+    yield lab
+    lab.end_processes()

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from waiting import DEADLINE, log_tails, wait_until
 
-from protoseg.runs.claim import read
+from protoseg.runs.claim import live_holder
 from protoseg.runs.folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 600.0
-"""Seconds before a test gives up on something that takes a few: machines here are shared."""
+PLUGINS = Path(__file__).parent / "plugins"
+
+Value = TypeVar("Value")
 
 
 @dataclass
@@ -31,14 +34,35 @@ class Lab:
     data: Path
     environment: dict[str, str] = field(default_factory=dict)
     """Set for every command, beside what is set here."""
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def runs(self) -> Path:
         """A name with a space and an umlaut: users have such folders."""
         return self.folder / "meine läufe"
 
-    def matrix(self, rows: list[dict[str, Any]], seeds: list[int], iterations: int = 6) -> str:
-        """Write a matrix of tiny runs and return its path."""
+    def matrix(
+        self,
+        rows: list[dict[str, Any]],
+        seeds: list[int],
+        iterations: int = 6,
+        pause_after: int | None = None,
+    ) -> str:
+        """Write a matrix of tiny runs and return its path.
+
+        Args:
+            iterations: length of each run.
+            pause_after: iteration after which each training waits for a signal or for `resume`.
+        """
+        pause = {}
+        if pause_after is not None:
+            pause = {"backbone.settings.type": "pausing_backbone.PausingNet"}
+            known = [text for text in (os.environ.get("PYTHONPATH"),) if text]
+            self.environment |= {
+                "PAUSE_AFTER": str(pause_after),
+                "PAUSE_FOLDER": str(self.folder),
+                "PYTHONPATH": os.pathsep.join([str(PLUGINS), *known]),
+            }
         content = {
             "title": "a test",
             "base": {
@@ -53,6 +77,7 @@ class Lab:
                 "schedule.iterations": iterations,
                 "schedule.batch_size": 2,
                 "schedule.warmup_iterations": 0,
+                **pause,
             },
             "rows": rows,
             "seeds": seeds,
@@ -74,7 +99,7 @@ class Lab:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Start ``protoseg WORDS`` in a process group of its own."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "protoseg.cli", *words],
             cwd=ROOT,
             env=self.variables(),
@@ -83,21 +108,77 @@ class Lab:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+        """Wait until a command exits.
+
+        Raises:
+            AssertionError: the deadline passed; its process group is killed.
+        """
+        try:
+            out, err = process.communicate(timeout=DEADLINE)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise AssertionError(
+                f"waited {DEADLINE:.0f} s for {process.args} to exit{log_tails(self.logs())}"
+            ) from None
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run ``protoseg WORDS`` to its end."""
-        process = self.start(*words)
-        try:
-            out, err = process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-        return subprocess.CompletedProcess(words, process.returncode, out, err)
+        return self.finish(self.start(*words))
+
+    def copy(self, other: Lab) -> None:
+        """Copy the run folders and results of another lab."""
+        shutil.copytree(other.folder, self.folder, dirs_exist_ok=True)
+
+    def end_processes(self) -> None:
+        """Kill what a failed test left: commands, and workers that outlive them."""
+        for process in self.started:
+            if process.poll() is None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+        for folder in self.folders():
+            if holder := live_holder(folder.claim):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(holder.pid, signal.SIGKILL)
 
     def folders(self) -> list[RunFolder]:
         """The run folders made so far."""
         paths = sorted(self.runs.glob("[a-z]*")) if self.runs.exists() else []
         return [RunFolder(path) for path in paths]
+
+    def logs(self) -> Iterator[Path]:
+        """The logs of all attempts and batch scripts."""
+        yield from self.runs.glob("*/attempts/*/log.txt")
+        yield from self.runs.glob(".submissions/*/logs/*.txt")
+
+    def wait_until(self, condition: Callable[[], Value], what: str) -> Value:
+        """`waiting.wait_until`, with the logs of all attempts."""
+        return wait_until(condition, what, logs=self.logs())
+
+    def wait_for_folders(self, number: int = 1) -> list[RunFolder]:
+        """Wait until there are as many run folders, and return them."""
+        self.wait_until(lambda: len(self.folders()) >= number, f"{number} run folders")
+        return self.folders()
+
+    def wait_for_pause(self, folder: RunFolder) -> int:
+        """Wait until a training pauses (see `matrix`), and return the worker's process id."""
+        path = self.folder / f"{folder.run_id}.paused"
+        self.wait_until(path.exists, f"the pause of {folder.run_id}")
+        pid = int(path.read_text())
+        path.unlink()  # the next attempt writes it again
+        return pid
+
+    def resume(self) -> None:
+        """Let trainings that pause go on."""
+        (self.folder / "go").touch()
 
     def records(self) -> list[dict[str, Any]]:
         """The valid records in the run folders."""
@@ -105,26 +186,9 @@ class Lab:
         return [record for record in found if record is not None]
 
 
-def wait_for(condition: Callable[[], Any], what: str) -> Any:
-    """The first true value of ``condition``."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited {PATIENCE:.0f} s in vain for {what}")
-
-
 def trained_to(folder: RunFolder, iteration: int) -> bool:
     """Whether a checkpoint at or after ``iteration`` is on disk."""
     return any(int(p.stem[5:]) >= iteration for p in folder.checkpoints.glob("iter_*.json"))
-
-
-def worker_pid(folder: RunFolder) -> int:
-    """The process that holds the claim of a run."""
-    found = wait_for(lambda: read(folder.claim), f"the claim of {folder.run_id}")
-    return int(found[0].pid)
 
 
 def no_litter(folder: RunFolder) -> bool:

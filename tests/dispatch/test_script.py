@@ -185,7 +185,8 @@ shell = st.text("ab '\"\\$`(){}[]<>|&;*?!#~%=-\t"[:-1], max_size=30)
 
 @given(st.lists(printable | shell, min_size=1, max_size=30))
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 def test_any_text_arrives(stub: Path, tmp_path: Path, values: list[str]) -> None:
     environment = {f"V{number}": value for number, value in enumerate(values)}
@@ -373,8 +374,8 @@ def test_a_refusal_says_what_sbatch_said(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_an_sbatch_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sbatch(tmp_path / "bin", monkeypatch, "exec sleep 60")
-    monkeypatch.setattr(script, "SBATCH_SECONDS", 0.5)
+    sbatch(tmp_path / "bin", monkeypatch, "exec sleep 600")
+    monkeypatch.setattr(script, "SBATCH_SECONDS", 0.1)
     profile = ClusterProfile()
     with pytest.raises(SubmissionRefused, match="did not answer") as caught:
         submit(array(profile), profile, tmp_path, "m.1")

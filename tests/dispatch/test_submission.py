@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runs.processes import ANNOUNCE_WAIT, kill, next_line, start
 
 from protoseg.dispatch import submission as submissions
 from protoseg.dispatch.submission import (
@@ -126,32 +125,31 @@ def test_folders_are_not_writable_by_others(tmp_path: Path) -> None:
 
 
 def test_one_submitter_at_a_time_and_a_killed_one_holds_nobody_up(tmp_path: Path) -> None:
-    code = (
-        "import sys, time; from pathlib import Path;"
-        "from protoseg.dispatch.submission import submitting\n"
-        "with submitting(Path(sys.argv[1])): print('in', flush=True); time.sleep(600)"
-    )
-    first = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert first.stdout is not None
-    assert first.stdout.readline() == b"in\n"
-    second = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
-    assert second.stdout is not None
-    time.sleep(1)
-    assert second.poll() is None
-    first.kill()
-    assert second.stdout.readline() == b"in\n"
-    second.kill()
-    for process in (first, second):
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+    code = f"""{ANNOUNCE_WAIT}
+import sys, time
+from pathlib import Path
+from protoseg.dispatch.submission import submitting
+with submitting(Path(sys.argv[1])):
+    print("in", flush=True)
+    time.sleep(600)
+"""
+    first = start(code, tmp_path)
+    assert next_line(first) == "in"
+    second = start(code, tmp_path)
+    assert next_line(second) == "waiting"
+    kill(first)
+    assert next_line(second) == "in"
+    kill(second)
     with submitting(tmp_path):
         pass
 
 
-def test_the_folder_says_when_and_by_whom(tmp_path: Path) -> None:
+def test_the_folder_says_when_and_by_whom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = time.time()
     written = intent(tmp_path)
-    assert written.age < 60
+    assert before <= written.intent["clock"] <= time.time()
+    monkeypatch.setattr(time, "time", lambda: written.intent["clock"] + 60)
+    assert written.age == 60
     assert written.intent["host"]
     assert written.intent["user"]
     assert submissions.FOLDER in written.folder.parts

@@ -6,11 +6,15 @@ import os
 import shutil
 import signal
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
 
-from dispatch.lab import PATIENCE, Lab, as_json, no_litter, trained_to, wait_for, worker_pid
+from dispatch.lab import Lab, as_json, no_litter, trained_to
+from protoseg.runs import atomic
+from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import MAX_RETRIES, Reason, State
 
 PARAMETRIC = {"label": "Parametric", "method": "parametric"}
@@ -22,12 +26,35 @@ NO_WEIGHTS = {
 }
 
 
-def test_a_sweep_trains_every_run_once_and_a_second_one_finds_nothing_to_do(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0, 1])
-    first = lab.run("sweep", matrix, "--jobs", "2")
-    assert first.returncode == 0, first.stderr
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Finished:
+    """A sweep of two runs that nothing disturbed; tests work on a copy."""
+    lab = Lab(tmp_path_factory.mktemp("finished"), data)
+    result = lab.run("sweep", matrix_of_two(lab), "--jobs", "2")
+    return Finished(lab, result)
+
+
+@dataclass
+class Finished:
+    """What a sweep left, and what it printed."""
+
+    lab: Lab
+    result: subprocess.CompletedProcess[str]
+
+
+def matrix_of_two(lab: Lab) -> str:
+    """The matrix of `finished`."""
+    return lab.matrix([PROTOSEG], seeds=[0, 1])
+
+
+def test_a_sweep_trains_every_run_once_and_a_second_one_finds_nothing_to_do(
+    lab: Lab, finished: Finished
+) -> None:
+    assert finished.result.returncode == 0, finished.result.stdout + finished.result.stderr
+    lab.copy(finished.lab)
+    matrix = matrix_of_two(lab)
     records = lab.records()
-    assert len(records) == 4
+    assert len(records) == 2
     assert all(record["attempts"] == 1 for record in records)
     assert all(no_litter(folder) for folder in lab.folders())
 
@@ -36,25 +63,36 @@ def test_a_sweep_trains_every_run_once_and_a_second_one_finds_nothing_to_do(lab:
     assert "Nothing to do" in second.stdout
     assert lab.records() == records
 
-    # Only what is missing is trained again.
-    lost = lab.folders()[0]
-    shutil.rmtree(lost.path)
-    third = lab.run("sweep", matrix, "--json")
-    assert as_json(third)["trained"] == [lost.run_id]
-
     tables = lab.run("tables", matrix)
     assert tables.returncode == 0, tables.stderr
     assert "n = 2" in tables.stdout
     assert (lab.folder / "results" / "tables" / "matrix.tex").exists()
 
 
-def test_the_cores_are_shared_out_between_the_runs(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0], iterations=2)
-    assert lab.run("sweep", matrix, "--jobs", "2").returncode == 0
+@pytest.mark.slow
+def test_only_what_is_missing_is_trained_again(lab: Lab, finished: Finished) -> None:
+    lab.copy(finished.lab)
+    lost, kept = lab.folders()
+    shutil.rmtree(lost.path)
+    again = lab.run("sweep", matrix_of_two(lab), "--json")
+    assert as_json(again)["trained"] == [lost.run_id]
+    assert (len(lab.records()), len(kept.attempts())) == (2, 1)
+
+
+def test_the_cores_are_shared_out_between_the_runs(finished: Finished) -> None:
     expected = max(1, (os.cpu_count() or 1) // 2)
-    assert {record["provenance"]["threads"] for record in lab.records()} == {expected}
+    records = finished.lab.records()
+    assert {record["provenance"]["threads"] for record in records} == {expected}
 
 
+def test_run_folders_are_not_writable_by_others(finished: Finished) -> None:
+    paths = [finished.lab.runs, *finished.lab.runs.rglob("*")]
+    assert len(paths) > 10
+    loose = [path for path in paths if Path(path).stat().st_mode & 0o002]
+    assert loose == []
+
+
+@pytest.mark.slow
 def test_a_failed_run_leaves_its_siblings_alone_and_is_not_retried_by_itself(lab: Lab) -> None:
     matrix = lab.matrix([PARAMETRIC, NO_WEIGHTS], seeds=[0], iterations=2)
     first = lab.run("sweep", matrix)
@@ -79,33 +117,31 @@ def test_a_failed_run_leaves_its_siblings_alone_and_is_not_retried_by_itself(lab
 
 
 def test_a_killed_worker_is_found_lost_and_its_run_goes_on_from_its_checkpoint(lab: Lab) -> None:
-    matrix = lab.matrix([PROTOSEG], seeds=[0], iterations=60)
+    matrix = lab.matrix([PROTOSEG], seeds=[0], iterations=6, pause_after=3)
     process = lab.start("sweep", matrix, "--checkpoint-seconds", "0")
-    folder = wait_for(lambda: lab.folders() and lab.folders()[0], "a run folder")
-    wait_for(lambda: trained_to(folder, 5), "five iterations")
-    os.kill(worker_pid(folder), signal.SIGKILL)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, out + err
+    (folder,) = lab.wait_for_folders()
+    os.kill(lab.wait_for_pause(folder), signal.SIGKILL)
+    done = lab.finish(process)
+    assert done.returncode == 0, done.stdout + done.stderr
     first, second = folder.attempts()
     assert first.reason is Reason.LOST
     assert second.reason is None
-    assert "going on from iteration" in (folder.attempts_folder / "0002" / "log.txt").read_text()
+    assert "going on from iteration 3" in (folder.attempts_folder / "0002" / "log.txt").read_text()
     (record,) = lab.records()
     assert record["attempts"] == 2
-    assert record["losses"][-1][0] == 60
+    assert record["losses"][-1][0] == 6
 
 
 def test_control_c_saves_and_a_later_sweep_goes_on(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0], iterations=150)
+    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0], iterations=6, pause_after=2)
     process = lab.start("sweep", matrix, "--jobs", "2")
-    wait_for(lambda: len(lab.folders()) == 2, "two run folders")
-    for folder in lab.folders():
-        wait_for(lambda f=folder: f.progress.exists(), "progress")
+    for folder in lab.wait_for_folders(2):
+        lab.wait_for_pause(folder)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
-    assert "nothing is lost" in out, out + err
-    assert "run the sweep again" in out
+    done = lab.finish(process)
+    assert done.returncode == 1
+    assert "nothing is lost" in done.stdout, done.stdout + done.stderr
+    assert "run the sweep again" in done.stdout
     for folder in lab.folders():
         (attempt,) = folder.attempts()
         assert attempt.reason is Reason.CANCELLED
@@ -116,34 +152,31 @@ def test_control_c_saves_and_a_later_sweep_goes_on(lab: Lab) -> None:
     assert lab.run("sweep", matrix, "--jobs", "2").returncode == 0
     assert len(lab.records()) == 2
     for folder in lab.folders():
-        assert folder.attempts()[1].start["iteration"] > 0
+        assert folder.attempts()[1].start["iteration"] == 3
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_its_sweep_and_the_next_sweep_does_not_train_twice(lab: Lab) -> None:
-    matrix = lab.matrix([PROTOSEG], seeds=[0], iterations=30)
+    matrix = lab.matrix([PROTOSEG], seeds=[0], pause_after=2)
     process = lab.start("sweep", matrix)
-    folder = wait_for(lambda: lab.folders() and lab.folders()[0], "a run folder")
-    wait_for(lambda: folder.progress.exists(), "progress")
-    worker = worker_pid(folder)
-    os.kill(worker, signal.SIGSTOP)  # so that it is still there when the second sweep looks
+    (folder,) = lab.wait_for_folders()
+    lab.wait_for_pause(folder)
     process.kill()
-    process.wait(timeout=PATIENCE)
-    for pipe in (process.stdout, process.stderr):  # not read to their end: the worker goes on
-        assert pipe is not None
-        pipe.close()
+    process.wait(DEADLINE)  # its output is not read to the end: the worker goes on
 
     second = lab.run("sweep", matrix)
     assert second.returncode == 1
     assert "running on" in second.stderr
-    os.kill(worker, signal.SIGCONT)
-    wait_for(lambda: folder.record.exists(), "the record")
+    lab.resume()
+    lab.wait_until(lambda: folder.record.exists() and not folder.claim.exists(), "the record")
     (record,) = lab.records()
     assert record["attempts"] == 1
 
 
-def test_a_torn_folder_stops_only_its_own_run(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0], iterations=2)
-    assert lab.run("sweep", matrix).returncode == 0
+@pytest.mark.slow
+def test_a_torn_folder_stops_only_its_own_run(lab: Lab, finished: Finished) -> None:
+    lab.copy(finished.lab)
+    matrix = matrix_of_two(lab)
     torn = lab.folders()[0]
     for path in (torn.record, torn.confusion):
         path.unlink()
@@ -156,35 +189,36 @@ def test_a_torn_folder_stops_only_its_own_run(lab: Lab) -> None:
     assert len(lab.records()) == 1
 
 
+@pytest.mark.slow
 def test_a_worker_killed_before_its_first_checkpoint_is_not_retried_for_ever(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC], seeds=[0], iterations=400)
-    process = lab.start("sweep", matrix, "--checkpoint-seconds", "1000000")
-    folder = wait_for(lambda: lab.folders() and lab.folders()[0], "a run folder")
+    matrix = lab.matrix([PARAMETRIC], seeds=[0], pause_after=2)
+    (run,) = as_json(lab.run("plan", matrix, "--json"))["runs"]
+    folder = RunFolder(lab.runs / run["run_id"])
     limit = MAX_RETRIES[Reason.LOST]
     assert limit is not None
-    for attempt in range(1, limit + 2):
-        wait_for(lambda n=attempt: len(folder.attempts()) == n, f"attempt {attempt}")
-        # Some get further than others; none leaves a checkpoint.
-        log = folder.attempts_folder / f"{attempt:04d}" / "log.txt"
-        words = "iteration 8/" if attempt % 2 else "iteration 4/"
-        wait_for(lambda f=log, w=words: f.exists() and w in f.read_text(), "an iteration")
-        os.kill(worker_pid(folder), signal.SIGKILL)
-    process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    for _ in range(limit - 1):  # as workers leave them that were killed in earlier sweeps
+        atomic.make_folder(folder.path)
+        folder.start_attempt({"iteration": 0, "job": ""})
+    process = lab.start("sweep", matrix, "--checkpoint-seconds", "1000000")
+    for _ in range(2):
+        os.kill(lab.wait_for_pause(folder), signal.SIGKILL)
+    assert lab.finish(process).returncode == 1
     assert folder.status().state is State.FAILED
     assert len(folder.attempts()) == limit + 1
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_train_each_run_once(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0, 1], iterations=4)
+    matrix = lab.matrix([PARAMETRIC, PROTOSEG], seeds=[0], iterations=4)
     both = [lab.start("sweep", matrix, "--jobs", "2") for _ in range(2)]
     for process in both:
-        process.communicate(timeout=PATIENCE)
+        lab.finish(process)
     assert lab.run("sweep", matrix).returncode == 0
-    assert len(lab.records()) == 4
+    assert len(lab.records()) == 2
     assert all(len(folder.attempts()) == 1 for folder in lab.folders())
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_nothing_is_lost(lab: Lab) -> None:
     small = lab.folder / "small disk"
     small.mkdir()
@@ -216,10 +250,10 @@ def test_runs_folder_without_permission_is_one_clear_sentence(lab: Lab) -> None:
     assert "--runs" in result.stderr
 
 
-def test_a_damaged_record_is_left_alone_and_named(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC], seeds=[0], iterations=2)
-    assert lab.run("sweep", matrix).returncode == 0
-    (folder,) = lab.folders()
+def test_a_damaged_record_is_left_alone_and_named(lab: Lab, finished: Finished) -> None:
+    lab.copy(finished.lab)
+    matrix = matrix_of_two(lab)
+    folder = lab.folders()[0]
     text = folder.record.read_text()
     folder.record.write_text(text.replace('"miou": ', '"miou": 9'))
     damaged = folder.record.read_bytes()
@@ -230,6 +264,7 @@ def test_a_damaged_record_is_left_alone_and_named(lab: Lab) -> None:
     assert len(folder.attempts()) == 1
 
 
+@pytest.mark.slow
 def test_train_runs_one_spec_from_overrides_alone(lab: Lab) -> None:
     words = [
         "dataset.generator={name: shapes, version: 1, seed: 0, size: 48, train: 12, val: 4}",
@@ -248,22 +283,16 @@ def test_train_runs_one_spec_from_overrides_alone(lab: Lab) -> None:
     assert record["spec"]["seed"] == 7
 
 
-def test_the_plan_tells_the_price_from_the_records_of_like_runs(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC], seeds=[0, 1], iterations=3)
+def test_the_plan_tells_the_price_from_the_records_of_like_runs(
+    lab: Lab, finished: Finished
+) -> None:
+    matrix = matrix_of_two(lab)
     before = as_json(lab.run("plan", matrix, "--json"))
     assert before["left_seconds"] is None
-    assert lab.run("sweep", matrix, "--jobs", "1").returncode == 0
+    lab.copy(finished.lab)
     shutil.rmtree(lab.folders()[1].path)
     after = as_json(lab.run("plan", matrix, "--json"))
     (record,) = lab.records()
     rate = record["cost"]["iterations_per_second"]
-    assert after["left_seconds"] == pytest.approx(3 / rate)
+    assert after["left_seconds"] == pytest.approx(6 / rate)
     assert after["counts"]["done"] == 1
-
-
-def test_run_folders_are_not_writable_by_others(lab: Lab) -> None:
-    matrix = lab.matrix([PARAMETRIC], seeds=[0], iterations=2)
-    assert lab.run("sweep", matrix).returncode == 0
-    paths = [lab.runs, *lab.runs.rglob("*")]
-    loose = [path for path in paths if Path(path).stat().st_mode & 0o002]
-    assert loose == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import fcntl
@@ -13,29 +12,58 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from waiting import DEADLINE, wait_until
 
 from protoseg.runs import atomic, claim
 
-from .processes import finish, first_line, kill, race, start
+from .processes import ANNOUNCE_WAIT, finish, kill, next_line, race, start
 
 HOLD = """
 import pathlib, sys, time
 from protoseg.runs import claim
 held = claim.acquire(pathlib.Path(sys.argv[1]))
 print("held" if held else "refused", flush=True)
-time.sleep(60)
+time.sleep(600)
 """
 
-TRY = """
-from protoseg.runs import claim
-held = claim.acquire(pathlib.Path(sys.argv[2]))
+TRY_TOGETHER = """
+from pathlib import Path
+held = claim.acquire(Path(sys.argv[1]))
 print("held" if held else "refused")
+barrier.wait()  # everyone has tried
 if held:
-    time.sleep(1.5)
     print(held.is_mine())
 """
+
+TRY_AND_KEEP = f"""{ANNOUNCE_WAIT}
+import pathlib, sys
+from protoseg.runs import claim
+held = claim.acquire(pathlib.Path(sys.argv[1]))
+print("held" if held else "refused", flush=True)
+sys.stdin.readline()
+if held:
+    print(held.is_mine())
+"""
+
+
+@pytest.fixture
+def lock_wait(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set as soon as a thread waits for a lock that is held."""
+    event = threading.Event()
+    flock = fcntl.flock
+
+    def announcing(*arguments: Any) -> None:
+        try:
+            flock(*arguments)
+        except BlockingIOError:
+            event.set()
+            raise
+
+    monkeypatch.setattr(atomic.fcntl, "flock", announcing)
+    return event
 
 
 @pytest.fixture
@@ -73,23 +101,23 @@ def test_a_claim_is_held_until_it_is_released(place: Path) -> None:
 
 
 def test_of_eight_processes_one_gets_the_claim(place: Path) -> None:
-    said = race(TRY, place.with_name("gate"), place)
-    assert sorted(said) == ["held\nTrue", *["refused"] * 7]
+    printed = race(TRY_TOGETHER, place)
+    assert sorted(printed) == ["held\nTrue", *["refused"] * 7]
 
 
 @pytest.mark.parametrize("round_", range(3))
 def test_of_eight_processes_one_takes_over_from_the_dead(place: Path, round_: int) -> None:
     holder = start(HOLD, place)
-    assert first_line(holder) == "held"
+    assert next_line(holder) == "held"
     kill(holder)
-    said = race(TRY, place.with_name("gate"), place)
-    assert sorted(said) == ["held\nTrue", *["refused"] * 7]
+    printed = race(TRY_TOGETHER, place)
+    assert sorted(printed) == ["held\nTrue", *["refused"] * 7]
     assert not [p for p in place.parent.iterdir() if p.suffix in (".stale", ".tmp")]
 
 
 def test_kill_9_makes_the_claim_stale_at_once(place: Path) -> None:
     holder = start(HOLD, place)
-    assert first_line(holder) == "held"
+    assert next_line(holder) == "held"
     assert claim.live_holder(place) is not None
     kill(holder)
     assert place.exists(), "nobody cleaned up"
@@ -101,19 +129,16 @@ def test_kill_9_makes_the_claim_stale_at_once(place: Path) -> None:
 
 def test_a_zombie_holds_nothing(place: Path) -> None:
     holder = start(HOLD, place)
-    first_line(holder)
+    next_line(holder)
     holder.kill()
-    deadline = time.monotonic() + 10
-    while claim.live_holder(place) is not None and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: claim.live_holder(place) is None, "the end of the killed holder")
     assert Path(f"/proc/{holder.pid}/stat").exists(), "not waited for: still in the process table"
-    assert claim.live_holder(place) is None
     holder.communicate()
 
 
 def test_a_live_holder_is_never_robbed_however_old_its_heartbeat(place: Path) -> None:
     holder = start(HOLD, place)
-    assert first_line(holder) == "held"
+    assert next_line(holder) == "held"
     long_ago = time.time() - 100 * claim.STALE_SECONDS
     os.utime(place, (long_ago, long_ago))
     assert claim.acquire(place) is None
@@ -130,8 +155,15 @@ def test_a_reused_pid_is_another_process(place: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "alive"), [(0.0, True), (0.9 * claim.STALE_SECONDS, True), (claim.STALE_SECONDS, False)]
+    ("age", "alive"),
+    [(0.0, True), (0.999 * claim.STALE_SECONDS, True), (claim.STALE_SECONDS, False)],
 )
+def test_the_age_at_which_a_heartbeat_is_stale(age: float, alive: bool) -> None:
+    holder = claim.Holder("elsewhere/boot", 1, process_started="1", nonce="left", job="")
+    assert holder.is_alive(age) == alive
+
+
+@pytest.mark.parametrize(("age", "alive"), [(0.0, True), (claim.STALE_SECONDS, False)])
 def test_another_host_is_judged_by_its_heartbeat(place: Path, age: float, alive: bool) -> None:
     leave(place, age, host="elsewhere/boot", pid=1, process_started="1")
     assert (claim.live_holder(place) is not None) == alive
@@ -153,10 +185,9 @@ def test_the_heartbeat_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> 
     held = claim.acquire(place)
     assert held is not None
     os.utime(place, (0, 0))
-    deadline = time.monotonic() + 10
-    while place.stat().st_mtime < 1 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert time.time() - place.stat().st_mtime < 60
+    before = time.time()
+    wait_until(lambda: place.stat().st_mtime > 0, "a heartbeat")
+    assert place.stat().st_mtime >= before - 1
     held.release()
 
 
@@ -165,7 +196,10 @@ def test_a_heartbeat_survives_a_missing_file(place: Path, monkeypatch: pytest.Mo
     held = claim.acquire(place)
     assert held is not None
     place.unlink()
-    time.sleep(0.1)
+    beats = []
+    real_read = claim.read
+    monkeypatch.setattr(claim, "read", lambda path: beats.append(path) or real_read(path))
+    wait_until(lambda: len(beats) > 2, "two heartbeats without a file")
     assert not held.is_mine()
     held.release()
 
@@ -213,17 +247,18 @@ def test_a_claim_made_while_we_looked_is_left_alone(
     assert holder.nonce == "quicker"
 
 
-def test_a_second_taker_waits_for_the_first_and_looks_again(place: Path) -> None:
+def test_a_second_taker_waits_for_the_first_and_looks_again(
+    place: Path, lock_wait: threading.Event
+) -> None:
     leave(place, process_started="1", nonce="stale")
     results: list[claim.Claim | None] = []
     second = threading.Thread(target=lambda: results.append(claim.acquire(place)))
     with open(place.with_name(f".{place.name}.lock"), "ab") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         second.start()
-        second.join(0.3)
-        assert second.is_alive(), "it did not wait"
+        assert lock_wait.wait(DEADLINE), "the second one did not wait for the lock"
         leave(place, nonce="first")
-    second.join(10)
+    second.join(DEADLINE)
     assert results == [None]
     holder = claim.live_holder(place)
     assert holder is not None
@@ -236,12 +271,12 @@ def test_nobody_claims_while_a_taker_still_removes(
     """The claim is released and others want it, between a taker's look and its rename and after."""
     leave(place, process_started="1")
     others: list[subprocess.Popen[str]] = []
+    progress: list[str] = []
     real_remove, real_rename = claim._remove_stale, os.rename
 
     def want_it_too() -> None:
-        others.append(start("import pathlib, sys, time" + TRY, "", place))
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            others[-1].wait(1.0)  # it prints after 1.5 s, if it has the claim
+        others.append(start(TRY_AND_KEEP, place))
+        progress.append(next_line(others[-1]))
 
     def remove(path: Path, alive: Callable[..., bool]) -> None:
         def look(found: tuple[claim.Holder, float] | None) -> bool:
@@ -259,10 +294,12 @@ def test_nobody_claims_while_a_taker_still_removes(
     monkeypatch.setattr(claim, "_remove_stale", remove)
     monkeypatch.setattr(claim.os, "rename", rename)
     mine = claim.acquire(place)
-    said = [finish(other) for other in others]
-    holders = [*said, f"held\n{mine.is_mine()}" if mine else "refused"]
-    assert len(holders) > 1
-    assert sorted(holders) == ["held\nTrue", *["refused"] * (len(holders) - 1)]
+    assert mine is not None
+    assert progress, "nobody else tried"
+    assert set(progress) == {"waiting"}, "the lock is ours"
+    assert {finish(other) for other in others} == {"refused"}
+    assert mine.is_mine()
+    mine.release()
 
 
 def test_without_locks_a_missing_claim_is_not_renamed_away(
@@ -285,7 +322,7 @@ def test_without_locks_a_missing_claim_is_not_renamed_away(
     claim._remove_stale(place, lambda found: found is not None)
 
 
-def test_a_release_waits_for_who_takes_over(place: Path) -> None:
+def test_a_release_waits_for_who_takes_over(place: Path, lock_wait: threading.Event) -> None:
     """A stopped holder wakes up while another takes its claim: it removes only its own."""
     held = claim.acquire(place)
     assert held is not None
@@ -293,10 +330,10 @@ def test_a_release_waits_for_who_takes_over(place: Path) -> None:
     with open(place.with_name(f".{place.name}.lock"), "ab") as taker:
         fcntl.flock(taker, fcntl.LOCK_EX)
         releasing.start()
-        releasing.join(0.3)
-        assert releasing.is_alive(), "it did not wait"
+        assert lock_wait.wait(DEADLINE), "the release did not wait for the lock"
         leave(place, nonce="taker")
-    releasing.join(10)
+    releasing.join(DEADLINE)
+    assert not releasing.is_alive()
     holder = claim.live_holder(place)
     assert holder is not None
     assert holder.nonce == "taker"
@@ -310,7 +347,7 @@ def test_who_was_taken_over_keeps_no_foreign_claim_alive(
     assert held is not None
     assert not held.taken_over()
     leave(place, age=500.0, nonce="taker")
-    held._thread.join(10)
+    held._thread.join(DEADLINE)
     assert held.taken_over()
     found = claim.read(place)
     assert found is not None

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
+
+from protoseg.scheduler import call
 
 CAPTURED = Path(__file__).parent / "captured"
 """Output of SLURM 22.05.8, asked as `protoseg.scheduler` asks; paths and nothing else replaced."""
@@ -27,14 +31,28 @@ def captured(name: str) -> str:
     return (CAPTURED / f"{name}.txt").read_text(encoding="utf-8")
 
 
+PATIENT_FROM_SECONDS = 1.0
+"""A test of a command that hangs gives it less; any other command has until the deadline."""
+
+
 class Commands:
-    """The only commands there are, once this is made."""
+    """The only commands on PATH, once this is made.
+
+    The limits that protoseg sets for real commands do not apply: a busy machine may be slow.
+    """
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
         self._calls = folder / "calls.log"
         (folder / "bin").mkdir(parents=True)
         monkeypatch.setenv("PATH", str(folder / "bin"))
+        run = call._call
+
+        def run_patiently(command: Sequence[str], seconds: float, stdin: str) -> call.Reply:
+            limit = seconds if seconds < PATIENT_FROM_SECONDS else DEADLINE
+            return run(command, limit, stdin)
+
+        monkeypatch.setattr(call, "_call", run_patiently)
 
     def script(self, name: str, body: str) -> None:
         """Install a shell script, which notes each call."""
@@ -53,12 +71,17 @@ class Commands:
 
     def hangs(self, name: str) -> None:
         """Install a command that never ends, nor does its child."""
-        self.script(name, f"{self.child}\nwait")
+        self.script(name, f"{self.start_child}\nwait")
 
     @property
-    def child(self) -> str:
-        """Start a child that sleeps, and note its number."""
-        return f"/bin/sleep 600 &\necho $! > {shlex.quote(f'{self._calls}.child')}"
+    def child(self) -> Path:
+        """Holds the process id of the newest child."""
+        return Path(f"{self._calls}.child")
+
+    @property
+    def start_child(self) -> str:
+        """A shell command that starts a child that sleeps, and writes `child`."""
+        return f"/bin/sleep 600 &\necho $! > {shlex.quote(str(self.child))}"
 
     def calls(self, name: str) -> list[str]:
         """The arguments of each call so far."""

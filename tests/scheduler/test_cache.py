@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
+import shlex
 import time
 from pathlib import Path
 
 import pytest
+from runs.processes import ANNOUNCE_WAIT, finish, next_line, start
+from waiting import DEADLINE, wait_until
 
 from protoseg.scheduler import cache as cache_module
 from protoseg.scheduler import query
@@ -17,13 +17,20 @@ from protoseg.scheduler.query import Scheduler
 
 from .commands import DOWN, Commands, squeue_lines
 
-ASK = """
+ASK = f"""{ANNOUNCE_WAIT}
 import sys
 from pathlib import Path
-from protoseg.scheduler.query import Scheduler
-answer = Scheduler(Path(sys.argv[1])).ask(["1_0", "1_1"])
+from protoseg.scheduler import query
+query.REFRESH_SECONDS = {DEADLINE}
+answer = query.Scheduler(Path(sys.argv[1])).ask(["1_0", "1_1"])
 print(*sorted(answer.jobs), answer.reachable)
 """
+
+
+@pytest.fixture(autouse=True)
+def _answers_stay_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer becomes old while a slow test runs."""
+    monkeypatch.setattr(query, "REFRESH_SECONDS", DEADLINE)
 
 
 @pytest.fixture
@@ -98,16 +105,16 @@ def test_without_a_file_a_scheduler_remembers_for_itself(commands: Commands) -> 
 
 
 def test_processes_that_come_together_ask_once(commands: Commands, file: Path) -> None:
-    lines = squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING"))
-    commands.prints("squeue", lines)
-    commands.script("squeue", f"/bin/sleep 1\n/bin/cat {commands.folder / 'squeue.out'}")
-    command = [sys.executable, "-c", ASK, str(file)]
-    started = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
-        for _ in range(4)
-    ]
-    answers = {process.communicate(timeout=60)[0] for process in started}
-    assert answers == {"1_0 1_1 True\n"}
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
+    go = commands.folder / "go"
+    wait = f"until [ -e {shlex.quote(str(go))} ]; do /bin/sleep 0.02; done"
+    commands.script("squeue", f"{wait}\n/bin/cat {shlex.quote(f'{commands.folder}/squeue.out')}")
+    first = start(ASK, file)
+    wait_until(lambda: commands.calls("squeue"), "the first question")
+    others = [start(ASK, file) for _ in range(3)]
+    assert [next_line(process) for process in others] == ["waiting"] * 3
+    go.touch()
+    assert {finish(process) for process in (first, *others)} == {"1_0 1_1 True"}
     assert len(commands.calls("squeue")) == 1
 
 
@@ -140,7 +147,7 @@ def test_a_folder_that_can_not_be_written_costs_a_question(
 def test_a_lock_that_nobody_lets_go_is_waited_for_no_longer_than_it_says(
     commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.1)
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
     other = cache_module.Cache(file, 10)
     with other._alone():

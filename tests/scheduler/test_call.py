@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+from waiting import DEADLINE, wait_until
 
 from protoseg.scheduler.call import call, installed
 
@@ -21,30 +23,37 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.fixture
+def clock_starts_with_the_child(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command's time limit begins when its child runs."""
+    communicate = subprocess.Popen.communicate
+
+    def communicate_later(process: Any, *arguments: Any, **options: Any) -> Any:
+        wait_until(lambda: commands.child.exists() and commands.child.read_text(), "the child")
+        return communicate(process, *arguments, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "communicate", communicate_later)
+
+
 def assert_child_dies(commands: Commands) -> None:
-    child = int((commands.folder / "calls.log.child").read_text())
-    until = time.monotonic() + 5
-    while is_alive(child) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not is_alive(child)
+    child = int(commands.child.read_text())
+    wait_until(lambda: not is_alive(child), "the end of the command's child")
 
 
+@pytest.mark.usefixtures("clock_starts_with_the_child")
 def test_a_command_that_hangs_is_killed_with_its_children(commands: Commands) -> None:
     commands.hangs("squeue")
-    begin = time.monotonic()
-    reply = call(["squeue"], seconds=0.5)
-    assert time.monotonic() - begin < 5
-    assert (reply.status, reply.problem) == (None, "squeue: no answer in 0.5 s")
+    reply = call(["squeue"], seconds=0.1)
+    assert (reply.status, reply.problem) == (None, "squeue: no answer in 0.1 s")
     assert_child_dies(commands)
 
 
+@pytest.mark.usefixtures("clock_starts_with_the_child")
 def test_a_child_that_keeps_the_pipe_open_does_not_hold_the_answer_for_ever(
     commands: Commands,
 ) -> None:
-    commands.script("squeue", commands.child)
-    begin = time.monotonic()
-    assert call(["squeue"], seconds=0.5).status is None
-    assert time.monotonic() - begin < 5
+    commands.script("squeue", commands.start_child)
+    assert call(["squeue"], seconds=0.1).status is None
     assert_child_dies(commands)
 
 
@@ -53,9 +62,9 @@ def test_a_command_that_slurm_stops_with_the_job_is_called_again(commands: Comma
     commands.script(
         "squeue", f'if test -e "{once}"; then echo fine; else echo > "{once}"; kill $$; fi'
     )
-    assert call(["squeue"]).out == "fine\n"
+    assert call(["squeue"], seconds=DEADLINE).out == "fine\n"
     commands.script("squeue", "kill $$")
-    assert call(["squeue"]).status == -signal.SIGTERM
+    assert call(["squeue"], seconds=DEADLINE).status == -signal.SIGTERM
 
 
 def test_missing_and_broken_commands_are_sentences(commands: Commands) -> None:

@@ -118,7 +118,7 @@ def test_a_controller_that_is_down(commands: Commands) -> None:
 
 def test_everything_hangs(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     real = sources.call
-    monkeypatch.setattr(sources, "call", lambda command, seconds=30.0: real(command, 0.3))
+    monkeypatch.setattr(sources, "call", lambda command, seconds=30.0: real(command, 0.1))
     for name in ("squeue", "sacct", "scontrol"):
         commands.hangs(name)
     answer = Scheduler().ask(["1_0"])

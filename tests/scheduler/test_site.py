@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
 
 from protoseg.errors import ProtosegError
 from protoseg.scheduler import probe as probe_module
@@ -118,6 +119,28 @@ def test_a_controller_that_is_down(commands: Commands) -> None:
     assert "Unable to contact slurm controller" in found.problem
 
 
+class Clock:
+    """A clock that a test sets; a sleep moves it and takes no time."""
+
+    def __init__(self, now: float = ASKED) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe waits for a slow machine; its job has no modules of Python to import."""
+    monkeypatch.setattr(probe_module, "SETTLE_SECONDS", DEADLINE)
+    monkeypatch.setattr(probe_module.sys, "executable", "/bin/true")
+
+
 def sbatch(commands: Commands) -> None:
     """An sbatch that runs the script at once, in the background, as a node would."""
     script = commands.folder / "script"
@@ -126,6 +149,7 @@ def sbatch(commands: Commands) -> None:
     commands.script("sbatch", f"/bin/cat > {script}\n{node}\n{answer}")
 
 
+@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", ["runs", "my runs' $(touch x) %j \"ü\n"])
 def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: str) -> None:
     sbatch(commands)
@@ -140,7 +164,19 @@ def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: s
     assert not (tmp_path / "x").exists()
 
 
-def test_what_a_node_lacks_is_named(commands: Commands, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("python", "lacks"),
+    [("/bin/true", ("scontrol",)), ("/bin/false", ("scontrol", "protoseg"))],
+)
+def test_what_a_node_lacks_is_named(
+    commands: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    python: str,
+    lacks: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(probe_module.sys, "executable", python)
     sbatch(commands)
     bare = tmp_path / "node"
     bare.mkdir()
@@ -150,25 +186,30 @@ def test_what_a_node_lacks_is_named(commands: Commands, tmp_path: Path) -> None:
     (bare / "srun").chmod(0o755)
     script = commands.folder / "bin" / "sbatch"
     script.write_text(script.read_text().replace("PATH=/usr/bin:/bin", f"PATH={bare}"))
-    assert probe(tmp_path / "runs").lacks == ("scontrol",)
+    assert probe(tmp_path / "runs").lacks == lacks
 
 
-def test_a_nodes_clock(commands: Commands, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(("offset", "ahead"), [(-60, -59.0), (0, 0.0), (60, 60.0)])
+def test_a_nodes_clock(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, ahead: float
+) -> None:
     date = tmp_path / "node"
     date.mkdir()
-    (date / "date").write_text("#!/bin/sh\necho $(($(/bin/date +%s) - 60))\n")
+    (date / "date").write_text(f"#!/bin/sh\necho {ASKED + offset:.0f}\n")
     (date / "date").chmod(0o755)
     sbatch(commands)
     script = commands.folder / "bin" / "sbatch"
     script.write_text(script.read_text().replace("PATH=/usr/bin", f"PATH={date}:/usr/bin"))
-    assert -60 <= probe(tmp_path / "runs").clock_ahead_seconds <= -57
+    monkeypatch.setattr(time, "time", lambda: ASKED)
+    assert probe(tmp_path / "runs").clock_ahead_seconds == ahead
 
 
 def test_a_node_that_does_not_see_the_folder(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "SETTLE_SECONDS", 0.5)
-    monkeypatch.setattr(probe_module, "ASK_SECONDS", 0.2)
+    clock = Clock()
+    monkeypatch.setattr(probe_module, "time", clock)
     commands.prints("sbatch", "77\n")
     commands.prints("squeue", squeue_lines(("77", "FAILED")))
     commands.prints("scancel")
@@ -176,18 +217,24 @@ def test_a_node_that_does_not_see_the_folder(
     assert (found.node, found.started) == ("", True)
     assert "FAILED" in found.problem
     assert "node1" in found.problem
+    assert clock.now - ASKED == pytest.approx(
+        probe_module.ASK_SECONDS + probe_module.SETTLE_SECONDS, abs=0.5
+    )
     assert not list((tmp_path / "runs").iterdir())
 
 
 def test_a_full_cluster_says_nothing_about_its_disks(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "ASK_SECONDS", 0.1)
+    clock = Clock()
+    monkeypatch.setattr(probe_module, "time", clock)
     commands.prints("sbatch", "77\n")
     commands.prints("squeue", squeue_lines(("77", "PENDING")).replace("None", "Priority"))
     commands.prints("scancel")
-    found = probe(tmp_path / "runs", seconds=1)
+    found = probe(tmp_path / "runs", seconds=10)
     assert not found.started
+    assert clock.now - ASKED == pytest.approx(10, abs=0.5)
+    assert len(commands.calls("squeue")) == 3, "every three seconds"
     assert "PENDING Priority" in found.problem
     assert [call.strip() for call in commands.calls("scancel")] == ["77"]
 

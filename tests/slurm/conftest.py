@@ -1,4 +1,4 @@
-"""A SLURM cluster for the tests of this folder: one a session, emptied after every test."""
+"""A SLURM cluster for the tests of this folder: one a session, restored after every test."""
 
 from __future__ import annotations
 
@@ -64,12 +64,19 @@ def strict_cluster(strict_testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> 
     yield from _prepared(strict_testbed, monkeypatch)
 
 
+RESTORED: set[Path] = set()
+"""Folders of the clusters that are whole and empty."""
+
+
 def _prepared(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
     for name in os.environ:
         if name.startswith(FOREIGN):
             monkeypatch.delenv(name)
     for name, value in testbed.env.items():
         monkeypatch.setenv(name, value)
-    testbed.restore()
+    if testbed.folder not in RESTORED:
+        testbed.restore()
+    RESTORED.discard(testbed.folder)
     yield testbed
     testbed.restore()
+    RESTORED.add(testbed.folder)

@@ -6,12 +6,14 @@ import re
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from training.small import ends, log, make_folder, small_spec
-from training.test_worker import SLOW, SPEC, assert_same_result, wait_for
+from training.test_worker import SPEC, assert_same_result
+from waiting import wait_until
 
 from protoseg.datasets.layout import find_root
 from protoseg.runs.folder import RunFolder
@@ -29,6 +31,18 @@ def fail(self, iteration, losses):
         raise DataError("images/00003.png: can not be read")
 TrainingLoop._note = fail
 """
+
+PAUSE = """
+import time
+from protoseg.training.loop import TrainingLoop
+report = TrainingLoop._report
+def pause(self, iteration):
+    report(self, iteration)
+    while iteration == 3 and self.stop.signal_number is None:
+        time.sleep(0.02)
+TrainingLoop._report = pause
+"""
+"""Every process pauses after iteration 3 until a signal arrives."""
 
 
 @pytest.fixture(scope="module")
@@ -72,50 +86,46 @@ class Job:
             found[:] = re.findall(r"srun ended with (\d+)", text)
             return bool(found)
 
-        wait_for(over, 120)
+        wait_until(over, f"the end of job {self.id}", logs=self.logs(), poll_seconds=0.1)
         return int(found[0])
 
+    def logs(self) -> Iterator[Path]:
+        """The output of the job and the logs of its workers."""
+        yield self.output
+        yield from self.output.parent.glob("attempts/*/log*.txt")
 
-@pytest.fixture(scope="module")
-def finished(data: Path, spec: RunSpec, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    return make_folder(tmp_path_factory.mktemp("finished"), spec, data)
 
-
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_a_step_of_two_tasks_is_one_run(
-    cluster: Any, finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path, nodes: int
-) -> None:
-    folder = finished if nodes == 1 else make_folder(tmp_path, spec, data)
-    job = Job(cluster, folder, f"--nodes={nodes}")
-    assert job.end() == 0, job.output.read_text()
+def assert_finished(folder: RunFolder, job: Job) -> None:
+    """Assert that the newest attempt, two processes of a job, wrote the record."""
+    assert job.end() == 0, job.output.read_text() + log(folder)
     record = read_record(folder.record)
     assert record["provenance"]["processes"] == 2
     assert record["metrics"]["images"] == 4
-    (attempt,) = folder.attempts()
+    attempt = folder.attempts()[-1]
     assert attempt.start["job"] == job.id
-    assert attempt.start["node"] in cluster.nodes
+    assert attempt.start["node"] in job.cluster.nodes
     assert attempt.start["processes"] == 2
     assert not list(folder.path.glob(".meeting*"))
-    if nodes == 2 and finished.record.exists():
-        assert_same_result(folder, finished)
 
 
-def test_a_signal_saves_and_the_next_job_goes_on_with_the_same_bits(
-    cluster: Any, finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+def test_steps_of_two_tasks_are_one_run_and_a_signal_does_not_change_a_bit(
+    cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
-    folder = make_folder(tmp_path, spec, data)
-    job = Job(cluster, folder, "--nodes=1", code=SLOW)
-    wait_for(lambda: "iteration 3/12" in (log(folder) if folder.attempts() else ""))
+    """One run undisturbed on one node; one that a signal stops, and that goes on on two nodes."""
+    undisturbed = make_folder(tmp_path / "undisturbed", spec, data)
+    assert_finished(undisturbed, Job(cluster, undisturbed, "--nodes=1"))
+    assert len(undisturbed.attempts()) == 1
+    folder = make_folder(tmp_path / "stopped", spec, data)
+    job = Job(cluster, folder, "--nodes=1", code=PAUSE)
+    wait_until(lambda: "iteration 3/12" in log(folder), "the third iteration", logs=job.logs())
     cluster.ask("scancel", "--signal=USR2", job.id)
     assert job.end() in (75, 137), "137: srun kills those that are about to leave"
     assert len(ends(folder)) == 1
     assert "; saved" in folder.attempts()[0].message
     assert len(list(folder.checkpoints.glob("*.pth"))) == 1
     assert not folder.claim.exists()
-    job = Job(cluster, folder, "--nodes=1")
-    assert job.end() == 0, job.output.read_text() + log(folder)
-    if finished.record.exists():
-        assert_same_result(folder, finished)
+    assert_finished(folder, Job(cluster, folder, "--nodes=2"))
+    assert_same_result(folder, undisturbed)
 
 
 def test_srun_ends_the_others_of_one_that_is_killed(

@@ -8,33 +8,42 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
+from testbed import Testbed
+from waiting import DEADLINE
 
 from protoseg.commands.doctor_slurm import slurm
 from protoseg.runs.states import Reason
 from protoseg.scheduler import here
+from protoseg.scheduler import probe as probe_module
+from protoseg.scheduler.jobs import Answer
 from protoseg.scheduler.probe import probe
 from protoseg.scheduler.query import Scheduler
 from protoseg.scheduler.reasons import reason_of
 from protoseg.scheduler.sources import sacct, scontrol, squeue
 
+from .config import copy_config
+
 UNKNOWN = "66999999_1"
 WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
+from protoseg.scheduler import here
 from protoseg.scheduler.here import job_here, why_stopped
 
+here.SECONDS = 40  # a busy machine; SLURM kills the job after 60
 job = job_here()
 name = f"{job.key}.{job.restarts}"
 
 def stop(number, frame):
     signal.signal(number, signal.SIG_IGN)
     reason, sentence = why_stopped(number)
-    Path(sys.argv[1], f"{name}.why").write_text(json.dumps([reason, sentence]))
+    unfinished = Path(sys.argv[1], f"{name}.writing")
+    unfinished.write_text(json.dumps([reason, sentence]))
+    unfinished.rename(unfinished.with_suffix(".why"))
     os._exit(75)
 
 for number in (signal.SIGTERM, signal.SIGUSR2):
@@ -47,8 +56,9 @@ time.sleep(600)
 class Jobs:
     """Jobs whose worker notes why it was stopped."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cluster: Testbed) -> None:
         self.folder = folder
+        self.cluster = cluster
         (folder / "worker.py").write_text(WORKER)
 
     def submit(self, *options: str, script: str = "") -> str:
@@ -58,43 +68,33 @@ class Jobs:
         command = ["sbatch", "--parsable", "--requeue", "--time=10", "--mem=200", "--chdir=/",
                    "--output=/dev/null", *options]  # fmt: skip
         text = f"#!/bin/sh\n{script}\n"
-        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=DEADLINE)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
-    def ready(self, key: str, restarts: int = 0) -> bool:
-        return (self.folder / f"{key}.{restarts}.ready").exists()
+    def wait_ready(self, *keys: str, restarts: int = 0) -> None:
+        """Wait until the workers of these jobs run."""
+        paths = [self.folder / f"{key}.{restarts}.ready" for key in keys]
+        self.cluster.wait_until(
+            f"the workers of {', '.join(keys)}", lambda: all(path.exists() for path in paths)
+        )
 
-    def why(self, key: str, restarts: int = 0) -> list[str] | None:
-        """The worker's reason and sentence; None before."""
+    def wait_why(self, key: str, restarts: int = 0) -> list[str]:
+        """Wait until a worker is stopped, and return its reason and sentence."""
         path = self.folder / f"{key}.{restarts}.why"
-        try:
-            found: list[str] = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return found
-
-
-def wait(what: str, test: Callable[[], Any], seconds: float = 60) -> Any:
-    until = time.monotonic() + seconds
-    while not (found := test()):
-        assert time.monotonic() < until, f"not within {seconds:g} s: {what}"
-        time.sleep(0.3)
-    return found
-
-
-def control(*words: str) -> None:
-    done = subprocess.run(["scontrol", *words], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+        self.cluster.wait_until(
+            f"the end of the worker of {key}", lambda: path.exists() and bool(path.read_text())
+        )
+        reason: list[str] = json.loads(path.read_text())
+        return reason
 
 
 @pytest.fixture
-def jobs(cluster: Any, tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
+def jobs(cluster: Testbed, tmp_path: Path) -> Jobs:
+    return Jobs(tmp_path, cluster)
 
 
-@pytest.mark.slow
-def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Any, jobs: Jobs) -> None:
+def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, jobs: Jobs) -> None:
     scheduler = Scheduler()
     name = f"ends.{os.getpid()}"
     array = jobs.submit("--array=0-4", "--nodelist=node1", f"--job-name={name}")
@@ -107,9 +107,11 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Any, jobs
     scheduler.cancel([dropped])
     all_ids = [cancelled, requeued, limited, running, signalled, preempted, f"{failed}_0"]
     all_ids += [f"{failed}_1", f"{waiting}_999", f"{dropped}_2", UNKNOWN]
+    jobs.wait_ready(*all_ids[:6])
     for key in all_ids[:6]:
-        wait(f"{key} runs", lambda key=key: jobs.ready(key))
-        wait("accounting knows", lambda key=key: scheduler.incarnations(key))
+        cluster.wait_until(
+            f"{key} in accounting", lambda key=key: bool(scheduler.incarnations(key))
+        )
 
     answer = scheduler.ask(all_ids)
     assert (answer.reachable, answer.accounting, answer.problem) == (True, True, "")
@@ -119,7 +121,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Any, jobs
     assert here.is_job_active(UNKNOWN) is False
     assert scheduler.named(name) == (array,)
 
-    control("update", f"JobId={limited}", "EndTime=now+3")
+    cluster.ask("scontrol", "update", f"JobId={limited}", "EndTime=now+3")
     scheduler.cancel([cancelled])
     scheduler.requeue(requeued)
     subprocess.run(["scancel", "--signal=TERM", signalled], check=True)
@@ -133,20 +135,24 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Any, jobs
         limited: ("timeout", "TIMEOUT"),
     }
     for key in (cancelled, requeued, preempted, signalled):
-        found = wait(f"{key} is stopped", lambda key=key: jobs.why(key))
-        assert found[0] == reasons[key][0], found
-        assert reasons[key][1] in found[1]
-    for key in (requeued, preempted):
-        wait(f"{key} runs again", lambda key=key: jobs.ready(key, restarts=1))
+        why = jobs.wait_why(key)
+        assert why[0] == reasons[key][0], why
+        assert reasons[key][1] in why[1]
+    jobs.wait_ready(requeued, preempted, restarts=1)
     again, never = (jobs.submit("--array=0", "--nodelist=node2", *more) + "_0"
                     for more in ([], ["--no-requeue"]))  # fmt: skip
-    wait("both run", lambda: jobs.ready(again) and jobs.ready(never))
+    jobs.wait_ready(again, never)
     for key, first in ((preempted, "PREEMPTED"), (requeued, "REQUEUED")):
-        assert [job.state for job in scheduler.incarnations(key)] == [first, "RUNNING"]
+        cluster.wait_until(
+            f"{key} in accounting: {first}, RUNNING",
+            lambda key=key, first=first: (
+                [job.state for job in scheduler.incarnations(key)] == [first, "RUNNING"]
+            ),
+        )
     cluster.kill_node("node2")
+    cluster.declare_down("node2")
 
-    found = wait(f"{limited} is stopped", lambda: jobs.why(limited))
-    assert found[0] == "timeout"
+    assert jobs.wait_why(limited)[0] == "timeout"
     ends = {
         cancelled: "CANCELLED",
         limited: "TIMEOUT",
@@ -162,7 +168,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Any, jobs
         known = scheduler.ask(all_ids, fresh=True).jobs
         return all(key in known and known[key].ended for key in ends) and known[again].waiting
 
-    wait("all of them have ended", ended)
+    cluster.wait_until("the end of all jobs", ended)
     answer = scheduler.ask(all_ids, fresh=True)
     assert {key: answer.jobs[key].state for key in ends} == ends
     assert answer.jobs[requeued].restarts == answer.jobs[again].restarts == 1
@@ -174,32 +180,40 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Any, jobs
         cancelled: (Reason.CANCELLED, "the job was cancelled by root on node1 (CANCELLED)"),
         never: (Reason.NODE_FAILURE, "the node failed on node2 (NODE_FAIL)"),
     }
-    wait("accounting", lambda: scheduler.incarnations(again)[0].state == "NODE_FAIL")
+    cluster.wait_until(
+        f"NODE_FAIL of {again} in accounting",
+        lambda: scheduler.incarnations(again)[0].state == "NODE_FAIL",
+    )
 
-    # The three commands agree, as far as each knows.
+    # The three commands agree, as soon as accounting has heard of everything.
     arrays = {key.partition("_")[0] for key in all_ids}
-    answers = squeue(all_ids).jobs, sacct(arrays, all_ids).jobs, scontrol(all_ids).jobs
-    for key in [*ends, running, requeued]:
-        states = [known[key][-1].state for known in answers]
-        starts = [known[key][-1].start for known in answers]
-        assert len(set(states)) == len(set(starts)) == 1, (key, states, starts)
+
+    def agree() -> bool:
+        answers = squeue(all_ids).jobs, sacct(arrays, all_ids).jobs, scontrol(all_ids).jobs
+        return all(
+            len({known[key][-1].state for known in answers}) == 1
+            and len({known[key][-1].start for known in answers}) == 1
+            for key in [*ends, running, requeued]
+        )
+
+    cluster.wait_until("the same states and starts from squeue, sacct and scontrol", agree)
 
 
-@pytest.mark.slow
-def test_with_parts_of_it_down(cluster: Any, jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_parts_of_it_down(
+    cluster: Testbed, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scheduler = Scheduler()
     array = jobs.submit("--array=0-1", "--nodelist=node1")
     ids = [f"{array}_0", f"{array}_1"]
-    wait("both run", lambda: all(map(jobs.ready, ids)))
+    jobs.wait_ready(*ids)
     cluster.stop_accounting()
     scheduler.cancel(ids[:1])
-    found = wait("it is stopped", lambda: jobs.why(ids[0]))
-    assert found[0] == Reason.CANCELLED
+    assert jobs.wait_why(ids[0])[0] == Reason.CANCELLED
 
     def cancelled() -> bool:
         return scheduler.ask(ids[:1], fresh=True).jobs[ids[0]].ended
 
-    wait("it has ended", cancelled)
+    cluster.wait_until("the end of the cancelled job", cancelled)
     answer = scheduler.ask([*ids, UNKNOWN], fresh=True)
     assert {id: job.state for id, job in answer.jobs.items()} == {
         ids[0]: "CANCELLED",
@@ -212,12 +226,12 @@ def test_with_parts_of_it_down(cluster: Any, jobs: Jobs, monkeypatch: pytest.Mon
     assert findings["SLURM: accounting"].state == "absent"
 
     cluster.stop_controller()
+    # SLURM's commands try for 9 s (scontrol 18 s) by default.
+    monkeypatch.setenv("SLURM_CONF", str(copy_config(cluster, tmp_path, MessageTimeout=2)))
     answer = scheduler.ask(ids, fresh=True)
     assert (answer.jobs, answer.reachable) == ({}, False)
     assert "Unable to contact slurm controller" in answer.problem
-    begin = time.monotonic()
     assert here.is_job_active(ids[1]) is None
-    assert time.monotonic() - begin < here.SECONDS + 3
 
     cluster.start_controller()
     answer = scheduler.ask(ids, fresh=True)
@@ -225,20 +239,43 @@ def test_with_parts_of_it_down(cluster: Any, jobs: Jobs, monkeypatch: pytest.Mon
     assert answer.jobs[ids[1]].state == "RUNNING", "jobs outlive their controller"
 
 
-def test_doctor_and_its_probe(cluster: Any, tmp_path: Path) -> None:
+def test_doctor_and_its_probe(
+    cluster: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe_module, "SETTLE_SECONDS", DEADLINE)
     runs = tmp_path / "my runs' $(touch x) %j ü"
     findings = {f.subject.removeprefix("SLURM: "): f for f in slurm(runs, "batch")}
     assert {finding.state for finding in findings.values()} == {"ok"}, findings
     assert {"SLURM", "accounting", "job arrays", "preemption", "partition urgent"} <= set(findings)
     assert str(runs) in findings["probe job"].found
     assert list(runs.iterdir()) == []
-    control("update", "PartitionName=short", "State=DOWN")
+    cluster.ask("scontrol", "update", "PartitionName=short", "State=DOWN")
+    stop_when_seen(monkeypatch, "PartitionDown")
     try:
         assert {f.subject: f.state for f in slurm(runs)}["SLURM: partition short"] == "absent"
-        answer = probe(runs, "short", seconds=4)
+        answer = probe(runs, "short", seconds=DEADLINE)
     finally:
-        control("update", "PartitionName=short", "State=UP")
+        cluster.ask("scontrol", "update", "PartitionName=short", "State=UP")
     assert not answer.started
     assert "PartitionDown" in answer.problem
     job = Scheduler().ask([answer.job], fresh=True).jobs[answer.job]
     assert job.state == "CANCELLED", "it cleans up"
+
+
+def stop_when_seen(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
+    """Let a probe's time be over as soon as the scheduler tells why its job waits."""
+    passed = [0.0]
+    ask = Scheduler.ask
+
+    def ask_and_stop(scheduler: Scheduler, ids: list[str], fresh: bool = False) -> Answer:
+        answer = ask(scheduler, ids, fresh)
+        if any(reason in job.why for job in answer.jobs.values()):
+            passed[0] = 2 * DEADLINE
+        return answer
+
+    clock = SimpleNamespace(
+        time=time.time, sleep=time.sleep, monotonic=lambda: time.monotonic() + passed[0]
+    )
+    monkeypatch.setattr(Scheduler, "ask", ask_and_stop)
+    monkeypatch.setattr(probe_module, "time", clock)
+    monkeypatch.setattr(probe_module, "ASK_SECONDS", 0.1)

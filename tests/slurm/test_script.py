@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,22 @@ from typing import Any
 import pytest
 from dispatch.arrays import array
 from dispatch.test_script import ODD
+from testbed import Testbed
+from waiting import DEADLINE
 
 from protoseg.dispatch.profile import ClusterProfile
 from protoseg.dispatch.script import SubmissionRefused, submit
 from protoseg.dispatch.values import parse_time
 
+from .config import copy_config
+
 pytestmark = pytest.mark.usefixtures("cluster")
-PATIENCE = 120.0
-"""Seconds for jobs that take one: machines here are shared."""
 
 
 def call(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def shown(job: str) -> dict[str, str]:
@@ -102,14 +105,15 @@ def test_the_defaults_are_slurm_s_own(held: dict[str, Any], tmp_path: Path) -> N
     assert found.get("WcKey") is None
 
 
-@pytest.mark.parametrize("text", ["90", "10:30", "90:00", "2:00:00", "1-12", "1-2:30", "0-0:5:30"])
-def test_slurm_reads_times_as_we_do(held: dict[str, Any], text: str) -> None:
-    job = call(
-        *("sbatch", "--parsable", "--hold", "--mem=10M", f"--job-name={held['name']}"),
-        *(f"--time={text}", "--output=/dev/null", "--wrap=true"),
-    ).strip()
-    theirs = parse_time(shown(job)["TimeLimit"])
-    assert theirs == -(-parse_time(text) // 60) * 60, "SLURM's limits are whole minutes"
+def test_slurm_reads_times_as_we_do(held: dict[str, Any]) -> None:
+    for text in ("90", "10:30", "90:00", "2:00:00", "1-12", "1-2:30", "0-0:5:30"):
+        job = call(
+            *("sbatch", "--parsable", "--hold", "--mem=10M", f"--job-name={held['name']}"),
+            *(f"--time={text}", "--output=/dev/null", "--wrap=true"),
+        ).strip()
+        theirs = parse_time(shown(job)["TimeLimit"])
+        whole_minutes = -(-parse_time(text) // 60) * 60
+        assert theirs == whole_minutes, text
 
 
 def test_variables_of_the_environment_do_not_win(
@@ -126,7 +130,9 @@ def test_variables_of_the_environment_do_not_win(
     assert (found["QOS"], found["JobName"]) == ("normal", held["name"])
 
 
-def test_folders_with_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_with_odd_names(
+    cluster: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stub = tmp_path / "py's $(touch PWNED) %A" / "python"
     stub.parent.mkdir()
     stub.write_text(
@@ -141,7 +147,8 @@ def test_folders_with_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for odd in ODD:
         folder = tmp_path / odd / "s"
         jobs[folder] = submit(array(profile, 2), profile, folder, "odd.1")
-    wait_for(list(jobs.values()))
+    queue = ("squeue", "--noheader", f"--jobs={','.join(jobs.values())}")
+    cluster.wait_until("the end of all jobs", lambda: cluster.ask(*queue) == "")
     for folder, job in jobs.items():
         seen = (folder / "seen").read_text().splitlines()
         assert seen == ["-m", "protoseg.dispatch.task", str(folder), value]
@@ -152,14 +159,6 @@ def test_folders_with_odd_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert logs == {f"{job}_0.txt": said, f"{job}_1.txt": said}
         assert not (folder / "logs" / f"{job}_0.txt").stat().st_mode & 0o022
     assert not list(tmp_path.rglob("PWNED"))
-
-
-def wait_for(jobs: list[str]) -> None:
-    """Until none of some jobs is waiting or running."""
-    end = time.monotonic() + PATIENCE
-    while call("squeue", "--noheader", f"--jobs={','.join(jobs)}").strip():
-        assert time.monotonic() < end, call("squeue")
-        time.sleep(0.3)
 
 
 def test_a_site_s_banner_before_the_answer(
@@ -221,16 +220,10 @@ def test_the_largest_array(held: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_controller_that_is_away(
-    held: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Testbed, held: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = Path(os.environ["SLURM_CONF"]).read_text()
     # Nobody listens at port 1; sbatch tries for a while.
-    elsewhere = tmp_path / "slurm.conf"
-    text = re.sub(r"(?m)^SlurmctldPort=.*$", "SlurmctldPort=1", text)
-    elsewhere.write_text(re.sub(r"(?m)^MessageTimeout=.*$", "", text) + "\nMessageTimeout=2\n")
-    for other in Path(os.environ["SLURM_CONF"]).parent.glob("*.conf"):
-        if other.name != "slurm.conf":
-            (tmp_path / other.name).write_bytes(other.read_bytes())
+    elsewhere = copy_config(cluster, tmp_path, SlurmctldPort=1, MessageTimeout=2)
     profile = ClusterProfile()
     with monkeypatch.context() as away:
         away.setenv("SLURM_CONF", str(elsewhere))

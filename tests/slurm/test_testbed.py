@@ -2,94 +2,108 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from testbed import Testbed, TestbedError
 from testbed_conf import SMALL_QOS, SMALL_QOS_JOBS, Shape
 from testbed_daemons import Daemons
-from testbed_processes import all_processes, kill_all, node_processes
+from testbed_processes import all_processes, await_executions, kill_all, node_processes
+from waiting import DEADLINE
 
 WHOLE_NODE = "--gres=gpu:8"
 
 
-def submit(cluster: Testbed, folder: Path, *options: str, wrap: str = "sleep 60") -> str:
-    """Submits a job and returns its id."""
+def submit(cluster: Testbed, folder: Path, *options: str, wrap: str = "sleep 600") -> str:
+    """Submit a job and return its id."""
     output = f"--output={folder}/%A_%a.out"
     return cluster.ask("sbatch", "--parsable", output, *options, f"--wrap={wrap}")
 
 
+def until(file: Path) -> str:
+    """A shell command that waits for a file."""
+    return f"until [ -e {shlex.quote(str(file))} ]; do sleep 0.1; done"
+
+
 def states(cluster: Testbed, job: str) -> dict[str, str]:
     """Task -> state, of what is in the queue."""
-    answer = cluster.run("squeue", "--array", "--noheader", f"--jobs={job}", "--format=%i %T")
-    return dict(line.split() for line in answer.stdout.splitlines())
+    answer = cluster.ask("squeue", "--array", "--noheader", f"--jobs={job}", "--format=%i %T")
+    return dict(line.split() for line in answer.splitlines())
 
 
-def wait(cluster: Testbed, job: str, *expected: str, seconds: float = 30) -> None:
-    """Until the job's tasks in the queue are in these states, in any order."""
+def wait(cluster: Testbed, job: str, *expected: str) -> None:
+    """Wait until the job's tasks in the queue are in these states, in any order."""
     cluster.wait_until(
         f"job {job}: {expected}",
         lambda: sorted(states(cluster, job).values()) == sorted(expected),
-        seconds,
     )
 
 
-def ended(cluster: Testbed, job: str) -> list[str]:
-    """How every incarnation of every task ended, as sacct tells it."""
-    answer = cluster.ask("sacct", "-X", "--duplicates", "--noheader", "--parsable2",
-                         f"--jobs={job}", "--format=State")  # fmt: skip
-    return answer.splitlines()
+def wait_ended(cluster: Testbed, job: str, *expected: str) -> None:
+    """Wait until sacct tells these states of the incarnations of all tasks."""
+    query = ("sacct", "-X", "--duplicates", "--noheader", "--parsable2", f"--jobs={job}")
+    cluster.wait_until(
+        f"job {job} in accounting: {expected}",
+        lambda: cluster.run(*query, "--format=State").stdout.splitlines() == list(expected),
+    )
 
 
 def test_an_array_keeps_its_throttle_and_srun_runs_every_task(
     cluster: Testbed, tmp_path: Path
 ) -> None:
-    job = submit(cluster, tmp_path, "--array=0-3%2", "--ntasks=2",
-                 wrap="srun sh -c 'echo $SLURM_ARRAY_TASK_ID-$SLURM_PROCID; sleep 1'")  # fmt: skip
+    go = tmp_path / "go"
+    wrap = f"{until(go)}; srun sh -c 'echo $SLURM_ARRAY_TASK_ID-$SLURM_PROCID'"
+    job = submit(cluster, tmp_path, "--array=0-3%2", "--ntasks=2", wrap=wrap)
     wait(cluster, job, "RUNNING", "RUNNING", "PENDING", "PENDING")
+    go.touch()
     wait(cluster, job)
     said = "".join(file.read_text() for file in tmp_path.glob("*.out")).split()
     assert sorted(said) == [f"{task}-{process}" for task in range(4) for process in range(2)]
-    cluster.wait_until("sacct", lambda: ended(cluster, job) == ["COMPLETED"] * 4)
+    wait_ended(cluster, job, *["COMPLETED"] * 4)
 
 
 def test_gpus_are_counted(cluster: Testbed, tmp_path: Path) -> None:
-    wrap = "echo $CUDA_VISIBLE_DEVICES; sleep 60"
+    wrap = "echo $CUDA_VISIBLE_DEVICES; sleep 600"
     jobs = [submit(cluster, tmp_path, WHOLE_NODE, "--array=0", wrap=wrap) for _ in range(2)]
     for job in jobs:
         wait(cluster, job, "RUNNING")
     third = submit(cluster, tmp_path, WHOLE_NODE, "--array=0")
-    time.sleep(2)
-    assert states(cluster, third) == {f"{third}_0": "PENDING"}
-    assert (tmp_path / f"{jobs[0]}_0.out").read_text() == "0,1,2,3,4,5,6,7\n"
+    reason = ("squeue", "--noheader", f"--jobs={third}", "--format=%T %r")
+    cluster.wait_until("the third job", lambda: cluster.ask(*reason) == "PENDING Resources")
+    output = tmp_path / f"{jobs[0]}_0.out"
+    cluster.wait_until("the job's output", lambda: output.read_text() == "0,1,2,3,4,5,6,7\n")
     cluster.ask("scancel", jobs[0])
     wait(cluster, third, "RUNNING")
-    assert ended(cluster, jobs[0]) == ["CANCELLED by 0"]
+    wait_ended(cluster, jobs[0], "CANCELLED by 0")
 
 
 def test_an_urgent_job_sends_another_back_to_the_queue(cluster: Testbed, tmp_path: Path) -> None:
     job = submit(cluster, tmp_path, WHOLE_NODE, "--nodelist=node1", "--requeue")
     wait(cluster, job, "RUNNING")
+    go = tmp_path / "go"
     urgent = submit(cluster, tmp_path, WHOLE_NODE, "--nodelist=node1", "--partition=urgent",
-                    wrap="sleep 1")  # fmt: skip
+                    wrap=until(go))  # fmt: skip
     wait(cluster, job, "PENDING")
+    go.touch()
     wait(cluster, urgent)
     wait(cluster, job, "RUNNING")
-    assert ended(cluster, job) == ["PREEMPTED", "RUNNING"]
+    wait_ended(cluster, job, "PREEMPTED", "RUNNING")
 
 
 def test_a_slurmd_that_was_killed_comes_back_to_its_jobs(cluster: Testbed, tmp_path: Path) -> None:
-    job = submit(cluster, tmp_path, "--nodelist=node2", wrap="sleep 4; echo done")
+    go = tmp_path / "go"
+    job = submit(cluster, tmp_path, "--nodelist=node2", wrap=f"{until(go)}; echo done")
     wait(cluster, job, "RUNNING")
     cluster.kill_slurmd("node2")
     assert not cluster.status()["node2"]
     assert node_processes(cluster.folder, cluster.conf, "node2"), "the job runs on"
     cluster.start_slurmd("node2")
+    go.touch()
     wait(cluster, job)
-    cluster.wait_until("sacct", lambda: ended(cluster, job) == ["COMPLETED"])
+    wait_ended(cluster, job, "COMPLETED")
 
 
 def test_a_dead_node_fails_its_jobs_or_sends_them_back(cluster: Testbed, tmp_path: Path) -> None:
@@ -102,12 +116,13 @@ def test_a_dead_node_fails_its_jobs_or_sends_them_back(cluster: Testbed, tmp_pat
         wait(cluster, job, "RUNNING")
     cluster.kill_node("node1")
     assert not node_processes(cluster.folder, cluster.conf, "node1")
-    wait(cluster, kept, "PENDING", seconds=60)
-    cluster.wait_until("sacct", lambda: ended(cluster, lost) == ["NODE_FAIL"])
-    assert ended(cluster, kept)[0] == "NODE_FAIL"
+    cluster.declare_down("node1")
+    wait(cluster, kept, "PENDING")
+    wait_ended(cluster, lost, "NODE_FAIL")
     assert states(cluster, elsewhere) == {elsewhere: "RUNNING"}
     cluster.start_slurmd("node1")
     wait(cluster, kept, "RUNNING")
+    wait_ended(cluster, kept, "NODE_FAIL", "RUNNING")
 
 
 def test_a_step_that_runs_out_of_memory_says_so(strict_cluster: Testbed, tmp_path: Path) -> None:
@@ -139,7 +154,7 @@ def test_without_accounting_sacct_fails_and_squeue_works(cluster: Testbed, tmp_p
     assert cluster.run("sacct", f"--jobs={job}").returncode == 1
     wait(cluster, job, "RUNNING")
     cluster.start_accounting()
-    cluster.wait_until("sacct", lambda: ended(cluster, job) == ["RUNNING"])
+    wait_ended(cluster, job, "RUNNING")
 
 
 def test_limits_are_enforced_at_submission(cluster: Testbed, tmp_path: Path) -> None:
@@ -160,7 +175,9 @@ def test_a_second_cluster_does_not_meet_the_first(
 
     def testbed(verb: str, *options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(script), verb, "--folder", str(folder), *options]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=DEADLINE, check=False
+        )
 
     try:
         up = testbed("up", "--nodes", "1", "--no-accounting")
@@ -172,7 +189,7 @@ def test_a_second_cluster_does_not_meet_the_first(
         assert other.ask("srun", "printenv", "SLURMD_NODENAME") == "node1"
         assert other.run("sacct").returncode == 1, "it keeps no accounts"
         assert "runs there already" in testbed("up").stderr
-        job = submit(other, tmp_path_factory.mktemp("other"), wrap="setsid sleep 300 & sleep 300")
+        job = submit(other, tmp_path_factory.mktemp("other"), wrap="setsid sleep 600 & sleep 600")
         wait(other, job, "RUNNING")
     finally:
         down = testbed("down")
@@ -211,7 +228,24 @@ def test_a_daemon_that_shows_no_environment_for_a_moment_has_not_ended(
 
 
 def test_a_process_that_shows_itself_late_is_killed_all_the_same() -> None:
-    sleepers = [subprocess.Popen(["sleep", "60"]) for _ in range(2)]
+    sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
     looks = iter([[sleepers[0].pid], [], [sleepers[1].pid]])
     kill_all(lambda: next(looks, []))
-    assert [sleeper.wait(5) for sleeper in sleepers] == [-9, -9]
+    assert [sleeper.wait(DEADLINE) for sleeper in sleepers] == [-9, -9]
+
+
+def test_a_process_that_executes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows no environment to be known by."""
+    looks = iter([True, True, False])
+    seen = []
+    monkeypatch.setattr(
+        "testbed_processes._is_executing", lambda pid: seen.append(pid) or next(looks)
+    )
+    monkeypatch.setattr("testbed_processes._pids", lambda: [17])
+    await_executions()
+    assert seen == [17, 17, 17]
+
+
+def test_no_process_here_executes_for_ever() -> None:
+    """Kernel threads, sleepers and this test itself are not taken for processes in execve."""
+    await_executions()
