@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoseg.core import segments
@@ -59,7 +59,13 @@ def test_sums_over_segments(sizes):
         assert found.counts.tolist() == sizes
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(st.lists(st.integers(-3, 9), max_size=60), st.integers(1, 7), st.integers(2, 8))
 def test_any_labels(labels, number, chunk):
     labels = np.array(labels, dtype=np.int64)

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoseg.core.segments import sort_by_segment
@@ -186,7 +186,13 @@ def problems(draw):
 
 
 any_problem = given(problems())
-repeatably = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+repeatably = settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 
 
 @repeatably
