@@ -58,7 +58,7 @@ Processes.leave = lambda self: time.sleep(600)
 """
 IMPATIENT = """
 from protoseg.training import processes
-processes.GRACE_SECONDS = 0.1
+processes.GRACE_SECONDS = processes.LEAVE_SECONDS = 0.1
 """
 NOBODY_COMES = """
 from protoseg.training import processes, rendezvous
@@ -215,7 +215,7 @@ def test_when_one_is_killed_the_others_end_and_say_so(
     spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    workers = Workers(folder, codes={1: pause_after(3)})
+    workers = Workers(folder, codes={0: IMPATIENT, 1: pause_after(3)})
     wait_for_checkpoint(folder, 3, *workers.processes)
     workers.processes[1].kill()
     assert workers.end() == [75, -signal.SIGKILL]
