@@ -41,6 +41,7 @@ class ForkedProcess:
         self.args, self.pid, self.stdout = args, pid, stdout
         self.returncode: int | None = None
         self._process, self._status = process, status
+        self._printed = bytearray()
 
     def poll(self) -> int | None:
         """Its exit status, negative for a signal; None while it runs."""
@@ -68,27 +69,23 @@ class ForkedProcess:
         """What it printed, read to the end, once it has ended.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs, or another process has its output open.
+            subprocess.TimeoutExpired: it still runs, or another process has its output open. What
+                it printed so far is returned by the next call.
         """
         end = time.monotonic() + timeout if timeout is not None else None
-        printed = None
-        if self.stdout is not None:
-            printed = "" if self.stdout.closed else self._read(end, timeout)
-        self.wait(None if end is None else max(0.0, end - time.monotonic()))
-        return printed, None
 
-    def _read(self, end: float | None, timeout: float | None) -> str:
-        assert self.stdout is not None
-        data = bytearray()
-        while True:
-            left = None if end is None else max(0.0, end - time.monotonic())
-            if not select.select([self.stdout], [], [], left)[0]:
-                raise subprocess.TimeoutExpired(list(self.args), timeout or 0, bytes(data))
-            part = os.read(self.stdout.fileno(), 1 << 16)
-            if not part:
+        def left() -> float | None:
+            return None if end is None else max(0.0, end - time.monotonic())
+
+        while self.stdout is not None and not self.stdout.closed:
+            if not select.select([self.stdout], [], [], left())[0]:
+                raise subprocess.TimeoutExpired(list(self.args), timeout or 0)
+            data = os.read(self.stdout.fileno(), 1 << 16)
+            self._printed += data
+            if not data:
                 self.stdout.close()
-                return data.decode(errors="replace")
-            data += part
+        self.wait(left())
+        return (self._printed.decode(errors="replace") if self.stdout else None), None
 
     def send_signal(self, number: int) -> None:
         """Send a signal, unless it has ended."""
@@ -155,7 +152,7 @@ class ForkServer:
         stdout: IO[str] | None = None
         if output is None:
             read_end, write_end = os.pipe()
-            stdout = open(read_end, encoding="utf-8", errors="replace")
+            stdout = os.fdopen(read_end, encoding="utf-8", errors="replace")
         else:
             write_end = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         status, status_end = os.pipe()
@@ -171,6 +168,9 @@ class ForkServer:
             raise AssertionError(f"waited {DEADLINE:.0f} s for the fork server") from None
         reply: dict[str, Any] = json.loads(answer or b"{}")
         if "pid" not in reply:
+            os.close(status)
+            if stdout is not None:
+                stdout.close()
             raise RuntimeError(f"no fork: {reply.get('error', '')}{self._printed()}")
         self._has_forked = True
         return ForkedProcess(
@@ -182,7 +182,7 @@ class ForkServer:
             self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
             self._control.settimeout(DEADLINE)
-            self._log = tempfile.TemporaryFile()
+            self._log = tempfile.TemporaryFile()  # noqa: SIM115  closed by `stop`
             environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
             environment |= {"OMP_NUM_THREADS": "1", "FORK_SERVER_PATH": json.dumps(sys.path)}
             with other:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmengine.logging import MMLogger
 from forked import ForkServer, fork_server  # noqa: F401  a fixture
+from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from threads import one_thread  # noqa: F401  a fixture
 
