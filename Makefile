@@ -1,6 +1,9 @@
 # make quickstart   set up, run the matrix `quickstart` on the built-in data, show its table
+#                   TORCH=cpu (any target): install the CPU build of torch; see TORCH below
 # make test         set up, run the first tier of the tests; ARGS="tests/core" runs a part of it
 # make test-all     set up, run all tests (those with SLURM: slurm/README.md)
+# make coverage     the same, with the coverage of lines and branches held against its floors
+# make mutation    change the source at random places: do the tests notice?
 # make durations    run every test alone and write tests/durations.json
 # make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
 # make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json
@@ -12,7 +15,18 @@ BIN := $(VENV)/bin
 JOBS ?= $(shell nproc 2>/dev/null || echo 2)
 READY := $(VENV)/.ready
 
-.PHONY: quickstart test test-all durations bench bench-check lint setup clean
+# The build of torch. default: what pip finds, on Linux the build with CUDA libraries.
+# cpu: the CPU build from TORCH_INDEX, which is a package index or a folder of wheels.
+# An environment keeps its build: later commands need no TORCH, and another TORCH rebuilds it.
+INSTALLED_TORCH := $(or $(shell cat $(VENV)/.torch 2>/dev/null),$(if $(wildcard $(READY)),default))
+TORCH ?= $(or $(INSTALLED_TORCH),default)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+ifeq ($(filter $(TORCH),default cpu),)
+$(error TORCH=$(TORCH): unknown build of torch. Use TORCH=default or TORCH=cpu)
+endif
+OTHER_TORCH := $(filter-out $(TORCH),$(INSTALLED_TORCH))
+
+.PHONY: quickstart test test-all coverage mutation durations bench bench-check lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
@@ -25,6 +39,18 @@ test: $(READY)
 # Two processes on any machine: the tests of tests/slurm mostly wait.
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+
+coverage: $(READY)
+	rm -rf .coverage
+	mkdir .coverage
+	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet -o .coverage/coverage.json
+	$(BIN)/python tests/coverage_floors.py
+
+mutation: $(READY)
+	$(BIN)/python -m pip install --quiet -r requirements-mutation.lock
+	$(BIN)/python tests/campaigns/mutation.py $(ARGS)
 
 durations: $(READY)
 	$(BIN)/python -m pytest -n 0 --junitxml=.durations.xml $(ARGS)
@@ -43,16 +69,46 @@ lint: $(READY)
 
 setup: $(READY)
 
-# Rebuilt when a lock changes. --upgrade leaves alone what already has the locked version.
+PIP := $(BIN)/python -m pip install
+ifeq ($(TORCH),cpu)
+TORCH_SOURCE := $(if $(wildcard $(TORCH_INDEX)/.),--no-index --find-links,--index-url) $(TORCH_INDEX)
+INSTALL_TORCH := $(PIP) --upgrade --no-deps $(TORCH_SOURCE) $$(grep "^torch==" requirements.lock) &&
+SIZE := torch: the CPU build from $(TORCH_INDEX). In all about 2 GB
+else
+SIZE := torch: the build that pip finds. On Linux usually the one with CUDA libraries. In all about \
+	6 GB; with TORCH=cpu about 2 GB
+endif
+# --upgrade keeps each package that has the locked version, and any build of torch's version.
+INSTALL := $(INSTALL_TORCH) $(PIP) --upgrade -r requirements.lock && \
+	$(PIP) --no-deps -r requirements-mm.lock && \
+	$(PIP) --no-deps --no-build-isolation -e .
+ifneq ($(OTHER_TORCH),)
+.PHONY: $(READY)
+endif
+# Rebuilt when a lock or TORCH changes. A background loop prints a line every 10 s, until the shell
+# that started it ends; pip's own output is in pip.log.
 $(READY): requirements.lock requirements-mm.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "protoseg needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.11 ..."; exit 2; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
 		{ echo "This Python has no venv module; on Debian: apt-get install python3-venv"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps -r requirements-mm.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@echo "Setting up $(VENV) with $$($(PYTHON) -V) ($(PYTHON)): the packages of requirements*.lock."
+	@echo "$(SIZE)."
+	@$(if $(OTHER_TORCH),echo "$(VENV) has torch=$(OTHER_TORCH): it is built again with torch=$(TORCH).")
+	@rm -f $@
+	@start=$$(date +%s); log=$(VENV)/pip.log; \
+	state() { printf '%5d s %6d MB  ' $$(($$(date +%s) - start)) $$(du -sm $(VENV) | cut -f 1); }; \
+	step() { grep -oE '^ *(Collecting|Downloading|Processing|Building|Installing)[^:]*' $$log | \
+		tail -n 1 | sed 's/^ *//'; }; \
+	{ while sleep 10 >/dev/null 2>&1 && kill -0 $$$$; do echo "$$(state)$$(step)"; done; } \
+		2>/dev/null & reporter=$$!; \
+	trap 'kill $$reporter' EXIT; \
+	trap 'echo "Set-up stopped; the same command continues it."; exit 130' INT TERM; \
+	$(PYTHON) -m venv $(if $(OTHER_TORCH),--clear) $(VENV) && echo $(TORCH) >$(VENV)/.torch || exit 1; \
+	( trap : INT; $(INSTALL) ) >$$log 2>&1 || { tail -n 15 $$log; \
+		echo "Set-up failed. Above are the last lines of $$log."; exit 1; }; \
+	torch=$$($(BIN)/python -c 'import torch; print(torch.__version__)') && \
+	echo "$$(state)Ready, with torch $$torch."
 	@touch $@
 
 clean:

@@ -267,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"protoseg {given.verb}: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
+        print(f"protoseg {given.verb}: interrupted.", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # `protoseg status | head`: the reader has what it wanted. A sweep was cut short by it.

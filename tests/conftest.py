@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hygiene import HygieneCheck
 
 TESTS = Path(__file__).parent
+OWN_FOLDERS = (TESTS, TESTS.parent / "benchmarks", TESTS.parent / "slurm")
+"""Folders of modules besides protoseg whose warnings are errors."""
 CLUSTER_FIXTURES = {"testbed", "strict_testbed"}
 """Fixtures that start a real SLURM; what uses one belongs to the second tier."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("filterwarnings", f"error:::({'|'.join(own_modules())})(\\.|$)")
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         config.pluginmanager.register(HygieneCheck(), "hygiene")
 
@@ -28,3 +32,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         group = "slurm" if path.parts[0] == "slurm" else str(path)
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """For mutation testing: record the coverage of each test apart."""
+    if os.environ.get("PROTOSEG_COVERAGE_BY_TEST"):
+        from coverage import Coverage
+
+        current = Coverage.current()
+        if current is not None:
+            current.switch_context(nodeid.partition("@")[0] if "[" not in nodeid else nodeid)
+
+
+def own_modules() -> list[str]:
+    """Top-level names of the modules and packages of tests/, benchmarks/ and slurm/."""
+    modules = {path.stem for folder in OWN_FOLDERS for path in folder.glob("*.py")}
+    packages = {path.parent.name for folder in OWN_FOLDERS for path in folder.glob("*/__init__.py")}
+    return sorted(modules | packages)

@@ -26,6 +26,13 @@ def key_of_test(classname: str, name: str) -> str:
     return f"{classname.removeprefix('tests.')}::{name}"
 
 
+def key_of_node(node_id: str) -> str:
+    """The key of a test by its node id; xdist appends ``@`` and the group of the test."""
+    path, _, name = node_id.partition("::")
+    name = name.partition("@")[0] if "[" not in name else name.rpartition("]")[0] + "]"
+    return key_of_test(path.removesuffix(".py").replace("/", "."), name)
+
+
 def durations_of(report: Path) -> dict[str, float]:
     """The durations in a JUnit XML file."""
     cases = ElementTree.parse(report).iter("testcase")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -88,8 +89,12 @@ def import_modules(names: list[str]) -> None:
     Raises:
         RuntimeError: an import started a thread, which a fork would not have.
     """
-    for name in names:
+    new = [name for name in names if name not in sys.modules]
+    for name in new:
         importlib.import_module(name)
+    if new:
+        gc.collect()
+        gc.freeze()  # a collection in a fork would copy every page of what was imported
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
         raise RuntimeError(f"{len(threads)} threads after importing {', '.join(names)}; expected 1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from durations import key_of_test, read_durations
+from durations import key_of_node, read_durations
 
 TESTS = Path(__file__).parent
 FIRST_TIER_SECONDS = 3.0
@@ -13,17 +13,9 @@ EXCEPTIONS: dict[str, str] = {}
 """Test -> why it is in the first tier although it takes longer."""
 
 
-def key_of(item: pytest.Item) -> str:
-    """The key of a collected test in ``durations.json``."""
-    path, _, name = item.nodeid.partition("::")
-    group = next(iter(item.iter_markers("xdist_group")), None)
-    name = name.removesuffix(f"@{group.args[0]}") if group else name
-    return key_of_test(path.removesuffix(".py").replace("/", "."), name)
-
-
 def test_a_long_test_is_not_in_the_first_tier(request: pytest.FixtureRequest) -> None:
     durations = read_durations()
-    first_tier = [key_of(item) for item in request.session.items if not is_slow(item)]
+    first_tier = [key_of_node(item.nodeid) for item in request.session.items if not is_slow(item)]
     too_long = {
         key: durations[key]
         for key in first_tier

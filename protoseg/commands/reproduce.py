@@ -13,7 +13,8 @@ from typing import Any
 from protoseg.commands.context import FAILED, FINE, Context, part_of_one
 from protoseg.dispatch.again import fresh_folder, train
 from protoseg.dispatch.checkout import checked_out, find_diff
-from protoseg.dispatch.view import duration, sweep_view
+from protoseg.dispatch.sweep_display import status_row
+from protoseg.dispatch.view import duration
 from protoseg.errors import ProtosegError, UsageError, unknown
 from protoseg.places import code as code_here
 from protoseg.runs.folder import RunFolder, Status
@@ -62,7 +63,7 @@ def reproduce(context: Context) -> int:
             {"code": _digest(code), "threads": threads},
         )
         _introduce(context, record, folder, threads)
-        with _progress(context, run_id) as each_poll:
+        with _progress(context, folder) as each_poll:
             status = train(folder, code, each_poll)
     if status.record is None:
         return _unfinished(context, folder, status)
@@ -153,15 +154,16 @@ def _threads(number: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _progress(context: Context, run_id: str) -> Iterator[Callable[[Status], None]]:
+def _progress(context: Context, folder: RunFolder) -> Iterator[Callable[[Status], None]]:
     """A bar on a terminal, nothing elsewhere."""
     if context.json or not sys.stdout.isatty():
         yield lambda status: None
         return
     from rich.live import Live
 
+    draw = status_row(folder.run_id, folder, len(folder.attempts()))
     with Live(console=context.console, refresh_per_second=4, transient=True) as display:
-        yield lambda status: display.update(sweep_view(1, 0, [(run_id, status)]))
+        yield lambda status: display.update(draw(status))
 
 
 def _unfinished(context: Context, folder: RunFolder, status: Status) -> int:

@@ -163,7 +163,6 @@ def train(context: Context) -> int:
 
 
 def _train(context: Context, found: Plan) -> int:
-    # submitit is imported here: `plan` and `status` do without it.
     from protoseg.dispatch.local import local_gpus
     from protoseg.dispatch.sweep import cores, default_jobs, to_train
     from protoseg.dispatch.sweep import sweep as run_sweep
@@ -197,7 +196,10 @@ def _train(context: Context, found: Plan) -> int:
     if quiet:
         context.emit(vars(outcome))
     elif outcome.interrupted:
-        console.print(f"{len(outcome.interrupted)} runs not finished: run the sweep again.")
+        console.print(
+            f"{len(outcome.interrupted)} runs are not finished: run the same command again, it "
+            "continues from the last checkpoints."
+        )
     elif outcome.complete() and not outcome.trained:
         console.print("Nothing to do: every run has its record.")
     left = [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]

@@ -85,7 +85,9 @@ class SegmentationFolder(Dataset[Any]):
         words = np.random.SeedSequence([key.seed, key.number]).generate_state(3)
         random.seed(int(words[0]))
         np.random.seed(int(words[1]))
-        torch.manual_seed(int(words[2]))
+        # The generator of the CPU alone: `torch.manual_seed` also seeds those of GPUs, which the
+        # transforms do not use and which are not restored below.
+        torch.default_generator.manual_seed(int(words[2]))
         try:
             return self._load(key.image)
         finally:

@@ -1,41 +1,36 @@
-"""Runs on this machine, a set number at once, through submitit's local executor."""
+"""Runs on this machine, a set number at once."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import submitit
-
-from protoseg.dispatch.job import become_worker
 from protoseg.dispatch.plan import PlanEntry
+from protoseg.dispatch.worker_processes import WorkerProcess, WorkerProcesses
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.runs import atomic, claim
+from protoseg.runs import atomic
 from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.states import Reason, State
 from protoseg.spec.fields import plain
 
-POLL_SECONDS = 0.3
-NO_LIMIT_MINUTES = 10 * 365 * 24 * 60
-"""submitit's local jobs want a time limit; a run on one's own machine has none."""
+POLL_SECONDS = 0.1
 
 
 @dataclass
 class Active:
-    """A run under way: its folder, its submitit job, the GPU it was given."""
+    """A run under way: its folder, its process, the GPU it was given."""
 
     folder: RunFolder
-    job: Any
+    worker: WorkerProcess
     gpu: int | None
     attempts_before: int
-    log: Path
+    passed_on: int | None = None
+    """The last signal sent to it."""
 
 
 Event = Callable[[str, RunFolder, Status], None]
@@ -67,11 +62,16 @@ class LocalSweep:
         self.free_gpus = list(gpus)
         self.on_event: Event = on_event or (lambda kind, folder, status: None)
         self.active: list[Active] = []
-        self.stopping = False
-        # Apart from other sweeps: submitit names its files after process ids, which come back.
-        self._submitit = (
-            runs_folder / ".submitit" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
-        )
+        self.stop_signal: int | None = None
+        """What asked the sweep to stop; SIGKILL after the second request."""
+        # Apart from other sweeps, also those of other machines.
+        self._logs = runs_folder / ".workers" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        self._workers = WorkerProcesses(self._logs, launch.threads)
+
+    @property
+    def is_importing(self) -> bool:
+        """Whether the first workers wait for the imports of their server."""
+        return self._workers.is_importing
 
     def prepare(self, entries: Sequence[PlanEntry]) -> list[RunFolder]:
         """Write the run folders, before anything starts."""
@@ -89,57 +89,52 @@ class LocalSweep:
         return folders
 
     def run(self, folders: Sequence[RunFolder], each_poll: Callable[[], None]) -> None:
-        """Train until every run has ended, or `stop` was called and all workers are gone."""
+        """Train until every run has ended, or until all workers have exited after `stop`."""
         waiting = list(folders)
         try:
-            while self.active or (waiting and not self.stopping):
-                while waiting and len(self.active) < self.jobs and not self.stopping:
+            while self.active or (waiting and self.stop_signal is None):
+                while waiting and len(self.active) < self.jobs and self.stop_signal is None:
                     folder = waiting.pop(0)
                     try:
                         self._start(folder)
                     except (OSError, ProtosegError) as error:
                         # Its siblings under way go on; a full disk may have room again by then.
                         self._refused(folder, error)
-                for active in [a for a in self.active if a.job.done()]:
-                    self.active.remove(active)
-                    if self._ended(active):
-                        waiting.append(active.folder)
-                if self.stopping:
-                    self._ask_to_stop()
+                waiting += self._collect_ended()
                 each_poll()
                 time.sleep(POLL_SECONDS)
         except BaseException:
             # Whatever went wrong here (a closed pipe, say), the workers are not left unattended.
-            self.stop()
+            self.on_event = lambda kind, folder, status: None
+            if self.stop_signal is None:
+                self.stop(signal.SIGTERM)
             while self.active:
-                self.active = [a for a in self.active if not a.job.done()]
-                self._ask_to_stop()
+                self._collect_ended()
                 time.sleep(POLL_SECONDS)
             raise
         finally:
+            self._workers.close()
             if not self.active:
-                shutil.rmtree(self._submitit, ignore_errors=True)
+                shutil.rmtree(self._logs, ignore_errors=True)
 
-    def stop(self) -> None:
-        """Start no more runs, and ask the workers to save and end."""
-        self.stopping = True
+    def stop(self, signal_number: int) -> None:
+        """Start no more runs and pass the signal on: the workers save and exit.
+
+        A second call kills them: the work since their last checkpoints is lost. Safe in a signal
+        handler.
+        """
+        self.stop_signal = signal_number if self.stop_signal is None else signal.SIGKILL
 
     def _start(self, folder: RunFolder) -> None:
-        atomic.make_folder(self._submitit)
-        executor = submitit.LocalExecutor(folder=self._submitit)
+        atomic.make_folder(self._logs)
         gpu = self.free_gpus[0] if self.free_gpus else None
-        executor.update_parameters(
-            timeout_min=NO_LIMIT_MINUTES,
-            gpus_per_node=0 if gpu is None else 1,
-            visible_gpus=() if gpu is None else (gpu,),
-            stderr_to_stdout=True,
-        )
+        environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}
         before = len(folder.attempts())
-        with _ignoring_interrupts():
-            job = executor.submit(become_worker, str(folder.path))
+        log = self._logs / f"{folder.run_id}.{before + 1}.txt"
+        worker = self._workers.start(folder.path, log, environment)
         if gpu is not None:
             self.free_gpus.remove(gpu)
-        self.active.append(Active(folder, job, gpu, before, Path(job.paths.stdout)))
+        self.active.append(Active(folder, worker, gpu, before))
         self.on_event("started", folder, folder.status())
 
     def _refused(self, folder: RunFolder, error: Exception) -> None:
@@ -147,38 +142,47 @@ class LocalSweep:
             error = atomic.storage_error(error, folder.path)
         self.on_event("ended", folder, Status(State.FAILED, message=str(error)))
 
-    def _ended(self, active: Active) -> bool:
+    def _collect_ended(self) -> list[RunFolder]:
+        """Pass a signal on, report the workers that have exited; the runs to start again."""
+        if self.stop_signal is not None:
+            self._pass_on(self.stop_signal)
+        self._workers.update()
+        ended = [active for active in self.active if active.worker.has_exited]
+        self.active = [active for active in self.active if not active.worker.has_exited]
+        return [active.folder for active in ended if self._report_end(active)]
+
+    def _pass_on(self, number: int) -> None:
+        self._workers.cancel_imports()
+        for active in self.active:
+            # Once each: a worker has its handlers from its first moment.
+            if active.worker.pid is not None and active.passed_on != number:
+                active.worker.send_signal(number)
+                active.passed_on = number
+
+    def _report_end(self, active: Active) -> bool:
         """Report the end of a worker; whether the run goes back into the queue."""
         if active.gpu is not None:
             self.free_gpus.append(active.gpu)
-        status = active.folder.status()
-        attempted = len(active.folder.attempts()) > active.attempts_before
-        if not attempted and status.state in (State.NEW, State.INTERRUPTED):
+        folder = active.folder
+        attempts = folder.attempts()
+        was_attempted = len(attempts) > active.attempts_before
+        if active.passed_on == signal.SIGKILL and was_attempted and attempts[-1].end is None:
+            saved = folder.checkpoint_iteration()
+            state = f"saved at iteration {saved}" if saved else "nothing was saved"
+            message = f"killed by a second request to stop; {state}"
+            folder.judge(attempts[-1].number, Reason.CANCELLED, message, "sweep")
+        status = folder.status()
+        if not was_attempted and status.state in (State.NEW, State.INTERRUPTED):
+            if self.stop_signal is not None:
+                return False
             # It died before it could write anything; what it printed is all there is.
-            status = Status(State.FAILED, message=_last_line(active.log), attempts=status.attempts)
-        self.on_event("ended", active.folder, status)
+            message = _last_line(active.worker.log)
+            status = Status(State.FAILED, message=message, attempts=status.attempts)
+        self.on_event("ended", folder, status)
         # A full disk or a person's wish does not pass within seconds; the next sweep goes on.
-        passing = status.reason not in (Reason.STORAGE, Reason.CANCELLED)
-        return attempted and status.state is State.INTERRUPTED and passing and not self.stopping
-
-    def _ask_to_stop(self) -> None:
-        """Send SIGTERM to the workers; again and again, since one that starts may not hear it."""
-        for active in self.active:
-            found = claim.read(active.folder.claim)
-            if found is None or found[0].host != claim.host_identity():
-                continue
-            # The claim may be another sweep's by now; ours is a child of our controller.
-            if _parent(found[0].pid) == int(active.job.job_id):
-                with contextlib.suppress(OSError):
-                    os.kill(found[0].pid, signal.SIGTERM)
-
-
-def _parent(pid: int) -> int | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    return int(text.rpartition(")")[2].split()[1])
+        is_passing = status.reason not in (Reason.STORAGE, Reason.CANCELLED)
+        is_interrupted = was_attempted and status.state is State.INTERRUPTED
+        return is_interrupted and is_passing and self.stop_signal is None
 
 
 def _last_line(log: Path) -> str:
@@ -187,16 +191,6 @@ def _last_line(log: Path) -> str:
     except OSError:
         lines = []
     return lines[-1] if lines else "the worker ended before it wrote anything"
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Children started inside do not see the terminal's Ctrl-C; the sweep tells them itself."""
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def local_gpus() -> list[int]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 
 from protoseg.dispatch.local import LocalSweep, local_gpus
 from protoseg.dispatch.plan import Plan, PlanEntry
-from protoseg.dispatch.view import STYLES, sweep_view
+from protoseg.dispatch.sweep_display import LineDisplay, TerminalDisplay
+from protoseg.dispatch.view import STYLES, axes_text
 from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.states import Reason, State
 
@@ -67,39 +66,54 @@ def sweep(
 ) -> Outcome:
     """Train what the plan leaves to do, here, with progress on the console.
 
-    Ctrl-C stops the workers at their next iteration, with a checkpoint, and returns.
+    Ctrl-C stops the workers at their next iteration, with a checkpoint, and returns. A second one
+    kills them.
     """
     chosen, left_alone = to_train(plan, retry_failed)
     outcome = Outcome(left_alone=left_alone)
     if not chosen:
         return outcome
-    total = len(plan.entries)
-    finished = plan.counts()[State.DONE]
+    labels = {entry.run.run_id: run_label(entry) for entry in chosen}
+    kind = TerminalDisplay if live else LineDisplay
+    display = kind(console, labels, len(plan.entries), plan.counts()[State.DONE])
 
     def on_event(kind: str, folder: RunFolder, status: Status) -> None:
-        nonlocal finished
         if kind == "started":
+            display.waiting -= 1
             if not live:
-                console.print(f"started  {folder.run_id}", markup=False)
+                display.show_event(f"started  {display.name(folder.run_id)}")
             return
         outcome.failed.pop(folder.run_id, None)
-        if status.state is State.DONE:
-            finished += 1
+        if status.state is State.DONE and status.record is not None:
+            display.finished += 1
+            cost = status.record["cost"]
+            display.run_seconds.append(cost["seconds"] + cost["evaluation_seconds"])
             outcome.trained.append(folder.run_id)
         elif status.state is State.INTERRUPTED:
             outcome.interrupted.append(folder.run_id)
         elif status.state is State.FAILED:
             outcome.failed[folder.run_id] = status.message
-        console.print(_ending(folder, status), style=STYLES[status.state], markup=False)
+        display.show_event(
+            _ending(folder, status, display.name(folder.run_id)), STYLES[status.state]
+        )
 
     work = LocalSweep(runs_folder, launch, jobs, local_gpus(), on_event)
-    with _interrupt(work.stop, console):
-        folders = work.prepare(chosen)
-        if not live:
-            work.run(folders, lambda: None)
-        else:
-            with Live(console=console, refresh_per_second=4, transient=True) as display:
-                work.run(folders, _Refresh(display, work, total, lambda: finished))
+    requests: list[int | None] = [None]
+
+    def each_poll() -> None:
+        # Not in the signal handler, which may interrupt a display that is just drawn.
+        if work.stop_signal != requests[-1]:
+            display.show_event(STOPPING if requests == [None] else KILLING)
+            requests.append(work.stop_signal)
+        display.show_progress(work)
+
+    try:
+        with _stop_on_signals(work):
+            folders = work.prepare(chosen)
+            display.waiting = len(folders)
+            work.run(folders, each_poll)
+    finally:
+        display.close()
     outcome.interrupted = [
         run_id
         for run_id in dict.fromkeys([*outcome.interrupted, *(folder.run_id for folder in folders)])
@@ -108,55 +122,42 @@ def sweep(
     return outcome
 
 
-def _ending(folder: RunFolder, status: Status) -> str:
+def run_label(entry: PlanEntry) -> str:
+    """What tells a run from its siblings, with the seed."""
+    return f"{axes_text(entry)}, seed {entry.run.spec.seed}"
+
+
+def _ending(folder: RunFolder, status: Status, name: str) -> str:
     if status.state is State.DONE and status.record is not None:
         metrics, cost = status.record["metrics"], status.record["cost"]
-        return f"done     {folder.run_id}  mIoU {metrics['miou']:.2f}  {cost['seconds']:.0f} s"
+        return f"done     {name}  mIoU {metrics['miou']:.2f}  {cost['seconds']:.0f} s"
     reason = f"{status.reason.value}: " if status.reason else ""
-    text = f"{status.state.value}  {folder.run_id}  {reason}{status.message}"
+    text = f"{status.state.value}  {name}  {reason}{status.message}"
     if status.reason is Reason.CODE_ERROR:
         text += f"\n         log: {folder.newest_log()}"
     return text
 
 
-class _Refresh:
-    """Draws the state of the runs under way, reading their folders at most twice a second."""
-
-    def __init__(
-        self, display: Live, work: LocalSweep, total: int, finished: Callable[[], int]
-    ) -> None:
-        self.display = display
-        self.work = work
-        self.total = total
-        self.finished = finished
-        self._last = 0.0
-
-    def __call__(self) -> None:
-        if time.monotonic() - self._last < 0.5:
-            return
-        self._last = time.monotonic()
-        active = [(a.folder.run_id, a.folder.status()) for a in self.work.active]
-        self.display.update(sweep_view(self.total, self.finished(), active))
+STOPPING = (
+    "Stopping: the runs under way save and exit; nothing is lost. "
+    "Press Ctrl-C again to kill them: the work since their last checkpoints is lost."
+)
+KILLING = "Killing the runs under way."
 
 
-class _interrupt:  # noqa: N801  a context manager, used like a function
-    """While inside, Ctrl-C and SIGTERM ask the sweep to stop instead of raising."""
+@contextlib.contextmanager
+def _stop_on_signals(work: LocalSweep) -> Iterator[None]:
+    """While inside, Ctrl-C, SIGTERM and SIGHUP ask the sweep to stop instead of raising."""
 
-    def __init__(self, stop: Callable[[], None], console: Console) -> None:
-        self.stop = stop
-        self.console = console
-        self._previous: dict[int, Any] = {}
+    def handle(number: int, frame: FrameType | None) -> None:
+        work.stop(number)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.stop()
-        self.console.print("Stopping: the runs under way save and end; nothing is lost.")
-
-    def __enter__(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            self._previous[number] = signal.signal(number, self._handle)
-
-    def __exit__(self, *exception: Any) -> None:
-        for number, handler in self._previous.items():
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
             signal.signal(number, handler)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Group
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -241,24 +240,3 @@ def entry_data(entry: PlanEntry) -> dict[str, Any]:
         "timed": entry.timing is not None,
         "miou": status.record["metrics"]["miou"] if status.record else None,
     }
-
-
-def sweep_view(plan_size: int, finished: int, active: Sequence[tuple[str, Any]]) -> Group:
-    """What a running sweep shows: all runs in one bar, then a bar for each run under way."""
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_row("all runs", ProgressBar(plan_size, finished, width=30), f"{finished}/{plan_size}")
-    for run_id, status in active:
-        total = status.iterations or 1
-        rate = status.iterations_per_second
-        speed = (
-            f"{rate:.2f} it/s, {duration((total - status.iteration) / rate)} left" if rate else ""
-        )
-        if status.iterations and status.iteration >= status.iterations:
-            speed = "evaluating"
-        table.add_row(
-            Text(run_id),
-            ProgressBar(total, status.iteration, width=30),
-            f"{status.iteration}/{status.iterations}" if status.iterations else "",
-            Text(speed or "starting", style="dim"),
-        )
-    return Group(table)

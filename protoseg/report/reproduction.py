@@ -148,7 +148,9 @@ def compare(
         pixels_changed=sum(changed.values()),
         images=recorded["metrics"]["images"],
         images_changed=len(changed),
-        provenance=differences(recorded["provenance"], again["provenance"]),
+        provenance=differences(
+            add_torch_build(recorded["provenance"]), add_torch_build(again["provenance"])
+        ),
     )
 
 
@@ -183,6 +185,20 @@ def _changed(recorded: Cells, again: Cells) -> dict[int, int]:
             moved[key[0]] = moved.get(key[0], 0) + apart
     # A pixel that changes its class leaves one cell and enters another.
     return {image: (apart + 1) // 2 for image, apart in moved.items()}
+
+
+def add_torch_build(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Complete ``packages.torch`` (``2.13.0``) with the build of the last attempt (``+cu130``).
+
+    Records of earlier versions of protoseg may have the build in ``attempts`` only.
+    """
+    packages, attempts = provenance.get("packages"), provenance.get("attempts")
+    if not isinstance(packages, Mapping) or not isinstance(attempts, list) or not attempts:
+        return provenance
+    version = attempts[-1].get("torch") if isinstance(attempts[-1], Mapping) else None
+    if version is None or version.partition("+")[0] != packages.get("torch"):
+        return provenance
+    return {**provenance, "packages": {**packages, "torch": version}}
 
 
 def differences(

@@ -28,6 +28,8 @@ from protoseg.runs.attempt import Attempt, failures_in_a_row, read_attempts
 from protoseg.runs.record import RecordError, read_record
 from protoseg.runs.states import Reason, State, may_retry
 
+START_PHASES = ("checking data", "building", "first batch")
+"""What a worker does before its first iteration, as its log names it."""
 REMAINS_SECONDS = 60.0
 """A half-written file older than this has no writer any more."""
 
@@ -43,6 +45,8 @@ class Status:
     iteration: int = 0
     iterations: int = 0
     iterations_per_second: float | None = None
+    loss: float | None = None
+    """Total loss of the newest iteration in ``progress.json``."""
     host: str = ""
     """Where it runs, or ran last."""
     job: str = ""
@@ -141,6 +145,32 @@ class RunFolder:
             return None
         return self.attempts_folder / f"{attempts[-1].number:04d}" / "log.txt"
 
+    def has_progress(self, attempts_before: int) -> bool:
+        """Whether an attempt after the first ``attempts_before`` has finished an iteration."""
+        attempts = self.attempts()
+        if len(attempts) <= attempts_before:
+            return False
+        start = self.attempts_folder / f"{attempts[-1].number:04d}" / "start.json"
+        try:
+            return self.progress.stat().st_mtime_ns >= start.stat().st_mtime_ns
+        except OSError:
+            return False
+
+    def phase(self, attempts_before: int) -> str | None:
+        """What an attempt after the first ``attempts_before`` does before its first iteration.
+
+        None where it has finished one.
+        """
+        if self.has_progress(attempts_before):
+            return None
+        log = self.newest_log() if len(self.attempts()) > attempts_before else None
+        try:
+            lines = log.read_text(errors="replace").splitlines() if log else []
+        except OSError:
+            lines = []
+        phases = (line.partition("  ")[2] for line in reversed(lines))
+        return next((phase for phase in phases if phase in START_PHASES), "starting")
+
     def start_attempt(self, start: dict[str, Any]) -> Path:
         """Open the next attempt (only the holder of the claim calls this) and return its folder."""
         atomic.make_folder(self.attempts_folder)
@@ -196,9 +226,11 @@ class RunFolder:
         if not isinstance(progress, dict):
             return {}
         counts = {key: progress.get(key) for key in ("iteration", "iterations")}
-        rate = progress.get("iterations_per_second")
         known: dict[str, Any] = {k: v for k, v in counts.items() if type(v) is int}
-        return known | ({"iterations_per_second": rate} if isinstance(rate, int | float) else {})
+        for key in ("iterations_per_second", "loss"):
+            if isinstance(progress.get(key), int | float):
+                known[key] = progress[key]
+        return known
 
     def _status(self) -> Status:
         try:

@@ -68,6 +68,7 @@ class TrainingLoop:
         self._count = 0
         self._recent: deque[float] = deque(maxlen=20)
         self._last_progress = -math.inf
+        self._last_loss: float | None = None
 
     def run(self, start: int) -> None:
         """Train; raises `Stopped` after a checkpoint where a signal asked to."""
@@ -156,6 +157,7 @@ class TrainingLoop:
                 )
             short = name.removeprefix("decode.")
             self._sums[short] = self._sums.get(short, 0.0) + number
+        self._last_loss = losses.get("loss")
         self._count += 1
         every = max(1, self.iterations // CURVE_POINTS)
         if iteration % every == 0 or iteration == self.iterations:
@@ -181,8 +183,9 @@ class TrainingLoop:
             "iteration": iteration,
             "iterations": self.iterations,
             "iterations_per_second": round(rate, 4),
+            "loss": self._last_loss,
             "phase": "evaluation" if finished else "training",
             "time": now(),
         }
         with contextlib.suppress(atomic.StorageError):
-            atomic.write_json(self.folder.progress, progress)
+            atomic.write_json(self.folder.progress, progress, durable=False)

@@ -61,7 +61,7 @@ def begin(folder: RunFolder, outside: Iterable[str] = ()) -> dict[str, Any]:
     _keep_diff(folder.path, state)
     own = {key: found[key] for key in ("commit", "dirty", "diff_sha256", "code_sha256")}
     own |= {key: found[key] for key in (*LOCKS, "device", "threads")}
-    own["torch"] = torch.__version__
+    own["torch"] = found["packages"]["torch"]
     if others := {package: outside_code(package) for package in outside}:
         found["outside"] = own["outside"] = others
     attempts = folder.attempts()
@@ -223,10 +223,13 @@ def driver_version(file: Path) -> str | None:
 
 
 def lock_differs(locks: list[Path]) -> dict[str, list[str | None]] | None:
-    """Name -> [locked, installed] of every package that is not what the locks say.
+    """Compare the installed packages with the versions in the locks.
 
-    None where there is no lock. The build of a version (``+cpu``) is the index's choice and counts
-    only where the lock names one.
+    The build of a version (``+cpu``) depends on the package index. It is compared only where the
+    lock names one.
+
+    Returns:
+        Name -> [locked, installed] of each package that differs; None if there is no lock.
     """
     present = [lock for lock in locks if lock.is_file()]
     if not present:
@@ -239,8 +242,10 @@ def lock_differs(locks: list[Path]) -> dict[str, list[str | None]] | None:
                 continue
             name, locked = name.strip(), locked.strip()
             installed = _version(name)
-            build = "+" in locked
-            if installed is None or (installed if build else installed.split("+")[0]) != locked:
+            compared = installed
+            if installed is not None and "+" not in locked:
+                compared = installed.partition("+")[0]
+            if compared != locked:
                 differing[name] = [locked, installed]
     return differing
 
@@ -250,6 +255,12 @@ def _sha256(path: Path) -> str | None:
 
 
 def _version(name: str) -> str | None:
+    """The version of an installed package; of torch always with its build (``+cpu``, ``+cu130``).
+
+    The metadata of PyPI's torch leave the build out.
+    """
+    if name.lower() == "torch":
+        return str(torch.__version__)
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

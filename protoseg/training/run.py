@@ -6,6 +6,7 @@ share of the images; the first one prepares, decides where to go on, and writes.
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import time
 from pathlib import Path
@@ -18,13 +19,14 @@ from protoseg.datasets.digest import verify
 from protoseg.datasets.layout import find_root
 from protoseg.errors import UsageError
 from protoseg.runs import atomic
-from protoseg.runs.folder import Launch, RunFolder, now
+from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
 from protoseg.runs.record import seal
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import spec_digest
 from protoseg.spec.outside import packages
 from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint, metric
+from protoseg.training.allocator import keep_freed_memory
 from protoseg.training.determinism import state_digest
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.masks import counter_of
@@ -56,32 +58,38 @@ def execute(
         Stopped: a signal asked to; the run can go on from its last checkpoint.
     """
     processes = processes or Processes()
+    keep_freed_memory()
     if launch.threads:
         torch.set_num_threads(launch.threads)
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
     # Now, not at the end: a commit made meanwhile is not the code that trained.
     origin = begin(folder, packages(spec)) if processes.rank == 0 else {}
-    data_digest, found = _prepare(spec, folder, launch, processes)
-    data_root = find_root(spec.dataset, Path(launch.data))
-    weights = find_weights(spec.backbone, Path(launch.weights))
-    weights_sha256 = atomic.file_digest(weights) if weights else None
-    start = found.iteration if found else 0
-    config = build_config(
-        spec,
-        data_root=data_root,
-        num_workers=launch.workers,
-        world_size=processes.size,
-        start=start,
-    )
-    parts = build_parts(config, weights)
-    loop = TrainingLoop(
-        parts, folder, spec.schedule.iterations, launch.checkpoint_seconds, stop, processes
-    )
-    if found:
-        loop.resume(found)
-        print(f"{now()}  going on from iteration {start}", flush=True)
+    # Processes that wait for each other stop together, at `_check`.
+    with stop.immediately() if processes.size == 1 else contextlib.nullcontext():
+        _log_phase(0)
+        data_digest, found = _prepare(spec, folder, launch, processes)
+        data_root = find_root(spec.dataset, Path(launch.data))
+        weights = find_weights(spec.backbone, Path(launch.weights))
+        weights_sha256 = atomic.file_digest(weights) if weights else None
+        start = found.iteration if found else 0
+        _log_phase(1)
+        config = build_config(
+            spec,
+            data_root=data_root,
+            num_workers=launch.workers,
+            world_size=processes.size,
+            start=start,
+        )
+        parts = build_parts(config, weights)
+        loop = TrainingLoop(
+            parts, folder, spec.schedule.iterations, launch.checkpoint_seconds, stop, processes
+        )
+        if found:
+            loop.resume(found)
+            print(f"{now()}  going on from iteration {start}", flush=True)
     _check(stop, processes)
+    _log_phase(2)
     loop.run(start)
     state_sha256 = state_digest(parts.module.state_dict()) if processes.rank == 0 else ""
     begun = time.perf_counter()
@@ -135,6 +143,12 @@ def execute(
     # Last of all: from here on the run is done, whatever happens.
     if not atomic.create_json(folder.record, seal(record)):
         raise kept
+
+
+def _log_phase(number: int) -> None:
+    """Write to the log what the run does before its first iteration; a sweep shows it."""
+    with contextlib.suppress(OSError):
+        print(f"{now()}  {START_PHASES[number]}", flush=True)
 
 
 def _prepare(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 
-class Stopped(Exception):  # noqa: N818  not an error
-    """A signal asked the run to stop; its state is on disk."""
+class Stopped(BaseException):
+    """A signal asked the run to stop; its state is on disk.
+
+    Not an `Exception`: no handler of errors, in whatever library, takes it for one.
+    """
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -30,6 +34,7 @@ class StopRequest:
         """Whether this process still holds the claim of its run."""
         self.taken_over: Callable[[], bool] = lambda: False
         """Whether somebody noticed meanwhile that it does not; costs nothing to ask."""
+        self._raises = False
 
     def listen(self) -> None:
         """Install the handlers; only the main thread may."""
@@ -37,12 +42,25 @@ class StopRequest:
             signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        is_first = self.signal_number is None
         self.signal_number = number
+        if self._raises and is_first:
+            raise Stopped(number)
 
-    def check(self) -> None:
-        """Raise `Stopped` if a signal came."""
+    @contextlib.contextmanager
+    def immediately(self) -> Iterator[None]:
+        """Inside, a signal raises `Stopped` wherever the code is.
+
+        For long preparations that leave nothing half done. Where it gets lost, in a destructor for
+        instance, the flag is set all the same and the next check stops.
+        """
         if self.signal_number is not None:
             raise Stopped(self.signal_number)
+        self._raises = True
+        try:
+            yield
+        finally:
+            self._raises = False
 
     def confirm(self) -> None:
         """Raise `ClaimLost` if the run is another worker's by now; asked before each write."""

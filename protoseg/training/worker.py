@@ -41,14 +41,20 @@ ORDER_SECONDS = CLAIM_SECONDS + 300.0
 """How long those that follow wait for the first process to decide."""
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the worker on the folder named in the arguments."""
+def main(arguments: list[str] | None = None, stop: StopRequest | None = None) -> int:
+    """Run the worker on the folder named in the arguments.
+
+    Args:
+        arguments: of the command line, without the name of the program.
+        stop: one that listens to signals already.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     if len(given) not in (1, 2):
         print("usage: python -m protoseg.training.worker RUN_DIR [LAUNCH_FILE]", file=sys.stderr)
         return 2
-    stop = StopRequest()
-    stop.listen()
+    if stop is None:
+        stop = StopRequest()
+        stop.listen()
     folder = RunFolder(Path(given[0]).resolve())
     launch_file = Path(given[1]) if given[1:] else folder.launch
     launch = atomic.read_json(launch_file)

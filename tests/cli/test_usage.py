@@ -15,6 +15,7 @@ from protoseg.spec.identity import run_id_pattern
 
 from .conftest import REPOSITORY, CommandLine, shell
 
+pytestmark = pytest.mark.install
 HEAVY = ("torch", "mmseg", "mmengine", "mmcv")
 
 

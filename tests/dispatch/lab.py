@@ -62,19 +62,22 @@ class Lab:
         path.write_text(yaml.safe_dump(content, allow_unicode=True))
         return str(path)
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start ``protoseg WORDS`` in a process group of its own."""
-        environment = {
+    def variables(self) -> dict[str, str]:
+        """The environment of every command."""
+        return {
             **os.environ,
             "PROTOSEG_RUNS": str(self.runs),
             "PROTOSEG_DATA": str(self.data),
             "PROTOSEG_RESULTS": str(self.folder / "results"),
             **self.environment,
         }
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start ``protoseg WORDS`` in a process group of its own."""
         return subprocess.Popen(
             [sys.executable, "-m", "protoseg.cli", *words],
             cwd=ROOT,
-            env=environment,
+            env=self.variables(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -127,6 +127,24 @@ def test_what_the_two_were_made_with() -> None:
     }
 
 
+def test_the_build_of_torch_of_an_old_record_comes_from_its_attempts() -> None:
+    attempts = [{"torch": None}, {"torch": "2.13.0+cu130"}]
+    old = {"packages": {"torch": "2.13.0"}, "attempts": attempts}
+    for version, differing in (
+        ("2.13.0+cu130", {}),
+        ("2.13.0+cpu", {"packages.torch": ("2.13.0+cu130", "2.13.0+cpu")}),
+        ("2.14.0", {"packages.torch": ("2.13.0+cu130", "2.14.0")}),
+    ):
+        new = {"packages": {"torch": version}, "attempts": [{"torch": version}]}
+        found = compare(record(provenance=old), record(provenance=new), COUNTS, COUNTS)
+        assert found.provenance == differing
+    unknown = {"packages": {"torch": "2.13.0"}}
+    new = {"packages": {"torch": "2.13.0+cpu"}}
+    found = compare(record(provenance=unknown), record(provenance=new), COUNTS, COUNTS)
+    assert found.provenance == {"packages.torch": ("2.13.0", "2.13.0+cpu")}
+    assert old["packages"] == {"torch": "2.13.0"}, "the record itself is unchanged"
+
+
 def test_what_an_old_record_does_not_say_is_one_line() -> None:
     old = record(provenance={"packages": {"torch": "2.12"}, "threads": 1})
     new = record(provenance={"packages": {"torch": "2.13"}, "threads": 1, "a": {"b": 1}, "c": None})

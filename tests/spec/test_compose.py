@@ -25,6 +25,7 @@ from protoseg.spec.weak import WeakContrastMethod
 
 from .conftest import EXPERIMENTS
 
+pytestmark = pytest.mark.install
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(EXPERIMENTS.glob("*/*.yaml"))

@@ -154,7 +154,7 @@ def test_a_disk_that_is_full_between_checkpoints_ends_nothing(
 ) -> None:
     write, full = atomic.write_json, []
 
-    def write_json(path: Path, value: Any) -> None:
+    def write_json(path: Path, value: Any, **options: Any) -> None:
         if path.name == "progress.json":
             full.append(path)
             raise atomic.StorageError("no space left on the disk")
@@ -186,12 +186,11 @@ def test_signals_become_a_flag() -> None:
     try:
         for number in before:
             stop = StopRequest()
-            stop.check()
             stop.listen()
             signal.raise_signal(number)
             assert stop.signal_number == number
-            with pytest.raises(Stopped, match=signal.Signals(number).name):
-                stop.check()
+            with pytest.raises(Stopped, match=signal.Signals(number).name), stop.immediately():
+                pytest.fail("a request that came before is obeyed at once")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

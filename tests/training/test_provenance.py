@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -17,6 +18,8 @@ from protoseg.runs import atomic
 from protoseg.runs.folder import RunFolder
 from protoseg.training import code_state as code
 from protoseg.training import provenance
+
+pytestmark = pytest.mark.install
 
 
 def git(folder: Path, *words: str, data: bytes | None = None) -> str:
@@ -287,7 +290,32 @@ def test_packages_that_are_not_what_the_lock_says(tmp_path: Path) -> None:
     assert provenance.lock_differs([tmp_path / "b.lock"]) == {
         "torch": [f"{build}+nobuild", torch.__version__]
     }
+    write(tmp_path / "exact.lock", f"torch=={torch.__version__}\n")
+    assert provenance.lock_differs([tmp_path / "exact.lock"]) == {}
     assert provenance.lock_differs([tmp_path / "none.lock"]) is None
+
+
+@pytest.mark.parametrize("metadata", ["2.13.0", "2.13.0+cpu"])
+def test_the_build_of_torch_is_recorded_whatever_its_metadata_say(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: str
+) -> None:
+    """PyPI's torch 2.13.0+cu130 calls itself 2.13.0 in its metadata."""
+    read_version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: {"torch": metadata}.get(name, read_version)
+    )
+    monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
+    provenance_now = attempt(run)
+    assert provenance_now["packages"]["torch"] == "2.13.0+cu130"
+    assert [entry["torch"] for entry in provenance_now["attempts"]] == ["2.13.0+cu130"]
+    for name, content, differing in (
+        ("release", "torch==2.13.0\n", {}),
+        ("build", "torch==2.13.0+cu130\n", {}),
+        ("other_build", "torch==2.13.0+cpu\n", {"torch": ["2.13.0+cpu", "2.13.0+cu130"]}),
+        ("other_release", "torch==2.12.0\n", {"torch": ["2.12.0", "2.13.0+cu130"]}),
+    ):
+        write(tmp_path / name, content)
+        assert provenance.lock_differs([tmp_path / name]) == differing, name
 
 
 def test_the_kernels_settings_are_those_of_this_moment() -> None:

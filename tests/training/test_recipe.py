@@ -152,6 +152,7 @@ def test_every_field_of_the_contrast_reaches_any_head(method: str) -> None:
     assert off.decode_head.contrast is None
 
 
+@pytest.mark.install
 @pytest.mark.parametrize("dataset", composer().options["dataset"])
 def test_every_dataset_and_evaluation_is_a_config(dataset: str) -> None:
     for evaluation in composer().options["evaluation"]:
@@ -163,6 +164,7 @@ def test_every_dataset_and_evaluation_is_a_config(dataset: str) -> None:
         assert config.test_dataloader.batch_size == 1
 
 
+@pytest.mark.install
 @pytest.mark.parametrize("augmentation", composer().options["augmentation"])
 def test_every_schedule_and_augmentation_is_a_config(augmentation: str) -> None:
     for schedule in composer().options["schedule"]:
@@ -371,6 +373,7 @@ MOVED = (
 )
 
 
+@pytest.mark.install
 @pytest.mark.parametrize(("options", "pinned"), GOLDEN.items(), ids="-".join)
 def test_resolved_recipes_are_the_ones_records_were_trained_with(
     options: tuple[str, str, str], pinned: str

@@ -100,6 +100,7 @@ def assert_same_result(folder: RunFolder, other: RunFolder) -> None:
 # A run that nothing disturbs
 
 
+@pytest.mark.install
 def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) -> None:
     record = read_record(finished.record)  # checks shape and digest
     assert record["run_id"] == run_id(spec) == finished.path.name
@@ -122,6 +123,7 @@ def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) ->
     assert finished.status().state is State.DONE
 
 
+@pytest.mark.install
 def test_no_path_and_no_host_is_in_the_record(finished: RunFolder) -> None:
     import socket
 
@@ -140,6 +142,7 @@ def labelled_pixels(data: Path) -> dict[int, int]:
     }
 
 
+@pytest.mark.install
 def test_the_metrics_follow_from_the_confusion_counts(finished: RunFolder, data: Path) -> None:
     record = record_of(finished)
     verify_confusion(record, finished.confusion)
@@ -160,6 +163,7 @@ def test_the_metrics_follow_from_the_confusion_counts(finished: RunFolder, data:
             assert row["iou"] == pytest.approx(100 * hit[c] / union[c])
 
 
+@pytest.mark.install
 def test_the_predictions_are_those_of_the_last_checkpoint(
     finished: RunFolder, spec: RunSpec, data: Path
 ) -> None:
@@ -187,6 +191,7 @@ def test_the_predictions_are_those_of_the_last_checkpoint(
     assert differing <= 4, "a pixel may fall the other way by rounding, no more"
 
 
+@pytest.mark.install
 def test_parameters_are_counted(finished: RunFolder) -> None:
     counts = record_of(finished)["parameters"]
     assert counts["prototype"] == 6 * 3 * 64
@@ -200,6 +205,7 @@ def test_parameters_are_counted(finished: RunFolder) -> None:
     assert counts["learnable"] == learnable
 
 
+@pytest.mark.install
 def test_the_attempt_and_its_log_are_on_disk(finished: RunFolder) -> None:
     assert ends(finished) == [None]
     (attempt,) = finished.attempts()
@@ -211,6 +217,7 @@ def test_the_attempt_and_its_log_are_on_disk(finished: RunFolder) -> None:
     assert finished.status().iteration == 12
 
 
+@pytest.mark.install
 def test_a_finished_run_is_left_alone(finished: RunFolder) -> None:
     before = finished.record.read_bytes()
     status, output = work(finished)
@@ -219,6 +226,7 @@ def test_a_finished_run_is_left_alone(finished: RunFolder) -> None:
     assert len(finished.attempts()) == 1
 
 
+@pytest.mark.install
 @pytest.mark.slow
 def test_a_new_python_process_gives_the_same_bits_as_a_forked_one(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
@@ -329,6 +337,7 @@ def test_a_second_worker_leaves_a_claimed_run(spec: RunSpec, data: Path, tmp_pat
     assert folder.attempts() == []
 
 
+@pytest.mark.install
 def test_usage_and_a_missing_spec(tmp_path: Path) -> None:
     status, output = work(RunFolder(tmp_path / "nothing"))
     assert status == 1
@@ -450,6 +459,7 @@ def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) ->
     assert not folder.record.exists()
 
 
+@pytest.mark.install
 @pytest.mark.parametrize(
     ("error", "reason", "start"),
     [
@@ -486,6 +496,7 @@ def test_reasons(
     assert "\n" not in message
 
 
+@pytest.mark.install
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
 def test_signals_from_a_scheduler(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scheduler is asked; a Ctrl-C in a terminal of a job is a person's all the same."""

@@ -1,0 +1,291 @@
+"""Mutation testing: changes one operator or number of the source, and runs the tests of that line.
+
+    make mutation ARGS="--sample 300 --seed 0 --report results/campaigns/mutation.md"
+
+Needs cosmic-ray (requirements-mutation.lock), whose operators make the mutants, and the coverage of
+each test, which ``--measure`` records first. Every mutant is tested in a copy of the checkout by
+the tests that ran its line, the fastest first, for at most ``--seconds``. Python processes are
+forked from one that has imported torch and mmseg, not protoseg.
+
+Outcomes: ``killed`` (a test failed), ``timeout`` (counts as killed: the mutant never ends),
+``survived``, ``uncovered`` (no test runs the line).
+
+Exit status: 0, or 1 if fewer mutants were killed than ``--at-least`` percent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+
+from durations import durations_of, key_of_node  # noqa: E402
+
+COVERAGE = ROOT / ".coverage" / "by_test"
+GROUPS = {
+    "core": ("protoseg/core/*.py",),
+    "identity": ("protoseg/spec/identity.py", "protoseg/spec/fields.py"),
+    "retry": ("protoseg/runs/states.py", "protoseg/runs/attempt.py", "protoseg/runs/folder.py"),
+    "resume": (
+        *("protoseg/training/checkpoint.py", "protoseg/training/loop.py"),
+        *("protoseg/training/randomness.py", "protoseg/runs/claim.py"),
+    ),
+    "statistics": ("protoseg/report/statistics.py", "protoseg/report/bootstrap.py"),
+}
+"""What is sampled: as many mutants of each group, or all it has."""
+PRELOADED = (
+    *("torch", "numpy", "mmengine", "mmcv", "mmseg.models", "hydra", "pandas", "scipy.stats"),
+    *("pytest", "rich", "hypothesis"),
+)
+COPIED = ("protoseg", "tests", "experiments", "benchmarks", "slurm", "results", "docs")
+ARGUMENT_OPERATORS = ("VariableReplacer", "VariableInserter")
+"""Operators that need the name of a variable."""
+MOST_TESTS = 60
+"""Tests run for one mutant: of a line that all tests run, some are enough."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One change: the n-th place in a file where an operator applies."""
+
+    group: str
+    file: str
+    line: int
+    operator: str
+    occurrence: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the tests of a mutant found."""
+
+    mutant: Mutant
+    outcome: str
+    seconds: float
+    tests: int
+
+
+def measure(arguments: Sequence[str]) -> None:
+    """Run tests with the coverage of each one apart; the hook is in tests/conftest.py."""
+    shutil.rmtree(COVERAGE, ignore_errors=True)
+    COVERAGE.mkdir(parents=True)
+    environment = {**os.environ, "PROTOSEG_COVERAGE_BY_TEST": "1"}
+    data = f"--data-file={COVERAGE / 'data'}"
+    python = [sys.executable, "-m", "coverage"]
+    run = [*python, "run", data, "-m", "pytest", "-n", "2", "--dist", "loadgroup"]
+    report = f"--junitxml={COVERAGE / 'durations.xml'}"
+    subprocess.run([*run, report, *arguments], cwd=ROOT, env=environment, check=False)
+    subprocess.run([*python, "combine", "--quiet", data, str(COVERAGE)], cwd=ROOT, check=False)
+
+
+def tests_by_line() -> dict[str, dict[int, set[str]]]:
+    """File -> line -> node ids of the tests that ran it."""
+    from coverage import CoverageData
+
+    data = CoverageData(str(COVERAGE / "data"))
+    data.read()
+    found: dict[str, dict[int, set[str]]] = {}
+    for name in data.measured_files():
+        path = Path(name)
+        if not path.is_relative_to(ROOT):
+            continue
+        lines = data.contexts_by_lineno(name)
+        found[str(path.relative_to(ROOT))] = {
+            line: {context for context in contexts if context} for line, contexts in lines.items()
+        }
+    return found
+
+
+def mutants_of(group: str, file: str) -> Iterator[Mutant]:
+    """Every mutant of a file."""
+    from cosmic_ray.ast import get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    tree = get_ast((ROOT / file).read_text(encoding="utf-8"))
+    for name in operator_names():
+        if name.endswith(ARGUMENT_OPERATORS):
+            continue
+        operator = get_operator(name)()
+        occurrence = 0
+        for node in _nodes(tree):
+            for start, _ in operator.mutation_positions(node):
+                yield Mutant(group, file, start[0], name, occurrence)
+                occurrence += 1
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    """A node and all below it, in the order in which cosmic-ray counts them."""
+    yield node
+    for child in getattr(node, "children", ()):
+        yield from _nodes(child)
+
+
+def sample(count: int, seed: int) -> list[Mutant]:
+    """``count`` mutants drawn by a seed, evenly from the groups, at most one of each line."""
+    draw = random.Random(seed)
+    chosen: list[Mutant] = []
+    for group, patterns in GROUPS.items():
+        files = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+        names = [str(path.relative_to(ROOT)) for path in files]
+        mutants = [mutant for name in names for mutant in mutants_of(group, name)]
+        draw.shuffle(mutants)
+        by_line = {(mutant.file, mutant.line): mutant for mutant in reversed(mutants)}
+        of_group = [m for m in mutants if by_line[m.file, m.line] is m]
+        chosen += [m for m in of_group if mutate(m) is not None][: count // len(GROUPS)]
+    return chosen
+
+
+def mutate(mutant: Mutant) -> str | None:
+    """The source of the mutant's file after the change; None where it does not compile."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    source = (ROOT / mutant.file).read_text(encoding="utf-8")
+    changed = mutate_code(source, get_operator(mutant.operator)(), mutant.occurrence)
+    if changed is None or changed == source:
+        return None
+    try:
+        compile(changed, mutant.file, "exec")
+    except SyntaxError:
+        return None
+    return str(changed)
+
+
+class Copy:
+    """A copy of the checkout in which one mutant after the other is tested."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in COPIED:
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=ignored)
+        for path in ROOT.iterdir():
+            if path.is_file():
+                shutil.copy(path, folder)
+
+    def test(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> Result:
+        """Test one mutant; the file is restored afterwards."""
+        source = mutate(mutant)
+        assert source is not None, "the sample holds valid mutants alone"
+        if not tests:
+            return Result(mutant, "uncovered", 0.0, 0)
+        path = self.folder / mutant.file
+        original = path.read_text(encoding="utf-8")
+        begun = time.monotonic()
+        try:
+            path.write_text(source, encoding="utf-8")
+            status = run_forked(self.folder, tests, seconds)
+        finally:
+            path.write_text(original, encoding="utf-8")
+        outcome = {0: "survived", None: "timeout"}.get(status, "killed")
+        return Result(mutant, outcome, time.monotonic() - begun, len(tests))
+
+
+def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None:
+    """pytest's exit status in a fork of this process; None after ``seconds``."""
+    pid = os.fork()
+    if pid == 0:
+        status = 70
+        try:
+            os.setsid()
+            os.chdir(folder)
+            os.environ["PYTHONPATH"] = sys.path[0] = str(folder)
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+            sys.dont_write_bytecode = True
+            log = os.open(folder / "pytest.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            import pytest
+
+            options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+            status = int(pytest.main([*options, *tests]))
+        finally:
+            os._exit(status)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.05)
+    os.killpg(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return None
+
+
+def test_order(tests: set[str], durations: dict[str, float]) -> list[str]:
+    """The fastest tests first, at most `MOST_TESTS`."""
+    return sorted(tests, key=lambda test: (durations.get(key_of_node(test), 9.9), test))[
+        :MOST_TESTS
+    ]
+
+
+def report(results: Sequence[Result], seed: int) -> str:
+    """Markdown: outcomes by group, then the survivors."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for result in results:
+        rows[result.mutant.group][result.outcome] += 1
+    outcomes = ("killed", "timeout", "survived", "uncovered")
+    lines = [f"# Mutants (seed {seed})", "", f"| group | {' | '.join(outcomes)} |"]
+    lines.append("|---" * (len(outcomes) + 1) + "|")
+    for group, counts in sorted(rows.items()):
+        lines.append(f"| {group} | {' | '.join(str(counts[name]) for name in outcomes)} |")
+    lines += ["", "Survivors:", ""]
+    for result in results:
+        if result.outcome in ("survived", "uncovered"):
+            mutant = result.mutant
+            name = mutant.operator.removeprefix("core/")
+            lines.append(f"- `{mutant.file}:{mutant.line}` {name} ({result.outcome})")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Measure, sample, test, report."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=120.0, help="for the tests of a mutant")
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--at-least", type=float, default=0.0, help="percent killed")
+    parser.add_argument("--measure", nargs="*", metavar="PYTEST_ARGUMENT")
+    arguments = parser.parse_args()
+    if arguments.measure is not None:
+        measure(arguments.measure)
+    by_line = tests_by_line()
+    durations = durations_of(COVERAGE / "durations.xml")
+    for name in PRELOADED:
+        importlib.import_module(name)
+    results = []
+    with tempfile.TemporaryDirectory(prefix="mut-") as name:
+        copy = Copy(Path(name) / "checkout")
+        for mutant in sample(arguments.sample, arguments.seed):
+            tests = test_order(by_line.get(mutant.file, {}).get(mutant.line, set()), durations)
+            result = copy.test(mutant, tests, arguments.seconds)
+            results.append(result)
+            print(json.dumps({**vars(mutant), "outcome": result.outcome,
+                              "seconds": round(result.seconds, 1)}), flush=True)  # fmt: skip
+    text = report(results, arguments.seed)
+    print(text)
+    if arguments.report:
+        arguments.report.write_text(text, encoding="utf-8")
+    killed = sum(result.outcome in ("killed", "timeout") for result in results)
+    return 0 if 100 * killed >= arguments.at_least * len(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
