@@ -1,3 +1,13 @@
-"""One thread for every test here."""
+"""One thread for every test here, and processes that are forked with torch imported."""
 
+from __future__ import annotations
+
+import pytest
+from forked import TORCH, ForkServer, fork_server  # noqa: F401  a fixture
 from threads import one_thread  # noqa: F401  a fixture
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _prepared_fork_server(fork_server: ForkServer) -> None:  # noqa: F811
+    """Its imports go on while the first tests run."""
+    fork_server.prepare(TORCH)

@@ -1,4 +1,4 @@
-"""What each of several real processes does in `test_contrast_processes`; run under ``spawn``."""
+"""What each of several real processes does in `test_contrast_processes`; run in forked processes."""
 
 from __future__ import annotations
 

@@ -24,11 +24,14 @@ def step(bank, pixels, labels):
     return cross_entropy(scores, labels) + 0.01 * contrast + 0.01 * compactness
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "distance"),
     [("aot_eager", "cosine"), ("aot_eager", "euclidean"), ("inductor", "cosine")],
 )
-def test_a_step_compiles_to_one_graph_and_does_the_same(backend, distance):
+def test_a_step_compiles_to_one_graph_and_does_the_same(backend, distance, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)
     torch.manual_seed(0)
     bank = PrototypeBank(5, 3, 16, distance=distance, momentum=0.9)
     other = copy.deepcopy(bank)

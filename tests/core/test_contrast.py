@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -24,19 +26,19 @@ def batch(seed: int = 0, num_pixels: int = 90):
     return labels, rng.random(num_pixels) < 0.3, rng.random(num_pixels).astype(np.float32)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 10, 40, 90, 500])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_anchors_are_those_of_the_loop(count, share):
+def test_anchors_are_those_of_the_loop(share):
     labels, hard, lots = batch()
     hard = hard if 0 < share < 1 else np.full(len(labels), bool(share))
-    pixel, own = choose_anchors(
-        torch.tensor(labels), torch.tensor(hard), CLASSES, count, torch.tensor(lots)
-    )
-    expected = reference.choose_anchors(labels.tolist(), hard, count, lots)
-    there = own != IGNORED
-    assert pixel[there].tolist() == expected
-    assert own[there].tolist() == labels[expected].tolist()
-    assert len(pixel) == min(count, len(labels)), "a shape that no label changes"
+    for count in (1, 2, 3, 10, 40, 90, 500):
+        pixel, own = choose_anchors(
+            torch.tensor(labels), torch.tensor(hard), CLASSES, count, torch.tensor(lots)
+        )
+        expected = reference.choose_anchors(labels.tolist(), hard, count, lots)
+        there = own != IGNORED
+        assert pixel[there].tolist() == expected, count
+        assert own[there].tolist() == labels[expected].tolist(), count
+        assert len(pixel) == min(count, len(labels)), "a shape that no label changes"
 
 
 def test_half_of_the_anchors_are_hard_and_classes_are_even():
@@ -100,34 +102,34 @@ every_choice = pytest.mark.parametrize("choice", CHOICES, ids=str)
 
 
 @every_choice
-@pytest.mark.parametrize("block", [1, 300, 2**24], ids="{} products at once".format)
-@pytest.mark.parametrize("most", [False, True], ids=["", "largest class known"])
-def test_samples_are_those_of_the_loop(choice, block, most, monkeypatch):
-    monkeypatch.setattr(contrast, "BLOCK", block)
+def test_samples_are_those_of_the_loop(choice, monkeypatch):
     given = case()
-    _, chosen, _ = run(*given, most=most, **choice)
     anchors, labels, rows, sample_labels, itself, lots = given
-    for i, (anchor, label, me) in enumerate(zip(anchors, labels, itself, strict=True)):
+    expected = [
+        ([], [])
+        if label == IGNORED
+        else reference.choose_samples(anchor, label, rows, sample_labels, me, lots=lots, **choice)
+        for anchor, label, me in zip(anchors, labels, itself, strict=True)
+    ]
+    # With few and with all products at once; with the size of the largest class and without.
+    for block, most in itertools.product((1, 300, 2**24), (False, True)):
+        monkeypatch.setattr(contrast, "BLOCK", block)
+        _, chosen, _ = run(*given, most=most, **choice)
         parts = slice(0, chosen.positives), slice(chosen.positives, None)
-        found = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
-        if label == IGNORED:
-            assert found == [[], []]
-            continue
-        expected = reference.choose_samples(
-            anchor, label, rows, sample_labels, me, lots=lots, **choice
-        )
-        assert [sorted(each) for each in found] == [sorted(each) for each in expected]
+        for i, of_anchor in enumerate(expected):
+            found = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
+            assert [sorted(each) for each in found] == [sorted(each) for each in of_anchor]
 
 
 @every_choice
-@pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
-def test_the_loss_is_that_of_the_loop(choice, temperature):
+def test_the_loss_is_that_of_the_loop(choice):
     given = case(1)
-    loss, _, _ = run(*given, temperature=temperature, **choice)
     *parts, lots = given
-    expected = reference.loss(*parts, temperature, lots=lots, **choice)
-    assert expected > 0.1
-    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    for temperature in (0.07, 0.1, 1.0):
+        loss, _, _ = run(*given, temperature=temperature, **choice)
+        expected = reference.loss(*parts, temperature, lots=lots, **choice)
+        assert expected > 0.1
+        assert loss.item() == pytest.approx(expected, rel=1e-5), temperature
 
 
 def test_the_gradient_is_that_of_the_loss_written_out():

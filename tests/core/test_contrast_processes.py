@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forked import run_in_processes
 
 from . import contrast_processes as processes
 
@@ -13,7 +13,7 @@ from . import contrast_processes as processes
 def ranks(tmp_path_factory):
     """What every process ended with, by rank."""
     folder = tmp_path_factory.mktemp("processes")
-    mp.spawn(processes.work, args=(2, str(folder)), nprocs=2)
+    run_in_processes(processes.work, 2, 2, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

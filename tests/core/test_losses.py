@@ -150,7 +150,7 @@ def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
 @pytest.mark.parametrize("rows", [1, 7, 1000], ids="{} numbers at once".format)
 def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, monkeypatch):
     monkeypatch.setattr(distances, "BLOCK", {"cpu": rows})
-    table, target = batch()
+    table, target = batch(num_columns=6, num_pixels=14, ignored=3)
     table = torch.tensor(table, dtype=torch.float64, requires_grad=True)
     target = torch.tensor(target)
 

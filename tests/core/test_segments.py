@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoseg.core import segments
@@ -39,23 +39,33 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("outside", [0, 1, CHUNK, 700])
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
-def test_sums_over_segments(sizes, outside):
-    values, labels, weights = batch(sizes, 5, outside)
-    found = sort_by_segment(torch.tensor(labels), len(sizes))
-    rows = torch.tensor(values)
-    in_order = rows[found.order]
-    expected = expected_sums(values, labels, len(sizes))
-    np.testing.assert_allclose(as_float64(found.sums_of(rows)), expected, rtol=0, atol=1e-4)
-    np.testing.assert_allclose(as_float64(found.sums(in_order)), expected, rtol=0, atol=1e-4)
-    weighted = found.sums(in_order, torch.tensor(weights)[found.order])
-    expected = expected_sums(values, labels, len(sizes), weights)
-    np.testing.assert_allclose(as_float64(weighted), expected, rtol=0, atol=1e-4)
-    assert found.counts.tolist() == sizes
+def test_sums_over_segments(sizes):
+    for outside in (0, 1, CHUNK, 700):
+        values, labels, weights = batch(sizes, 5, outside)
+        found = sort_by_segment(torch.tensor(labels), len(sizes))
+        rows = torch.tensor(values)
+        in_order = rows[found.order]
+        weighted = found.sums(in_order, torch.tensor(weights)[found.order])
+        expected = expected_sums(values, labels, len(sizes))
+        for sums, right in (
+            (found.sums_of(rows), expected),
+            (found.sums(in_order), expected),
+            (weighted, expected_sums(values, labels, len(sizes), weights)),
+        ):
+            np.testing.assert_allclose(
+                as_float64(sums), right, rtol=0, atol=1e-4, err_msg=f"{outside} outside"
+            )
+        assert found.counts.tolist() == sizes
 
 
-@settings(max_examples=80, deadline=None, derandomize=True, database=None)
+@settings(
+    max_examples=80,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(st.lists(st.integers(-3, 9), max_size=60), st.integers(1, 7), st.integers(2, 8))
 def test_any_labels(labels, number, chunk):
     labels = np.array(labels, dtype=np.int64)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forked import run_in_processes
 
 from protoseg.core import collective
 
 from . import processes
-from .processes import CHANNELS, CLASSES, LAYOUTS, STEPS, new_bank, parts, pixels_of, whole_batch
+from .processes import (
+    CHANNELS,
+    CLASSES,
+    LAYOUTS,
+    STEPS,
+    cases,
+    new_bank,
+    parts,
+    pixels_of,
+    whole_batch,
+)
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
-every_size = pytest.mark.parametrize("num_prototypes", [1, 3])
-every_distance = pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-both_ways = pytest.mark.parametrize("distributed", ["pooled", "averaged"])
+
+
+def cases_of(layout, *ways):
+    """(distributed, K, distance) of a layout."""
+    return [case[1:] for case in cases() if case[0] == layout and case[1] in ways]
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["2 processes", "4 processes"])
@@ -22,74 +34,63 @@ def ranks(request, tmp_path_factory):
     """What every process ended with, by rank."""
     folder = tmp_path_factory.mktemp("processes")
     world = request.param
-    mp.spawn(processes.work, args=(world, str(folder)), nprocs=world)
+    run_in_processes(processes.work, world, world, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
-@both_ways
 @every_layout
-@every_size
-@every_distance
-def test_all_processes_hold_the_same_prototypes(
-    ranks, distributed, layout, num_prototypes, distance
-):
-    case = layout, distributed, num_prototypes, distance
-    for number in range(STEPS):
-        _, _, prototypes, updates = ranks[0][case][number]
-        for other in ranks[1:]:
-            assert torch.equal(other[case][number][2], prototypes)
-            assert torch.equal(other[case][number][3], updates)
+def test_all_processes_hold_the_same_prototypes(ranks, layout):
+    for case in cases_of(layout, "pooled", "averaged"):
+        for number in range(STEPS):
+            _, _, prototypes, updates = ranks[0][layout, *case][number]
+            for other in ranks[1:]:
+                assert torch.equal(other[layout, *case][number][2], prototypes), case
+                assert torch.equal(other[layout, *case][number][3], updates), case
 
 
 @every_layout
-@every_size
-@every_distance
-def test_pooled_is_one_process_with_the_whole_batch(ranks, layout, num_prototypes, distance):
-    bank = new_bank("pooled", num_prototypes, distance)
-    for number in range(STEPS):
-        pixels, labels = whole_batch(number)
-        target = processes.step(bank, pixels_of(pixels, distance), labels)
-        seen = 0
-        for rank in ranks:
-            mine, found, prototypes, updates = rank[layout, "pooled", num_prototypes, distance][
-                number
-            ]
-            seen += len(mine)
-            assert torch.equal(found, target[mine])
-            torch.testing.assert_close(prototypes, bank.prototypes, rtol=0, atol=1e-5)
-            assert torch.equal(updates, bank.updates)
-        assert seen == len(labels)
+def test_pooled_is_one_process_with_the_whole_batch(ranks, layout):
+    for case in cases_of(layout, "pooled"):
+        _, num_prototypes, distance = case
+        bank = new_bank("pooled", num_prototypes, distance)
+        for number in range(STEPS):
+            pixels, labels = whole_batch(number)
+            target = processes.step(bank, pixels_of(pixels, distance), labels)
+            seen = 0
+            for rank in ranks:
+                mine, found, prototypes, updates = rank[layout, *case][number]
+                seen += len(mine)
+                assert torch.equal(found, target[mine]), case
+                torch.testing.assert_close(prototypes, bank.prototypes, rtol=0, atol=1e-5)
+                assert torch.equal(updates, bank.updates), case
+            assert seen == len(labels)
 
 
 @every_layout
-@every_size
-@every_distance
-def test_averaged_is_the_mean_of_what_each_process_would_do(
-    ranks, layout, num_prototypes, distance
-):
-    together = new_bank("averaged", num_prototypes, distance)
-    before = together.prototypes.clone()
-    for number in range(STEPS):
-        pixels, labels = whole_batch(number)
-        alone = []
-        for rank, mine in zip(ranks, parts(labels, layout, len(ranks)), strict=True):
-            bank = new_bank("averaged", num_prototypes, distance)
-            bank.prototypes.copy_(before)
-            target = processes.step(bank, pixels_of(pixels, distance)[mine], labels[mine])
-            found = rank[layout, "averaged", num_prototypes, distance][number]
-            assert torch.equal(found[1], target)
-            alone.append(bank)
-        mean = torch.stack([bank.prototypes for bank in alone]).mean(0)
-        if distance == "cosine":
-            mean = torch.nn.functional.normalize(mean, dim=-1)
-        moved = torch.stack([bank.updates > 0 for bank in alone]).any(0)
-        after = ranks[0][layout, "averaged", num_prototypes, distance][number][2]
-        torch.testing.assert_close(after[moved], mean[moved], rtol=0, atol=1e-5)
-        assert torch.equal(after[~moved], before[~moved])
-        before = after
+def test_averaged_is_the_mean_of_what_each_process_would_do(ranks, layout):
+    for case in cases_of(layout, "averaged"):
+        _, num_prototypes, distance = case
+        before = new_bank("averaged", num_prototypes, distance).prototypes
+        for number in range(STEPS):
+            pixels, labels = whole_batch(number)
+            alone = []
+            for rank, mine in zip(ranks, parts(labels, layout, len(ranks)), strict=True):
+                bank = new_bank("averaged", num_prototypes, distance)
+                bank.prototypes.copy_(before)
+                target = processes.step(bank, pixels_of(pixels, distance)[mine], labels[mine])
+                assert torch.equal(rank[layout, *case][number][1], target), case
+                alone.append(bank)
+            mean = torch.stack([bank.prototypes for bank in alone]).mean(0)
+            if distance == "cosine":
+                mean = torch.nn.functional.normalize(mean, dim=-1)
+            moved = torch.stack([bank.updates > 0 for bank in alone]).any(0)
+            after = ranks[0][layout, *case][number][2]
+            torch.testing.assert_close(after[moved], mean[moved], rtol=0, atol=1e-5)
+            assert torch.equal(after[~moved], before[~moved]), case
+            before = after
 
 
-@both_ways
+@pytest.mark.parametrize("distributed", ["pooled", "averaged"])
 @every_layout
 def test_pixels_of_all_processes_start_the_prototypes_of_all(ranks, distributed, layout):
     before, started = None, torch.zeros(CLASSES, dtype=torch.bool)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forked import run_in_processes
 from torch import Tensor
 
 from protoseg.core import weak
@@ -213,7 +213,7 @@ def test_two_processes_have_the_prototypes_and_the_loss_of_the_whole_batch(tmp_p
     pixels, confidences, labels, lots = weak_processes.whole_batch()
     expected = weak.estimate_prototypes(pixels, confidences, weak_processes.TOP, lots)
     loss = weak.contrast(pixels, labels, expected, 0.1)
-    mp.spawn(weak_processes.work, args=(str(tmp_path),), nprocs=2)  # type: ignore[no-untyped-call]
+    run_in_processes(weak_processes.work, 2, str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for part in parts:
         torch.testing.assert_close(part["vectors"], expected.vectors)

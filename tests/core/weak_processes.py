@@ -1,4 +1,4 @@
-"""What each of two real processes does in `test_weak`; run under ``spawn``."""
+"""What each of two real processes does in `test_weak`; run in forked processes."""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,13 @@ from PIL import Image
 from protoseg.spec.schema import DatasetSpec
 
 from .helpers import REPOSITORY, write_labels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_resource_tracker() -> Iterator[None]:
+    """End the process that a pool of `protoseg.datasets.prepare` started for this one."""
+    yield
+    resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)

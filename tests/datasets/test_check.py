@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,22 +149,27 @@ def test_a_checksum_that_does_not_hold_is_damage(toy: DatasetSpec, toy_root: Pat
         pictures.read(path)
 
 
-def test_a_folder_that_can_not_be_read_is_no_empty_one(toy: DatasetSpec) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name, "images")
-        closed = folder / "closed"
-        closed.mkdir(parents=True)
-        (folder / "a.jpg").touch()
-        (closed / "b.jpg").touch()
-        Path(name).chmod(0o755)
-        assert layout.stems(folder, ".jpg").keys() == {"a", "closed/b"}
-        closed.chmod(0)
+def test_a_folder_that_can_not_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By relative names: others than the owner may not enter the folders above.
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    folder = Path("images")
+    closed = folder / "closed"
+    closed.mkdir(parents=True)
+    (folder / "a.jpg").touch()
+    (closed / "b.jpg").touch()
+    assert layout.stems(folder, ".jpg").keys() == {"a", "closed/b"}
+    closed.chmod(0)
+    try:
         with unprivileged(), pytest.raises(DataError) as error:
             layout.stems(folder, ".jpg")
-        assert str(error.value) == (
-            f"{closed}: can not be read (Permission denied). Change its permissions."
-        )
+    finally:
         closed.chmod(0o755)
+    assert str(error.value) == (
+        f"{closed}: can not be read (Permission denied). Change its permissions."
+    )
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
@@ -15,6 +15,12 @@ pairs = st.integers(1, 60).flatmap(
 )
 
 
+@settings(
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(pairs)
 def test_same_as_scikit_learn(groupings: tuple[list[int], list[int]]) -> None:
     a, b = groupings

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from waiting import finish, wait_until
 
 from protoseg.datasets import digest, drawing, layout, shapes
 from protoseg.datasets.check import check
@@ -200,21 +201,23 @@ shapes.generate(Path(sys.argv[1]), **json.loads(sys.argv[2]))
 """
 
 
-def start(root: Path, arguments: dict[str, int]) -> subprocess.Popen[bytes]:
+def start(root: Path, arguments: dict[str, int]) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", GENERATE, str(root), json.dumps(arguments)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def test_killed_generation_leaves_nothing_half_made(tmp_path: Path) -> None:
     root = tmp_path / "data" / "shapes"
     process = start(root, {**SMALL, "train": 50_000})
-    deadline = time.monotonic() + 60
-    while len(list(tmp_path.rglob("*.png"))) < 20:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    try:
+        wait_until(
+            lambda: process.poll() is not None or len(list(tmp_path.rglob("*.png"))) >= 20,
+            "the first 20 images",
+        )
+    finally:
+        process.kill()
+        _, errors = finish(process)
+    assert process.returncode == -signal.SIGKILL, errors
     (remains,) = root.parent.iterdir()
     assert not root.exists()
     shapes.generate(root, **SMALL)
@@ -236,8 +239,8 @@ def test_concurrent_generations_all_succeed(tmp_path: Path) -> None:
     arguments = {**SMALL, "train": 150}
     processes = [start(root, arguments) for _ in range(3)]
     for process in processes:
-        _, errors = process.communicate(timeout=120)
-        assert process.returncode == 0, errors.decode()
+        _, errors = finish(process)
+        assert process.returncode == 0, errors
     assert list(root.parent.iterdir()) == [root]
     alone = shapes.generate(tmp_path / "alone", **arguments)
     assert pixels(root) == pixels(alone)
@@ -260,13 +263,19 @@ def test_race_lost_at_the_last_moment(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_the_folder_is_complete_as_soon_as_it_is_there(tmp_path: Path) -> None:
     root = tmp_path / "data" / "shapes"
     process = start(root, {**SMALL, "train": 150})
-    deadline = time.monotonic() + 60
-    while not root.exists():
-        assert time.monotonic() < deadline
+    try:
+        wait_until(
+            lambda: root.exists() or process.poll() is not None,
+            "the data set",
+            poll_seconds=0.0005,
+        )
+    except AssertionError:
+        process.kill()
+        raise
     assert len(list(root.rglob("*.png"))) == 3 * (150 + SMALL["val"])
     assert shapes.read_marker(root) is not None
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors.decode()
+    _, errors = finish(process)
+    assert process.returncode == 0, errors
 
 
 def test_foreign_folder_that_appears_meanwhile(

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from forked import ForkServer, fork_server  # noqa: F401  a fixture
 from mmengine.registry import DefaultScope
 from threads import one_thread  # noqa: F401  a fixture
 
 from protoseg.datasets.layout import find_root
 
-from .small import REPOSITORY, small_spec
+from .small import REPOSITORY, WORKER_MODULES, small_spec
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +26,12 @@ def _mmseg() -> Iterator[None]:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmseg"):
         yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _prepared_fork_server(fork_server: ForkServer) -> None:  # noqa: F811
+    """Imports take seconds; most tests here need no other process."""
+    fork_server.prepare(WORKER_MODULES)
 
 
 @pytest.fixture(scope="session")

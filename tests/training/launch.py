@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 
+from waiting import finish
+
 from protoseg.runs.folder import RunFolder
+
+from .small import log_paths, start_worker, worker_environment
 
 JOB = "4000000000"
 """A job that no scheduler knows."""
@@ -15,10 +16,8 @@ JOB = "4000000000"
 
 def environment(rank: int, size: int, step: int = 0, restarts: int = 0) -> dict[str, str]:
     """What srun tells one of its tasks."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     return {
-        **clean,
-        "OMP_NUM_THREADS": "1",
+        **worker_environment(),
         "SLURM_CONF": "/dev/null",  # nobody is asked
         "SLURM_JOB_ID": JOB,
         "SLURM_RESTART_COUNT": str(restarts),
@@ -50,31 +49,24 @@ class Workers:
         step: int = 0,
         arguments: Sequence[str] = (),
     ) -> None:
-        self.processes = []
-        for rank in range(size) if ranks is None else ranks:
-            own = (codes or {}).get(rank, "")
-            program = (
-                f"import sys\nfrom protoseg.training import worker\n{code}\n{own}\n"
-                "sys.exit(worker.main(sys.argv[1:]))"
+        self.folder = folder
+        self.processes = [
+            start_worker(
+                folder,
+                f"{code}\n{(codes or {}).get(rank, '')}",
+                arguments=arguments,
+                environment=environment(rank, size, step),
             )
-            self.processes.append(
-                subprocess.Popen(
-                    [sys.executable, "-c", program, str(folder.path), *arguments],
-                    env=environment(rank, size, step),
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                    text=True,
-                )
-            )
+            for rank in (range(size) if ranks is None else ranks)
+        ]
 
-    def end(self, seconds: float = 90) -> list[int]:
-        """Wait for all; their exit statuses. None may hang."""
+    def end(self) -> list[int | None]:
+        """Wait for all; their exit statuses."""
         try:
-            self.output = [process.communicate(timeout=seconds)[0] for process in self.processes]
+            self.output = [
+                finish(process, logs=log_paths(self.folder))[0] for process in self.processes
+            ]
         finally:
             for process in self.processes:
                 process.kill()
-                process.wait()
-                if process.stdout:
-                    process.stdout.close()
         return [process.returncode for process in self.processes]

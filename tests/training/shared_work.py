@@ -1,4 +1,4 @@
-"""What each of several processes does in `test_sharing`; run under ``spawn``, and alone."""
+"""What each of several processes does in `test_sharing`; run in forked processes, and alone."""
 
 from __future__ import annotations
 

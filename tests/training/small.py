@@ -7,11 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from forked import ForkedProcess, start_forked
+from waiting import finish, log_tails, wait_until
 
 from protoseg.datasets import shapes
 from protoseg.runs.folder import RunFolder
@@ -70,17 +72,75 @@ def make_folder(place: Path, spec: RunSpec, data: Path, **launch: Any) -> RunFol
     return folder
 
 
-def start_worker(folder: RunFolder, code: str = "") -> subprocess.Popen[str]:
-    """The worker as its own process; ``code`` runs in it first."""
-    arguments = ["-m", "protoseg.training.worker", str(folder.path)]
-    if code:
-        program = "import sys\nfrom protoseg.training import worker\n"
-        arguments = ["-c", f"{program}{code}\nsys.exit(worker.main(sys.argv[1:]))", arguments[-1]]
+WORKER_MODULES = (
+    "protoseg.training.worker",
+    "protoseg.training.run",
+    "protoseg.training.processes",
+    "protoseg.training.rendezvous",
+    # A training imports these when it builds its objects.
+    "mmseg.datasets",
+    "mmseg.engine",
+    "mmseg.evaluation",
+    "torch._dynamo",
+    "PIL.PngImagePlugin",
+)
+"""What a worker process has imported before it is forked."""
+PAUSE = """
+import time
+from protoseg.training.loop import TrainingLoop
+report = TrainingLoop._report
+def pause(self, iteration):
+    report(self, iteration)
+    while iteration == {} and self.stop.signal_number is None:
+        time.sleep(0.01)
+TrainingLoop._report = pause
+"""
+"""Code that stops a training after an iteration, when its line is in the log and its checkpoint on
+disk, until a signal arrives; `pause_after` fills it in."""
+
+
+def pause_after(iteration: int) -> str:
+    """Code for `start_worker`: the training pauses after an iteration until a signal arrives."""
+    return PAUSE.format(iteration)
+
+
+def worker_environment() -> dict[str, str]:
+    """The environment of a worker outside of SLURM."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-    environment["OMP_NUM_THREADS"] = "1"
+    return {**environment, "OMP_NUM_THREADS": "1"}
+
+
+def start_worker(
+    folder: RunFolder,
+    code: str = "",
+    *,
+    arguments: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+    process_group: int | None = None,
+) -> ForkedProcess:
+    """The worker as its own process, forked from one that has imported torch and mmseg.
+
+    Args:
+        code: runs in it first.
+        arguments: after the run folder.
+        environment: by default `worker_environment`.
+        process_group: as `subprocess.Popen` has it.
+    """
+    program = f"import sys\nfrom protoseg.training import worker\n{code}\n"
+    return start_forked(
+        f"{program}sys.exit(worker.main(sys.argv[1:]))",
+        [str(folder.path), *arguments],
+        modules=WORKER_MODULES,
+        environment=worker_environment() if environment is None else environment,
+        process_group=process_group,
+    )
+
+
+def start_new_worker(folder: RunFolder) -> subprocess.Popen[str]:
+    """The worker as a new Python process, as users and SLURM jobs start it; takes seconds."""
     return subprocess.Popen(
-        [sys.executable, *arguments],
-        env=environment,
+        [sys.executable, "-m", "protoseg.training.worker", str(folder.path)],
+        env=worker_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,8 +150,30 @@ def start_worker(folder: RunFolder, code: str = "") -> subprocess.Popen[str]:
 def work(folder: RunFolder, code: str = "") -> tuple[int, str]:
     """Run the worker to its end: exit status, and what it printed beside its log."""
     process = start_worker(folder, code)
-    output, _ = process.communicate(timeout=120)
+    output, _ = finish(process, logs=log_paths(folder))
+    assert process.returncode is not None
     return process.returncode, output
+
+
+def log_paths(folder: RunFolder) -> Iterator[Path]:
+    """The logs of all attempts and ranks, looked for when a message needs them."""
+    yield from sorted(folder.attempts_folder.glob("*/log*.txt"))
+
+
+def wait_for_checkpoint(folder: RunFolder, iteration: int, *processes: ForkedProcess) -> None:
+    """Wait until the checkpoint of an iteration is on disk.
+
+    Raises:
+        AssertionError: a process of the run ended before, or the deadline passed.
+    """
+    note = folder.checkpoints / f"iter_{iteration:08}.json"
+
+    def is_over() -> bool:
+        return note.exists() or any(process.poll() is not None for process in processes)
+
+    what = f"the checkpoint of iteration {iteration}"
+    wait_until(is_over, what, logs=log_paths(folder))
+    assert note.exists(), f"a process ended before {what}{log_tails(log_paths(folder))}"
 
 
 def ends(folder: RunFolder) -> list[str | None]:

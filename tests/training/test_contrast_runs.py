@@ -14,8 +14,8 @@ from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint
 
 from .launch import Workers
-from .small import log, make_folder, small_spec
-from .test_worker import SLOW, SPEC, assert_same_result, wait_for
+from .small import log, make_folder, pause_after, small_spec, wait_for_checkpoint
+from .test_worker import SPEC, assert_same_result
 
 PIXELS, REGIONS, CHANNELS, CLASSES = 60, 6, 16, 6
 CONTRAST = (
@@ -81,9 +81,9 @@ def test_its_loss_is_in_the_record(finished: RunFolder) -> None:
 def test_a_stopped_run_goes_on_with_its_memory(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
-    folder = make_folder(tmp_path, spec, data)
-    workers = Workers(folder, code=SLOW)
-    wait_for(lambda: "iteration 4/12" in log(folder))
+    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
+    workers = Workers(folder, codes={1: pause_after(4)})
+    wait_for_checkpoint(folder, 4, *workers.processes)
     workers.processes[1].send_signal(signal.SIGTERM)
     assert workers.end() == [75, 0]
     assert saved(folder)["regions_seen"][0] > 0

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import shutil
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from waiting import DEADLINE
 
 from protoseg.errors import UsageError
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.spec.schema import RunSpec
-from protoseg.training import checkpoint
+from protoseg.training import checkpoint, rendezvous
 from protoseg.training.parts import build_parts
 from protoseg.training.place import Place, place_here
 from protoseg.training.recipe import build_config
@@ -25,8 +29,17 @@ from protoseg.training.rendezvous import MeetingError, connect, find_store, meet
 
 from .launch import JOB, Workers, environment
 from .shared_work import SGD
-from .small import ends, log, make_folder, record_of, small_spec, work
-from .test_worker import SLOW, SPEC, assert_same_result, wait_for
+from .small import (
+    ends,
+    log,
+    make_folder,
+    pause_after,
+    record_of,
+    small_spec,
+    wait_for_checkpoint,
+    work,
+)
+from .test_worker import SPEC, assert_same_result
 
 SECOND_FAILS = """
 from protoseg.training.loop import TrainingLoop
@@ -41,16 +54,16 @@ TrainingLoop._note = fail
 STAYS = """
 import time
 from protoseg.training.processes import Processes
-Processes.leave = lambda self: time.sleep(60)
+Processes.leave = lambda self: time.sleep(600)
 """
 IMPATIENT = """
 from protoseg.training import processes
-processes.GRACE_SECONDS = 0.5
+processes.GRACE_SECONDS = 0.1
 """
 NOBODY_COMES = """
 from protoseg.training import processes, rendezvous
-processes.MEETING_SECONDS = 2.0
-rendezvous.MEETING_SECONDS = 2.0
+processes.MEETING_SECONDS = 1.0
+rendezvous.MEETING_SECONDS = 1.0
 """
 
 
@@ -140,22 +153,21 @@ def test_one_and_three_processes_give_the_same_record(data: Path, tmp_path: Path
 def test_a_signal_to_one_stops_all_and_the_same_bits_follow(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
-    folder = make_folder(tmp_path, spec, data)
-    workers = Workers(folder, code=SLOW)
-    wait_for(lambda: "iteration 3/12" in log(folder))
+    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
+    workers = Workers(folder, codes={1: pause_after(3)})
+    wait_for_checkpoint(folder, 3, *workers.processes)
     workers.processes[1].send_signal(signal.SIGTERM)
     assert workers.end() == [75, 0]
     assert len(ends(folder)) == 1
-    assert "saved" in folder.attempts()[0].message
-    (saved,) = folder.checkpoints.glob("*.pth")
-    assert 3 <= int(saved.stem[5:]) < 12
+    assert "saved at iteration 4" in folder.attempts()[0].message
+    assert folder.checkpoint_iteration() == 4
     assert not folder.claim.exists()
 
     by_one = RunFolder(tmp_path / "one" / folder.run_id)
     shutil.copytree(folder.path, by_one.path)
 
     assert Workers(folder, step=1).end() == [0, 0], log(folder)
-    assert f"going on from iteration {int(saved.stem[5:])}" in log(folder)
+    assert "going on from iteration 4" in log(folder)
     assert_same_result(folder, finished)
     mine, theirs = (
         torch.load(sorted(f.checkpoints.glob("*.pth"))[-1], weights_only=True)["others"][0]
@@ -193,12 +205,10 @@ def test_when_one_is_killed_the_others_end_and_say_so(
     spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    workers = Workers(folder, code=SLOW)
-    wait_for((folder.checkpoints / "iter_00000003.json").exists)
+    workers = Workers(folder, codes={1: pause_after(3)})
+    wait_for_checkpoint(folder, 3, *workers.processes)
     workers.processes[1].kill()
-    killed = time.monotonic()
-    assert workers.end(seconds=30) == [75, -signal.SIGKILL]
-    assert time.monotonic() - killed < 20
+    assert workers.end() == [75, -signal.SIGKILL]
     assert ends(folder) == ["lost"]
     assert "another process of the run is gone" in folder.attempts()[0].message
     assert not folder.claim.exists()
@@ -206,10 +216,10 @@ def test_when_one_is_killed_the_others_end_and_say_so(
 
 def test_when_the_first_is_killed_the_other_ends(spec: RunSpec, data: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    workers = Workers(folder, code=SLOW)
-    wait_for((folder.checkpoints / "iter_00000003.json").exists)
+    workers = Workers(folder, codes={0: pause_after(3)})
+    wait_for_checkpoint(folder, 3, *workers.processes)
     workers.processes[0].kill()
-    assert workers.end(seconds=30) == [-signal.SIGKILL, 1]
+    assert workers.end() == [-signal.SIGKILL, 1]
     assert folder.attempts()[0].end is None
     text = (folder.attempts_folder / "0001" / "log.rank1.txt").read_text()
     assert "another process of the run is gone" in text
@@ -222,9 +232,9 @@ def test_the_reason_is_that_of_the_process_that_failed(
     folder = make_folder(tmp_path, spec, data)
     workers = Workers(folder, codes={0: IMPATIENT, 1: SECOND_FAILS + stays})
     if stays:
-        assert workers.processes[0].wait(30) == 1
+        assert workers.processes[0].wait(DEADLINE) == 1
         workers.processes[1].kill()
-    assert workers.end(seconds=30)[0] == 1
+    assert workers.end()[0] == 1
     (attempt,) = folder.attempts()
     assert ends(folder) == ["bad_data"]
     assert attempt.message == "process 1 of 2: images/00003.png: can not be read"
@@ -236,7 +246,7 @@ def test_the_reason_is_that_of_the_process_that_failed(
 def test_a_full_disk_ends_all(spec: RunSpec, data: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
-    assert Workers(folder, codes={0: limit}).end(seconds=60) == [75, 1]
+    assert Workers(folder, codes={0: limit}).end() == [75, 1]
     assert ends(folder) == ["storage"]
 
 
@@ -250,7 +260,7 @@ worker._redirect_output = lambda log: (_ for _ in ()).throw(
     atomic.storage_error(OSError(28, "No space left on device"), log))
 """
     folder = make_folder(tmp_path, spec, data)
-    assert Workers(folder, codes={1: no_log}).end(seconds=30) == [75, 0]
+    assert Workers(folder, codes={1: no_log}).end() == [75, 0]
     assert ends(folder) == ["storage"]
     assert folder.attempts()[0].message.startswith("process 1 of 2: ")
 
@@ -271,14 +281,14 @@ def test_who_comes_alone_does_not_wait_for_ever(
 ) -> None:
     folder = make_folder(tmp_path, spec, data)
     workers = Workers(folder, code=NOBODY_COMES, ranks=[rank])
-    (status,) = workers.end(seconds=40)
+    (status,) = workers.end()
     if rank == 0:
         assert status == 75
         assert ends(folder) == ["lost"]
-        assert "1 of 2 processes came together within 2 s" in folder.attempts()[0].message
+        assert "1 of 2 processes came together within 1 s" in folder.attempts()[0].message
     else:
         assert status == 1
-        assert "waited 2 s in vain for the first one" in workers.output[0]
+        assert "waited 1 s in vain for the first one" in workers.output[0]
         assert "did not appear in the run folder" in workers.output[0]
         assert folder.attempts() == []
     assert hidden(folder) == []
@@ -295,21 +305,28 @@ def test_a_requeued_job_waits_for_the_claim_of_its_earlier_life(
     from protoseg.training.stop import StopRequest
 
     folder = make_folder(tmp_path, spec, data)
-    monkeypatch.setattr(claim, "STALE_SECONDS", 3.0)
     for key, value in environment(0, 1, restarts=1).items():
         monkeypatch.setenv(key, value)
+    waits: list[float] = []
+
+    def let_time_pass(seconds: float) -> None:
+        """The heartbeat is still fresh after the first wait, and too old after the second."""
+        waits.append(seconds)
+        moment = time.time() - (len(waits) - 1) * 2 * claim.STALE_SECONDS
+        os.utime(folder.claim, (moment, moment))
+
+    monkeypatch.setattr(worker.time, "sleep", let_time_pass)
     holder = {"host": "gone/1/1", "pid": 1, "process_started": "1", "nonce": "x", "job": JOB}
     folder.claim.write_text(json.dumps(holder))
-    begun = time.monotonic()
     held = worker._claim(folder, StopRequest())
     assert held is not None
     held.release()
-    assert 2.5 < time.monotonic() - begun < 20
+    assert len(waits) == 2
 
+    waits.clear()
     folder.claim.write_text(json.dumps({**holder, "job": "7"}))
-    begun = time.monotonic()
-    assert worker._claim(folder, StopRequest()) is None, "another job's: left alone at once"
-    assert time.monotonic() - begun < 2
+    assert worker._claim(folder, StopRequest()) is None
+    assert waits == [], "a claim of another job is not waited for"
 
 
 # Meeting
@@ -339,15 +356,20 @@ def test_outside_of_a_step_it_is_alone(step: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
-def test_the_others_find_the_store_of_their_own_step(tmp_path: Path, nodes: int) -> None:
+def test_the_others_find_the_store_of_their_own_step(
+    tmp_path: Path, nodes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = Place(0, 2, 0, nodes, "7.0.0")
     stores = [open_store(tmp_path, place) for place in (first, Place(0, 2, 0, nodes, "7.1.0"))]
     for number, store in enumerate(stores):
         store.set("which", str(number))
-        found = find_store(tmp_path, Place(1, 2, 1, nodes, f"7.{number}.0"), seconds=20)
+        found = find_store(tmp_path, Place(1, 2, 1, nodes, f"7.{number}.0"), DEADLINE)
         assert found.get("which") == str(number).encode()
     where: dict[str, Any] = json.loads(meeting_file(tmp_path, first).read_text())
     assert connect("127.0.0.1", where["port"], "another word") is None
     meeting_file(tmp_path, first).write_text(json.dumps({**where, "port": 9}))
+    moments = itertools.count()  # a second passes from one look at the clock to the next
+    clock = SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda seconds: None)
+    monkeypatch.setattr(rendezvous, "time", clock)
     with pytest.raises(MeetingError, match="nothing answers at port 9 of"):
-        find_store(tmp_path, Place(1, 2, 1, nodes, "7.0.0"), seconds=1)
+        find_store(tmp_path, Place(1, 2, 1, nodes, "7.0.0"), seconds=3)

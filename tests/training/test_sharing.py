@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from forked import run_in_processes
 from torch import nn
 
 from protoseg.errors import UsageError
@@ -35,7 +35,7 @@ def processes(
     found = {}
     for world in (2, 4):
         folder = tmp_path_factory.mktemp("shared")
-        mp.spawn(shared_work.work, args=(world, str(folder), str(shapes_root)), nprocs=world)
+        run_in_processes(shared_work.work, world, world, str(folder), str(shapes_root))
         found[world] = [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(world)]
     return found
 

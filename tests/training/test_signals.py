@@ -8,31 +8,43 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import ForkedProcess
+from waiting import DEADLINE, finish
 
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason, State
 from protoseg.training import checkpoint, endings
 
-from .small import ends, log, make_folder, small_spec
-from .test_worker import SLOW, wait_for
+from .small import (
+    ends,
+    log,
+    log_paths,
+    make_folder,
+    pause_after,
+    small_spec,
+    start_worker,
+    wait_for_checkpoint,
+)
 
 
-def start(folder: RunFolder) -> subprocess.Popen[bytes]:
-    """A slow worker in a process group of its own."""
-    program = f"import sys\nfrom protoseg.training import worker\n{SLOW}\nsys.exit(worker.main())"
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
-    return subprocess.Popen(
-        [sys.executable, "-c", program, str(folder.path)],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        process_group=0,
-    )
+@pytest.fixture
+def paused(
+    data: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[RunFolder, ForkedProcess]]:
+    """A training with loader processes that pauses after iteration 3, in its own process group."""
+    folder = make_folder(tmp_path, small_spec(), data, workers=request.param, checkpoint_seconds=0)
+    process = start_worker(folder, pause_after(3), process_group=0)
+    try:
+        wait_for_checkpoint(folder, 3, process)
+        yield folder, process
+    finally:
+        process.kill()
 
 
 def of_group(group: int) -> list[int]:
@@ -48,66 +60,70 @@ def of_group(group: int) -> list[int]:
     return found
 
 
-def logs(folder: RunFolder) -> str:
-    return log(folder) if list(folder.attempts_folder.glob("*/log.txt")) else ""
-
-
-def test_sigterm_to_all_processes_of_a_job_still_saves(data: Path, tmp_path: Path) -> None:
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=90"), data, workers=2)
-    process = start(folder)
-    try:
-        wait_for(lambda: "iteration 3/90" in logs(folder))
-        assert len(of_group(process.pid)) == 3
-        os.killpg(process.pid, signal.SIGTERM)
-        assert process.wait(60) == 75, log(folder)
-    finally:
-        process.kill()
-        process.wait()
+@pytest.mark.parametrize("paused", [2], indirect=True)
+def test_sigterm_to_all_processes_of_a_job_still_saves(
+    paused: tuple[RunFolder, ForkedProcess],
+) -> None:
+    folder, process = paused
+    assert len(of_group(process.pid)) == 3
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process, logs=log_paths(folder))
+    assert process.returncode == 75, log(folder)
     assert ends(folder) == ["cancelled"]
-    assert "SIGTERM; saved at iteration" in folder.attempts()[0].message
-    assert 3 <= folder.checkpoint_iteration() < 90
+    assert "SIGTERM; saved at iteration 4" in folder.attempts()[0].message
+    assert folder.checkpoint_iteration() == 4, "the loader processes still gave it a batch"
     assert of_group(process.pid) == [], "the loader processes end with it"
 
 
-def test_a_killed_loader_process_is_no_error_of_the_code(data: Path, tmp_path: Path) -> None:
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=90"), data, workers=1)
-    process = start(folder)
-    try:
-        wait_for(lambda: "iteration 3/90" in logs(folder))
-        (loader,) = set(of_group(process.pid)) - {process.pid}
-        os.kill(loader, signal.SIGKILL)
-        assert process.wait(60) == 75, log(folder)
-    finally:
-        process.kill()
-        process.wait()
+@pytest.mark.parametrize("paused", [1], indirect=True)
+def test_a_killed_loader_process_is_no_error_of_the_code(
+    paused: tuple[RunFolder, ForkedProcess],
+) -> None:
+    folder, process = paused
+    (loader,) = set(of_group(process.pid)) - {process.pid}
+    os.kill(loader, signal.SIGKILL)
+    finish(process, logs=log_paths(folder))
+    assert process.returncode == 75, log(folder)
     assert ends(folder) == ["lost"]
     assert "a loader process is gone" in folder.attempts()[0].message
     assert folder.status().state is State.INTERRUPTED, "the next sweep goes on"
 
 
-def test_a_loader_process_ends_when_its_parent_says_so(tmp_path: Path) -> None:
-    """Not by anybody else's signal; by its parent's, which a loader that hangs must obey."""
-    code = """
+LOADER_PROCESS = """
 import os, signal, time
 from protoseg.training.stop import keep_loading
+
+started, has_started = os.pipe()
 child = os.fork()
 if not child:
     keep_loading(0)
-    time.sleep(60)
-time.sleep(0.5)
+    os.write(has_started, b"x")
+    time.sleep(600)
+os.read(started, 1)
 if not os.fork():
     os.kill(child, signal.SIGTERM)
     os._exit(0)
 os.wait()
-time.sleep(0.5)
+
+def pending():
+    lines = open(f"/proc/{child}/status").read().splitlines()
+    return any(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
+
+# Two pending signals of one number are one: send the next when this one has been taken.
+while pending():
+    time.sleep(0.01)
 print(os.waitpid(child, os.WNOHANG))
 os.kill(child, signal.SIGTERM)
 print(os.waitpid(child, 0)[1])
 """
-    begun = time.monotonic()
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+
+
+def test_a_loader_process_ends_when_its_parent_asks() -> None:
+    """Another process's signal is ignored; its parent's ends it, even if the loader hangs."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADER_PROCESS], capture_output=True, text=True, timeout=DEADLINE
+    )
     assert done.stdout == "(0, 0)\n0\n", done.stderr
-    assert time.monotonic() - begun < 40
 
 
 @pytest.mark.parametrize(

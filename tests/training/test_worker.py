@@ -8,8 +8,6 @@ import os
 import re
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from waiting import finish
 
 from protoseg.datasets.layout import find_root
 from protoseg.runs import claim
@@ -36,22 +35,20 @@ from .small import (
     cells,
     ends,
     log,
+    log_paths,
     make_folder,
+    pause_after,
     record_of,
     result,
     small_spec,
+    start_new_worker,
     start_worker,
+    wait_for_checkpoint,
     work,
 )
 
 # Dropout and Gumbel samples draw from the global generator: the hardest to continue exactly.
 SPEC = ("method=released", "method.num_prototypes=3", "method.momentum=0.9")
-SLOW = """
-import time
-from protoseg.training.loop import TrainingLoop
-note = TrainingLoop._note
-TrainingLoop._note = lambda *a: (time.sleep(0.1), note(*a))
-"""
 KILLED_WHILE_WRITING = """
 import os, torch
 save, calls = torch.save, []
@@ -98,13 +95,6 @@ def assert_same_result(folder: RunFolder, other: RunFolder) -> None:
     for number, state in first.items():
         assert torch.equal(state["exp_avg"], second[number]["exp_avg"])
     assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 # A run that nothing disturbs
@@ -229,6 +219,20 @@ def test_a_finished_run_is_left_alone(finished: RunFolder) -> None:
     assert len(finished.attempts()) == 1
 
 
+@pytest.mark.slow
+def test_a_new_python_process_gives_the_same_bits_as_a_forked_one(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    """Two interpreters with their own hash seeds and imports, one forked, one not."""
+    folder = make_folder(tmp_path, spec, data)
+    process = start_new_worker(folder)
+    output, _ = finish(process, logs=log_paths(folder))
+    assert process.returncode == 0, output + log(folder)
+    assert_same_result(folder, finished)
+    kernels = [record_of(run)["provenance"]["kernels"] for run in (folder, finished)]
+    assert kernels[0] == kernels[1]
+
+
 def test_the_same_spec_gives_the_same_bits_with_loader_processes(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
@@ -245,10 +249,10 @@ def test_sigterm_then_a_full_disk_then_the_same_bits(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    process = start_worker(folder, SLOW)
-    wait_for((folder.checkpoints / "iter_00000004.json").exists)
+    process = start_worker(folder, pause_after(4))
+    wait_for_checkpoint(folder, 4, process)
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    finish(process, logs=log_paths(folder))
     assert process.returncode == 75
     assert ends(folder) == ["cancelled"]
     end = json.loads((folder.attempts_folder / "0001" / "end.json").read_text())
@@ -256,7 +260,7 @@ def test_sigterm_then_a_full_disk_then_the_same_bits(
     assert "SIGTERM" in end["message"]
     assert folder.status().state is State.INTERRUPTED
     reached = int(sorted(folder.checkpoints.glob("*.pth"))[-1].stem[5:])
-    assert 4 <= reached < 12
+    assert reached == 5, "the iteration that the signal arrived in"
 
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
     status, output = work(folder, limit)
@@ -297,17 +301,19 @@ def test_killed_from_outside_with_a_damaged_newest_checkpoint(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    process = start_worker(folder, SLOW)
-    wait_for((folder.checkpoints / "iter_00000003.json").exists)
+    process = start_worker(folder, pause_after(3))
+    wait_for_checkpoint(folder, 3, process)
     process.kill()
-    process.communicate(timeout=60)
+    finish(process)
+    assert process.returncode == -signal.SIGKILL
     whole = sorted(p for p in folder.checkpoints.glob("*.pth") if p.with_suffix(".json").exists())
     content = bytearray(whole[-1].read_bytes())
     content[len(content) // 2] ^= 255
     whole[-1].write_bytes(content)
     assert work(folder)[0] == 0
     assert f"{whole[-1].name}: damaged, it does not match its digest; passed over" in log(folder)
-    assert f"going on from iteration {int(whole[-2].stem[5:])}" in log(folder)
+    assert [path.stem for path in whole] == ["iter_00000002", "iter_00000003"]
+    assert "going on from iteration 2" in log(folder)
     assert_same_result(folder, finished)
 
 
