@@ -72,6 +72,28 @@ def test_every_file_has_a_case_here() -> None:
     assert {case.partition("::")[0] for case in (*SMALLEST, *LONGER)} == files
 
 
+@pytest.mark.parametrize("line", shell_lines())
+def test_a_documented_command_names_what_exists(line: str) -> None:
+    words = shlex.split(line)
+    if words[0] == "make":
+        result = subprocess.run(
+            ["make", "-n", *words[1:]],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+        )
+        assert result.returncode == 0, result.stderr
+        script = re.findall(r"benchmarks/\w+\.py", result.stdout)
+        assert script
+        assert all((ROOT / path).is_file() for path in script)
+    elif words[0] == "python":
+        assert words[:3] == ["python", "-m", "pytest"]
+        run_pytest(*words[3:], "--collect-only")
+    else:
+        assert words[:2] == ["protoseg", "tables"]
+
+
 def test_the_smallest_cases_run_and_give_the_right_answers() -> None:
     cases = [f"benchmarks/{case}" for case in SMALLEST]
     assert f"{len(SMALLEST)} passed" in run_pytest(*cases, "--benchmark-disable")
@@ -151,25 +173,3 @@ def test_a_run_is_saved_without_host_and_paths_and_becomes_tables(tmp_path: Path
     assert (tmp_path / "saved.md").exists()
     assert "10,000 px" in (tmp_path / "saved.tex").read_text()
     assert (tmp_path / "saved.csv").read_text().count("\n") == 7
-
-
-@pytest.mark.parametrize("line", shell_lines())
-def test_a_documented_command_names_what_exists(line: str) -> None:
-    words = shlex.split(line)
-    if words[0] == "make":
-        result = subprocess.run(
-            ["make", "-n", *words[1:]],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE,
-        )
-        assert result.returncode == 0, result.stderr
-        script = re.findall(r"benchmarks/\w+\.py", result.stdout)
-        assert script
-        assert all((ROOT / path).is_file() for path in script)
-    elif words[0] == "python":
-        assert words[:3] == ["python", "-m", "pytest"]
-        run_pytest(*words[3:], "--collect-only")
-    else:
-        assert words[:2] == ["protoseg", "tables"]
