@@ -56,11 +56,6 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def cases(world: int) -> list[str]:
-    """The cases that are run with some number of processes."""
-    return list(CASES) if world < 4 else ["parametric", "released"]
-
-
 def parts_of(case: str, root: Path, world: int) -> Parts:
     """What trains in a case, here and in every process."""
     config = build_config(small_spec(*CASES[case]), data_root=root, world_size=world)
@@ -133,8 +128,8 @@ def normalise(kind: type[nn.Module], share: slice, momentum: float | None) -> di
     }
 
 
-def work(rank: int, world: int, folder: str, root: str) -> None:
-    """Take part in every case; write what this process ended with."""
+def work(rank: int, world: int, folder: str, root: str, cases: list[str]) -> None:
+    """Take part in some cases; write what this process ended with."""
     from mmengine.registry import init_default_scope
 
     torch.set_num_threads(1)
@@ -142,10 +137,10 @@ def work(rank: int, world: int, folder: str, root: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
-    found: dict[str, Any] = {case: train(case, Path(root), world, rank) for case in cases(world)}
-    for momentum in (0.1, None):
-        share = slice(0, 1) if rank == 0 else slice(1, 7) if rank == 1 else slice(7, 7)
-        if world == 2:
+    found: dict[str, Any] = {case: train(case, Path(root), world, rank) for case in cases}
+    if world == 2:
+        for momentum in (0.1, None):
+            share = slice(0, 1) if rank == 0 else slice(1, 7)
             found[f"norm {momentum}"] = normalise(SharedBatchNorm, share, momentum)
     torch.save(found, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

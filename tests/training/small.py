@@ -19,8 +19,10 @@ from protoseg.datasets import shapes
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.spec.compose import Composer, parse_overrides
+from protoseg.spec.expand import load_matrix
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import run_id
+from protoseg.spec.matrix import Matrix
 from protoseg.spec.schema import RunSpec
 
 REPOSITORY = Path(__file__).parents[2]
@@ -44,6 +46,12 @@ BASE = (
 @functools.cache
 def composer() -> Composer:
     return Composer(EXPERIMENTS)
+
+
+@functools.cache
+def matrix(name: str) -> Matrix:
+    """A matrix of experiments/, expanded once for all tests."""
+    return load_matrix(composer(), name)
 
 
 def compose(*overrides: str) -> RunSpec:
@@ -117,6 +125,7 @@ def start_worker(
     arguments: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     process_group: int | None = None,
+    output: Path | None = None,
 ) -> ForkedProcess:
     """The worker as its own process, forked from one that has imported torch and mmseg.
 
@@ -125,6 +134,7 @@ def start_worker(
         arguments: after the run folder.
         environment: by default `worker_environment`.
         process_group: as `subprocess.Popen` has it.
+        output: a file for what it prints beside its log.
     """
     program = f"import sys\nfrom protoseg.training import worker\n{code}\n"
     return start_forked(
@@ -133,6 +143,7 @@ def start_worker(
         modules=WORKER_MODULES,
         environment=worker_environment() if environment is None else environment,
         process_group=process_group,
+        output=output,
     )
 
 

@@ -78,6 +78,7 @@ def test_its_loss_is_in_the_record(finished: RunFolder) -> None:
     assert all(0 < loss < 10 for loss in losses)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_its_memory(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:

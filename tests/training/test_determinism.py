@@ -159,7 +159,7 @@ def test_on_a_cpu_both_levels_end_with_the_same_bits(
     [
         (*PAPER, "method.distance=euclidean", "decoder=fcn", "decoder.in_index=[3]"),
         (*RELEASED, "method.distance=huber", "method.init=pixels", "precision=bf16"),
-        (*PARAMETRIC, "decoder=upernet", "decoder.auxiliary=false"),
+        (*PARAMETRIC, "decoder=upernet", "decoder.channels=32", "decoder.auxiliary=false"),
         (*PAPER, "backbone=mit_b0", "backbone.weights=''", "schedule.iterations=2"),
     ],
     ids=["euclidean-fcn", "huber-bf16", "parametric-upernet", "mit"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from pathlib import Path
 
@@ -12,22 +11,16 @@ import pytest
 from protoseg.report.parameters import classifier_parameters
 from protoseg.report.store import RecordStore
 from protoseg.report.table import build_table
-from protoseg.spec.expand import load_matrix, matrix_names
+from protoseg.spec.expand import matrix_names
 from protoseg.spec.fields import plain
 from protoseg.spec.identity import spec_digest
-from protoseg.spec.matrix import Matrix
 from protoseg.spec.schema import RunSpec
 from protoseg.training.parameters import Counts, count
 from protoseg.training.recipe import build_config
 
-from .small import EXPERIMENTS, REPOSITORY, composer
+from .small import EXPERIMENTS, REPOSITORY, matrix
 
 NAMES = matrix_names(EXPERIMENTS)
-
-
-@functools.cache
-def matrix(name: str) -> Matrix:
-    return load_matrix(composer(), name)
 
 
 def settings(name: str) -> list[RunSpec]:

@@ -25,8 +25,11 @@ PAIRS = [
     ("mobilenet_v2_d8", "deeplabv3plus", "sgd_160k"),
 ]
 SMALL = {"mit_b0", "mobilenet_v2_d8"}
-CASES = [(*pair, "paper") for pair in PAIRS]
-CASES += [(*pair, "parametric") for pair in PAIRS if pair[0] in SMALL]
+CASES = [
+    pytest.param(*pair, "paper", marks=[] if pair[0] in SMALL else pytest.mark.slow)
+    for pair in PAIRS
+]
+CASES += [pytest.param(*pair, "parametric") for pair in PAIRS if pair[0] in SMALL]
 
 
 @pytest.mark.parametrize(("backbone", "decoder", "schedule", "method"), CASES)

@@ -58,7 +58,7 @@ Processes.leave = lambda self: time.sleep(600)
 """
 IMPATIENT = """
 from protoseg.training import processes
-processes.GRACE_SECONDS = 0.1
+processes.GRACE_SECONDS = processes.LEAVE_SECONDS = 0.1
 """
 NOBODY_COMES = """
 from protoseg.training import processes, rendezvous
@@ -75,13 +75,9 @@ def spec() -> RunSpec:
 
 @pytest.fixture(scope="module")
 def finished(spec: RunSpec, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run on two processes that nothing disturbed, but another one at the same time."""
-    place = tmp_path_factory.mktemp("finished")
-    folder = make_folder(place, spec, data, checkpoint_seconds=0)
-    other = make_folder(place, small_spec("seed=1"), data)
-    both = Workers(folder), Workers(other)
-    assert [workers.end() for workers in both] == [[0, 0], [0, 0]], log(folder) + log(other)
-    assert read_record(other.record)["provenance"]["processes"] == 2
+    """A run on two processes that nothing disturbed."""
+    folder = make_folder(tmp_path_factory.mktemp("finished"), spec, data, checkpoint_seconds=0)
+    assert Workers(folder).end() == [0, 0], log(folder)
     return folder
 
 
@@ -116,6 +112,18 @@ def test_what_they_draw_differs_by_process(finished: RunFolder) -> None:
     assert other["python"] != state["random"]["python"]
 
 
+@pytest.mark.slow
+def test_two_runs_at_once_do_not_meet(
+    finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    other = make_folder(tmp_path, small_spec("seed=1"), data)
+    both = Workers(folder), Workers(other)
+    assert [workers.end() for workers in both] == [[0, 0], [0, 0]], log(folder) + log(other)
+    assert_same_result(folder, finished)
+    assert read_record(other.record)["provenance"]["processes"] == 2
+
+
 def test_a_finished_run_is_left_by_all(finished: RunFolder) -> None:
     before = finished.record.read_bytes()
     workers = Workers(finished, step=1)
@@ -127,6 +135,7 @@ def test_a_finished_run_is_left_by_all(finished: RunFolder) -> None:
     assert hidden(finished) == []
 
 
+@pytest.mark.slow
 def test_one_and_three_processes_give_the_same_record(data: Path, tmp_path: Path) -> None:
     """Three share six images an iteration, and four images of the validation unevenly."""
     spec = small_spec(*SGD, "schedule.batch_size=6")
@@ -150,6 +159,7 @@ def test_one_and_three_processes_give_the_same_record(data: Path, tmp_path: Path
 # Disturbed
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_stops_all_and_the_same_bits_follow(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
@@ -205,7 +215,7 @@ def test_when_one_is_killed_the_others_end_and_say_so(
     spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    workers = Workers(folder, codes={1: pause_after(3)})
+    workers = Workers(folder, codes={0: IMPATIENT, 1: pause_after(3)})
     wait_for_checkpoint(folder, 3, *workers.processes)
     workers.processes[1].kill()
     assert workers.end() == [75, -signal.SIGKILL]

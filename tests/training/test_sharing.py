@@ -6,6 +6,8 @@ more is ignored. Differences are those of summing float32 in another order.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,38 +22,62 @@ from protoseg.training.parts import build_model
 from protoseg.training.recipe import build_config
 
 from . import shared_work
-from .shared_work import CASES, STEPS, cases, normalise
+from .shared_work import CASES, STEPS, normalise
 from .small import small_spec
 
 RELATIVE = 1e-5
 """Largest difference, in parts of the largest number of a tensor."""
 
 
+SHORT = ("parametric", "prototypes")
+GROUPS = (
+    (2, SHORT),
+    (2, tuple(case for case in CASES if case not in SHORT)),
+    (4, ("parametric", "released")),
+)
+"""Number of processes, and the cases that they run one after the other."""
+
+
 @pytest.fixture(scope="module")
 def processes(
     shapes_root: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[int, list[dict[str, Any]]]:
-    """What every process ended with, by rank, for each number of processes."""
-    found = {}
-    for world in (2, 4):
+) -> Callable[[int, str], list[dict[str, Any]]]:
+    """What every process of a group ended with, by rank."""
+
+    @functools.cache
+    def run(world: int, cases: tuple[str, ...]) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp("shared")
-        run_in_processes(shared_work.work, world, world, str(folder), str(shapes_root))
-        found[world] = [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(world)]
-    return found
+        arguments = (world, str(folder), str(shapes_root), list(cases))
+        run_in_processes(shared_work.work, world, *arguments)
+        return [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(world)]
+
+    def of_case(world: int, case: str) -> list[dict[str, Any]]:
+        (group,) = (group for group in GROUPS if group[0] == world and case in group[1])
+        return run(*group)
+
+    return of_case
 
 
+Processes = Callable[[int, str], list[dict[str, Any]]]
 every_case = pytest.mark.parametrize(
-    ("world", "case"), [(world, case) for world in (2, 4) for case in cases(world)]
+    ("world", "case"),
+    [
+        pytest.param(world, case, marks=[] if cases == SHORT else pytest.mark.slow)
+        for world, cases in GROUPS
+        for case in cases
+    ],
 )
 
 
 @pytest.fixture(scope="module")
-def alone(shapes_root: Path) -> dict[str, Any]:
-    """What one process makes of the whole batches."""
-    from mmengine.registry import init_default_scope
+def alone(shapes_root: Path) -> Callable[[str], dict[str, Any]]:
+    """What one process makes of the whole batches of a case."""
 
-    init_default_scope("mmseg")
-    return {case: shared_work.train(case, shapes_root, 1, 0) for case in CASES}
+    @functools.cache
+    def train(case: str) -> dict[str, Any]:
+        return shared_work.train(case, shapes_root, 1, 0)
+
+    return train
 
 
 def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
@@ -66,11 +92,11 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None
 
 @every_case
 def test_the_losses_are_those_of_the_whole_batch(
-    processes: dict[int, list[Any]], alone: Any, world: int, case: str
+    processes: Processes, alone: Callable[[str], Any], world: int, case: str
 ) -> None:
     for step in range(STEPS):
-        expected = alone[case]["losses"][step]
-        for rank in processes[world]:
+        expected = alone(case)["losses"][step]
+        for rank in processes(world, case):
             found = rank[case]["losses"][step]
             assert found.keys() == expected.keys()
             for name, value in expected.items():
@@ -81,11 +107,11 @@ def test_the_losses_are_those_of_the_whole_batch(
 
 @every_case
 def test_the_gradients_are_those_of_the_whole_batch(
-    processes: dict[int, list[Any]], alone: Any, world: int, case: str
+    processes: Processes, alone: Callable[[str], Any], world: int, case: str
 ) -> None:
     unused = []
-    for name, expected in alone[case]["gradients"].items():
-        for rank in processes[world]:
+    for name, expected in alone(case)["gradients"].items():
+        for rank in processes(world, case):
             found = rank[case]["gradients"][name]
             if expected is None:
                 assert found is None, "no gradient: the optimiser must leave it alone"
@@ -97,24 +123,22 @@ def test_the_gradients_are_those_of_the_whole_batch(
 
 @every_case
 def test_weights_statistics_and_prototypes_are_those_of_one_process(
-    processes: dict[int, list[Any]], alone: Any, world: int, case: str
+    processes: Processes, alone: Callable[[str], Any], world: int, case: str
 ) -> None:
-    expected = alone[case]["state"]
-    for rank in processes[world]:
+    expected = alone(case)["state"]
+    for rank in processes(world, case):
         assert rank[case]["state"].keys() == expected.keys(), "a checkpoint fits any number"
         for name, value in expected.items():
             assert_close(rank[case]["state"][name], value, name)
             assert torch.equal(
-                rank[case]["state"][name], processes[world][0][case]["state"][name]
+                rank[case]["state"][name], processes(world, case)[0][case]["state"][name]
             ), name
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_batch_norm_of_uneven_parts(
-    processes: dict[int, list[Any]], momentum: float | None
-) -> None:
+def test_batch_norm_of_uneven_parts(processes: Processes, momentum: float | None) -> None:
     whole = normalise(nn.BatchNorm2d, slice(0, 7), momentum)
-    for rank, share in zip(processes[2], (slice(0, 1), slice(1, 7)), strict=True):
+    for rank, share in zip(processes(2, SHORT[0]), (slice(0, 1), slice(1, 7)), strict=True):
         found = rank[f"norm {momentum}"]
         for name, value in whole.items():
             expected = value[share] if name in ("output", "input", "evaluated") else value

@@ -115,6 +115,7 @@ def test_training_is_given_no_label_map(shapes_root: Path) -> None:
         assert dataset[index]["image_labels"] == tuple(v for v in values if 0 < v < 255)
 
 
+@pytest.mark.slow
 def test_the_network_finds_shapes_better_than_its_labels_alone(
     tmp_path_factory: pytest.TempPathFactory, data: Path
 ) -> None:

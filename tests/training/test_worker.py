@@ -500,7 +500,7 @@ def test_signals_from_a_scheduler(number: signal.Signals, monkeypatch: pytest.Mo
 
 def test_a_real_lack_of_memory(data: Path, tmp_path: Path) -> None:
     """torch itself refuses: a decoder of a width that no machine has memory for."""
-    folder = make_folder(tmp_path, small_spec("decoder.channels=2000000"), data)
+    folder = make_folder(tmp_path, small_spec("decoder.channels=1000000000000"), data)
     reason, message = attempt(folder)
     assert reason is Reason.OUT_OF_MEMORY, message
 
