@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from waiting import DEADLINE
+from waiting import DEADLINE, finish, wait_until
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
@@ -51,25 +51,51 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**kept, **folders, "PROTOSEG_RESULTS": str(tmp_path / "results")}
 
 
-def run_recipe(environment: Mapping[str, str]) -> str:
-    """What the commands of the recipe print."""
-    printed = ""
+def run_recipe(environment: Mapping[str, str], folder: Path) -> str:
+    """What the commands of the recipe print.
+
+    Args:
+        folder: for a file with what they print.
+    """
+    log = folder / "printed.txt"
+    log.write_text("")
     for line in recipe_lines():
-        result = subprocess.run(
-            line, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=DEADLINE * 4
+        with log.open("a") as file:
+            process = subprocess.Popen(
+                line, cwd=ROOT, env=environment, stdout=file, stderr=file, text=True
+            )
+        try:
+            wait_for_runs(process, Path(environment["PROTOSEG_RUNS"]), log)
+            assert process.wait() == 0, log.read_text()
+        finally:
+            process.terminate()  # a sweep stops its workers
+            finish(process, logs=[log])
+    return log.read_text()
+
+
+def wait_for_runs(process: subprocess.Popen[str], runs: Path, log: Path) -> None:
+    """Wait until a command exits; the deadline starts anew with each finished run."""
+
+    def count() -> int:
+        return len(list(runs.glob("*/record.json")))
+
+    while process.poll() is None:
+        finished = count()
+        wait_until(
+            lambda finished=finished: process.poll() is not None or count() > finished,
+            f"the end of {process.args}, or its run number {finished + 1}",
+            logs=[log, *runs.glob("*/attempts/*/log.txt")],
+            poll_seconds=0.1,
         )
-        assert result.returncode == 0, result.stdout + result.stderr
-        printed += result.stdout
-    return printed
 
 
-def check_recipe(environment: Mapping[str, str]) -> dict[str, float]:
+def check_recipe(environment: Mapping[str, str], folder: Path) -> dict[str, float]:
     """Run the recipe twice: nine runs and their table, then nothing but the table.
 
     Returns:
         Row of the table -> mIoU in %.
     """
-    first = run_recipe(environment)
+    first = run_recipe(environment, folder)
     finished = [line for line in first.splitlines() if "done" in line and "shapes" in line]
     assert len(finished) >= 9, first
     assert "ProtoSeg, K = 4" in first
@@ -80,7 +106,7 @@ def check_recipe(environment: Mapping[str, str]) -> dict[str, float]:
     records = {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
     assert len(records) == 9
 
-    again = run_recipe(environment)
+    again = run_recipe(environment, folder)
     assert "Nothing to do" in again
     assert re.sub(r"\s+", " ", again).count("ProtoSeg, K = 4") == 1
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")} == records
@@ -101,11 +127,11 @@ def test_the_recipe_trains_a_small_copy_of_the_matrix(
     matrix = yaml.safe_load(path.read_text())
     matrix["base"] |= SMALL
     path.write_text(yaml.safe_dump(matrix, sort_keys=False))
-    check_recipe({**environment, "PROTOSEG_EXPERIMENTS": str(experiments)})
+    check_recipe({**environment, "PROTOSEG_EXPERIMENTS": str(experiments)}, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_recipe_trains_models_that_segment(environment: dict[str, str]) -> None:
-    means = check_recipe(environment)
+def test_the_recipe_trains_models_that_segment(environment: dict[str, str], tmp_path: Path) -> None:
+    means = check_recipe(environment, tmp_path)
     # A model that predicts "ground" everywhere reaches 14%.
     assert min(means.values()) > 40, means
