@@ -4,11 +4,10 @@ a module may be, and that what is public says what it does."""
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "protoseg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -90,12 +89,19 @@ def imported(node: ast.stmt | ast.AST, module: Path) -> list[str]:
     return [origin]
 
 
+@functools.cache
+def parse(module: Path) -> ast.Module:
+    """The syntax tree of a module."""
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+@functools.cache
 def imports(module: Path) -> list[str]:
     """Everything that a module imports, anywhere in it."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    return [found for node in ast.walk(tree) for found in imported(node, module)]
+    return [found for node in ast.walk(parse(module)) for found in imported(node, module)]
 
 
+@functools.cache
 def at_import(module: Path) -> list[str]:
     """What is imported as soon as a module is: not inside functions, not for type checkers."""
 
@@ -111,8 +117,7 @@ def at_import(module: Path) -> list[str]:
             for handler in getattr(node, "handlers", []):
                 yield from statements(handler.body)
 
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    return [found for node in statements(tree.body) for found in imported(node, module)]
+    return [found for node in statements(parse(module).body) for found in imported(node, module)]
 
 
 def owner(module_name: str) -> str:
@@ -143,10 +148,10 @@ def test_every_part_has_its_rule() -> None:
     assert parts == set(ALLOWED)
 
 
-@pytest.mark.parametrize("of", ALLOWED)
-def test_imports_keep_the_rules(of: str) -> None:
+def test_imports_keep_the_rules() -> None:
     strangers = [
         f"{name(module)} imports {found}"
+        for of in ALLOWED
         for module in MODULES
         if part(module) == of
         for found in imports(module)
@@ -166,10 +171,10 @@ def test_no_rule_lets_report_or_dispatch_reach_torch() -> None:
         assert not heavy, f"{name(module)} reaches {heavy}"
 
 
-@pytest.mark.parametrize("start", QUICK)
-def test_the_quick_verbs_do_not_reach_torch(start: str) -> None:
-    heavy = {m: by for m, by in reached(start).items() if owner(m) in HEAVY}
-    assert not heavy
+def test_the_quick_verbs_do_not_reach_torch() -> None:
+    for start in QUICK:
+        heavy = {m: by for m, by in reached(start).items() if owner(m) in HEAVY}
+        assert not heavy, f"{start} reaches {heavy}"
 
 
 def test_nothing_imports_the_command_line() -> None:
@@ -189,17 +194,21 @@ def test_the_command_line_starts_light() -> None:
     assert set(map(owner, at_import(PACKAGE / "cli.py"))) <= allowed
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name)
-def test_a_module_says_what_it_is_and_is_not_too_long(module: Path) -> None:
-    text = module.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= LONGEST
-    documentation = ast.get_docstring(ast.parse(text))
-    if module.name == "__init__.py" and not text.strip():
-        return
-    assert documentation, "no docstring"
-    assert documentation.splitlines()[0].rstrip().endswith((".", ":", ",")) or (
-        "\n" in documentation
-    ), "its docstring starts with no sentence"
+def test_modules_have_at_most_the_allowed_number_of_lines() -> None:
+    lengths = {name(m): len(m.read_text(encoding="utf-8").splitlines()) for m in MODULES}
+    too_long = {module: length for module, length in lengths.items() if length > LONGEST}
+    assert not too_long, f"more than {LONGEST} lines"
+
+
+def test_modules_have_a_docstring_that_starts_with_a_sentence() -> None:
+    without = []
+    for module in MODULES:
+        if module.name == "__init__.py" and not module.read_text(encoding="utf-8").strip():
+            continue
+        first, *rest = (ast.get_docstring(parse(module)) or "").splitlines() or [""]
+        if not first or not (first.rstrip().endswith((".", ":", ",")) or rest):
+            without.append(name(module))
+    assert not without, "without such a docstring"
 
 
 def public(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
@@ -221,25 +230,32 @@ def inherited(node: ast.AST, tree: ast.Module, full_name: str) -> bool:
     return bool(method) and bool(classes[owner_name].bases)
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name)
-def test_what_is_public_is_documented(module: Path) -> None:
-    tree = ast.parse(module.read_text(encoding="utf-8"))
+def test_public_functions_and_classes_are_documented() -> None:
     silent = [
-        full_name
-        for full_name, node in public(tree)
+        f"{name(module)}: {full_name}"
+        for module in MODULES
+        for full_name, node in public(parse(module))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
         and not ast.get_docstring(node)
-        and not inherited(node, tree, full_name)
+        and not inherited(node, parse(module), full_name)
     ]
-    assert not silent, f"without a docstring: {', '.join(silent)}"
+    assert not silent, "without a docstring"
 
 
-@pytest.mark.parametrize("module", MODULES, ids=name)
-def test_nothing_is_printed_but_by_the_command_line_and_into_logs(module: Path) -> None:
-    if part(module) in ("cli", "commands", "training"):  # training prints into a run's log.txt
-        return
-    if name(module) == "protoseg/dispatch/task.py":  # a program of its own, in a batch script
-        return
-    tree = ast.parse(module.read_text(encoding="utf-8"))
-    calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-    assert not [c.lineno for c in calls if c.func.id in ("print", "breakpoint", "input")]  # type: ignore[attr-defined]
+def prints(node: ast.AST) -> bool:
+    """Whether a node of the syntax tree is a call that prints or reads the terminal."""
+    names = ("print", "breakpoint", "input")
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+
+
+def test_only_the_command_line_and_workers_print() -> None:
+    may_print = ("cli", "commands", "training")  # training prints into a run's log.txt
+    program = "protoseg/dispatch/task.py"  # runs alone, in a batch script
+    calls = [
+        f"{name(module)}:{node.lineno}"
+        for module in MODULES
+        if part(module) not in may_print and name(module) != program
+        for node in ast.walk(parse(module))
+        if prints(node)
+    ]
+    assert not calls

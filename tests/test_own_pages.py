@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from waiting import DEADLINE
 
 ROOT = Path(__file__).parents[1]
 STEP = re.compile(
@@ -78,7 +80,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
                     cwd=tmp_path,
                     capture_output=True,
                     text=True,
-                    timeout=600,
+                    timeout=DEADLINE,
                     check=False,
                 )
                 assert answer.returncode == 0, f"{content}\n{answer.stdout}{answer.stderr}"
@@ -107,6 +109,18 @@ def only(printed: dict[str, str], start: str) -> str:
     return output
 
 
+@pytest.mark.parametrize("name", ["your_backbone.md", "your_method.md"])
+def test_the_files_of_a_page_can_be_read(name: str) -> None:
+    content = dict(steps(page(name)))
+    assert "$" in content, "it has no command"
+    for path, text in content.items():
+        if path.endswith(".py"):
+            compile(text, path, "exec")
+        elif path.endswith(".yaml"):
+            assert yaml.safe_load(text), path
+
+
+@pytest.mark.slow
 def test_a_backbone_that_mmseg_has(follow: Follow, tmp_path: Path) -> None:
     printed = follow(page("your_backbone.md").partition("## One of your own")[0])
     record = the_record(tmp_path, "shapes-resnet18-fcn-prototype-k10-s0")
@@ -117,6 +131,7 @@ def test_a_backbone_that_mmseg_has(follow: Follow, tmp_path: Path) -> None:
     assert "outside" not in record["provenance"]
 
 
+@pytest.mark.slow
 def test_a_backbone_of_ones_own(follow: Follow, tmp_path: Path) -> None:
     printed = follow(page("your_backbone.md").partition("## One of your own")[2])
     record = the_record(tmp_path, "shapes-small_net-segformer-prototype-k10-s0")
@@ -131,6 +146,7 @@ def test_a_backbone_of_ones_own(follow: Follow, tmp_path: Path) -> None:
     assert "12 runs" in only(printed, "protoseg plan")
 
 
+@pytest.mark.slow
 def test_a_method_of_ones_own(follow: Follow, tmp_path: Path) -> None:
     first, heading, table = page("your_method.md").partition("## A table with it")
     printed = follow(first)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
 
 from protoseg.cli import parser
+from protoseg.commands import context as context_module
 from protoseg.commands.context import Context
 from protoseg.spec.bundles import sorted_names
 from protoseg.spec.compose import Composer
 from protoseg.spec.expand import load_matrix
+from protoseg.spec.matrix import Matrix
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -32,9 +36,31 @@ def protoseg_commands() -> list[str]:
     pages = [page for page in PAGES if page.name not in FOLLOWED]
     found = [line for page in pages for line in commands(page) if line.startswith("protoseg ")]
     assert found, "the README lost its commands"
-    return found
+    return list(dict.fromkeys(found))
 
 
+@functools.cache
+def composer(folder: Path) -> Composer:
+    """The composer of all tests here: the config files are the same for all of them."""
+    return Composer(folder)
+
+
+@pytest.fixture
+def shared_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands expand a matrix once for all tests here."""
+    monkeypatch.setattr(context_module, "Composer", composer)
+    monkeypatch.setattr(context_module, "load_matrix", load_matrix_once)
+
+
+def load_matrix_once(composer: Composer, name: str, overrides: list[str]) -> Matrix:
+    """`load_matrix`, cached."""
+    return _load_matrix(composer, name, tuple(overrides))
+
+
+_load_matrix = functools.cache(load_matrix)
+
+
+@pytest.mark.usefixtures("shared_matrices")
 @pytest.mark.parametrize("command", protoseg_commands())
 def test_a_documented_command_parses_and_names_what_exists(command: str) -> None:
     arguments = parser().parse_args(shlex.split(command)[1:])
@@ -51,18 +77,19 @@ def test_the_readme_opens_with_two_make_targets_that_exist() -> None:
     assert [line.split()[:2] for line in first_block] == [["make", "quickstart"], ["make", "test"]]
     for line in first_block:
         target = line.split()[1]
-        result = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True)
+        result = subprocess.run(
+            ["make", "-n", target], cwd=ROOT, capture_output=True, text=True, timeout=DEADLINE
+        )
         assert result.returncode == 0, result.stderr
 
 
 def test_inline_matrices_of_the_docs_expand(tmp_path: Path) -> None:
-    composer = Composer(ROOT / "experiments")
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "matrices.md").read_text(), re.S)
     assert blocks
     for number, block in enumerate(blocks):
         path = tmp_path / f"block{number}.yaml"
         path.write_text(block)
-        assert len(load_matrix(composer, str(path)).runs) > 1
+        assert len(load_matrix(composer(ROOT / "experiments"), str(path)).runs) > 1
 
 
 def test_links_between_the_docs_lead_somewhere() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
 
 NEEDS_LATEX = pytest.mark.skipif(
     shutil.which("pdflatex") is None, reason="pdflatex is not installed"
@@ -29,7 +30,7 @@ def typeset(sources: Sequence[str], folder: Path, *, columns: int = 1) -> None:
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=300,
+        timeout=DEADLINE,
     )
     assert done.returncode == 0, done.stdout[-2000:]
     assert (folder / "document.pdf").exists()

@@ -11,6 +11,7 @@ from typing import Any
 
 import compare
 import pytest
+from waiting import DEADLINE
 
 from .runs import case, saved
 
@@ -76,7 +77,11 @@ def call(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> tuple[int, s
         (folder / f"{name}.json").write_text(json.dumps(run))
     script = str(ROOT / "benchmarks" / "compare.py")
     result = subprocess.run(
-        [sys.executable, script, "old.json", "new.json"], cwd=folder, capture_output=True, text=True
+        [sys.executable, script, "old.json", "new.json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     return result.returncode, result.stdout + result.stderr
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from typesetting import NEEDS_LATEX, typeset
+from waiting import DEADLINE
 
 from protoseg.cli import main
 from protoseg.report import latency
@@ -75,7 +76,11 @@ def test_the_command_writes_beside_the_run_and_needs_no_torch(tmp_path: Path) ->
         "assert 'torch' not in sys.modules; sys.exit(status)"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, "tables", str(path)], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-c", code, "tables", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     )
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "cpu.md").read_text() in result.stdout

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import ForkServer, fork_server  # noqa: F401  a fixture
 from report.lab import Lab
+from training.small import WORKER_MODULES
+from waiting import DEADLINE
 
 from protoseg.cli import main
 from protoseg.commands import context
@@ -21,7 +24,19 @@ from protoseg.spec.compose import Composer
 from protoseg.spec.expand import load_matrix
 from protoseg.spec.matrix import PlannedRun
 
+FORKING = "test_reproduce.py"
+"""The file whose tests fork workers."""
 REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _prepared_fork_server(
+    request: pytest.FixtureRequest,
+    fork_server: ForkServer,  # noqa: F811
+) -> None:
+    """The imports of the fork server take seconds; meanwhile other tests run."""
+    if any(item.path.name == FORKING for item in request.session.items):
+        fork_server.prepare(WORKER_MODULES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,5 +112,5 @@ def shell(words: Sequence[str], code: str = "", **options: Any) -> subprocess.Co
     """In a process of its own; ``code`` runs after the call, in the same process."""
     driver = f"import sys\nfrom protoseg.cli import main\nstatus = main(sys.argv[1:])\n{code}\n"
     command = [sys.executable, "-c", driver + "sys.exit(status)", *words]
-    options = {"capture_output": True, "text": True, "timeout": 120, **options}
+    options = {"capture_output": True, "text": True, "timeout": DEADLINE, **options}
     return subprocess.run(command, check=False, **options)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from scheduler.commands import Commands, squeue_lines
+from waiting import finish, wait_until
 
 from protoseg.dispatch.submission import write_intent
 from protoseg.runs import atomic, claim
@@ -97,17 +98,19 @@ def test_cancel_stops_a_worker_of_this_machine(protoseg: CommandLine) -> None:
     folder = tried(protoseg)
     code = (
         "import sys, time; from pathlib import Path; from protoseg.runs import claim;"
-        "held = claim.acquire(Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+        "held = claim.acquire(Path(sys.argv[1])); time.sleep(3600)"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(folder.claim)], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"held\n"
-    answer = protoseg("cancel", folder.run_id)
-    assert "0 waiting, 1 under way (they save and end)" in answer.out
-    assert process.wait(timeout=60) == -signal.SIGTERM
-    process.stdout.close()
+    process = subprocess.Popen([sys.executable, "-c", code, str(folder.claim)], text=True)
+    try:
+        wait_until(
+            lambda: folder.claim.exists() or process.poll() is not None, "the claim of the worker"
+        )
+        answer = protoseg("cancel", folder.run_id)
+        assert "0 waiting, 1 under way (they save and end)" in answer.out
+        finish(process)
+        assert process.returncode == -signal.SIGTERM
+    finally:
+        process.kill()
 
 
 def test_cancel_leaves_jobs_of_another_cluster_to_it(

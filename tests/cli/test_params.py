@@ -33,6 +33,7 @@ def test_a_published_model_beside_ours(counting: CommandLine) -> None:
     assert "≠" not in line
 
 
+@pytest.mark.slow
 def test_no_library_talks_over_the_table() -> None:
     answer = shell(["params", "mit_b0"], cwd=REPOSITORY)
     assert (answer.returncode, answer.stderr) == (0, "")

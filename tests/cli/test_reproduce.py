@@ -9,16 +9,29 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked import ForkedProcess, start_forked
 from report.lab import make_record
-from training.small import compose, make_folder, small_spec, work
+from training.small import (
+    WORKER_MODULES,
+    compose,
+    log,
+    log_paths,
+    make_folder,
+    pause_after,
+    small_spec,
+    work,
+)
+from waiting import DEADLINE, finish, wait_until
 
+from protoseg.commands import reproduce
+from protoseg.dispatch import again
 from protoseg.dispatch.again import fresh_folder
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import publish, read_record
@@ -39,6 +52,44 @@ def nudged(self, iteration, losses):
     note(self, iteration, losses)
 TrainingLoop._note = nudged
 """
+
+
+class ForkedWorkers:
+    """Starts the workers of `protoseg.dispatch.again` as forks, which need no imports.
+
+    Attributes:
+        code: runs in a worker first.
+    """
+
+    def __init__(self) -> None:
+        self.code = ""
+
+    def start(
+        self, command: list[str], *, env: dict[str, str], stdout: Any, **_: Any
+    ) -> ForkedProcess:
+        """Stands in for `subprocess.Popen`."""
+        assert command[1:3] == ["-m", "protoseg.training.worker"]
+        program = f"import sys\nfrom protoseg.training import worker\n{self.code}\n"
+        return start_forked(
+            f"{program}sys.exit(worker.main(sys.argv[1:]))",
+            command[3:],
+            modules=WORKER_MODULES,
+            environment=env,
+            new_session=True,
+            output=Path(stdout.name),
+        )
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> ForkedWorkers:
+    """Reproductions of this test start their workers as forks."""
+    forked = ForkedWorkers()
+    names = ("DEVNULL", "STDOUT", "TimeoutExpired")
+    stand_in = types.SimpleNamespace(
+        Popen=forked.start, **{name: getattr(subprocess, name) for name in names}
+    )
+    monkeypatch.setattr(again, "subprocess", stand_in)
+    return forked
 
 
 @pytest.fixture(scope="module")
@@ -64,16 +115,10 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
 # The same
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_run_comes_out_with_the_same_bits(
     protoseg: CommandLine, finished: RunFolder, data: Path
 ) -> None:
@@ -97,6 +142,7 @@ def test_a_run_comes_out_with_the_same_bits(
 # Not the same
 
 
+@pytest.mark.usefixtures("workers")
 def test_the_first_difference_is_found_where_it_was_made(
     protoseg: CommandLine, data: Path, tmp_path: Path
 ) -> None:
@@ -120,7 +166,45 @@ def test_the_first_difference_is_found_where_it_was_made(
 # Interrupted
 
 
-def start(words: list[str], runs: Path) -> subprocess.Popen[str]:
+def test_an_interrupted_reproduction_is_resumed(
+    protoseg: CommandLine,
+    finished: RunFolder,
+    data: Path,
+    workers: ForkedWorkers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shutil.copytree(finished.path, protoseg.lab.runs / finished.run_id)
+    words = ("reproduce", finished.run_id, "--data", str(data))
+    folder = RunFolder(protoseg.lab.runs / ".reproductions" / "1" / finished.run_id)
+
+    def train(folder: RunFolder, code: Path, each_poll: Callable[[Any], None]) -> Any:
+        def interrupt_at_3(status: Any) -> None:
+            each_poll(status)
+            if "iteration 3/6" in log(folder):
+                signal.raise_signal(signal.SIGTERM)
+
+        return again.train(folder, code, interrupt_at_3)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reproduce, "train", train)
+        workers.code = pause_after(3)
+        answer = protoseg(*words)
+    assert answer.status == 1
+    assert "; the same call again goes on with it." in answer.err
+    assert folder.status().state is State.INTERRUPTED
+    saved = folder.checkpoint_iteration()
+    assert saved is not None
+    assert 3 <= saved < 6
+    workers.code = ""
+    answer = protoseg(*words)
+    assert answer.status == 0, answer.err
+    assert f"going on from iteration {saved}" in answer.out
+    assert "bit-identical: weights, the counts of 4 images, metrics, 6 points" in answer.out
+    assert len(folder.attempts()) == 2
+
+
+def start(words: list[str]) -> subprocess.Popen[str]:
+    """The command as a user starts it, in a process of its own."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "PROTOSEG"))}
     return subprocess.Popen(
         [sys.executable, "-m", "protoseg.cli", "reproduce", *words],
@@ -131,7 +215,8 @@ def start(words: list[str], runs: Path) -> subprocess.Popen[str]:
     )
 
 
-def test_it_can_be_interrupted_and_goes_on(protoseg: CommandLine, data: Path) -> None:
+@pytest.mark.slow
+def test_the_command_saves_at_a_signal_and_resumes(protoseg: CommandLine, data: Path) -> None:
     spec = small_spec(*SPEC[:2], "schedule.iterations=4000")
     counts = protoseg.lab.records / f"{run_id(spec)}.npz"
     np.savez(counts, image=[0], cell=[0], count=[1], num_classes=6, num_images=1)
@@ -144,22 +229,31 @@ def test_it_can_be_interrupted_and_goes_on(protoseg: CommandLine, data: Path) ->
     folder = RunFolder(protoseg.lab.runs / ".reproductions" / "1" / run_id(spec))
 
     for attempt, number in ((1, signal.SIGINT), (2, signal.SIGTERM)):
-        process = start(words, protoseg.lab.runs)
-        log = folder.attempts_folder / f"{attempt:04d}" / "log.txt"
-        # One in every 40 iterations is written to the log.
-        wait_for(lambda log=log: log.exists() and "/4000  loss" in log.read_text())
-        if attempt == 1:
-            other = protoseg("reproduce", run_id(spec), "--data", str(data))
-            assert other.status == 1
-            assert "a reproduction of this run is under way on " in other.err
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        process = start(words)
+        try:
+            # One in every 40 iterations is written to the log.
+            wait_until(
+                lambda attempt=attempt, process=process: (
+                    process.poll() is not None
+                    or (len(folder.attempts()) == attempt and "/4000  loss" in log(folder))
+                ),
+                f"the first line with a loss in the log of attempt {attempt}",
+                logs=log_paths(folder),
+            )
+            if attempt == 1:
+                other = protoseg("reproduce", run_id(spec), "--data", str(data))
+                assert other.status == 1
+                assert "a reproduction of this run is under way on " in other.err
+            process.send_signal(number)
+            out, err = finish(process, logs=log_paths(folder))
+        finally:
+            process.kill()
         assert process.returncode == 1, err
         assert "; the same call again goes on with it." in err, err
         assert folder.status().state is State.INTERRUPTED
         assert folder.checkpoint_iteration() > 1
     assert "going on from iteration" in out
-    assert "going on from iteration" in log.read_text()
+    assert "going on from iteration" in log(folder)
 
 
 def test_an_unfinished_reproduction_goes_on_only_with_the_same_settings(tmp_path: Path) -> None:
@@ -181,10 +275,15 @@ def git(folder: Path, *words: str) -> str:
     names = [f"-c{key}" for key in ("user.name=t", "user.email=t@t", "core.hooksPath=/dev/null")]
     flat = [part for name in names for part in ("-c", name[2:])]
     return subprocess.run(
-        ["git", "-C", str(folder), *flat, *words], check=True, capture_output=True, text=True
+        ["git", "-C", str(folder), *flat, *words],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
     ).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
 def test_a_checkout_of_the_recorded_commit_and_diff(
     protoseg: CommandLine, finished: RunFolder, data: Path, tmp_path: Path
@@ -207,7 +306,9 @@ def test_a_checkout_of_the_recorded_commit_and_diff(
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     environment |= {"PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     worker = [sys.executable, "-m", "protoseg.training.worker", str(folder.path)]
-    subprocess.run(worker, cwd=code, env=environment, check=True, capture_output=True)
+    subprocess.run(
+        worker, cwd=code, env=environment, check=True, capture_output=True, timeout=DEADLINE
+    )
     origin = read_record(folder.record)["provenance"]
     assert (origin["commit"], origin["dirty"]) == (commit, True)
     # Then the code goes on.
@@ -220,7 +321,12 @@ def test_a_checkout_of_the_recorded_commit_and_diff(
         places = [*protoseg.places, "--data", str(data)]
         command = [sys.executable, "-m", "protoseg.cli", "reproduce", *places, folder.run_id]
         return subprocess.run(
-            [*command, *words], cwd=code, env=environment, capture_output=True, text=True
+            [*command, *words],
+            cwd=code,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
         )
 
     plain_digest = read_record(finished.record)["provenance"]["state_sha256"]
@@ -299,6 +405,7 @@ def test_a_commit_that_is_not_there_is_one_sentence(
     assert not (protoseg.lab.runs / ".reproductions").exists()
 
 
+@pytest.mark.usefixtures("workers")
 def test_a_run_that_fails_again_says_why(protoseg: CommandLine, tmp_path: Path) -> None:
     spec = compose("dataset=camvid")
     counts = protoseg.lab.records / f"{run_id(spec)}.npz"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -62,9 +63,32 @@ def keep(protoseg: CommandLine, *found: Timing) -> None:
         path.write_text(json.dumps(dataclasses.asdict(each)))
 
 
-def test_what_no_record_tells_is_timed_once(
-    protoseg: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+TIMER = """\
+import json, sys
+from pathlib import Path
+if len(sys.argv) == 1:
+    print(json.dumps({"device": "CPU Abacus", "gpu": False}))
+else:
+    request = json.loads(Path(sys.argv[1]).read_text())
+    if request["spec"]["schedule"]["batch_size"] > 1000:
+        answer = {"reason": "out_of_memory", "message": "too large"}
+    else:
+        seconds = {"seconds": 0.5, "fastest": 0.25, "slowest": 1.0}
+        answer = {"iterations": request["iterations"], "memory_mib": 100.0, **seconds}
+    Path(sys.argv[2]).write_text(json.dumps(answer))
+"""
+"""A module that answers as `protoseg.training.timing` does."""
+
+
+@pytest.mark.parametrize(
+    "module", ["timer", pytest.param(timings.MODULE, marks=pytest.mark.slow)], ids=str
+)
+def test_a_kind_of_runs_without_a_record_is_timed_once(
+    protoseg: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
+    (tmp_path / "timer.py").write_text(TIMER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(timings, "MODULE", module)
     path = tmp_path / "small.yaml"
     path.write_text(SMALL)
     answer = protoseg("plan", str(path), "--json", "--time", "2")
@@ -104,7 +128,7 @@ def test_a_process_that_is_killed_or_breaks_is_told_apart(
 ) -> None:
     (tmp_path / "killed.py").write_text("import os\nos.kill(os.getpid(), 9)")
     (tmp_path / "broken.py").write_text("raise ZeroDivisionError('oh')")
-    (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)")
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(600)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     spec, device = protoseg.quickstart()[0].spec, Device(GPU, True)
 
@@ -117,7 +141,8 @@ def test_a_process_that_is_killed_or_breaks_is_told_apart(
     killed = fails("killed")
     assert (killed.memory, killed.message) == (True, f"does not fit into the memory of {GPU}")
     assert fails("broken").message == "ZeroDivisionError: oh"
-    monkeypatch.setattr(timings, "PATIENCE", 0.5)
+    # This process never ends: giving up is right however slow the machine is.
+    monkeypatch.setattr(timings, "PATIENCE", 0.1)
     late = fails("slow")
     assert not late.memory
     assert "given up" in late.message

@@ -9,15 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
 
 from protoseg.cli import main
 from protoseg.commands import context
 from protoseg.runs import claim
+from protoseg.spec.identity import run_id_pattern
 
-from .conftest import CommandLine, shell
+from .conftest import CommandLine
 
 JSON_CALLS = [
-    ["plan"],
     ["plan", "quickstart"],
     ["status", "quickstart"],
     ["tables", "quickstart"],
@@ -37,6 +38,14 @@ def test_json_is_all_that_stands_on_standard_output(
     assert answer.status == 0
     assert answer.json
     assert answer.err == ""
+
+
+def test_a_plan_of_all_matrices_names_runs_as_the_pattern_has_it(protoseg: CommandLine) -> None:
+    answer = protoseg("plan", "--json")
+    assert (answer.status, answer.err) == (0, "")
+    runs = answer.json["runs"]
+    assert len(runs) > 9
+    assert all(run_id_pattern().fullmatch(run["run_id"]) for run in runs)
 
 
 def test_a_new_plan_shows_every_row_and_no_price(protoseg: CommandLine) -> None:
@@ -361,8 +370,9 @@ def test_a_plan_reads_and_writes_nothing(protoseg: CommandLine, tmp_path: Path) 
         return sorted(tmp_path.rglob("*"))
 
     before = files()
-    for words in (["plan"], ["status"], ["explain", "quickstart", "1"], ["data", "list"]):
-        protoseg(*words)
+    for words in (["plan"], ["status", "quickstart"], ["explain", "quickstart", "1"]):
+        assert protoseg(*words).status == 0
+    protoseg("data", "list")
     assert files() == before
 
 
@@ -380,5 +390,5 @@ def test_the_installed_command_is_the_same(protoseg: CommandLine) -> None:
     if not command.exists():
         pytest.skip("protoseg is not installed beside this Python")
     words = ["plan", *protoseg.places, "quickstart", "--json"]
-    result = subprocess.run([command, *words], capture_output=True, text=True, timeout=120)
-    assert (result.returncode, result.stdout) == (0, shell(words).stdout)
+    result = subprocess.run([command, *words], capture_output=True, text=True, timeout=DEADLINE)
+    assert (result.returncode, result.stdout) == (0, protoseg("plan", "quickstart", "--json").out)

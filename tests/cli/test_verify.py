@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -14,10 +16,12 @@ import numpy as np
 import pytest
 from benchmarks.runs import case, saved
 from recorded import parametric_on_camvid
+from waiting import DEADLINE
 
+from protoseg.cli import main
 from protoseg.runs.record import seal
 
-from .conftest import REPOSITORY, CommandLine, shell
+from .conftest import REPOSITORY, CommandLine
 
 MATRIX = "small"
 CONTENT = """\
@@ -58,8 +62,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
         shutil.copy(path, folder / "records")
         shutil.copy(path.with_suffix(".npz"), folder / "records")
     places = ["--results", str(folder), "--runs", str(folder / "none")]
-    made = shell(["tables", *places, "--experiments", str(experiments), MATRIX])
-    assert made.returncode == 0, made.stderr
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(["tables", *places, "--experiments", str(experiments), MATRIX]) == 0
     assert len(list((folder / "tables").iterdir())) == 5
     return folder
 
@@ -329,7 +333,7 @@ def test_what_git_ignores_is_not_committed(protoseg: CommandLine, results: Path)
     """After `make quickstart` its table lies there, made from run folders."""
     (results / "tables" / "quickstart.md").write_text("## made of run folders\n")
     assert problems(protoseg)["tables"]
-    subprocess.run(["git", "init", "-q", str(results)], check=True)
+    subprocess.run(["git", "init", "-q", str(results)], check=True, timeout=DEADLINE)
     (results / ".gitignore").write_text("/tables/quickstart*\n")
     assert problems(protoseg) == {}
 

@@ -8,14 +8,16 @@ import math
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoseg.report import statistics
 
+any_speed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VALUES = st.lists(st.floats(0, 100), min_size=2, max_size=8)
 
 
+@any_speed
 @given(VALUES)
 def test_mean_std_and_interval_agree_with_scipy(values: list[float]) -> None:
     assert statistics.mean(values) == pytest.approx(np.mean(values))
@@ -40,6 +42,7 @@ def test_paired_uses_shared_seeds_only() -> None:
     assert pairs.std == pytest.approx(math.sqrt(0.5))
 
 
+@any_speed
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=3, max_size=8))
 def test_distinguishable_is_the_paired_t_test(values: list[tuple[float, float]]) -> None:
     a, b = (dict(enumerate(side)) for side in zip(*values, strict=True))
@@ -79,6 +82,7 @@ def test_best_needs_the_right_sign_on_shared_seeds() -> None:
     assert statistics.best({0: leader, 1: rival}, True) is None
 
 
+@any_speed
 @given(st.lists(st.integers(-40, 40).map(lambda v: v / 8), min_size=1, max_size=7))
 def test_sign_flip_counts_every_pattern(differences: list[float]) -> None:
     seen = abs(sum(differences))
@@ -136,6 +140,7 @@ def test_verdicts(values: list[float], words: str) -> None:
     assert statistics.verdict(values, 46.4) == words
 
 
+@any_speed
 @given(st.lists(st.floats(40, 50), min_size=2, max_size=8))
 def test_one_more_run_falls_into_the_prediction_interval(values: list[float]) -> None:
     n, low_high = len(values), statistics.prediction_interval(values)
@@ -155,6 +160,7 @@ def test_what_the_published_value_was_rounded_by_is_no_difference() -> None:
     assert statistics.verdict(spread(46.9, 0.3, 3), 45.0, unit=1.0) == "can not tell"
 
 
+@any_speed
 @given(st.lists(st.floats(40, 50), min_size=3, max_size=8), st.floats(40, 50))
 def test_a_verdict_follows_from_the_two_intervals(values: list[float], published: float) -> None:
     n, centre, std = len(values), np.mean(values), np.std(values, ddof=1)

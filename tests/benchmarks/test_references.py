@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import types
+
 import batches
 import exact
 import numpy as np
@@ -103,18 +106,53 @@ def test_peak_memory_counts_what_is_held_at_once() -> None:
     assert 4000 <= found[0] <= 8100
 
 
-def test_a_race_gives_everyone_the_same_rounds_and_tells_fast_from_slow() -> None:
-    calls: list[str] = []
-    found = race.race(
-        {"a": lambda: calls.append("a"), "b": lambda: [calls.append("b"), sum(range(200_000))]},
-        CPU,
-        seconds=0.0,
-        rounds=(6, 9),
-    )
-    assert [len(times) for times in found.values()] == [6, 6]
-    assert race.ratios(found["b"], found["a"])["low"] > 10
-    last = "".join(calls).rstrip("a")[-1]
-    assert last == "b"
+class Clock:
+    """A clock that only the steps of a race move.
+
+    Attributes:
+        seconds: step -> what a call of it takes.
+        calls: the steps in the order of their calls.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **seconds: float) -> None:
+        self.now = 0.0
+        self.seconds = seconds
+        self.calls: list[str] = []
+        monkeypatch.setattr(race, "time", types.SimpleNamespace(perf_counter=lambda: self.now))
+
+    def call(self, name: str) -> None:
+        self.now += self.seconds[name]
+        self.calls.append(name)
+
+    def race(self, seconds: float, rounds: tuple[int, int]) -> dict[str, list[float]]:
+        steps = {name: functools.partial(self.call, name) for name in self.seconds}
+        return race.race(steps, CPU, seconds=seconds, rounds=rounds)
+
+
+def test_a_race_gives_everyone_the_same_rounds_and_tells_fast_from_slow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(monkeypatch, a=0.0625, b=0.25)
+    found = clock.race(seconds=0.0, rounds=(6, 9))
+    assert found == {"a": [0.0625] * 6, "b": [0.25] * 6}
+    assert race.ratios(found["b"], found["a"]) == {"median": 4.0, "low": 4.0, "high": 4.0}
+    # Three calls of each to learn what one takes; then the order turns from round to round.
+    assert "".join(clock.calls) == "aaabbb" + "abba" * 3
+
+
+def test_a_race_ends_after_the_round_that_uses_up_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, a=0.0625, b=0.25)
+    assert len(clock.race(seconds=1.0, rounds=(2, 9))["a"]) == 4
+    assert len(clock.race(seconds=9.0, rounds=(2, 9))["a"]) == 9
+
+
+def test_a_step_that_takes_no_time_is_called_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch, a=race.BLOCK_SECONDS / 8, b=1.0)
+    found = clock.race(seconds=0.0, rounds=(2, 2))
+    assert found["a"] == pytest.approx([race.BLOCK_SECONDS / 8] * 2)
+    assert clock.calls.count("a") == 3 + 2 * 8
+    # What takes half a second or more is not called again to learn how long it takes.
+    assert clock.calls.count("b") == 1 + 2
 
 
 def test_an_interval_of_the_median_widens_for_few_values() -> None:
