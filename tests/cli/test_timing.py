@@ -159,20 +159,20 @@ def test_gpu_hours_come_from_records_first_and_then_from_timings(protoseg: Comma
     keep(protoseg, *(timing(run, 36.0) for run in (runs[0], runs[3])))
     data = protoseg("plan", "quickstart", "--json").json
     # Two parametric runs by the record, three of K = 1 by the timing; three of K = 4 by nothing.
-    assert data["gpu_hours_by_timings"] == pytest.approx(3 * 240 * 36 / 3600)
-    assert data["gpu_hours"] == pytest.approx(2 * 0.24 + 3 * 2.4)
+    assert data["gpu_hours_by_timings"] == pytest.approx(3 * 400 * 36 / 3600)
+    assert data["gpu_hours"] == pytest.approx(2 * 0.24 + 3 * 4.0)
     assert (data["gpu_hours_timed_runs"], data["gpu_hours_unknown_runs"]) == (3, 3)
-    assert [run["left_seconds"] for run in data["runs"][1:4]] == [480.0, 480.0, 240 * 36.0]
+    assert [run["left_seconds"] for run in data["runs"][1:4]] == [800.0, 800.0, 400 * 36.0]
     out = protoseg("plan", "quickstart").out
     assert (
-        "GPU-hours: 0.5 by the records of like runs and 7.2 by timings (3 runs), each run on one "
+        "GPU-hours: 0.5 by the records of like runs and 12.0 by timings (3 runs), each run on one "
         "GPU; 3 runs unknown."
     ) in out
     assert (
-        "Training time: 16 min by the records of like runs (2 runs) and 7.2 h by timings (3 runs); "
+        "Training time: 27 min by the records of like runs (2 runs) and 12.0 h by timings (3 runs); "
         "3 runs unknown."
     ) in out
-    assert "7.2 h, timed" in out
+    assert "12.0 h, timed" in out
 
 
 def test_a_timing_on_a_cpu_tells_no_gpu_hours_and_one_of_other_code_nothing(
@@ -184,7 +184,7 @@ def test_a_timing_on_a_cpu_tells_no_gpu_hours_and_one_of_other_code_nothing(
     (protoseg.lab.runs / timings.FOLDER / "torn.json").write_text('{"kind": ')
     data = protoseg("plan", "quickstart", "--json").json
     assert data["gpu_hours"] is None
-    assert [run["left_seconds"] for run in data["runs"]] == [480.0] * 3 + [None] * 6
+    assert [run["left_seconds"] for run in data["runs"]] == [800.0] * 3 + [None] * 6
     # Of a GPU and this CPU the GPU's is taken, unless it is this CPU that was asked for.
     found = [timing(runs[0], 1.0), timing(runs[0], 2.0, **here)]
     kind = kind_digest(runs[0].spec)

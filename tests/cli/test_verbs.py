@@ -70,10 +70,10 @@ def test_a_plan_counts_what_is_done_wherever_it_lies_and_says_the_price(
     answer = protoseg("plan", "quickstart")
     assert "2 done, 1 new" in answer.out
     assert "9 runs: 5 new, 4 done." in answer.out
-    # One parametric run at 2 it/s and four of prototypes at 4 it/s, 240 iterations each.
-    assert "Training time by the records of like runs: 6 min in all." in answer.out
+    # One parametric run at 2 it/s and four of prototypes at 4 it/s, 400 iterations each.
+    assert "Training time by the records of like runs: 10 min in all." in answer.out
     data = protoseg("plan", "quickstart", "--json").json
-    assert data["left_seconds"] == 240 / 2 + 4 * 240 / 4
+    assert data["left_seconds"] == 400 / 2 + 4 * 400 / 4
     assert data["counts"]["done"] == 4
     assert [run["miou"] for run in data["runs"]][:4] == [70.0, 71.0, None, 72.0]
     ignoring = protoseg("plan", "quickstart", "--ignore-records", "--json").json
@@ -91,7 +91,8 @@ def test_a_finished_plan_has_nothing_left(protoseg: CommandLine) -> None:
 
 def test_runs_that_tables_share_are_counted_once(protoseg: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
-    path.write_text("{base: {decoder: segformer_64, method: parametric}, seeds: [0, 5]}")
+    base = "method: parametric, dataset: shapes_64, augmentation: shapes_64, schedule: shapes_400"
+    path.write_text(f"{{base: {{{base}}}, seeds: [0, 5]}}")
     data = protoseg("plan", "quickstart", str(path), "--json").json
     assert (data["listed"], len(data["runs"])) == (11, 10)
     assert data["runs"][0]["matrices"] == ["quickstart", "other"]
@@ -104,7 +105,7 @@ def test_status_tells_how_far_and_why(protoseg: CommandLine) -> None:
     protoseg.lab.fail(runs[1].spec, "out_of_memory", "CUDA out of memory: use a smaller batch")
     protoseg.lab.fail(runs[2].spec, "preempted", "SIGTERM")
     (protoseg.lab.runs / runs[2].run_id / "progress.json").write_text(
-        '{"iteration": 60, "iterations": 240, "iterations_per_second": 3.0}'
+        '{"iteration": 60, "iterations": 400, "iterations_per_second": 3.0}'
     )
     held = claim.acquire(protoseg.lab.start(runs[3].spec).claim)
     assert held is not None
@@ -114,20 +115,20 @@ def test_status_tells_how_far_and_why(protoseg: CommandLine) -> None:
     assert answer.status == 1, "a run has failed"
     lines = {line.split()[0]: line for line in answer.out.splitlines() if line}
     assert "done" in lines[runs[0].run_id]
-    assert "240/240" in lines[runs[0].run_id]
+    assert "400/400" in lines[runs[0].run_id]
     assert lines[runs[0].run_id].endswith("70.25")
     oom = f"{runs[1].run_id}: out_of_memory: CUDA out of memory: use a smaller batch"
     assert oom in answer.out.splitlines()
     assert "failed" in lines[runs[1].run_id]
     assert "interrupted" in lines[runs[2].run_id]
-    assert "60/240" in lines[runs[2].run_id]
-    assert "60 s" in lines[runs[2].run_id]
+    assert "60/400" in lines[runs[2].run_id]
+    assert "2 min" in lines[runs[2].run_id]
     assert "running" in lines[runs[3].run_id]
     assert "5 new, 1 running, 1 interrupted, 1 failed, 1 done" in answer.out
     states = [run["state"] for run in data["runs"]]
     assert states[:5] == ["done", "failed", "interrupted", "running", "new"]
     assert data["runs"][1]["reason"] == "out_of_memory"
-    assert data["runs"][2]["left_seconds"] == 60.0
+    assert data["runs"][2]["left_seconds"] == pytest.approx((400 - 60) / 3)
 
 
 @pytest.mark.parametrize("width", [60, 80, 300])
@@ -140,7 +141,7 @@ def test_a_narrow_terminal_cuts_nothing(
     answer = protoseg("status", "quickstart", "seed=0")
     together = "".join(answer.out.split())
     assert "…" not in answer.out
-    assert together.count("0/240") == 3
+    assert together.count("0/400") == 3
     assert f"{run.run_id}:out_of_memory:CUDAoutofmemory:useasmallerbatch" in together
     assert "2 new, 1 failed" in answer.out
 

@@ -141,7 +141,7 @@ def test_control_c_saves_and_a_later_sweep_goes_on(lab: Lab) -> None:
     done = lab.finish(process)
     assert done.returncode == 1
     assert "nothing is lost" in done.stdout, done.stdout + done.stderr
-    assert "run the sweep again" in done.stdout
+    assert "run the same command again" in done.stdout
     for folder in lab.folders():
         (attempt,) = folder.attempts()
         assert attempt.reason is Reason.CANCELLED

@@ -31,7 +31,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[WorkerProcesses]:
+    """Worker processes of a server that no other test uses."""
     processes = WorkerProcesses(tmp_path, threads=1)
+    yield processes
+    processes.cancel_imports()
+    processes.close()
+
+
+@pytest.fixture(scope="module")
+def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcesses]:
+    """Worker processes of one server for the tests that leave it alive."""
+    processes = WorkerProcesses(tmp_path_factory.mktemp("server"), threads=1)
     yield processes
     processes.cancel_imports()
     processes.close()
@@ -93,25 +103,43 @@ def test_a_forked_worker_gives_the_bits_of_a_fresh_process(
     assert result(forked[0]) == result(forked[1]) == result(fresh)
 
 
-def test_the_server_has_one_thread_and_its_workers_their_environment(
-    data: Path, tmp_path: Path, processes: WorkerProcesses
+def test_the_server_has_one_thread_and_no_terminal(
+    data: Path, tmp_path: Path, shared_processes: WorkerProcesses
 ) -> None:
     folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
-    worker = start(processes, folder, tmp_path / "worker.txt")
-    assert processes.is_importing
-    pid = wait_for_pid(processes, worker)
-    assert not processes.is_importing
+    worker = start(shared_processes, folder, tmp_path / "worker.txt")
+    pid = wait_for_pid(shared_processes, worker)
+    assert not shared_processes.is_importing
     server = server_pid(pid)
     assert len(os.listdir(f"/proc/{server}/task")) == 1
     assert os.getsid(server) != os.getsid(0), "Ctrl-C of the terminal must not reach it"
     interrupt_training(folder, pid)
-    wait_for_exit(processes, worker)
+    wait_for_exit(shared_processes, worker)
     assert folder.status().state is State.INTERRUPTED
     assert folder.checkpoint_iteration() >= 1
+
+
+def test_a_killed_worker_is_an_exit(
+    data: Path, tmp_path: Path, shared_processes: WorkerProcesses
+) -> None:
+    folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
+    worker = start(shared_processes, folder, tmp_path / "worker.txt")
+    os.kill(wait_for_pid(shared_processes, worker), signal.SIGKILL)
+    wait_for_exit(shared_processes, worker)
+
+
+@pytest.mark.slow
+def test_a_closed_server_exits(data: Path, tmp_path: Path, processes: WorkerProcesses) -> None:
+    folder = make_folder(tmp_path, small_spec(), data)
+    worker = start(processes, folder, tmp_path / "worker.txt")
+    assert processes.is_importing
+    server = server_pid(wait_for_pid(processes, worker))
     processes.close()
-    wait_until(lambda: process_start(server) is None, "the server to exit")
+    wait_until(lambda: process_start(server) is None, "the server to exit", logs=[worker.log])
+    assert folder.status().state is State.DONE
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_its_server(
     data: Path, tmp_path: Path, processes: WorkerProcesses
 ) -> None:
@@ -127,24 +155,21 @@ def test_a_worker_outlives_its_server(
     assert folder.status().state is State.INTERRUPTED
 
 
-def test_a_killed_worker_and_a_server_that_cannot_import_are_exits(
-    data: Path, tmp_path: Path, processes: WorkerProcesses, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.slow
+def test_a_server_that_cannot_import_is_an_exit(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
-    worker = start(processes, folder, tmp_path / "worker.txt")
-    os.kill(wait_for_pid(processes, worker), signal.SIGKILL)
-    wait_for_exit(processes, worker)
-
+    folder = make_folder(tmp_path, small_spec(), data)
     broken = tmp_path / "broken" / "mmseg"
     broken.mkdir(parents=True)
     (broken / "__init__.py").write_text("raise ImportError('this mmseg is broken')")
     monkeypatch.setenv("PYTHONPATH", str(broken.parent))
-    others = WorkerProcesses(broken.parent, threads=1)
-    never = start(others, folder, tmp_path / "never.txt")
-    wait_for_exit(others, never)
-    others.close()
-    assert never.pid is None
-    assert never.log.read_text().splitlines()[-1] == "ImportError: this mmseg is broken"
+    processes = WorkerProcesses(broken.parent, threads=1)
+    worker = start(processes, folder, tmp_path / "worker.txt")
+    wait_for_exit(processes, worker)
+    processes.close()
+    assert worker.pid is None
+    assert worker.log.read_text().splitlines()[-1] == "ImportError: this mmseg is broken"
 
 
 def test_workers_that_wait_for_the_imports_can_be_cancelled(
@@ -158,6 +183,7 @@ def test_workers_that_wait_for_the_imports_can_be_cancelled(
     assert folder.attempts() == []
 
 
+@pytest.mark.slow
 def test_changed_source_files_are_imported_by_a_new_server(
     data: Path, tmp_path: Path, processes: WorkerProcesses
 ) -> None:
