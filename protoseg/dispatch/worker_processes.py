@@ -89,8 +89,6 @@ class ForkServerClient:
 
     def update(self) -> list[tuple[WorkerProcess, str]]:
         """Read the answers; the workers that the server refused to fork, each with the reason."""
-        if self._answers.closed:
-            return []
         has_died = self.process.poll() is not None
         refused = []
         while data := self._answers.read():
@@ -105,13 +103,17 @@ class ForkServerClient:
             self._find_exits()
         return refused
 
-    def close(self) -> None:
-        """Let the server exit as soon as its last worker has exited."""
+    def retire(self) -> None:
+        """Take no more requests: the server exits as soon as its last worker has exited."""
         with contextlib.suppress(OSError):
             self._requests.close()
+
+    def close(self) -> None:
+        """Retire the server and read no more answers; workers that still run finish."""
+        self.retire()
+        self._answers.close()
         if not self.workers:
             self.process.wait()
-            self._answers.close()
 
     def _apply(self, answer: dict[str, Any]) -> None:
         if "state" in answer:
@@ -199,7 +201,7 @@ class WorkerProcesses:
     def _replace_server(self, server: ForkServerClient) -> None:
         """Start a server that imports the source files as they are now."""
         if server is self._servers[-1]:
-            server.close()
+            server.retire()
             self._start_server()
 
     def _start_fresh(self, worker: WorkerProcess) -> None:

@@ -169,8 +169,8 @@ def test_gpu_hours_come_from_records_first_and_then_from_timings(protoseg: Comma
         "GPU; 3 runs unknown."
     ) in out
     assert (
-        "Training time: 27 min by the records of like runs (2 runs) and 12.0 h by timings (3 runs); "
-        "3 runs unknown."
+        "Training time: 27 min by the records of like runs (2 runs) and 12.0 h by timings "
+        "(3 runs); 3 runs unknown."
     ) in out
     assert "12.0 h, timed" in out
 

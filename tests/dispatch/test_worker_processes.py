@@ -134,7 +134,7 @@ def test_a_closed_server_exits(data: Path, tmp_path: Path, processes: WorkerProc
     worker = start(processes, folder, tmp_path / "worker.txt")
     assert processes.is_importing
     server = server_pid(wait_for_pid(processes, worker))
-    processes.close()
+    processes.close()  # while the worker still trains
     wait_until(lambda: process_start(server) is None, "the server to exit", logs=[worker.log])
     assert folder.status().state is State.DONE
 
