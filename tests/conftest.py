@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,13 @@ def pytest_runtest_logstart(nodeid: str) -> None:
         current = Coverage.current()
         if current is not None:
             current.switch_context(nodeid.partition("@")[0] if "[" not in nodeid else nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish() -> None:
+    """End the process that tests fork others from, before the check of what is left."""
+    if "forked" in sys.modules:
+        sys.modules["forked"].SERVER_OF_SESSION.stop()
 
 
 def own_modules() -> list[str]:

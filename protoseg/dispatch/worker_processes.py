@@ -112,7 +112,9 @@ class ForkServerClient:
         """Retire the server and read no more answers; workers that still run finish."""
         self.retire()
         self._answers.close()
-        if not self.workers:
+        if self.workers:
+            self.process.poll()
+        else:
             self.process.wait()
 
     def _apply(self, answer: dict[str, Any]) -> None:

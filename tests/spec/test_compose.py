@@ -26,6 +26,8 @@ from protoseg.spec.weak import WeakContrastMethod
 from .conftest import EXPERIMENTS
 
 pytestmark = pytest.mark.install
+
+BETWEEN = {"ade20k_full_300", "ade20k_full_500", "ade20k_full_700"}
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(EXPERIMENTS.glob("*/*.yaml"))
@@ -60,7 +62,9 @@ def test_every_option_composes_with_the_other_defaults(
 
 
 def test_options_read_alone_are_what_hydra_makes_of_them_together(composer: Composer) -> None:
-    reader, every = Options(EXPERIMENTS), composer.options
+    reader, every = Options(EXPERIMENTS), dict(composer.options)
+    # Hundreds of classes take Hydra long, and these differ from their neighbours by them alone.
+    every["dataset"] = [name for name in every["dataset"] if name not in BETWEEN]
     default = _compose(EXPERIMENTS, "run", {})
     for turn in range(max(map(len, every.values()))):  # all that there are, in mixed company
         chosen = {group: names[turn % len(names)] for group, names in every.items()}
