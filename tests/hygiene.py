@@ -105,7 +105,9 @@ def session_processes(token: str) -> Iterator[int]:
         if not entry.isdigit() or int(entry) == os.getpid():
             continue
         with contextlib.suppress(OSError):
-            if wanted in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+            variables = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
+            # Python's own helper of shared memory exits with the process that started it.
+            if wanted in variables and "resource_tracker" not in command_line(int(entry)):
                 yield int(entry)
 
 
