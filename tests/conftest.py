@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 from hygiene import HygieneCheck
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 OWN_FOLDERS = (TESTS, TESTS.parent / "benchmarks", TESTS.parent / "slurm")
 """Folders of modules besides protoseg whose warnings are errors."""
 CLUSTER_FIXTURES = {"testbed", "strict_testbed"}
 """Fixtures that start a real SLURM; what uses one belongs to the second tier."""
+
+settings.register_profile("protoseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("protoseg")  # no example depends on the speed of the machine
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -171,13 +171,19 @@ class ForkServer:
             os.close(status)
             if stdout is not None:
                 stdout.close()
-            raise RuntimeError(f"no fork: {reply.get('error', '')}{self._printed()}")
+            status_of_server = self._server.poll() if self._server is not None else None
+            raise RuntimeError(
+                f"no fork: {reply.get('error', '')}; the fork server's exit status is "
+                f"{status_of_server}{self._printed()}"
+            )
         self._has_forked = True
         return ForkedProcess(
             [sys.executable, "-c", program, *arguments], reply["pid"], *descriptors, status, stdout
         )
 
     def _connect(self) -> socket.socket:
+        if self._server is not None and self._server.poll() is not None:
+            self.stop()  # it was killed from outside: start another one
         if self._control is None:
             self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
@@ -240,8 +246,15 @@ def run_in_processes(function: Callable[..., None], count: int, *arguments: Any)
         f"from {module} import {function.__name__} as function\n"
         "function(*json.loads(sys.argv[1]))"
     )
+    # Without a lookup of the host's name, which can fail or take long.
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
-        start_forked(program, [json.dumps([rank, *arguments])], modules=(*TORCH, module))
+        start_forked(
+            program,
+            [json.dumps([rank, *arguments])],
+            modules=(*TORCH, module),
+            environment=environment,
+        )
         for rank in range(count)
     ]
     try:

@@ -124,7 +124,8 @@ def run_worker(folder: str, log: str, environment: dict[str, str]) -> None:
 
 def import_everything() -> None:
     """Import what a worker imports sooner or later."""
-    importlib.import_module("protoseg.training.run")
+    for name in ("protoseg.training.run", "mmseg.datasets", "mmseg.engine", "mmseg.evaluation"):
+        importlib.import_module(name)  # the last three: mmengine's registries, when they build
     importlib.import_module("torch._dynamo")  # else with the first step of the optimiser
 
 
