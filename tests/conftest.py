@@ -29,14 +29,19 @@ def pytest_configure(config: pytest.Config) -> None:
 # Before xdist reads the marks, and before pytest deselects by them.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file stay in one process, and so do all that need the one SLURM cluster."""
+    """Mark the tests that need a cluster, and share all tests out by group."""
     for item in items:
-        path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
-        needs_cluster = CLUSTER_FIXTURES & set(getattr(item, "fixturenames", ()))
-        if needs_cluster:
+        if CLUSTER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-        group = "slurm" if path.parts[0] == "slurm" else str(path)
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    # The longest group first: it mostly waits, and the other process runs all else beside it.
+    items.sort(key=lambda item: group_of(item) != "slurm")
+
+
+def group_of(item: pytest.Item) -> str:
+    """Tests of a file stay together, and so do all that need the one SLURM cluster."""
+    path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
+    return "slurm" if path.parts[0] == "slurm" else str(path)
 
 
 @pytest.hookimpl(tryfirst=True)
