@@ -1,7 +1,7 @@
 """Line and branch coverage by folder, held against the committed floors.
 
 ``make coverage`` runs the suite under coverage.py and calls this on its JSON report. ``--write``
-makes today's coverage, rounded down, the new floors.
+makes today's coverage, less `SLACK` and rounded down, the new floors.
 
 Exit status: 0, or 1 if a folder is below its floor.
 """
@@ -18,6 +18,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = Path(__file__).with_suffix(".json")
 REPORT = ROOT / ".coverage" / "coverage.json"
+SLACK = 0.5
+"""Percent. Workers killed by a test write no coverage: what they ran alone differs by chance."""
 COUNTS = ("covered_lines", "num_statements", "covered_branches", "num_branches")
 
 
@@ -66,7 +68,11 @@ def main(arguments: list[str]) -> int:
     for folder, values in found.items():
         print(f"{folder:12} lines {values['lines']:5.1f}%  branches {values['branches']:5.1f}%")
     if arguments == ["--write"]:
-        FLOORS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        floors = {
+            folder: {kind: math.floor(value - SLACK) for kind, value in values.items()}
+            for folder, values in found.items()
+        }
+        FLOORS.write_text(json.dumps(floors, indent=1) + "\n", encoding="utf-8")
         return 0
     sentences = problems(found, json.loads(FLOORS.read_text(encoding="utf-8")))
     print("\n".join(sentences), end="\n" if sentences else "")
