@@ -62,6 +62,9 @@ def config_problem(
 
 
 def _chain(error: BaseException | None) -> Iterator[Any]:
-    while error is not None:
+    """An error and what caused it; a library that raises an old error again can close a circle."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         yield error
         error = error.__cause__ or error.__context__

@@ -21,6 +21,7 @@ from protoseg.spec.methods import (
 from protoseg.spec.options import Options
 from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups
+from protoseg.spec.problems import config_problem
 from protoseg.spec.weak import WeakContrastMethod
 
 from .conftest import EXPERIMENTS
@@ -363,3 +364,9 @@ def test_two_folders_of_experiments_do_not_mix(composer: Composer, own: Path) ->
     assert compose(theirs).schedule.iterations == 7
     assert compose(composer).schedule.iterations == 240
     assert compose(theirs, "dataset=camvid").schedule.iterations == 7
+
+
+def test_errors_that_cause_each_other_end() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert "first" in config_problem(first, EXPERIMENTS, {}, {})
