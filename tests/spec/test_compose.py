@@ -19,9 +19,9 @@ from protoseg.spec.methods import (
     QueryDecoderMethod,
 )
 from protoseg.spec.options import Options
+from protoseg.spec.problems import config_problem
 from protoseg.spec.schema import RunSpec
 from protoseg.spec.store import groups
-from protoseg.spec.problems import config_problem
 from protoseg.spec.weak import WeakContrastMethod
 
 from .conftest import EXPERIMENTS
