@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from durations import without_group
 from hygiene import HygieneCheck
 from hypothesis import HealthCheck, settings
 
@@ -52,7 +53,7 @@ def pytest_runtest_logstart(nodeid: str) -> None:
 
         current = Coverage.current()
         if current is not None:
-            current.switch_context(nodeid.partition("@")[0] if "[" not in nodeid else nodeid)
+            current.switch_context(without_group(nodeid))
 
 
 @pytest.hookimpl(tryfirst=True)

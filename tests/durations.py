@@ -26,10 +26,16 @@ def key_of_test(classname: str, name: str) -> str:
     return f"{classname.removeprefix('tests.')}::{name}"
 
 
+def without_group(node_id: str) -> str:
+    """The node id as pytest takes it; xdist appends ``@`` and the group of the test."""
+    parameters_end = node_id.rfind("]")
+    name, at, _ = node_id.rpartition("@")
+    return name if at and len(name) > parameters_end else node_id
+
+
 def key_of_node(node_id: str) -> str:
-    """The key of a test by its node id; xdist appends ``@`` and the group of the test."""
-    path, _, name = node_id.partition("::")
-    name = name.partition("@")[0] if "[" not in name else name.rpartition("]")[0] + "]"
+    """The key of a test by its node id."""
+    path, _, name = without_group(node_id).partition("::")
     return key_of_test(path.removesuffix(".py").replace("/", "."), name)
 
 

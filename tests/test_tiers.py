@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from durations import key_of_node, read_durations
+from durations import key_of_node, read_durations, without_group
 
 TESTS = Path(__file__).parent
 FIRST_TIER_SECONDS = 3.0
@@ -36,6 +36,19 @@ def test_every_folder_of_tests_has_a_first_tier(request: pytest.FixtureRequest) 
     folders = {path.parent.name for path in TESTS.glob("*/test_*.py")}
     with_first_tier = {item.path.parent.name for item in request.session.items if not is_slow(item)}
     assert not folders - with_first_tier
+
+
+@pytest.mark.parametrize(
+    ("node_id", "expected"),
+    [
+        ("tests/a.py::test", "tests/a.py::test"),
+        ("tests/a.py::test@tests/a.py", "tests/a.py::test"),
+        ("tests/a.py::test[x@y]", "tests/a.py::test[x@y]"),
+        ("tests/a.py::test[x@y]@slurm", "tests/a.py::test[x@y]"),
+    ],
+)
+def test_the_group_that_xdist_appends_is_removed(node_id: str, expected: str) -> None:
+    assert without_group(node_id) == expected
 
 
 def is_slow(item: pytest.Item) -> bool:

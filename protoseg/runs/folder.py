@@ -148,28 +148,32 @@ class RunFolder:
     def has_progress(self, attempts_before: int) -> bool:
         """Whether an attempt after the first ``attempts_before`` has finished an iteration."""
         attempts = self.attempts()
-        if len(attempts) <= attempts_before:
-            return False
-        start = self.attempts_folder / f"{attempts[-1].number:04d}" / "start.json"
-        try:
-            return self.progress.stat().st_mtime_ns >= start.stat().st_mtime_ns
-        except OSError:
-            return False
+        return len(attempts) > attempts_before and self._has_progress(attempts[-1])
 
     def phase(self, attempts_before: int) -> str | None:
         """What an attempt after the first ``attempts_before`` does before its first iteration.
 
         None where it has finished one.
         """
-        if self.has_progress(attempts_before):
+        attempts = self.attempts()
+        if len(attempts) <= attempts_before:
+            return "starting"
+        if self._has_progress(attempts[-1]):
             return None
-        log = self.newest_log() if len(self.attempts()) > attempts_before else None
+        log = self.attempts_folder / f"{attempts[-1].number:04d}" / "log.txt"
         try:
-            lines = log.read_text(errors="replace").splitlines() if log else []
+            lines = log.read_text(errors="replace").splitlines()
         except OSError:
             lines = []
         phases = (line.partition("  ")[2] for line in reversed(lines))
         return next((phase for phase in phases if phase in START_PHASES), "starting")
+
+    def _has_progress(self, attempt: Attempt) -> bool:
+        start = self.attempts_folder / f"{attempt.number:04d}" / "start.json"
+        try:
+            return self.progress.stat().st_mtime_ns >= start.stat().st_mtime_ns
+        except OSError:
+            return False
 
     def start_attempt(self, start: dict[str, Any]) -> Path:
         """Open the next attempt (only the holder of the claim calls this) and return its folder."""

@@ -47,6 +47,11 @@ def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worke
     processes.close()
 
 
+def endless_run(folder: Path, data: Path, *overrides: str) -> RunFolder:
+    """A run that trains until something stops it."""
+    return make_folder(folder, small_spec("schedule.iterations=100000", *overrides), data)
+
+
 def start(processes: WorkerProcesses, folder: RunFolder, log: Path) -> WorkerProcess:
     return processes.start(folder.path, log, {"PROTOSEG_TEST_VALUE": "set"})
 
@@ -106,7 +111,7 @@ def test_a_forked_worker_gives_the_bits_of_a_fresh_process(
 def test_the_server_has_one_thread_and_no_terminal(
     data: Path, tmp_path: Path, shared_processes: WorkerProcesses
 ) -> None:
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
+    folder = endless_run(tmp_path, data)
     worker = start(shared_processes, folder, tmp_path / "worker.txt")
     pid = wait_for_pid(shared_processes, worker)
     assert not shared_processes.is_importing
@@ -122,7 +127,7 @@ def test_the_server_has_one_thread_and_no_terminal(
 def test_a_killed_worker_is_an_exit(
     data: Path, tmp_path: Path, shared_processes: WorkerProcesses
 ) -> None:
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
+    folder = endless_run(tmp_path, data)
     worker = start(shared_processes, folder, tmp_path / "worker.txt")
     os.kill(wait_for_pid(shared_processes, worker), signal.SIGKILL)
     wait_for_exit(shared_processes, worker)
@@ -143,7 +148,7 @@ def test_a_closed_server_exits(data: Path, tmp_path: Path, processes: WorkerProc
 def test_a_worker_outlives_its_server(
     data: Path, tmp_path: Path, processes: WorkerProcesses
 ) -> None:
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
+    folder = endless_run(tmp_path, data)
     worker = start(processes, folder, tmp_path / "worker.txt")
     pid = wait_for_pid(processes, worker)
     os.kill(server_pid(pid), signal.SIGKILL)
@@ -190,14 +195,14 @@ def test_changed_source_files_are_imported_by_a_new_server(
     """A record names the digest of the source files at its start: no older code may train."""
     import protoseg
 
-    folder = make_folder(tmp_path, small_spec("schedule.iterations=100000"), data)
+    folder = endless_run(tmp_path, data)
     first = start(processes, folder, tmp_path / "first.txt")
     server = server_pid(wait_for_pid(processes, first))
     source = Path(protoseg.__file__)
     before = source.stat()
     os.utime(source, ns=(before.st_atime_ns, time.time_ns()))
     try:
-        other = make_folder(tmp_path, small_spec("schedule.iterations=100000", "seed=1"), data)
+        other = endless_run(tmp_path, data, "seed=1")
         second = start(processes, other, tmp_path / "second.txt")
         other_server = server_pid(wait_for_pid(processes, second))
         assert other_server != server
