@@ -52,7 +52,8 @@ class Lab:
 
         Args:
             iterations: length of each run.
-            pause_after: iteration after which each training waits for a signal or for `resume`.
+            pause_after: iteration after which each training waits for a signal or for `resume`;
+                0 pauses while the model is built.
         """
         pause = {}
         if pause_after is not None:

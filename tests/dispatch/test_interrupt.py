@@ -29,10 +29,10 @@ def start(lab: Lab) -> Iterator[Start]:
     """Starts a sweep of two runs in a pseudo-terminal."""
     sessions: list[TerminalSession] = []
 
-    def start(iterations: int, val: int = 4) -> TerminalSession:
+    def start(iterations: int, val: int = 4, pause_after: int | None = None) -> TerminalSession:
         sizes = {"dataset.generator.val": val, "dataset.counts": {"train": 12, "val": val}}
         rows = [row | sizes for row in ROWS]
-        matrix = lab.matrix(rows, seeds=[0], iterations=iterations)
+        matrix = lab.matrix(rows, seeds=[0], iterations=iterations, pause_after=pause_after)
         command = [sys.executable, "-m", "protoseg.cli", "sweep", matrix, "--jobs", "2"]
         session = TerminalSession(command, lab.variables(), str(ROOT))
         sessions.append(session)
@@ -56,8 +56,11 @@ def wait_for_text(session: TerminalSession, text: str) -> None:
 def test_ctrl_c_ends_the_sweep_and_the_same_command_continues(
     lab: Lab, start: Start, phase: str
 ) -> None:
-    # Enough images that the evaluation lasts until it is drawn and interrupted.
-    session = start(2, val=3000) if phase == "evaluating" else start(5000)
+    # Each phase must last until it is drawn and interrupted.
+    if phase == "evaluating":
+        session = start(2, val=3000)
+    else:
+        session = start(5000, pause_after=0 if phase == "building" else None)
     wait_for_text(session, phase)
     session.press_ctrl_c()
     assert session.wait(DEADLINE) == 1, last_lines(session)

@@ -1,7 +1,8 @@
 """The backbone `tiny`, with a training that pauses: tests stop or kill it at a known iteration.
 
 The training writes its process id to ``PAUSE_FOLDER/RUN_ID.paused`` after iteration ``PAUSE_AFTER``
-of its run. It goes on when a signal asks it to stop, or when the file ``PAUSE_FOLDER/go`` exists.
+of its run; with ``PAUSE_AFTER=0`` it pauses while the model is built, without a file. It continues
+when a signal asks it to stop, or when the file ``PAUSE_FOLDER/go`` exists.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ class PausingNet:
     def __new__(cls, **settings: Any) -> Any:
         from protoseg.models.tiny import TinyNet
 
-        install_pause(int(os.environ["PAUSE_AFTER"]), Path(os.environ["PAUSE_FOLDER"]))
+        iteration, folder = int(os.environ["PAUSE_AFTER"]), Path(os.environ["PAUSE_FOLDER"])
+        if iteration:
+            install_pause(iteration, folder)
+        while not iteration and not (folder / "go").exists():
+            time.sleep(0.02)
         return TinyNet(**settings)
 
 
