@@ -16,6 +16,7 @@ Exit status: 0, or 1 if fewer mutants were killed than ``--at-least`` percent.
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import json
 import os
@@ -54,8 +55,11 @@ PRELOADED = (
     *("pytest", "rich", "hypothesis"),
 )
 COPIED = ("protoseg", "tests", "experiments", "benchmarks", "slurm", "results", "docs")
-ARGUMENT_OPERATORS = ("VariableReplacer", "VariableInserter")
-"""Operators that need the name of a variable."""
+LEFT_OUT = (
+    *("VariableReplacer", "VariableInserter"),  # need the name of a variable
+    *("_Eq_Is", "_NotEq_IsNot", "_Is_Eq", "_IsNot_NotEq"),  # often the same: None, small numbers
+)
+"""Last parts of the names of operators that are not used."""
 MOST_TESTS = 60
 """Tests run for one mutant: of a line that all tests run, some are enough."""
 
@@ -117,16 +121,34 @@ def mutants_of(group: str, file: str) -> Iterator[Mutant]:
     from cosmic_ray.ast import get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
-    tree = get_ast((ROOT / file).read_text(encoding="utf-8"))
+    source = (ROOT / file).read_text(encoding="utf-8")
+    tree = get_ast(source)
+    annotations = annotation_ranges(source)
     for name in operator_names():
-        if name.endswith(ARGUMENT_OPERATORS):
+        if name.endswith(LEFT_OUT):
             continue
         operator = get_operator(name)()
         occurrence = 0
         for node in _nodes(tree):
             for start, _ in operator.mutation_positions(node):
-                yield Mutant(group, file, start[0], name, occurrence)
+                if not any(first <= start < last for first, last in annotations):
+                    yield Mutant(group, file, start[0], name, occurrence)
                 occurrence += 1
+
+
+def annotation_ranges(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """First and last (line, column) of each type annotation: a change there changes nothing."""
+    nodes = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.arg, ast.AnnAssign)):
+            nodes.append(node.annotation)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            nodes.append(node.returns)
+    return [
+        ((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
+        for node in nodes
+        if node is not None
+    ]
 
 
 def _nodes(node: Any) -> Iterator[Any]:
@@ -262,7 +284,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=120.0, help="for the tests of a mutant")
     parser.add_argument("--report", type=Path)
     parser.add_argument("--at-least", type=float, default=0.0, help="percent killed")
-    parser.add_argument("--measure", nargs="*", metavar="PYTEST_ARGUMENT")
+    parser.add_argument("--measure", nargs=argparse.REMAINDER, help="then the arguments of pytest")
     arguments = parser.parse_args()
     if arguments.measure is not None:
         measure(arguments.measure)
