@@ -42,6 +42,8 @@ class OldRuns:
     """All three runs finished."""
     runs: Path
     """One run finished, one killed after a checkpoint, one failed."""
+    status_before_kill: list[dict[str, Any]]
+    """What the new code's ``status --json`` printed of `runs` while one run was alive."""
 
     def copy(self, folder: Path) -> Path:
         """A copy of `runs`, times of files included."""
@@ -51,7 +53,7 @@ class OldRuns:
 @pytest.fixture(scope="module")
 def old_runs(tmp_path_factory: pytest.TempPathFactory) -> OldRuns:
     folder = tmp_path_factory.mktemp("old")
-    old = CodeFolder(extract_old_code(folder / "code"), folder)
+    old, new = CodeFolder(extract_old_code(folder / "code"), folder), CodeFolder(ROOT, folder)
     matrix = write_matrix(folder / "old_runs.yaml", [FINISHED, KILLED, FAILED])
     undisturbed, runs = folder / "undisturbed", folder / "runs"
     old.call(undisturbed, "sweep", matrix, *TRAINING)
@@ -74,6 +76,7 @@ def old_runs(tmp_path_factory: pytest.TempPathFactory) -> OldRuns:
             "one run finished, one paused, one failed",
             logs=runs.glob("*/attempts/*/log.txt"),
         )
+        status = new.read_json(runs, "status", matrix, status=1)["runs"]
     finally:
         # The sweep first: it would start the killed run again.
         os.killpg(sweep.pid, signal.SIGKILL)
@@ -82,7 +85,7 @@ def old_runs(tmp_path_factory: pytest.TempPathFactory) -> OldRuns:
             os.kill(int(paused.read_text()), signal.SIGKILL)
     pid = int(paused.read_text())
     wait_until(lambda: not is_alive(pid), "the end of the killed worker")
-    return OldRuns(old, CodeFolder(ROOT, folder), matrix, undisturbed, runs)
+    return OldRuns(old, new, matrix, undisturbed, runs, status)
 
 
 def is_alive(pid: int) -> bool:
@@ -121,6 +124,12 @@ def list_files(folder: Path) -> dict[str, tuple[str, int]]:
     }
 
 
+def list_names(folder: Path) -> set[str]:
+    """The names of all files of a run; those of its attempts are left out."""
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in paths if path.parts[0] != "attempts"}
+
+
 def read_states(runs: list[dict[str, Any]]) -> dict[int, tuple[str, str | None, int]]:
     """Seed -> state, reason, attempts, out of ``status --json``."""
     return {run["seed"]: (run["state"], run["reason"], run["attempts"]) for run in runs}
@@ -153,6 +162,17 @@ def test_old_run_folders_read_as_the_old_code_reads_them(old_runs: OldRuns, tmp_
     }
 
 
+def test_a_live_worker_of_the_old_code_is_seen(old_runs: OldRuns) -> None:
+    assert read_states(old_runs.status_before_kill) == {
+        FINISHED: ("done", None, 1),
+        KILLED: ("running", None, 1),
+        FAILED: ("failed", "code_error", 1),
+    }
+    (running,) = (run for run in old_runs.status_before_kill if run["seed"] == KILLED)
+    progress = json.loads((find_run(old_runs.runs, KILLED) / "progress.json").read_text())
+    assert running["iteration"] == progress["iteration"] > 0
+
+
 def test_old_run_folders_are_resumed_retried_and_left_alone(
     old_runs: OldRuns, tmp_path: Path
 ) -> None:
@@ -178,6 +198,8 @@ def test_old_run_folders_are_resumed_retried_and_left_alone(
         found = read_result(find_run(runs, seed))
         assert find_differences(expected, found) == []
         assert found == expected, "every bit"
+        names = [list_names(find_run(place, seed)) for place in (old_runs.undisturbed, runs)]
+        assert names[0] == names[1]
     states = read_states(new.read_json(runs, "status", old_runs.matrix)["runs"])
     assert {state for state, _, _ in states.values()} == {"done"}
     new.call(runs, "verify", old_runs.matrix)
