@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from protoseg.training import synthetic
+from protoseg.training import synthetic_batches
 
 Sizes = Literal["even", "long tail", "20 present"]
 
@@ -27,7 +27,7 @@ def labels(
         drawn = torch.arange(num_pixels) % num_classes
     else:
         present = min(20, num_classes) if sizes == "20 present" else num_classes
-        drawn = synthetic.long_tail(num_pixels, num_classes, present, generator)
+        drawn = synthetic_batches.long_tail(num_pixels, num_classes, present, generator)
     return drawn[torch.randperm(num_pixels, generator=generator)].to(device)
 
 
@@ -47,4 +47,4 @@ def label_maps(
     images: int, size: int, num_classes: int, device: torch.device | None = None
 ) -> Tensor:
     """Label maps of patches 16 pixels wide, 255 for a tenth of them, (B, size, size) int64."""
-    return synthetic.label_maps(images, size, size, num_classes).to(device)
+    return synthetic_batches.label_maps(images, size, size, num_classes).to(device)

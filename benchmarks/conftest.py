@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
-from memory import peak_bytes
-from race import OURS, Replay, Step, race, ratios, summary
+from interleaved_timing import OURS, Replay, Step, race, ratios, summary
+from peak_memory import peak_bytes
 
 REPLAY = Replay()
 
@@ -112,7 +112,7 @@ def case(
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """What a saved run says of where it was made: no host name, no path."""
-    from protoseg.training.provenance import provenance
+    from protoseg.training.provenance.environment import provenance
 
     found = provenance()
     packages = {"torch", "numpy", "onedl-mmsegmentation", "mmsegmentation"} & set(found["packages"])

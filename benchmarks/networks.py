@@ -9,10 +9,10 @@ from typing import Any
 import batches
 import torch
 
-from protoseg.spec.compose import Composer, parse_overrides
-from protoseg.spec.expand import load_matrix
-from protoseg.spec.schema import RunSpec
-from protoseg.training import synthetic, timing
+from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.schema import RunSpec
+from protoseg.training import synthetic_batches, timing
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 MIT_B2 = (
@@ -55,4 +55,4 @@ def network(spec: RunSpec, device: torch.device) -> tuple[Any, Any]:
 
 def crops(images: int, size: int, num_classes: int) -> dict[str, Any]:
     """A batch as a loader hands it over: images of 8 bits and data samples."""
-    return synthetic.crops(batches.label_maps(images, size, num_classes))
+    return synthetic_batches.crops(batches.label_maps(images, size, num_classes))

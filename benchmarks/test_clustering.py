@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import batches
-import exact
+import float64_oracle
 import ot
 import pytest
-import textbook
+import reference_clustering
 import torch
 from torch import Tensor
 
@@ -27,14 +27,14 @@ SIZES = [
 def ours(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """What `PrototypeBank.assign` does with similarities to each pixel's own class."""
     chosen, _ = assign(own, labels, num_classes, kappa=KAPPA, iterations=STEPS, bound=1.0)
-    return torch.where(labels >= 0, chosen, textbook.IGNORED)
+    return torch.where(labels >= 0, chosen, reference_clustering.IGNORED)
 
 
 def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:
     """POT's solver, class after class: the same three steps, the pixels' marginal last."""
 
     def assign(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-        chosen = torch.full_like(labels, textbook.IGNORED)
+        chosen = torch.full_like(labels, reference_clustering.IGNORED)
         prototypes = own.new_full((own.shape[1],), 1 / own.shape[1])
         for c in range(num_classes):
             mask = labels == c
@@ -59,8 +59,8 @@ def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:
 
 
 REFERENCES = {
-    "loop": textbook.assign,
-    "loop, released": textbook.assign_released,
+    "loop": reference_clustering.assign,
+    "loop, released": reference_clustering.assign_released,
     "POT sinkhorn": pot("sinkhorn"),
     # The other solver: GeomLoss anneals κ and averages its two sides, so that it has no three steps
     # of Algorithm 1 to compare, and OTT needs JAX.
@@ -71,10 +71,10 @@ REFERENCES = {
 def check_and_race(
     case: Callable[..., None], own: Tensor, labels: Tensor, num_classes: int, name: str
 ) -> None:
-    expected = exact.assignment(own, labels, num_classes, KAPPA, STEPS)
+    expected = float64_oracle.assignment(own, labels, num_classes, KAPPA, STEPS)
     every = {"ProtoSeg": ours, **REFERENCES}
     for who, solve in every.items():
-        exact.check_assignment(solve(own, labels, num_classes), expected, who)
+        float64_oracle.check_assignment(solve(own, labels, num_classes), expected, who)
     steps = {
         who: (lambda solve=solve: solve(own, labels, num_classes)) for who, solve in every.items()
     }
@@ -128,16 +128,16 @@ def test_assignment_and_update(
         return target
 
     def loop() -> tuple[Tensor, Tensor]:
-        return textbook.cluster_and_update(similarities, embeddings, labels, before)
+        return reference_clustering.cluster_and_update(similarities, embeddings, labels, before)
 
     rows = torch.arange(pixels, device=device)
     inside = labels.clamp_min(0)
     own = similarities.unflatten(1, (classes, k))[rows, inside]
-    chosen, sure = exact.assignment(own, labels, classes, KAPPA, STEPS)
+    chosen, sure = float64_oracle.assignment(own, labels, classes, KAPPA, STEPS)
     expected = torch.where(chosen < 0, chosen, inside * k + chosen), sure
     found, (target, after) = step(), loop()
-    exact.check_assignment(found, expected, "ProtoSeg")
-    exact.check_assignment(target, expected, "loop")
+    float64_oracle.check_assignment(found, expected, "ProtoSeg")
+    float64_oracle.check_assignment(target, expected, "loop")
     # A tie may fall either way, and moves other prototypes then.
     alike = torch.ones(classes * k, dtype=torch.bool, device=device)
     alike[torch.cat([found[found != target], target[found != target]])] = False

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from protoseg.core.contrast import choose_anchors, choose_samples, contrast_loss
-from protoseg.core.memory import ContrastMemory
+from protoseg.core.memory_bank import ContrastMemory
+from protoseg.core.pixel_contrast import choose_anchors, choose_samples, contrast_loss
 
 IMAGES, CHANNELS, PER_IMAGE = 4, 256, 10
 CASES = [

@@ -10,8 +10,8 @@ import pytest
 import torch
 from networks import EXPERIMENTS, camvid_spec, crops, mit_b2_spec, network
 
-from protoseg.spec.compose import Composer
-from protoseg.spec.schema import RunSpec
+from protoseg.config.compose import Composer
+from protoseg.config.schema import RunSpec
 from protoseg.training import determinism
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import batches
 import pytest
-import textbook
+import reference_clustering
 import torch
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from protoseg.models import ParametricHead, PrototypeHead
-from protoseg.training import synthetic
+from protoseg.training import synthetic_batches
 
 CHANNELS = 256
 CASES = [
@@ -68,11 +68,11 @@ def test_forward_and_backward(
     with DefaultScope.overwrite_default_scope("mmseg"):
         config = decode_head(classes)
         ours = PrototypeHead(config, num_prototypes=k).to(device).train()
-        loop = textbook.LoopHead(config, num_prototypes=k).to(device).train()
+        loop = reference_clustering.LoopHead(config, num_prototypes=k).to(device).train()
         parametric = ParametricHead(config, num_prototypes=k).to(device).train()
         parametric.init_weights()
     loop.bank.load_state_dict(copy.deepcopy(ours.bank.state_dict()))
-    samples = synthetic.samples(maps)
+    samples = synthetic_batches.samples(maps)
     steps = [step_of(head, features, samples) for head in (ours, parametric, loop)]
     found = steps[0]()
     gradient = features.grad

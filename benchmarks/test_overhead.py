@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine_loop import MMSEG, Gate, forget_log, ours, plain
 from networks import EXPERIMENTS
-from plain import MMSEG, Gate, forget_log, ours, plain
 
+from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.schema import RunSpec
 from protoseg.datasets import shapes
-from protoseg.spec.compose import Composer, parse_overrides
-from protoseg.spec.schema import RunSpec
 
 GENERATOR = {"name": "shapes", "version": 1, "seed": 0, "size": 360, "train": 24, "val": 1}
 CHECKPOINT_SECONDS = 60

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from protoseg.cli import main
+from protoseg.config.compose import Composer
+from protoseg.config.fields import plain
+from protoseg.config.identity import spec_digest
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.matrix import PlannedRun
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import seal
-from protoseg.spec.compose import Composer
-from protoseg.spec.expand import load_matrix
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import spec_digest
-from protoseg.spec.matrix import PlannedRun
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "camvid-mobilenet_v2-segformer-parametric-k1-s0-*.json"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from networks import camvid_spec, crops, mit_b2_spec, network
 
-from protoseg.spec.schema import RunSpec
+from protoseg.config.schema import RunSpec
 
 
 def iteration(

@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def group_of(item: pytest.Item) -> str:
     """Tests of a file stay together, and so do all that need the one SLURM cluster."""
     path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
-    return "slurm" if path.parts[0] == "slurm" else str(path)
+    return "slurm" if path.parts[:2] == ("slurm", "testbed") else str(path)
 
 
 @pytest.hookimpl(tryfirst=True)

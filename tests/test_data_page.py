@@ -107,8 +107,8 @@ def test_the_page_followed_to_the_letter(folders: Path) -> None:
 
 @pytest.mark.parametrize("row", re.findall(r"^\| (?:are|have|hold|should|start).*$", OWN, re.M))
 def test_what_the_table_says_are_keys(row: str) -> None:
-    from protoseg.spec.fields import build
-    from protoseg.spec.schema import DatasetSpec
+    from protoseg.config.fields import build
+    from protoseg.config.schema import DatasetSpec
 
     base = yaml.safe_load(block("yaml"))
     del base["defaults"]

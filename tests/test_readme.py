@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from waiting import DEADLINE
 
-from protoseg.cli import parser
-from protoseg.commands import context as context_module
-from protoseg.commands.context import Context
-from protoseg.spec.bundles import sorted_names
-from protoseg.spec.compose import Composer
-from protoseg.spec.expand import load_matrix
-from protoseg.spec.matrix import Matrix
+from protoseg.cli import context as context_module
+from protoseg.cli.command_line import parser
+from protoseg.cli.context import Context
+from protoseg.config.compose import Composer
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.matrix import Matrix
+from protoseg.config.matrix_bundles import sorted_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])

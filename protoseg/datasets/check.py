@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
 from protoseg.datasets import digest, layout, shapes
 from protoseg.datasets.labels import label_values
 from protoseg.datasets.layout import Pair
-from protoseg.spec.schema import HIGHEST_LABEL, DatasetSpec
 
 SINGLE_CHANNEL = ("1", "L", "P", "I;16", "I")
 """Pillow's modes of a label map: 1 bit, 8-bit grey, palette, 16-bit grey (two names)."""

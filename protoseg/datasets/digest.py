@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout, shapes
 from protoseg.datasets.image_labels import label_lists
 from protoseg.errors import DataError, ProtosegError
-from protoseg.runs.atomic import read_json, write_json
-from protoseg.spec.schema import DatasetSpec
+from protoseg.files import read_json, write_json
 
 UNPINNED = "unpinned"
 """The value of ``dataset.digest`` that accepts any content."""

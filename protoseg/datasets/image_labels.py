@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.labels import label_table, to_classes
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
 
 PRESENT = {"1": True, "0": True, "-1": False}
 """PASCAL VOC's flags; 0 is an object that is hard to see, and there all the same."""

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
 from protoseg.errors import UsageError
-from protoseg.spec.schema import HIGHEST_LABEL, DatasetSpec
 
 IGNORE = 255
 """The ignored label inside training, whatever value the files use."""

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import shapes
 from protoseg.datasets.labels import check_labels
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
 
 SHOWN = 5
 """How many problems one message spells out; the rest is counted."""

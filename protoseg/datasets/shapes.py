@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from protoseg.datasets.drawing import GENERATOR_VERSION, Sample, draw
+from protoseg.config.identity import canonical_json
+from protoseg.datasets.shapes_drawing import GENERATOR_VERSION, Sample, draw
 from protoseg.errors import DataError, UsageError, unknown
-from protoseg.runs.atomic import read_json, write_json
-from protoseg.spec.identity import canonical_json
+from protoseg.files import read_json, write_json
 
 NAME = "shapes"
 MARKER = "generator.json"

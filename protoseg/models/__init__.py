@@ -14,7 +14,7 @@ from protoseg.models.parametric_head import ParametricHead
 from protoseg.models.pixel_query_head import PixelQueryHead
 from protoseg.models.prototype_head import PrototypeHead
 from protoseg.models.query_decoder_head import QueryDecoderHead
-from protoseg.models.tiny import TinyNet
+from protoseg.models.tiny_backbone import TinyNet
 
 __all__ = [
     "CamHead",

@@ -11,8 +11,8 @@ from mmengine.model import normal_init
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from protoseg.core import weak
-from protoseg.core.weak import Prototypes, View
+from protoseg.core import weak_supervision
+from protoseg.core.weak_supervision import Prototypes, View
 from protoseg.models.wrapped_head import WrappedHead
 
 
@@ -30,10 +30,10 @@ class CamHead(WrappedHead):
         prototype_mining, pixel_sampling: choices within L_intra.
         cross_weight, intra_weight: α and β.
         top_pixels: K of a prototype.
-        hardest, drawn: see `protoseg.core.weak.mine_prototypes`.
+        hardest, drawn: see `protoseg.core.weak_supervision.mine_prototypes`.
         temperature: τ.
         channels: D of the projection.
-        unit_prototypes: see `protoseg.core.weak.estimate_prototypes`.
+        unit_prototypes: see `protoseg.core.weak_supervision.estimate_prototypes`.
         threshold: of pseudo-labels.
         scales, flip: of the evaluation.
         wrapping: ``init_cfg``, see `WrappedHead`.
@@ -114,7 +114,7 @@ class CamHead(WrappedHead):
         """
         activations = [self.classifier(features) for features in views]
         scores = [_pooled(each, _inside(each, covered)) for each in activations]
-        classified = [weak.classification_loss(each, present) for each in scores]
+        classified = [weak_supervision.classification_loss(each, present) for each in scores]
         losses = {"loss_cls": torch.stack(classified).mean()}
         if self.projection is None:
             return losses
@@ -126,7 +126,7 @@ class CamHead(WrappedHead):
                 for embedding, activation in zip(projected, activations, strict=True)
             ]
             own = [
-                weak.estimate_prototypes(
+                weak_supervision.estimate_prototypes(
                     view.embeddings,
                     view.confidences,
                     self.top_pixels,
@@ -153,9 +153,11 @@ class CamHead(WrappedHead):
             for each in (projected, activation.detach())
         )
         inside = _inside(activation, covered)
-        maps = weak.normalise_maps(activation * inside[:, None], present)
-        confidences = weak.with_background(maps) * inside[:, None]
-        labels = torch.where(inside, weak.pseudo_labels(maps, self.background), weak.IGNORED)
+        maps = weak_supervision.normalise_maps(activation * inside[:, None], present)
+        confidences = weak_supervision.with_background(maps) * inside[:, None]
+        labels = torch.where(
+            inside, weak_supervision.pseudo_labels(maps, self.background), weak_supervision.IGNORED
+        )
         embeddings = F.normalize(projected, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
         return View(embeddings, confidences.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten())
 
@@ -163,9 +165,11 @@ class CamHead(WrappedHead):
         total = seen[0].embeddings.new_zeros(())
         for this, other in ((0, 1), (1, 0)):
             if self.cross_prototype:
-                total = total + weak.cross_prototype_loss(seen[this], own[other], self.temperature)
+                total = total + weak_supervision.cross_prototype_loss(
+                    seen[this], own[other], self.temperature
+                )
             if self.cross_cam:
-                total = total + weak.cross_cam_loss(
+                total = total + weak_supervision.cross_cam_loss(
                     seen[this], own[this], seen[other], self.temperature
                 )
         return total / 2
@@ -174,12 +178,12 @@ class CamHead(WrappedHead):
         negatives = weights = None
         if self.prototype_mining:
             lots = torch.rand_like(view.confidences)
-            negatives = weak.mine_prototypes(
+            negatives = weak_supervision.mine_prototypes(
                 view, own, lots, hardest=self.hardest, drawn=self.drawn
             )
         if self.pixel_sampling:
-            weights = weak.sample_pixels(view, own, _lots(view.labels))
-        return weak.intra_view_loss(
+            weights = weak_supervision.sample_pixels(view, own, _lots(view.labels))
+        return weak_supervision.intra_view_loss(
             view, own, self.temperature, negatives=negatives, weights=weights
         )
 

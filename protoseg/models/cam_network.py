@@ -12,7 +12,7 @@ from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from protoseg.core import weak
+from protoseg.core import weak_supervision
 
 
 @MODELS.register_module()
@@ -50,10 +50,14 @@ class CamNetwork(EncoderDecoder):
         head: Any = self.decode_head
         for image, sample in zip(inputs, data_samples, strict=True):
             present = head.present([sample.image_labels], inputs)
-            maps = weak.normalise_maps(self._activations(image[None], sample, present), present)
+            maps = weak_supervision.normalise_maps(
+                self._activations(image[None], sample, present), present
+            )
             data = {
-                "seg_logits": PixelData(data=weak.with_background(maps)[0]),
-                "pred_sem_seg": PixelData(data=weak.pseudo_labels(maps, head.background)),
+                "seg_logits": PixelData(data=weak_supervision.with_background(maps)[0]),
+                "pred_sem_seg": PixelData(
+                    data=weak_supervision.pseudo_labels(maps, head.background)
+                ),
             }
             sample.set_data(data)
         return data_samples

@@ -7,8 +7,8 @@ from typing import Any
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from protoseg.core.queries import QueryClassifier
-from protoseg.models.maps import rows_to_map
+from protoseg.core.pixel_queries import QueryClassifier
+from protoseg.models.layers import rows_to_map
 from protoseg.models.wrapped_head import WrappedHead
 
 
@@ -19,7 +19,7 @@ class PixelQueryHead(WrappedHead):
     Args:
         decode_head: config of the wrapped mmseg decode head.
         num_prototypes: K, queries a class; the best of them counts.
-        temperature, learnable_temperature: see `protoseg.core.queries.QueryClassifier`.
+        temperature, learnable_temperature: see `protoseg.core.pixel_queries.QueryClassifier`.
         wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
     """
 

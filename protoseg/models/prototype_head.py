@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from protoseg.core.distances import Distance, class_scores, normalise
 from protoseg.core.losses import IGNORED, prototype_losses
 from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
-from protoseg.models.maps import project, rows_to_map
+from protoseg.models.layers import project, rows_to_map
 from protoseg.models.wrapped_head import WrappedHead
 
 UpdatePixels = Literal["all", "correct"]

@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from protoseg.core.losses import IGNORED
-from protoseg.models.contrast import PixelContrast
+from protoseg.models.pixel_contrast import PixelContrast
 
 USE_ANOTHER = (
     "use a head that ends in a classifier, such as FCNHead, PSPHead, DepthwiseSeparableASPPHead, "
@@ -33,8 +33,8 @@ class WrappedHead(BaseModule):
     Args:
         decode_head: config of an mmseg decode head (FCN, PSP, ASPP, SegFormer, UPerNet, ...), as
             it would stand in ``model.decode_head``.
-        contrast: arguments of `protoseg.models.contrast.PixelContrast`, whose loss is added; none
-            without it.
+        contrast: arguments of `protoseg.models.pixel_contrast.PixelContrast`, whose loss is added;
+            None: no such loss.
 
     Raises:
         ValueError: the head has no ``conv_seg`` to replace (SegmenterMaskTransformerHead,

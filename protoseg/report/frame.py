@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import UsageError
-from protoseg.report import metrics, text
-from protoseg.report.store import Found, RecordStore
+from protoseg.report import metrics, wording
 from protoseg.runs.states import State
-from protoseg.spec.matrix import Matrix, PlannedRun
+from protoseg.runs.store import Found, RecordStore
 
 HEAD = ("matrix", "seed", "run_id", "state", "reason", "message")
 MEASURED: dict[str, str] = {
@@ -86,4 +86,4 @@ def _row(matrix: Matrix, planned: PlannedRun, found: Found) -> dict[str, Any]:
 
 def _scalar(value: Any) -> Any:
     # Lists and mappings can not be grouped by; their text can.
-    return text.plain_value(value) if isinstance(value, list | tuple | dict) else value
+    return wording.plain_value(value) if isinstance(value, list | tuple | dict) else value

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protoseg.runs import atomic
+from protoseg import files
 
 JobIsActive = Callable[[str], bool | None]
 """Asks the scheduler whether a job runs now; None where nobody can tell."""
@@ -150,7 +150,7 @@ class Claim:
 
 def read(path: Path) -> tuple[Holder, float] | None:
     """The holder of a claim and the age of its heartbeat in seconds, or None where unclaimed."""
-    data: Any = atomic.read_json(path)
+    data: Any = files.read_json(path)
     try:
         age = time.time() - path.stat().st_mtime
         return Holder(**data), age
@@ -190,7 +190,7 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
         with _one_at_a_time(path):
             ahead = _clock_ahead(_lock_of(path))
             _remove_stale(path, alive)
-            made = atomic.create_json(path, vars(holder))
+            made = files.create_json(path, vars(holder))
             # A network file system repeats a link whose answer got lost, and then finds it there.
             found = None if made else read(path)
             if made or (found is not None and found[0].nonce == holder.nonce):
@@ -220,7 +220,7 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
     careful by itself, and only three workers within a rename's time could take a claim twice. The
     same holds where somebody is stopped who has the lock.
     """
-    with atomic.locked(_lock_of(path), LOCK_SECONDS):
+    with files.locked(_lock_of(path), LOCK_SECONDS):
         yield
 
 

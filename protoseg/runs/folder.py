@@ -22,9 +22,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.runs import atomic, claim
-from protoseg.runs.attempt import Attempt, failures_in_a_row, read_attempts
+from protoseg.runs import claim
+from protoseg.runs.attempts import Attempt, failures_in_a_row, read_attempts
 from protoseg.runs.record import RecordError, read_record
 from protoseg.runs.states import Reason, State, may_retry
 
@@ -105,19 +106,19 @@ class RunFolder:
         Raises:
             ProtosegError: the folder holds another spec, or can not be written.
         """
-        atomic.make_folder(self.path)
+        files.make_folder(self.path)
         content = {"run_id": self.run_id, "spec": spec}
-        if not atomic.create_json(self.spec, content) and self.read_spec() != spec:
+        if not files.create_json(self.spec, content) and self.read_spec() != spec:
             raise ProtosegError(
                 f"{self.spec}: holds another spec than run {self.run_id}, or is torn. "
                 "Move the folder away and run the sweep again."
             )
-        if atomic.read_json(self.launch) != launch:
-            atomic.write_json(self.launch, launch)
+        if files.read_json(self.launch) != launch:
+            files.write_json(self.launch, launch)
 
     def read_spec(self) -> dict[str, Any] | None:
         """The spec as plain data; None where missing or torn."""
-        content = atomic.read_json(self.spec)
+        content = files.read_json(self.spec)
         return content.get("spec") if isinstance(content, dict) else None
 
     def attempts(self) -> list[Attempt]:
@@ -177,7 +178,7 @@ class RunFolder:
 
     def start_attempt(self, start: dict[str, Any]) -> Path:
         """Open the next attempt (only the holder of the claim calls this) and return its folder."""
-        atomic.make_folder(self.attempts_folder)
+        files.make_folder(self.attempts_folder)
         number = max((int(n) for n in os.listdir(self.attempts_folder) if n.isdigit()), default=0)
         while True:
             number += 1
@@ -188,8 +189,8 @@ class RunFolder:
             except FileExistsError:
                 continue
             except OSError as error:
-                raise atomic.storage_error(error, folder) from error
-        atomic.create_json(folder / "start.json", start)
+                raise files.storage_error(error, folder) from error
+        files.create_json(folder / "start.json", start)
         return folder
 
     def judge(self, attempt: int, reason: Reason, message: str, source: str) -> bool:
@@ -202,7 +203,7 @@ class RunFolder:
             ProtosegError: the folder can not be written.
         """
         verdict = {"time": now(), "reason": reason.value, "message": message, "source": source}
-        return atomic.create_json(self.attempts_folder / f"{attempt:04d}" / "verdict.json", verdict)
+        return files.create_json(self.attempts_folder / f"{attempt:04d}" / "verdict.json", verdict)
 
     def may_go_on(self, reason: Reason, attempts: Sequence[Attempt] | None = None) -> bool:
         """Whether a run whose last attempt ended for ``reason`` is tried again.
@@ -210,7 +211,7 @@ class RunFolder:
         Args:
             attempts: of this run, where the caller has read them.
         """
-        launch = atomic.read_json(self.launch)
+        launch = files.read_json(self.launch)
         limits = launch.get("retries") if isinstance(launch, dict) else None
         found = self.attempts() if attempts is None else attempts
         in_a_row = failures_in_a_row(found, self.checkpoint_iteration())
@@ -226,7 +227,7 @@ class RunFolder:
 
     def _progress(self) -> dict[str, Any]:
         # For display alone: a file that is not what it should be counts as none.
-        progress = atomic.read_json(self.progress)
+        progress = files.read_json(self.progress)
         if not isinstance(progress, dict):
             return {}
         counts = {key: progress.get(key) for key in ("iteration", "iterations")}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.runs import atomic
 
 SCHEMA_VERSION = 1
 
@@ -105,7 +105,7 @@ def read_record(path: Path) -> dict[str, Any]:
 def verify_confusion(record: dict[str, Any], path: Path) -> None:
     """Check the confusion counts at ``path`` against the digest in the record."""
     try:
-        actual = atomic.file_digest(path)
+        actual = files.file_digest(path)
     except FileNotFoundError:
         raise RecordError(f"{path}: the confusion counts of {record['run_id']} are gone.") from None
     if actual != record["confusion"]["sha256"]:
@@ -150,7 +150,7 @@ def verify_diff(diff: Diff, path: Path) -> None:
         RecordError: it is gone, or another one.
     """
     try:
-        actual = atomic.file_digest(path)
+        actual = files.file_digest(path)
     except FileNotFoundError:
         raise RecordError(f"{path}: the diff of the code that ran is gone.") from None
     if actual != diff.sha256:
@@ -168,10 +168,10 @@ def publish(run_folder: Path, destination: Path) -> Path:
     record = read_record(run_folder / "record.json")
     counts = run_folder / record["confusion"]["file"]
     verify_confusion(record, counts)
-    files = {counts: destination / f"{record['run_id']}.npz"}
+    copies = {counts: destination / f"{record['run_id']}.npz"}
     for diff in diffs(record):
         verify_diff(diff, run_folder / diff.file)
-        files[run_folder / diff.file] = destination / diff.published
+        copies[run_folder / diff.file] = destination / diff.published
     target = destination / f"{record['run_id']}.json"
     if target.exists():
         existing = read_record(target)
@@ -180,22 +180,22 @@ def publish(run_folder: Path, destination: Path) -> Path:
                 f"{target}: holds another result of the same run; it is kept. "
                 "Move it away first if the new one is to take its place."
             )
-        for source, copy in files.items():
+        for source, copy in copies.items():
             if not copy.exists():
-                atomic.write_bytes(copy, source.read_bytes())
+                files.write_bytes(copy, source.read_bytes())
         return target
     for diff in diffs(record):
         copy = destination / diff.published
-        if copy.exists() and atomic.file_digest(copy) != diff.sha256:
+        if copy.exists() and files.file_digest(copy) != diff.sha256:
             raise RecordError(
                 f"{copy}: holds another diff, and no record is beside it; it is kept. "
                 "Move it away first if the new one is to take its place."
             )
-    atomic.make_folder(destination)
+    files.make_folder(destination)
     # The record last: one whose counts are missing would be a lie, the reverse is only litter.
-    for source, copy in files.items():
-        atomic.write_bytes(copy, source.read_bytes())
-    atomic.write_bytes(target, (run_folder / "record.json").read_bytes())
+    for source, copy in copies.items():
+        files.write_bytes(copy, source.read_bytes())
+    files.write_bytes(target, (run_folder / "record.json").read_bytes())
     return target
 
 

@@ -13,10 +13,10 @@ from typing import Any, BinaryIO
 
 import torch
 
+from protoseg import files
 from protoseg.core.collective import rank, world_size
-from protoseg.runs import atomic
-from protoseg.training.parts import Parts
-from protoseg.training.randomness import random_state, seed_apart, set_random_state
+from protoseg.training.build.components import Parts
+from protoseg.training.rng import random_state, seed_apart, set_random_state
 
 KEEP = 2
 """Checkpoints kept; the older one is for the day the newer one turns out damaged."""
@@ -48,7 +48,7 @@ def save(
     Raises:
         StorageError: no space or no permission; the checkpoints already there are whole.
     """
-    atomic.make_folder(folder)
+    files.make_folder(folder)
     path = _path(folder, iteration)
     state = {
         "iteration": iteration,
@@ -60,10 +60,10 @@ def save(
     }
     if others:
         state["others"] = list(others)
-    atomic.write_with(path, lambda file: _write(state, file), confirm)
+    files.write_with(path, lambda file: _write(state, file), confirm)
     note = _note(path)
     confirm()
-    atomic.write_json(path.with_suffix(".json"), note)
+    files.write_json(path.with_suffix(".json"), note)
     confirm()
     _clear_away(folder, path)
     return Checkpoint(path, iteration)
@@ -73,7 +73,7 @@ def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest checkpoint that is whole, and a sentence for each newer one that is not."""
     problems = []
     for path in sorted(folder.glob("iter_*.pth"), reverse=True):
-        note = atomic.read_json(path.with_suffix(".json"))
+        note = files.read_json(path.with_suffix(".json"))
         if not isinstance(note, dict):
             problems.append(f"{path.name}: without its digest, so perhaps torn; passed over")
         elif note != _note(path):
@@ -124,7 +124,7 @@ def _path(folder: Path, iteration: int) -> Path:
 def _note(path: Path) -> dict[str, Any]:
     """What the note of a checkpoint says, the iteration too: a note can rot as well."""
     iteration = int(path.stem.removeprefix("iter_"))
-    return {"iteration": iteration, "sha256": atomic.file_digest(path)}
+    return {"iteration": iteration, "sha256": files.file_digest(path)}
 
 
 def _write(state: dict[str, Any], file: BinaryIO) -> None:

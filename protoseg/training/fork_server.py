@@ -109,7 +109,7 @@ def run_worker(folder: str, log: str, environment: dict[str, str]) -> None:
         environment: variables to set.
     """
     from protoseg.training import worker
-    from protoseg.training.stop import StopRequest
+    from protoseg.training.signals import StopRequest
 
     stop = StopRequest()
     stop.listen()
@@ -134,7 +134,7 @@ def source_state() -> tuple[Any, ...]:
 
     A worker must not run code that differs from the files its record describes.
     """
-    from protoseg.training.provenance import PACKAGES
+    from protoseg.training.provenance.environment import PACKAGES
 
     files = []
     for path in sorted(PACKAGE.rglob("*.py")):

@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
+from protoseg import files
 from protoseg.core import collective
 from protoseg.errors import UsageError
-from protoseg.runs import atomic
 from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
-from protoseg.training.parts import Parts
-from protoseg.training.processes import Processes
-from protoseg.training.randomness import (
+from protoseg.training.build.components import Parts
+from protoseg.training.distributed.process_group import Processes
+from protoseg.training.rng import (
     pack_state,
     random_state,
     set_random_state,
     unpack_state,
 )
-from protoseg.training.stop import Stopped, StopRequest
+from protoseg.training.signals import Stopped, StopRequest
 
 PROGRESS_SECONDS = 1.0
 CURVE_POINTS = 100
@@ -187,5 +187,5 @@ class TrainingLoop:
             "phase": "evaluation" if finished else "training",
             "time": now(),
         }
-        with contextlib.suppress(atomic.StorageError):
-            atomic.write_json(self.folder.progress, progress, durable=False)
+        with contextlib.suppress(files.StorageError):
+            files.write_json(self.folder.progress, progress, durable=False)

@@ -14,28 +14,29 @@ from typing import Any
 
 import torch
 
+from protoseg import files
+from protoseg.config.fields import plain
+from protoseg.config.identity import spec_digest
+from protoseg.config.plugins import packages
+from protoseg.config.schema import RunSpec
 from protoseg.core.collective import all_max
 from protoseg.datasets.digest import verify
 from protoseg.datasets.layout import find_root
 from protoseg.errors import UsageError
-from protoseg.runs import atomic
 from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
 from protoseg.runs.record import seal
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import spec_digest
-from protoseg.spec.outside import packages
-from protoseg.spec.schema import RunSpec
-from protoseg.training import checkpoint, metric
+from protoseg.training import checkpoint
 from protoseg.training.allocator import keep_freed_memory
+from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.config import build_config
 from protoseg.training.determinism import state_digest
+from protoseg.training.distributed.process_group import Processes
+from protoseg.training.evaluation import confusion
+from protoseg.training.evaluation.cam_masks import counter_of
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.masks import counter_of
-from protoseg.training.parts import Parts, build_parts
-from protoseg.training.processes import Processes
-from protoseg.training.provenance import begin, kernels
-from protoseg.training.recipe import build_config
-from protoseg.training.stop import Stopped, StopRequest
-from protoseg.training.weights import find_weights
+from protoseg.training.provenance.environment import begin, kernels
+from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.weights.load import find_weights
 
 PREPARATION_SECONDS = 4 * 3600.0
 """How long the first process may take to read all data for their digest."""
@@ -71,7 +72,7 @@ def execute(
         data_digest, found = _prepare(spec, folder, launch, processes)
         data_root = find_root(spec.dataset, Path(launch.data))
         weights = find_weights(spec.backbone, Path(launch.weights))
-        weights_sha256 = atomic.file_digest(weights) if weights else None
+        weights_sha256 = files.file_digest(weights) if weights else None
         start = found.iteration if found else 0
         _log_phase(1)
         config = build_config(
@@ -107,7 +108,7 @@ def execute(
             raise kept
 
     confirm()
-    atomic.write_with(folder.confusion, lambda file: file.write(counts), confirm)
+    files.write_with(folder.confusion, lambda file: file.write(counts), confirm)
     attempts = folder.attempts()
     iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
     gpus = processes.size if torch.cuda.is_available() else 0
@@ -135,13 +136,13 @@ def execute(
             "weights_sha256": weights_sha256,
             "state_sha256": state_sha256,  # of what the training ended with
         },
-        "confusion": {"file": folder.confusion.name, "sha256": metric.sha256(counts)},
+        "confusion": {"file": folder.confusion.name, "sha256": confusion.sha256(counts)},
         "attempts": len(attempts),
         "started": attempts[0].start["time"] if attempts else now(),
         "finished": now(),
     }
     # Last of all: from here on the run is done, whatever happens.
-    if not atomic.create_json(folder.record, seal(record)):
+    if not files.create_json(folder.record, seal(record)):
         raise kept
 
 
@@ -197,13 +198,13 @@ def evaluate(
                 counter.process(batch, [sample.to_dict() for sample in samples])
     images = counter.results
     if processes.size > 1:
-        parts_of_all = processes.gather_bytes(metric.encode(images))
-        images = [image for data in parts_of_all for image in metric.decode(data)]
+        parts_of_all = processes.gather_bytes(confusion.encode(images))
+        images = [image for data in parts_of_all for image in confusion.decode(data)]
     counter.compute_metrics(images)
-    matrix = metric.total(counter.images, num_classes)
-    overall, per_class = metric.summarise(matrix, spec.dataset.classes)
+    matrix = confusion.total(counter.images, num_classes)
+    overall, per_class = confusion.summarise(matrix, spec.dataset.classes)
     overall |= counter.details
-    return overall, per_class, metric.pack(counter.images, num_classes), len(counter.images)
+    return overall, per_class, confusion.pack(counter.images, num_classes), len(counter.images)
 
 
 def count_parameters(parts: Parts) -> dict[str, int]:

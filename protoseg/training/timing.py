@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
+from protoseg import files
+from protoseg.config.identity import spec_from_dict
+from protoseg.config.schema import RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
-from protoseg.runs import atomic
-from protoseg.spec.identity import spec_from_dict
-from protoseg.spec.schema import RunSpec
-from protoseg.training import determinism, endings
-from protoseg.training.parts import build_model, build_optimizer, use_mmseg
-from protoseg.training.provenance import device_name
-from protoseg.training.recipe import build_config
-from protoseg.training.synthetic import crops, label_maps
+from protoseg.training import determinism, failures
+from protoseg.training.build.components import build_model, build_optimizer, use_mmseg
+from protoseg.training.build.config import build_config
+from protoseg.training.provenance.environment import device_name
+from protoseg.training.synthetic_batches import crops, label_maps
 
 WARM_UP = 3
 """Iterations before those that are timed: kernels are chosen, memory is taken."""
@@ -54,14 +54,14 @@ def main(arguments: list[str] | None = None) -> int:
             stay_within_memory()
         found = measure(spec, request["iterations"], lambda done: _say(answer, done))
     except Exception as error:
-        reason, message = endings.reason_of(error)
+        reason, message = failures.reason_of(error)
         found = {"reason": reason.value, "message": message}
-    atomic.write_json(answer, found)
+    files.write_json(answer, found)
     return 0
 
 
 def _say(answer: Path, done: int) -> None:
-    atomic.write_json(answer, {"done": done})
+    files.write_json(answer, {"done": done})
 
 
 def measure(

@@ -21,17 +21,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protoseg import files
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.runs import atomic, claim
+from protoseg.runs import claim
 from protoseg.runs.folder import Launch, RunFolder, now
 from protoseg.runs.states import NOT_WRITTEN, Reason, State
-from protoseg.scheduler.here import is_job_active, job_here
-from protoseg.training import endings
-from protoseg.training.place import place_here
-from protoseg.training.stop import Stopped, StopRequest
+from protoseg.slurm.environment import is_job_active, job_here
+from protoseg.training import failures
+from protoseg.training.distributed.rank import place_here
+from protoseg.training.signals import Stopped, StopRequest
 
 if TYPE_CHECKING:
-    from protoseg.training.processes import Processes
+    from protoseg.training.distributed.process_group import Processes
 
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 
@@ -57,7 +58,7 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
         stop.listen()
     folder = RunFolder(Path(given[0]).resolve())
     launch_file = Path(given[1]) if given[1:] else folder.launch
-    launch = atomic.read_json(launch_file)
+    launch = files.read_json(launch_file)
     if not isinstance(launch, dict):
         print(f"{launch_file}: missing or torn; run the sweep again.", file=sys.stderr)
         return FAILED
@@ -67,12 +68,12 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
             return _lead(folder, launch, stop)
         # torch is imported after the number of threads is set.
         _limit_threads(launch)
-        from protoseg.training.processes import Processes
+        from protoseg.training.distributed.process_group import Processes
 
         return _one_of_several(folder, launch, stop, Processes(place, folder.path))
     except ProtosegError as error:  # not even the attempt could be written down
         _say(str(error))
-        return NOT_WRITTEN if isinstance(error, atomic.StorageError) else FAILED
+        return NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
 
 
 def _one_of_several(
@@ -85,7 +86,7 @@ def _one_of_several(
         status = work(folder, launch, stop, processes)
     except ProtosegError as error:
         _say(str(error))
-        status = NOT_WRITTEN if isinstance(error, atomic.StorageError) else FAILED
+        status = NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
     finally:
         processes.leave()
     # Not by way of the interpreter's end, where torch's threads still run while the connections of
@@ -169,7 +170,7 @@ def _attempt(
         _say(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
         ending = {"time": now(), "reason": reason and reason.value, "message": message}
         try:
-            atomic.create_json(attempt / "end.json", ending)
+            files.create_json(attempt / "end.json", ending)
         except ProtosegError as error:  # the exit status says it where the disk can not
             _say(str(error))
             return NOT_WRITTEN if reason else DONE
@@ -203,7 +204,7 @@ def _follow(
     try:
         _redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
         reason, message = _train(folder, folder.read_spec() or {}, launch, stop, processes)
-    except atomic.StorageError as error:
+    except files.StorageError as error:
         reason, message = Reason.STORAGE, str(error)
     _say(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
     if reason is Reason.LOST:
@@ -222,8 +223,8 @@ def _train(
 ) -> tuple[Reason | None, str]:
     """Train, and put whatever stops it into a reason and one sentence."""
     try:
-        from protoseg.spec.identity import run_id, spec_from_dict
-        from protoseg.spec.schema import METHOD_VERSION
+        from protoseg.config.identity import run_id, spec_from_dict
+        from protoseg.config.schema import METHOD_VERSION
         from protoseg.training import determinism
         from protoseg.training.run import execute
 
@@ -246,9 +247,9 @@ def _train(
     except Stopped as stopped:
         if processes and processes.rank > 0:
             return None, "stopped with the first process"
-        return endings.stop_reason(stopped.signal_number, folder.checkpoint_iteration())
+        return failures.stop_reason(stopped.signal_number, folder.checkpoint_iteration())
     except Exception as error:
-        return endings.reason_of(error)
+        return failures.reason_of(error)
     return None, "record written"
 
 
@@ -275,7 +276,7 @@ def _redirect_output(log: Path) -> None:
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
-        raise atomic.storage_error(error, log) from error
+        raise files.storage_error(error, log) from error
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(descriptor, 1)

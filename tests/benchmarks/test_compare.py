@@ -13,7 +13,7 @@ import compare
 import pytest
 from waiting import DEADLINE
 
-from .runs import case, saved
+from benchmarks.runs import case, saved
 
 ROOT = Path(__file__).parents[2]
 

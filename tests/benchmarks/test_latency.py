@@ -15,10 +15,9 @@ import pytest
 from typesetting import NEEDS_LATEX, typeset
 from waiting import DEADLINE
 
+from benchmarks.runs import case, saved, times
 from protoseg.cli import main
-from protoseg.report import latency
-
-from .runs import case, saved, times
+from protoseg.report.tables import benchmarks
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"
@@ -38,7 +37,7 @@ def example() -> dict[str, Any]:
 
 @pytest.mark.parametrize("ending", [".md", ".tex", ".csv"])
 def test_the_forms_are_as_they_were(ending: str, tmp_path: Path) -> None:
-    latency.write_latency(Path("example.json"), example(), tmp_path)
+    benchmarks.write_latency(Path("example.json"), example(), tmp_path)
     found = (tmp_path / f"example{ending}").read_text()
     if os.environ.get("GOLDEN"):  # GOLDEN=1 writes them anew
         (GOLDEN / f"example{ending}").write_text(found)
@@ -46,7 +45,7 @@ def test_the_forms_are_as_they_were(ending: str, tmp_path: Path) -> None:
 
 
 def test_csv_has_plain_numbers_of_everyone() -> None:
-    lines = list(csv.DictReader(io.StringIO(latency.to_csv(example()))))
+    lines = list(csv.DictReader(io.StringIO(benchmarks.to_csv(example()))))
     assert [line["who"] for line in lines[:3]] == ["ProtoSeg", "loop", "POT sinkhorn"]
     assert float(lines[0]["seconds"]) == 2.5e-4
     assert (lines[0]["ratio"], float(lines[2]["ratio"])) == ("", 1.728)
@@ -65,7 +64,7 @@ def test_csv_has_plain_numbers_of_everyone() -> None:
     ],
 )
 def test_durations_have_three_digits(seconds: float, text: str) -> None:
-    assert latency.duration(seconds) == text
+    assert benchmarks.duration(seconds) == text
 
 
 def test_the_command_writes_beside_the_run_and_needs_no_torch(tmp_path: Path) -> None:
@@ -124,7 +123,7 @@ def test_a_matrix_beside_a_run_is_refused(capsys: pytest.CaptureFixture[str]) ->
 
 @NEEDS_LATEX
 def test_latex_sets_the_tables(tmp_path: Path) -> None:
-    latency.write_latency(Path("example.json"), example(), tmp_path)
+    benchmarks.write_latency(Path("example.json"), example(), tmp_path)
     committed = [path.with_suffix(".tex") for path in COMMITTED]
     sources = [path.read_text() for path in (tmp_path / "example.tex", *committed)]
     typeset(sources, tmp_path)
@@ -132,7 +131,7 @@ def test_latex_sets_the_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_tables_are_what_the_committed_runs_give(path: Path, tmp_path: Path) -> None:
-    _, files = latency.write_latency(path, latency.read_run(path), tmp_path)
+    _, files = benchmarks.write_latency(path, benchmarks.read_run(path), tmp_path)
     for file in files:
         assert path.with_suffix(file.suffix).read_bytes() == file.read_bytes()
     text = path.read_text()

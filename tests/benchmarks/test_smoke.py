@@ -16,7 +16,7 @@ import run as run_script
 from forked import start_forked
 from waiting import DEADLINE, finish
 
-from .conftest import BENCHMARK_MODULES
+from benchmarks.conftest import BENCHMARK_MODULES
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = (

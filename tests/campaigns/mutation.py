@@ -41,13 +41,16 @@ from durations import durations_of, key_of_node  # noqa: E402
 COVERAGE = ROOT / ".coverage" / "by_test"
 GROUPS = {
     "core": ("protoseg/core/*.py",),
-    "identity": ("protoseg/spec/identity.py", "protoseg/spec/fields.py"),
-    "retry": ("protoseg/runs/states.py", "protoseg/runs/attempt.py", "protoseg/runs/folder.py"),
+    "identity": ("protoseg/config/identity.py", "protoseg/config/fields.py"),
+    "retry": ("protoseg/runs/states.py", "protoseg/runs/attempts.py", "protoseg/runs/folder.py"),
     "resume": (
         *("protoseg/training/checkpoint.py", "protoseg/training/loop.py"),
-        *("protoseg/training/randomness.py", "protoseg/runs/claim.py"),
+        *("protoseg/training/rng.py", "protoseg/runs/claim.py"),
     ),
-    "statistics": ("protoseg/report/statistics.py", "protoseg/report/bootstrap.py"),
+    "statistics": (
+        "protoseg/report/statistics/significance.py",
+        "protoseg/report/statistics/bootstrap.py",
+    ),
 }
 """What is sampled: as many mutants of each group, or all it has."""
 PRELOADED = (

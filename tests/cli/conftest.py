@@ -18,11 +18,10 @@ from report.lab import Lab
 from training.small import WORKER_MODULES
 from waiting import DEADLINE
 
-from protoseg.cli import main
-from protoseg.commands import context
-from protoseg.spec.compose import Composer
-from protoseg.spec.expand import load_matrix
-from protoseg.spec.matrix import PlannedRun
+from protoseg.cli import context, main
+from protoseg.config.compose import Composer
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.matrix import PlannedRun
 
 FORKING = "test_reproduce.py"
 """The file whose tests fork workers."""

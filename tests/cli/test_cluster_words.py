@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.commands.context import Context
+from cli.conftest import CommandLine
+from protoseg.cli.context import Context
 from protoseg.errors import UsageError
-
-from .conftest import CommandLine
 
 
 def context(*words: str) -> Context:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from .conftest import REPOSITORY, CommandLine
+from cli.conftest import REPOSITORY, CommandLine
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.commands import doctor_slurm
-from protoseg.commands.doctor_slurm import slurm
-from protoseg.commands.finding import Finding
+from protoseg.cli.commands import doctor_slurm
+from protoseg.cli.commands.doctor_slurm import slurm
+from protoseg.cli.commands.finding import Finding
 from protoseg.errors import ProtosegError
-from protoseg.scheduler.probe import Probe
-from protoseg.scheduler.site import Partition, Site
+from protoseg.slurm.cluster_info import Partition, Site
+from protoseg.slurm.probe import Probe
 
 BATCH = Partition("batch", "UP", True, "2-00:00:00", 0, "REQUEUE", 4, 4, ("gpu:a100:8",))
 SITE = {

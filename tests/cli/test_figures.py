@@ -6,10 +6,9 @@ import argparse
 
 import pytest
 
-from protoseg.cli import parser
-from protoseg.report.figures.kinds import KINDS
-
-from .conftest import CommandLine
+from cli.conftest import CommandLine
+from protoseg.cli.command_line import parser
+from protoseg.report.figures.types import KINDS
 
 
 def test_the_command_line_offers_every_kind() -> None:

@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
-from scheduler.commands import Commands, squeue_lines
+from slurm.commands import Commands, squeue_lines
 from waiting import finish, wait_until
 
-from protoseg.dispatch.submission import write_intent
-from protoseg.runs import atomic, claim
+from cli.conftest import CommandLine
+from protoseg import files
+from protoseg.config.fields import plain
+from protoseg.launch.submission import write_intent
+from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason
-from protoseg.spec.fields import plain
-
-from .conftest import CommandLine
 
 
 def tried(protoseg: CommandLine, number: int = 0) -> RunFolder:
@@ -126,14 +126,14 @@ def test_cancel_leaves_jobs_of_another_cluster_to_it(
     names = [(folder.run_id, {}) for folder in (waits, runs)]
     written = write_intent(protoseg.lab.runs, "m", names, launch={}, cluster="b")
     intent = {**written.intent, "clock": written.intent["clock"] - 600}
-    atomic.write_json(written.folder / "intent.json", intent)
+    files.write_json(written.folder / "intent.json", intent)
     written.note_job("5")
     for index, folder in enumerate((waits, runs)):
-        atomic.make_folder(folder.path)
+        files.make_folder(folder.path)
         folder.start_attempt({"time": "2026-01-01T10:00:00+00:00", "job": f"5_{index}"})
     waits.judge(1, Reason.PREEMPTED, "saved", "worker")
     claim_of_b = {"host": "b1/1/2", "pid": 1, "process_started": "1", "nonce": "n", "job": "5_1"}
-    atomic.write_json(runs.claim, claim_of_b)
+    files.write_json(runs.claim, claim_of_b)
     answer = protoseg("cancel", waits.run_id, runs.run_id)
     assert answer.status == 1
     for folder in (waits, runs):

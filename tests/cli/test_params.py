@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.training import weights_source
-
-from .conftest import REPOSITORY, CommandLine, shell
+from cli.conftest import REPOSITORY, CommandLine, shell
+from protoseg.training.weights import download
 
 
 @pytest.fixture
@@ -138,7 +137,7 @@ def test_weights_are_fetched_once(
     """The address of the recipe is replaced by a file here; all else is as it is."""
     content = b"weights"
     (tmp_path / "w").write_bytes(content)
-    monkeypatch.setattr(weights_source, "address", lambda backbone: (tmp_path / "w").as_uri())
+    monkeypatch.setattr(download, "address", lambda backbone: (tmp_path / "w").as_uri())
     assert "tiny: starts from random weights" in protoseg("weights", "get", "tiny").out
     answer = protoseg("weights", "get", "mit_b2")
     assert answer.status == 1

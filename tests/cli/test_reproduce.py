@@ -30,15 +30,14 @@ from training.small import (
 )
 from waiting import DEADLINE, finish, wait_until
 
-from protoseg.commands import reproduce
-from protoseg.dispatch import again
-from protoseg.dispatch.again import fresh_folder
+from cli.conftest import REPOSITORY, CommandLine
+from protoseg.cli.commands import reproduce
+from protoseg.config.identity import run_id
+from protoseg.reproduce import retrain
+from protoseg.reproduce.retrain import fresh_folder
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import publish, read_record
 from protoseg.runs.states import State
-from protoseg.spec.identity import run_id
-
-from .conftest import REPOSITORY, CommandLine
 
 SPEC = ("method=released", "method.num_prototypes=3", "schedule.iterations=6")
 NUDGED_AT_4 = """
@@ -55,7 +54,7 @@ TrainingLoop._note = nudged
 
 
 class ForkedWorkers:
-    """Starts the workers of `protoseg.dispatch.again` as forks, which need no imports.
+    """Starts the workers of `protoseg.reproduce.retrain` as forks, which need no imports.
 
     Attributes:
         code: runs in a worker first.
@@ -88,7 +87,7 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> ForkedWorkers:
     stand_in = types.SimpleNamespace(
         Popen=forked.start, **{name: getattr(subprocess, name) for name in names}
     )
-    monkeypatch.setattr(again, "subprocess", stand_in)
+    monkeypatch.setattr(retrain, "subprocess", stand_in)
     return forked
 
 
@@ -183,7 +182,7 @@ def test_an_interrupted_reproduction_is_resumed(
             if "iteration 3/6" in log(folder):
                 signal.raise_signal(signal.SIGTERM)
 
-        return again.train(folder, code, interrupt_at_3)
+        return retrain.train(folder, code, interrupt_at_3)
 
     with monkeypatch.context() as patch:
         patch.setattr(reproduce, "train", train)
@@ -225,7 +224,7 @@ def test_the_command_saves_at_a_signal_and_resumes(protoseg: CommandLine, data: 
         spec, 50.0, confusion={"file": "confusion.npz", "sha256": sha256}, provenance={"threads": 1}
     )
     (protoseg.lab.records / f"{run_id(spec)}.json").write_text(json.dumps(record))
-    words = [*protoseg.places, "--data", str(data), run_id(spec)]
+    words = [*protoseg.paths, "--data", str(data), run_id(spec)]
     folder = RunFolder(protoseg.lab.runs / ".reproductions" / "1" / run_id(spec))
 
     for attempt, number in ((1, signal.SIGINT), (2, signal.SIGTERM)):
@@ -318,7 +317,7 @@ def test_a_checkout_of_the_recorded_commit_and_diff(
     git(code, "commit", "-qm", "second")
 
     def call(*words: str) -> subprocess.CompletedProcess[str]:
-        places = [*protoseg.places, "--data", str(data)]
+        places = [*protoseg.paths, "--data", str(data)]
         command = [sys.executable, "-m", "protoseg.cli", "reproduce", *places, folder.run_id]
         return subprocess.run(
             [*command, *words],

@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 from waiting import DEADLINE
 
+from cli.conftest import REPOSITORY, CommandLine, shell
 from protoseg import __version__
-from protoseg.cli import VERBS, parse, parser
-from protoseg.spec.identity import run_id_pattern
-
-from .conftest import REPOSITORY, CommandLine, shell
+from protoseg.cli.command_line import VERBS, parse, parser
+from protoseg.config.identity import run_id_pattern
 
 pytestmark = pytest.mark.install
 HEAVY = ("torch", "mmseg", "mmengine", "mmcv")
@@ -153,7 +152,7 @@ for words in json.loads(sys.argv[1]):
     found = [name for name in {HEAVY!r} if name in sys.modules]
     assert not found, (words, found)
 """
-    calls = [[verb, *protoseg.places, *rest] for verb, *rest in LIGHT_CALLS]
+    calls = [[verb, *protoseg.paths, *rest] for verb, *rest in LIGHT_CALLS]
     command = [sys.executable, "-c", code, json.dumps(calls)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE)
     assert result.returncode == 0, result.stderr
@@ -181,7 +180,7 @@ def test_a_reader_that_leaves_is_no_error(protoseg: CommandLine, verb: str) -> N
     os.close(read)
     with os.fdopen(write, "w") as pipe:
         result = shell(
-            [verb, *protoseg.places, "quickstart"],
+            [verb, *protoseg.paths, "quickstart"],
             capture_output=False,
             stdout=pipe,
             stderr=subprocess.PIPE,
@@ -192,7 +191,7 @@ def test_a_reader_that_leaves_is_no_error(protoseg: CommandLine, verb: str) -> N
 
 def test_a_terminal_that_can_not_show_a_sign_is_no_error(protoseg: CommandLine) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    result = shell(["tables", *protoseg.places, "quickstart"], env=environment)
+    result = shell(["tables", *protoseg.paths, "quickstart"], env=environment)
     assert result.returncode == 0, result.stderr
     assert "Parametric, K = 1" in result.stdout
 
@@ -234,7 +233,7 @@ def test_values_are_never_given_to_a_shell(protoseg: CommandLine, tmp_path: Path
 def test_an_option_wins_over_the_environment_and_that_over_the_checkout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from protoseg.places import places
+    from protoseg.paths import places
 
     monkeypatch.chdir(REPOSITORY / "tests")
     for name in ("RUNS", "DATA", "WEIGHTS", "RESULTS", "EXPERIMENTS"):
@@ -256,7 +255,7 @@ def test_an_option_wins_over_the_environment_and_that_over_the_checkout(
 def test_the_checkout_one_stands_in_is_meant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from protoseg.places import home
+    from protoseg.paths import home
 
     below = tmp_path / "checkout" / "docs" / "deep"
     below.mkdir(parents=True)

@@ -11,12 +11,10 @@ from pathlib import Path
 import pytest
 from waiting import DEADLINE
 
-from protoseg.cli import main
-from protoseg.commands import context
+from cli.conftest import CommandLine
+from protoseg.cli import context, main
+from protoseg.config.identity import run_id_pattern
 from protoseg.runs import claim
-from protoseg.spec.identity import run_id_pattern
-
-from .conftest import CommandLine
 
 JSON_CALLS = [
     ["plan", "quickstart"],
@@ -311,7 +309,7 @@ def test_data_check_of_shapes_is_fine(protoseg: CommandLine) -> None:
 def test_doctor_names_what_is_there_and_what_to_do(
     protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from protoseg.commands import doctor
+    from protoseg.cli.commands import doctor
 
     monkeypatch.setattr(doctor, "_mmseg", lambda: doctor.Finding("mmseg", "ok", "not looked at"))
     monkeypatch.setattr(doctor, "_torch", lambda: [doctor.Finding("torch", "ok", "")])
@@ -338,7 +336,7 @@ def test_doctor_names_what_is_there_and_what_to_do(
 def test_doctor_survives_a_torch_that_does_not_import(
     protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from protoseg.commands import doctor
+    from protoseg.cli.commands import doctor
 
     monkeypatch.setattr(doctor, "_mmseg", lambda: doctor.Finding("mmseg", "ok", ""))
     monkeypatch.setitem(sys.modules, "torch", None)
@@ -351,11 +349,11 @@ def test_a_defect_keeps_its_traceback(
     protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is no mistake of the user is not dressed up as one."""
-    from protoseg.commands import sweeps
+    from protoseg.cli.commands import sweeps
 
-    monkeypatch.setattr(sweeps, "make_plan", lambda *_: 1 / 0)
+    monkeypatch.setattr(sweeps, "read_plan", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        main(["plan", *protoseg.places, "quickstart"])
+        main(["plan", *protoseg.paths, "quickstart"])
 
 
 def test_watching_a_finished_sweep_ends(protoseg: CommandLine) -> None:
@@ -390,6 +388,6 @@ def test_the_installed_command_is_the_same(protoseg: CommandLine) -> None:
     command = Path(sys.executable).parent / "protoseg"
     if not command.exists():
         pytest.skip("protoseg is not installed beside this Python")
-    words = ["plan", *protoseg.places, "quickstart", "--json"]
+    words = ["plan", *protoseg.paths, "quickstart", "--json"]
     result = subprocess.run([command, *words], capture_output=True, text=True, timeout=DEADLINE)
     assert (result.returncode, result.stdout) == (0, protoseg("plan", "quickstart", "--json").out)

@@ -18,10 +18,9 @@ from benchmarks.runs import case, saved
 from recorded import parametric_on_camvid
 from waiting import DEADLINE
 
+from cli.conftest import REPOSITORY, CommandLine
 from protoseg.cli import main
 from protoseg.runs.record import seal
-
-from .conftest import REPOSITORY, CommandLine
 
 MATRIX = "small"
 CONTENT = """\
@@ -72,7 +71,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
 def results(whole: Path, experiments: Path, protoseg: CommandLine, tmp_path: Path) -> Path:
     """A copy to damage; `protoseg` looks at it."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
-    protoseg.places[:2] = ["--experiments", str(experiments)]
+    protoseg.paths[:2] = ["--experiments", str(experiments)]
     return tmp_path
 
 

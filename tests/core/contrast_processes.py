@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protoseg.core.collective import gather, rank, world_size
-from protoseg.core.contrast import choose_samples, contrast_loss
-from protoseg.core.memory import ContrastMemory
+from protoseg.core.memory_bank import ContrastMemory
+from protoseg.core.pixel_contrast import choose_samples, contrast_loss
 
 CLASSES, CHANNELS, IMAGES, PIXELS, STEPS, ANCHORS = 4, 8, 4, 50, 4, 24
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from forked import run_in_processes
 
-from . import contrast_processes as processes
+from core import contrast_processes as processes
 
 
 @pytest.fixture(scope="module")

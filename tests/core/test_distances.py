@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from core import reference
+from core.batches import as_float64, vectors
 from protoseg.core import distances
 from protoseg.core.distances import DISTANCES, class_scores, normalise, similarity
-
-from . import reference
-from .batches import as_float64, vectors
 
 every_distance = pytest.mark.parametrize("distance", DISTANCES)
 

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from core import reference
+from core.batches import as_float64, cosines, vectors
 from protoseg.core import distances
 from protoseg.core.distances import DISTANCES
 from protoseg.core.losses import IGNORED, cross_entropy, prototype_losses
 from protoseg.core.prototypes import PrototypeBank
-
-from . import reference
-from .batches import as_float64, cosines, vectors
 
 
 def pixel_prototype_contrast(table, target, temperature):

@@ -10,12 +10,11 @@ import torch
 from scipy import stats
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from core import reference
+from core.batches import as_float64, shuffled_labels, vectors
 from protoseg.core.distances import DISTANCES
 from protoseg.core.losses import IGNORED
 from protoseg.core.prototypes import PrototypeBank
-
-from . import reference
-from .batches import as_float64, shuffled_labels, vectors
 
 CLEAR = 1e-3
 every_distance = pytest.mark.parametrize("distance", DISTANCES)

@@ -8,10 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core.batches import as_float64
 from protoseg.core import segments
 from protoseg.core.segments import CHUNK, sort_by_segment
-
-from .batches import as_float64
 
 
 def expected_sums(values, labels, number, weights=None):

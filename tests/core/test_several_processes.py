@@ -6,10 +6,8 @@ import pytest
 import torch
 from forked import run_in_processes
 
-from protoseg.core import collective
-
-from . import processes
-from .processes import (
+from core import processes
+from core.processes import (
     CHANNELS,
     CLASSES,
     LAYOUTS,
@@ -20,6 +18,7 @@ from .processes import (
     pixels_of,
     whole_batch,
 )
+from protoseg.core import collective
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 

@@ -10,11 +10,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from core import reference
+from core.batches import as_float64, cosines, shuffled_labels
 from protoseg.core.segments import sort_by_segment
 from protoseg.core.sinkhorn import own_similarities, sinkhorn
-
-from . import reference
-from .batches import as_float64, cosines, shuffled_labels
 
 CLEAR = 1e-3
 """Pixels whose two best prototypes are closer than this in L may fall either way."""

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from protoseg.core import weak
+from protoseg.core import weak_supervision
 
 TOP = 9
 
@@ -21,7 +21,7 @@ def whole_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     confidences[:, 2] = 0
     confidences[:20, 3] = 0  # a class in the second process alone
     labels = torch.randint(-1, 5, (40,), generator=generator)
-    labels[:6] = weak.IGNORED  # shares of different size
+    labels[:6] = weak_supervision.IGNORED  # shares of different size
     return pixels, confidences, labels, torch.rand(40, generator=generator)
 
 
@@ -32,8 +32,8 @@ def work(rank: int, folder: str) -> None:
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
     pixels, confidences, labels, lots = (each.chunk(2)[rank] for each in whole_batch())
-    found = weak.estimate_prototypes(pixels, confidences, TOP, lots)
-    loss = weak.contrast(pixels, labels, found, 0.1)
+    found = weak_supervision.estimate_prototypes(pixels, confidences, TOP, lots)
+    loss = weak_supervision.contrast(pixels, labels, found, 0.1)
     result = {"vectors": found.vectors, "exists": found.exists, "loss": loss.item()}
     torch.save(result, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -1,7 +1,7 @@
 """Pixel-to-prototype contrast as its description writes it: float64 numpy, pixel by pixel.
 
-Written from the formulas alone, without a look at `protoseg.core.weak`, so that the two can
-disagree. Class 0 is the background.
+Written from the formulas alone, independently of `protoseg.core.weak_supervision`. Class 0 is the
+background.
 """
 
 import math

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from protoseg.spec.schema import DatasetSpec
-
-from .helpers import REPOSITORY, write_labels
+from datasets.helpers import REPOSITORY, write_labels
+from protoseg.config.schema import DatasetSpec
 
 
 @pytest.fixture(scope="session", autouse=True)

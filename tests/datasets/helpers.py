@@ -9,8 +9,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from protoseg.spec.fields import build
-from protoseg.spec.schema import DatasetSpec
+from protoseg.config.fields import build
+from protoseg.config.schema import DatasetSpec
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.helpers import read_spec, write_labels
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
 from protoseg.datasets.check import check
-from protoseg.datasets.prepare import pictures
+from protoseg.datasets.prepare import label_maps
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
-
-from .helpers import read_spec, write_labels
 
 
 def refused(root: Path, dataset: DatasetSpec) -> str:
@@ -146,7 +145,7 @@ def test_a_checksum_that_does_not_hold_is_damage(toy: DatasetSpec, toy_root: Pat
     assert np.asarray(Image.open(path)).shape == (30, 40), "decoding does not look at it"
     assert refused(toy_root, toy).startswith(f"{path}: can not be decoded (")
     with pytest.raises(DataError, match="can not be decoded"):
-        pictures.read(path)
+        label_maps.read(path)
 
 
 def test_a_folder_that_can_not_be_read_is_no_empty_one(

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import digest
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
 
 
 def make_old(root: Path) -> None:

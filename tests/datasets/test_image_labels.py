@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets import raw
+from datasets.helpers import read_spec
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.digest import folder_digest
 from protoseg.datasets.image_labels import ImageLabels
-from protoseg.datasets.prepare.known import PLANS
-from protoseg.datasets.prepare.work import prepare
+from protoseg.datasets.prepare.registry import PLANS
+from protoseg.datasets.prepare.runner import prepare
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
-
-from . import raw
-from .helpers import read_spec
 
 SPEC = DatasetSpec(
     name="x", digest="unpinned", classes=("ground", "a", "b", "c"), counts={"train": 1}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datasets.helpers import write_labels
 from protoseg.datasets.check import check
 from protoseg.datasets.labels import (
     NO_LABEL,
@@ -18,8 +19,6 @@ from protoseg.datasets.labels import (
 )
 from protoseg.datasets.layout import find_root
 from protoseg.errors import DataError, UsageError
-
-from .helpers import write_labels
 
 
 def test_sparse_labels_in_any_order(changed) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
 
 
 def touch(path: Path) -> Path:

@@ -16,15 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets import raw
+from datasets.helpers import read_spec
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.check import check
 from protoseg.datasets.prepare.ade20k_full import rank
-from protoseg.datasets.prepare.known import PLANS
-from protoseg.datasets.prepare.work import prepare
+from protoseg.datasets.prepare.registry import PLANS
+from protoseg.datasets.prepare.runner import prepare
 from protoseg.errors import DataError, ProtosegError
-from protoseg.spec.schema import DatasetSpec
-
-from . import raw
-from .helpers import read_spec
 
 LABELS_OF_CITYSCAPES = """
 unlabeled 255  ego-vehicle 255  rectification-border 255  out-of-roi 255  static 255  dynamic 255

@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 from waiting import finish, wait_until
 
+from datasets import raw
+from datasets.helpers import REPOSITORY, read_spec
 from protoseg.datasets.check import check
-from protoseg.datasets.prepare.known import PLANS
-from protoseg.datasets.prepare.work import LOCK, PART, prepare
+from protoseg.datasets.prepare.registry import PLANS
+from protoseg.datasets.prepare.runner import LOCK, PART, prepare
 from protoseg.errors import DataError, ProtosegError
-
-from . import raw
-from .helpers import REPOSITORY, read_spec
 
 COPIES = 3
 DATASET = read_spec("coco_stuff")

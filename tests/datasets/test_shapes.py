@@ -17,18 +17,22 @@ import pytest
 from PIL import Image
 from waiting import finish, wait_until
 
-from protoseg.datasets import digest, drawing, layout, shapes
+from datasets.helpers import read_spec
+from protoseg.config.schema import DatasetSpec
+from protoseg.datasets import digest, layout, shapes, shapes_drawing
 from protoseg.datasets.check import check
 from protoseg.errors import DataError, UsageError
-from protoseg.spec.schema import DatasetSpec
-
-from .helpers import read_spec
 
 SMALL = {"seed": 3, "size": 48, "train": 5, "val": 2}
 
 
 def small_spec(**arguments: int) -> DatasetSpec:
-    generator = {"name": "shapes", "version": drawing.GENERATOR_VERSION, **SMALL, **arguments}
+    generator = {
+        "name": "shapes",
+        "version": shapes_drawing.GENERATOR_VERSION,
+        **SMALL,
+        **arguments,
+    }
     return dataclasses.replace(
         read_spec("shapes"),
         generator=generator,
@@ -46,10 +50,10 @@ def pixels(root: Path) -> dict[str, bytes]:
 
 def test_pixels_of_version_1() -> None:
     """A changed drawing has to raise GENERATOR_VERSION; then pin the new pixels here."""
-    assert drawing.GENERATOR_VERSION == 1
+    assert shapes_drawing.GENERATOR_VERSION == 1
     total = hashlib.sha256()
     for index in range(12):
-        sample = drawing.draw(64, 0, 0, index)
+        sample = shapes_drawing.draw(64, 0, 0, index)
         for array in (sample.image, sample.labels, sample.looks):
             assert array.dtype == np.uint8
             total.update(array.tobytes())
@@ -57,22 +61,22 @@ def test_pixels_of_version_1() -> None:
 
 
 def test_every_look_belongs_to_its_class_and_appears() -> None:
-    seen = np.zeros(len(drawing.CLASSES) * drawing.LOOKS_PER_CLASS, int)
+    seen = np.zeros(len(shapes_drawing.CLASSES) * shapes_drawing.LOOKS_PER_CLASS, int)
     for index in range(60):
-        sample = drawing.draw(96, 0, 0, index)
-        kept = sample.labels != drawing.IGNORE
-        np.testing.assert_array_equal(kept, sample.looks != drawing.IGNORE)
+        sample = shapes_drawing.draw(96, 0, 0, index)
+        kept = sample.labels != shapes_drawing.IGNORE
+        np.testing.assert_array_equal(kept, sample.looks != shapes_drawing.IGNORE)
         np.testing.assert_array_equal(
-            sample.labels[kept], sample.looks[kept] // drawing.LOOKS_PER_CLASS
+            sample.labels[kept], sample.looks[kept] // shapes_drawing.LOOKS_PER_CLASS
         )
         seen += np.bincount(sample.looks[kept], minlength=len(seen))
     assert seen.min() > 0
-    assert [len(looks) for looks in drawing.LOOKS.values()] == [4] * 6
+    assert [len(looks) for looks in shapes_drawing.LOOKS.values()] == [4] * 6
 
 
 def test_a_class_mean_describes_none_of_its_looks() -> None:
     """Looks of a class differ in colour, and colours do not give the class away."""
-    samples = [drawing.draw(96, 0, 0, index) for index in range(60)]
+    samples = [shapes_drawing.draw(96, 0, 0, index) for index in range(60)]
     image = np.concatenate([sample.image.reshape(-1, 3)[::7] for sample in samples]).astype(float)
     looks = np.concatenate([sample.looks.ravel()[::7] for sample in samples])
     means = np.stack([image[looks == look].mean(axis=0) for look in range(24)])
@@ -80,14 +84,16 @@ def test_a_class_mean_describes_none_of_its_looks() -> None:
     for first in range(0, 24, 4):
         own = between[first : first + 4, first : first + 4]
         assert own[np.triu_indices(4, k=1)].min() > 25
-    kept = looks != drawing.IGNORE
+    kept = looks != shapes_drawing.IGNORE
     nearest = np.linalg.norm(image[kept, None] - means[None], axis=-1).argmin(axis=1) // 4
     truth = looks[kept] // 4
     assert (nearest == truth)[truth > 0].mean() < 0.5
 
 
 def test_uncertain_outlines_are_thin_and_there() -> None:
-    ignored = [(drawing.draw(96, 0, 0, i).labels == drawing.IGNORE).mean() for i in range(60)]
+    ignored = [
+        (shapes_drawing.draw(96, 0, 0, i).labels == shapes_drawing.IGNORE).mean() for i in range(60)
+    ]
     assert 0 < np.mean(ignored) < 0.04
 
 
@@ -121,7 +127,7 @@ def test_second_use_does_nothing(tmp_path: Path) -> None:
 
 def test_spec_of_the_experiments() -> None:
     dataset = read_spec("shapes")
-    assert dataset.classes == drawing.CLASSES
+    assert dataset.classes == shapes_drawing.CLASSES
     assert dataset.digest == shapes.generator_digest(dataset.generator)
     assert dataset.counts == {split: dataset.generator[split] for split in shapes.SPLITS}
 

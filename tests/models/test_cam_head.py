@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from protoseg.core import weak
+from models.segmentors import decode_head
+from protoseg.core import weak_supervision
 from tests.core import weak_reference as reference
-
-from .segmentors import decode_head
 
 CLASSES = 5
 ALPHA, BETA, TEMPERATURE, THRESHOLD = 0.07, 0.3, 0.1, 0.2
@@ -82,7 +81,7 @@ def view_of(head: Any, seen: Tensor) -> dict[str, Any]:
     image = inside(4, 3)
     confidences = reference.maps_of(maps.numpy() * image[:, None], PRESENT.numpy())
     labels = reference.labels_of(confidences, THRESHOLD)
-    labels[~image] = weak.IGNORED
+    labels[~image] = weak_supervision.IGNORED
     confidences = (reference.confidences_of(confidences) * image[:, None]).transpose(0, 2, 3, 1)
     confidences = confidences.reshape(-1, CLASSES)
     rows = [reference.unit(row) for row in vectors.permute(0, 2, 3, 1).reshape(-1, 32).numpy()]

@@ -12,9 +12,8 @@ import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from models.segmentors import decode_head, images, segmentor
 from tests.core import weak_reference as reference
-
-from .segmentors import decode_head, images, segmentor
 
 CLASSES = 5
 LABELS = [[1, 3], [2]]

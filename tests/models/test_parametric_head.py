@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from .segmentors import (
+from models.segmentors import (
     HEADS,
     decode_head,
     feature_maps,

@@ -9,9 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.core import reference
-
-from .segmentors import (
+from models.segmentors import (
     IGNORE,
     decode_head,
     feature_maps,
@@ -22,6 +20,7 @@ from .segmentors import (
     total_loss,
     total_numbers,
 )
+from tests.core import reference
 
 CLASSES, K, CLEAR = 3, 4, 1e-4
 RELEASED = {

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from .segmentors import (
+from models.segmentors import (
     BN,
     CE,
     CHANNELS,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .lab import Lab
+from report.lab import Lab
 
 
 @pytest.fixture

@@ -8,15 +8,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from protoseg.report.model import Cell, Table
-from protoseg.report.store import RecordStore
-from protoseg.report.table import build_table
+from protoseg.config.fields import plain
+from protoseg.config.identity import run_id, spec_digest, spec_from_dict
+from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.config.schema import RunSpec
+from protoseg.report.tables.builder import build_table
+from protoseg.report.tables.model import Cell, Table
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import seal
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import run_id, spec_digest, spec_from_dict
-from protoseg.spec.matrix import Matrix, PlannedRun, TableSpec
-from protoseg.spec.schema import RunSpec
+from protoseg.runs.store import RecordStore
 
 CLASSES = ("sky", "road", "car")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

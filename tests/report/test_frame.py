@@ -9,8 +9,7 @@ import pytest
 
 from protoseg.errors import UsageError
 from protoseg.report.frame import MEASURED, tidy
-
-from .lab import COMMIT, Lab, make_matrix, make_spec, method, methods_matrix
+from report.lab import COMMIT, Lab, make_matrix, make_spec, method, methods_matrix
 
 
 def test_dtypes_do_not_depend_on_results(lab: Lab) -> None:

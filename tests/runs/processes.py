@@ -28,7 +28,8 @@ fcntl.flock = announcing
 RACE = """
 import json, os, sys, traceback
 from multiprocessing import get_context
-from protoseg.runs import atomic, claim
+from protoseg import files
+from protoseg.runs import claim
 
 def run(barrier, pipe):
     sys.stdout = os.fdopen(pipe, "w")

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from waiting import DEADLINE, wait_until
 
-from protoseg.runs import atomic, claim
-
-from .processes import ANNOUNCE_WAIT, finish, kill, next_line, race, start
+from protoseg import files
+from protoseg.runs import claim
+from runs.processes import ANNOUNCE_WAIT, finish, kill, next_line, race, start
 
 HOLD = """
 import pathlib, sys, time
@@ -62,7 +62,7 @@ def lock_wait(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             event.set()
             raise
 
-    monkeypatch.setattr(atomic.fcntl, "flock", announcing)
+    monkeypatch.setattr(files.fcntl, "flock", announcing)
     return event
 
 
@@ -80,7 +80,7 @@ def leave(place: Path, age: float = 0.0, **changes: object) -> None:
         nonce="left",
         job="",
     )
-    atomic.write_json(place, dataclasses.asdict(mine) | changes)
+    files.write_json(place, dataclasses.asdict(mine) | changes)
     then = time.time() - age
     os.utime(place, (then, then))
 
@@ -316,7 +316,7 @@ def test_without_locks_a_missing_claim_is_not_renamed_away(
     def rename(*_: object) -> None:
         pytest.fail("the claim of another was moved")
 
-    monkeypatch.setattr(atomic.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
     monkeypatch.setattr(claim, "read", read)
     monkeypatch.setattr(claim.os, "rename", rename)
     claim._remove_stale(place, lambda found: found is not None)

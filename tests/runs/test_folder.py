@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from report.lab import make_record, make_spec
 
+from protoseg.config.fields import plain
+from protoseg.config.identity import run_id
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
-from protoseg.runs.attempt import failures_in_a_row
+from protoseg.runs.attempts import failures_in_a_row
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import MAX_RETRIES, PASSING, Reason, State, may_retry
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import run_id
 
 SPEC = make_spec()
 RETRIED = [reason for reason, limit in MAX_RETRIES.items() if limit != 0]

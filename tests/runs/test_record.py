@@ -236,7 +236,7 @@ def test_a_publication_cut_short_leaves_no_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = finished(tmp_path / "run", GOOD)
-    real = records.atomic.write_bytes
+    real = records.files.write_bytes
     written = []
 
     def write_bytes(path: Path, data: bytes) -> None:
@@ -245,7 +245,7 @@ def test_a_publication_cut_short_leaves_no_record(
         written.append(path)
         real(path, data)
 
-    monkeypatch.setattr(records.atomic, "write_bytes", write_bytes)
+    monkeypatch.setattr(records.files, "write_bytes", write_bytes)
     with pytest.raises(KeyboardInterrupt):
         publish(run, tmp_path / "records")
     assert [path.suffix for path in (tmp_path / "records").iterdir()] == [".npz"]

@@ -14,8 +14,7 @@ from mmengine.registry import DefaultScope
 from threads import one_thread  # noqa: F401  a fixture
 
 from protoseg.datasets.layout import find_root
-
-from .small import REPOSITORY, WORKER_MODULES, small_spec
+from training.small import REPOSITORY, WORKER_MODULES, small_spec
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from waiting import finish
 
 from protoseg.runs.folder import RunFolder
-
-from .small import log_paths, start_worker, worker_environment
+from training.small import log_paths, start_worker, worker_environment
 
 JOB = "4000000000"
 """A job that no scheduler knows."""

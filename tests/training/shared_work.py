@@ -10,11 +10,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from protoseg.core import collective
-from protoseg.training.parts import Parts, build_parts
-from protoseg.training.recipe import build_config
-from protoseg.training.sharing import SharedBatchNorm
-
-from .small import small_spec
+from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.config import build_config
+from protoseg.training.distributed.sync import SharedBatchNorm
+from training.small import small_spec
 
 STEPS = 3
 # Adam divides by the size of each gradient, and so makes numbers out of the rounding of those that

@@ -15,15 +15,15 @@ import numpy as np
 from forked import ForkedProcess, start_forked
 from waiting import finish, log_tails, wait_until
 
+from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.fields import plain
+from protoseg.config.identity import run_id
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.matrix import Matrix
+from protoseg.config.schema import RunSpec
 from protoseg.datasets import shapes
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
-from protoseg.spec.compose import Composer, parse_overrides
-from protoseg.spec.expand import load_matrix
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import run_id
-from protoseg.spec.matrix import Matrix
-from protoseg.spec.schema import RunSpec
 
 REPOSITORY = Path(__file__).parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
@@ -83,8 +83,8 @@ def make_folder(place: Path, spec: RunSpec, data: Path, **launch: Any) -> RunFol
 WORKER_MODULES = (
     "protoseg.training.worker",
     "protoseg.training.run",
-    "protoseg.training.processes",
-    "protoseg.training.rendezvous",
+    "protoseg.training.distributed.process_group",
+    "protoseg.training.distributed.rendezvous",
     # A training imports these when it builds its objects.
     "mmseg.datasets",
     "mmseg.engine",

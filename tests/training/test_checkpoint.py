@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from protoseg.runs import atomic
-from protoseg.runs.atomic import StorageError
+from protoseg import files
+from protoseg.files import StorageError
 from protoseg.training import checkpoint
-from protoseg.training.parts import Parts, build_parts
-from protoseg.training.recipe import build_config
-from protoseg.training.stop import ClaimLost
-
-from .small import small_spec
+from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.config import build_config
+from protoseg.training.signals import ClaimLost
+from training.small import small_spec
 
 
 @pytest.fixture
@@ -229,7 +228,7 @@ class TakenOver:
 
 @pytest.mark.parametrize(
     ("module", "after"),
-    [(checkpoint, "_write"), (checkpoint, "_note"), (atomic, "write_json")],
+    [(checkpoint, "_write"), (checkpoint, "_note"), (files, "write_json")],
     ids=["writing", "before its note", "before it clears away"],
 )
 def test_who_hangs_in_a_save_and_is_taken_over_harms_nothing(

@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from protoseg.runs import atomic
-from protoseg.runs.atomic import StorageError
+from protoseg import files
+from protoseg.files import StorageError
 from protoseg.training import checkpoint
-from protoseg.training.parts import Parts, build_parts
-from protoseg.training.recipe import build_config
-
-from .small import small_spec
-from .test_checkpoint import names, save_at
+from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.config import build_config
+from training.small import small_spec
+from training.test_checkpoint import names, save_at
 
 Step = Callable[[str], None]
 
@@ -82,7 +81,7 @@ def watch(step: Step) -> None:
             step(f"remove {path.suffix}")
         unlink(path, missing_ok)
 
-    atomic.open = opened  # type: ignore[attr-defined]
+    files.open = opened  # type: ignore[attr-defined]
     os.fsync, os.replace, Path.unlink = synced, replaced, unlinked  # type: ignore[assignment]
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from protoseg.config.schema import RunSpec
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
-from protoseg.spec.schema import RunSpec
 from protoseg.training import checkpoint
-
-from .launch import Workers
-from .small import log, make_folder, pause_after, small_spec, wait_for_checkpoint
-from .test_worker import SPEC, assert_same_result
+from training.launch import Workers
+from training.small import log, make_folder, pause_after, small_spec, wait_for_checkpoint
+from training.test_worker import SPEC, assert_same_result
 
 PIXELS, REGIONS, CHANNELS, CLASSES = 60, 6, 16, 6
 CONTRAST = (

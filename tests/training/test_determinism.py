@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 import torch
 
+from protoseg.config.fields import plain
+from protoseg.config.identity import run_id, spec_from_dict
+from protoseg.config.load_matrix import load_matrix
 from protoseg.errors import UsageError
-from protoseg.models.tiny import TinyNet
+from protoseg.models.tiny_backbone import TinyNet
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason
-from protoseg.spec.expand import load_matrix
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import run_id, spec_from_dict
 from protoseg.training import determinism, worker
-from protoseg.training.stop import StopRequest
-
-from .small import composer, make_folder, record_of, result, small_spec
+from protoseg.training.signals import StopRequest
+from training.small import composer, make_folder, record_of, result, small_spec
 
 SHORT = ("schedule.iterations=3", "schedule.warmup_iterations=1")
 PAPER = ("method=paper", "method.num_prototypes=3")

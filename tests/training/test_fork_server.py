@@ -1,4 +1,4 @@
-"""The fork server's refusals; its work as a process: tests/dispatch/test_worker_processes.py."""
+"""The fork server's refusals; its work as a process: tests/launch/test_worker_processes.py."""
 
 from __future__ import annotations
 

@@ -1,32 +1,27 @@
 """The short form of the kill campaign: real workers, killed at random moments, and the same bits.
 
-The long form is `python benchmarks/kill_campaign.py`; its report is in results/campaigns. Here the
-workers are forked from a process that has imported torch already; nothing else is different.
+The long form is `python tests/campaigns/kills/campaign.py` (reports: results/campaigns). Here the
+workers are forked from a process that has imported torch; nothing else is different.
 """
 
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from campaigns.kills import campaign
+from campaigns.kills.campaign import leftovers, train
+from campaigns.kills.compare import compare
+from campaigns.kills.report import Run, hits
+from campaigns.kills.workers import VARIANTS, Attempt, composed
 from forked import ForkedProcess
 from waiting import DEADLINE
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import kill_campaign
-from kill_campaign import leftovers, train
-from kill_compare import compare
-from kill_report import Run, hits
-from kill_runs import VARIANTS, Attempt, composed
-
 from protoseg.datasets.layout import find_root
 from protoseg.runs.folder import RunFolder
-
-from .small import start_worker
+from training.small import start_worker
 
 NUMBERS = {variant.words: number for number, variant in enumerate(VARIANTS)}
 
@@ -55,7 +50,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def place(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(kill_campaign, "LEAVE_SECONDS", DEADLINE)
+    monkeypatch.setattr(campaign, "LEAVE_SECONDS", DEADLINE)
     (tmp_path / "data").symlink_to(generated)
     return tmp_path
 
@@ -97,7 +92,7 @@ def test_what_differs_by_one_bit_is_found(place: Path) -> None:
     """In a weight, in a point of the curve: the comparison itself."""
     import torch
 
-    from protoseg.runs import atomic
+    from protoseg import files
     from protoseg.training import checkpoint
 
     run = train(Run(VARIANTS[1], seed=1), 1, 1, 2, place, *FORKED)
@@ -112,7 +107,7 @@ def test_what_differs_by_one_bit_is_found(place: Path) -> None:
     weight.view(torch.int32)[0, 0, 0, 0] ^= 1
     state["extra"]["curve"][7][1]["loss"] += 1e-12
     torch.save(state, found.path)
-    atomic.write_json(found.path.with_suffix(".json"), checkpoint._note(found.path))
+    files.write_json(found.path.with_suffix(".json"), checkpoint._note(found.path))
     difference = compare(RunFolder(peace), other)
     assert difference.names[0] == "model.backbone.stages.0.0.weight (1 bits)"
     assert difference.names[1].startswith("extra.curve[7][1].loss (")

@@ -13,10 +13,9 @@ from PIL import Image
 from protoseg.datasets import shapes
 from protoseg.datasets.layout import find_root
 from protoseg.datasets.looks import normalised_mutual_information
-from protoseg.training.parts import build_parts
-from protoseg.training.recipe import build_config
-
-from .small import GENERATOR, small_spec
+from protoseg.training.build.components import build_parts
+from protoseg.training.build.config import build_config
+from training.small import GENERATOR, small_spec
 
 K = 4
 SIZES = {"size": 64, "train": 64, "val": 16}

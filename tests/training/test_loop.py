@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from protoseg import files
 from protoseg.errors import UsageError
-from protoseg.runs import atomic
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training import checkpoint
+from protoseg.training.build.components import Parts
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.parts import Parts
 from protoseg.training.run import execute
-from protoseg.training.stop import ClaimLost, Stopped, StopRequest
-
-from .small import make_folder, small_spec
+from protoseg.training.signals import ClaimLost, Stopped, StopRequest
+from training.small import make_folder, small_spec
 
 
 class Counting:
@@ -152,17 +151,17 @@ def test_progress_says_how_far_it_is(tmp_path: Path) -> None:
 def test_a_disk_that_is_full_between_checkpoints_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, full = atomic.write_json, []
+    write, full = files.write_json, []
 
     def write_json(path: Path, value: Any, **options: Any) -> None:
         if path.name == "progress.json":
             full.append(path)
-            raise atomic.StorageError("no space left on the disk")
+            raise files.StorageError("no space left on the disk")
         write(path, value)
 
     loop, model = loop_of(tmp_path, 7)
     with open("/dev/full", "w") as log, monkeypatch.context() as patch:
-        patch.setattr(atomic, "write_json", write_json)
+        patch.setattr(files, "write_json", write_json)
         patch.setattr("sys.stdout", log)
         loop.run(0)
         with contextlib.suppress(OSError):  # what it still holds would be written as it closes

@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.report.parameters import classifier_parameters
-from protoseg.report.store import RecordStore
-from protoseg.report.table import build_table
-from protoseg.spec.expand import matrix_names
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import spec_digest
-from protoseg.spec.schema import RunSpec
-from protoseg.training.parameters import Counts, count
-from protoseg.training.recipe import build_config
-
-from .small import EXPERIMENTS, REPOSITORY, matrix
+from protoseg.config.fields import plain
+from protoseg.config.identity import spec_digest
+from protoseg.config.load_matrix import matrix_names
+from protoseg.config.schema import RunSpec
+from protoseg.report.tables.builder import build_table
+from protoseg.report.tables.parameter_cells import classifier_parameters
+from protoseg.runs.store import RecordStore
+from protoseg.training.build.config import build_config
+from protoseg.training.build.parameter_counts import Counts, count
+from training.small import EXPERIMENTS, REPOSITORY, matrix
 
 NAMES = matrix_names(EXPERIMENTS)
 

@@ -15,7 +15,7 @@ import torch
 from forked import start_forked
 from waiting import DEADLINE, finish
 
-from .small import REPOSITORY
+from training.small import REPOSITORY
 
 EXAMPLE = REPOSITORY / "docs" / "examples" / "prototype_segformer.py"
 PAGE = REPOSITORY / "docs" / "mmseg.md"

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoseg.training.parts import build_parts
-from protoseg.training.recipe import build_config
-
-from .small import small_spec
+from protoseg.training.build.components import build_parts
+from protoseg.training.build.config import build_config
+from training.small import small_spec
 
 PAIRS = [
     ("resnet101", "fcn_512", "sgd_160k"),

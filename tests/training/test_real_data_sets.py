@@ -16,19 +16,18 @@ import pytest
 from datasets import raw
 from PIL import Image
 
+from protoseg.config.load_matrix import matrix_names
+from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.layout import find_root, pairs
-from protoseg.datasets.prepare.known import PLANS
-from protoseg.datasets.prepare.work import prepare
+from protoseg.datasets.prepare.registry import PLANS
+from protoseg.datasets.prepare.runner import prepare
 from protoseg.runs.folder import RunFolder
-from protoseg.spec.expand import matrix_names
-from protoseg.spec.schema import DatasetSpec, RunSpec
+from protoseg.training.build.components import build_parts
+from protoseg.training.build.config import build_config
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.parts import build_parts
-from protoseg.training.recipe import build_config
 from protoseg.training.run import evaluate
-from protoseg.training.stop import StopRequest
-
-from .small import EXPERIMENTS, REPOSITORY, compose, matrix
+from protoseg.training.signals import StopRequest
+from training.small import EXPERIMENTS, REPOSITORY, compose, matrix
 
 OPTIONS = sorted(path.stem for path in (EXPERIMENTS / "dataset").glob("*.yaml"))
 MADE_OF = {"ccp_weak_masks": "ccp"}

@@ -19,9 +19,8 @@ from waiting import DEADLINE, finish
 
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason, State
-from protoseg.training import checkpoint, endings
-
-from .small import (
+from protoseg.training import checkpoint, failures
+from training.small import (
     ends,
     log,
     log_paths,
@@ -91,7 +90,7 @@ def test_a_killed_loader_process_is_no_error_of_the_code(
 
 LOADER_PROCESS = """
 import os, signal, time
-from protoseg.training.stop import keep_loading
+from protoseg.training.signals import keep_loading
 
 started, has_started = os.pipe()
 child = os.fork()
@@ -135,7 +134,7 @@ def test_a_loader_process_ends_when_its_parent_asks() -> None:
     ],
 )
 def test_what_torch_says_of_a_loader_process(text: str, reason: Reason) -> None:
-    assert endings.reason_of(RuntimeError(text))[0] is reason
+    assert failures.reason_of(RuntimeError(text))[0] is reason
 
 
 def test_a_batch_that_died_with_its_loader_is_no_error_of_the_code(tmp_path: Path) -> None:
@@ -145,7 +144,7 @@ def test_a_batch_that_died_with_its_loader_is_no_error_of_the_code(tmp_path: Pat
         try:
             work()
         except Exception as error:
-            return endings.reason_of(error)[0]
+            return failures.reason_of(error)[0]
         raise AssertionError("no error")
 
     def read_from_one_that_has_left() -> None:
@@ -173,5 +172,5 @@ def test_a_loader_process_lost_while_a_checkpoint_is_written(tmp_path: Path) -> 
     with pytest.raises(RuntimeError) as seen:
         checkpoint._write({"weights": torch.zeros(1000)}, Interrupted())
     assert text not in str(seen.value), "torch names its own error"
-    assert endings.is_lost_loader(seen.value)
-    assert not endings.is_lost_loader(RuntimeError("something else"))
+    assert failures.is_lost_loader(seen.value)
+    assert not failures.is_lost_loader(RuntimeError("something else"))

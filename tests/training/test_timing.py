@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from protoseg import files
+from protoseg.config.fields import plain
 from protoseg.errors import UsageError
-from protoseg.runs import atomic
-from protoseg.spec.fields import plain
 from protoseg.training import timing
-from protoseg.training.parts import build_parts
-from protoseg.training.recipe import build_config
-
-from .small import small_spec
+from protoseg.training.build.components import build_parts
+from protoseg.training.build.config import build_config
+from training.small import small_spec
 
 WEAK = (
     *("method=weak_contrast", "decoder=cam", "decoder.in_index=[2]", "decoder.channels=64"),
@@ -80,12 +79,12 @@ def test_a_timing_trains_the_model() -> None:
 def test_what_does_not_fit_is_an_answer_and_no_end(tmp_path: Path) -> None:
     spec = small_spec("schedule.batch_size=1000000", "augmentation.crop_size=[100000,100000]")
     request, answer = tmp_path / "request.json", tmp_path / "answer.json"
-    atomic.write_json(request, {"spec": plain(spec), "iterations": 1, "threads": 1})
+    files.write_json(request, {"spec": plain(spec), "iterations": 1, "threads": 1})
     pid = os.fork()  # it limits its own memory for good
     if not pid:
         os._exit(timing.main([str(request), str(answer)]))
     assert os.waitpid(pid, 0)[1] == 0
-    assert atomic.read_json(answer)["reason"] == "out_of_memory"
+    assert files.read_json(answer)["reason"] == "out_of_memory"
 
 
 @pytest.mark.parametrize(("mib", "fits"), [(100, True), (500, False)])

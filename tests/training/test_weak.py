@@ -15,24 +15,23 @@ import yaml
 from PIL import Image
 
 from protoseg.cli import main
+from protoseg.config.fields import build, plain
+from protoseg.config.identity import run_id
+from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.check import check
+from protoseg.datasets.folder_dataset import SegmentationFolder
 from protoseg.datasets.layout import find_root, pairs
-from protoseg.datasets.stream import SegmentationFolder
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch, RunFolder
-from protoseg.spec.fields import build, plain
-from protoseg.spec.identity import run_id
-from protoseg.spec.schema import DatasetSpec, RunSpec
-from protoseg.training import metric
+from protoseg.training.build.components import build_parts
+from protoseg.training.build.config import build_config
+from protoseg.training.evaluation import confusion
+from protoseg.training.evaluation.cam_masks import THRESHOLDS, SweptCounts
+from protoseg.training.evaluation.export_masks import write_masks
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.mask_folder import write_masks
-from protoseg.training.masks import THRESHOLDS, SweptCounts
-from protoseg.training.parts import build_parts
-from protoseg.training.recipe import build_config
 from protoseg.training.run import evaluate, execute
-from protoseg.training.stop import Stopped, StopRequest
-
-from .small import cells, compose, make_folder, record_of, result, small_spec
+from protoseg.training.signals import Stopped, StopRequest
+from training.small import cells, compose, make_folder, record_of, result, small_spec
 
 WEAK = (
     *("method=weak_contrast", "decoder=cam", "evaluation.split=train"),
@@ -149,7 +148,7 @@ def test_counts_at_every_threshold_are_those_of_masks_made_at_it(shapes_root: Pa
             samples += found
     swept.compute_metrics(list(swept.results))
     for threshold in (0.0, 0.2, 0.5, 0.98):
-        plain_counts = metric.ConfusionCounts(6)
+        plain_counts = confusion.ConfusionCounts(6)
         for sample in samples:
             maps = sample["seg_logits"]["data"][1:].numpy()
             best, highest = maps.argmax(0) + 1, maps.max(0)

@@ -17,21 +17,21 @@ import torch
 from PIL import Image
 from waiting import finish
 
+from protoseg.config.fields import plain
+from protoseg.config.identity import run_id, spec_digest
+from protoseg.config.schema import METHOD_VERSION, RunSpec
 from protoseg.datasets.layout import find_root
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record, verify_confusion
 from protoseg.runs.states import Reason, State
-from protoseg.scheduler.here import why_stopped
-from protoseg.spec.fields import plain
-from protoseg.spec.identity import run_id, spec_digest
-from protoseg.spec.schema import METHOD_VERSION, RunSpec
-from protoseg.training import endings, metric, worker
-from protoseg.training.parts import build_parts
-from protoseg.training.recipe import build_config
-from protoseg.training.stop import Stopped, StopRequest
-
-from .small import (
+from protoseg.slurm.environment import why_stopped
+from protoseg.training import failures, worker
+from protoseg.training.build.components import build_parts
+from protoseg.training.build.config import build_config
+from protoseg.training.evaluation import confusion
+from protoseg.training.signals import Stopped, StopRequest
+from training.small import (
     cells,
     ends,
     log,
@@ -501,11 +501,11 @@ def test_reasons(
 def test_signals_from_a_scheduler(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """The scheduler is asked; a Ctrl-C in a terminal of a job is a person's all the same."""
     monkeypatch.setenv("SLURM_JOB_ID", "4000000000")
-    reason, message = endings.stop_reason(number, 40)
+    reason, message = failures.stop_reason(number, 40)
     expected, why = why_stopped(number)
     assert (reason, message) == (expected, f"{why}; saved at iteration 40")
     assert reason is not Reason.CANCELLED
-    by_hand = endings.stop_reason(signal.SIGINT, 0)
+    by_hand = failures.stop_reason(signal.SIGINT, 0)
     assert by_hand == (Reason.CANCELLED, "SIGINT; nothing was trained yet")
 
 
@@ -580,7 +580,7 @@ def test_evaluation_alone_is_done_again_after_a_stop_in_it(
 ) -> None:
     folder = make_folder(tmp_path, spec, data)
     shutil.copytree(finished.checkpoints, folder.checkpoints)
-    process = metric.ConfusionCounts.process
+    process = confusion.ConfusionCounts.process
 
     def interrupted(self: Any, *arguments: Any) -> None:
         process(self, *arguments)
@@ -589,7 +589,7 @@ def test_evaluation_alone_is_done_again_after_a_stop_in_it(
     stop = StopRequest()
     launch = json.loads(folder.launch.read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(metric.ConfusionCounts, "process", interrupted)
+        patch.setattr(confusion.ConfusionCounts, "process", interrupted)
         reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
     assert reason is Reason.CANCELLED or os.environ.get("SLURM_JOB_ID")
     assert not folder.record.exists()

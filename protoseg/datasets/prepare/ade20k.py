@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from protoseg.datasets.prepare.plan import Plan, Step, pairs, published
-from protoseg.spec.schema import DatasetSpec
+from protoseg.config.schema import DatasetSpec
+from protoseg.datasets.prepare.steps import Plan, Step, pairs, published
 
 EXPECTED = (
     "Expected are images/{training,validation}/*.jpg and annotations/{training,validation}/*.png: "

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from protoseg.datasets.prepare.pictures import png, read
-from protoseg.datasets.prepare.plan import Made, Plan, Step, pairs, published
+from protoseg.config.schema import DatasetSpec
+from protoseg.datasets.prepare.label_maps import png, read
+from protoseg.datasets.prepare.steps import Made, Plan, Step, pairs, published
 from protoseg.errors import DataError
-from protoseg.runs.atomic import write_json
-from protoseg.spec.schema import DatasetSpec
+from protoseg.files import write_json
 
 EXPECTED = (
     "Expected are images/ADE/{training,validation}/SCENE/.../ADE_*.jpg, each with its _seg.png and "

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from protoseg.datasets.prepare.pictures import converted, table
-from protoseg.datasets.prepare.plan import Made, Plan, Step, pairs, published
-from protoseg.spec.schema import DatasetSpec
+from protoseg.config.schema import DatasetSpec
+from protoseg.datasets.prepare.label_maps import converted, table
+from protoseg.datasets.prepare.steps import Made, Plan, Step, pairs, published
 
 EXPECTED = (
     "Expected are leftImg8bit/{train,val}/CITY/*_leftImg8bit.png and "

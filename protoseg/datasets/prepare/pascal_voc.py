@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
-from protoseg.datasets.prepare.plan import Plan, Step, published
+from protoseg.datasets.prepare.steps import Plan, Step, published
 from protoseg.errors import DataError
-from protoseg.spec.schema import DatasetSpec
 
 EXPECTED = (
     "Expected are JPEGImages/*.jpg, SegmentationClass/*.png, SegmentationClassAug/*.png and "

@@ -14,19 +14,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.report import published as literature
-from protoseg.report import text
-from protoseg.report.baseline import Baselines, baselines
-from protoseg.report.cells import data_words
+from protoseg.report import wording
 from protoseg.report.metrics import COUNTS, METRICS, Metric
-from protoseg.report.model import Table
-from protoseg.report.published import PublishedNumbers, printed
-from protoseg.report.samples import Key, Samples, collect, protocol_words
-from protoseg.report.store import Found, RecordStore
-from protoseg.report.table import build_table
+from protoseg.report.tables import published as literature
+from protoseg.report.tables.baseline import Baselines, baselines
+from protoseg.report.tables.builder import build_table
+from protoseg.report.tables.cells import data_words
+from protoseg.report.tables.model import Table
+from protoseg.report.tables.published import PublishedNumbers, printed
+from protoseg.report.tables.samples import Key, Samples, collect, protocol_words
 from protoseg.runs.record import canonical
-from protoseg.spec.matrix import Matrix
+from protoseg.runs.store import Found, RecordStore
 
 FORMS = ("svg", "pdf", "png")
 MARK = "protoseg-data-sha256:"
@@ -182,8 +182,8 @@ class Setting:
         lost = [known.get(seed, "not in the record") for seed in every if seed not in there]
         if not lost:
             return ""
-        words = text.summary_words(lost)
-        return f"{len(there)} of {text.seeds(len(every))}, the rest {words}" if there else words
+        words = wording.summary_words(lost)
+        return f"{len(there)} of {wording.seeds(len(every))}, the rest {words}" if there else words
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> Reading:
             records = {seed: record for seed, record in found.items() if record is not None}
             value = _published(numbers, samples, metric.key)
             group = groups.get(column, "")
-            names = [text.group_name(a, samples.axes.get(a), matrix.table.names) for a in rows]
+            names = [wording.group_name(a, samples.axes.get(a), matrix.table.names) for a in rows]
             label = ", ".join(names) or matrix.name
             settings.append(Setting(label, group, titled, samples, records, value))
     against = baselines(matrix, [setting.samples for setting in settings])

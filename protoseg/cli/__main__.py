@@ -1,0 +1,10 @@
+"""``python -m protoseg.cli``."""
+
+from __future__ import annotations
+
+import sys
+
+from protoseg.cli.command_line import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""The paper's parameter counts, row by row, beside those of our models."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import yaml
+
+from protoseg.config.compose import Composer, Setting
+from protoseg.config.schema import HIGHEST_LABEL, RunSpec
+from protoseg.errors import ProtosegError
+from protoseg.planning.cost import model_of
+from protoseg.planning.workload import Kind
+
+if TYPE_CHECKING:
+    from protoseg.training.build.parameter_counts import Counts
+
+T = TypeVar("T")
+
+FILE = "params.yaml"
+MANY = 255
+"""Classes that labels of 8 bits can tell apart."""
+
+
+@dataclass(frozen=True)
+class CountRow:
+    """One published count and what our model of it has, parametric and ProtoSeg."""
+
+    tables: tuple[str, ...]
+    method: str
+    backbone: str
+    num_classes: int
+    num_prototypes: int
+    """Of the parametric model; ProtoSeg's do not count."""
+    decimals: int
+    """Digits behind the point that the paper prints."""
+    published: float
+    published_protoseg: float | None
+    published_brackets: float | None
+    parametric: Counts
+    protoseg: Counts
+    notes: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        """Whether our parametric model has the printed number, to its last digit."""
+        return _same(self.parametric.trained, self.published, self.decimals)
+
+    @property
+    def protoseg_agrees(self) -> bool | None:
+        """The same of ProtoSeg; None where the paper prints none."""
+        if self.published_protoseg is None:
+            return None
+        return _same(self.protoseg.trained, self.published_protoseg, self.decimals)
+
+    @property
+    def brackets_agree(self) -> bool | None:
+        """The same of the classifier; the paper prints one digit less for ten prototypes."""
+        if self.published_brackets is None:
+            return None
+        decimals = self.decimals - (self.num_prototypes > 1)
+        return _same(self.parametric.classifier, self.published_brackets, decimals)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: our counts as whole numbers, the paper's in millions."""
+        return {
+            "tables": list(self.tables),
+            "method": self.method,
+            "backbone": self.backbone,
+            "classes": self.num_classes,
+            "prototypes_per_class": self.num_prototypes,
+            "published_m": self.published,
+            "parametric": self.parametric.trained,
+            "agrees": self.agrees,
+            "published_protoseg_m": self.published_protoseg,
+            "protoseg": self.protoseg.trained,
+            "protoseg_agrees": self.protoseg_agrees,
+            "published_brackets_m": self.published_brackets,
+            "classifier": self.parametric.classifier,
+            "brackets_agree": self.brackets_agree,
+            "auxiliary": self.parametric.auxiliary,
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class PublishedCounts:
+    """All rows, and what their notes say."""
+
+    source: str
+    rows: tuple[CountRow, ...]
+    notes: Mapping[str, str]
+
+
+def published_counts(
+    folder: Path, composer: Composer, count: Callable[[RunSpec], Counts], backbones: set[str]
+) -> PublishedCounts:
+    """Read ``params.yaml`` and count the model of each row.
+
+    Args:
+        folder: of the published numbers.
+        count: of `protoseg.training.build.parameter_counts`.
+        backbones: options that are wanted; empty wants all.
+
+    Raises:
+        ProtosegError: the file is missing or not as it should be.
+    """
+
+    def read(content: Any, path: str) -> PublishedCounts:
+        notes = {key: " ".join(text.split()) for key, text in content["notes"].items()}
+        wanted = [r for r in content["rows"] if not backbones or _backbone(r) in backbones]
+        rows = tuple(_row(row, composer, count, notes, path) for row in wanted)
+        return PublishedCounts(" ".join(content["source"].split()), rows, notes)
+
+    return _reading(folder / FILE, read)
+
+
+def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Kind, float]:
+    """Model -> its learnable parameters as the paper prints them; of some backbones.
+
+    Raises:
+        ProtosegError: the file is missing or not as it should be.
+    """
+
+    def read(content: Any, path: str) -> dict[Kind, float]:
+        sizes: dict[Kind, float] = {}
+        for row in content["rows"]:
+            if _backbone(row) in backbones:
+                ours, proto = _specs(row, composer, path)
+                sizes[model_of(ours)] = float(row["params_m"]) * 1e6
+                if row.get("protoseg_m") is not None:
+                    sizes[model_of(proto)] = float(row["protoseg_m"]) * 1e6
+        return sizes
+
+    return _reading(folder / FILE, read)
+
+
+def _reading(path: Path, read: Callable[[Any, str], T]) -> T:
+    try:
+        return read(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+    except OSError as error:
+        raise ProtosegError(f"{path}: the published counts can not be read ({error}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ProtosegError(f"{path}: not a file of published counts ({error!r}).") from error
+
+
+def _backbone(row: Mapping[str, Any]) -> str:
+    return str(row["options"]["backbone"])
+
+
+def _row(
+    row: Mapping[str, Any],
+    composer: Composer,
+    count: Callable[[RunSpec], Counts],
+    notes: Mapping[str, str],
+    where: str,
+) -> CountRow:
+    parametric, protoseg = _specs(row, composer, where)
+    keys = tuple(row.get("notes", ()))
+    for key in keys:
+        notes[key]  # a note that is not there is an error of the file
+    return CountRow(
+        tables=tuple(row["tables"]),
+        method=row["method"],
+        backbone=row["backbone"],
+        num_classes=len(parametric.dataset.classes),
+        num_prototypes=int(row.get("num_prototypes", 1)),
+        decimals=int(row.get("decimals", 1)),
+        published=float(row["params_m"]),
+        published_protoseg=row.get("protoseg_m"),
+        published_brackets=row.get("brackets_m"),
+        parametric=count(parametric),
+        protoseg=count(protoseg),
+        notes=keys,
+    )
+
+
+def _specs(row: Mapping[str, Any], composer: Composer, where: str) -> tuple[RunSpec, RunSpec]:
+    """Our parametric model of a row, and ProtoSeg's."""
+    settings = [Setting(key, value) for key, value in row["options"].items()]
+
+    def model(method: str, number: int) -> RunSpec:
+        more = [Setting("method", method), Setting("method.num_prototypes", number)]
+        return with_classes(composer.spec([*settings, *more], where), int(row["num_classes"]))
+
+    return model("parametric", int(row.get("num_prototypes", 1))), model("paper", 10)
+
+
+def with_classes(spec: RunSpec, number: int) -> RunSpec:
+    """The same run with so many classes; only for counting, there are no such data."""
+    names = tuple(f"class {index}" for index in range(number))
+    ignored = HIGHEST_LABEL if number > MANY else spec.dataset.ignore_index
+    dataset = dataclasses.replace(spec.dataset, classes=names, ignore_index=ignored)
+    return dataclasses.replace(spec, dataset=dataset)
+
+
+def _same(count: int, printed: float, decimals: int) -> bool:
+    return f"{count / 1e6:.{decimals}f}" == f"{printed:.{decimals}f}"

@@ -1,0 +1,285 @@
+"""Reading a matrix file and expanding it into runs.
+
+    title: ...
+    base:    {dataset: camvid, schedule.iterations: 300}     what all runs share
+    grid:    {method.num_prototypes: [1, 5, 10]}             every combination
+    zip:     {backbone: [a, b], decoder: [c, d]}             side by side
+    rows:    [{label: ..., method: parametric}, ...]         explicit
+    exclude: [{method: parametric, method.num_prototypes: 5}]
+    seeds:   [0, 1, 2]
+    table:   {rows, columns, metrics, baseline, ...}
+
+Rows, zip and grid multiply: each explicit row meets each step of the zip and each point of the
+grid. Values are written in YAML, or as a text in Hydra's sweep grammar (``1,5,10``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from protoseg.config.compose import Composer, Setting, parse_overrides, parse_sweep
+from protoseg.config.fields import build, convert
+from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.config.matrix_bundles import expanded, sorted_names
+from protoseg.config.schema import RunSpec
+from protoseg.config.validation import check_values
+from protoseg.errors import UsageError, unknown
+
+KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table")
+LABEL = "label"
+SEED = "seed"
+
+
+def matrix_names(experiments: Path) -> list[str]:
+    """The matrices of a folder of experiments."""
+    return sorted_names(experiments)[0]
+
+
+def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) -> Matrix:
+    """Read and expand a matrix.
+
+    Args:
+        composer: knows the config groups.
+        name: of a file in ``matrices/``, or the path of a YAML file.
+        overrides: in Hydra's grammar; they win over the file. A sweep (``seed=0,1`` or
+            ``method.momentum=0.9,0.99``) replaces the seeds or adds an axis.
+
+    Raises:
+        UsageError: anything unknown, empty, or two rows that are the same run.
+    """
+    path, overrides = _find(composer, name), tuple(overrides)
+    content = _read(path)
+    where = path.name
+    for key in content:
+        if key not in KEYS:
+            raise UsageError(unknown("key", str(key), where, KEYS))
+    fixed, axes, seeds = _overrides(overrides)
+    grid = {**_axes(content.get("grid"), f"{where}: grid"), **axes}
+    zipped = _axes(content.get("zip"), f"{where}: zip")
+    rows = _rows(content.get("rows"), where)
+    if len({len(values) for values in zipped.values()}) > 1:
+        lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
+        raise UsageError(f"{where}: zip: all axes need the same number of values; {lengths}.")
+    in_rows = list(dict.fromkeys(key for row in rows for key in row))
+    names = list(dict.fromkeys([*in_rows, *zipped, *grid]))
+    if len(names) < len(in_rows) + len(zipped) + len(grid):
+        twice = next(n for n in names if (n in in_rows) + (n in zipped) + (n in grid) > 1)
+        raise UsageError(
+            f"{where}: '{twice}' is set in two places, of rows, zip, grid and overrides; "
+            "one would silently win. Keep one of them."
+        )
+    for setting in fixed:
+        if setting.key in names:
+            raise UsageError(
+                f"override '{setting.key}': {where} sets it for each run; "
+                "change it there, or make another matrix."
+            )
+    base = [Setting(str(k), v) for k, v in _mapping(content.get("base"), where, "base").items()]
+    if SEED in names or any(setting.key == SEED for setting in base):
+        raise UsageError(f"{where}: 'seed' is not set here; list the seeds under 'seeds'.")
+    seeds = seeds or _seeds(content.get("seeds"), f"{where}: seeds")
+    excluded = _excluded(content.get("exclude"), where, names)
+    every = list(_points(rows, zipped, grid))
+    for pattern in excluded:
+        if not any(_matches(point, pattern) for point in every):
+            raise UsageError(
+                f"{where}: exclude: {_name(pattern)} matches no run; mend or remove it."
+            )
+    points = [p for p in every if not any(_matches(p, pattern) for pattern in excluded)]
+    if not points:
+        raise UsageError(f"{where}: every run is excluded; nothing is left to do.")
+    axis_names = _table_axes(names, rows)
+    runs = _plan(composer, where, base, points, fixed, seeds, axis_names)
+    table = build(TableSpec, content.get("table") or {}, f"{where}: table")
+    _check_table(table, axis_names, points, where)
+    title = str(content.get("title") or path.stem)
+    return Matrix(path.stem, title, runs, table, axis_names, overrides)
+
+
+def _plan(
+    composer: Composer,
+    where: str,
+    base: list[Setting],
+    points: list[dict[str, Any]],
+    fixed: list[Setting],
+    seeds: list[int],
+    axis_names: tuple[str, ...],
+) -> tuple[PlannedRun, ...]:
+    runs: list[PlannedRun] = []
+    seen: dict[str, dict[str, Any]] = {}
+    for number, point in enumerate(points, 1):
+        axes = [Setting(key, value) for key, value in point.items() if key != LABEL]
+        place = f"{where}: {point.get(LABEL) or f'run {number}'}"
+        spec = composer.spec([*base, *axes, *fixed], place)
+        check_values(spec, place)
+        placed = {name: point.get(name, "") for name in axis_names}
+        for seed in seeds:
+            run = PlannedRun(dataclasses.replace(spec, seed=seed), placed)
+            if run.run_id in seen:
+                raise UsageError(
+                    f"{where}: {_name(seen[run.run_id])} and {_name(point)} are the same run "
+                    f"({run.run_id}); remove one, or make them differ."
+                )
+            seen[run.run_id] = point
+            runs.append(run)
+    return tuple(runs)
+
+
+def _name(point: Mapping[str, Any]) -> str:
+    if point.get(LABEL):
+        return f"'{point[LABEL]}'"
+    return "{" + ", ".join(f"{key}: {value}" for key, value in point.items()) + "}"
+
+
+def _find(composer: Composer, name: str) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"{name}: no such matrix file.")
+        return path
+    path = composer.experiments / "matrices" / f"{name}.yaml"
+    names, bundles = sorted_names(composer.experiments)
+    if name in bundles:
+        members = ", ".join(expanded(composer.experiments, [name]))
+        raise UsageError(f"{name}: stands for several matrices, and one is meant: {members}.")
+    if name not in names:
+        raise UsageError(unknown("matrix", name, "experiments/matrices", [*names, *bundles]))
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
+    return {str(k): v for k, v in _mapping(content, path.name, "the file").items()}
+
+
+def _mapping(value: Any, where: str, what: str) -> Mapping[Any, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where}: {what}: expected keys and values, found {value!r}.")
+    return value
+
+
+def _axes(value: Any, where: str) -> dict[str, list[Any]]:
+    axes: dict[str, list[Any]] = {}
+    for key, given in _mapping(value, where, "axes").items():
+        values = parse_sweep(str(key), given) if isinstance(given, str) else given
+        if not isinstance(values, list):
+            values = [values]
+        if not values:
+            raise UsageError(f"{where}.{key}: no values; give at least one, or remove the axis.")
+        axes[str(key)] = values
+    return axes
+
+
+def _rows(value: Any, where: str) -> list[dict[str, Any]]:
+    if value is None:
+        return [{}]
+    if not isinstance(value, list) or not value:
+        raise UsageError(f"{where}: rows: expected a list of at least one row, found {value!r}.")
+    rows = [{str(k): v for k, v in _mapping(row, where, "a row").items()} for row in value]
+    labels = [row.get(LABEL) for row in rows]
+    if any(label is None for label in labels):
+        raise UsageError(f"{where}: rows: each row needs a label.")
+    for label in labels:
+        if labels.count(label) > 1:
+            raise UsageError(f"{where}: rows: the label '{label}' stands more than once.")
+    return rows
+
+
+def _seeds(value: Any, where: str) -> list[int]:
+    seeds = [0] if value is None else value
+    if isinstance(seeds, int):
+        seeds = [seeds]
+    if not isinstance(seeds, list) or not seeds:
+        raise UsageError(f"{where}: expected a list of whole numbers from 0, found {value!r}.")
+    field = RunSpec.__dataclass_fields__[SEED]
+    for index, seed in enumerate(seeds):
+        convert(int, seed, f"{where}[{index}]", field.metadata)
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{where}: {value} names a seed twice.")
+    return list(seeds)
+
+
+def _excluded(value: Any, where: str, names: list[str]) -> list[dict[str, Any]]:
+    if value is None:
+        return []
+    patterns = value if isinstance(value, list) else [value]
+    for pattern in patterns:
+        for key in _mapping(pattern, where, "exclude"):
+            if key not in names:
+                raise UsageError(unknown("axis", str(key), f"{where}: exclude", names))
+    return [dict(pattern) for pattern in patterns if pattern]
+
+
+def _matches(point: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
+    return all(
+        point.get(key) in (value if isinstance(value, list) else [value])
+        for key, value in pattern.items()
+    )
+
+
+def _overrides(texts: Iterable[str]) -> tuple[list[Setting], dict[str, list[Any]], list[int]]:
+    fixed: list[Setting] = []
+    axes: dict[str, list[Any]] = {}
+    seeds: list[int] = []
+    for key, settings in parse_overrides(texts):
+        values = [setting.value for setting in settings]
+        if key == "seed":
+            seeds = _seeds(values, "override seed")
+        elif len(settings) > 1:
+            axes[key] = values
+        else:
+            fixed += settings
+    return fixed, axes, seeds
+
+
+def _points(
+    rows: list[dict[str, Any]], zipped: dict[str, list[Any]], grid: dict[str, list[Any]]
+) -> Iterator[dict[str, Any]]:
+    steps: list[dict[str, Any]] = [
+        dict(zip(zipped, values, strict=True)) for values in zip(*zipped.values(), strict=True)
+    ] or [{}]
+    for row, step in itertools.product(rows, steps):
+        for values in itertools.product(*grid.values()):
+            yield {**row, **step, **dict(zip(grid, values, strict=True))}
+
+
+def _table_axes(names: list[str], rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """With explicit rows the label stands for all that a row sets."""
+    inside = {key for row in rows for key in row if key != LABEL}
+    return tuple(name for name in names if name not in inside)
+
+
+def _check_table(
+    table: TableSpec, axes: tuple[str, ...], points: list[dict[str, Any]], where: str
+) -> None:
+    for field in ("rows", "columns"):
+        for axis in getattr(table, field):
+            if axis not in axes:
+                raise UsageError(unknown("axis", axis, f"{where}: table.{field}", axes))
+    for axis, value in table.baseline.items():
+        if axis not in axes:
+            raise UsageError(unknown("axis", axis, f"{where}: table.baseline", axes))
+        values = [point.get(axis) for point in points]
+        if value not in values:
+            known = dict.fromkeys(map(str, values))
+            raise UsageError(unknown("value", str(value), f"{where}: table.baseline.{axis}", known))
+    if table.pairs and table.baseline:
+        raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both given; keep one.")
+    labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
+    for label in [*table.pairs, *table.pairs.values()]:
+        if label not in labels:
+            raise UsageError(unknown("label", label, f"{where}: table.pairs", filter(None, labels)))

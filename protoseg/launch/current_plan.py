@@ -1,0 +1,39 @@
+"""The plan of matrices as they are now: reads run folders and records, and asks SLURM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from protoseg.config.matrix import Matrix
+from protoseg.launch.submission import FOLDER
+from protoseg.planning.plan import Plan, make_plan
+from protoseg.runs.store import all_records, status_of
+
+
+def read_plan(
+    matrices: Sequence[Matrix],
+    runs_folder: Path,
+    record_folders: Sequence[Path],
+    *,
+    fresh: bool = False,
+) -> Plan:
+    """Read the state of every run of some matrices, and plan them.
+
+    A run is done if its run folder or one of ``record_folders`` has a valid record of it. SLURM is
+    asked about runs that were submitted and are neither done nor running.
+
+    Args:
+        fresh: ask SLURM even if its last answer is only seconds old.
+    """
+    problems: list[str] = []
+    run_ids = dict.fromkeys(run.run_id for matrix in matrices for run in matrix.runs)
+    statuses = {
+        run_id: status_of(run_id, runs_folder, record_folders, problems) for run_id in run_ids
+    }
+    if (runs_folder / FOLDER).is_dir():
+        # Imported here: most sweeps were never submitted.
+        from protoseg.launch.queue import Queue
+
+        statuses = Queue(runs_folder).apply(statuses, fresh=fresh)
+    return make_plan(matrices, statuses, lambda: all_records(record_folders), problems)

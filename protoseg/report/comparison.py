@@ -1,0 +1,227 @@
+"""Two runs, or two sets of runs, set against each other: over their seeds and over the images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protoseg.errors import ProtosegError
+from protoseg.report import wording
+from protoseg.report.statistics.significance import (
+    EXACT_SEEDS,
+    LEVEL,
+    Paired,
+    mean,
+    paired,
+    sign_flip_p,
+    smallest_p,
+)
+from protoseg.report.tables.samples import differing
+from protoseg.runs.record import verify_confusion
+from protoseg.runs.store import RecordStore
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its record, and the file of its confusion counts."""
+
+    record: dict[str, Any]
+    counts: Path
+
+    @property
+    def seed(self) -> int:
+        """Of its spec."""
+        return int(self.record["spec"]["seed"])
+
+    @property
+    def miou(self) -> float:
+        """In percent."""
+        return float(self.record["metrics"]["miou"])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One side minus the other, in points of mIoU."""
+
+    ours: str
+    theirs: str
+    our_miou: float
+    their_miou: float
+    difference: float
+    our_runs: tuple[str, ...]
+    their_runs: tuple[str, ...]
+    seeds: tuple[int, ...]
+    """Shared seeds; empty where the runs share none and are compared unpaired."""
+    seed_interval: tuple[float, float] | None
+    """95 % Student t interval of the mean paired difference, from two shared seeds on."""
+    images: int
+    image_interval: tuple[float, float]
+    """95 % percentile interval of a paired bootstrap over images, the models held fixed."""
+    draws: int
+    generator_seed: int
+    p: float | None
+    """Two-sided, exact sign-flip test over the shared seeds."""
+    smallest_p: float | None
+    """The smallest p that so many seeds can give."""
+    left_out: tuple[str, ...]
+    """In words: runs that take no part."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    def lines(self) -> list[tuple[str, str, str]]:
+        """(what, value, how it was found), as a terminal shows them."""
+        pairs = f"{wording.fixed(self.our_miou, 2)} and {wording.fixed(self.their_miou, 2)}"
+        counts = f"means of {len(self.our_runs)} and {len(self.their_runs)} runs, %"
+        lines = [
+            ("mIoU", pairs, counts),
+            ("difference", wording.signed(self.difference, 2), "points"),
+        ]
+        n = len(self.seeds)
+        if self.seed_interval is None:
+            lines.append(("over seeds", "unknown", _no_seed_interval(n)))
+        else:
+            how = f"95 % Student t interval of the paired differences, n = {wording.seeds(n)}"
+            lines.append(("over seeds", _range(self.seed_interval), how))
+        how = (
+            f"95 % percentile interval, paired bootstrap over {self.images} images, "
+            f"{self.draws} draws, generator seed {self.generator_seed}; the models held fixed"
+        )
+        lines.append(("over images", _range(self.image_interval), how))
+        if self.p is not None and self.smallest_p is not None:
+            how = f"exact sign-flip test, two-sided; the smallest p of {wording.seeds(n)} is "
+            lines.append(("p", f"{self.p:.3g}", f"{how}{self.smallest_p:.3g}"))
+        elif n > EXACT_SEEDS:
+            how = f"the exact sign-flip test takes {EXACT_SEEDS} shared seeds at most"
+            lines.append(("p", "unknown", how))
+        return lines
+
+    def __rich__(self) -> Group:
+        """The same for a terminal."""
+        from rich import box
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        title = Text(f"{self.ours} − {self.theirs}", style="bold")
+        shown = RichTable(box=box.SIMPLE, show_header=False, pad_edge=False)
+        shown.add_column()
+        shown.add_column(no_wrap=True)
+        shown.add_column(style="dim")
+        for line in self.lines():
+            shown.add_row(*map(Text, line))
+        return Group(title, shown, *(Text(words) for words in self.left_out))
+
+
+def _range(interval: tuple[float, float]) -> str:
+    return " to ".join(wording.signed(end, 2) for end in interval)
+
+
+def _no_seed_interval(n: int) -> str:
+    if n == 1:
+        return "one shared seed has no spread"
+    return "no shared seed: nothing is paired, and what seeds would change is not known"
+
+
+def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], list[str]]:
+    """The finished ones of some runs, and the others in words.
+
+    Raises:
+        ProtosegError: the counts of a finished run are gone or damaged.
+    """
+    runs, missing = [], []
+    for run_id in run_ids:
+        found = store.find(run_id)
+        if found.record is None or found.source is None:
+            missing.append(f"{run_id}: {wording.state_words(found)}.")
+            continue
+        # Beside a record in a folder of records the counts carry the run's name.
+        counts = found.source.with_suffix(".npz")
+        if found.source.name == "record.json":
+            counts = found.source.parent / found.record["confusion"]["file"]
+        verify_confusion(found.record, counts)
+        runs.append(Run(found.record, counts))
+    return runs, missing
+
+
+def compare(
+    ours: tuple[str, Sequence[Run]],
+    theirs: tuple[str, Sequence[Run]],
+    *,
+    draws: int,
+    generator_seed: int,
+    missing: Sequence[str] = (),
+) -> Comparison:
+    """Compare two sides, each a name and its runs, on shared seeds where there are any.
+
+    Raises:
+        ProtosegError: a side without a run, or other data or another evaluation on one of them.
+    """
+    for name, runs in (ours, theirs):
+        if not runs:
+            raise ProtosegError(
+                f"compare: '{name}' has no finished run. {' '.join(missing)} "
+                "Train it first, with protoseg sweep."
+            )
+    _check_protocol([*ours[1], *theirs[1]])
+    import numpy as np
+
+    from protoseg.report.statistics import bootstrap
+
+    pairs = paired(*({run.seed: run.miou for run in runs} for _, runs in (ours, theirs)))
+    seeds = tuple(seed for seed, _ in pairs.differences)
+    used = [[r for r in runs if not seeds or r.seed in seeds] for _, runs in (ours, theirs)]
+    unused = [r for _, runs in (ours, theirs) for r in runs if seeds and r.seed not in seeds]
+    counts = [[bootstrap.read_counts(run.counts) for run in side] for side in used]
+    generator = np.random.default_rng(generator_seed)
+    drawn = bootstrap.bootstrap_differences(counts[0], counts[1], generator, draws)
+    means = [mean(run.miou for run in side) for side in used]
+    p, smallest = _test(pairs)
+    return Comparison(
+        ours=ours[0],
+        theirs=theirs[0],
+        our_miou=means[0],
+        their_miou=means[1],
+        difference=means[0] - means[1],
+        our_runs=tuple(run.record["run_id"] for run in used[0]),
+        their_runs=tuple(run.record["run_id"] for run in used[1]),
+        seeds=seeds,
+        seed_interval=pairs.interval() if pairs.n > 1 else None,
+        images=len(counts[0][0].truth),
+        image_interval=bootstrap.percentile_interval(drawn, LEVEL),
+        draws=draws,
+        generator_seed=generator_seed,
+        p=p,
+        smallest_p=smallest,
+        left_out=(
+            *missing,
+            *(f"{r.record['run_id']}: its seed is not shared, left out." for r in unused),
+        ),
+    )
+
+
+def _test(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
+    if not 0 < pairs.n <= EXACT_SEEDS:
+        return None, None
+    return sign_flip_p([d for _, d in pairs.differences]), smallest_p(pairs.n)
+
+
+def _check_protocol(runs: Sequence[Run]) -> None:
+    first = runs[0].record
+    for run in runs[1:]:
+        fields = differing(first["spec"], run.record["spec"])
+        if fields:
+            raise ProtosegError(
+                f"compare: {first['run_id']} and {run.record['run_id']} are measured in "
+                f"different ways (they differ in {', '.join(fields)}). "
+                "Compare runs of one data set and one evaluation."
+            )
+    if any(not math.isfinite(run.miou) for run in runs):
+        raise ProtosegError("compare: a record without mIoU can not be compared.")

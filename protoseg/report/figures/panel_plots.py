@@ -1,0 +1,194 @@
+"""Drawing small panels of one size: loss curves, and IoU by class."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    MultipleLocator,
+    NullLocator,
+)
+from matplotlib.transforms import ScaledTranslation
+
+from protoseg.report.figures.data import ClassPanel, ClassPlot, LossPlot
+from protoseg.report.figures.metric_plots import COLUMN, GREY, legend, wrapped
+from protoseg.report.figures.types import NAMED_CLASSES
+from protoseg.report.statistics.significance import mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure as Canvas
+
+WIDE = 6.9
+"""Width in inches of both columns of a paper."""
+OURS, THEIRS = "#0072B2", "#D55E00"
+
+
+def draw_loss(canvas: Canvas, plot: LossPlot) -> None:
+    """A panel a setting: its mean and range, and the mean of its baseline in grey."""
+    grid = _grid(canvas, [panel.label for panel in plot.panels], 0.8, 0.4)
+    means = {
+        panel.label: [mean(values) for values in zip(*panel.seeds.values(), strict=True)]
+        for panel in plot.panels
+    }
+    iterations = {panel.label: panel.iterations for panel in plot.panels}
+    for axes, panel in zip(grid, plot.panels, strict=True):
+        base = panel.baseline
+        if base != panel.label:
+            axes.plot(iterations[base], means[base], color="0.65", linewidth=0.8, gid="baseline")
+        if panel.seeds:
+            every = [*zip(*panel.seeds.values(), strict=True)]
+            low, high = [min(values) for values in every], [max(values) for values in every]
+            axes.fill_between(
+                panel.iterations, low, high, color=OURS, alpha=0.4, linewidth=0, gid="range"
+            )
+            dot = "." if len(every) == 1 else ""
+            axes.plot(
+                panel.iterations, means[panel.label], color="black", marker=dot,
+                linewidth=0.8, gid="mean",
+            )  # fmt: skip
+        axes.grid(axis="y")
+        _words(axes, "" if panel.seeds else panel.missing)
+    drawn = [v for panel in plot.panels for values in panel.seeds.values() for v in values]
+    if min(drawn) > 0 and max(drawn) / min(drawn) >= 5:
+        axes = grid[0]  # they share it
+        axes.set_yscale("log")
+        _log_ticks(axes.yaxis, (1, 2, 5))
+    last = max(i for panel in plot.panels for i in panel.iterations)
+    ticks = [i for i in MaxNLocator(3, integer=True).tick_values(0, last) if 0 <= i <= last]
+    thousands = last >= 10_000
+    names = [f"{i / 1000:g}k" if thousands and i else f"{i:g}" for i in ticks]
+    grid[0].set_xlim(-0.03 * last, 1.04 * last)
+    for axes in grid:  # fixed, or a label left out of the layout would be replaced by another
+        axes.set_xticks(ticks, names)
+    _name_axes(grid, "iteration", "loss")
+
+
+def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:
+    """A panel a setting: each class of its baseline (hollow) and its own, frequent ones first."""
+    shares = plot.shares
+    names = list(shares)
+    named = len(names) <= NAMED_CLASSES
+    if not named:  # a class without pixels has no place on a logarithmic axis
+        names = [name for name in names if shares[name] > 0]
+    at = {name: float(i) if named else shares[name] for i, name in enumerate(names)}
+    grid = _grid(canvas, [panel.label for panel in plot.panels], 0.85, 1.0 if named else 0.45)
+    for axes, panel in zip(grid, plot.panels, strict=False):
+        _class_panel(axes, panel, at, 1.0 if named else 0.6)
+        if named:
+            axes.set_xlim(-0.7, len(names) - 0.3)
+            ticks = [f"{name} {_percent(shares[name])}" for name in names]
+            axes.set_xticks(range(len(names)), ticks, rotation=90, fontsize=5.5)
+            axes.tick_params(axis="x", length=2)
+        else:
+            axes.set_xscale("log")
+            _log_ticks(axes.xaxis, (1,))
+            axes.set_xlim(max(at.values()) * 1.5, min(at.values()) / 1.5)
+    grid[0].yaxis.set_major_locator(MultipleLocator(25))
+    _class_limits(grid[0], plot)
+    _name_axes(grid, "" if named else "pixels (%), log scale", "IoU (%)")
+    common = {panel.baseline for panel in plot.panels}
+    ours = Line2D([], [], color=OURS, marker="o", linestyle="", label="setting of the panel")
+    theirs = Line2D(
+        [], [], color=THEIRS, marker="o", markerfacecolor="white", linestyle="",
+        label=common.pop() if len(common) == 1 else "its baseline",
+    )  # fmt: skip
+    legend(canvas, [theirs, ours])
+
+
+def _class_panel(axes: Axes, panel: ClassPanel, at: dict[str, float], size: float) -> None:
+    ours = {name: mean(panel.ours[name].values()) for name in at if name in panel.ours}
+    theirs = {name: mean(panel.theirs[name].values()) for name in at if name in panel.theirs}
+    for name in [name for name in ours if name in theirs]:
+        change = [theirs[name], ours[name]]
+        axes.plot([at[name]] * 2, change, color="0.6", linewidth=0.8 * size, zorder=1)
+    seeds = [(at[n], v) for n in ours for v in panel.ours[n].values()]
+    if seeds and size == 1.0:
+        aside = ScaledTranslation(2.8 / 72, 0, axes.figure.dpi_scale_trans)
+        axes.plot(
+            *zip(*seeds, strict=True), linestyle="", marker=".", markersize=1.8, color="black",
+            transform=axes.transData + aside, gid="seeds",
+        )  # fmt: skip
+    for values, colour, fill, gid in (
+        (theirs, THEIRS, "white", "theirs"),
+        (ours, OURS, OURS, "ours"),
+    ):
+        axes.plot(
+            [at[n] for n in values], list(values.values()), linestyle="", marker="o",
+            markersize=3.2 * size, color=colour, markerfacecolor=fill, markeredgewidth=0.7,
+            gid=gid, zorder=3,
+        )  # fmt: skip
+    axes.grid(axis="y")
+    if not panel.ours:
+        _words(axes, panel.missing)
+    elif not panel.theirs:
+        _words(axes, f"no result of {panel.baseline}")
+
+
+def _class_limits(axes: Axes, plot: ClassPlot) -> None:
+    sides = [side for panel in plot.panels for side in (panel.ours, panel.theirs)]
+    drawn = [v for side in sides for seeds in side.values() for v in seeds.values()]
+    axes.set_ylim(min(drawn) - 5, max(drawn) + 5)
+
+
+def _log_ticks(axis: Axis, steps: tuple[int, ...]) -> None:
+    """Plain numbers; matplotlib's powers of ten would need the mathematics that is turned off."""
+    axis.set_major_locator(LogLocator(subs=steps))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _percent(share: float) -> str:
+    if share == 0:
+        return "(none)"
+    return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
+
+
+def _grid(canvas: Canvas, labels: list[str], height: float, foot: float) -> list[Axes]:
+    """Panels of one size that share both axes, named above; ``foot``: room below the last row."""
+    count = len(labels)
+    wide = count > 4
+    columns = min(count, 4 if wide else 2)
+    rows = math.ceil(count / columns)
+    titles = [wrapped(label, 27 if count > 1 else 60) for label in labels]
+    head = 0.1 * max(map(len, titles)) + 0.1
+    canvas.set_size_inches(WIDE if wide else COLUMN, rows * (height + head) + foot)
+    made: Any = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid: list[Axes] = list(made.flat)
+    for axes, lines in zip(grid, titles, strict=False):
+        axes.set_title("\n".join(lines), loc="left")
+    for axes in grid[count:]:
+        axes.remove()
+    return grid[:count]
+
+
+def _name_axes(grid: list[Axes], x_name: str, y_name: str) -> None:
+    """Names left of each row and below the last panel of each column."""
+    places = [axes.get_subplotspec() for axes in grid]
+    last = {place.colspan.start: axes for axes, place in zip(grid, places, strict=True) if place}
+    for axes, place in zip(grid, places, strict=True):
+        assert place is not None
+        if place.is_first_col():
+            axes.set_ylabel(y_name)
+        if last[place.colspan.start] is not axes:
+            continue
+        axes.tick_params(axis="x", labelbottom=True)
+        if place.is_last_row():
+            axes.set_xlabel(x_name)
+            continue
+        for label in axes.get_xticklabels():  # they hang into the empty place, and need no room
+            label.set_in_layout(False)
+
+
+def _words(axes: Axes, missing: str) -> None:
+    if missing:
+        axes.text(
+            0.98, 0.95, missing, transform=axes.transAxes, ha="right", va="top",
+            style="italic", color=GREY, fontsize=6, gid="missing", wrap=True,
+        )  # fmt: skip

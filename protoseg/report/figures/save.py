@@ -1,0 +1,138 @@
+"""A figure as files: SVG and PDF for papers, PNG for screens; the same data gives the same bytes.
+
+The style is complete: nothing of a user's matplotlibrc, fonts or clock gets into a file. Each file
+carries the digest of what it was drawn from, so that `protoseg verify` can ask the records again.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+
+from protoseg import files
+from protoseg.report.figures.data import FORMS, MARK, AxisPlot, DotPlot, Figure, LossPlot
+from protoseg.report.figures.metric_plots import draw_axis, draw_dots, wrapped
+from protoseg.report.figures.panel_plots import draw_classes, draw_loss
+
+DOTS_PER_INCH = 200
+
+STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere
+    "font.size": 7,
+    "axes.labelsize": 7,
+    "axes.titlesize": 6,
+    "axes.titlepad": 2.5,
+    "axes.labelpad": 2,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "0.88",
+    "grid.linewidth": 0.5,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.6,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "legend.borderpad": 0.1,
+    "legend.labelspacing": 0.2,
+    "legend.handlelength": 2.2,
+    "legend.columnspacing": 1.2,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.02,
+    "figure.constrained_layout.w_pad": 0.02,
+    "figure.dpi": 100,
+    "text.parse_math": False,  # a "$" in a label is a "$"
+    "svg.fonttype": "path",
+    "svg.hashsalt": "protoseg",
+    "pdf.fonttype": 42,
+}
+NOTE_SIZE = 5.5
+NOTE_WIDTH = 24
+"""Characters of a note for each inch of the figure's width."""
+
+
+def canvas_of(figure: Figure) -> Canvas:
+    """The drawn figure, its artists named by ``gid``; call it within `style`."""
+    canvas = Canvas()
+    content = figure.content
+    if isinstance(content, AxisPlot):
+        draw_axis(canvas, content)
+    elif isinstance(content, DotPlot):
+        draw_dots(canvas, content)
+    elif isinstance(content, LossPlot):
+        draw_loss(canvas, content)
+    else:
+        draw_classes(canvas, content)
+    width, height = canvas.get_size_inches()
+    lines = wrapped(" ".join(figure.notes), int(NOTE_WIDTH * width))
+    canvas.set_size_inches(width, height + 0.1 * len(lines) + 0.06)
+    canvas.supxlabel(
+        "\n".join(lines), x=0.01, ha="left", fontsize=NOTE_SIZE, color="0.3", linespacing=1.25
+    )
+    return canvas
+
+
+def contents(figure: Figure) -> dict[str, bytes]:
+    """File name -> the bytes of each form of a figure."""
+    made = {}
+    with style():
+        canvas = canvas_of(figure)
+        canvas.draw_without_rendering()  # lays it out once, for all forms alike
+        canvas.set_layout_engine("none")
+        for form in FORMS:
+            file = io.BytesIO()
+            metadata = _metadata(figure, form)
+            canvas.savefig(file, format=form, dpi=DOTS_PER_INCH, metadata=metadata)
+            made[f"{figure.name}.{form}"] = file.getvalue()
+    return made
+
+
+def style() -> Any:
+    """A context in which figures are drawn: matplotlib's defaults and `STYLE`, no user's own."""
+    # The backend is not for files, and a context does not give it back.
+    plain: dict[str, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
+    settings: Any = plain | STYLE
+    return matplotlib.rc_context(settings)
+
+
+def _metadata(figure: Figure, form: str) -> dict[str, Any]:
+    """Title, notes and digest; no date, no version, no host."""
+    mark, notes = MARK + figure.digest, " ".join(figure.notes)
+    if form == "svg":
+        texts = {"Title": figure.title, "Description": notes, "Identifier": mark}
+        return {**texts, "Creator": "protoseg", "Date": None}
+    if form == "pdf":
+        texts = {"Title": figure.title, "Subject": notes, "Keywords": mark}
+        return {**texts, "Creator": "protoseg", "Producer": None, "CreationDate": None}
+    return {
+        "Title": figure.title,
+        "Description": notes,
+        "Identifier": mark,
+        "Software": "protoseg",
+    }
+
+
+def write_all(figure: Figure, folder: Path) -> list[Path]:
+    """Write all forms of a figure; a file that holds its bytes already is not touched.
+
+    Raises:
+        ProtosegError: the folder can not be written.
+    """
+    files.make_folder(folder)
+    paths = []
+    for name, content in contents(figure).items():
+        path = folder / name
+        if not path.is_file() or path.read_bytes() != content:
+            files.write_bytes(path, content)
+        paths.append(path)
+    return paths

@@ -1,0 +1,238 @@
+"""The forms of a table: Markdown, LaTeX, CSV, HTML, terminal; and writing them to files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protoseg import files
+from protoseg.errors import UsageError
+from protoseg.report.formats.html import to_html
+from protoseg.report.formats.latex import to_latex
+from protoseg.report.metrics import METRICS
+from protoseg.report.tables.model import Cell, Column, Table
+
+if TYPE_CHECKING:
+    import rich.table
+    import rich.text
+
+__all__ = [
+    *("contents", "to_csv", "to_html", "to_latex", "to_markdown", "to_terminal", "write_all"),
+]
+
+# Fields of to_csv behind the axes of rows and columns.
+CSV_FIELDS = (
+    *("metric", "unit", "n", "expected_n", "mean", "std"),
+    *("delta", "delta_std", "delta_n", "published", "verdict", "bold", "status", "run_ids"),
+    *("brackets", "published_brackets", "published_delta", "source", "note"),
+)
+
+
+def to_markdown(table: Table) -> str:
+    """A Markdown table (GitHub's) with title, caption and footnotes."""
+    header = [_escape_markdown(column.title) + _sup(column.mark) for column in table.header]
+    for index, column in enumerate(table.header):
+        if column.group:
+            header[index] = f"{_escape_markdown(column.group)}: {header[index]}"
+    body = [[_markdown_cell(cell) for cell in row.cells] for row in table.rows]
+    widths = [max(3, *map(len, cells)) for cells in zip(header, *body, strict=True)]
+    left = [column.kind in ("label", "verdict") for column in table.header]
+
+    def line(cells: Iterable[str]) -> str:
+        padded = (
+            cell.ljust(width) if is_left else cell.rjust(width)
+            for cell, width, is_left in zip(cells, widths, left, strict=True)
+        )
+        return f"| {' | '.join(padded)} |"
+
+    rule = (
+        "-" * width if is_left else "-" * (width - 1) + ":"
+        for width, is_left in zip(widths, left, strict=True)
+    )
+    parts = [f"## {_escape_markdown(table.title)}", ""]
+    parts += [_escape_markdown(table.caption), ""] if table.caption else []
+    parts += [line(header), line(rule), *map(line, body), ""]
+    for note in table.footnotes:
+        parts.append(f"- {_sup(note.mark)}{' ' if note.mark else ''}{_escape_markdown(note.text)}")
+    return "\n".join(parts) + "\n"
+
+
+def _escape_markdown(text: str) -> str:
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|~$#])", r"\\\1", text)
+
+
+def _sup(mark: str) -> str:
+    return f"<sup>{mark}</sup>" if mark else ""
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _escape_markdown(cell.text)
+    if cell.kind == "status":
+        return (f"*{text}*" if text else "") + _sup(cell.mark)
+    spread = f" ± {cell.std_text}" if cell.std_text else ""
+    note = f" ({_escape_markdown(cell.note)})" if cell.note else ""
+    return f"{f'**{text}**' if cell.bold else text}{spread}{note}{_sup(cell.mark)}"
+
+
+def to_csv(table: Table) -> str:
+    """One line a row, pivot value and metric; plain numbers in full, nothing where none is."""
+    axes = [column.metric for column in table.header if column.kind == "label"]
+    lines: list[list[Any]] = [["row", *axes, *table.pivot, *CSV_FIELDS]]
+    notes = {note.mark: note.text for note in table.footnotes if note.mark}
+    for row in table.rows:
+        line: dict[str, Any] = {}
+        for column, cell in zip(table.header, row.cells, strict=True):
+            if column.kind in ("measured", "parameters"):
+                line = _csv_line(column, cell)
+                lines.append([row.label, *row.values, *column.values, line])
+            elif column.kind == "delta" and cell.kind == "delta":
+                line |= {"delta": cell.value, "delta_std": cell.std, "delta_n": cell.n or None}
+            elif column.kind == "published":
+                line |= {"published": cell.value, "published_brackets": cell.brackets}
+                line |= {"published_delta": cell.difference}
+                line["source"] = notes.get(column.mark, "") if cell.value is not None else ""
+            elif column.kind == "verdict":
+                line["verdict"] = cell.text
+            said = [notes.get(cell.mark, "")] if column.kind != "label" else []
+            if column.kind == "delta" and cell.kind == "status" and cell.text:
+                said.append(f"Δ: {cell.text}.")
+            line["note"] = " ".join(dict.fromkeys(filter(None, [line.get("note"), *said])))
+    for index, entries in enumerate(lines[1:], start=1):
+        lines[index] = [*entries[:-1], *(_csv_value(entries[-1].get(k)) for k in CSV_FIELDS)]
+    return _csv_text(lines)
+
+
+def _csv_line(column: Column, cell: Cell) -> dict[str, Any]:
+    return {
+        "metric": column.metric,
+        "unit": METRICS[column.metric].unit,
+        "n": cell.n,
+        "expected_n": cell.expected_n,
+        "mean": cell.value,
+        "std": cell.std,
+        "bold": cell.bold,
+        "status": cell.text if cell.kind == "status" else cell.note,
+        "run_ids": " ".join(cell.run_ids),
+        "brackets": cell.brackets,
+    }
+
+
+def _csv_value(value: Any) -> Any:
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
+
+
+def _csv_text(lines: Iterable[Iterable[Any]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(lines)
+    return file.getvalue()
+
+
+def per_class_csv(table: Table) -> str:
+    """One line a row, pivot value and class: IoU in percent, mean and spread over seeds."""
+    lines: list[list[Any]] = [["row", "column", "class", "mean", "std", "n"]]
+    lines += [[c.row, c.group, c.name, c.mean, c.std, c.n] for c in table.per_class]
+    return _csv_text(lines)
+
+
+def to_terminal(table: Table) -> rich.table.Table:
+    """A table for `rich.print`; its footnotes stand below it."""
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    notes = Text(justify="left", style="dim", no_wrap=False)
+    for footnote in table.footnotes:
+        mark = f"[{footnote.mark}] " if footnote.mark else ""
+        notes.append(f"\n{mark}{footnote.text}")
+    title = Text(table.title, style="bold")
+    if table.caption:
+        title.append(f"\n{table.caption}", style="not bold")
+    title.append("\n")
+    shown = RichTable(
+        title=title,
+        title_justify="left",
+        title_style="",
+        caption=notes,
+        caption_justify="left",
+        caption_style="",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for column in table.header:
+        left = column.kind in ("label", "verdict")
+        heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)
+        heading.append(f" [{column.mark}]" if column.mark else "", style="dim")
+        shown.add_column(heading, justify="left" if left else "right", overflow="fold")
+    for row in table.rows:
+        if row.rule:
+            shown.add_section()
+        shown.add_row(*map(_terminal_cell, row.cells))
+    return shown
+
+
+def _terminal_cell(cell: Cell) -> rich.text.Text:
+    from rich.text import Text
+
+    if cell.kind == "status":
+        text = Text(cell.text, style="dim italic")
+    else:
+        text = Text(cell.text, style="bold" if cell.bold else "")
+        text.append(f" ± {cell.std_text}" if cell.std_text else "", style="not bold")
+        text.append(f" ({cell.note})" if cell.note else "", style="dim not bold")
+    text.append(f" [{cell.mark}]" if cell.mark else "", style="dim not bold not italic")
+    return text
+
+
+def contents(table: Table, per_class: bool = False) -> dict[str, str]:
+    """File name -> content of NAME.md, .tex, .csv, .html, and of NAME_per_class.csv.
+
+    Args:
+        per_class: also where no class has a result.
+
+    Raises:
+        UsageError: the table's name is not a file name.
+    """
+    if not re.fullmatch(r"[\w][\w.-]*", table.name):
+        raise UsageError(f"'{table.name}' can not name a file; use letters, digits, '_', '-'.")
+    made = {
+        f"{table.name}.md": to_markdown(table),
+        f"{table.name}.tex": to_latex(table),
+        f"{table.name}.csv": to_csv(table),
+        f"{table.name}.html": to_html(table),
+    }
+    if table.per_class or per_class:
+        made[f"{table.name}_per_class.csv"] = per_class_csv(table)
+    return made
+
+
+def write_all(table: Table, folder: Path) -> list[Path]:
+    """Write the `contents` of a table and return all files.
+
+    The bytes depend on the table alone; a file that holds them already is not touched.
+
+    Raises:
+        UsageError: the table's name is not a file name.
+        ProtosegError: the folder can not be written.
+    """
+    # An old file is written anew also when no record is left: it would go on telling otherwise.
+    made = contents(table, (folder / f"{table.name}_per_class.csv").exists())
+    files.make_folder(folder)
+    for name, content in made.items():
+        _write_changed(folder / name, content.encode())
+    return [folder / name for name in made]
+
+
+def _write_changed(path: Path, content: bytes) -> None:
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass  # missing, or not readable: writing says what is wrong
+    files.write_bytes(path, content)

@@ -1,0 +1,188 @@
+"""The literature's numbers for a table, kept apart from everything measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from protoseg.config.matrix import Matrix, PublishedSpec
+from protoseg.errors import ProtosegError, UsageError, unknown
+from protoseg.report import wording
+from protoseg.report.metrics import METRICS
+
+
+@dataclass(frozen=True)
+class PublishedNumbers:
+    """The rows of a published table that a matrix is set beside."""
+
+    spec: PublishedSpec
+    path: Path
+    source: str
+    data: str
+    """Data set and split that the numbers are for, as the file says it; may be empty."""
+    rows: tuple[dict[str, Any], ...]
+    names: Mapping[str, str]
+    measured_as: frozenset[str]
+    """What our runs call that data set and split; elsewhere there is no verdict."""
+
+    def title(self, main: str) -> str:
+        """The column's title beside the metric ``main``."""
+        value = self.spec.value
+        if value == main:
+            return "Published"
+        return f"Published {METRICS[value].title if value in METRICS else wording.clean(value)}"
+
+    def find(self, axes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The published row for a setting, or None.
+
+        Raises:
+            UsageError: several rows with different values fit.
+        """
+        fitting = [row for row in self.rows if self._fits(row, axes)]
+        if len({wording.plain_value(row.get(self.spec.value)) for row in fitting}) > 1:
+            fields = sorted({key for row in fitting for key in row} - {self.spec.value})
+            values = ", ".join(f"{key}={wording.plain_value(axes[key])}" for key in axes)
+            raise UsageError(
+                f"{self.path}: {len(fitting)} published rows fit {values or 'a cell'}. "
+                f"Tell them apart in table.published.match; fields: {', '.join(fields)}."
+            )
+        return fitting[0] if fitting else None
+
+    def parameters(self, axes: Mapping[str, Any]) -> float | None:
+        """The published number of parameters of a setting, in millions; None where it has none."""
+        row = self.find(axes) if self.spec.parameters else None
+        found = printed(row.get(self.spec.parameters)) if row is not None else None
+        return None if found is None else found[1]
+
+    def references(self, measured: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """The rows that none of the measured settings matches, where rows are named after them."""
+        if not self.spec.labels:
+            return []
+        settings = list(measured)
+        return [row for row in self.rows if not any(self._fits(row, axes) for axes in settings)]
+
+    def labels(self, row: Mapping[str, Any]) -> tuple[str, ...]:
+        """What stands in the columns that name a row."""
+        return tuple(_label(row.get(field)) for field in self.spec.labels)
+
+    def _fits(self, row: dict[str, Any], axes: Mapping[str, Any]) -> bool:
+        for axis, field in self.spec.match.items():
+            if axis not in axes or field not in row:
+                return False
+            ours = {
+                wording.plain_value(axes[axis]),
+                wording.value_name(axis, axes[axis], self.names),
+            }
+            if wording.plain_value(row[field]).casefold() not in {name.casefold() for name in ours}:
+                return False
+        return True
+
+
+def printed(value: Any) -> tuple[str, float] | None:
+    """A number as the literature prints it (a text keeps its last zeros), and its value."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return (str(value).replace("-", wording.MINUS), number) if math.isfinite(number) else None
+
+
+def decimals(value: Any) -> int:
+    """How many decimals a published number is printed with."""
+    return len(str(value).partition(".")[2])
+
+
+def _label(value: Any) -> str:
+    if isinstance(value, bool):
+        return wording.TICK if value else ""
+    return wording.clean(wording.plain_value(value))
+
+
+def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
+    """The published numbers that a matrix names; None where it names none.
+
+    Raises:
+        UsageError: no such file, part, field or axis.
+        ProtosegError: the file is not as it should be.
+    """
+    spec = matrix.table.published
+    if spec is None:
+        return None
+    where = f"{matrix.name}: table.published"
+    path = folder / f"{spec.file}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        known = (p.stem for p in folder.glob("*.yaml"))
+        raise UsageError(unknown("file", spec.file, where, known)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ProtosegError(f"{path}: not valid YAML ({error}).") from error
+    if not isinstance(content, dict) or not isinstance(content.get("source"), str):
+        raise ProtosegError(f"{path}: published numbers without a 'source' are not shown.")
+    rows = _rows(content, spec, where, path)
+    fields = {key for row in rows for key in row}
+    for axis, field in spec.match.items():
+        if axis not in matrix.axes:
+            raise UsageError(unknown("axis", axis, f"{where}.match", matrix.axes))
+        if field not in fields:
+            raise UsageError(unknown("field", field, f"{where}.match.{axis}", fields))
+    for key in ("value", "parameters", "brackets"):
+        field = getattr(spec, key)
+        if field and field not in fields:
+            raise UsageError(unknown("field", field, f"{where}.{key}", fields))
+    for field in spec.labels:
+        if field not in fields:
+            raise UsageError(unknown("field", field, f"{where}.labels", fields))
+    for number, row in enumerate(rows, 1):
+        for field in filter(None, (spec.value, spec.parameters, spec.brackets)):
+            if row.get(field) is not None and printed(row[field]) is None:
+                raise ProtosegError(
+                    f"{path}: row {number}: {field}: expected a number, or null where the value is "
+                    f"lost, found '{wording.clean(str(row[field]))}'."
+                )
+    data = " ".join(str(content[key]) for key in ("dataset", "split") if content.get(key))
+    return PublishedNumbers(
+        spec,
+        path,
+        wording.clean(content["source"]),
+        wording.clean(data),
+        rows,
+        matrix.table.names,
+        _measured_as(content, path) or frozenset([data]),
+    )
+
+
+def _measured_as(content: dict[str, Any], path: Path) -> frozenset[str]:
+    names = content.get("measured_as") or []
+    names = [names] if isinstance(names, str) else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ProtosegError(
+            f"{path}: measured_as: expected a data set and its split, e.g. [ade20k validation], "
+            f"found {names!r}."
+        )
+    return frozenset(names)
+
+
+def _rows(
+    content: dict[str, Any], spec: PublishedSpec, where: str, path: Path
+) -> tuple[dict[str, Any], ...]:
+    parts = content.get("parts") or {}
+    if not isinstance(parts, dict) or not all(
+        isinstance(rows, list | None) for rows in (content.get("rows"), *parts.values())
+    ):
+        raise ProtosegError(f"{path}: expected 'rows', a list, or 'parts', each with such a list.")
+    parts = {**parts, "": content.get("rows")}
+    if spec.part == "rows":
+        parts["rows"] = content.get("rows")
+    rows = parts.get(spec.part)
+    if not isinstance(rows, list):
+        known = [part for part in parts if part]
+        raise UsageError(unknown("part", spec.part, f"{where}.part", known))
+    return tuple(row for row in rows if isinstance(row, dict))

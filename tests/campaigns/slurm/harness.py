@@ -1,0 +1,309 @@
+"""What a fault campaign works with (see campaign.py): folders, matrices, commands, its own disk.
+
+The run folders lie on a small tmpfs, so that the disk can be full for a while and nobody else's is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from testbed.testbed import Testbed, TestbedError
+from testbed.waiting import DEADLINE_SECONDS
+
+from campaigns.slurm.pace import VARIABLE as PACE
+from campaigns.slurm.pace import write_faults_done
+from protoseg import files
+from protoseg.launch.submission import FOLDER
+
+ROOT = Path(__file__).resolve().parents[3]
+DISK_MIB = 512
+RUNS_PER_NODE = 3
+HEADS = (
+    {"label": "Parametric", "method": "parametric"},
+    {"label": "ProtoSeg", "method": "released", "method.num_prototypes": 2},
+)
+WRAPPER = """#!/bin/sh
+# The real sbatch, on a slow day.
+sleep "${CAMPAIGN_SBATCH_BEFORE:-0}"
+"$CAMPAIGN_SBATCH" "$@"
+status=$?
+sleep "${CAMPAIGN_SBATCH_AFTER:-0}"
+exit $status
+"""
+
+
+@dataclass(frozen=True)
+class QueuedRun:
+    """A run's job, as the queue shows it."""
+
+    key: str
+    run: str
+    state: str
+    node: str
+    name: str
+
+
+@dataclass
+class Lab:
+    """Folders and commands of one campaign.
+
+    Args:
+        folder: its own; short, for the testbed's sockets lie below it.
+        runs_wanted: how many, a multiple of two.
+        iterations: of each run.
+        parts: the matrix grows from call to call, as a user's does: part n holds the first n/parts.
+        paced: trainings wait for the faults (pace.py).
+        margin: factor of the times that the judge allows for a machine to react.
+    """
+
+    folder: Path
+    testbed: Testbed
+    runs_wanted: int
+    iterations: int
+    random: random.Random
+    paced: bool = False
+    margin: float = 1.0
+    parts: int = 1
+    stage: int = 1
+    """The part that the user has got to."""
+    slurm: str = ""
+    """Its version."""
+    began: float = field(default_factory=time.time)
+    events: list[dict[str, Any]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    too_late: list[str] = field(default_factory=list)
+    """Faults that were still to come when every run had its record."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    # Places.
+
+    @property
+    def disk(self) -> Path:
+        return self.folder / "disk"
+
+    @property
+    def runs(self) -> Path:
+        """A name with a space and an umlaut: users have such folders."""
+        return self.disk / "meine läufe"
+
+    @property
+    def seeds(self) -> list[int]:
+        return list(range((self.runs_wanted + len(HEADS) - 1) // len(HEADS)))
+
+    def matrix(self, part: int) -> str:
+        """Path of the matrix as it is at that stage."""
+        return str(self.folder / f"part{part}.yaml")
+
+    @property
+    def pace(self) -> Path:
+        """Holds the share of faults that are done."""
+        return self.folder / "pace" / "done"
+
+    def next_part(self) -> str:
+        """The matrix with some runs that nobody has submitted yet, as long as there are such."""
+        self.stage = min(self.parts, self.stage + 1)
+        return self.matrix(self.stage)
+
+    @property
+    def whole(self) -> str:
+        return self.matrix(self.parts)
+
+    def prepare(self) -> None:
+        """Make the folders, the matrices, the slow sbatch, and mount the disk."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "bin").mkdir()
+        wrapper = self.folder / "bin" / "sbatch"
+        wrapper.write_text(WRAPPER)
+        wrapper.chmod(0o755)
+        self.disk.mkdir()
+        self.pace.parent.mkdir()
+        write_faults_done(self.pace, 0)
+        options = f"size={DISK_MIB}m,mode=755"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "campaign", str(self.disk)]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise TestbedError(f"no disk that can be filled: {done.stderr.strip()}")
+        self.runs.mkdir()
+        for part in range(1, self.parts + 1):
+            upto = max(1, round(len(self.seeds) * part / self.parts))
+            self.write_matrix(Path(self.matrix(part)), self.seeds[:upto])
+
+    def write_matrix(self, path: Path, seeds: list[int]) -> str:
+        """A matrix of tiny runs, both heads for each seed."""
+        content = {
+            "title": "a fault campaign",
+            "base": {
+                "dataset": "shapes",
+                "dataset.generator.size": 48,
+                "dataset.generator.train": 12,
+                "dataset.generator.val": 4,
+                "dataset.counts": {"train": 12, "val": 4},
+                "dataset.digest": "unpinned",
+                "augmentation.scale": [48, 48],
+                "augmentation.crop_size": [48, 48],
+                "schedule.iterations": self.iterations,
+                "schedule.batch_size": 2,
+                "schedule.warmup_iterations": 0,
+                **({"backbone.settings.type": "pace.PacedNet"} if self.paced else {}),
+            },
+            "rows": [dict(head) for head in HEADS],
+            "seeds": seeds,
+            "table": {"metrics": ["miou"], "baseline": {"label": HEADS[0]["label"]}},
+        }
+        path.write_text(yaml.safe_dump(content))
+        return str(path)
+
+    def close(self) -> None:
+        """Unmount the disk; what it held is gone."""
+        if os.path.ismount(self.disk):
+            subprocess.run(["umount", self.disk], check=False)
+            if os.path.ismount(self.disk):
+                subprocess.run(["umount", "--lazy", self.disk], check=True)
+
+    # Commands.
+
+    def environment(self, runs: Path | None = None) -> dict[str, str]:
+        """Of every command, as a user at a login node has it."""
+        path = f"{self.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+        return {
+            **{key: value for key, value in os.environ.items() if not key.startswith("SLURM")},
+            **self.testbed.env,
+            "PATH": path,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(Path(__file__).parent)]),
+            **({} if runs else {PACE: str(self.pace)}),
+            "CAMPAIGN_SBATCH": shutil.which("sbatch") or "/usr/bin/sbatch",
+            "PROTOSEG_RUNS": str(runs or self.runs),
+            "PROTOSEG_DATA": str(self.folder / "data"),
+            "PROTOSEG_RESULTS": str(self.folder / "results"),
+        }
+
+    def start(self, *words: str, runs: Path | None = None, **extra: str) -> subprocess.Popen[str]:
+        """Start ``protoseg WORDS`` in a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "protoseg.cli", *words],
+            cwd=ROOT,
+            env=self.environment(runs) | extra,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def finish(
+        self, process: subprocess.Popen[str], what: str, allowed: tuple[int, ...] = (0, 1)
+    ) -> subprocess.CompletedProcess[str]:
+        """Wait for a command; a traceback, a strange exit status or a hang is a problem."""
+        try:
+            out, err = process.communicate(timeout=DEADLINE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            self.problem(f"{what}: no answer within {DEADLINE_SECONDS:.0f} s")
+        if "Traceback" in err or "Traceback" in out:
+            self.problem(f"{what}: a traceback: {err[-1500:]}")
+        elif process.returncode not in allowed:
+            self.problem(f"{what}: exit status {process.returncode}: {err[-500:]}")
+        return subprocess.CompletedProcess(what, process.returncode, out, err)
+
+    def protoseg(self, *words: str, runs: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run ``protoseg WORDS`` to its end."""
+        return self.finish(self.start(*words, runs=runs), f"protoseg {words[0]}")
+
+    def sweep_words(self, matrix: str, *more: str) -> list[str]:
+        """A sweep on the testbed."""
+        memory = self.testbed.shape.memory // RUNS_PER_NODE
+        return [
+            *("sweep", matrix, "cluster=testbed", "cluster.cpus=1", f"cluster.memory={memory}M"),
+            *(
+                "cluster.checkpoint_seconds=2",
+                "cluster.signal_seconds=20",
+                "cluster.time='0:04:00'",
+            ),
+            *more,
+        ]
+
+    # What is going on.
+
+    def event(self, kind: str, **details: Any) -> dict[str, Any]:
+        """Add to the log of everything that was done."""
+        entry = {"time": round(time.time() - self.began, 2), "kind": kind, **details}
+        with self._lock:
+            self.events.append(entry)
+        return entry
+
+    def problem(self, text: str) -> None:
+        """Something that must not be."""
+        with self._lock:
+            self.problems.append(f"[{time.time() - self.began:.0f} s] {text}")
+        print(f"PROBLEM {text}", file=sys.stderr, flush=True)
+
+    def submissions(self) -> list[tuple[str, list[str], str, float]]:
+        """(job name, runs, job id or "", when) of each intent on disk."""
+        found = []
+        for folder in sorted((self.runs / FOLDER).glob("*-*")):
+            intent = files.read_json(folder / "intent.json")
+            if isinstance(intent, dict):
+                job = files.read_json(folder / "job.json") or {}
+                at = intent["clock"] - self.began
+                found.append((intent["name"], intent["runs"], str(job.get("job", "")), at))
+        return found
+
+    def queue(self) -> list[QueuedRun] | None:
+        """The jobs of runs that SLURM holds; None where it does not answer."""
+        try:
+            done = self.testbed.run("squeue", "--noheader", "--array", "--format=%i|%T|%N|%j")
+        except subprocess.TimeoutExpired:
+            return None
+        if done.returncode:
+            return None
+        runs = {name: ids for name, ids, *_ in self.submissions()}
+        found = []
+        for line in done.stdout.splitlines():
+            key, state, node, name = line.strip().split("|", 3)
+            _, _, index = key.partition("_")
+            if name in runs and index.isdigit():
+                found.append(QueuedRun(key, runs[name][int(index)], state, node, name))
+        return found
+
+    def records(self) -> int:
+        """Runs that have a record."""
+        return len(list(self.runs.glob("*/record.json")))
+
+    def progress(self) -> float:
+        """How much of all training is done, 0 to 1."""
+        done = sum(self.iteration(folder.name) for folder in self.runs.glob("[a-z]*"))
+        return done / (self.runs_wanted * self.iterations)
+
+    def iteration(self, run: str) -> int:
+        """How far a run is."""
+        content = files.read_json(self.runs / run / "progress.json")
+        iteration = content.get("iteration", 0) if isinstance(content, dict) else 0
+        waiting = self.pace.with_name(f"{run}.waiting")
+        text = waiting.read_text() if waiting.exists() else ""
+        return max(iteration, int(text or 0))
+
+
+def git(*words: str) -> str:
+    """What git prints; empty where it fails."""
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def as_json(text: str) -> Any:
+    """What a command with ``--json`` printed; None where it is no JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -1,0 +1,371 @@
+"""Config groups, overrides and the order in which they win."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from config.conftest import EXPERIMENTS
+from protoseg.config import compose as compose_module
+from protoseg.config.compose import Composer, _compose, parse_overrides, parse_sweep
+from protoseg.config.fast_compose import Options
+from protoseg.config.hydra_errors import config_problem
+from protoseg.config.hydra_schemas import groups
+from protoseg.config.identity import spec_digest
+from protoseg.config.methods import (
+    MethodSpec,
+    ParametricMethod,
+    PixelQueryMethod,
+    PrototypeMethod,
+    QueryDecoderMethod,
+)
+from protoseg.config.schema import RunSpec
+from protoseg.config.weak import WeakContrastMethod
+from protoseg.errors import UsageError
+
+pytestmark = pytest.mark.install
+
+BETWEEN = {"ade20k_full_300", "ade20k_full_500", "ade20k_full_700"}
+OPTIONS = [
+    (path.parent.name, path.stem)
+    for path in sorted(EXPERIMENTS.glob("*/*.yaml"))
+    if path.parent.name != "matrices"
+]
+
+
+def compose(composer: Composer, *overrides: str) -> RunSpec:
+    settings = [setting for _, several in parse_overrides(overrides) for setting in several]
+    return composer.spec(settings, "test")
+
+
+def refusal(composer: Composer, *overrides: str) -> str:
+    """The sentence that a call of these overrides earns; one line, and never a traceback."""
+    with pytest.raises(UsageError) as caught:
+        compose(composer, *overrides)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_with_the_other_defaults(
+    composer: Composer, group: str, option: str
+) -> None:
+    spec = compose(composer, f"{group}={option}")
+    assert isinstance(spec, RunSpec)
+    default = composer.spec([], "test")
+    for other in groups():
+        if other != group:
+            assert getattr(spec, other) == getattr(default, other)
+
+
+def test_options_read_alone_are_what_hydra_makes_of_them_together(composer: Composer) -> None:
+    reader, every = Options(EXPERIMENTS), dict(composer.options)
+    # Hundreds of classes take Hydra long, and these differ from their neighbours by them alone.
+    every["dataset"] = [name for name in every["dataset"] if name not in BETWEEN]
+    default = _compose(EXPERIMENTS, "run", {})
+    for turn in range(max(map(len, every.values()))):  # all that there are, in mixed company
+        chosen = {group: names[turn % len(names)] for group, names in every.items()}
+        alone = reader.values(chosen)
+        assert alone is not None, "left to Hydra, a tenth of a second for each combination"
+        assert {**default, **alone} == _compose(EXPERIMENTS, "run", chosen)
+
+
+def test_hydra_is_asked_once_for_many_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(compose_module, "_compose", lambda *a: asked.append(a) or _compose(*a))
+    composer = Composer(EXPERIMENTS)
+    specs = [
+        compose(composer, f"method={method}", f"schedule={schedule}")
+        for method in ("paper", "parametric")
+        for schedule in ("quickstart", "sgd_40k")
+    ]
+    assert (len({spec_digest(spec) for spec in specs}), len(asked)) == (4, 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "key", "value"),
+    [
+        # An option that reaches into another group; one that a schema does not complete.
+        (
+            "evaluation/mine.yaml",
+            "# @package _global_\nevaluation: {split: train}\nschedule: {power: 0.5}",
+            "schedule.power",
+            0.5,
+        ),
+        (
+            "evaluation/mine.yaml",
+            "defaults: [_self_, whole]\nsplit: train",
+            "evaluation.split",
+            "val",
+        ),
+        # A run.yaml that has more to say about a group than its option.
+        (
+            "run.yaml",
+            (EXPERIMENTS / "run.yaml").read_text() + "evaluation: {split: train}",
+            "evaluation.split",
+            "train",
+        ),
+    ],
+    ids=["package", "order", "run"],
+)
+def test_options_that_do_more_are_left_to_hydra(
+    own: Path, file: str, text: str, key: str, value: Any
+) -> None:
+    (own / file).write_text(text)
+    option = "whole_512" if file == "run.yaml" else "mine"
+    assert Options(own).values({"evaluation": option}) is None
+    found: Any = compose(Composer(own), f"evaluation={option}")
+    for part in key.split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+def test_a_file_with_a_header_is_left_to_hydra(own: Path) -> None:
+    text = "defaults: [whole, _self_]\ncrop_size: [9, 9]"
+    (own / "evaluation" / "mine.yaml").write_text(text)
+    assert Options(own).values({"evaluation": "mine"}) is not None
+    (own / "evaluation" / "mine.yaml").write_text(f"# @package augmentation\n{text}")
+    assert Options(own).values({"evaluation": "mine"}) is None
+
+
+def test_every_folder_of_experiments_is_a_group(composer: Composer) -> None:
+    folders = {path.name for path in EXPERIMENTS.iterdir() if path.is_dir()} - {"matrices"}
+    assert folders == set(groups()) == set(composer.options)
+    assert all(composer.options.values())
+
+
+def test_every_option_says_what_it_is_for() -> None:
+    for group, option in OPTIONS:
+        first = (EXPERIMENTS / group / f"{option}.yaml").read_text().splitlines()[0]
+        assert first.startswith("# "), f"{group}/{option}.yaml starts without a comment"
+
+
+def test_the_methods_are_told_apart_by_kind(composer: Composer) -> None:
+    assert isinstance(compose(composer, "method=paper").method, PrototypeMethod)
+    assert isinstance(compose(composer, "method=parametric").method, ParametricMethod)
+    assert isinstance(compose(composer, "method=pixel_query").method, PixelQueryMethod)
+    assert isinstance(compose(composer, "method=query_decoder").method, QueryDecoderMethod)
+    assert isinstance(compose(composer, "method=cam").method, WeakContrastMethod)
+    known = {"prototype", "parametric", "pixel_query", "query_decoder", "weak_contrast"}
+    assert set(MethodSpec.variants) == known
+
+
+def test_released_is_the_paper_with_its_departures(composer: Composer) -> None:
+    paper, released = compose(composer, "method=paper"), compose(composer, "method=released")
+    assert isinstance(released.method, PrototypeMethod)
+    assert released.method.num_prototypes == 10
+    assert released.method.assignment == "gumbel"
+    assert spec_digest(paper) != spec_digest(released)
+
+
+def test_the_paper_is_the_schema_s_default(composer: Composer) -> None:
+    assert compose(composer, "method=paper").method == PrototypeMethod()
+    assert compose(composer, "method=parametric").method == ParametricMethod()
+    assert compose(composer, "method=pixel_query").method == PixelQueryMethod()
+    assert compose(composer, "method=query_decoder").method == QueryDecoderMethod()
+    assert compose(composer, "method=weak_contrast").method == WeakContrastMethod()
+
+
+def test_the_later_override_wins(composer: Composer) -> None:
+    spec = compose(composer, "schedule.iterations=5", "schedule.iterations=6")
+    assert spec.schedule.iterations == 6
+    assert compose(composer, "dataset=camvid", "dataset=shapes") == compose(composer)
+
+
+def test_a_value_wins_over_the_choice_of_its_group_wherever_it_stands(composer: Composer) -> None:
+    for overrides in (
+        ("schedule.iterations=5", "schedule=cpu_300"),
+        ("schedule=cpu_300", "schedule.iterations=5"),
+    ):
+        spec = compose(composer, *overrides)
+        assert spec.schedule.iterations == 5
+        assert spec.schedule.learning_rate == 1e-3
+
+
+def test_interpolations_are_resolved_after_overrides(composer: Composer) -> None:
+    spec = compose(composer, "backbone.channels=[8,16,24,32]")
+    assert spec.backbone.settings["channels"] == [8, 16, 24, 32]
+    spec = compose(composer, "method.huber_delta=${method.kappa}", "method.kappa=0.2")
+    assert isinstance(spec.method, PrototypeMethod)
+    assert spec.method.huber_delta == 0.2
+
+
+def test_settings_are_deep_and_free(composer: Composer) -> None:
+    spec = compose(composer, "+decoder.settings.a.b=1", "decoder.settings.a.c=[x,null]")
+    assert spec.decoder.settings == {"a": {"b": 1, "c": ["x", None]}}
+    assert compose(composer).decoder.settings == {}, "the composed defaults are not touched"
+
+
+def test_a_default_can_be_removed_from_free_settings(composer: Composer) -> None:
+    assert "type" not in compose(composer, "~backbone.settings.type").backbone.settings
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1,5,10", [1, 5, 10]),
+        ("range(1,4)", [1, 2, 3]),
+        ("range(0,0.3,0.1)", [0.0, 0.1, 0.2]),
+        ("choice(a,b)", ["a", "b"]),
+        ("'a b','c,d'", ["a b", "c,d"]),
+        ('["x","y"],[z]', [["x", "y"], ["z"]]),
+        ("sort(3,1,2)", [1, 2, 3]),
+        ("true,null", [True, None]),
+        ("7", [7]),
+    ],
+)
+def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
+    found = parse_sweep("key", text)
+    assert found == values
+    assert [type(value) for value in found] == [type(value) for value in values]
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "backbone=mobilnet_v2",
+            "test: unknown backbone 'mobilnet_v2'. Did you mean 'mobilenet_v2'? Known: hrnet_w48, ",
+        ),
+        ("dataset=camvit", "unknown dataset 'camvit'. Did you mean 'camvid'? Known: ade20k, "),
+        ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: cam, paper, "),
+        ("dataset=Camvid", "unknown dataset 'Camvid'. Did you mean 'camvid'?"),
+        ("sed=1", "test: unknown key 'sed'. Did you mean 'seed'? Known: augmentation, backbone, "),
+        ("methd.kappa=1", "unknown key 'methd.kappa'. Did you mean 'method.kappa'? Known: "),
+        ("method.momentm=1", "unknown key 'method.momentm'. Did you mean 'method.momentum'?"),
+        ("seed.x=1", "test: 'seed' has no key 'x'; it is a value."),
+        ("method.momentum=1.5", "method.momentum: 1.5 is out of range; allowed: at least 0 and at"),
+        ("method.momentum=fast", "test: method.momentum: expected a number, found 'fast'."),
+        ("method.momentum=true", "method.momentum: expected a number, found True."),
+        (
+            "method.num_prototypes=0",
+            "method.num_prototypes: 0 is out of range; allowed: at least 1",
+        ),
+        ("method.num_prototypes=2.5", "method.num_prototypes: expected a whole number, found 2.5."),
+        ("method.kappa=0", "method.kappa: 0.0 is out of range; allowed: greater than 0."),
+        ("method.kappa=nan", "method.kappa: nan is out of range; allowed: greater than 0."),
+        ("method.kappa=inf", "method.kappa: inf is out of range; allowed: greater than 0."),
+        ("method.kappa=null", "method.kappa: expected a number, found None."),
+        (
+            "method.distance=cosin",
+            "method.distance: unknown value 'cosin'. Did you mean 'cosine'? Known: cosine, ",
+        ),
+        ("method.projection=1", "method.projection: expected true or false, found 1."),
+        (
+            "method.kind=magic",
+            "method: unknown kind 'magic'. Known: parametric, pixel_query, prototype, "
+            "query_decoder, weak_contrast.",
+        ),
+        ("precision=fp8", "precision: unknown value 'fp8'. Did you mean 'fp32'? Known: bf16, "),
+        ("seed=-1", "seed: -1 is out of range; allowed: at least 0 and at most 2147483647."),
+        ("dataset.name=5", "dataset.name: expected text, found 5."),
+        ("dataset.classes=[]", "dataset.classes: needs at least one value, found none."),
+        ("dataset.classes=[a,a]", "dataset.classes: all values need to be different, found "),
+        ("dataset.classes=sky", "dataset.classes: expected a list, found 'sky'."),
+        ("dataset.classes=[a,2]", "dataset.classes[1]: expected text, found 2."),
+        ("dataset.counts=5", "dataset.counts: expected a mapping, found 5."),
+        ("dataset.counts.val=many", "dataset.counts.val: expected a whole number, found 'many'."),
+        ("augmentation.scale=[1,2,3]", "augmentation.scale: expected 2 values, found 3."),
+        ("augmentation.scale=[0,2]", "augmentation.scale[0]: 0 is out of range; allowed: at leas"),
+        ("evaluation.scale=[1,2,3]", "evaluation.scale: expected 0 or 2 values, found 3."),
+        ("evaluation.stride=[-4,4]", "evaluation.stride[0]: -4 is out of range; allowed: at leas"),
+        ("backbone.settings.x=nan", "backbone.settings.x: nan is out of range; allowed: a finite"),
+        ("backbone.settings={a:[inf]}", "backbone.settings.a[0]: inf is out of range; allowed: a"),
+        ("schedule=5", "schedule: expected the name of an option, found 5. Known: cpu_300, "),
+        ("schedule={iterations: 5}", "schedule: expected the name of an option, found {'iterat"),
+        ("schedule=null", "schedule: expected the name of an option, found None."),
+        ("~schedule", "test: 'schedule' can not be removed: every run has one."),
+        ("~method.kapa", "unknown key 'method.kapa'. Did you mean 'method.kappa'?"),
+        ("~backbone.settings.colour", "unknown key 'backbone.settings.colour'. Known: "),
+        ("seed.a.b=1", "'seed' has no key 'a'; it is a value."),
+        ("dataset.name.first=x", "'dataset.name.first': 'dataset.name' is a value, not a group."),
+        ("dataset@x=camvid", "override 'dataset@x=camvid': '@x' puts a group somewhere else"),
+        ("schedule.iterations=", "schedule.iterations: expected a whole number, found ''."),
+        ("method.kappa=${method.kapa}", "test: Interpolation key 'method.kapa' not found"),
+        ("method.kappa=${", "override 'method.kappa=${': "),
+        ("a b=c", "override 'a b=c': "),
+        ("method.kappa=[1", "override 'method.kappa=[1': "),
+        ("dataset=glob(*)", "override 'dataset=glob(*)': a sweep needs its values: 1,5,10 or rang"),
+        ("method.momentum=interval(0,1)", "a sweep needs its values: 1,5,10 or range(1,5) or ch"),
+    ],
+)
+def test_one_clear_sentence(composer: Composer, override: str, sentence: str) -> None:
+    assert sentence in refusal(composer, override)
+
+
+def test_a_key_of_another_method_names_the_method(composer: Composer) -> None:
+    assert refusal(composer, "method=parametric", "method.kappa=0.1") == (
+        "test: method (of kind 'parametric'): unknown key 'kappa'. Known: kind, num_prototypes."
+    )
+
+
+def test_a_folder_without_experiments_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a folder of experiments .* --experiments\.$"):
+        Composer(tmp_path)
+
+
+BAD_FILES = {
+    "defaults: [schema, _self_]\nclases: [a]\n": (
+        "unknown key 'clases'. Did you mean 'classes'? Known: annotation_suffix, "
+    ),
+    "defaults: [schema, _self_]\nignore_index: many\n": (
+        "dataset.ignore_index: expected a whole number, found 'many'."
+    ),
+    "defaults: [schema, _self_]\nclasses: 5\n": "dataset.classes: expected a list.",
+    "defaults: [schema, _self_]\ncounts: 5\n": "dataset.counts: expected a mapping.",
+    "defaults: [schem, _self_]\n": "Could not load 'dataset/schem'.",
+    "name: a\nname: b\n": "not a readable YAML file: while constructing a mapping",
+    "name: [\n": "not a readable YAML file: while parsing a flow node",
+    "- 1\n": "Invalid type assigned: list is not a subclass of DatasetSpec.",
+}
+
+
+@pytest.mark.parametrize("content", BAD_FILES)
+def test_a_bad_config_file_is_named_with_what_is_wrong(own: Path, content: str) -> None:
+    file = own / "dataset" / "mine.yaml"
+    file.write_text(content)
+    said = refusal(Composer(own), "dataset=mine")
+    assert said.startswith(f"{file}: ")
+    assert BAD_FILES[content] in said
+
+
+def test_a_config_file_that_is_no_text_is_named(own: Path) -> None:
+    file = own / "dataset" / "mine.yaml"
+    file.write_bytes(b"name: \xff\n")
+    assert str(file) in refusal(Composer(own), "dataset=mine")
+
+
+@pytest.mark.parametrize(
+    ("content", "key"),
+    [("classes: [a]\nname: x", "dataset.digest"), ("", "dataset.name"), ("classes: []", "name")],
+)
+def test_a_value_that_no_file_gives_is_asked_for(own: Path, content: str, key: str) -> None:
+    (own / "dataset" / "mine.yaml").write_text(f"defaults: [schema, _self_]\n{content}\n")
+    said = refusal(Composer(own), "dataset=mine")
+    assert said.endswith(f"{key}: a value is required and none is given.")
+
+
+def test_an_option_of_one_s_own_is_found(own: Path) -> None:
+    text = "defaults: [camvid, _self_]\nname: mine\ndigest: unpinned\n"
+    (own / "dataset" / "mine.yaml").write_text(text)
+    spec = compose(Composer(own), "dataset=mine")
+    assert (spec.dataset.name, spec.dataset.digest) == ("mine", "unpinned")
+    assert len(spec.dataset.classes) == 11
+
+
+def test_two_folders_of_experiments_do_not_mix(composer: Composer, own: Path) -> None:
+    file = own / "schedule" / "quickstart.yaml"
+    file.write_text(file.read_text().replace("iterations: 240", "iterations: 7"))
+    theirs = Composer(own)
+    assert compose(theirs).schedule.iterations == 7
+    assert compose(composer).schedule.iterations == 240
+    assert compose(theirs, "dataset=camvid").schedule.iterations == 7
+
+
+def test_errors_that_cause_each_other_end() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__cause__, second.__cause__ = second, first
+    assert "first" in config_problem(first, EXPERIMENTS, {}, {})

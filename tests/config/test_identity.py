@@ -1,0 +1,358 @@
+"""The identity of a run: what it covers, what it does not, and that it never moves unnoticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import random
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from protoseg.config.compose import Composer, Setting
+from protoseg.config.fields import added, build, field_types, plain
+from protoseg.config.hydra_schemas import groups
+from protoseg.config.identity import (
+    canonical_json,
+    run_id,
+    run_id_pattern,
+    slug,
+    spec_digest,
+    spec_from_dict,
+)
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.methods import ContrastSpec, MethodSpec
+from protoseg.config.schema import METHOD_VERSION, RunSpec
+from protoseg.errors import UsageError
+
+ADVICE = """
+The identity of a run has changed. Records under the old identity are no longer found, and every
+run of every table is trained again. If the results change too, raise METHOD_VERSION in
+protoseg/config/schema.py, write why into its history, and put the new values here. If they do not
+(a new field whose default changes nothing), leave that field out of the identity, where it is
+declared, so that finished runs stay finished.
+"""
+
+QUICKSTART = {
+    "shapes_64-tiny-segformer-parametric-k1-s0-87e063d6d8": (
+        "87e063d6d84e990831dd81676fe9b809910255320410bafa9212492e3dfee669"
+    ),
+    "shapes_64-tiny-segformer-prototype-k1-s1-40cac72167": (
+        "40cac7216773d71ac58a661273cc2266822c30151903853a98204fd6c4b85065"
+    ),
+    "shapes_64-tiny-segformer-prototype-k4-s2-59c6a576d0": (
+        "59c6a576d05d08accada08281c36f66b009eb9a259f511f6b08f7550096505dc"
+    ),
+}
+QUICKSTART_2026_11 = {
+    "shapes-tiny-segformer-parametric-k1-s0-52c0f4a8f5": (
+        "52c0f4a8f52d2ef34f391ebe6e485ecf226fcec852c047cc4a8b4367bb8958e2"
+    ),
+    "shapes-tiny-segformer-prototype-k1-s1-8595ba5c51": (
+        "8595ba5c5146c10085237d1093265e2ea678e4ec9d5833bf7914710da707673a"
+    ),
+    "shapes-tiny-segformer-prototype-k4-s2-34912c813c": (
+        "34912c813c1dcaf895a12f68f3a5561fab9605649b1da0d0627691cb60d2e338"
+    ),
+}
+CAMVID_METHODS = {
+    "camvid-mobilenet_v2-segformer-parametric-k1-s0-a7cb9290eb": (
+        "a7cb9290eb538634a34619ff0be8e3acfa1b094f20e54ded8ec4352a081cb1a4"
+    ),
+    "camvid-mobilenet_v2-segformer-parametric-k10-s0-526678214f": (
+        "526678214f2517b7f817a0dba6198c1fbc4907cb2c4fcf78c96a8dec13b16de7"
+    ),
+    "camvid-mobilenet_v2-segformer-prototype-k1-s0-8239b9fa86": (
+        "8239b9fa865a19fd9374a9a4c568fede1c6e87165ffc19b0c8c5c62589ce196c"
+    ),
+    "camvid-mobilenet_v2-segformer-prototype-k10-s0-38baea9ee3": (
+        "38baea9ee3a2c3dcce87f6a45b0df49521961be1b25eae20e70e7c1dde75a33c"
+    ),
+    "camvid-mobilenet_v2-segformer-prototype-k1-s0-f4f1d6ede3": (
+        "f4f1d6ede359d9c3fca77236af83e564ce718b4e7936829483632986252bd3b5"
+    ),
+    "camvid-mobilenet_v2-segformer-prototype-k10-s0-4782fd5970": (
+        "4782fd59703b896b8b42179053607ef1bbca05d1748429fb08ed66acdbbbc959"
+    ),
+    "camvid-mobilenet_v2-segformer-prototype-k1-s0-9b4621b624": (
+        "9b4621b624ab1f9cfeef43b1b50112fa24eb6bebb8a12ceacfa47bbc1a0b7752"
+    ),
+    "camvid-mobilenet_v2-segformer-prototype-k10-s2-c5b007f448": (
+        "c5b007f44832b1fd2bdda85a73a31533b424fe8625790c10bc299415778bb76e"
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("matrix", "golden"),
+    [
+        ("quickstart", QUICKSTART),
+        # The quickstart until November 2026: its runs keep their ids.
+        (str(Path(__file__).with_name("quickstart_2026_11.yaml")), QUICKSTART_2026_11),
+        ("camvid_methods", CAMVID_METHODS),
+    ],
+    ids=["quickstart", "quickstart_2026_11", "camvid_methods"],
+)
+def test_golden_identities(composer: Composer, matrix: str, golden: Mapping[str, str]) -> None:
+    runs = {run.run_id: spec_digest(run.spec) for run in load_matrix(composer, matrix).runs}
+    for name, digest in golden.items():
+        assert runs.get(name) == digest, f"{name} of {matrix} is gone.{ADVICE}"
+
+
+@pytest.fixture(scope="module")
+def spec(composer: Composer) -> RunSpec:
+    return composer.spec([], "test")
+
+
+def shuffled(value: Any, chance: random.Random) -> Any:
+    """The same data with the keys of every mapping in another order."""
+    if isinstance(value, dict):
+        names = list(value)
+        chance.shuffle(names)
+        return {name: shuffled(value[name], chance) for name in names}
+    return [shuffled(v, chance) for v in value] if isinstance(value, list) else value
+
+
+def test_the_order_of_keys_is_no_part_of_it(spec: RunSpec) -> None:
+    for seed in range(5):
+        other = spec_from_dict(shuffled(plain(spec), random.Random(seed)), "test")
+        assert canonical_json(other) == canonical_json(spec)
+        assert run_id(other) == run_id(spec)
+
+
+@pytest.mark.parametrize(
+    ("key", "spellings"),
+    [
+        ("method.ce_weight", [1, 1.0, "1", "1.0", "1e0"]),
+        ("schedule.learning_rate", [0.001, "1e-3", "0.001"]),
+        ("method.ppc_weight", [0, 0.0, -0.0, "-0"]),
+        ("augmentation.ratio_range", [[1, 2], [1.0, 2.0], (1, 2.0)]),
+        ("augmentation.crop_size", [[96, 64], (96, 64)]),
+    ],
+)
+def test_spelling_is_no_part_of_it(composer: Composer, key: str, spellings: list[Any]) -> None:
+    specs = [composer.spec([Setting(key, value)], "test") for value in spellings]
+    assert len({spec_digest(spec) for spec in specs}) == 1
+
+
+@pytest.mark.parametrize("value", [1.0, "1", True, None, "one"])
+def test_a_number_of_things_is_whole(composer: Composer, value: Any) -> None:
+    with pytest.raises(UsageError, match=r"method\.num_prototypes: expected a whole number, found"):
+        composer.spec([Setting("method.num_prototypes", value)], "test")
+
+
+def test_a_spec_is_frozen(spec: RunSpec) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.seed = 3  # type: ignore[misc]
+    for part in groups():
+        first = dataclasses.fields(getattr(spec, part))[0].name
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(getattr(spec, part), first, "other")
+
+
+def test_every_field_stands_in_the_canonical_json(composer: Composer) -> None:
+    for method in MethodSpec.variants:
+        option = {"prototype": "paper"}.get(method, method)
+        written = json.loads(canonical_json(composer.spec([Setting("method", option)], "test")))
+        assert set(written) == first_fields(RunSpec)
+        for group, kind in groups().items():
+            kind = MethodSpec.variants[method] if group == "method" else kind
+            if group not in first_fields(RunSpec):
+                continue
+            assert set(written[group]) == first_fields(kind)
+        assert written["method_version"] == METHOD_VERSION
+
+
+def first_fields(kind: type) -> set[str]:
+    """Names of the fields that stand in every canonical JSON."""
+    return {f.name for f in dataclasses.fields(kind) if not f.metadata.get("added")}
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """A spec that got three fields after records were written."""
+
+    old: int
+    level: Literal["a", "b"] = added("a")
+    rate: float = added(0.5, low=0)
+    extra: dict[str, Any] = added({})  # noqa: RUF009
+
+
+def test_a_field_that_came_later_leaves_the_identity_of_older_specs_alone() -> None:
+    assert canonical_json(Grown(1)) == '{"old":1}'
+    assert canonical_json(build(Grown, {"old": 1, "level": "a", "extra": {}}, "x")) == '{"old":1}'
+    assert json.loads(canonical_json(Grown(1, level="b", extra={"c": 2}))) == {
+        "old": 1, "level": "b", "extra": {"c": 2},
+    }  # fmt: skip
+    assert plain(Grown(1)) == {"old": 1, "level": "a", "rate": 0.5, "extra": {}}
+    with pytest.raises(UsageError, match=r"rate: -1\.0 is out of range"):
+        build(Grown, {"old": 1, "rate": -1.0}, "x")
+
+
+def another(kind: Any, value: Any) -> Any:
+    """A value of the same type that is not this one."""
+    if typing.get_origin(kind) is Literal:
+        return next(choice for choice in typing.get_args(kind) if choice != value)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return value + 1 if value < 255 else value // 2
+    if isinstance(value, float):
+        return value / 2 if value else 0.25
+    if isinstance(value, str):
+        return f"{value}x"
+    if isinstance(value, dict):
+        return {**value, "extra": 1}
+    return [another(type(v), v) for v in value] if value else [1, 2]
+
+
+def test_without_weights_there_is_no_digest_of_weights(spec: RunSpec) -> None:
+    with_digest = dataclasses.replace(spec.backbone, weights="", weights_sha256="a775c280")
+    assert spec_digest(dataclasses.replace(spec, backbone=with_digest)) == spec_digest(spec)
+
+
+def test_without_its_weight_nothing_of_the_contrast_counts(composer: Composer) -> None:
+    off = [
+        [],
+        [Setting("contrast", "pixel"), Setting("contrast.weight", 0)],
+        [Setting("contrast.pixel_queue", 7)],
+    ]
+    specs = [composer.spec(settings, "test") for settings in off]
+    assert len(set(map(spec_digest, specs))) == 1
+    assert "contrast" not in json.loads(canonical_json(specs[0]))
+    on = composer.spec([Setting("contrast", "pixel")], "test")
+    assert spec_digest(on) != spec_digest(specs[0])
+    assert on.contrast == ContrastSpec(weight=0.1)
+
+
+def test_each_field_changes_the_identity(spec: RunSpec) -> None:
+    spec = dataclasses.replace(
+        spec,
+        backbone=dataclasses.replace(spec.backbone, weights="w.pth"),
+        contrast=ContrastSpec(weight=0.5),
+    )
+    digests = {spec_digest(spec)}
+    count = 1
+    for group in groups():
+        part = getattr(spec, group)
+        for name, kind in field_types(type(part)).items():
+            if name in ("kind", "variants", "head", "task", "segmentor"):
+                continue
+            data = plain(spec)
+            data[group][name] = another(kind, data[group][name])
+            digests.add(spec_digest(spec_from_dict(data, "test")))
+            count += 1
+            assert len(digests) == count, f"{group}.{name} does not change the identity"
+    for name, value in (("seed", 1), ("precision", "bf16"), ("method_version", 99)):
+        digests.add(spec_digest(dataclasses.replace(spec, **{name: value})))
+        count += 1
+        assert len(digests) == count, f"{name} does not change the identity"
+
+
+def values(kind: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """Values that a field of this type accepts."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        return st.sampled_from(arguments)
+    if origin is tuple:
+        each = values(arguments[0], bounds)
+        lengths = bounds.get("lengths")
+        if lengths:
+            return st.one_of(*(st.lists(each, min_size=n, max_size=n) for n in lengths))
+        if arguments[-1] is not Ellipsis:
+            return st.lists(each, min_size=len(arguments), max_size=len(arguments))
+        unique = bool(bounds.get("distinct"))
+        return st.lists(each, min_size=bool(bounds.get("nonempty")), max_size=5, unique=unique)
+    if origin is dict:
+        inner = st.integers(0, 9) if arguments[1] is int else _json
+        return st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    limits = (bounds.get("low"), bounds.get("high"))
+    low, high = (b if b is not None and math.isfinite(b) else None for b in limits)
+    if kind is int:
+        return st.integers(low if low is not None else -5, high if high is not None else 10**6)
+    if kind is float:
+        return st.floats(
+            low,
+            high,
+            allow_nan=False,
+            allow_infinity=False,
+            exclude_min=low is not None and bool(bounds.get("open_low")),
+        )
+    return st.booleans() if kind is bool else st.text(max_size=12)
+
+
+_json = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+
+
+def part(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
+    fields = {
+        f.name: values(field_types(kind)[f.name], f.metadata) for f in dataclasses.fields(kind)
+    }
+    if issubclass(kind, MethodSpec):
+        fields["kind"] = st.just(kind.kind)
+    return st.fixed_dictionaries(fields)
+
+
+def spec_data() -> st.SearchStrategy[dict[str, Any]]:
+    parts = {name: part(kind) for name, kind in groups().items() if kind is not MethodSpec}
+    parts["method"] = st.one_of(*(part(kind) for kind in MethodSpec.variants.values()))
+    return st.fixed_dictionaries(
+        {
+            **parts,
+            "precision": st.sampled_from(["fp32", "fp16", "bf16"]),
+            "seed": st.integers(0, 2**31 - 1),
+            "method_version": st.integers(1, 5),
+        }
+    )
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(spec_data())
+def test_a_spec_survives_the_way_through_json(data: dict[str, Any]) -> None:
+    spec = spec_from_dict(data, "test")
+    text = canonical_json(spec)
+    again = spec_from_dict(json.loads(text), "test")
+    assert again == spec
+    assert canonical_json(again) == text
+    assert text.isascii()
+    assert run_id_pattern().fullmatch(run_id(spec)), run_id(spec)
+    assert len(run_id(spec)) < 120
+
+
+def test_a_run_id_reads_like_the_run(composer: Composer) -> None:
+    settings_ = [Setting("dataset", "camvid"), Setting("method.num_prototypes", 5)]
+    spec = dataclasses.replace(composer.spec(settings_, "test"), seed=7)
+    assert slug(spec) == "camvid-tiny-segformer-prototype-k5-s7"
+    assert run_id(spec) == f"{slug(spec)}-{spec_digest(spec)[:10]}"
+
+
+def test_a_run_id_is_a_name_for_any_file_system(composer: Composer) -> None:
+    name = "../Ünï code/'; rm -rf ~ #$(x)"
+    spec = composer.spec([Setting("dataset.name", name)], "test")
+    assert run_id_pattern().fullmatch(run_id(spec)), run_id(spec)
+    assert composer.spec([Setting("dataset.name", "ü")], "test") != composer.spec(
+        [Setting("dataset.name", "ö")], "test"
+    )
+
+
+def test_a_record_of_a_spec_with_a_stranger_in_it_is_refused(spec: RunSpec) -> None:
+    data = plain(spec)
+    data["schedule"]["colour"] = "red"
+    with pytest.raises(UsageError, match=r"^run\.json\.schedule: unknown key 'colour'\."):
+        spec_from_dict(data, "run.json")
+    with pytest.raises(UsageError, match=r"^run\.json: expected a mapping of settings, found 3\.$"):
+        spec_from_dict(3, "run.json")

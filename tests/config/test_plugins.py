@@ -1,0 +1,147 @@
+"""Methods and types named in full: found, refused with a sentence, told in the identity."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from protoseg.config import plugins
+from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.fields import plain
+from protoseg.config.identity import run_id, spec_digest, spec_from_dict
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.methods import MethodSpec
+from protoseg.config.schema import RunSpec
+from protoseg.errors import UsageError
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+METHOD = """
+from dataclasses import dataclass
+from typing import ClassVar
+from protoseg.config.fields import number
+from protoseg.config.methods import MethodSpec
+
+@dataclass(frozen=True)
+class Mine(MethodSpec):
+    kind: str = "outsider.method.Mine"
+    head: ClassVar[str] = "outsider.head.MineHead"
+    sharpness: float = number(2.0, low=0)
+"""
+Write = Callable[[str, str], None]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
+    """Writes modules of a package ``outsider`` that is on Python's path until the test ends."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.setattr(MethodSpec, "variants", dict(MethodSpec.variants))
+    (tmp_path / "outsider").mkdir()
+
+    def module(name: str, text: str) -> None:
+        (tmp_path / "outsider" / f"{name}.py").write_text(text)
+
+    yield module
+    for name in [n for n in sys.modules if n.partition(".")[0] == "outsider"]:
+        del sys.modules[name]
+
+
+def compose(*texts: str, composer: Composer | None = None) -> RunSpec:
+    settings = [s for _, several in parse_overrides(texts) for s in several]
+    return (composer or Composer(EXPERIMENTS)).spec(settings, "test")
+
+
+def as_mine(spec: RunSpec) -> RunSpec:
+    data = plain(spec)
+    data["method"] = {"kind": "outsider.method.Mine"}
+    return spec_from_dict(data, "run.json")
+
+
+def test_a_method_from_elsewhere_is_one_like_any_other(write: Write, tmp_path: Path) -> None:
+    write("method", METHOD)
+    experiments = tmp_path / "experiments"
+    experiments.mkdir()
+    for path in EXPERIMENTS.iterdir():
+        (experiments / path.name).symlink_to(path)
+    (experiments / "method").unlink()
+    (experiments / "method").mkdir()
+    (experiments / "method/paper.yaml").symlink_to(EXPERIMENTS / "method/paper.yaml")
+    (experiments / "method/mine.yaml").write_text("kind: outsider.method.Mine\n")
+    # The axis is a key that only this method has, and no one has imported it yet.
+    (tmp_path / "m.yaml").write_text(
+        "base: {method: mine}\ngrid: {method.sharpness: [1, 3]}\nseeds: [0, 1]\n"
+    )
+    assert "outsider.method" not in sys.modules
+    matrix = load_matrix(Composer(experiments), str(tmp_path / "m.yaml"))
+    assert len(matrix.runs) == 4
+    spec = matrix.runs[0].spec
+    assert plain(spec.method) == {"kind": "outsider.method.Mine", "sharpness": 1.0}
+    assert run_id(spec).startswith("shapes-tiny-segformer-mine-s0-")
+    assert spec_from_dict(plain(spec, identity=True), "run.json") == spec
+    assert len({spec_digest(run.spec) for run in matrix.runs}) == 4
+    assert plugins.packages(spec) == ["outsider"]
+    composer = Composer(experiments)
+    with pytest.raises(UsageError, match=r"method\.sharpness: -1\.0 is out of range"):
+        compose("method=mine", "method.sharpness=-1", composer=composer)
+    with pytest.raises(UsageError, match=r"Did you mean 'method\.sharpness'\?"):
+        compose("method=mine", "method.sharpnes=1", composer=composer)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, r"outsider\.method can not be imported \(ModuleNotFoundError: No module named "),
+        ("import nowhere_at_all", r"can not be imported \(ModuleNotFoundError: .*method\.py, line"),
+        ("def f(:", r"can not be imported \(SyntaxError: .*line 1\)\)\. A package of your own"),
+        ("1 / 0", r"can not be imported \(ZeroDivisionError: .*method\.py, line 1\)"),
+        ("class Other: pass", r"unknown class of outsider\.method 'Mine'\. Known: Other\."),
+        ("class Mine: pass", r"'outsider\.method\.Mine' is no method; derive the class from "),
+        (METHOD.replace("@dataclass(frozen=True)", ""), r"put @dataclass\(frozen=True\) before"),
+        (METHOD.replace("    head:", "    tail:"), r"names no head; write head: ClassVar\[str\]"),
+        (
+            METHOD.replace("outsider.method.Mine", "prototype"),
+            r"write kind: str = \"outsider\.meth",
+        ),
+    ],
+)
+def test_what_is_not_as_it_should_be_is_said_in_a_sentence(
+    write: Write, text: str | None, sentence: str
+) -> None:
+    if text is not None:
+        write("method", text)
+    spec = compose()
+    with pytest.raises(UsageError, match=sentence):
+        as_mine(spec)
+    assert "\n" not in sentence
+    assert MethodSpec.variants["prototype"].__module__ == "protoseg.config.methods"
+
+
+def test_types_named_in_full_are_found_wherever_they_stand_in_settings() -> None:
+    spec = compose(
+        "backbone.settings={type:a.B,parts:[{type:c.D},{type:BN}],act:{type:torch.nn.X}}"
+    )
+    spec = dataclasses.replace(
+        spec, decoder=dataclasses.replace(spec.decoder, settings={"type": "protoseg.x.Y"})
+    )
+    assert list(plugins.names(spec)) == [
+        ("backbone.settings.type", "a.B"),
+        ("backbone.settings.parts[0].type", "c.D"),
+        ("backbone.settings.act.type", "torch.nn.X"),
+        ("decoder.settings.type", "protoseg.x.Y"),
+    ]
+    assert plugins.packages(spec) == ["a", "c"]
+    assert plugins.packages(compose()) == []
+
+
+def test_a_name_that_a_registry_of_mmengine_knows_is_left_to_it(write: Write) -> None:
+    write("__init__", "")
+    with pytest.raises(
+        UsageError, match=r"backbone: unknown class of outsider 'Net'\. Known: none"
+    ):
+        plugins.load("outsider.Net", "backbone")
+    write("registry", "")
+    assert plugins.load("outsider.Net", "backbone") is None

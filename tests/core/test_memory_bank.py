@@ -1,0 +1,140 @@
+"""The memory of pixel contrast against queues that are lists."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+
+from core import contrast_reference as reference
+from core.batches import vectors
+from protoseg.core.losses import IGNORED
+from protoseg.core.memory_bank import ContrastMemory
+
+CLASSES, CHANNELS, IMAGES = 4, 6, 3
+
+
+def batch(seed: int, present=(IGNORED, 0, 1, 3), num_pixels: int = 60):
+    """Unit vectors of three images, their labels, lots."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(present, num_pixels)
+    return vectors(rng, num_pixels, CHANNELS), labels, rng.random(num_pixels).astype(np.float32)
+
+
+def memories(pixel_queue: int, region_queue: int, pixels_per_image: int):
+    sizes = {"pixel_queue": pixel_queue, "region_queue": region_queue}
+    sizes["pixels_per_image"] = pixels_per_image
+    return ContrastMemory(CLASSES, CHANNELS, **sizes), reference.Memory(CLASSES, **sizes)
+
+
+def push(memory, rows, labels, lots, images: int = IMAGES):
+    memory.push(torch.tensor(rows), torch.tensor(labels), images, torch.tensor(lots))
+
+
+def contents(queue: torch.Tensor, seen: torch.Tensor) -> list[np.ndarray]:
+    """What each class holds, oldest first."""
+    found = []
+    for rows, number in zip(queue, seen.tolist(), strict=True):
+        size = len(rows)
+        places = range(max(0, number - size), number)
+        found.append(np.array([rows[place % size].numpy() for place in places]))
+    return found
+
+
+def check(memory, lists):
+    for name in ("pixels", "regions"):
+        found = contents(getattr(memory, name), getattr(memory, f"{name}_seen"))
+        for ours, theirs in zip(found, lists.queues[name], strict=True):
+            assert len(ours) == len(theirs)
+            if len(theirs):
+                np.testing.assert_allclose(ours, np.array(theirs), atol=1e-6)
+
+
+SIZES = [(7, 5, 2), (1, 1, 1), (100, 100, 10), (5, 2, 30), (0, 4, 2), (6, 0, 2), (0, 0, 1)]
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_queues_are_those_of_the_lists_while_they_fill_and_wrap(sizes):
+    memory, lists = memories(*sizes)
+    everywhere = [(IGNORED, 0, 1, 3), (0,), (IGNORED,), (2, 3), (0, 1, 2, 3), (1, IGNORED)]
+    for seed, present in enumerate(everywhere * 2):
+        given = batch(seed, present)
+        push(memory, *given)
+        lists.push(given[0], given[1], IMAGES, given[2])
+        check(memory, lists)
+    assert (memory.pixels_seen >= 0).all()
+
+
+@pytest.mark.parametrize("num_pixels", [1, 3])
+def test_images_of_one_pixel(num_pixels):
+    memory, lists = memories(4, 4, 2)
+    for seed in range(3):
+        given = batch(seed, (0, 1), num_pixels)
+        push(memory, *given, images=num_pixels)
+        lists.push(given[0], given[1], num_pixels, given[2])
+    check(memory, lists)
+
+
+def test_samples_are_the_slots_with_their_classes_and_what_is_put_behind():
+    memory, _ = memories(3, 2, 1)
+    push(memory, *batch(0, (1,)))
+    more = torch.ones(2, CHANNELS), torch.tensor([3, IGNORED])
+    rows, labels = memory.samples(more)
+    assert rows.shape == (CLASSES * 5 + 2, CHANNELS)
+    none = [IGNORED] * 3
+    assert labels[:12].tolist() == [*none, 1, 1, 1, *none, *none]
+    assert labels[12:20].tolist() == [IGNORED, IGNORED, 1, 1, *([IGNORED] * 4)]
+    assert labels[20:].tolist() == [3, IGNORED]
+    assert torch.equal(rows[3:6], memory.pixels[1])
+    rows.zero_()
+    assert memory.pixels[1].any(), "a copy: the next batch must not change this one's gradient"
+
+
+def test_it_holds_constants_and_travels_in_the_state():
+    memory, _ = memories(3, 2, 2)
+    rows = torch.tensor(batch(0)[0]).requires_grad_()
+    memory.push(rows, torch.tensor(batch(0)[1]), IMAGES, torch.tensor(batch(0)[2]))
+    assert not list(memory.parameters())
+    assert not memory.pixels.requires_grad
+    assert memory.state_dict().keys() == {"pixels", "regions", "pixels_seen", "regions_seen"}
+
+
+def test_a_resumed_memory_goes_on_with_the_same_bits():
+    memory, _ = memories(7, 5, 2)
+    for seed in range(3):
+        push(memory, *batch(seed))
+    file = io.BytesIO()
+    torch.save(memory.state_dict(), file)
+    file.seek(0)
+    resumed, _ = memories(7, 5, 2)
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    for seed in range(3, 6):
+        push(memory, *batch(seed))
+        push(resumed, *batch(seed))
+    for name, value in memory.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_it_stays_float32_in_a_half_precision_model(dtype):
+    memory, _ = memories(7, 5, 2)
+    push(memory, *batch(0))
+    before = copy.deepcopy(memory.state_dict())
+    memory.to(dtype)
+    for name, value in memory.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    push(memory, *batch(1))
+
+
+def test_its_size_is_the_formula():
+    memory = ContrastMemory(11, 256, pixel_queue=500, region_queue=300)
+    numbers = memory.pixels.numel() + memory.regions.numel()
+    assert 4 * numbers == 4 * 11 * (500 + 300) * 256
+    before = numbers
+    rows = torch.nn.functional.normalize(torch.randn(400, 256), dim=1)
+    for _ in range(5):
+        memory.push(rows, torch.arange(400) % 11, 2, torch.rand(400))
+    assert memory.pixels.numel() + memory.regions.numel() == before

@@ -1,0 +1,212 @@
+"""Pixel contrast: anchors, samples and the loss, each against loops in float64."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from core import contrast_reference as reference
+from core.batches import vectors
+from protoseg.core import pixel_contrast
+from protoseg.core.losses import IGNORED
+from protoseg.core.pixel_contrast import choose_anchors, choose_samples, contrast_loss
+
+CLASSES, CHANNELS = 4, 8
+
+
+def batch(seed: int = 0, num_pixels: int = 90):
+    """Labels, some ignored, with a rare class and an absent one; hard pixels; lots."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice([IGNORED, 0, 1, 3], num_pixels, p=[0.2, 0.5, 0.27, 0.03])
+    labels[:2] = 3
+    return labels, rng.random(num_pixels) < 0.3, rng.random(num_pixels).astype(np.float32)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_anchors_are_those_of_the_loop(share):
+    labels, hard, lots = batch()
+    hard = hard if 0 < share < 1 else np.full(len(labels), bool(share))
+    for count in (1, 2, 3, 10, 40, 90, 500):
+        pixel, own = choose_anchors(
+            torch.tensor(labels), torch.tensor(hard), CLASSES, count, torch.tensor(lots)
+        )
+        expected = reference.choose_anchors(labels.tolist(), hard, count, lots)
+        there = own != IGNORED
+        assert pixel[there].tolist() == expected, count
+        assert own[there].tolist() == labels[expected].tolist(), count
+        assert len(pixel) == min(count, len(labels)), "a shape that no label changes"
+
+
+def test_half_of_the_anchors_are_hard_and_classes_are_even():
+    labels = torch.arange(600) % 3
+    hard = torch.rand(600) < 0.5
+    pixel, own = choose_anchors(labels, hard, 3, 60, torch.rand(600))
+    assert own.bincount().tolist() == [20, 20, 20]
+    for c in range(3):
+        assert hard[pixel[own == c]].sum() == 10
+    assert len(set(pixel.tolist())) == 60
+
+
+@pytest.mark.parametrize("num_pixels", [1, 5])
+def test_a_batch_of_ignored_pixels_has_no_anchor(num_pixels):
+    labels = torch.full((num_pixels,), IGNORED)
+    _, own = choose_anchors(
+        labels, torch.ones(num_pixels).bool(), CLASSES, 3, torch.rand(num_pixels)
+    )
+    assert (own == IGNORED).all()
+
+
+def samples_of(seed: int, size: int = 120, empty: float = 0.3):
+    """Unit vectors with classes, some places empty; lots."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, CLASSES, size)
+    labels[rng.random(size) < empty] = IGNORED
+    return vectors(rng, size, CHANNELS), labels, rng.random(size).astype(np.float32)
+
+
+def case(seed: int = 0, anchors: int = 12, **samples):
+    """Anchors that are samples themselves: rows, labels, samples, their labels, itself, lots."""
+    rows, labels, lots = samples_of(seed, **samples)
+    itself = np.arange(len(rows) - anchors, len(rows))
+    return rows[itself], labels[itself], rows, labels, itself, lots
+
+
+def run(anchors, labels, rows, sample_labels, itself, lots, temperature=0.1, most=None, **choice):
+    """Ours: the loss, what was chosen, and the anchors with their gradient."""
+    leaf = torch.tensor(anchors).requires_grad_()
+    samples = torch.tensor(rows)
+    chosen = choose_samples(
+        leaf,
+        torch.tensor(labels),
+        samples,
+        torch.tensor(sample_labels),
+        torch.tensor(itself),
+        CLASSES,
+        lots=torch.tensor(lots),
+        most=most and int(np.bincount(sample_labels[sample_labels >= 0]).max()),
+        **choice,
+    )
+    return contrast_loss(leaf, samples, chosen, temperature), chosen, leaf
+
+
+CHOICES = [
+    {"positives": p, "negatives": n, "hard": hard}
+    for p, n in ((6, 10), (1, 1), (2, 30), (1000, 1000))
+    for hard in (True, False)
+]
+every_choice = pytest.mark.parametrize("choice", CHOICES, ids=str)
+
+
+@every_choice
+def test_samples_are_those_of_the_loop(choice, monkeypatch):
+    given = case()
+    anchors, labels, rows, sample_labels, itself, lots = given
+    expected = [
+        ([], [])
+        if label == IGNORED
+        else reference.choose_samples(anchor, label, rows, sample_labels, me, lots=lots, **choice)
+        for anchor, label, me in zip(anchors, labels, itself, strict=True)
+    ]
+    # With few and with all products at once; with the size of the largest class and without.
+    for block, most in itertools.product((1, 300, 2**24), (False, True)):
+        monkeypatch.setattr(pixel_contrast, "BLOCK", block)
+        _, chosen, _ = run(*given, most=most, **choice)
+        parts = slice(0, chosen.positives), slice(chosen.positives, None)
+        for i, of_anchor in enumerate(expected):
+            found = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
+            assert [sorted(each) for each in found] == [sorted(each) for each in of_anchor]
+
+
+@every_choice
+def test_the_loss_is_that_of_the_loop(choice):
+    given = case(1)
+    *parts, lots = given
+    for temperature in (0.07, 0.1, 1.0):
+        loss, _, _ = run(*given, temperature=temperature, **choice)
+        expected = reference.loss(*parts, temperature, lots=lots, **choice)
+        assert expected > 0.1
+        assert loss.item() == pytest.approx(expected, rel=1e-5), temperature
+
+
+def test_the_gradient_is_that_of_the_loss_written_out():
+    given = case(2)
+    choice = {"positives": 6, "negatives": 10, "hard": True}
+    loss, chosen, leaf = run(*given, **choice)
+    loss.backward()
+    anchors = torch.tensor(given[0], dtype=torch.float64, requires_grad=True)
+    products = anchors @ torch.tensor(given[2], dtype=torch.float64).t() / 0.1
+    terms = []
+    for i in range(len(anchors)):
+        counts = chosen.counts[i]
+        row = products[i, chosen.columns[i]]
+        split = torch.arange(len(row)) < chosen.positives
+        positive, negative = row[counts & split], row[counts & ~split]
+        if len(positive):
+            total = negative.exp().sum()
+            terms.append(-(positive.exp() / (positive.exp() + total)).log().mean())
+    torch.stack(terms).mean().backward()
+    torch.testing.assert_close(leaf.grad.double(), anchors.grad, rtol=1e-4, atol=1e-6)
+    silent = torch.tensor(given[1]) == IGNORED
+    assert silent.any()
+    assert (leaf.grad[silent] == 0).all()
+    assert leaf.grad[~silent].ne(0).any(1).all()
+
+
+def test_samples_get_no_gradient_not_even_those_of_the_batch():
+    anchors, labels, rows, sample_labels, itself, lots = map(torch.tensor, case(3))
+    anchors.requires_grad_()
+    rows.requires_grad_()
+    chosen = choose_samples(
+        anchors, labels, rows, sample_labels, itself, CLASSES,
+        positives=4, negatives=4, hard=True, lots=lots,
+    )  # fmt: skip
+    contrast_loss(anchors, rows, chosen, 0.1).backward()
+    assert rows.grad is None
+    assert anchors.grad is not None
+
+
+def degenerate():
+    """(what, what is given): each has a finite loss and gradient."""
+    anchors, labels, rows, sample_labels, itself, lots = case(4)
+    yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, itself, lots)
+    one = np.full_like(sample_labels, 2)
+    yield "one class alone", (anchors, one[itself], rows, one, itself, lots)
+    alone = np.full_like(sample_labels, IGNORED)
+    alone[itself[0]] = 1
+    yield "one pixel, memory empty", (anchors, alone[itself], rows, alone, itself, lots)
+    apart = np.full_like(sample_labels, IGNORED)
+    apart[itself[:4]] = range(4)
+    yield "one pixel a class", (anchors, apart[itself], rows, apart, itself, lots)
+    yield "all alike", (anchors * 0 + 0.3, labels, rows * 0 + 0.3, sample_labels, itself, lots)
+
+
+@pytest.mark.parametrize(
+    ("what", "given"), list(degenerate()), ids=lambda v: v if type(v) is str else ""
+)
+@pytest.mark.parametrize("hard", [True, False])
+def test_degenerate_batches(what, given, hard):
+    loss, _, leaf = run(*given, positives=6, negatives=10, hard=hard)
+    loss.backward()
+    assert leaf.grad.isfinite().all()
+    if what == "all alike":
+        assert loss.item() > 0
+        return
+    assert loss.item() == 0, "without a positive, or without a negative"
+    assert (leaf.grad == 0).all()
+
+
+def test_harder_samples_cost_more():
+    given = case(5, size=400, anchors=40, empty=0.0)
+    hard, random = (run(*given, positives=8, negatives=16, hard=h)[0].item() for h in (True, False))
+    assert hard > random + 0.5
+
+
+def test_the_matrix_of_all_products_is_not_kept():
+    given = case(6, size=4000, anchors=50)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        run(*given, positives=4, negatives=8, hard=True)
+    assert max(t.numel() for t in kept) <= 4000 * CHANNELS, "the samples themselves, no more"

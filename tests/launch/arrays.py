@@ -1,0 +1,44 @@
+"""Planned runs without a matrix, for tests of arrays and batch scripts."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+
+from protoseg.config.compose import Composer
+from protoseg.config.matrix import PlannedRun
+from protoseg.config.schema import RunSpec
+from protoseg.launch.job_arrays import Array, cut
+from protoseg.launch.profile.profile import ClusterProfile
+from protoseg.planning.plan import PlanEntry
+from protoseg.runs.folder import Status
+from protoseg.runs.states import State
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+@functools.cache
+def default_spec() -> RunSpec:
+    """The run that no override changes."""
+    return Composer(EXPERIMENTS).spec([], "test")
+
+
+def entry(seed: int = 0, batch: int = 8) -> PlanEntry:
+    """A run that was never started."""
+    spec = default_spec()
+    schedule = dataclasses.replace(spec.schedule, batch_size=batch)
+    run = PlannedRun(dataclasses.replace(spec, seed=seed, schedule=schedule), {})
+    return PlanEntry(run, Status(State.NEW), ("m",), None)
+
+
+def entries(batches: Iterable[int]) -> list[PlanEntry]:
+    """A run for each batch size, all different."""
+    return [entry(seed, batch) for seed, batch in enumerate(batches)]
+
+
+def array(profile: ClusterProfile, runs: int = 3, batch: int = 8) -> Array:
+    """One array of equal runs."""
+    (whole,) = cut(entries([batch] * runs), profile, None)
+    return whole

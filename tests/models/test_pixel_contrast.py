@@ -1,0 +1,251 @@
+"""Pixel contrast on top of each head: what it adds, what it leaves alone, what it remembers."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from models.segmentors import (
+    CE,
+    CHANNELS,
+    IGNORE,
+    decode_head,
+    feature_maps,
+    images,
+    label_maps,
+    samples,
+    segmentor,
+    total_loss,
+)
+from protoseg.models.pixel_contrast import PixelContrast
+from tests.core import contrast_reference as reference
+
+SETTINGS = {
+    "weight": 0.3,
+    "channels": 16,
+    "anchors": 40,
+    "positives": 8,
+    "negatives": 16,
+    "pixel_queue": 20,
+    "region_queue": 6,
+    "pixels_per_image": 3,
+}
+HEADS = ("ParametricHead", "PixelQueryHead", "PrototypeHead")
+every_head = pytest.mark.parametrize("wrapper", HEADS)
+
+
+def make(wrapper: str, contrast: dict | None = SETTINGS, **changes):
+    config = {"type": wrapper, "decode_head": decode_head("SegformerHead", 3), "num_prototypes": 2}
+    contrast = copy.deepcopy(contrast) and {**contrast, **changes}
+    return segmentor({**config, "contrast": contrast}).train()
+
+
+@every_head
+def test_it_adds_one_loss_and_changes_no_other(wrapper: str) -> None:
+    torch.manual_seed(3)
+    plain = make(wrapper, None)
+    with_contrast = make(wrapper)
+    missing = with_contrast.load_state_dict(plain.state_dict(), strict=False).missing_keys
+    assert {name.split(".")[1] for name in missing} == {"contrast"}
+    truth = samples(label_maps(3))
+    torch.manual_seed(7)
+    expected = plain.loss(images(), truth)
+    torch.manual_seed(7)
+    found = with_contrast.loss(images(), truth)
+    assert found.keys() - expected.keys() == {"decode.loss_contrast"}
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+    found["decode.loss_contrast"].backward()
+    silent = {
+        name.rpartition(".")[0]
+        for name, parameter in with_contrast.named_parameters()
+        if parameter.grad is None or not parameter.grad.any()
+    }
+    # A bias in front of a norm has no gradient but rounding; the classifier has none at all.
+    classifiers = {"decode_head.classifier"} if wrapper != "PrototypeHead" else set()
+    assert classifiers <= silent
+    assert not {name for name in silent if "backbone" in name}
+    assert "decode_head.contrast.projection.3" not in silent
+
+
+@every_head
+def test_it_serves_training_alone(wrapper: str) -> None:
+    model = make(wrapper).eval()
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        model.predict(images(), samples(label_maps(3)))
+        model.loss(images(), samples(label_maps(3)))
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(monkeypatch) -> None:
+    """From the feature map: the projection is torch's, all that follows is the reference's."""
+    part = PixelContrast(8, 3, **SETTINGS).train()
+    drawn: list[torch.Tensor] = []
+    rand = torch.rand
+
+    def noted(*size, **options):
+        drawn.append(rand(*size, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "rand", noted)
+    for step in range(4):
+        generator = torch.Generator().manual_seed(step)
+        features = torch.randn(2, 8, 6, 5, generator=generator)
+        labels = torch.randint(-1, 3, (60,), generator=generator)
+        scores = torch.randn(2, 3, 6, 5, generator=generator)
+        with torch.no_grad():
+            projected = copy.deepcopy(part).projection(features).permute(0, 2, 3, 1).flatten(0, 2)
+        rows = torch.nn.functional.normalize(projected)
+        remembered, of_memory = (each.numpy() for each in part.memory.samples())
+        by_hand = copy.deepcopy(part.memory)
+        drawn.clear()
+        found = part(features, labels, scores)
+        wrong = (scores.permute(0, 2, 3, 1).flatten(0, 2).argmax(1) != labels).numpy()
+        lots = [each.numpy() for each in drawn]
+        anchors = reference.choose_anchors(labels.tolist(), wrong, 40, lots[0])
+        own = rows.numpy()[anchors], labels.numpy()[anchors]
+        itself = range(len(remembered), len(remembered) + len(anchors))
+        expected = reference.loss(
+            *own,
+            np.concatenate([remembered, own[0]]),
+            np.concatenate([of_memory, own[1]]),
+            itself,
+            0.1,
+            positives=8,
+            negatives=16,
+            hard=True,
+            lots=lots[1],
+        )
+        assert found.item() == pytest.approx(0.3 * expected, rel=1e-4)
+        by_hand.push(rows, labels, 2, drawn[2])
+        for name, value in by_hand.state_dict().items():
+            torch.testing.assert_close(value, part.memory.state_dict()[name], rtol=0, atol=1e-6)
+    assert (part.memory.pixels_seen > 0).all()
+
+
+@pytest.mark.parametrize("changes", [{}, {"selection": "random"}, {"pixel_queue": 0}])
+def test_under_autocast_embeddings_and_memory_are_float32(changes: dict) -> None:
+    model = make("ParametricHead", **changes)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model.loss(images(), samples(label_maps(3)))
+    assert losses["decode.loss_contrast"].dtype == torch.float32
+    assert model.decode_head.contrast.memory.regions.dtype == torch.float32
+    total_loss(losses).backward()
+
+
+@every_head
+def test_a_batch_without_labels_costs_nothing_and_is_not_remembered(wrapper: str) -> None:
+    model = make(wrapper)
+    losses = model.loss(images(), samples(np.full((2, 32, 32), IGNORE)))
+    assert losses["decode.loss_contrast"].item() == 0
+    total_loss(losses).backward()
+    assert not model.decode_head.contrast.memory.pixels_seen.any()
+
+
+def test_random_selection_takes_no_mistake_into_account() -> None:
+    part = PixelContrast(8, 3, **{**SETTINGS, "selection": "random"})
+    labels, rows = torch.arange(60) % 3, torch.nn.functional.normalize(torch.randn(60, 16))
+    found = []
+    for wrong in (torch.zeros(60).bool(), torch.ones(60).bool()):
+        torch.manual_seed(5)
+        found.append(part.loss(rows, labels, wrong))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"weight": 0}, "contrast.weight: 0 is out of range; greater than 0"),
+        ({"temperature": 0.0}, "contrast.temperature: 0.0 is out of range; greater than 0"),
+        ({"anchors": 0}, "contrast.anchors: 0 is out of range; at least 1"),
+        ({"positives": 0}, "contrast.positives: 0 is out of range; at least 1"),
+        ({"negatives": -1}, "contrast.negatives: -1 is out of range; at least 1"),
+        ({"channels": 0}, "contrast.channels: 0 is out of range; at least 1"),
+        ({"pixels_per_image": 0}, "contrast.pixels_per_image: 0 is out of range; at least 1"),
+        ({"pixel_queue": -1}, "contrast.pixel_queue: -1 is out of range; at least 0"),
+        ({"region_queue": -1}, "contrast.region_queue: -1 is out of range; at least 0"),
+        ({"selection": "soft"}, "contrast.selection: unknown 'soft'; known: hard, random"),
+    ],
+)
+def test_values_out_of_range_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make("ParametricHead", **changes)
+
+
+# Queries: on the decoder's features, and through a transformer
+
+
+def query_decoder(num_prototypes: int = 1, **changes):
+    head = {
+        "type": "SegmenterMaskTransformerHead",
+        "in_channels": CHANNELS[3],
+        "in_index": 3,
+        "num_layers": 1,
+        "num_heads": 2,
+        "embed_dims": 16,
+        "channels": 16,
+        "num_classes": 3,
+        "dropout_ratio": 0.0,
+        "loss_decode": CE,
+    }
+    wrapped = {"type": "QueryDecoderHead", "decode_head": head, "num_prototypes": num_prototypes}
+    return segmentor({**wrapped, **changes}), segmentor(head)
+
+
+def test_pixel_query_scores_are_those_of_the_equation() -> None:
+    model = make("PixelQueryHead", None)
+    head = model.decode_head.eval()
+    with torch.no_grad():
+        features = head.features(feature_maps())
+        found = head(feature_maps())
+    queries = head.classifier.queries.detach().numpy()
+    assert np.linalg.norm(queries, axis=2) == pytest.approx(1, abs=1e-5)
+    pixels, found = (m.permute(0, 2, 3, 1).flatten(0, 2).numpy() for m in (features, found))
+    some = pixels.any(1)  # a pixel without a direction has no cosine: its scores are 0
+    expected = reference.query_scores(pixels[some], queries, 1.0)
+    np.testing.assert_allclose(found[some], expected, atol=1e-5)
+    assert not found[~some].any()
+
+
+def test_one_query_a_class_through_the_decoder_is_mmsegs_segmenter() -> None:
+    ours, plain = query_decoder()
+    plain.load_state_dict({k.replace("head.head", "head"): v for k, v in ours.state_dict().items()})
+    ours.eval()
+    plain.eval()
+    truth = samples(label_maps(3))
+    with torch.no_grad():
+        assert torch.equal(ours.decode_head(feature_maps()), plain.decode_head(feature_maps()))
+        found, expected = ours.loss(images(), truth), plain.loss(images(), truth)
+    assert found.keys() == expected.keys()
+    for name in found:
+        assert torch.equal(found[name], expected[name])
+
+
+def test_several_queries_through_the_decoder_train_and_the_best_counts() -> None:
+    model, _ = query_decoder(4)
+    model.train()
+    head = model.decode_head
+    assert (head.num_classes, head.out_channels) == (3, 3)
+    total_loss(model.loss(images(), samples(label_maps(3)))).backward()
+    assert head.head.cls_emb.grad.ne(0).any(-1).sum() > 3
+    model.eval()
+    with torch.no_grad():
+        every = head.head(feature_maps())
+        assert every.shape[1] == 12
+        assert torch.equal(head(feature_maps()), every.view(2, 3, 4, 2, 2).amax(2))
+        (sample, _) = model.predict(images(), samples(label_maps(3)))
+    assert sample.seg_logits.data.shape == (3, 32, 32)
+
+
+def test_what_does_not_fit_the_query_decoder_is_refused() -> None:
+    with pytest.raises(ValueError, match="FCNHead has no queries to decode; use Segmenter"):
+        segmentor({"type": "QueryDecoderHead", "decode_head": decode_head("FCNHead")})
+    with pytest.raises(ValueError, match="contrast: Segmenter's decoder returns masks"):
+        query_decoder(contrast=SETTINGS)
+    with pytest.raises(ValueError, match="num_prototypes: 0 is out of range; at least 1"):
+        query_decoder(0)

@@ -1,0 +1,429 @@
+"""What figures draw, read back from their artists, and what they refuse to draw."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import math
+import os
+import pickle
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from scipy import stats
+from waiting import DEADLINE
+
+from protoseg.config.matrix import Matrix, PublishedSpec
+from protoseg.errors import ProtosegError, UsageError
+from protoseg.report.figures import save as figure_files
+from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, digest_in, read
+from protoseg.report.figures.numeric_axis import scale
+from protoseg.report.figures.types import build
+from protoseg.report.verify.figures import check_figures
+from report.lab import CLASSES, Lab, make_matrix, make_spec, method, methods_matrix
+
+SEEDS = (0, 1, 2)
+VALUES = (1, 5, 10, 50)
+KINDS = ("parametric", "prototype")
+
+
+def grid_matrix(**table: Any) -> Matrix:
+    """K against two heads, as a grid gives it."""
+    planned = [
+        (method(f"{kind} {k}", seed), {"method.kind": kind, "method.num_prototypes": k})
+        for kind, k, seed in itertools.product(KINDS, VALUES, SEEDS)
+    ]
+    names = {"method.num_prototypes": "K", "parametric": "Linear", "prototype": "ProtoSeg"}
+    return make_matrix(planned, **{"columns": ("method.kind",), "names": names, **table})
+
+
+def finish(lab: Lab, matrix: Matrix, without: Any = lambda spec: False, **more: Any) -> Any:
+    """Records of a matrix; the values by run id."""
+    values = {}
+    for index, run in enumerate(matrix.runs):
+        if not without(run.spec):
+            values[run.run_id] = 40 + random.Random(index).random() * 5
+            lab.finish(run.spec, values[run.run_id], **more)
+    return values
+
+
+def drawn_figure(lab: Lab, matrix: Matrix, kind: str = "metric") -> Figure:
+    return build(read(matrix, lab.store, lab.published), kind)
+
+
+def canvas_of(figure: Figure) -> Canvas:
+    with figure_files.style():
+        return figure_files.canvas_of(figure)
+
+
+def lines(axes: Axes, gid: str) -> Iterator[tuple[list[float], list[float]]]:
+    """The (x, y) of the lines whose name begins so."""
+    for line in axes.get_lines():
+        if (line.get_gid() or "").startswith(gid):
+            yield [float(x) for x in line.get_xdata()], [float(y) for y in line.get_ydata()]
+
+
+def words(canvas: Canvas) -> str:
+    texts = [*canvas.texts, *(text for axes in canvas.axes for text in axes.texts)]
+    label = canvas.get_supxlabel()
+    return "\n".join([label, *(text.get_text() for text in texts)]).replace("\xa0", " ")
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Student's t interval, as scipy has it."""
+    low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
+    return float(low), float(high)
+
+
+def test_a_numeric_axis_has_means_intervals_and_seeds_where_they_are(lab: Lab) -> None:
+    matrix = grid_matrix()
+    values = finish(lab, matrix)
+    figure = drawn_figure(lab, matrix)
+    assert isinstance(figure.content, AxisPlot)
+    assert (figure.content.x_name, figure.content.y_name) == ("K", "mIoU (%)")
+    assert [line.name for line in figure.content.lines] == ["Linear", "ProtoSeg"]
+    axes = canvas_of(figure).axes[0]
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "10", "50"]
+    drawn = list(lines(axes, "interval"))
+    for index, kind in enumerate(KINDS):
+        of = {
+            k: [values[run.run_id] for run in matrix.runs
+                if run.axes == {"method.kind": kind, "method.num_prototypes": k}]
+            for k in VALUES
+        }  # fmt: skip
+        ((x, y),) = lines(axes, f"mean-{index}")
+        assert x == list(VALUES)
+        assert y == pytest.approx([np.mean(of[k]) for k in VALUES])
+        ((x, y),) = lines(axes, f"seeds-{index}")
+        assert sorted(zip(x, y, strict=True)) == sorted((k, v) for k in VALUES for v in of[k])
+        for k in VALUES:
+            low, high = interval(of[k])
+            assert any(xs == [k, k] and ys == pytest.approx([low, high]) for xs, ys in drawn)
+    assert len(drawn) == len(KINDS) * len(VALUES)
+    low, high = axes.get_ylim()
+    assert all(low < y < high for _, ys in drawn for y in ys)
+
+
+def test_what_is_missing_is_a_cross_and_a_gap_and_two_seeds_have_no_interval(lab: Lab) -> None:
+    matrix = grid_matrix()
+    finish(
+        lab,
+        matrix,
+        lambda s: (
+            s.method.kind == "prototype"
+            and (s.method.num_prototypes == 5 or (s.method.num_prototypes == 50 and s.seed == 1))
+        ),
+    )
+    lab.fail(method("prototype 50", 1), "out_of_memory")
+    canvas = canvas_of(drawn_figure(lab, matrix))
+    axes = canvas.axes[0]
+    ((x, y),) = lines(axes, "mean-1")
+    assert [math.isnan(value) for value in y] == [k == 5 for k in x]
+    assert [x for x, _ in lines(axes, "missing-")] == [[5]]
+    assert all(value > 30 for gid in ("mean", "seeds") for _, ys in lines(axes, gid)
+               for value in ys if not math.isnan(value))  # fmt: skip
+    drawn = [x[0] for x, _ in lines(axes, "interval")]
+    assert sorted(drawn) == [1, 1, 5, 10, 10, 50]
+    told = " ".join(words(canvas).split())
+    assert "K = 5, ProtoSeg (not run)" in told
+    assert "K = 50, ProtoSeg (2 of 3 seeds, the rest failed: out_of_memory)" in told
+    assert "No interval is drawn with fewer than 3 seeds." in told
+    assert [text.get_text() for text in canvas.legends[0].get_texts()][-1] == "no result"
+
+
+def test_named_rows_are_dots_and_say_in_words_what_is_missing(lab: Lab) -> None:
+    matrix = methods_matrix(baseline={"label": "parametric 1"})
+    values = finish(
+        lab, matrix,
+        lambda s: s.method.num_prototypes == 10 and (s.method.kind == "prototype" or s.seed == 2),
+    )  # fmt: skip
+    figure = drawn_figure(lab, matrix)
+    assert isinstance(figure.content, DotPlot)
+    canvas = canvas_of(figure)
+    axes = canvas.axes[0]
+    rows = [label.get_text() for label in axes.get_yticklabels()]
+    assert rows == ["parametric 1", "parametric 10", "prototype 1", "prototype 10"]
+    at = dict(zip(rows, axes.get_yticks(), strict=True))
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row on top
+    means = {y[0]: x[0] for x, y in lines(axes, "mean")}
+    of = {row: [values[run.run_id] for run in matrix.runs
+                if run.axes["label"] == row and run.run_id in values] for row in rows}  # fmt: skip
+    assert means == pytest.approx({at[row]: np.mean(of[row]) for row in rows[:3]})
+    drawn = {y[0]: tuple(x) for x, y in lines(axes, "interval")}
+    assert set(drawn) == {at["parametric 1"], at["prototype 1"]}
+    assert drawn[at["prototype 1"]] == pytest.approx(interval(of["prototype 1"]))
+    seeds = {y[0]: sorted(x) for x, y in lines(axes, "seeds")}
+    assert seeds[at["parametric 10"]] == sorted(of["parametric 10"])
+    ((x, _),) = lines(axes, "baseline")
+    assert x == pytest.approx([np.mean(of["parametric 1"])] * 2)
+    said = {t.get_text(): t for t in axes.texts if t.get_gid() == "missing"}
+    assert set(said) == {"not run", "2 of 3"}
+    assert said["not run"].get_position()[1] == at["prototype 10"]
+
+
+def published(lab: Lab, **content: Any) -> PublishedSpec:
+    rows = [{"k": k, "miou": 46.0 + k / 10} for k in VALUES[:3]] + [{"k": 50, "miou": None}]
+    full = {"source": "A paper", "dataset": "camvid", "split": "val", "rows": rows, **content}
+    (lab.published / "numbers.yaml").write_text(yaml.safe_dump(full))
+    return PublishedSpec("numbers", match={"method.num_prototypes": "k"})
+
+
+def one_line(**table: Any) -> Matrix:
+    planned = [
+        (method(f"prototype {k}", seed), {"method.num_prototypes": k})
+        for k in VALUES
+        for seed in SEEDS
+    ]
+    return make_matrix(planned, **table)
+
+
+def test_published_values_are_drawn_apart_and_only_those_of_the_same_data(lab: Lab) -> None:
+    matrix = one_line(published=published(lab))
+    finish(lab, matrix)
+    canvas = canvas_of(drawn_figure(lab, matrix))
+    ((x, y),) = lines(canvas.axes[0], "published")
+    assert x == list(VALUES)
+    assert y == pytest.approx([46.1, 46.5, 47.0, math.nan], nan_ok=True)
+    assert "Published, not measured here: A paper." in " ".join(words(canvas).split())
+    assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["published (hollow)"]
+    published(lab, split="test")
+    canvas = canvas_of(drawn_figure(lab, matrix))
+    assert list(lines(canvas.axes[0], "published")) == []
+    assert "not drawn" in words(canvas)
+
+
+def test_a_row_that_changes_one_number_of_the_baseline_is_on_its_line(lab: Lab) -> None:
+    weights = {f"λ1 = {w}": {"ppc_weight": w} for w in (0.001, 0.05)}
+    weights |= {"both": {}} | {f"λ2 = {w}": {"ppd_weight": w} for w in (0.001, 0.05)}
+    head = {"kind": "prototype", "num_prototypes": 10, "ppc_weight": 0.01, "ppd_weight": 0.01}
+    planned = [
+        (make_spec(seed, method={**head, **change}), {"label": label})
+        for label, change in weights.items()
+        for seed in SEEDS
+    ]
+    matrix = make_matrix(planned, baseline={"label": "both"})
+    finish(lab, matrix)
+    content = drawn_figure(lab, matrix).content
+    assert isinstance(content, AxisPlot)
+    assert [line.name for line in content.lines] == ["ppc_weight", "ppd_weight"]
+    for line, name in zip(content.lines, ("λ1", "λ2"), strict=True):
+        found = [(point.x, point.place.label) for point in line.points]
+        assert found == [(0.001, f"{name} = 0.001"), (0.01, "both"), (0.05, f"{name} = 0.05")]
+    # A row that changes two things is on no axis.
+    other = make_spec(0, method={**head, "ppc_weight": 0.5, "momentum": 0.5})
+    matrix = make_matrix([*planned, (other, {"label": "else"})], baseline={"label": "both"})
+    assert isinstance(drawn_figure(lab, matrix).content, DotPlot)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ((10, 20, 40, 59), "linear"),
+        ((150, 300, 500, 700, 847), "linear"),
+        ((1, 5, 10, 20, 50), "log"),
+        ((0.001, 0.005, 0.01, 0.02, 0.03, 0.05), "log"),
+        ((0, 0.9, 0.99, 0.999, 0.9999), "even"),
+    ],
+)
+def test_the_scale_tells_values_apart(values: tuple[float, ...], expected: str) -> None:
+    assert scale(values) == expected
+
+
+def test_loss_curves_are_mean_and_range_over_the_iterations_that_all_seeds_have(lab: Lab) -> None:
+    matrix = methods_matrix(["parametric 1", "prototype 10"], baseline={"label": "parametric 1"})
+    curves = {}
+    for run in matrix.runs[:-1]:
+        generator = random.Random(run.run_id)
+        points = range(10, 60 if run.spec.seed else 50, 10)
+        curve = [[i, {"loss": 1 + generator.random(), "loss_ce": 1.0}] for i in points]
+        curves[run.axes["label"], run.spec.seed] = [values["loss"] for _, values in curve]
+        lab.finish(run.spec, 70.0, losses=curve)
+    canvas = canvas_of(drawn_figure(lab, matrix, "loss"))
+    axes = dict(zip(("parametric 1", "prototype 10"), canvas.axes, strict=True))
+    for label, seeds in (("parametric 1", (0, 1, 2)), ("prototype 10", (0, 1))):
+        ((x, y),) = lines(axes[label], "mean")
+        every = np.array([curves[label, seed][:4] for seed in seeds])
+        assert x == [10, 20, 30, 40]
+        assert y == pytest.approx(every.mean(0))
+        (band,) = [c for c in axes[label].collections if c.get_gid() == "range"]
+        corners = {tuple(np.round(corner, 9)) for corner in band.get_paths()[0].vertices}
+        edges = [*zip(x, every.min(0), strict=True), *zip(x, every.max(0), strict=True)]
+        assert {tuple(np.round(edge, 9)) for edge in edges} <= corners
+    ((_, mean),) = lines(axes["parametric 1"], "mean")
+    assert [y for _, y in lines(axes["prototype 10"], "baseline")] == [mean]
+    assert "prototype 10 (2 of 3 seeds, the rest not run)" in " ".join(words(canvas).split())
+
+
+def classes(seed: int, shift: float) -> list[dict[str, Any]]:
+    pixels = {"sky": 300, "road": 600, "car": 100}
+    return [
+        {"name": name, "iou": None if name == "car" and seed == 1 else 50 + shift + seed + i,
+         "acc": 90.0, "pixels": pixels[name]}
+        for i, name in enumerate(CLASSES)
+    ]  # fmt: skip
+
+
+def test_classes_stand_by_frequency_beside_the_baseline(lab: Lab) -> None:
+    matrix = methods_matrix(["parametric 1", "prototype 10"], baseline={"label": "parametric 1"})
+    for run in matrix.runs:
+        shift = 10.0 if run.axes["label"] == "prototype 10" else 0.0
+        lab.finish(run.spec, 70.0, per_class=classes(run.spec.seed, shift))
+    canvas = canvas_of(drawn_figure(lab, matrix, "classes"))
+    (axes,) = canvas.axes
+    assert axes.get_title(loc="left") == "prototype 10"
+    ticks = [label.get_text() for label in axes.get_xticklabels()]
+    assert ticks == ["road 60 %", "sky 30 %", "car 10 %"]
+    ((_, theirs),) = lines(axes, "theirs")
+    ((_, ours),) = lines(axes, "ours")
+    assert theirs == pytest.approx([52.0, 51.0, 53.0])  # car: the mean of seeds 0 and 2
+    assert ours == pytest.approx([62.0, 61.0, 63.0])
+
+
+def test_classes_of_different_pixels_do_not_share_an_axis(lab: Lab) -> None:
+    matrix = methods_matrix(["parametric 1", "prototype 10"])
+    for run in matrix.runs:
+        entries = classes(run.spec.seed, 0.0)
+        entries[0]["pixels"] += run.spec.method.num_prototypes
+        lab.finish(run.spec, 70.0, per_class=entries)
+    with pytest.raises(UsageError, match="evaluated on different classes or pixels"):
+        drawn_figure(lab, matrix, "classes")
+
+
+def test_more_classes_than_have_room_for_names_are_set_against_their_share(lab: Lab) -> None:
+    matrix = methods_matrix(["parametric 1", "prototype 10"])
+    entries = [{"name": f"c{i}", "iou": 50.0 + i, "acc": 1.0, "pixels": 2**i} for i in range(40)]
+    entries.append({"name": "nowhere", "iou": 0.0, "acc": None, "pixels": 0})
+    for run in matrix.runs:
+        lab.finish(run.spec, 70.0, per_class=entries)
+    axes = canvas_of(drawn_figure(lab, matrix, "classes")).axes[0]
+    assert axes.get_xscale() == "log"
+    ((x, y),) = lines(axes, "ours")
+    assert x == pytest.approx([100 * 2**i / (2**40 - 1) for i in reversed(range(40))])
+    assert y == [50.0 + i for i in reversed(range(40))]
+
+
+def test_no_figure_mixes_two_evaluation_protocols(lab: Lab) -> None:
+    planned = [
+        (make_spec(seed, method={"num_prototypes": k}, evaluation={"split": split}), {"K": k})
+        for k, split in ((1, "val"), (2, "val"), (4, "test"))
+        for seed in SEEDS
+    ]
+    matrix = make_matrix(planned)
+    finish(lab, matrix)
+    with pytest.raises(ProtosegError, match="one evaluation protocol, this one mixes"):
+        drawn_figure(lab, matrix)
+
+
+def test_a_matrix_without_records_is_one_sentence(lab: Lab) -> None:
+    lab.fail(method("parametric 1"), "out_of_memory")
+    with pytest.raises(ProtosegError) as caught:
+        drawn_figure(lab, methods_matrix())
+    assert str(caught.value) == (
+        "test: no run of it has finished, so there is nothing to draw; train it with: "
+        "protoseg sweep test"
+    )
+
+
+def test_one_row_has_no_classes_to_compare(lab: Lab) -> None:
+    matrix = methods_matrix(["parametric 1"])
+    finish(lab, matrix)
+    with pytest.raises(UsageError, match="beside a baseline; it has one row"):
+        drawn_figure(lab, matrix, "classes")
+
+
+def test_the_same_records_give_the_same_bytes_whatever_is_set_outside(
+    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import matplotlib
+
+    matrix = one_line()
+    finish(lab, matrix)
+    figure = drawn_figure(lab, matrix)
+    first = figure_files.contents(figure)
+    assert [*first] == ["test.svg", "test.pdf", "test.png"]
+    monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "yellow")
+    monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", None)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
+    assert figure_files.contents(drawn_figure(lab, matrix)) == first
+    for name, content in first.items():
+        assert digest_in(content) == figure.digest, name
+        assert b"CreationDate" not in content
+    paths = figure_files.write_all(figure, tmp_path / "figures")
+    before = [path.stat().st_mtime_ns for path in paths]
+    assert [path.read_bytes() for path in paths] == [*first.values()]
+    figure_files.write_all(figure, tmp_path / "figures")
+    assert [path.stat().st_mtime_ns for path in paths] == before
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(first)
+
+
+DRAW = """\
+import hashlib, pickle, sys
+from protoseg.report.figures.save import contents
+for figure in pickle.load(open(sys.argv[1], "rb")):
+    for content in contents(figure).values():
+        print(hashlib.sha256(content).hexdigest())
+"""
+
+
+def test_another_process_with_another_order_of_sets_draws_the_same_bytes(
+    lab: Lab, tmp_path: Path
+) -> None:
+    matrix = methods_matrix(["parametric 1", "prototype 10"])
+    entries = [{"name": f"c{i}", "iou": 50.0 + i, "acc": 1.0, "pixels": 10 - i} for i in range(9)]
+    finish(lab, matrix, per_class=entries)
+    figures = [drawn_figure(lab, matrix, kind) for kind in ("classes", "loss")]
+    (tmp_path / "figures").write_bytes(pickle.dumps(figures))
+    # The seed of this process is a random one.
+    environment = {**os.environ, "PYTHONHASHSEED": "1"}
+    command = [sys.executable, "-c", DRAW, str(tmp_path / "figures")]
+    printed = subprocess.check_output(command, env=environment, text=True, timeout=DEADLINE)
+    assert printed.splitlines() == [
+        hashlib.sha256(content).hexdigest()
+        for figure in figures
+        for content in figure_files.contents(figure).values()
+    ]
+
+
+def test_a_label_is_drawn_as_it_is_written(lab: Lab) -> None:
+    matrix = methods_matrix(["parametric 1", "prototype 10"], names={"prototype 10": "$x_{1$ <b>"})
+    finish(lab, matrix)
+    canvas = canvas_of(drawn_figure(lab, matrix))
+    assert canvas.axes[0].get_yticklabels()[1].get_text() == "$x_{1$ <b>"
+    canvas.draw_without_rendering()
+
+
+def test_verify_asks_the_records_what_a_figure_was_drawn_from(lab: Lab) -> None:
+    matrix = one_line()
+    finish(lab, matrix)
+    folder = lab.folder / "figures"
+    figure_files.write_all(drawn_figure(lab, matrix), folder)
+    matrices = {"test": matrix}
+    check = check_figures(lab.folder, matrices, {}, True)
+    assert (check.count, check.problems) == (3, [])
+    # A record that came or changed, a figure without its digest, and one that nothing explains.
+    lab.finish(matrix.runs[0].spec, 50.0)
+    (folder / "test.svg").write_text("<svg/>")
+    (folder / "other_loss.png").write_bytes(b"")
+    check = check_figures(lab.folder, matrices, {}, True)
+    told = {problem.file: problem.message for problem in check.problems}
+    assert told.pop("figures/other_loss.png") == "no matrix of this name draws it."
+    assert told.pop("figures/test.svg").startswith("does not say what it was drawn from; draw it")
+    assert {*told} == {"figures/test.pdf", "figures/test.png"}
+    for message in told.values():
+        assert message == (
+            "was drawn from other data than the records hold; draw it again: "
+            "protoseg figures test --kind metric"
+        )
+    only = dataclasses.replace(matrix, name="else")
+    assert check_figures(lab.folder, {"else": only}, {}, False).count == 0

@@ -1,0 +1,264 @@
+"""Tables as the paper prints them: reference rows, pairs with arrows, brackets, verdicts."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import pytest
+from typesetting import NEEDS_LATEX, typeset
+
+from protoseg.config.compose import Composer, Setting
+from protoseg.config.matrix import Matrix, PublishedSpec
+from protoseg.errors import ProtosegError, UsageError
+from protoseg.report.formats import files
+from protoseg.report.tables.model import Table
+from protoseg.report.tables.parameter_cells import classifier_parameters
+from report.lab import Lab, cell, make_matrix, make_spec, method, methods_matrix, with_table
+from report.tables.test_builder import A, B, finish_all, footnotes
+
+ROOT = Path(__file__).parents[2]
+NUMBERS = """
+source: The Paper, Table 1
+dataset: camvid
+split: val
+rows:
+  - {label: Other, method: Other, backbone: R101, params_m: 62.7, miou: 44.1, note: elsewhere}
+  - {label: parametric 1, method: Base, backbone: B2, params_m: "27.80", inside: 0.12, miou: 45.0}
+  - {label: prototype 10, method: Ours, backbone: B2, params_m: 27.37, inside: 0, miou: 46.4}
+"""
+
+
+def paper_like(lab: Lab, numbers: str = NUMBERS, **changes: object) -> Matrix:
+    """Two rows of ours, paired, beside three published ones."""
+    (lab.published / "numbers.yaml").write_text(numbers)
+    given = {
+        "file": "numbers",
+        "match": {"label": "label"},
+        "parameters": "params_m",
+        "brackets": "inside",
+        "labels": {"method": "Method", "backbone": "Backbone"},
+    }
+    spec = PublishedSpec(**(given | changes))  # type: ignore[arg-type]
+    matrix = methods_matrix([A, B], metrics=("miou", "learnable"), published=spec)
+    return with_table(matrix, pairs={B: A})
+
+
+def shown(table: Table) -> dict[str, list[str]]:
+    return {row.label: [c.plain for c in row.cells] for row in table.rows}
+
+
+def test_nothing_measured_leaves_the_literature_alone(lab: Lab) -> None:
+    table = lab.table(paper_like(lab))
+    assert [column.plain for column in table.header] == [
+        *("Method", "Backbone", "mIoU", "Δ", "Published [a]", "Verdict"),
+        *("Params (M)", "Published (M) [a]"),
+    ]
+    assert shown(table) == {
+        "Other, R101": ["Other", "R101", "", "", "44.1 [b]", "", "", "62.7"],
+        A: ["Base", "B2", "not run", "–", "45.0", "", "", "27.80 (0.12)"],
+        B: ["Ours", "B2", "not run", "", "46.4 ↑1.4", "", "", "27.37 (0)"],
+    }
+    assert [row.rule for row in table.rows] == [False, True, False]
+    assert "Verdict" not in footnotes(table)
+    assert "Published: elsewhere." in footnotes(table)
+
+
+def test_measured_beside_published(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1, 43.8]})
+    table = lab.table(paper_like(lab))
+    assert shown(table)[A] == [
+        *("Base", "B2", "45.00 ± 0.10", "–", "45.0", "reproduced"),
+        *("3.72 (0.0008)", "27.80 (0.12)"),
+    ]
+    assert shown(table)[B] == [
+        *("Ours", "B2", "43.97 ± 0.15", "↓1.03 ± 0.06", "46.4 ↑1.4", "below"),
+        *("3.72 (0)", "27.37 (0)"),
+    ]
+    assert "to the baseline it is paired with" in footnotes(table)
+    assert "lies within 0.5 points of it" in footnotes(table)
+    wide = lab.table(paper_like(lab, margin=3.0))
+    assert cell(wide, B, "verdict").text == "reproduced"
+    assert "lies within 3 points of it" in footnotes(wide)
+
+
+def test_two_seeds_and_other_data_give_no_verdict(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1], B: [80.0]})
+    table = lab.table(paper_like(lab))
+    assert cell(table, A, "verdict").plain == "can not tell (2 seeds)"
+    assert cell(table, B, "verdict").plain == "can not tell (1 seed)"
+    other = NUMBERS.replace("split: val", "split: test")
+    table = lab.table(paper_like(lab, other))
+    assert cell(table, A, "verdict").plain == "other data"
+    assert "for camvid test (measured here: camvid val)" in footnotes(table)
+    table = lab.table(paper_like(lab, other + "measured_as: [camvid val]\n"))
+    assert cell(table, A, "verdict").plain == "can not tell (2 seeds)"
+    assert "measured here" not in footnotes(table)
+
+
+def test_no_verdict_of_another_metric_another_setting_or_data_without_a_name(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9]})
+    other = NUMBERS.replace("miou: 45.0", "macc: 45.0, miou: 45.0")
+    assert (
+        cell(lab.table(paper_like(lab, other, value="macc")), A, "verdict").plain == "other metric"
+    )
+    nameless = NUMBERS.replace("dataset: camvid\nsplit: val\n", "")
+    table = lab.table(paper_like(lab, nameless))
+    assert cell(table, A, "verdict").plain == "data not named"
+    assert "(measured here: camvid val; its data are not named)" in footnotes(table)
+    changed = dataclasses.replace(paper_like(lab), overrides=("schedule.iterations=9", "seed=0"))
+    assert cell(lab.table(changed), A, "verdict").plain == "other setting"
+    seeds = dataclasses.replace(paper_like(lab), overrides=("seed=0,1,2",))
+    assert cell(lab.table(seeds), A, "verdict").plain == "reproduced"
+
+
+def test_a_value_that_is_lost_gets_no_verdict_and_no_arrow(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9], B: [46.0, 46.1, 46.2]})
+    table = lab.table(paper_like(lab, NUMBERS.replace("miou: 45.0", "miou: null")))
+    assert cell(table, A, "published").plain == "unknown"
+    assert cell(table, A, "verdict").plain == ""
+    assert cell(table, B, "published").plain == "46.4"
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"),
+    [("New, B2", ["New", "B2"]), ("New", ["New", ""]), ("New, B2, wide", ["New, B2, wide", ""])],
+)
+def test_what_nobody_published_goes_by_its_own_name(lab: Lab, name: str, cells: list[str]) -> None:
+    ours = next(line for line in NUMBERS.splitlines() if "method: Ours" in line)
+    table = lab.table(with_table(paper_like(lab, NUMBERS.replace(ours, "")), names={B: name}))
+    assert shown(table)[name] == [*cells, "not run", "", "–", "", "", "–"]
+
+
+def test_rows_of_two_axes_are_set_off_and_paired_within_the_other_axis(lab: Lab) -> None:
+    planned = []
+    for name in (A, B):
+        for data in ("easy", "hard"):
+            for seed in range(3):
+                spec = make_spec(
+                    seed,
+                    method={"kind": name.split()[0], "num_prototypes": int(name.split()[1])},
+                    dataset={"name": data},
+                )
+                planned.append((spec, {"label": name, "dataset": data}))
+                lab.finish(spec, 50 + 9 * (name == B) + 20 * (data == "hard") + seed)
+    table = lab.table(make_matrix(planned, pairs={B: A}))
+    assert cell(table, f"{B}, hard", "delta").plain == "↑9.00 ± 0.00"
+    assert cell(table, f"{A}, easy", "delta").plain == "–"
+    assert [row.rule for row in table.rows] == [False, False, True, False]
+    assert [row.label for row in table.rows if row.cells[2].bold] == [f"{B}, easy", f"{B}, hard"]
+    assert "Values of different data or evaluation are not compared." in footnotes(table)
+
+
+def test_every_form_shows_it(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1, 43.8]})
+    table = lab.table(paper_like(lab))
+    text = files.to_markdown(table)
+    assert "| Other  | R101     |" in text
+    assert "46.4 ↑1.4" in text
+    lines = list(csv.DictReader(io.StringIO(files.to_csv(table))))
+    assert len(lines) == 3 * 2
+    found = {(e["row"], e["metric"]): e for e in lines}
+    ours = found[B, "miou"]
+    assert (ours["method"], ours["backbone"], ours["verdict"]) == ("Ours", "B2", "below")
+    assert (ours["published"], found[B, "learnable"]["published"]) == ("46.4", "27.37")
+    assert (ours["published_delta"], ours["source"]) == ("1.4", table.footnotes[-2].text)
+    assert "The Paper, Table 1." in ours["source"]
+    params = found[A, "learnable"]
+    assert (float(params["brackets"]), params["published_brackets"]) == (0.000771, "0.12")
+    assert found["Other, R101", "miou"]["note"] == "Published: elsewhere."
+    reference = found["Other, R101", "miou"]
+    assert (reference["mean"], reference["published"], reference["n"]) == ("", "44.1", "0")
+    page = files.to_html(table)
+    assert page.count('<tr class="rule">') == 1
+    assert '<td class="label" title="n = 3 of 3">below</td>' in page
+    source = files.to_latex(table)
+    assert source.count(r"\midrule") == 2
+    assert r"46.4 $\uparrow$1.4 & below" in source
+    assert r"\textit{}" not in source
+
+
+@NEEDS_LATEX
+def test_latex_of_a_wide_and_a_ticked_table_compiles(lab: Lab, tmp_path: Path) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1]})
+    wide = lab.table(with_table(paper_like(lab), metrics=("miou", "macc", "aacc", "learnable")))
+    ticks = NUMBERS.replace("backbone: B2", "backbone: true")
+    sources = [files.to_latex(t) for t in (wide, lab.table(paper_like(lab, ticks)))]
+    assert r"\begin{table*}" in sources[0]
+    assert r"$\surd$" in sources[1]
+    typeset(sources, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": {"methd": "Method"}}, "published.labels: unknown field 'methd'"),
+        ({"parameters": "params"}, "published.parameters: unknown field 'params'"),
+        ({"brackets": "insid"}, "published.brackets: unknown field 'insid'"),
+    ],
+)
+def test_mistakes_are_named(lab: Lab, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(UsageError) as error:
+        lab.table(paper_like(lab, **changes))
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("miou: 45.0", "miou: .nan", "row 2: miou: expected a number, or null where the value is"),
+        (
+            "miou: 45.0",
+            "miou: 45.0*",
+            "expected a number, or null where the value is lost",
+        ),
+        ('params_m: "27.80"', "params_m: [27]", "row 2: params_m: expected a number, or null"),
+        ("inside: 0.12", 'inside: "0,12"', "row 2: inside: expected a number, or null"),
+        (
+            "split: val",
+            "split: val\nmeasured_as: 5",
+            "measured_as: expected a data set",
+        ),
+        ("rows:", "parts: 3\nrows:", "expected 'rows', a list, or 'parts', each with such a list."),
+        ("rows:", "rows: 5\nold:", "expected 'rows', a list, or 'parts', each with such a list."),
+    ],
+)
+def test_a_published_file_that_is_none_is_named(lab: Lab, old: str, new: str, words: str) -> None:
+    assert old in NUMBERS
+    with pytest.raises(ProtosegError) as error:
+        lab.table(paper_like(lab, NUMBERS.replace(old, new, 1)))
+    assert str(error.value).startswith(f"{lab.published / 'numbers.yaml'}: ")
+    assert words in str(error.value)
+
+
+def test_one_name_of_the_measured_data_needs_no_list(lab: Lab) -> None:
+    finish_all(lab, {A: [45.0, 45.1, 44.9]})
+    other = NUMBERS.replace("split: val", "split: test\nmeasured_as: camvid val")
+    assert cell(lab.table(paper_like(lab, other)), A, "verdict").plain == "reproduced"
+
+
+def test_pairs_and_pivots_that_do_not_fit_are_refused(lab: Lab) -> None:
+    with pytest.raises(UsageError, match="no row is labelled 'nobody'"):
+        lab.table(with_table(methods_matrix([A, B]), pairs={B: "nobody"}))
+    planned = [(method(A), {"label": A, "k": 1}), (method(B), {"label": B, "k": 1})]
+    matrix = with_table(
+        make_matrix(planned), columns=("k",), published=paper_like(lab).table.published
+    )
+    with pytest.raises(UsageError, match="Keep one of the two"):
+        lab.table(matrix)
+
+
+@pytest.mark.parametrize("k", [1, 10])
+@pytest.mark.parametrize("decoder", ["segformer_128", "fcn_hr48"])
+def test_the_brackets_are_the_classifiers_parameters(decoder: str, k: int) -> None:
+    from protoseg.training.build.parameter_counts import count
+
+    composer = Composer(ROOT / "experiments")
+    settings = {"backbone": "mobilenet_v2", "decoder": decoder, "dataset": "camvid"}
+    for name, learned in (("parametric", True), ("paper", False)):
+        chosen = {**settings, "method": name, "method.num_prototypes": k}
+        spec = composer.spec([Setting(key, value) for key, value in chosen.items()], "test")
+        assert classifier_parameters(spec) == count(spec).classifier
+        assert (count(spec).classifier > 0) is learned

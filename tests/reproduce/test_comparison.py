@@ -1,0 +1,178 @@
+"""Two records of one spec against each other: what is the same, what is close, what differs."""
+
+from __future__ import annotations
+
+import copy
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from report.lab import make_record, make_spec
+
+from protoseg.cli.views.reproduction import lines
+from protoseg.errors import ProtosegError
+from protoseg.reproduce.comparison import Cells, compare, differences, read_counts
+from protoseg.runs.record import RecordError
+
+CURVE = [[i, {"loss": 2.0 / i, "loss_ce": 1.5 / i, "acc_seg": 40.0 + i}] for i in range(1, 11)]
+COUNTS: Cells = {(0, 0): 90, (0, 1): 10, (1, 4): 100}
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    base = {"losses": CURVE, "provenance": {"state_sha256": "a" * 64, "threads": 1}}
+    return make_record(make_spec(), 50.0, **{**base, **changes})
+
+
+def curve(at: int, name: str, factor: float) -> list[Any]:
+    changed = copy.deepcopy(CURVE)
+    changed[at - 1][1][name] *= factor
+    return changed
+
+
+def test_the_same_record_is_the_same_bits() -> None:
+    found = compare(record(), record(cost={"seconds": 9.0}), COUNTS, dict(COUNTS))
+    assert found.verdict == "bit-identical"
+    assert found.same_weights is True
+    assert (found.first, found.largest, found.pixels_changed) == (None, None, 0)
+    assert lines(found)[0] == (
+        "bit-identical: weights, the counts of 101 images, metrics, 10 points of the loss curve"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({"provenance": {"state_sha256": "b" * 64}}, COUNTS),
+        ({"losses": curve(7, "acc_seg", 1 + 2**-50)}, COUNTS),
+        ({"metrics": {"aacc": 70.0 + 2**-40}}, COUNTS),
+        ({}, {**COUNTS, (1, 4): 99, (1, 3): 1}),
+    ],
+    ids=["weights", "curve", "metric", "pixel"],
+)
+def test_one_bit_anywhere_is_no_longer_the_same(changes: dict[str, Any], counts: Cells) -> None:
+    assert compare(record(), record(**changes), COUNTS, counts).verdict == "equal"
+
+
+def test_without_a_digest_of_the_weights_the_rest_decides() -> None:
+    old = record(provenance={"threads": 1})
+    found = compare(old, record(), COUNTS, dict(COUNTS))
+    assert (found.verdict, found.same_weights) == ("bit-identical", None)
+    assert not lines(found)[0].startswith("bit-identical: weights")
+    assert any("names no digest of its weights" in line for line in lines(found))
+
+
+def test_the_first_and_the_largest_difference_of_the_curve() -> None:
+    changed = curve(4, "loss_ce", 1.001)
+    for at, factor in ((6, 1.002), (8, 1.008), (9, 0.999)):
+        changed[at - 1][1]["loss"] *= factor
+    found = compare(record(), record(losses=changed), COUNTS, COUNTS)
+    assert found.verdict == "equal"
+    assert found.first is not None
+    assert (found.first.iteration, found.first.name) == (4, "loss_ce")
+    assert found.first.equal_until == 3
+    assert found.first.relative == pytest.approx(0.001 / 1.001)
+    assert found.largest is not None
+    assert (found.largest.iteration, found.largest.name) == (8, "loss")
+    assert found.largest.relative == pytest.approx(0.008 / 1.008)
+    assert found.to_dict()["largest_relative_loss_difference"] == found.largest.relative
+    text = "\n".join(lines(found))
+    assert (
+        "first differs at iteration 4: loss_ce 0.375 → 0.375375 (0.1 %); the same until 3" in text
+    )
+    assert "most apart at iteration 8: loss 0.25 → 0.252 (0.79 %)" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({"metrics": {"miou": 50.09}}, "equal"),
+        ({"metrics": {"miou": 50.11}}, "different"),
+        ({"metrics": {"macc": 57.8}}, "different"),
+        ({"metrics": {"images": 100}}, "different"),
+        ({"losses": curve(5, "loss", 1.009)}, "equal"),
+        ({"losses": curve(5, "loss", 1.02)}, "different"),
+        ({"losses": CURVE[:9]}, "different"),
+        ({"parameters": {"learnable": 1}}, "different"),
+    ],
+)
+def test_the_tolerance_is_what_it_says(changes: dict[str, Any], verdict: str) -> None:
+    assert compare(record(), record(**changes), COUNTS, COUNTS).verdict == verdict
+    wide = compare(record(), record(**changes), COUNTS, COUNTS, points=1.0, curve=0.05)
+    only_far = "metrics" in changes and "images" not in changes["metrics"]
+    only_far |= len(changes.get("losses", ())) == 10
+    assert wide.verdict == ("equal" if only_far else "different")
+
+
+def test_pixels_that_changed_are_counted_by_image() -> None:
+    # Five pixels of image 0 went over to class 1, and two of image 1 to others.
+    moved = {(0, 0): 85, (0, 1): 15, (1, 4): 98, (1, 5): 1, (1, 3): 1}
+    found = compare(record(), record(), COUNTS, moved)
+    assert (found.pixels, found.pixels_changed, found.images_changed) == (200, 7, 2)
+    assert "at least 7 of 200 (3.5 %) got another class, in 2 of 101 images" in "\n".join(
+        lines(found)
+    )
+
+
+def test_what_the_two_were_made_with() -> None:
+    old = {"commit": "1" * 40, "packages": {"torch": "2.12", "numpy": "2"}, "threads": 1}
+    new = {"commit": "1" * 40, "packages": {"torch": "2.13", "numpy": "2"}, "dirty": None}
+    own = {"state_sha256": "x", "attempts": [1], "diff_file": "code.diff"}
+    assert differences(old, new | own) == {
+        "packages.torch": ("2.12", "2.13"),
+        "threads": (1, "not recorded"),
+        "dirty": ("not recorded", None),
+    }
+
+
+def test_the_build_of_torch_of_an_old_record_comes_from_its_attempts() -> None:
+    attempts = [{"torch": None}, {"torch": "2.13.0+cu130"}]
+    old = {"packages": {"torch": "2.13.0"}, "attempts": attempts}
+    for version, differing in (
+        ("2.13.0+cu130", {}),
+        ("2.13.0+cpu", {"packages.torch": ("2.13.0+cu130", "2.13.0+cpu")}),
+        ("2.14.0", {"packages.torch": ("2.13.0+cu130", "2.14.0")}),
+    ):
+        new = {"packages": {"torch": version}, "attempts": [{"torch": version}]}
+        found = compare(record(provenance=old), record(provenance=new), COUNTS, COUNTS)
+        assert found.provenance == differing
+    unknown = {"packages": {"torch": "2.13.0"}}
+    new = {"packages": {"torch": "2.13.0+cpu"}}
+    found = compare(record(provenance=unknown), record(provenance=new), COUNTS, COUNTS)
+    assert found.provenance == {"packages.torch": ("2.13.0", "2.13.0+cpu")}
+    assert old["packages"] == {"torch": "2.13.0"}, "the record itself is unchanged"
+
+
+def test_what_an_old_record_does_not_say_is_one_line() -> None:
+    old = record(provenance={"packages": {"torch": "2.12"}, "threads": 1})
+    new = record(provenance={"packages": {"torch": "2.13"}, "threads": 1, "a": {"b": 1}, "c": None})
+    text = lines(compare(old, new, COUNTS, COUNTS))
+    assert text[-3:] == [
+        "made with   recorded → now",
+        "  packages.torch  2.12 → 2.13",
+        "not said    by the record: a, c",
+    ]
+
+
+def test_two_specs_are_not_compared() -> None:
+    other = make_record(make_spec(seed=1), 50.0)
+    with pytest.raises(ProtosegError, match="of another spec than"):
+        compare(record(), other, COUNTS, COUNTS)
+
+
+def test_counts_are_read_and_checked(tmp_path: Path) -> None:
+    import hashlib
+
+    buffer = io.BytesIO()
+    np.savez(buffer, image=[0, 0, 1], cell=[0, 1, 4], count=[90, 10, 100])
+    path = tmp_path / "counts.npz"
+    path.write_bytes(buffer.getvalue())
+    sound = record(confusion={"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
+    assert read_counts(sound, path) == COUNTS
+    with pytest.raises(RecordError, match="do not match"):
+        read_counts(record(), path)
+    path.write_bytes(b"no archive")
+    torn = record(confusion={"sha256": hashlib.sha256(b"no archive").hexdigest()})
+    with pytest.raises(RecordError, match="can not be read as confusion counts"):
+        read_counts(torn, path)

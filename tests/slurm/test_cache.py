@@ -1,0 +1,153 @@
+"""Processes that ask the same ask together."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+from runs.processes import ANNOUNCE_WAIT, finish, next_line, start
+from waiting import DEADLINE, wait_until
+
+from protoseg.slurm import cache as cache_module
+from protoseg.slurm import client
+from protoseg.slurm.client import Scheduler
+from slurm.commands import DOWN, Commands, squeue_lines
+
+ASK = f"""{ANNOUNCE_WAIT}
+import sys
+from pathlib import Path
+from protoseg.slurm import client
+client.REFRESH_SECONDS = {DEADLINE}
+answer = client.Scheduler(Path(sys.argv[1])).ask(["1_0", "1_1"])
+print(*sorted(answer.jobs), answer.reachable)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _answers_stay_young(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answer becomes old while a slow test runs."""
+    monkeypatch.setattr(client, "REFRESH_SECONDS", DEADLINE)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "shared folder" / "scheduler.json"
+
+
+def test_the_same_is_asked_once(commands: Commands, file: Path) -> None:
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
+    first = Scheduler(file).ask(["1_0", "1_1"])
+    again = Scheduler(file).ask(["1_1", "1_0"])
+    part = Scheduler(file).ask(["1_1"])
+    assert again == first
+    assert list(part.jobs) == ["1_1"]
+    assert len(commands.calls("squeue")) == 1
+
+
+def test_other_jobs_fresh_answers_and_old_ones_are_asked_anew(
+    commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
+    scheduler = Scheduler(file)
+    scheduler.ask(["1_0"])
+    scheduler.ask(["1_0", "1_1"])
+    assert len(commands.calls("squeue")) == 2
+    scheduler.ask(["1_0"], fresh=True)
+    assert len(commands.calls("squeue")) == 3
+    later = time.time() + client.REFRESH_SECONDS + 1
+    monkeypatch.setattr(time, "time", lambda: later)
+    Scheduler(file).ask(["1_0"])
+    assert len(commands.calls("squeue")) == 4
+    monkeypatch.setattr(time, "time", lambda: later - 3600)
+    Scheduler(file).ask(["1_0"])
+    assert len(commands.calls("squeue")) == 5, "an answer from the future is none"
+
+
+def test_two_matrices_do_not_push_each_other_out(commands: Commands, file: Path) -> None:
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("2_0", "RUNNING")))
+    for _ in range(3):
+        Scheduler(file).ask(["1_0"])
+        Scheduler(file).ask(["2_0"])
+    assert len(commands.calls("squeue")) == 2
+
+
+def test_the_file_does_not_grow(
+    commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.prints("squeue", squeue_lines())
+    commands.prints("sacct")
+    begin = time.time()
+    for n in range(5):
+        monkeypatch.setattr(time, "time", lambda n=n: begin + n * (client.REFRESH_SECONDS + 1))
+        Scheduler(file).ask([f"{n}_0"])
+    assert len(json.loads(file.read_text())["answers"]) == 1
+
+
+def test_silence_is_remembered_too(commands: Commands, file: Path) -> None:
+    commands.prints("squeue", errors=DOWN, status=1)
+    for _ in range(3):
+        answer = Scheduler(file).ask(["1_0"])
+        assert not answer.reachable
+        assert "Unable to contact" in answer.problem
+    assert len(commands.calls("squeue")) == 1
+
+
+def test_without_a_file_a_scheduler_remembers_for_itself(commands: Commands) -> None:
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
+    scheduler = Scheduler()
+    scheduler.ask(["1_0"])
+    scheduler.ask(["1_0"])
+    assert len(commands.calls("squeue")) == 1
+
+
+def test_processes_that_come_together_ask_once(commands: Commands, file: Path) -> None:
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
+    go = commands.folder / "go"
+    wait = f"until [ -e {shlex.quote(str(go))} ]; do /bin/sleep 0.02; done"
+    commands.script("squeue", f"{wait}\n/bin/cat {shlex.quote(f'{commands.folder}/squeue.out')}")
+    first = start(ASK, file)
+    wait_until(lambda: commands.calls("squeue"), "the first question")
+    others = [start(ASK, file) for _ in range(3)]
+    assert [next_line(process) for process in others] == ["waiting"] * 3
+    go.touch()
+    assert {finish(process) for process in (first, *others)} == {"1_0 1_1 True"}
+    assert len(commands.calls("squeue")) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", '{"answers": 7}', '{"answers": [7, {"time": 1}]}',
+     '{"answers": [{"time": NOW, "ids": ["1_0"], "jobs": {"1_0": {"strange": 1}}}]}',
+     '{"answers": [{"time": NOW, "ids": ["1_0"], "jobs": {"1_0": 7}, "reachable": true}]}',
+     '{"answers": [{"time": NOW, "ids": [7, []], "jobs": {}}]}'],
+)  # fmt: skip
+def test_a_file_that_is_torn_or_strange_is_asked_over(
+    commands: Commands, file: Path, text: str
+) -> None:
+    file.parent.mkdir()
+    file.write_text(text.replace("NOW", str(time.time())))
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
+    assert Scheduler(file).ask(["1_0"]).jobs["1_0"].state == "RUNNING"
+    assert len(commands.calls("squeue")) == 1
+
+
+def test_a_folder_that_can_not_be_written_costs_a_question(
+    commands: Commands, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
+    scheduler = Scheduler(tmp_path / "file" / "scheduler.json")
+    assert scheduler.ask(["1_0"]).reachable
+
+
+def test_a_lock_that_nobody_lets_go_is_waited_for_no_longer_than_it_says(
+    commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.1)
+    commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
+    other = cache_module.Cache(file, 10)
+    with other._alone():
+        assert Scheduler(file).ask(["1_0"]).reachable

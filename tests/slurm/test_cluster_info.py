@@ -1,0 +1,249 @@
+"""What a cluster is like, and a job that looks whether it sees the run folders."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from pathlib import Path
+
+import pytest
+from waiting import DEADLINE
+
+from protoseg.errors import ProtosegError
+from protoseg.slurm import probe as probe_module
+from protoseg.slurm.cluster_info import Site, array_limit, site
+from protoseg.slurm.probe import probe
+from slurm.commands import BANNER, DOWN, NO_DATABASE, Commands, captured, sacct_lines, squeue_lines
+
+ASKED = datetime.datetime.fromisoformat("2026-11-20T09:56:35+00:00").timestamp()
+"""When the controller printed the captured configuration."""
+
+
+def cluster(commands: Commands, config: str = "", partitions: str = "", sinfo: str = "") -> None:
+    """Let scontrol and sinfo answer as captured, or with what is given."""
+    folder = commands.folder
+    (folder / "config").write_text(config or captured("config"))
+    (folder / "partitions").write_text(partitions or captured("partitions"))
+    commands.script(
+        "scontrol",
+        f'case "$*" in\n*config) /bin/cat {folder}/config;;\n'
+        f"*partition) /bin/cat {folder}/partitions;;\nesac",
+    )
+    commands.prints("sinfo", sinfo or captured("sinfo"))
+    commands.prints("sacct", sacct_lines())
+
+
+def test_a_real_cluster(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster(commands)
+    monkeypatch.setattr(time, "time", lambda: ASKED + 0.5)
+    found = site()
+    assert (found.reachable, found.version, found.name) == (True, "22.05.8", "testbed")
+    assert (found.max_array_size, found.max_job_count, found.min_job_age_seconds) == (
+        1001, 10000, 300)  # fmt: skip
+    assert (found.has_accounting, found.accounting_problem) == (True, "")
+    assert found.job_requeue is True
+    assert (found.preempt_type, found.preempt_mode) == ("preempt/partition_prio", "REQUEUE")
+    assert found.send_user_signal is False
+    assert found.kill_wait_seconds == 10
+    assert found.clock_ahead_seconds == 0
+    batch, urgent, short = found.partitions
+    assert (batch.name, batch.default, batch.state) == ("batch", True, "UP")
+    assert (batch.nodes, batch.nodes_up, batch.gpus) == (2, 2, ("gpu:8",))
+    assert (urgent.preempt_mode, urgent.default) == ("OFF", False)
+    assert short.time_limit == "00:02:00"
+
+
+@pytest.mark.parametrize(
+    ("offset", "ahead"),
+    [(0, 0.0), (0.9, 0.0), (-30, 30.0), (30, -29.0), (-0.4, 0.4)],
+)
+def test_the_controllers_clock(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, offset: float, ahead: float
+) -> None:
+    cluster(commands)
+    monkeypatch.setattr(time, "time", lambda: ASKED + offset)
+    assert site().clock_ahead_seconds == ahead
+
+
+def test_other_sites(commands: Commands) -> None:
+    config = captured("config")
+    for old, new in (
+        ("JobRequeue              = 1", "JobRequeue              = 0"),
+        ("MaxArraySize            = 1001", "MaxArraySize            = 0"),
+    ):
+        assert old in config
+        config = config.replace(old, new)
+    config = f"{BANNER}\n{config}\nPreemptParameters       = reorder_count=1,send_user_signal\n"
+    unit = "\x1f"
+    rows = [
+        ("PARTITION", "NODES", "GRES", "STATE"),
+        ("batch*", "4", "gpu:a100:8(S:0-1),nvme:1", "mixed"),
+        ("batch*", "1", "gpu:h100.80gb:4(S:0)", "down*"),
+        ("batch*", "2", "(null)", "drained"),
+        ("urgent", "many", "gpu:8", "idle"),
+    ]
+    cluster(commands, config, sinfo="".join(unit.join((*row, "")) + "\n" for row in rows))
+    commands.prints("sacct", errors=NO_DATABASE, status=1)
+    found = site()
+    assert (found.job_requeue, found.max_array_size, found.send_user_signal) == (False, 0, True)
+    assert not found.has_accounting
+    assert "Problem talking to the database" in found.accounting_problem
+    batch = found.partitions[0]
+    assert (batch.nodes, batch.nodes_up) == (7, 4)
+    assert batch.gpus == ("gpu:a100:8", "gpu:h100.80gb:4")
+    assert found.partitions[1].nodes == 0
+
+
+def test_the_limit_of_arrays_alone_takes_one_call(commands: Commands) -> None:
+    assert array_limit() is None
+    cluster(commands)
+    assert array_limit() == 1001
+    assert len(commands.calls("scontrol")) == 1
+    assert commands.calls("sinfo") == commands.calls("sacct") == []
+
+
+def test_no_accounting_is_told_from_a_broken_one(commands: Commands) -> None:
+    config = captured("config").replace("accounting_storage/slurmdbd", "accounting_storage/none")
+    cluster(commands, config)
+    assert site().accounting_problem == "SLURM keeps no accounting here"
+    assert commands.calls("sacct") == []
+
+
+def test_a_controller_that_is_down(commands: Commands) -> None:
+    assert site() == Site(reachable=False, problem="scontrol: not on this machine")
+    # 22.05 ends with status 0 when nobody answers.
+    commands.prints("scontrol", errors=DOWN.replace("load_jobs", "load_ctl_conf"), status=0)
+    found = site()
+    assert not found.reachable
+    assert "Unable to contact slurm controller" in found.problem
+
+
+class Clock:
+    """A clock that a test sets; a sleep moves it and takes no time."""
+
+    def __init__(self, now: float = ASKED) -> None:
+        self.now = now
+
+    def time(self) -> float:
+        return self.now
+
+    monotonic = time
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A probe waits for a slow machine; its job has no modules of Python to import."""
+    monkeypatch.setattr(probe_module, "SETTLE_SECONDS", DEADLINE)
+    monkeypatch.setattr(probe_module.sys, "executable", "/bin/true")
+
+
+def sbatch(commands: Commands) -> None:
+    """An sbatch that runs the script at once, in the background, as a node would."""
+    script = commands.folder / "script"
+    node = f"PATH=/usr/bin:/bin SLURMD_NODENAME=node7 /bin/sh {script} &"
+    answer = f"echo '{BANNER}'\necho '77;testbed'"
+    commands.script("sbatch", f"/bin/cat > {script}\n{node}\n{answer}")
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("name", ["runs", "my runs' $(touch x) %j \"ü\n"])
+def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: str) -> None:
+    sbatch(commands)
+    commands.prints("squeue", squeue_lines(("77", "COMPLETED")))
+    folder = tmp_path / name
+    found = probe(folder, "batch")
+    assert (found.job, found.node, found.problem) == ("77", "node7", "")
+    assert found.clock_ahead_seconds == 0
+    assert "protoseg" not in found.lacks
+    assert "--partition=batch" in commands.calls("sbatch")[0]
+    assert list(folder.iterdir()) == [], "it cleans up"
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    ("python", "lacks"),
+    [("/bin/true", ("scontrol",)), ("/bin/false", ("scontrol", "protoseg"))],
+)
+def test_what_a_node_lacks_is_named(
+    commands: Commands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    python: str,
+    lacks: tuple[str, ...],
+) -> None:
+    monkeypatch.setattr(probe_module.sys, "executable", python)
+    sbatch(commands)
+    bare = tmp_path / "node"
+    bare.mkdir()
+    for name in ("date", "mv", "sh"):
+        (bare / name).symlink_to(f"/bin/{name}")
+    (bare / "srun").write_text("")
+    (bare / "srun").chmod(0o755)
+    script = commands.folder / "bin" / "sbatch"
+    script.write_text(script.read_text().replace("PATH=/usr/bin:/bin", f"PATH={bare}"))
+    assert probe(tmp_path / "runs").lacks == lacks
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(("offset", "ahead"), [(-60, -59.0), (0, 0.0), (60, 60.0)])
+def test_a_nodes_clock(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, ahead: float
+) -> None:
+    date = tmp_path / "node"
+    date.mkdir()
+    (date / "date").write_text(f"#!/bin/sh\necho {ASKED + offset:.0f}\n")
+    (date / "date").chmod(0o755)
+    sbatch(commands)
+    script = commands.folder / "bin" / "sbatch"
+    script.write_text(script.read_text().replace("PATH=/usr/bin", f"PATH={date}:/usr/bin"))
+    monkeypatch.setattr(time, "time", lambda: ASKED)
+    assert probe(tmp_path / "runs").clock_ahead_seconds == ahead
+
+
+def test_a_node_that_does_not_see_the_folder(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(probe_module, "time", clock)
+    commands.prints("sbatch", "77\n")
+    commands.prints("squeue", squeue_lines(("77", "FAILED")))
+    commands.prints("scancel")
+    found = probe(tmp_path / "runs")
+    assert (found.node, found.started) == ("", True)
+    assert "FAILED" in found.problem
+    assert "node1" in found.problem
+    assert clock.now - ASKED == pytest.approx(
+        probe_module.ASK_SECONDS + probe_module.SETTLE_SECONDS, abs=0.5
+    )
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_a_full_cluster_says_nothing_about_its_disks(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(probe_module, "time", clock)
+    commands.prints("sbatch", "77\n")
+    commands.prints("squeue", squeue_lines(("77", "PENDING")).replace("None", "Priority"))
+    commands.prints("scancel")
+    found = probe(tmp_path / "runs", seconds=10)
+    assert not found.started
+    assert clock.now - ASKED == pytest.approx(10, abs=0.5)
+    assert len(commands.calls("squeue")) == 3, "every three seconds"
+    assert "PENDING Priority" in found.problem
+    assert [call.strip() for call in commands.calls("scancel")] == ["77"]
+
+
+def test_a_probe_that_is_refused(commands: Commands, tmp_path: Path) -> None:
+    errors = "sbatch: error: Batch job submission failed: Invalid partition name specified"
+    commands.prints("sbatch", errors=errors, status=1)
+    with pytest.raises(ProtosegError, match="Invalid partition name specified"):
+        probe(tmp_path, "nowhere")
+    assert not list(tmp_path.glob(".probe*"))
+    for name in ("a b", "--wrap=id", "$(id)", "x\n"):
+        with pytest.raises(ProtosegError, match="no name of a partition"):
+            probe(tmp_path, name)

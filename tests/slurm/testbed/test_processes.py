@@ -1,0 +1,154 @@
+"""One run on two processes that a real srun starts: on one node, on two, and as they die."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training.small import ends, log, make_folder, small_spec
+from training.test_worker import SPEC, assert_same_result
+from waiting import wait_until
+
+from protoseg.config.schema import RunSpec
+from protoseg.datasets.layout import find_root
+from protoseg.runs.folder import RunFolder
+from protoseg.runs.record import read_record
+
+SECOND_FAILS = """
+import os
+from protoseg.errors import DataError
+from protoseg.training.loop import TrainingLoop
+inner = TrainingLoop._note
+def fail(self, iteration, losses):
+    inner(self, iteration, losses)
+    if iteration == 3 and os.environ["SLURM_PROCID"] == "1":
+        raise DataError("images/00003.png: can not be read")
+TrainingLoop._note = fail
+"""
+
+PAUSE = """
+import time
+from protoseg.training.loop import TrainingLoop
+report = TrainingLoop._report
+def pause(self, iteration):
+    report(self, iteration)
+    while iteration == 3 and self.stop.signal_number is None:
+        time.sleep(0.02)
+TrainingLoop._report = pause
+"""
+"""Every process pauses after iteration 3 until a signal arrives."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("data")
+    find_root(small_spec().dataset, place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def spec() -> RunSpec:
+    return small_spec(*SPEC)
+
+
+class Job:
+    """A batch job whose only step is a worker of two processes."""
+
+    def __init__(self, cluster: Any, folder: RunFolder, *options: str, code: str = "") -> None:
+        self.cluster = cluster
+        self.output = folder.path / f"job-{time.monotonic_ns()}.txt"
+        program = f"import sys\nfrom protoseg.training import worker\n{code}\n"
+        program += "sys.exit(worker.main(sys.argv[1:]))"
+        worker = shlex.join([sys.executable, "-c", program, str(folder.path)])
+        script = folder.path / "job.sh"
+        script.write_text(
+            "#!/bin/sh\nexport OMP_NUM_THREADS=1\n"
+            f"srun --ntasks=2 --kill-on-bad-exit=1 --unbuffered {worker}\n"
+            'echo "srun ended with $?"\n'
+        )
+        self.id = cluster.ask(
+            *("sbatch", "--parsable", "--ntasks=2", *options, "--time=5", "--mem=2G"),
+            *(f"--output={self.output}", str(script)),
+        ).strip()
+
+    def end(self) -> int:
+        """srun's exit status, once it has one."""
+        found: list[str] = []
+
+        def over() -> bool:
+            text = self.output.read_text() if self.output.exists() else ""
+            found[:] = re.findall(r"srun ended with (\d+)", text)
+            return bool(found)
+
+        wait_until(over, f"the end of job {self.id}", logs=self.logs(), poll_seconds=0.1)
+        return int(found[0])
+
+    def logs(self) -> Iterator[Path]:
+        """The output of the job and the logs of its workers."""
+        yield self.output
+        yield from self.output.parent.glob("attempts/*/log*.txt")
+
+
+def assert_finished(folder: RunFolder, job: Job) -> None:
+    """Assert that the newest attempt, two processes of a job, wrote the record."""
+    assert job.end() == 0, job.output.read_text() + log(folder)
+    record = read_record(folder.record)
+    assert record["provenance"]["processes"] == 2
+    assert record["metrics"]["images"] == 4
+    attempt = folder.attempts()[-1]
+    assert attempt.start["job"] == job.id
+    assert attempt.start["node"] in job.cluster.nodes
+    assert attempt.start["processes"] == 2
+    assert not list(folder.path.glob(".meeting*"))
+
+
+def test_steps_of_two_tasks_are_one_run_and_a_signal_does_not_change_a_bit(
+    cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    """One run undisturbed on one node; one that a signal stops, and that goes on on two nodes."""
+    undisturbed = make_folder(tmp_path / "undisturbed", spec, data)
+    assert_finished(undisturbed, Job(cluster, undisturbed, "--nodes=1"))
+    assert len(undisturbed.attempts()) == 1
+    folder = make_folder(tmp_path / "stopped", spec, data)
+    job = Job(cluster, folder, "--nodes=1", code=PAUSE)
+    wait_until(lambda: "iteration 3/12" in log(folder), "the third iteration", logs=job.logs())
+    cluster.ask("scancel", "--signal=USR2", job.id)
+    assert job.end() in (75, 137), "137: srun kills those that are about to leave"
+    assert len(ends(folder)) == 1
+    assert "; saved" in folder.attempts()[0].message
+    assert len(list(folder.checkpoints.glob("*.pth"))) == 1
+    assert not folder.claim.exists()
+    assert_finished(folder, Job(cluster, folder, "--nodes=2"))
+    assert_same_result(folder, undisturbed)
+
+
+def test_srun_ends_the_others_of_one_that_is_killed(
+    cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
+    kill = "import os, signal\n" + SECOND_FAILS.replace(
+        'raise DataError("images/00003.png: can not be read")', "os.kill(os.getpid(), 9)"
+    )
+    job = Job(cluster, folder, "--nodes=1", code=kill)
+    assert job.end() == 137
+    assert ends(folder) == ["lost"], "found out by the first process, or by its silence"
+    job = Job(cluster, folder, "--nodes=1")
+    assert job.end() == 0, job.output.read_text() + log(folder)
+    assert ends(folder) == ["lost", None]
+    assert re.search(r"going on from iteration [23]\n", log(folder))
+
+
+def test_the_reason_of_the_second_process_is_written_down(
+    cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, spec, data)
+    job = Job(cluster, folder, "--nodes=1", code=SECOND_FAILS)
+    assert job.end() in (1, 137)
+    assert ends(folder) == ["bad_data"]
+    assert folder.attempts()[0].message.startswith("process 1 of 2: images/00003.png")

@@ -1,0 +1,42 @@
+"""A backbone named in full: built from there, or refused with a sentence, before mmengine looks."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from mmseg.models.backbones import MobileNetV2
+
+from protoseg.config.compose import Composer
+from protoseg.config.schema import RunSpec
+from protoseg.errors import UsageError
+from protoseg.training.build.config import build_model
+from protoseg.training.build.parameter_counts import build_without_memory
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+def with_type(name: str) -> RunSpec:
+    spec = Composer(EXPERIMENTS).spec([], "test")
+    settings = {"_delete_": True, "type": name}
+    return dataclasses.replace(spec, backbone=dataclasses.replace(spec.backbone, settings=settings))
+
+
+def test_a_class_named_in_full_is_the_one_that_is_built() -> None:
+    model = build_model(with_type("mmseg.models.backbones.MobileNetV2"))
+    assert type(build_without_memory(model["backbone"])) is MobileNetV2
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere_at_all.Net", "nowhere_at_all can not be imported (ModuleNotFoundError: No mod"),
+        ("json.decoder.Net", "unknown class of json.decoder 'Net'. Known: JSONDecodeError, JSOND"),
+    ],
+)
+def test_a_class_that_is_not_there_is_said_where_it_stands(name: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_model(with_type(name))
+    assert str(caught.value).startswith("backbone.settings.type: ")
+    assert sentence in str(caught.value)
