@@ -17,7 +17,7 @@ from protoseg.config.schema import RunSpec
 from protoseg.datasets.layout import find_root
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config, recipe
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.signals import StopRequest
@@ -96,7 +96,7 @@ def ours(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, TrainingLoop, cl
     assert held is not None
     stop = GatedStop()
     stop.still_mine = held.is_mine
-    loop = TrainingLoop(build_parts(config, None), folder, spec.schedule.iterations, 1e9, stop)
+    loop = TrainingLoop(build_components(config, None), folder, spec.schedule.iterations, 1e9, stop)
     stop.gate = Gate(lambda: loop.run(0))
     return stop.gate, loop, held
 

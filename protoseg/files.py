@@ -19,7 +19,7 @@ from protoseg.errors import ProtosegError
 
 
 def write_with(
-    path: Path, write: Callable[[BinaryIO], Any], confirm: Callable[[], None] | None = None
+    path: Path, write: Callable[[BinaryIO], Any], check_ownership: Callable[[], None] | None = None
 ) -> None:
     """Let ``write`` fill a file of its own name, flush it to disk, then rename it to ``path``.
 
@@ -31,7 +31,7 @@ def write_with(
         ProtosegError: no space left, no permission, or a read-only file system; ``path`` is as it
             was before.
     """
-    _place(path, write, os.replace, confirm)
+    _place(path, write, os.replace, check_ownership)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -75,7 +75,7 @@ def _place(
     path: Path,
     write: Callable[[BinaryIO], Any],
     move: Callable[[Path, Path], None],
-    confirm: Callable[[], None] | None = None,
+    check_ownership: Callable[[], None] | None = None,
     durable: bool = True,
 ) -> None:
     """Fill a file of its own name, flush it to disk if ``durable``, and ``move`` it to ``path``."""
@@ -86,8 +86,8 @@ def _place(
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        if confirm is not None:
-            confirm()
+        if check_ownership is not None:
+            check_ownership()
         move(temporary, path)
         if durable:
             _sync_folder(path.parent)

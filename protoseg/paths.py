@@ -11,7 +11,7 @@ import protoseg
 
 
 @dataclass(frozen=True)
-class Places:
+class Paths:
     """Folders that a command works with. None of them is part of a run's identity."""
 
     experiments: Path
@@ -50,7 +50,7 @@ def places(
     data: str | None = None,
     weights: str | None = None,
     clusters: str | None = None,
-) -> Places:
+) -> Paths:
     """The folders of this call: an option wins over the environment, that over the checkout."""
     root = home()
 
@@ -59,7 +59,7 @@ def places(
 
     results_folder = choose(results, "PROTOSEG_RESULTS", root / "results")
     data_folder = choose(data, "PROTOSEG_DATA", root / "data")
-    return Places(
+    return Paths(
         experiments=choose(experiments, "PROTOSEG_EXPERIMENTS", root / "experiments"),
         runs=choose(runs, "PROTOSEG_RUNS", root / "runs"),
         records=results_folder / "records",

@@ -20,10 +20,10 @@ from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError
 from protoseg.launch.profile.profile import ClusterProfile, load_profile, profile_names
-from protoseg.paths import Places, places
+from protoseg.paths import Paths, places
 from protoseg.report import metrics
 
-FINE, FAILED = 0, 1
+OK, FAILED = 0, 1
 """Exit statuses of a verb; wrong usage is an exception with its own, 2."""
 
 PIPE_WIDTH = 500
@@ -49,7 +49,7 @@ class Context:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.json: bool = arguments.json
-        self.places: Places = places(
+        self.places: Paths = places(
             experiments=arguments.experiments,
             runs=arguments.runs,
             results=arguments.results,
@@ -152,15 +152,15 @@ class Context:
         check_values(spec, verb)
         return spec
 
-    def emit(self, value: Any) -> None:
+    def print_json(self, value: Any) -> None:
         """Print a result as JSON."""
         print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
 
-    def complain(self, sentences: list[str]) -> int:
+    def print_errors(self, sentences: list[str]) -> int:
         """Print problems on standard error; the exit status that follows from them."""
         for sentence in sentences:
             self.errors.print(sentence, style="red", markup=False)
-        return FAILED if sentences else FINE
+        return FAILED if sentences else OK
 
 
 def part_of_one(word: str, known: Iterable[str]) -> str | None:

@@ -14,7 +14,7 @@ from protoseg.config.compose import Composer, Setting
 from protoseg.config.schema import HIGHEST_LABEL, RunSpec
 from protoseg.errors import ProtosegError
 from protoseg.planning.cost import model_of
-from protoseg.planning.workload import Kind
+from protoseg.planning.workload import Workload
 
 if TYPE_CHECKING:
     from protoseg.training.build.parameter_counts import Counts
@@ -119,15 +119,15 @@ def published_counts(
     return _reading(folder / FILE, read)
 
 
-def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Kind, float]:
+def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Workload, float]:
     """Model -> its learnable parameters as the paper prints them; of some backbones.
 
     Raises:
         ProtosegError: the file is missing or not as it should be.
     """
 
-    def read(content: Any, path: str) -> dict[Kind, float]:
-        sizes: dict[Kind, float] = {}
+    def read(content: Any, path: str) -> dict[Workload, float]:
+        sizes: dict[Workload, float] = {}
         for row in content["rows"]:
             if _backbone(row) in backbones:
                 ours, proto = _specs(row, composer, path)

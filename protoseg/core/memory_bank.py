@@ -92,7 +92,7 @@ class ContrastMemory(nn.Module):
         )
 
     @torch.no_grad()
-    def push(self, embeddings: Tensor, labels: Tensor, images: int, lots: Tensor) -> None:
+    def push(self, embeddings: Tensor, labels: Tensor, images: int, random_keys: Tensor) -> None:
         """Put a batch into the queues.
 
         Args:
@@ -108,7 +108,7 @@ class ContrastMemory(nn.Module):
         image = torch.arange(len(labels), device=labels.device) // (len(labels) // images)
         inside = is_inside(labels, self.num_classes)
         group = torch.where(inside, image * self.num_classes + labels, IGNORED)
-        shuffled = lots.argsort()
+        shuffled = random_keys.argsort()
         groups = sort_by_segment(group.index_select(0, shuffled), images * self.num_classes)
         groups = dataclasses.replace(groups, order=shuffled.index_select(0, groups.order))
 

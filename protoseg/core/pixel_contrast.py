@@ -40,7 +40,7 @@ class Chosen:
 
 @torch.no_grad()
 def choose_anchors(
-    labels: Tensor, hard: Tensor, num_classes: int, count: int, lots: Tensor
+    labels: Tensor, hard: Tensor, num_classes: int, count: int, random_keys: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Pick anchors: classes evenly, and of a class half among its hard pixels, half of the others.
 
@@ -60,14 +60,14 @@ def choose_anchors(
     """
     inside = is_inside(labels, num_classes)
     kind = torch.where(inside, 2 * labels + ~hard, IGNORED)
-    shuffled = lots.argsort()
+    shuffled = random_keys.argsort()
     kinds = sort_by_segment(kind.index_select(0, shuffled), 2 * num_classes)
     order = shuffled.index_select(0, kinds.order)
     rank = torch.arange(len(labels), device=labels.device) - kinds.offsets[kinds.segment]
     of_other = F.pad(kinds.counts.view(-1, 2).flip(1).flatten(), (0, 1))[kinds.segment]
     # Before the j-th hard pixel stand j others, before the j-th other j + 1 hard ones, if there.
     turn = rank + torch.minimum(rank + kinds.segment % 2, of_other)
-    turn = turn.double() + lots[order]  # among equals, by lot
+    turn = turn.double() + random_keys[order]  # among equals, by lot
     turn = torch.where(kinds.segment < 2 * num_classes, turn, torch.inf)
     first = turn.topk(min(count, len(labels)), largest=False)
     pixel = order[first.indices]
@@ -86,7 +86,7 @@ def choose_samples(
     positives: int,
     negatives: int,
     hard: bool,
-    lots: Tensor,
+    random_keys: Tensor,
     most: int | None = None,
 ) -> Chosen:
     """Choose positives (of the anchor's class) and negatives (of other classes) of each anchor.
@@ -117,7 +117,7 @@ def choose_samples(
         min(n - n // 2 if hard else n, s)
         for n, s in zip((positives, negatives), sizes, strict=True)
     ]
-    order = torch.where(sample_labels < 0, 1.0, lots).argsort()
+    order = torch.where(sample_labels < 0, 1.0, random_keys).argsort()
     groups = sort_by_segment(sample_labels.index_select(0, order), num_classes)
     grouped = order.index_select(0, groups.order)
     turn = torch.arange(sizes[0], device=labels.device)

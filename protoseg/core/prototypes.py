@@ -157,22 +157,22 @@ class PrototypeBank(nn.Module):
         if self.init == "normal":
             return
         # At random within a class: its first K are this process's draw.
-        lot = torch.rand(len(labels), device=labels.device)
-        shuffled = lot.argsort()
+        random_key = torch.rand(len(labels), device=labels.device)
+        shuffled = random_key.argsort()
         pixels = sort_by_segment(labels.index_select(0, shuffled), self.num_classes)
         order, counts = shuffled.index_select(0, pixels.order), pixels.counts
         slots = torch.arange(self.num_prototypes, device=labels.device)
         place = pixels.offsets[:-2, None] + slots
         drawn = self.prototypes.new_zeros(self.prototypes.shape)
-        lots = drawn.new_full(place.shape, torch.inf)
+        random_keys = drawn.new_full(place.shape, torch.inf)
         if len(labels):
             pixel = order[place.clamp_max(len(order) - 1)]
             drawn = embeddings[pixel].to(drawn.dtype)
-            lots = torch.where(slots < counts[:, None], lot[pixel], torch.inf)
+            random_keys = torch.where(slots < counts[:, None], random_key[pixel], torch.inf)
         # Of the draws of all processes the K lowest lots win, as if their pixels were one batch.
-        lots = gather(lots).transpose(0, 1).flatten(1)
-        held = lots.isfinite().sum(1, keepdim=True).clamp_max(self.num_prototypes)
-        winner = lots.argsort(dim=1, stable=True).gather(1, slots % held.clamp_min(1))
+        random_keys = gather(random_keys).transpose(0, 1).flatten(1)
+        held = random_keys.isfinite().sum(1, keepdim=True).clamp_max(self.num_prototypes)
+        winner = random_keys.argsort(dim=1, stable=True).gather(1, slots % held.clamp_min(1))
         drawn = drawn.gather(1, (winner % self.num_prototypes)[..., None].expand_as(drawn))
         mine = winner // self.num_prototypes == rank()
         drawn = all_sum(torch.where(mine[..., None], drawn, 0))

@@ -97,7 +97,7 @@ def pseudo_labels(maps: Tensor, threshold: float) -> Tensor:
 
 @torch.no_grad()
 def estimate_prototypes(
-    embeddings: Tensor, confidences: Tensor, top: int, lots: Tensor, *, unit: bool = True
+    embeddings: Tensor, confidences: Tensor, top: int, random_keys: Tensor, *, unit: bool = True
 ) -> Prototypes:
     """``p_c = Σ m_{c,i} v_i / Σ m_{c,i}`` over the K pixels most confident of class c.
 
@@ -110,7 +110,7 @@ def estimate_prototypes(
         lots: (N,) random numbers in [0, 1).
         unit: divide each prototype by its length.
     """
-    shuffled = lots.argsort()
+    shuffled = random_keys.argsort()
     values, places = confidences[shuffled].T.sort(dim=1, descending=True, stable=True)
     values, chosen = values[:, :top], embeddings.detach()[shuffled[places[:, :top]]]
     if world_size() > 1:
@@ -164,7 +164,7 @@ def contrast(
 def mine_prototypes(
     view: View,
     prototypes: Prototypes,
-    lots: Tensor,
+    random_keys: Tensor,
     *,
     hardest: float = 0.6,
     drawn: float = 0.5,
@@ -189,7 +189,7 @@ def mine_prototypes(
     kept = (number * hardest + 0.5).floor().clamp_min(1)
     hard = negative & (_ranks(torch.where(negative, -similarities, torch.inf)) < kept)
     taken = (kept * drawn + 0.5).floor().clamp_min(1)
-    return hard & (_ranks(torch.where(hard, lots, torch.inf)) < taken)
+    return hard & (_ranks(torch.where(hard, random_keys, torch.inf)) < taken)
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample_pixels(view: View, prototypes: Prototypes, lots: Tensor) -> Tensor:
+def sample_pixels(view: View, prototypes: Prototypes, random_keys: Tensor) -> Tensor:
     """Hard pixel sampling: of each class half drawn by lot, half the farthest from their prototype.
 
     Of n pixels of a class the n // 2 with the lowest ``v·p_y`` are taken, and n - n // 2 drawn from
@@ -215,7 +215,7 @@ def sample_pixels(view: View, prototypes: Prototypes, lots: Tensor) -> Tensor:
     own = (view.embeddings.float() * prototypes.vectors[view.labels.clamp_min(0)].float()).sum(1)
     half = 0.5  # of the pixels of a class, rounded down
     return _first(own, view.labels, len(prototypes.exists), half) + _first(
-        lots, view.labels, len(prototypes.exists), 1 - half, up=True
+        random_keys, view.labels, len(prototypes.exists), 1 - half, up=True
     )
 
 

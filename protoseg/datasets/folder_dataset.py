@@ -35,7 +35,7 @@ CHECK = "'protoseg data check' names every such file."
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleRequest:
     """What training asks of the data set: an image, and what seeds its augmentation."""
 
     image: int
@@ -75,9 +75,9 @@ class SegmentationFolder(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | Draw) -> Any:
-        """A sample after the pipeline; a `Draw` fixes the randomness, an int leaves it be."""
-        if not isinstance(key, Draw):
+    def __getitem__(self, key: int | SampleRequest) -> Any:
+        """A sample after the pipeline; a `SampleRequest` fixes its randomness."""
+        if not isinstance(key, SampleRequest):
             return self._load(key)
         # mmcv's transforms draw from the global generators. With no loader workers this is the
         # training process, whose own draws (dropout, Gumbel) must not see any of it.
@@ -182,7 +182,7 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray[Any, Any]:
 
 
 @DATA_SAMPLERS.register_module()
-class StatelessSampler(Sampler[Draw]):
+class StatelessSampler(Sampler[SampleRequest]):
     """The draws of this process from iteration ``start`` to ``iterations``.
 
     Args:
@@ -203,14 +203,14 @@ class StatelessSampler(Sampler[Draw]):
         self.start = start
         self.rank, self.world_size = get_dist_info()
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[SampleRequest]:
         share = self.batch_size // self.world_size
         for iteration in range(self.start, self.iterations):
             for position in range(self.rank * share, (self.rank + 1) * share):
                 number = iteration * self.batch_size + position
                 epoch, place = divmod(number, self.size)
                 image = int(permutation(self.seed, epoch, self.size)[place])
-                yield Draw(image, self.seed, number)
+                yield SampleRequest(image, self.seed, number)
 
     def __len__(self) -> int:
         return (self.iterations - self.start) * (self.batch_size // self.world_size)

@@ -21,7 +21,7 @@ from protoseg.slurm.end_states import reason_of
 VANISHED = "the worker vanished without a word"
 
 
-def settle(
+def record_job_end(
     folder: RunFolder,
     key: str,
     job: Job | None,
@@ -54,10 +54,10 @@ def settle(
             reason, message = said or (Reason.LOST, VANISHED)
             news = last.ending is None or (said is not None and reason is not Reason.LOST)
             if news and _open_to_judgement(last, job):
-                folder.judge(last.number, reason, message, source)
+                folder.record_verdict(last.number, reason, message, source)
             return
         # The job started once more, or waited to: its end is not that of this attempt.
-        judge_earlier(folder, last, past(key))
+        record_earlier_end(folder, last, past(key))
     if job is not None and said is None:
         return  # it ended well without training: another worker had the run
     if said is not None:
@@ -72,10 +72,10 @@ def settle(
     # After a restart the last line may still be from before it.
     if reason in (Reason.LOST, Reason.BAD_CONFIG) and log is not None and not restarts:
         message = last_line(log) or message
-    note_unbegun(folder, key, node, reason, message, source, restarts)
+    record_failed_start(folder, key, node, reason, message, source, restarts)
 
 
-def judge_earlier(folder: RunFolder, attempt: Attempt, past: Sequence[Job]) -> None:
+def record_earlier_end(folder: RunFolder, attempt: Attempt, past: Sequence[Job]) -> None:
     """Write down how an attempt ended after which its job was started again.
 
     Args:
@@ -91,7 +91,7 @@ def judge_earlier(folder: RunFolder, attempt: Attempt, past: Sequence[Job]) -> N
     if then and then[-1].state == "REQUEUED":
         said = Reason.PREEMPTED, "the job was requeued"
     reason, message = said or (Reason.LOST, "the worker vanished; SLURM requeued its job")
-    folder.judge(attempt.number, reason, message, "sacct" if said else "scheduler")
+    folder.record_verdict(attempt.number, reason, message, "sacct" if said else "scheduler")
 
 
 def _open_to_judgement(attempt: Attempt, job: Job | None) -> bool:
@@ -108,7 +108,7 @@ def _open_to_judgement(attempt: Attempt, job: Job | None) -> bool:
     return ran and attempt.reason in (Reason.PREEMPTED, Reason.LOST)
 
 
-def note_unbegun(
+def record_failed_start(
     folder: RunFolder,
     key: str,
     node: str,
@@ -140,7 +140,7 @@ def note_unbegun(
             "iteration": folder.checkpoint_iteration(),
         }
         path = folder.start_attempt(start)
-        folder.judge(int(path.name), reason, message, source)
+        folder.record_verdict(int(path.name), reason, message, source)
     finally:
         held.release()
 

@@ -170,7 +170,7 @@ class LocalSweep:
             saved = folder.checkpoint_iteration()
             state = f"saved at iteration {saved}" if saved else "nothing was saved"
             message = f"killed by a second request to stop; {state}"
-            folder.judge(attempts[-1].number, Reason.CANCELLED, message, "sweep")
+            folder.record_verdict(attempts[-1].number, Reason.CANCELLED, message, "sweep")
         status = folder.status()
         if not was_attempted and status.state in (State.NEW, State.INTERRUPTED):
             if self.stop_signal is not None:

@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 
 from protoseg.errors import ProtosegError
-from protoseg.launch.diagnosis import settle
+from protoseg.launch.diagnosis import record_job_end
 from protoseg.launch.submission import FOLDER, UNSURE_SECONDS, Submission, open_submissions
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import ON_REQUEST, State
-from protoseg.slurm.client import Answer, Job, Scheduler
+from protoseg.slurm.client import Job, JobReport, SlurmClient
 from protoseg.slurm.cluster_info import cluster_name
 
 
@@ -52,15 +52,15 @@ class Queue:
         scheduler: who is asked; by default the one of this machine.
     """
 
-    def __init__(self, runs_folder: Path, scheduler: Scheduler | None = None) -> None:
+    def __init__(self, runs_folder: Path, scheduler: SlurmClient | None = None) -> None:
         self.runs_folder = runs_folder
         self._scheduler = scheduler
         self.tasks: dict[str, list[Task]] = {}
-        self.answer: Answer | None = None
+        self.answer: JobReport | None = None
         for submission in open_submissions(runs_folder):
-            settled = submission.settled()
+            closed_tasks = submission.closed_tasks()
             for index, run_id in enumerate(submission.run_ids):
-                if index not in settled:
+                if index not in closed_tasks:
                     # The newest first: it is the one that counts.
                     self.tasks.setdefault(run_id, []).insert(0, Task(submission, index))
 
@@ -89,7 +89,7 @@ class Queue:
             result[run_id] = self._apply(statuses[run_id], tasks, ended)
         for submission, indices in ended.values():
             with contextlib.suppress(ProtosegError):  # somebody else's folder: looked at, not kept
-                submission.settle(indices)
+                submission.close_tasks(indices)
         return result
 
     def _apply(
@@ -110,13 +110,13 @@ class Queue:
                 job = self._job(task)
                 # On a full disk it is tried again by whoever looks next.
                 with contextlib.suppress(ProtosegError):
-                    settle(
+                    record_job_end(
                         folder,
                         task.key,
                         job,
                         task.log,
                         accounting=self.answer.accounting,
-                        past=self.scheduler.incarnations,
+                        past=self.scheduler.starts,
                     )
                     _end(ended, task, job.state if job else "unknown to the scheduler")
                 status = folder.status()
@@ -138,13 +138,13 @@ class Queue:
         return cluster_name()
 
     @cached_property
-    def scheduler(self) -> Scheduler:
+    def scheduler(self) -> SlurmClient:
         """Who is asked; each cluster that shares the runs folder keeps its answers apart."""
         if self._scheduler is not None:
             return self._scheduler
         # Without a hyphen, by which submissions are told from what lies beside them.
         name = re.sub(r"\W+", "_", f"scheduler {self.here}".strip(), flags=re.ASCII)
-        return Scheduler(self.runs_folder / FOLDER / f"{name}.json")
+        return SlurmClient(self.runs_folder / FOLDER / f"{name}.json")
 
     def elsewhere(self, task: Task) -> str:
         """The cluster of a task if it is another one, whose jobs are not known here; or empty."""

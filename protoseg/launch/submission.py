@@ -102,16 +102,16 @@ class Submission:
         """Give it up: no task of it trains."""
         files.create_json(self.folder / "withdrawn.json", {"why": why, "time": now()})
 
-    def settled(self) -> dict[int, str]:
+    def closed_tasks(self) -> dict[int, str]:
         """Index of each task that needs no more asking -> why."""
         content = files.read_json(self.folder / "settled.json")
         if not isinstance(content, dict):
             return {}
         return {int(index): str(why) for index, why in content.items() if index.isdigit()}
 
-    def settle(self, tasks: dict[int, str]) -> None:
+    def close_tasks(self, tasks: dict[int, str]) -> None:
         """Add tasks that need no more asking."""
-        merged = {**self.settled(), **tasks}
+        merged = {**self.closed_tasks(), **tasks}
         content = {str(index): merged[index] for index in sorted(merged)}
         files.write_json(self.folder / "settled.json", content)
 
@@ -207,7 +207,7 @@ def open_submissions(runs_folder: Path) -> list[Submission]:
         submission = read_submission(folder)
         if submission is None or submission.withdrawn:
             continue
-        if len(submission.settled()) < len(submission.run_ids):
+        if len(submission.closed_tasks()) < len(submission.run_ids):
             found.append(submission)
     return found
 

@@ -22,7 +22,7 @@ from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.selection import select_runs
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.runs.states import Reason, State
-from protoseg.slurm.client import Scheduler, SchedulerSilent
+from protoseg.slurm.client import SlurmClient, SlurmUnreachable
 from protoseg.slurm.cluster_info import array_limit, cluster_name
 from protoseg.slurm.command import installed
 
@@ -32,7 +32,7 @@ finds its intent withdrawn, and its tasks leave at once."""
 
 
 @dataclass
-class Submitted:
+class SubmissionResult:
     """What a sweep gave to the scheduler, and what it did not."""
 
     jobs: dict[str, list[str]] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Submitted:
 
 
 def submit_runs(
-    replan: Callable[[], Plan],
+    make_plan: Callable[[], Plan],
     runs_folder: Path,
     profile: ClusterProfile,
     places: dict[str, str],
@@ -56,7 +56,7 @@ def submit_runs(
     name: str,
     retry_failed: bool,
     on_array: Callable[[str, Array], None] = lambda job, array: None,
-) -> Submitted:
+) -> SubmissionResult:
     """Submit the runs that a plan leaves to do.
 
     Args:
@@ -77,12 +77,12 @@ def submit_runs(
             "sbatch: not found on this machine. cluster=... works where SLURM's commands are, on a "
             "login node; without it the sweep runs here."
         )
-    scheduler = Scheduler()
+    scheduler = SlurmClient()
     with submitting(runs_folder):
         reconcile(runs_folder, scheduler)
-        plan = replan()
+        plan = make_plan()
         chosen, left = select_runs(plan, retry_failed)
-        outcome = Submitted()
+        outcome = SubmissionResult()
         for entry in plan.entries:
             run_id = entry.run.run_id
             if run_id in left:
@@ -182,7 +182,7 @@ def _cut(entries: Sequence[PlanEntry], runs_folder: Path, profile: ClusterProfil
     return cut(entries, profile, array_limit(), factors)
 
 
-def reconcile(runs_folder: Path, scheduler: Scheduler) -> None:
+def reconcile(runs_folder: Path, scheduler: SlurmClient) -> None:
     """Find out what became of intents without an answer; called by the one who may submit.
 
     Raises:
@@ -197,7 +197,7 @@ def reconcile(runs_folder: Path, scheduler: Scheduler) -> None:
             submission.withdraw("its submitter died before the scheduler had it")
 
 
-def _await(scheduler: Scheduler, submission: Submission) -> str:
+def _await(scheduler: SlurmClient, submission: Submission) -> str:
     """The job of a submission once it shows up; empty if it does not within `SETTLE_SECONDS`."""
     # By both clocks: that of a machine which submitted may run ahead.
     until = time.monotonic() + SETTLE_SECONDS
@@ -208,14 +208,14 @@ def _await(scheduler: Scheduler, submission: Submission) -> str:
     return job
 
 
-def _find(scheduler: Scheduler, submission: Submission) -> str:
+def _find(scheduler: SlurmClient, submission: Submission) -> str:
     """The job of a submission, asked of the scheduler; empty where it has none."""
     if submission.job_id:  # a task of it has begun
         return submission.job_id
     try:
         found = scheduler.named(submission.name)
-    except SchedulerSilent as error:
-        raise SchedulerSilent(
+    except SlurmUnreachable as error:
+        raise SlurmUnreachable(
             f"{submission.folder}: whether it was submitted can not be told, the scheduler is "
             f"silent ({error}). Run the sweep again when it answers."
         ) from error

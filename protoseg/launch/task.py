@@ -24,15 +24,15 @@ from types import FrameType
 
 from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.launch.diagnosis import judge_earlier, note_unbegun
+from protoseg.launch.diagnosis import record_earlier_end, record_failed_start
 from protoseg.launch.submission import Submission, read_submission
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder, now
 from protoseg.runs.states import NOT_WRITTEN, ON_REQUEST, Reason, State
-from protoseg.slurm.client import Scheduler
-from protoseg.slurm.environment import JobHere, job_here, why_stopped
+from protoseg.slurm.client import SlurmClient
+from protoseg.slurm.environment import CurrentJob, current_job, why_stopped
 
-FINE, FAILED = 0, 1
+OK, FAILED = 0, 1
 
 UNTOLD = (Reason.LOST, Reason.CODE_ERROR)
 """What a worker says whose other processes were killed."""
@@ -44,7 +44,7 @@ OUT_OF_MEMORY = re.compile(rb"oom[-_ ]kill|exceeded (job |step )?memory limit|Ou
 def main(arguments: list[str] | None = None) -> int:
     """Do the task of this array element."""
     given = sys.argv[1:] if arguments is None else arguments
-    here = job_here()
+    here = current_job()
     if len(given) != 1 or here is None:
         print("usage, inside a job: python -m protoseg.launch.task SUBMISSION", file=sys.stderr)
         return 2
@@ -77,11 +77,11 @@ class _Signals:
         self.number = number
 
 
-def _run(submission: Submission, here: JobHere, stopped: _Signals) -> int:
+def _run(submission: Submission, here: CurrentJob, stopped: _Signals) -> int:
     array, _, index = here.key.partition("_")
     if submission.withdrawn:
         _say(f"{submission.name}: withdrawn; nothing to do.")
-        return FINE
+        return OK
     # The submitter may have died before it could write this down.
     submission.note_job(array)
     task = int(index)
@@ -95,12 +95,12 @@ def _run(submission: Submission, here: JobHere, stopped: _Signals) -> int:
     again = submission.intent.get("retry_failed") and not tried
     if status.state is State.DONE or (status.state is State.FAILED and not again):
         _say(f"{status.state.value} already: {status.message or 'has its record'}")
-        return FINE
+        return OK
     code, words = _work(submission, folder)
     return _afterwards(submission, folder, here, code, words, stopped)
 
 
-def _judge_earlier(folder: RunFolder, here: JobHere) -> None:
+def _judge_earlier(folder: RunFolder, here: CurrentJob) -> None:
     """Write down how the start before this one ended, if its worker could not."""
     attempts = folder.attempts()
     if not attempts or attempts[-1].ending is not None or attempts[-1].job != here.key:
@@ -108,7 +108,7 @@ def _judge_earlier(folder: RunFolder, here: JobHere) -> None:
     if claim.live_holder(folder.claim) is not None:
         return  # a node that the scheduler gave up lives on; the worker waits for it
     with contextlib.suppress(ProtosegError):
-        judge_earlier(folder, attempts[-1], Scheduler().incarnations(here.key))
+        record_earlier_end(folder, attempts[-1], SlurmClient().starts(here.key))
 
 
 def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
@@ -151,7 +151,7 @@ def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
 def _afterwards(
     submission: Submission,
     folder: RunFolder,
-    here: JobHere,
+    here: CurrentJob,
     code: int,
     words: bytes,
     stopped: _Signals,
@@ -161,19 +161,21 @@ def _afterwards(
     attempts = [a for a in folder.attempts() if a.job == here.key]
     last = attempts[-1] if attempts else None
     mine = last is not None and last.restarts == here.restarts
-    if folder.status().state is State.DONE or (code == FINE and not mine):
-        return FINE
+    if folder.status().state is State.DONE or (code == OK and not mine):
+        return OK
     silent = mine and last is not None and last.ending is None
     # A process that the kernel killed leaves its siblings with a broken pipe to complain of.
     out_of_memory = OUT_OF_MEMORY.search(words) is not None and last is not None and mine
     if last is not None and (silent or (out_of_memory and last.reason in UNTOLD)):
         reason, message = _death(code, words, stopped, here)
-        folder.judge(last.number, reason, message, "batch script")
+        folder.record_verdict(last.number, reason, message, "batch script")
     elif not mine:
         reason, message = _death(code, words, stopped, here)
         if reason is Reason.LOST:
             message = _last_words(words) or message
-        note_unbegun(folder, here.key, here.node, reason, message, "batch script", here.restarts)
+        record_failed_start(
+            folder, here.key, here.node, reason, message, "batch script", here.restarts
+        )
     status = folder.status()
     _say(f"{status.state.value}: {status.reason}: {status.message}")
     goes_on = status.state is State.INTERRUPTED and status.reason not in ON_REQUEST
@@ -183,14 +185,14 @@ def _afterwards(
         goes_on = why_stopped(stopped.number)[0] in (Reason.TIMEOUT, Reason.PREEMPTED)
     if goes_on and submission.intent["requeue"] and not submission.withdrawn:
         try:
-            Scheduler().requeue(here.key)
+            SlurmClient().requeue(here.key)
             _say("back into the queue")
         except ProtosegError as error:  # the next sweep submits it
             _say(f"not requeued: {error}")
     return code if code in (FAILED, 75) else FAILED
 
 
-def _outlive(folder: RunFolder, here: JobHere) -> None:
+def _outlive(folder: RunFolder, here: CurrentJob) -> None:
     """Wait for the worker where srun went before it: SLURM gave the node up, and both live on."""
     while True:
         holder = claim.live_holder(folder.claim)
@@ -208,7 +210,7 @@ def _last_words(words: bytes) -> str:
     return (foreign or telling or [""])[-1][-300:]
 
 
-def _death(code: int, words: bytes, stopped: _Signals, here: JobHere) -> tuple[Reason, str]:
+def _death(code: int, words: bytes, stopped: _Signals, here: CurrentJob) -> tuple[Reason, str]:
     """Why a worker ended without a word."""
     if OUT_OF_MEMORY.search(words):
         return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory"

@@ -130,7 +130,7 @@ class CamHead(WrappedHead):
                     view.embeddings,
                     view.confidences,
                     self.top_pixels,
-                    _lots(view.labels),
+                    _random_keys(view.labels),
                     unit=self.unit_prototypes,
                 )
                 for view in seen
@@ -177,12 +177,12 @@ class CamHead(WrappedHead):
     def _intra(self, view: View, own: Prototypes) -> Tensor:
         negatives = weights = None
         if self.prototype_mining:
-            lots = torch.rand_like(view.confidences)
+            random_keys = torch.rand_like(view.confidences)
             negatives = weak_supervision.mine_prototypes(
-                view, own, lots, hardest=self.hardest, drawn=self.drawn
+                view, own, random_keys, hardest=self.hardest, drawn=self.drawn
             )
         if self.pixel_sampling:
-            weights = weak_supervision.sample_pixels(view, own, _lots(view.labels))
+            weights = weak_supervision.sample_pixels(view, own, _random_keys(view.labels))
         return weak_supervision.intra_view_loss(
             view, own, self.temperature, negatives=negatives, weights=weights
         )
@@ -195,7 +195,7 @@ def _check_parts(needed: bool, wanted: bool, name: str, other: str = "second_vie
         )
 
 
-def _lots(like: Tensor) -> Tensor:
+def _random_keys(like: Tensor) -> Tensor:
     return torch.rand(len(like), device=like.device)
 
 

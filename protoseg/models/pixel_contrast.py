@@ -99,7 +99,7 @@ class PixelContrast(nn.Module):
             predicted = scores.detach().argmax(1).flatten()
             loss = self.loss(embeddings, labels, predicted != labels)
             if self.training:
-                self.memory.push(embeddings, labels, images, _lots(labels))
+                self.memory.push(embeddings, labels, images, _random_keys(labels))
         return self.weight * loss
 
     def loss(self, embeddings: Tensor, labels: Tensor, wrong: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class PixelContrast(nn.Module):
             wrong if hard else torch.zeros_like(wrong),
             self.num_classes,
             max(1, self.anchors // world_size()),
-            _lots(labels),
+            _random_keys(labels),
         )
         anchors = embeddings.index_select(0, chosen)
         with torch.no_grad():
@@ -129,11 +129,11 @@ class PixelContrast(nn.Module):
             positives=self.positives,
             negatives=self.negatives,
             hard=hard,
-            lots=_lots(sample_labels),
+            random_keys=_random_keys(sample_labels),
             most=self.memory.slots + world_size() * len(own),
         )
         return contrast_loss(anchors, samples, selected, self.temperature)
 
 
-def _lots(like: Tensor) -> Tensor:
+def _random_keys(like: Tensor) -> Tensor:
     return torch.rand(len(like), device=like.device)

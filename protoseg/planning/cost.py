@@ -12,7 +12,7 @@ from protoseg.config.matrix import PlannedRun
 from protoseg.config.schema import RunSpec
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Device, Timing
-from protoseg.planning.workload import Kind, kind_digest, kind_of
+from protoseg.planning.workload import Workload, workload_digest, workload_of
 
 CHECKPOINTS = 2
 """A run folder keeps the newest two."""
@@ -41,7 +41,7 @@ NO_TIMINGS: Mapping[str, Timing] = {}
 
 
 @dataclass(frozen=True)
-class Price:
+class CostEstimate:
     """Of the runs that a sweep would start."""
 
     gpu_hours: Sum
@@ -54,12 +54,12 @@ class Price:
     """Those."""
 
 
-def price(
+def estimate_cost(
     plan: Plan,
     records: Iterable[Mapping[str, Any]],
-    parameters: Mapping[Kind, float],
+    parameters: Mapping[Workload, float],
     timings: Mapping[str, Timing] = NO_TIMINGS,
-) -> Price:
+) -> CostEstimate:
     """The price of what is left of a plan.
 
     Args:
@@ -70,7 +70,7 @@ def price(
     """
     left = plan.left()
     if not left:  # and no record is read
-        return Price(NOTHING, NOTHING)
+        return CostEstimate(NOTHING, NOTHING)
     records = [*records, *(e.status.record for e in plan.entries if e.status.record)]
     hours = _hours_an_iteration(records)
     # What was counted in a record wins over what is printed.
@@ -78,14 +78,14 @@ def price(
     sizes = {**parameters, **counted}
     by_records = [_gpu_hours(entry, hours) for entry in left]
     used = [
-        timings.get(kind_digest(entry.run.spec)) if timings and told is None else None
+        timings.get(workload_digest(entry.run.spec)) if timings and told is None else None
         for entry, told in zip(left, by_records, strict=True)
     ]
     by_timings = [
         None if timing is None else timing.seconds / 3600 * entry.iterations_left
         for entry, timing in zip(left, used, strict=True)
     ]
-    return Price(
+    return CostEstimate(
         _sum(a if b is None else b for a, b in zip(by_records, by_timings, strict=True)),
         _sum(_bytes(entry.run, sizes) for entry in left),
         _sum(hours for hours in by_timings if hours is not None),
@@ -93,7 +93,7 @@ def price(
     )
 
 
-def to_time(
+def workloads_to_time(
     plan: Plan, records: Iterable[Mapping[str, Any]], timings: Iterable[Timing], device: Device
 ) -> list[RunSpec]:
     """One run of each kind whose cost neither a record nor a timing on that device tells.
@@ -105,8 +105,8 @@ def to_time(
     found: dict[str, RunSpec] = {}
     for entry in plan.left():
         spec = entry.run.spec
-        if entry.seconds is None if not device.gpu else kind_of(spec) not in hours:
-            found.setdefault(kind_digest(spec), spec)
+        if entry.seconds is None if not device.gpu else workload_of(spec) not in hours:
+            found.setdefault(workload_digest(spec), spec)
     return [spec for kind, spec in found.items() if kind not in timed]
 
 
@@ -116,23 +116,23 @@ def _sum(values: Iterable[float | None]) -> Sum:
     return Sum(sum(known), len(known), len(found) - len(known))
 
 
-def _hours_an_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Kind, float]:
+def _hours_an_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Workload, float]:
     """GPU-hours of an iteration of each kind of run, the median; a CPU's record tells nothing."""
-    found: dict[Kind, list[float]] = defaultdict(list)
+    found: dict[Workload, list[float]] = defaultdict(list)
     for record in records:
         hours = record["cost"].get("gpu_hours")
         if hours:
             iterations = record["spec"]["schedule"]["iterations"]
-            found[kind_of(record["spec"])].append(hours / iterations)
+            found[workload_of(record["spec"])].append(hours / iterations)
     return {kind: statistics.median(rates) for kind, rates in found.items()}
 
 
-def _gpu_hours(entry: PlanEntry, hours: Mapping[Kind, float]) -> float | None:
-    rate = hours.get(kind_of(entry.run.spec))
+def _gpu_hours(entry: PlanEntry, hours: Mapping[Workload, float]) -> float | None:
+    rate = hours.get(workload_of(entry.run.spec))
     return None if rate is None else rate * entry.iterations_left
 
 
-def model_of(spec: Any) -> Kind:
+def model_of(spec: Any) -> Workload:
     """What the number of learnable parameters depends on; of a spec or the same as plain data."""
     parts = spec if isinstance(spec, dict) else vars(spec)
     backbone, decoder, method, dataset = (
@@ -146,7 +146,7 @@ def model_of(spec: Any) -> Kind:
     return *names, len(dataset["classes"]), many, projection
 
 
-def _bytes(run: PlannedRun, sizes: Mapping[Kind, float]) -> float | None:
+def _bytes(run: PlannedRun, sizes: Mapping[Workload, float]) -> float | None:
     size, spec = sizes.get(model_of(run.spec)), run.spec
     if size is None:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.config.schema import RunSpec
 from protoseg.planning.timings import Timing
-from protoseg.planning.workload import Kind, kind_digest, kind_of
+from protoseg.planning.workload import Workload, workload_digest, workload_of
 from protoseg.runs.folder import Status
 from protoseg.runs.states import State
 
@@ -79,7 +79,7 @@ def make_plan(
     rates = measured_rates(statuses[run_id].record for run_id in planned)
     # A finished run, or one that has measured its own speed, needs no record of another run.
     kinds = {
-        run_id: kind_of(run.spec)
+        run_id: workload_of(run.spec)
         for run_id, (run, _) in planned.items()
         if statuses[run_id].state is not State.DONE and not statuses[run_id].iterations_per_second
     }
@@ -110,19 +110,19 @@ def with_timings(plan: Plan, timings: Mapping[str, Timing]) -> Plan:
         if (
             timings
             and entry.seconds is None
-            and (timing := timings.get(kind_digest(entry.run.spec)))
+            and (timing := timings.get(workload_digest(entry.run.spec)))
         ):
             seconds = timing.seconds * entry.iterations_left
             entries[index] = dataclasses.replace(entry, seconds=seconds, timing=timing)
     return dataclasses.replace(plan, entries=tuple(entries))
 
 
-def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Kind, float]:
+def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Workload, float]:
     """Iterations a second of each kind of run, the median over its records."""
-    found: dict[Kind, list[float]] = defaultdict(list)
+    found: dict[Workload, list[float]] = defaultdict(list)
     for record in records:
         if record is not None:
-            found[kind_of(record["spec"])].append(record["cost"]["iterations_per_second"])
+            found[workload_of(record["spec"])].append(record["cost"]["iterations_per_second"])
     return {kind: statistics.median(rates) for kind, rates in found.items()}
 
 

@@ -28,7 +28,7 @@ from protoseg import files
 from protoseg.config.fields import plain
 from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError
-from protoseg.planning.workload import kind_digest, kind_text
+from protoseg.planning.workload import describe_workload, workload_digest
 from protoseg.runs.states import Reason
 
 FOLDER = ".timings"
@@ -56,7 +56,7 @@ class Timing:
     """What an iteration of a kind of run takes on a device."""
 
     kind: str
-    """Its `protoseg.planning.workload.kind_digest`."""
+    """Its `protoseg.planning.workload.workload_digest`."""
     what: str
     """The kind for people."""
     code: str
@@ -142,13 +142,13 @@ def take(
     """
     request = {"spec": plain(spec), "iterations": iterations, "threads": threads}
     found = _ask(request, threads, on_iteration)
-    what = kind_text(spec)
+    what = describe_workload(spec)
     if "seconds" not in found:
         memory = found["reason"] == Reason.OUT_OF_MEMORY.value
         message = f"does not fit into the memory of {device.name}" if memory else found["message"]
         return Failure(what, message, memory)
     timing = Timing(
-        kind=kind_digest(spec),
+        kind=workload_digest(spec),
         what=what,
         code=code_version(),
         device=device.name,

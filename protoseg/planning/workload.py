@@ -9,7 +9,7 @@ from typing import Any
 from protoseg.config.fields import plain
 from protoseg.config.schema import RunSpec
 
-Kind = tuple[Any, ...]
+Workload = tuple[Any, ...]
 
 KIND = (
     "backbone.name",
@@ -25,7 +25,7 @@ KIND = (
 pixel contrast, and the level of determinism."""
 
 
-def kind_of(spec: RunSpec | dict[str, Any]) -> Kind:
+def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
     """What like runs have in common, from a spec or from its plain data in a record."""
     values = []
     for key in KIND:
@@ -45,16 +45,16 @@ def kind_of(spec: RunSpec | dict[str, Any]) -> Kind:
     return *values, _sorted(counts), _sorted(contrast or {}), level
 
 
-def _sorted(values: dict[str, Any]) -> Kind:
+def _sorted(values: dict[str, Any]) -> Workload:
     return tuple(sorted(values.items()))
 
 
-def kind_digest(spec: RunSpec) -> str:
+def workload_digest(spec: RunSpec) -> str:
     """SHA-256 of a kind, 64 hex digits."""
-    return hashlib.sha256(json.dumps(kind_of(spec)).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(workload_of(spec)).encode()).hexdigest()
 
 
-def kind_text(spec: RunSpec) -> str:
+def describe_workload(spec: RunSpec) -> str:
     """A kind for people: ``mit_b2, segformer, prototype, K = 10, 847 classes, 16 × 512×512``."""
     count = getattr(spec.method, "num_prototypes", None)
     height, width = spec.augmentation.crop_size

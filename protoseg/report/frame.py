@@ -10,7 +10,7 @@ from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import UsageError
 from protoseg.report import metrics, wording
 from protoseg.runs.states import State
-from protoseg.runs.store import Found, RecordStore
+from protoseg.runs.store import LookupResult, RecordStore
 
 HEAD = ("matrix", "seed", "run_id", "state", "reason", "message")
 MEASURED: dict[str, str] = {
@@ -54,7 +54,7 @@ def tidy(matrix: Matrix, store: RecordStore) -> pd.DataFrame:
     return frame[columns]
 
 
-def _row(matrix: Matrix, planned: PlannedRun, found: Found) -> dict[str, Any]:
+def _row(matrix: Matrix, planned: PlannedRun, found: LookupResult) -> dict[str, Any]:
     status = found.status
     row: dict[str, Any] = {
         "matrix": matrix.name,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from protoseg.runs.states import State
-from protoseg.runs.store import Found
+from protoseg.runs.store import LookupResult
 
 NONE = "–"
 MINUS = "−"
@@ -88,7 +88,7 @@ def millions(count: float) -> str:
     return fixed(scaled, 2) if scaled >= 0.005 else f"{scaled:.1g}"
 
 
-def state_words(found: Found) -> str:
+def state_words(found: LookupResult) -> str:
     """One run without a result, in words."""
     if found.damaged:
         return "damaged record"

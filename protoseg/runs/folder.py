@@ -193,7 +193,7 @@ class RunFolder:
         files.create_json(folder / "start.json", start)
         return folder
 
-    def judge(self, attempt: int, reason: Reason, message: str, source: str) -> bool:
+    def record_verdict(self, attempt: int, reason: Reason, message: str, source: str) -> bool:
         """Write down how an attempt ended whose worker could not say it; whether this was news.
 
         Args:

@@ -16,7 +16,7 @@ from protoseg.runs.states import State
 
 
 @dataclass(frozen=True)
-class Found:
+class LookupResult:
     """What is known of a run: its state, and its record with the file it was read from."""
 
     status: Status
@@ -26,7 +26,7 @@ class Found:
     """There is a record, and it can not be believed; `RecordStore.warnings` says why."""
 
 
-NOTHING = Found(Status(State.NEW))
+NOTHING = LookupResult(Status(State.NEW))
 
 
 class RecordStore:
@@ -42,14 +42,14 @@ class RecordStore:
         self.warnings: list[str] = []
         """One sentence a damaged record; the command line prints them and exits with 1."""
 
-    def find(self, run_id: str) -> Found:
+    def find(self, run_id: str) -> LookupResult:
         """The state of a run and its record.
 
         Raises:
             ProtosegError: two places hold different results of this run.
         """
-        good: list[Found] = []
-        bad: list[Found] = []
+        good: list[LookupResult] = []
+        bad: list[LookupResult] = []
         for folder in self.record_folders:
             found = self._published(folder / f"{run_id}.json", run_id)
             if found is not None:
@@ -68,7 +68,7 @@ class RecordStore:
             return good[0]
         return bad[0] if bad else in_runs
 
-    def _published(self, path: Path, run_id: str) -> Found | None:
+    def _published(self, path: Path, run_id: str) -> LookupResult | None:
         try:
             record = read_record(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ class RecordStore:
             return _damaged(path, error)
         return _checked(record, path, run_id, None)
 
-    def _in_runs(self, run_id: str) -> Found:
+    def _in_runs(self, run_id: str) -> LookupResult:
         if self.runs_folder is None:
             return NOTHING
         run = RunFolder(self.runs_folder / run_id)
@@ -93,11 +93,13 @@ class RecordStore:
             return _checked(status.record, run.record, run_id, status)
         # A folder that failed for no reason that an attempt could give has a bad record.
         if status.state is State.FAILED and status.reason is None:
-            return Found(status, damaged=True, source=run.record)
-        return Found(status)
+            return LookupResult(status, damaged=True, source=run.record)
+        return LookupResult(status)
 
 
-def _checked(record: dict[str, Any], path: Path, run_id: str, status: Status | None) -> Found:
+def _checked(
+    record: dict[str, Any], path: Path, run_id: str, status: Status | None
+) -> LookupResult:
     """Refuse a sound record that stands under the wrong name, or beside another spec."""
     digest = hashlib.sha256(canonical(record["spec"])).hexdigest()
     if record["run_id"] != run_id:
@@ -105,17 +107,17 @@ def _checked(record: dict[str, Any], path: Path, run_id: str, status: Status | N
     if digest != record["spec_digest"] or not digest.startswith(run_id.rpartition("-")[2]):
         return _damaged(path, f"holds another spec than run {run_id}")
     status = status or Status(State.DONE, attempts=record["attempts"], record=record)
-    return Found(status, record, path)
+    return LookupResult(status, record, path)
 
 
-def _damaged(path: Path, problem: object) -> Found:
+def _damaged(path: Path, problem: object) -> LookupResult:
     message = str(problem)
     if not message.startswith(str(path)):
         message = f"{path}: damaged, {message}. Restore it, or delete it and run the sweep again."
-    return Found(Status(State.FAILED, message=message), source=path, damaged=True)
+    return LookupResult(Status(State.FAILED, message=message), source=path, damaged=True)
 
 
-def _same(first: Found, second: Found, run_id: str) -> None:
+def _same(first: LookupResult, second: LookupResult, run_id: str) -> None:
     assert first.record is not None
     assert second.record is not None
     if first.record["digest"] != second.record["digest"]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.slurm.jobs import Answer, Job
+from protoseg.slurm.jobs import Job, JobReport
 
 LOCK_SECONDS = 60.0
 """How long to wait while another process asks."""
@@ -24,7 +24,7 @@ class Entry:
     time: float
     """When it was answered; seconds since 1970."""
     ids: frozenset[str]
-    answer: Answer
+    answer: JobReport
 
 
 class Cache:
@@ -38,9 +38,9 @@ class Cache:
     def get(
         self,
         wanted: frozenset[str],
-        ask: Callable[[frozenset[str]], Answer],
+        ask: Callable[[frozenset[str]], JobReport],
         fresh: bool = False,
-    ) -> Answer:
+    ) -> JobReport:
         """An answer that covers the wanted ids: a young one from the cache, or else a new one."""
         found = None if fresh else self._find(wanted)
         if found is None:
@@ -59,7 +59,7 @@ class Cache:
         now = time.time()
         return [entry for entry in entries if abs(now - entry.time) < self._seconds]
 
-    def _find(self, wanted: frozenset[str]) -> Answer | None:
+    def _find(self, wanted: frozenset[str]) -> JobReport | None:
         fitting = [entry for entry in self._young() if wanted <= entry.ids]
         return max(fitting, key=lambda entry: entry.time).answer if fitting else None
 
@@ -103,6 +103,6 @@ def _read(path: Path) -> list[Entry]:
         with contextlib.suppress(TypeError, ValueError, KeyError, AttributeError):
             jobs = {str(id): Job(**job) for id, job in values["jobs"].items()}
             known = bool(values["reachable"]), bool(values["accounting"])
-            answer = Answer(jobs, *known, str(values["problem"]))
+            answer = JobReport(jobs, *known, str(values["problem"]))
             entries.append(Entry(float(values["time"]), frozenset(values["ids"]), answer))
     return entries

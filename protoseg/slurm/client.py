@@ -11,7 +11,7 @@ from pathlib import Path
 from protoseg.errors import ProtosegError
 from protoseg.slurm.cache import Cache
 from protoseg.slurm.command import call
-from protoseg.slurm.jobs import Answer, Job, array_id, compress, is_id
+from protoseg.slurm.jobs import Job, JobReport, array_id, compress, is_id
 from protoseg.slurm.queries import (
     ask_sacct,
     ask_squeue,
@@ -21,7 +21,7 @@ from protoseg.slurm.queries import (
     unknown_job,
 )
 
-__all__ = ["Answer", "Job", "Scheduler", "SchedulerSilent"]
+__all__ = ["Job", "JobReport", "SlurmClient", "SlurmUnreachable"]
 
 REFRESH_SECONDS = 10.0
 """The same question is asked at most once in this time, by all processes together."""
@@ -31,21 +31,21 @@ REQUEUED_LATER = {"PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "REQUEUED"}
 CANCEL_AT_ONCE = 500
 
 
-class SchedulerSilent(ProtosegError):  # noqa: N818  as the other sentences for people
+class SlurmUnreachable(ProtosegError):  # noqa: N818  as the other sentences for people
     """Nobody could be asked; try again later."""
 
 
-class Scheduler:
+class SlurmClient:
     """Questions to SLURM about jobs. Ids are "123_4" for a task of an array, "123" otherwise."""
 
     def __init__(self, cache: Path | None = None) -> None:
         """``cache``: a file that processes share so that they ask together; None asks alone."""
         self._cache = Cache(cache, REFRESH_SECONDS)
 
-    def ask(self, ids: Collection[str], fresh: bool = False) -> Answer:
+    def ask(self, ids: Collection[str], fresh: bool = False) -> JobReport:
         """What is known of jobs, in one squeue and at most one sacct for all of them.
 
-        It never raises for a scheduler that does not answer; see `Answer`.
+        It never raises for a scheduler that does not answer; see `JobReport`.
 
         Args:
             ids: what is no id is left out.
@@ -53,7 +53,7 @@ class Scheduler:
         """
         wanted = frozenset(filter(is_id, ids))
         if not wanted:
-            return Answer(reachable=True, accounting=True)
+            return JobReport(reachable=True, accounting=True)
         return self._cache.get(wanted, _ask, fresh)
 
     def named(self, name: str) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ class Scheduler:
             return ()
         reply, lines = ask_squeue(f"--name={name}")
         if lines is None:
-            raise SchedulerSilent(f"{reply.problem}. Nothing was changed; try again later.")
+            raise SlurmUnreachable(f"{reply.problem}. Nothing was changed; try again later.")
         since = datetime.datetime.now(datetime.UTC) - LOOK_BACK
         start = since.strftime("%Y-%m-%dT%H:%M:%S")
         _, older = ask_sacct(f"--name={name}", f"--starttime={start}")
@@ -76,7 +76,7 @@ class Scheduler:
         found.sort(key=lambda line: (line["submitted"], int(array_id(line["id"]))))
         return tuple(dict.fromkeys(array_id(line["id"]) for line in found))
 
-    def incarnations(self, id: str) -> list[Job]:
+    def starts(self, id: str) -> list[Job]:
         """How a job ended each time, from accounting, oldest first; [] where there is none."""
         return list(sacct([id], [id]).jobs.get(id, [])) if is_id(id) else []
 
@@ -110,10 +110,10 @@ def _checked(id: str) -> str:
     return id
 
 
-def _ask(wanted: frozenset[str]) -> Answer:
+def _ask(wanted: frozenset[str]) -> JobReport:
     """The three commands in turn, each for what those before it did not know."""
     queue = squeue(wanted)
-    jobs = {id: incarnations[-1] for id, incarnations in queue.jobs.items()}
+    jobs = {id: starts[-1] for id, starts in queue.jobs.items()}
     reachable = not queue.problem
     problems = [queue.problem]
     accounting = True
@@ -123,8 +123,8 @@ def _ask(wanted: frozenset[str]) -> Answer:
         past = sacct(set(map(array_id, unclear)), unclear)
         accounting = not past.problem
         problems.append(past.problem)
-        for id, incarnations in past.jobs.items():
-            last = incarnations[-1]
+        for id, starts in past.jobs.items():
+            last = starts[-1]
             if id in jobs:
                 jobs[id] = replace(jobs[id], by=last.by)
             # What the controller forgot has ended, whatever accounting still believes. And while
@@ -136,5 +136,5 @@ def _ask(wanted: frozenset[str]) -> Answer:
         shown = scontrol(missing)
         reachable = not shown.problem
         problems.append(shown.problem)
-        jobs |= {id: incarnations[-1] for id, incarnations in shown.jobs.items()}
-    return Answer(jobs, reachable, accounting, "; ".join(dict.fromkeys(filter(None, problems))))
+        jobs |= {id: starts[-1] for id, starts in shown.jobs.items()}
+    return JobReport(jobs, reachable, accounting, "; ".join(dict.fromkeys(filter(None, problems))))

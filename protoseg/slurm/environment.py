@@ -21,7 +21,7 @@ NEAR_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
-class JobHere:
+class CurrentJob:
     """The job that this process is part of."""
 
     key: str
@@ -34,7 +34,7 @@ class JobHere:
     """Number of the step that srun started; empty in the batch script."""
 
 
-def job_here() -> JobHere | None:
+def current_job() -> CurrentJob | None:
     """This job, from the environment; None outside of a job."""
     environment = os.environ
     raw = environment.get("SLURM_JOB_ID", "")
@@ -44,7 +44,7 @@ def job_here() -> JobHere | None:
     if not is_id(key):
         return None
     restarts = environment.get("SLURM_RESTART_COUNT", "0")
-    return JobHere(
+    return CurrentJob(
         key=key,
         raw_id=raw,
         restarts=int(restarts) if restarts.isdecimal() else 0,
@@ -64,7 +64,7 @@ def why_stopped(number: int) -> tuple[Reason, str]:
     """
     until = time.monotonic() + SECONDS
     name = _signal_name(number)
-    here = job_here()
+    here = current_job()
     reply = show_job(here.key, SECONDS) if here else None
     found = next(shown(reply.out, {here.key}), None) if here and reply and reply.fine else None
     if here is None or found is None:

@@ -65,7 +65,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Answer:
+class JobReport:
     """What the scheduler said about some jobs.
 
     A job that is missing in ``jobs`` while ``reachable`` is true is unknown to the scheduler: it

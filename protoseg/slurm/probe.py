@@ -15,7 +15,7 @@ from pathlib import Path
 
 from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.slurm.client import Scheduler
+from protoseg.slurm.client import SlurmClient
 from protoseg.slurm.command import call
 
 WAIT_SECONDS = 120.0
@@ -82,7 +82,7 @@ def probe(folder: Path, partition: str = "", seconds: float = WAIT_SECONDS) -> P
     finally:
         if job and not ended:
             with contextlib.suppress(ProtosegError):
-                Scheduler().cancel([job])
+                SlurmClient().cancel([job])
         shutil.rmtree(place, ignore_errors=True)
 
 
@@ -102,7 +102,7 @@ def _submit(place: Path, partition: str) -> str:
 
 
 def _wait(job: str, place: Path, nonce: str, before: float, seconds: float) -> Probe:
-    scheduler = Scheduler()
+    scheduler = SlurmClient()
     until = time.monotonic() + seconds
     asked = time.monotonic()
     ended = None  # when the scheduler was first seen to be done with it

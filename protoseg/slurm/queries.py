@@ -62,7 +62,7 @@ SILENT = re.compile(
 
 
 @dataclass(frozen=True)
-class Found:
+class QueryResult:
     """What one command knew."""
 
     jobs: Mapping[str, list[Job]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ def unknown_job(reply: Reply) -> bool:
     return UNKNOWN.search(f"{reply.errors}\n{reply.out}") is not None
 
 
-def squeue(wanted: Collection[str]) -> Found:
+def squeue(wanted: Collection[str]) -> QueryResult:
     """The wanted jobs in the controller's memory: waiting, running, or ended some minutes ago."""
     jobs: dict[str, list[Job]] = {}
     arrays = sorted(set(map(array_id, wanted)))
@@ -87,10 +87,10 @@ def squeue(wanted: Collection[str]) -> Found:
         if lines is None and unknown_job(reply):  # of a single unknown job it makes an error
             continue
         if lines is None:
-            return Found(jobs, reply.problem, SILENT.search(reply.problem) is not None)
+            return QueryResult(jobs, reply.problem, SILENT.search(reply.problem) is not None)
         for values in lines:
             jobs |= {id: [_job(id, values, "squeue")] for id in expand(values["id"], wanted)}
-    return Found(jobs)
+    return QueryResult(jobs)
 
 
 def ask_squeue(selection: str) -> tuple[Reply, list[dict[str, str]] | None]:
@@ -102,7 +102,7 @@ def ask_squeue(selection: str) -> tuple[Reply, list[dict[str, str]] | None]:
     return _rows(reply, (*SQUEUE.values(), ""))
 
 
-def sacct(ids: Collection[str], wanted: Collection[str]) -> Found:
+def sacct(ids: Collection[str], wanted: Collection[str]) -> QueryResult:
     """The wanted jobs in accounting, each with all its incarnations.
 
     Args:
@@ -113,7 +113,7 @@ def sacct(ids: Collection[str], wanted: Collection[str]) -> Found:
     for start in range(0, len(asked), CHUNK):
         reply, lines = ask_sacct("--jobs=" + ",".join(asked[start : start + CHUNK]))
         if lines is None:
-            return Found(jobs, reply.problem)
+            return QueryResult(jobs, reply.problem)
         for values in lines:
             for id in expand(values["id"], wanted):
                 jobs.setdefault(id, []).append(_job(id, values, "sacct"))
@@ -122,11 +122,11 @@ def sacct(ids: Collection[str], wanted: Collection[str]) -> Found:
         for id in wanted:
             if id not in jobs and array_id(id) in whole:
                 jobs[id] = [_job(id, whole[array_id(id)], "sacct")]
-    for id, incarnations in jobs.items():
+    for id, starts in jobs.items():
         # A job number may also have been another job's, years ago; the newest counts.
-        incarnations.sort(key=lambda job: job.submitted)
-        jobs[id] = [replace(job, restarts=n) for n, job in enumerate(incarnations)]
-    return Found(jobs)
+        starts.sort(key=lambda job: job.submitted)
+        jobs[id] = [replace(job, restarts=n) for n, job in enumerate(starts)]
+    return QueryResult(jobs)
 
 
 def ending_in_sacct(id: str, seconds: float) -> Job | None:
@@ -178,17 +178,17 @@ def _rows(reply: Reply, names: tuple[str, ...]) -> tuple[Reply, list[dict[str, s
     ][1:]
 
 
-def scontrol(wanted: Collection[str]) -> Found:
+def scontrol(wanted: Collection[str]) -> QueryResult:
     """The wanted jobs as scontrol shows them; it takes one array at a time, so only a few."""
     jobs: dict[str, list[Job]] = {}
     arrays = sorted(set(map(array_id, wanted)))
     for array in arrays[:SCONTROL_LIMIT]:
         reply = show_job(array)
         if not reply.fine and not unknown_job(reply):
-            return Found(jobs, reply.problem, silent=True)
+            return QueryResult(jobs, reply.problem, silent=True)
         jobs |= {id: [job] for id, job, _ in shown(reply.out, wanted)}
     left = len(arrays) - SCONTROL_LIMIT
-    return Found(jobs, f"scontrol: {left} arrays not asked for" if left > 0 else "")
+    return QueryResult(jobs, f"scontrol: {left} arrays not asked for" if left > 0 else "")
 
 
 def show_job(id: str, seconds: float = SECONDS) -> Reply:

@@ -15,7 +15,7 @@ import torch
 
 from protoseg import files
 from protoseg.core.collective import rank, world_size
-from protoseg.training.build.components import Parts
+from protoseg.training.build.components import TrainingComponents
 from protoseg.training.rng import random_state, seed_apart, set_random_state
 
 KEEP = 2
@@ -31,12 +31,12 @@ class Checkpoint:
 
 
 def save(
-    parts: Parts,
+    parts: TrainingComponents,
     folder: Path,
     iteration: int,
     extra: dict[str, Any],
     others: Sequence[dict[str, Any]] = (),
-    confirm: Callable[[], None] = lambda: None,
+    check_ownership: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
     """Write a checkpoint after ``iteration`` finished iterations, then drop the oldest.
 
@@ -60,11 +60,11 @@ def save(
     }
     if others:
         state["others"] = list(others)
-    files.write_with(path, lambda file: _write(state, file), confirm)
+    files.write_with(path, lambda file: _write(state, file), check_ownership)
     note = _note(path)
-    confirm()
+    check_ownership()
     files.write_json(path.with_suffix(".json"), note)
-    confirm()
+    check_ownership()
     _clear_away(folder, path)
     return Checkpoint(path, iteration)
 
@@ -88,7 +88,7 @@ def at(folder: Path, iteration: int) -> Checkpoint:
     return Checkpoint(_path(folder, iteration), iteration)
 
 
-def restore(parts: Parts, checkpoint: Checkpoint) -> dict[str, Any]:
+def restore(parts: TrainingComponents, checkpoint: Checkpoint) -> dict[str, Any]:
     """Load a checkpoint into the parts of a training; the ``extra`` it was saved with.
 
     It may be of another number of processes: generators whose state it lacks start anew.

@@ -11,7 +11,7 @@ from pathlib import Path
 from protoseg import files
 from protoseg.errors import DataError, ProtosegError
 from protoseg.runs.states import Reason
-from protoseg.slurm.environment import job_here, why_stopped
+from protoseg.slurm.environment import current_job, why_stopped
 from protoseg.training.signals import ClaimLost
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
@@ -60,7 +60,7 @@ def stop_reason(number: int, saved: int) -> tuple[Reason, str]:
         saved: iteration of the newest checkpoint, 0 without one.
     """
     state = f"saved at iteration {saved}" if saved else "nothing was trained yet"
-    if job_here() is not None and number != signal.SIGINT:
+    if current_job() is not None and number != signal.SIGINT:
         reason, message = why_stopped(number)
         return reason, f"{message}; {state}"
     return Reason.CANCELLED, f"{signal.Signals(number).name}; {state}"
@@ -70,9 +70,9 @@ def is_broken_connection(error: Exception) -> bool:
     """Whether an error says no more than that another process of the run is gone."""
     from torch.distributed import DistError
 
-    from protoseg.training.distributed.rendezvous import MeetingError
+    from protoseg.training.distributed.rendezvous import RendezvousError
 
-    if isinstance(error, MeetingError | DistError):
+    if isinstance(error, RendezvousError | DistError):
         return True
     return isinstance(error, RuntimeError) and "gloo" in str(error)
 

@@ -18,7 +18,7 @@ from protoseg.core import collective
 from protoseg.errors import UsageError
 from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
-from protoseg.training.build.components import Parts
+from protoseg.training.build.components import TrainingComponents
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.rng import (
     pack_state,
@@ -26,7 +26,7 @@ from protoseg.training.rng import (
     set_random_state,
     unpack_state,
 )
-from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.signals import StopRequest, StopRequested
 
 PROGRESS_SECONDS = 1.0
 CURVE_POINTS = 100
@@ -48,7 +48,7 @@ class TrainingLoop:
 
     def __init__(
         self,
-        parts: Parts,
+        parts: TrainingComponents,
         folder: RunFolder,
         iterations: int,
         checkpoint_seconds: float,
@@ -71,7 +71,7 @@ class TrainingLoop:
         self._last_loss: float | None = None
 
     def run(self, start: int) -> None:
-        """Train; raises `Stopped` after a checkpoint where a signal asked to."""
+        """Train; raises `StopRequested` after a checkpoint where a signal asked to."""
         parts = self.parts
         parts.model.train()
         # torch draws a seed from the global generator for every iterator; the one that a resumed
@@ -89,7 +89,7 @@ class TrainingLoop:
                 scheduler.step()
             done = iteration + 1
             due = time.monotonic() - saved >= self.checkpoint_seconds
-            self.stop.keep_out()
+            self.stop.raise_if_taken_over()
             numbers, signal_number, due = self._agree(losses, due)
             self._note(done, numbers)
             took = time.perf_counter() - begun
@@ -100,7 +100,7 @@ class TrainingLoop:
                 saved = time.monotonic()
             self._report(done)
             if signal_number is not None:
-                raise Stopped(signal_number)
+                raise StopRequested(signal_number)
 
     def save(self, iteration: int) -> None:
         """Write a checkpoint that holds everything this loop needs to go on; in all processes."""
@@ -110,7 +110,7 @@ class TrainingLoop:
             others = [unpack_state(state) for state in states[1:]]
         if self.processes.rank > 0:
             return
-        self.stop.confirm()
+        self.stop.check_ownership()
         extra = {
             "curve": self.curve,
             "sums": self._sums,
@@ -118,7 +118,7 @@ class TrainingLoop:
             "seconds": self.seconds,
         }
         checkpoint.save(
-            self.parts, self.folder.checkpoints, iteration, extra, others, self.stop.confirm
+            self.parts, self.folder.checkpoints, iteration, extra, others, self.stop.check_ownership
         )
 
     def resume(self, found: checkpoint.Checkpoint) -> None:

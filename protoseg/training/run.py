@@ -27,7 +27,7 @@ from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
 from protoseg.runs.record import seal
 from protoseg.training import checkpoint
 from protoseg.training.allocator import keep_freed_memory
-from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.components import TrainingComponents, build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.determinism import state_digest
 from protoseg.training.distributed.process_group import Processes
@@ -35,7 +35,7 @@ from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.cam_masks import counter_of
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.provenance.environment import begin, kernels
-from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.signals import StopRequest, StopRequested
 from protoseg.training.weights.load import find_weights
 
 PREPARATION_SECONDS = 4 * 3600.0
@@ -82,7 +82,7 @@ def execute(
             world_size=processes.size,
             start=start,
         )
-        parts = build_parts(config, weights)
+        parts = build_components(config, weights)
         loop = TrainingLoop(
             parts, folder, spec.schedule.iterations, launch.checkpoint_seconds, stop, processes
         )
@@ -101,14 +101,14 @@ def execute(
         return
     kept = UsageError(f"{folder.record}: a record is there already; it is kept.")
 
-    def confirm() -> None:
+    def check_ownership() -> None:
         """Neither the counts nor the record of another worker are touched."""
-        stop.confirm()
+        stop.check_ownership()
         if folder.record.exists():
             raise kept
 
-    confirm()
-    files.write_with(folder.confusion, lambda file: file.write(counts), confirm)
+    check_ownership()
+    files.write_with(folder.confusion, lambda file: file.write(counts), check_ownership)
     attempts = folder.attempts()
     iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
     gpus = processes.size if torch.cuda.is_available() else 0
@@ -160,25 +160,25 @@ def _prepare(
     The first process looks, for all: the data may have to be made, or read as a whole.
     """
     if processes.rank > 0:
-        start = processes.hear("start", PREPARATION_SECONDS)
+        start = processes.wait_for("start", PREPARATION_SECONDS)
         return "", checkpoint.at(folder.checkpoints, start) if start else None
     data_digest = verify(find_root(spec.dataset, Path(launch.data)), spec.dataset)
     found, problems = checkpoint.newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)
-    processes.tell("start", found.iteration if found else 0)
+    processes.publish("start", found.iteration if found else 0)
     return data_digest, found
 
 
 def _check(stop: StopRequest, processes: Processes) -> None:
-    """Raise `Stopped` in all processes if a signal came to any of them."""
+    """Raise `StopRequested` in all processes if a signal came to any of them."""
     signal_number = processes.agree(stop.signal_number)
     if signal_number is not None:
-        raise Stopped(signal_number)
+        raise StopRequested(signal_number)
 
 
 def evaluate(
-    parts: Parts, spec: RunSpec, stop: StopRequest, processes: Processes | None = None
+    parts: TrainingComponents, spec: RunSpec, stop: StopRequest, processes: Processes | None = None
 ) -> tuple[dict[str, Any], list[Any], bytes, int]:
     """Overall metrics, per-class metrics, packed per-image counts, and the number of images."""
     processes = processes or Processes()
@@ -190,7 +190,7 @@ def evaluate(
     longest = int(all_max(torch.tensor(len(parts.test_loader))))
     with torch.no_grad():
         for _ in range(longest):
-            stop.keep_out()
+            stop.raise_if_taken_over()
             _check(stop, processes)
             batch = next(batches, None)
             if batch is not None:
@@ -207,7 +207,7 @@ def evaluate(
     return overall, per_class, confusion.pack(counter.images, num_classes), len(counter.images)
 
 
-def count_parameters(parts: Parts) -> dict[str, int]:
+def count_parameters(parts: TrainingComponents) -> dict[str, int]:
     """Learnable numbers of the model as it is evaluated, and numbers held in prototypes.
 
     Auxiliary heads, and what else serves training alone, are thrown away after it, so the

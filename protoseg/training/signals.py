@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 
-class Stopped(BaseException):
+class StopRequested(BaseException):
     """A signal asked the run to stop; its state is on disk.
 
     Not an `Exception`: no handler of errors, in whatever library, takes it for one.
@@ -45,29 +45,29 @@ class StopRequest:
         is_first = self.signal_number is None
         self.signal_number = number
         if self._raises and is_first:
-            raise Stopped(number)
+            raise StopRequested(number)
 
     @contextlib.contextmanager
     def immediately(self) -> Iterator[None]:
-        """Inside, a signal raises `Stopped` wherever the code is.
+        """Inside, a signal raises `StopRequested` wherever the code is.
 
         For long preparations that leave nothing half done. Where it gets lost, in a destructor for
         instance, the flag is set all the same and the next check stops.
         """
         if self.signal_number is not None:
-            raise Stopped(self.signal_number)
+            raise StopRequested(self.signal_number)
         self._raises = True
         try:
             yield
         finally:
             self._raises = False
 
-    def confirm(self) -> None:
+    def check_ownership(self) -> None:
         """Raise `ClaimLost` if the run is another worker's by now; asked before each write."""
         if not self.still_mine():
             raise ClaimLost
 
-    def keep_out(self) -> None:
+    def raise_if_taken_over(self) -> None:
         """Raise `ClaimLost` if it was noticed; between writes, for two must not train for long."""
         if self.taken_over():
             raise ClaimLost

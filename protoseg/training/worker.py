@@ -26,10 +26,10 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs import claim
 from protoseg.runs.folder import Launch, RunFolder, now
 from protoseg.runs.states import NOT_WRITTEN, Reason, State
-from protoseg.slurm.environment import is_job_active, job_here
+from protoseg.slurm.environment import current_job, is_job_active
 from protoseg.training import failures
-from protoseg.training.distributed.rank import place_here
-from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.distributed.rank import rank_from_slurm
+from protoseg.training.signals import StopRequest, StopRequested
 
 if TYPE_CHECKING:
     from protoseg.training.distributed.process_group import Processes
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
         print(f"{launch_file}: missing or torn; run the sweep again.", file=sys.stderr)
         return FAILED
     try:
-        place = place_here()
+        place = rank_from_slurm()
         if place.size == 1:
             return _lead(folder, launch, stop)
         # torch is imported after the number of threads is set.
@@ -131,7 +131,7 @@ def _claim(folder: RunFolder, stop: StopRequest) -> claim.Claim | None:
     A job that was requeued may find the claim of its earlier life, on a node that is out of sight:
     it can not be alive, but it takes a while until that shows.
     """
-    job = job_here()
+    job = current_job()
     key = job.key if job else ""
     end = time.monotonic() + CLAIM_SECONDS
     while True:
@@ -152,7 +152,7 @@ def _attempt(
     held: claim.Claim,
 ) -> int:
     _limit_threads(launch)
-    job = job_here()
+    job = current_job()
     start = {
         "time": now(),
         "host": socket.gethostname(),
@@ -185,7 +185,7 @@ def _attempt(
         os._exit(status)
 
     if processes:
-        processes.tell("attempt", attempt.name)
+        processes.publish("attempt", attempt.name)
         processes.watch(give_up)
     reason, message = _train(folder, spec, launch, stop, processes)
     if reason is Reason.LOST and processes:
@@ -198,7 +198,7 @@ def _follow(
     folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes
 ) -> int:
     """Train with the first process, if it says so; it also does the writing."""
-    name = processes.hear("attempt", ORDER_SECONDS)
+    name = processes.wait_for("attempt", ORDER_SECONDS)
     if name is None:
         return DONE
     try:
@@ -244,7 +244,7 @@ def _train(
         if processes:
             processes.join()
         execute(spec, folder, Launch(**launch), stop, processes)
-    except Stopped as stopped:
+    except StopRequested as stopped:
         if processes and processes.rank > 0:
             return None, "stopped with the first process"
         return failures.stop_reason(stopped.signal_number, folder.checkpoint_iteration())

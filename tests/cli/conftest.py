@@ -39,7 +39,7 @@ def _prepared_fork_server(
 
 
 @dataclasses.dataclass(frozen=True)
-class Answer:
+class JobReport:
     """What a call came to."""
 
     status: int
@@ -75,7 +75,7 @@ class CommandLine:
             *("--data", str(self.data)),
         ]
 
-    def __call__(self, *words: str) -> Answer:
+    def __call__(self, *words: str) -> JobReport:
         """In this process; every message of argparse counts as an answer too."""
         self.capsys.readouterr()
         try:
@@ -83,7 +83,7 @@ class CommandLine:
         except SystemExit as end:
             status = int(end.code or 0)
         out, err = self.capsys.readouterr()
-        return Answer(status, out, err)
+        return JobReport(status, out, err)
 
     def quickstart(self) -> list[PlannedRun]:
         """The nine runs of the quickstart."""

@@ -30,7 +30,7 @@ def tried(protoseg: CommandLine, number: int = 0) -> RunFolder:
     second = folder.start_attempt({"time": "2026-01-01T10:00:00+00:00", "node": "gpu7",
                                    "job": "12_3", "iteration": 40})  # fmt: skip
     (second / "log.txt").write_text("second\n")
-    folder.judge(2, Reason.NODE_FAILURE, "the node failed on gpu7", "sacct")
+    folder.record_verdict(2, Reason.NODE_FAILURE, "the node failed on gpu7", "sacct")
     return folder
 
 
@@ -131,7 +131,7 @@ def test_cancel_leaves_jobs_of_another_cluster_to_it(
     for index, folder in enumerate((waits, runs)):
         files.make_folder(folder.path)
         folder.start_attempt({"time": "2026-01-01T10:00:00+00:00", "job": f"5_{index}"})
-    waits.judge(1, Reason.PREEMPTED, "saved", "worker")
+    waits.record_verdict(1, Reason.PREEMPTED, "saved", "worker")
     claim_of_b = {"host": "b1/1/2", "pid": 1, "process_started": "1", "nonce": "n", "job": "5_1"}
     files.write_json(runs.claim, claim_of_b)
     answer = protoseg("cancel", waits.run_id, runs.run_id)
@@ -139,7 +139,7 @@ def test_cancel_leaves_jobs_of_another_cluster_to_it(
     for folder in (waits, runs):
         assert f"{folder.run_id}: is a job of the cluster b; cancel it there." in answer.err
     assert commands.calls("scancel") == []
-    assert not written.settled()
+    assert not written.closed_tasks()
 
 
 def test_cancel_leaves_a_worker_of_another_machine_to_it(protoseg: CommandLine) -> None:

@@ -19,9 +19,9 @@ from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.config.schema import RunSpec
 from protoseg.launch.current_plan import read_plan
 from protoseg.planning import timings
-from protoseg.planning.cost import to_time
+from protoseg.planning.cost import workloads_to_time
 from protoseg.planning.timings import Device, Failure, Timing
-from protoseg.planning.workload import kind_digest, kind_of
+from protoseg.planning.workload import workload_digest, workload_of
 from protoseg.runs.store import all_records
 
 SMALL = """\
@@ -40,7 +40,7 @@ GPU = "NVIDIA H200"
 
 def timing(run: PlannedRun, seconds: float, **changes: Any) -> Timing:
     values = {
-        "kind": kind_digest(run.spec),
+        "kind": workload_digest(run.spec),
         "what": "a kind",
         "code": timings.code_version(),
         "device": GPU,
@@ -187,7 +187,7 @@ def test_a_timing_on_a_cpu_tells_no_gpu_hours_and_one_of_other_code_nothing(
     assert [run["left_seconds"] for run in data["runs"]] == [800.0] * 3 + [None] * 6
     # Of a GPU and this CPU the GPU's is taken, unless it is this CPU that was asked for.
     found = [timing(runs[0], 1.0), timing(runs[0], 2.0, **here)]
-    kind = kind_digest(runs[0].spec)
+    kind = workload_digest(runs[0].spec)
     assert timings.chosen(found)[kind].seconds == 1.0
     assert timings.chosen(found, Device("CPU, 2 threads", False))[kind].seconds == 2.0
     newer = timing(runs[0], 3.0, time="2026-02-01T00:00:00+00:00")
@@ -201,7 +201,7 @@ def test_only_what_nothing_tells_on_that_device_is_timed(protoseg: CommandLine) 
 
     def labels(device: Device, *known: Timing) -> list[str]:
         plan = read_plan([matrix], protoseg.lab.runs, [protoseg.lab.records])
-        specs = to_time(plan, [*all_records([protoseg.lab.records])], known, device)
+        specs = workloads_to_time(plan, [*all_records([protoseg.lab.records])], known, device)
         names = {run_id(run.spec): str(run.axes["label"]) for run in runs}
         return [names[run_id(spec)] for spec in specs]
 
@@ -249,8 +249,8 @@ def test_which_runs_are_alike(protoseg: CommandLine, change: Any, like: bool) ->
 
     spec: RunSpec = protoseg.quickstart()[-1].spec
     other = changed(spec, change)
-    assert (kind_of(spec) == kind_of(other)) is like
-    assert (kind_digest(spec) == kind_digest(other)) is like
+    assert (workload_of(spec) == workload_of(other)) is like
+    assert (workload_digest(spec) == workload_digest(other)) is like
     # A record has no fields that came later; read back from JSON its lists are tuples no more.
     record = json.loads(json.dumps(plain(other, identity=True)))
-    assert kind_of(record) == kind_of(other)
+    assert workload_of(record) == workload_of(other)

@@ -56,7 +56,7 @@ def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
         positives=6,
         negatives=12,
         hard=True,
-        lots=torch.rand(len(samples), generator=torch.Generator().manual_seed(5)),
+        random_keys=torch.rand(len(samples), generator=torch.Generator().manual_seed(5)),
     )
     loss = contrast_loss(anchors, samples, chosen, 0.1)
     loss.backward()

@@ -21,11 +21,11 @@ def query_scores(pixels, queries, temperature):
     return scores
 
 
-def choose_anchors(labels, hard, count, lots):
+def choose_anchors(labels, hard, count, random_keys):
     """Class by class a row of pixels, hard and other in turns by lot; then the rows in turns."""
     rows = {}
     for c in sorted(set(labels) - {IGNORED}):
-        of_class = [n for n in np.argsort(lots) if labels[n] == c]
+        of_class = [n for n in np.argsort(random_keys) if labels[n] == c]
         kinds = [n for n in of_class if hard[n]], [n for n in of_class if not hard[n]]
         row = []
         while kinds[0] or kinds[1]:
@@ -36,15 +36,17 @@ def choose_anchors(labels, hard, count, lots):
     chosen = []
     for turn in range(len(labels)):
         level = [row[turn] for row in rows.values() if turn < len(row)]
-        chosen += sorted(level, key=lambda n: lots[n])
+        chosen += sorted(level, key=lambda n: random_keys[n])
     return chosen[:count]
 
 
-def choose_samples(anchor, label, samples, sample_labels, itself, positives, negatives, hard, lots):
+def choose_samples(
+    anchor, label, samples, sample_labels, itself, positives, negatives, hard, random_keys
+):
     """The positives and the negatives of one anchor, as sets of numbers of samples."""
     products = np.float64(samples) @ np.float64(anchor)
     filled = [s for s in range(len(samples)) if sample_labels[s] != IGNORED]
-    by_lot = sorted(filled, key=lambda s: lots[s])
+    by_lot = sorted(filled, key=lambda s: random_keys[s])
     same = [s for s in filled if sample_labels[s] == label and s != itself]
     other = [s for s in filled if sample_labels[s] != label]
     half = (positives // 2, negatives // 2) if hard else (0, 0)
@@ -94,7 +96,7 @@ class Memory:
         self.queues = {name: [[] for _ in range(num_classes)] for name in self.sizes}
         self.pixels_per_image = pixels_per_image
 
-    def push(self, embeddings, labels, images, lots):
+    def push(self, embeddings, labels, images, random_keys):
         """One image after the other, one class after the other."""
         of_image = np.split(np.arange(len(labels)), images)
         for image in of_image:
@@ -102,7 +104,7 @@ class Memory:
                 own = [n for n in image if labels[n] == c]
                 if not own:
                     continue
-                drawn = sorted(own, key=lambda n: lots[n])[: self.pixels_per_image]
+                drawn = sorted(own, key=lambda n: random_keys[n])[: self.pixels_per_image]
                 self._add("pixels", c, [np.float64(embeddings[n]) for n in drawn])
                 mean = np.sum([np.float64(embeddings[n]) for n in own], axis=0)
                 self._add("regions", c, [mean / np.sqrt(np.sum(mean**2))])

@@ -30,8 +30,8 @@ def memories(pixel_queue: int, region_queue: int, pixels_per_image: int):
     return ContrastMemory(CLASSES, CHANNELS, **sizes), reference.Memory(CLASSES, **sizes)
 
 
-def push(memory, rows, labels, lots, images: int = IMAGES):
-    memory.push(torch.tensor(rows), torch.tensor(labels), images, torch.tensor(lots))
+def push(memory, rows, labels, random_keys, images: int = IMAGES):
+    memory.push(torch.tensor(rows), torch.tensor(labels), images, torch.tensor(random_keys))
 
 
 def contents(queue: torch.Tensor, seen: torch.Tensor) -> list[np.ndarray]:

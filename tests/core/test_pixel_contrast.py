@@ -27,13 +27,13 @@ def batch(seed: int = 0, num_pixels: int = 90):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_anchors_are_those_of_the_loop(share):
-    labels, hard, lots = batch()
+    labels, hard, random_keys = batch()
     hard = hard if 0 < share < 1 else np.full(len(labels), bool(share))
     for count in (1, 2, 3, 10, 40, 90, 500):
         pixel, own = choose_anchors(
-            torch.tensor(labels), torch.tensor(hard), CLASSES, count, torch.tensor(lots)
+            torch.tensor(labels), torch.tensor(hard), CLASSES, count, torch.tensor(random_keys)
         )
-        expected = reference.choose_anchors(labels.tolist(), hard, count, lots)
+        expected = reference.choose_anchors(labels.tolist(), hard, count, random_keys)
         there = own != IGNORED
         assert pixel[there].tolist() == expected, count
         assert own[there].tolist() == labels[expected].tolist(), count
@@ -69,12 +69,14 @@ def samples_of(seed: int, size: int = 120, empty: float = 0.3):
 
 def case(seed: int = 0, anchors: int = 12, **samples):
     """Anchors that are samples themselves: rows, labels, samples, their labels, itself, lots."""
-    rows, labels, lots = samples_of(seed, **samples)
+    rows, labels, random_keys = samples_of(seed, **samples)
     itself = np.arange(len(rows) - anchors, len(rows))
-    return rows[itself], labels[itself], rows, labels, itself, lots
+    return rows[itself], labels[itself], rows, labels, itself, random_keys
 
 
-def run(anchors, labels, rows, sample_labels, itself, lots, temperature=0.1, most=None, **choice):
+def run(
+    anchors, labels, rows, sample_labels, itself, random_keys, temperature=0.1, most=None, **choice
+):
     """Ours: the loss, what was chosen, and the anchors with their gradient."""
     leaf = torch.tensor(anchors).requires_grad_()
     samples = torch.tensor(rows)
@@ -85,7 +87,7 @@ def run(anchors, labels, rows, sample_labels, itself, lots, temperature=0.1, mos
         torch.tensor(sample_labels),
         torch.tensor(itself),
         CLASSES,
-        lots=torch.tensor(lots),
+        random_keys=torch.tensor(random_keys),
         most=most and int(np.bincount(sample_labels[sample_labels >= 0]).max()),
         **choice,
     )
@@ -103,11 +105,13 @@ every_choice = pytest.mark.parametrize("choice", CHOICES, ids=str)
 @every_choice
 def test_samples_are_those_of_the_loop(choice, monkeypatch):
     given = case()
-    anchors, labels, rows, sample_labels, itself, lots = given
+    anchors, labels, rows, sample_labels, itself, random_keys = given
     expected = [
         ([], [])
         if label == IGNORED
-        else reference.choose_samples(anchor, label, rows, sample_labels, me, lots=lots, **choice)
+        else reference.choose_samples(
+            anchor, label, rows, sample_labels, me, random_keys=random_keys, **choice
+        )
         for anchor, label, me in zip(anchors, labels, itself, strict=True)
     ]
     # With few and with all products at once; with the size of the largest class and without.
@@ -123,10 +127,10 @@ def test_samples_are_those_of_the_loop(choice, monkeypatch):
 @every_choice
 def test_the_loss_is_that_of_the_loop(choice):
     given = case(1)
-    *parts, lots = given
+    *parts, random_keys = given
     for temperature in (0.07, 0.1, 1.0):
         loss, _, _ = run(*given, temperature=temperature, **choice)
-        expected = reference.loss(*parts, temperature, lots=lots, **choice)
+        expected = reference.loss(*parts, temperature, random_keys=random_keys, **choice)
         assert expected > 0.1
         assert loss.item() == pytest.approx(expected, rel=1e-5), temperature
 
@@ -156,12 +160,12 @@ def test_the_gradient_is_that_of_the_loss_written_out():
 
 
 def test_samples_get_no_gradient_not_even_those_of_the_batch():
-    anchors, labels, rows, sample_labels, itself, lots = map(torch.tensor, case(3))
+    anchors, labels, rows, sample_labels, itself, random_keys = map(torch.tensor, case(3))
     anchors.requires_grad_()
     rows.requires_grad_()
     chosen = choose_samples(
         anchors, labels, rows, sample_labels, itself, CLASSES,
-        positives=4, negatives=4, hard=True, lots=lots,
+        positives=4, negatives=4, hard=True, random_keys=random_keys,
     )  # fmt: skip
     contrast_loss(anchors, rows, chosen, 0.1).backward()
     assert rows.grad is None
@@ -170,17 +174,20 @@ def test_samples_get_no_gradient_not_even_those_of_the_batch():
 
 def degenerate():
     """(what, what is given): each has a finite loss and gradient."""
-    anchors, labels, rows, sample_labels, itself, lots = case(4)
-    yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, itself, lots)
+    anchors, labels, rows, sample_labels, itself, random_keys = case(4)
+    yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, itself, random_keys)
     one = np.full_like(sample_labels, 2)
-    yield "one class alone", (anchors, one[itself], rows, one, itself, lots)
+    yield "one class alone", (anchors, one[itself], rows, one, itself, random_keys)
     alone = np.full_like(sample_labels, IGNORED)
     alone[itself[0]] = 1
-    yield "one pixel, memory empty", (anchors, alone[itself], rows, alone, itself, lots)
+    yield "one pixel, memory empty", (anchors, alone[itself], rows, alone, itself, random_keys)
     apart = np.full_like(sample_labels, IGNORED)
     apart[itself[:4]] = range(4)
-    yield "one pixel a class", (anchors, apart[itself], rows, apart, itself, lots)
-    yield "all alike", (anchors * 0 + 0.3, labels, rows * 0 + 0.3, sample_labels, itself, lots)
+    yield "one pixel a class", (anchors, apart[itself], rows, apart, itself, random_keys)
+    yield (
+        "all alike",
+        (anchors * 0 + 0.3, labels, rows * 0 + 0.3, sample_labels, itself, random_keys),
+    )
 
 
 @pytest.mark.parametrize(

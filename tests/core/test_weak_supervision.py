@@ -29,7 +29,7 @@ class Batch:
     activations: Tensor
     present: Tensor
     view: View
-    lots: Tensor
+    random_keys: Tensor
 
 
 def make(seed: int = 0) -> Batch:
@@ -51,16 +51,18 @@ def make(seed: int = 0) -> Batch:
 
 def ours(batch: Batch, **settings: Any) -> Prototypes:
     view = batch.view
-    lots = batch.lots[:, 0]
+    random_keys = batch.random_keys[:, 0]
     return weak_supervision.estimate_prototypes(
-        view.embeddings, view.confidences, TOP, lots, **settings
+        view.embeddings, view.confidences, TOP, random_keys, **settings
     )
 
 
 def theirs(batch: Batch, normalised: bool = True, shift: float = 0.0) -> list[Any]:
     """The reference's prototypes; equal confidences are told apart by the lots, as a tie-break."""
     view = batch.view
-    confidences = view.confidences.double().numpy() - shift * batch.lots[:, :1].double().numpy()
+    confidences = (
+        view.confidences.double().numpy() - shift * batch.random_keys[:, :1].double().numpy()
+    )
     found = [
         reference.prototype(view.embeddings.numpy(), confidences, c, TOP, normalised)
         for c in range(C)
@@ -136,11 +138,15 @@ def test_mining() -> None:
         {"hardest": 1.0, "drawn": 1.0},
     ]
     for settings in several:
-        found = weak_supervision.mine_prototypes(view, prototypes, batch.lots, **settings)
+        found = weak_supervision.mine_prototypes(view, prototypes, batch.random_keys, **settings)
         for i, label in enumerate(view.labels.tolist()):
             if label != weak_supervision.IGNORED and prototypes.exists[label]:
                 expected = reference.mined(
-                    view.embeddings[i].numpy(), label, vectors, batch.lots[i].tolist(), **settings
+                    view.embeddings[i].numpy(),
+                    label,
+                    vectors,
+                    batch.random_keys[i].tolist(),
+                    **settings,
                 )
                 assert set(found[i].nonzero().flatten().tolist()) == expected, f"pixel {i}"
 
@@ -148,12 +154,12 @@ def test_mining() -> None:
 def test_sampling() -> None:
     batch = make()
     view, prototypes = batch.view, ours(batch)
-    found = weak_supervision.sample_pixels(view, prototypes, batch.lots[:, 1])
+    found = weak_supervision.sample_pixels(view, prototypes, batch.random_keys[:, 1])
     expected = reference.sampled(
         view.embeddings.numpy(),
         view.labels.tolist(),
         prototypes.vectors.double().numpy(),
-        batch.lots[:, 1].tolist(),
+        batch.random_keys[:, 1].tolist(),
     )
     assert found.tolist() == expected
     assert {0.0, 1.0, 2.0} == set(found.tolist())
@@ -183,8 +189,8 @@ def test_the_four_losses() -> None:
             reference.mean_loss(pixels, labels, p64, 0.2),
         ),
     ]
-    negatives = weak_supervision.mine_prototypes(a, p, first.lots)
-    weights = weak_supervision.sample_pixels(a, p, first.lots[:, 1])
+    negatives = weak_supervision.mine_prototypes(a, p, first.random_keys)
+    weights = weak_supervision.sample_pixels(a, p, first.random_keys[:, 1])
     sets = [set(row.nonzero().flatten().tolist()) for row in negatives]
     pairs.append(
         (
@@ -215,12 +221,12 @@ def test_a_batch_without_any_pixel_loses_nothing() -> None:
         batch.view, labels=nothing, confidences=torch.zeros_like(batch.view.confidences)
     )
     prototypes = weak_supervision.estimate_prototypes(
-        view.embeddings, view.confidences, 5, batch.lots[:, 0]
+        view.embeddings, view.confidences, 5, batch.random_keys[:, 0]
     )
     assert not prototypes.exists.any()
     embeddings = view.embeddings.clone().requires_grad_()
-    negatives = weak_supervision.mine_prototypes(view, prototypes, batch.lots)
-    weights = weak_supervision.sample_pixels(view, prototypes, batch.lots[:, 0])
+    negatives = weak_supervision.mine_prototypes(view, prototypes, batch.random_keys)
+    weights = weak_supervision.sample_pixels(view, prototypes, batch.random_keys[:, 0])
     loss = weak_supervision.contrast(
         embeddings, nothing, prototypes, 0.1, negatives=negatives, weights=weights
     )
@@ -232,8 +238,10 @@ def test_a_batch_without_any_pixel_loses_nothing() -> None:
 
 
 def test_two_processes_have_the_prototypes_and_the_loss_of_the_whole_batch(tmp_path: Path) -> None:
-    pixels, confidences, labels, lots = weak_processes.whole_batch()
-    expected = weak_supervision.estimate_prototypes(pixels, confidences, weak_processes.TOP, lots)
+    pixels, confidences, labels, random_keys = weak_processes.whole_batch()
+    expected = weak_supervision.estimate_prototypes(
+        pixels, confidences, weak_processes.TOP, random_keys
+    )
     loss = weak_supervision.contrast(pixels, labels, expected, 0.1)
     run_in_processes(weak_processes.work, 2, str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]

@@ -31,8 +31,8 @@ def work(rank: int, folder: str) -> None:
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    pixels, confidences, labels, lots = (each.chunk(2)[rank] for each in whole_batch())
-    found = weak_supervision.estimate_prototypes(pixels, confidences, TOP, lots)
+    pixels, confidences, labels, random_keys = (each.chunk(2)[rank] for each in whole_batch())
+    found = weak_supervision.estimate_prototypes(pixels, confidences, TOP, random_keys)
     loss = weak_supervision.contrast(pixels, labels, found, 0.1)
     result = {"vectors": found.vectors, "exists": found.exists, "loss": loss.item()}
     torch.save(result, Path(folder) / f"{rank}.pt")

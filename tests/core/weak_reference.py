@@ -82,18 +82,18 @@ def half_up(value):
     return math.floor(value + 0.5)
 
 
-def mined(v, y, prototypes, lots, hardest=0.6, drawn=0.5):
+def mined(v, y, prototypes, random_keys, hardest=0.6, drawn=0.5):
     """The 60 % of the negatives closest to v, of them the 50 % with the lowest lots."""
     others = [c for c, p in enumerate(prototypes) if p is not None and c != y]
     if not others:
         return set()
     others.sort(key=lambda c: -np.dot(np.float64(v), prototypes[c]))
     hard = others[: max(1, half_up(hardest * len(others)))]
-    hard.sort(key=lambda c: lots[c])
+    hard.sort(key=lambda c: random_keys[c])
     return set(hard[: max(1, half_up(drawn * len(hard)))])
 
 
-def sampled(embeddings, labels, prototypes, lots):
+def sampled(embeddings, labels, prototypes, random_keys):
     """How often each pixel counts: a class's farther half once, and as many by lot once more."""
     times = [0] * len(labels)
     for c, p in enumerate(prototypes):
@@ -101,7 +101,7 @@ def sampled(embeddings, labels, prototypes, lots):
         half = len(own) // 2
         for i in sorted(own, key=lambda i: np.dot(np.float64(embeddings[i]), p))[:half]:
             times[i] += 1
-        for i in sorted(own, key=lambda i: lots[i])[: len(own) - half]:
+        for i in sorted(own, key=lambda i: random_keys[i])[: len(own) - half]:
             times[i] += 1
     return times
 

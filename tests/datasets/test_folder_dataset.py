@@ -21,13 +21,18 @@ from training.small import small_spec
 from protoseg.config.fields import plain
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import folder_dataset
-from protoseg.datasets.folder_dataset import Draw, SegmentationFolder, StatelessSampler, permutation
+from protoseg.datasets.folder_dataset import (
+    SampleRequest,
+    SegmentationFolder,
+    StatelessSampler,
+    permutation,
+)
 from protoseg.errors import DataError
 from protoseg.runs.folder import RunFolder
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.signals import StopRequest, StopRequested
 
 LOAD = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
 STRONG = (
@@ -108,12 +113,12 @@ def test_going_on_at_iteration_150000_replays_nothing(
     for start in (0, 150_000):
         images.clear()
         epochs.clear()
-        parts = build_parts(build_config(spec, data_root=shapes_root, start=start), None)
+        parts = build_components(build_config(spec, data_root=shapes_root, start=start), None)
         stop = StopRequest()
         stop.signal_number = signal.SIGTERM  # at the first chance, after one iteration
         folder = RunFolder(tmp_path / str(start))
         folder.path.mkdir()
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             TrainingLoop(parts, folder, 160_000, 1e9, stop).run(start)
         assert len(images) == 4
         assert epochs == {start * 4 // 16}
@@ -160,7 +165,7 @@ def test_the_global_generators_are_left_as_they_were(shapes_root: Path) -> None:
 
     before = states()
     for number in range(5):
-        dataset[Draw(number, seed=0, number=number)]
+        dataset[SampleRequest(number, seed=0, number=number)]
     assert states() == before
 
 
@@ -170,7 +175,7 @@ def test_they_are_left_as_they_were_even_where_a_sample_fails(shapes_root: Path)
     dataset.samples[0] = dataset.samples[0]._replace(image=Path("nowhere.png"))
     before = torch.get_rng_state(), random.getstate()
     with pytest.raises(DataError):
-        dataset[Draw(0, seed=0, number=0)]
+        dataset[SampleRequest(0, seed=0, number=0)]
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
 
@@ -184,7 +189,7 @@ def test_augmentation_differs_between_epochs(whole: list[str]) -> None:
 # The order
 
 
-def draws(size: int, **changes: Any) -> list[Draw]:
+def draws(size: int, **changes: Any) -> list[SampleRequest]:
     settings = {"seed": 3, "batch_size": 4, "iterations": 20, **changes}
     return list(StatelessSampler(range(size), **settings))
 

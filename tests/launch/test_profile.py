@@ -259,11 +259,13 @@ def test_interpolations_are_resolved(site: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_equal_requests_are_equal_values() -> None:
-    one = Resources(gpus=2, gpu_type="a100", time="90", memory="2048M").settled()
-    other = Resources(gpus=2, gpu_type="a100", time="1:30:00", memory="2G", processes=2).settled()
+    one = Resources(gpus=2, gpu_type="a100", time="90", memory="2048M").normalised()
+    other = Resources(
+        gpus=2, gpu_type="a100", time="1:30:00", memory="2G", processes=2
+    ).normalised()
     assert one == other
     assert hash(one) == hash(other)
-    assert Resources(gpu_type="a100").settled() == Resources().settled()
+    assert Resources(gpu_type="a100").normalised() == Resources().normalised()
 
 
 def test_resources_in_words() -> None:

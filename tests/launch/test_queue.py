@@ -10,25 +10,25 @@ import pytest
 from slurm.commands import Commands, squeue_lines
 
 from protoseg import files
-from protoseg.launch.diagnosis import settle
+from protoseg.launch.diagnosis import record_job_end
 from protoseg.launch.queue import Queue
 from protoseg.launch.submission import UNSURE_SECONDS, Submission, write_intent
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import NOT_WRITTEN, Reason, State
-from protoseg.slurm.client import Answer, Job, Scheduler
+from protoseg.slurm.client import Job, JobReport, SlurmClient
 
 RUN = "shapes-tiny-s0-0123456789"
 
 
-class Saying(Scheduler):
+class Saying(SlurmClient):
     """A scheduler that gives one answer, and remembers what it was asked."""
 
     def __init__(self, *jobs: Job, reachable: bool = True) -> None:
         super().__init__()
-        self.answer = Answer({job.id: job for job in jobs}, reachable=reachable)
+        self.answer = JobReport({job.id: job for job in jobs}, reachable=reachable)
         self.asked: list[str] = []
 
-    def ask(self, ids: Collection[str], fresh: bool = False) -> Answer:
+    def ask(self, ids: Collection[str], fresh: bool = False) -> JobReport:
         self.asked += ids
         return self.answer
 
@@ -50,7 +50,7 @@ def attempt(folder: RunFolder, job: str, end: dict[str, Any] | None = None) -> N
         files.create_json(path / "end.json", end)
 
 
-def look(folder: Path, scheduler: Scheduler) -> Status:
+def look(folder: Path, scheduler: SlurmClient) -> Status:
     run = RunFolder(folder / RUN)
     return Queue(folder, scheduler).apply({RUN: run.status()})[RUN]
 
@@ -106,7 +106,7 @@ def test_a_job_that_ended_before_a_worker_began_counts_as_an_attempt(
     scheduler = Saying(*([job] if job else []))
     status = look(tmp_path, scheduler)
     assert (status.reason, status.attempts) == (reason, 1)
-    assert written.settled().keys() == {0}
+    assert written.closed_tasks().keys() == {0}
     assert look(tmp_path, scheduler).attempts == 1, "counted once"
     assert scheduler.asked == ["5_0"], "and not asked about again"
 
@@ -130,7 +130,7 @@ def test_a_vanished_worker_gets_the_schedulers_verdict(tmp_path: Path) -> None:
 def test_lost_is_no_news_beside_the_workers_own_words(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / RUN)
     attempt(run, "5_0")
-    settle(run, "5_0", None)
+    record_job_end(run, "5_0", None)
     assert run.status().reason is Reason.LOST
     end = {"time": "2026-01-01T10:10:00+00:00", "reason": "code_error", "message": "so"}
     files.create_json(run.attempts_folder / "0001" / "end.json", end)  # seen late, over NFS
@@ -141,7 +141,7 @@ def test_another_job_of_the_same_number_is_not_taken_for_ours(tmp_path: Path) ->
     written = submitted(tmp_path)
     status = look(tmp_path, Saying(Job("5_0", "RUNNING", name="precious.0123456789ab")))
     assert (status.state, status.reason) == (State.INTERRUPTED, Reason.LOST)
-    assert written.settled().keys() == {0}
+    assert written.closed_tasks().keys() == {0}
 
 
 def test_a_job_of_another_cluster_is_not_judged_from_here(tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ def test_clusters_that_share_a_folder_do_not_share_their_answers(
         status = Queue(tmp_path).apply({RUN: run.status()})[RUN]
         assert status.state is State.QUEUED
     assert status.job == "5_0"
-    assert not written.settled()
+    assert not written.closed_tasks()
     beside = {path.name for path in written.folder.parent.glob("*-*")}
     assert beside == {written.folder.name}, "what is no submission is not named like one"
 
@@ -207,7 +207,7 @@ def test_the_scheduler_corrects_a_guess_about_the_same_start_alone(
     run = RunFolder(tmp_path / RUN)
     ending = {"time": "2026-01-01T10:10:00+00:00", "reason": "preempted", "message": "SIGTERM"}
     attempt(run, "5_0", ending)
-    settle(run, "5_0", Job("5_0", "CANCELLED", by="1000", start=start))
+    record_job_end(run, "5_0", Job("5_0", "CANCELLED", by="1000", start=start))
     (found,) = run.attempts()
     assert found.reason is (expected or Reason.PREEMPTED)
 
@@ -217,10 +217,10 @@ def test_the_end_of_a_later_start_is_not_that_of_an_earlier_attempt(tmp_path: Pa
     attempt(run, "5_0")
     first = Job("5_0", "NODE_FAIL", node="gpu1", source="sacct")
     second = Job("5_0", "TIMEOUT", restarts=1, source="sacct")
-    settle(run, "5_0", second, past=lambda key: [first, second])
+    record_job_end(run, "5_0", second, past=lambda key: [first, second])
     assert [found.reason for found in run.attempts()] == [Reason.NODE_FAILURE, Reason.TIMEOUT]
     assert [found.restarts for found in run.attempts()] == [0, 1]
-    settle(run, "5_0", second, past=lambda key: [first, second])
+    record_job_end(run, "5_0", second, past=lambda key: [first, second])
     assert len(run.attempts()) == 2
 
 
@@ -228,22 +228,22 @@ def test_a_later_start_says_nothing_of_an_attempt_that_ended(tmp_path: Path) -> 
     run = RunFolder(tmp_path / RUN)
     ending = {"time": "2026-01-01T10:10:00+00:00", "reason": "preempted", "message": "saved"}
     attempt(run, "5_0", ending)
-    settle(run, "5_0", Job("5_0", "CANCELLED", restarts=1))
+    record_job_end(run, "5_0", Job("5_0", "CANCELLED", restarts=1))
     assert [found.reason for found in run.attempts()] == [Reason.PREEMPTED, Reason.CANCELLED]
 
 
 def test_without_accounting_an_attempt_before_a_requeue_is_lost(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / RUN)
     attempt(run, "5_0")
-    settle(run, "5_0", Job("5_0", "CANCELLED", restarts=1))
+    record_job_end(run, "5_0", Job("5_0", "CANCELLED", restarts=1))
     assert [found.reason for found in run.attempts()] == [Reason.LOST, Reason.CANCELLED]
 
 
 def test_the_exit_status_tells_of_a_disk_that_was_full(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / RUN)
     attempt(run, "5_0")
-    settle(run, "5_0", Job("5_0", "FAILED", exit_code=f"{NOT_WRITTEN}:0"))
-    settle(run, "6_0", Job("6_0", "FAILED", exit_code=f"{NOT_WRITTEN}:0"))
+    record_job_end(run, "5_0", Job("5_0", "FAILED", exit_code=f"{NOT_WRITTEN}:0"))
+    record_job_end(run, "6_0", Job("6_0", "FAILED", exit_code=f"{NOT_WRITTEN}:0"))
     assert [found.reason for found in run.attempts()] == [Reason.STORAGE, Reason.STORAGE]
 
 
@@ -257,7 +257,7 @@ def test_a_task_without_a_trace_was_cancelled_while_it_waited(
     run = RunFolder(tmp_path / RUN)
     if log:
         (tmp_path / "5_0.txt").write_text("bash: python: not found\n")
-    settle(run, "5_0", None, tmp_path / "5_0.txt", accounting=accounting)
+    record_job_end(run, "5_0", None, tmp_path / "5_0.txt", accounting=accounting)
     (found,) = run.attempts()
     assert found.reason == expected
 
@@ -272,9 +272,9 @@ def test_what_can_not_be_written_down_is_looked_at_again(
         raise files.StorageError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(RunFolder, "judge", full)
+        patch.setattr(RunFolder, "record_verdict", full)
         look(tmp_path, Saying(Job("5_0", "TIMEOUT")))
-    assert submission.settled() == {}
+    assert submission.closed_tasks() == {}
     assert look(tmp_path, Saying(Job("5_0", "TIMEOUT"))).reason is Reason.TIMEOUT
 
 
@@ -283,7 +283,7 @@ def test_what_a_worker_knows_of_its_end_stays(tmp_path: Path, reason: str) -> No
     run = RunFolder(tmp_path / RUN)
     ending = {"time": "2026-01-01T10:10:00+00:00", "reason": reason, "message": "so"}
     attempt(run, "5_0", ending)
-    settle(run, "5_0", Job("5_0", "NODE_FAIL", start="2026-01-01T09:00:00+00:00"))
+    record_job_end(run, "5_0", Job("5_0", "NODE_FAIL", start="2026-01-01T09:00:00+00:00"))
     assert run.attempts()[0].reason == reason
 
 
@@ -299,7 +299,7 @@ def test_a_run_with_a_record_is_not_asked_about(tmp_path: Path) -> None:
     states = Queue(tmp_path, scheduler).apply({RUN: Status(State.DONE)})
     assert states[RUN].state is State.DONE
     assert scheduler.asked == []
-    assert written.settled() == {0: "has its record"}
+    assert written.closed_tasks() == {0: "has its record"}
 
 
 def test_the_newest_submission_counts(tmp_path: Path) -> None:

@@ -72,10 +72,10 @@ def test_what_is_settled_or_withdrawn_is_no_longer_open(tmp_path: Path) -> None:
     first, second = intent(tmp_path), intent(tmp_path)
     assert len(open_submissions(tmp_path)) == 2
     first.withdraw("refused")
-    second.settle({0: "done", 2: "cancelled"})
+    second.close_tasks({0: "done", 2: "cancelled"})
     assert [s.folder for s in open_submissions(tmp_path)] == [second.folder]
-    second.settle({1: "done"})
-    assert second.settled() == {0: "done", 1: "done", 2: "cancelled"}
+    second.close_tasks({1: "done"})
+    assert second.closed_tasks() == {0: "done", 1: "done", 2: "cancelled"}
     assert open_submissions(tmp_path) == []
 
 

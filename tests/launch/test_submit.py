@@ -58,7 +58,7 @@ def test_a_submission_that_another_sweep_gave_up_is_not_told_as_submitted(
         return "77"
 
     monkeypatch.setattr(submit, "installed", lambda command: True)
-    monkeypatch.setattr(submit, "Scheduler", Unknowing)
+    monkeypatch.setattr(submit, "SlurmClient", Unknowing)
     monkeypatch.setattr(submit, "select_runs", lambda plan, retry_failed: ([entry], {}))
     monkeypatch.setattr(submit, "_cut", lambda *_: [array])
     monkeypatch.setattr(

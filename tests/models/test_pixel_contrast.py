@@ -106,8 +106,8 @@ def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(mon
         drawn.clear()
         found = part(features, labels, scores)
         wrong = (scores.permute(0, 2, 3, 1).flatten(0, 2).argmax(1) != labels).numpy()
-        lots = [each.numpy() for each in drawn]
-        anchors = reference.choose_anchors(labels.tolist(), wrong, 40, lots[0])
+        random_keys = [each.numpy() for each in drawn]
+        anchors = reference.choose_anchors(labels.tolist(), wrong, 40, random_keys[0])
         own = rows.numpy()[anchors], labels.numpy()[anchors]
         itself = range(len(remembered), len(remembered) + len(anchors))
         expected = reference.loss(
@@ -119,7 +119,7 @@ def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(mon
             positives=8,
             negatives=16,
             hard=True,
-            lots=lots[1],
+            random_keys=random_keys[1],
         )
         assert found.item() == pytest.approx(0.3 * expected, rel=1e-4)
         by_hand.push(rows, labels, 2, drawn[2])

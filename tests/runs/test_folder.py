@@ -170,8 +170,10 @@ def test_a_launch_may_set_other_limits(run: RunFolder) -> None:
 
 def test_the_word_of_others_stands_above_a_vanished_workers_silence(run: RunFolder) -> None:
     attempt(run, "vanished")
-    assert run.judge(1, Reason.NODE_FAILURE, "the node died", "sacct")
-    assert not run.judge(1, Reason.CANCELLED, "too late", "scontrol"), "the first word counts"
+    assert run.record_verdict(1, Reason.NODE_FAILURE, "the node died", "sacct")
+    assert not run.record_verdict(1, Reason.CANCELLED, "too late", "scontrol"), (
+        "the first word counts"
+    )
     assert state(run) == (State.INTERRUPTED, Reason.NODE_FAILURE)
     assert run.status().message == "the node died"
 

@@ -13,7 +13,7 @@ from waiting import DEADLINE, wait_until
 
 from protoseg.slurm import cache as cache_module
 from protoseg.slurm import client
-from protoseg.slurm.client import Scheduler
+from protoseg.slurm.client import SlurmClient
 from slurm.commands import DOWN, Commands, squeue_lines
 
 ASK = f"""{ANNOUNCE_WAIT}
@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from protoseg.slurm import client
 client.REFRESH_SECONDS = {DEADLINE}
-answer = client.Scheduler(Path(sys.argv[1])).ask(["1_0", "1_1"])
+answer = client.SlurmClient(Path(sys.argv[1])).ask(["1_0", "1_1"])
 print(*sorted(answer.jobs), answer.reachable)
 """
 
@@ -39,9 +39,9 @@ def file(tmp_path: Path) -> Path:
 
 def test_the_same_is_asked_once(commands: Commands, file: Path) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
-    first = Scheduler(file).ask(["1_0", "1_1"])
-    again = Scheduler(file).ask(["1_1", "1_0"])
-    part = Scheduler(file).ask(["1_1"])
+    first = SlurmClient(file).ask(["1_0", "1_1"])
+    again = SlurmClient(file).ask(["1_1", "1_0"])
+    part = SlurmClient(file).ask(["1_1"])
     assert again == first
     assert list(part.jobs) == ["1_1"]
     assert len(commands.calls("squeue")) == 1
@@ -51,7 +51,7 @@ def test_other_jobs_fresh_answers_and_old_ones_are_asked_anew(
     commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
-    scheduler = Scheduler(file)
+    scheduler = SlurmClient(file)
     scheduler.ask(["1_0"])
     scheduler.ask(["1_0", "1_1"])
     assert len(commands.calls("squeue")) == 2
@@ -59,18 +59,18 @@ def test_other_jobs_fresh_answers_and_old_ones_are_asked_anew(
     assert len(commands.calls("squeue")) == 3
     later = time.time() + client.REFRESH_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    Scheduler(file).ask(["1_0"])
+    SlurmClient(file).ask(["1_0"])
     assert len(commands.calls("squeue")) == 4
     monkeypatch.setattr(time, "time", lambda: later - 3600)
-    Scheduler(file).ask(["1_0"])
+    SlurmClient(file).ask(["1_0"])
     assert len(commands.calls("squeue")) == 5, "an answer from the future is none"
 
 
 def test_two_matrices_do_not_push_each_other_out(commands: Commands, file: Path) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("2_0", "RUNNING")))
     for _ in range(3):
-        Scheduler(file).ask(["1_0"])
-        Scheduler(file).ask(["2_0"])
+        SlurmClient(file).ask(["1_0"])
+        SlurmClient(file).ask(["2_0"])
     assert len(commands.calls("squeue")) == 2
 
 
@@ -82,14 +82,14 @@ def test_the_file_does_not_grow(
     begin = time.time()
     for n in range(5):
         monkeypatch.setattr(time, "time", lambda n=n: begin + n * (client.REFRESH_SECONDS + 1))
-        Scheduler(file).ask([f"{n}_0"])
+        SlurmClient(file).ask([f"{n}_0"])
     assert len(json.loads(file.read_text())["answers"]) == 1
 
 
 def test_silence_is_remembered_too(commands: Commands, file: Path) -> None:
     commands.prints("squeue", errors=DOWN, status=1)
     for _ in range(3):
-        answer = Scheduler(file).ask(["1_0"])
+        answer = SlurmClient(file).ask(["1_0"])
         assert not answer.reachable
         assert "Unable to contact" in answer.problem
     assert len(commands.calls("squeue")) == 1
@@ -97,7 +97,7 @@ def test_silence_is_remembered_too(commands: Commands, file: Path) -> None:
 
 def test_without_a_file_a_scheduler_remembers_for_itself(commands: Commands) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
-    scheduler = Scheduler()
+    scheduler = SlurmClient()
     scheduler.ask(["1_0"])
     scheduler.ask(["1_0"])
     assert len(commands.calls("squeue")) == 1
@@ -130,7 +130,7 @@ def test_a_file_that_is_torn_or_strange_is_asked_over(
     file.parent.mkdir()
     file.write_text(text.replace("NOW", str(time.time())))
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
-    assert Scheduler(file).ask(["1_0"]).jobs["1_0"].state == "RUNNING"
+    assert SlurmClient(file).ask(["1_0"]).jobs["1_0"].state == "RUNNING"
     assert len(commands.calls("squeue")) == 1
 
 
@@ -139,7 +139,7 @@ def test_a_folder_that_can_not_be_written_costs_a_question(
 ) -> None:
     (tmp_path / "file").write_text("")
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
-    scheduler = Scheduler(tmp_path / "file" / "scheduler.json")
+    scheduler = SlurmClient(tmp_path / "file" / "scheduler.json")
     assert scheduler.ask(["1_0"]).reachable
 
 
@@ -150,4 +150,4 @@ def test_a_lock_that_nobody_lets_go_is_waited_for_no_longer_than_it_says(
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
     other = cache_module.Cache(file, 10)
     with other._alone():
-        assert Scheduler(file).ask(["1_0"]).reachable
+        assert SlurmClient(file).ask(["1_0"]).reachable

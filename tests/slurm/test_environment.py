@@ -11,7 +11,7 @@ from waiting import DEADLINE
 
 from protoseg.runs.states import Reason
 from protoseg.slurm import environment
-from protoseg.slurm.environment import JobHere, is_job_active, job_here, why_stopped
+from protoseg.slurm.environment import CurrentJob, current_job, is_job_active, why_stopped
 from protoseg.slurm.jobs import Job
 from protoseg.slurm.queries import ending_in_sacct
 from slurm.commands import DOWN, NO_JOB, Commands, captured, sacct_lines
@@ -49,19 +49,19 @@ def shown(commands: Commands, name: str) -> str:
 
 
 def test_the_job_here(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert job_here() is None
+    assert current_job() is None
     monkeypatch.setenv("SLURM_JOB_ID", "130")
     monkeypatch.delenv("SLURM_STEP_ID", raising=False)
     monkeypatch.setenv("SLURMD_NODENAME", "node7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    assert job_here() == JobHere("130", "130", 0, "node7", "")
+    assert current_job() == CurrentJob("130", "130", 0, "node7", "")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "123")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     monkeypatch.setenv("SLURM_STEP_ID", "0")
-    assert job_here() == JobHere("123_4", "130", 2, "node7", "0")
+    assert current_job() == CurrentJob("123_4", "130", 2, "node7", "0")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "$(id)")
-    assert job_here() is None
+    assert current_job() is None
 
 
 CASES = [

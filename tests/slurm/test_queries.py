@@ -15,7 +15,7 @@ def test_squeue_tells_waiting_running_and_ended_jobs(commands: Commands) -> None
     commands.prints("squeue", captured("squeue"))
     found = squeue(TASKS)
     assert (found.problem, found.silent) == ("", False)
-    jobs = {id: incarnations[-1] for id, incarnations in found.jobs.items()}
+    jobs = {id: starts[-1] for id, starts in found.jobs.items()}
     states = {id: job.state for id, job in jobs.items() if id.startswith("23_")}
     assert states == {
         "23_0": "COMPLETED", "23_1": "FAILED", "23_2": "CANCELLED", "23_3": "RUNNING",

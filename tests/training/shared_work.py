@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from protoseg.core import collective
-from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.components import TrainingComponents, build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.distributed.sync import SharedBatchNorm
 from training.small import small_spec
@@ -55,10 +55,10 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def parts_of(case: str, root: Path, world: int) -> Parts:
+def parts_of(case: str, root: Path, world: int) -> TrainingComponents:
     """What trains in a case, here and in every process."""
     config = build_config(small_spec(*CASES[case]), data_root=root, world_size=world)
-    parts = build_parts(config, None)
+    parts = build_components(config, None)
     for module in parts.module.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):  # that of mmseg's auxiliary head
             module.p = 0

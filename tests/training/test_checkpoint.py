@@ -17,18 +17,18 @@ import torch
 from protoseg import files
 from protoseg.files import StorageError
 from protoseg.training import checkpoint
-from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.components import TrainingComponents, build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.signals import ClaimLost
 from training.small import small_spec
 
 
 @pytest.fixture
-def parts(shapes_root: Path) -> Parts:
-    return build_parts(build_config(small_spec(), data_root=shapes_root), None)
+def parts(shapes_root: Path) -> TrainingComponents:
+    return build_components(build_config(small_spec(), data_root=shapes_root), None)
 
 
-def step(parts: Parts, count: int = 1) -> None:
+def step(parts: TrainingComponents, count: int = 1) -> None:
     batches = iter(parts.train_loader)
     parts.model.train()
     for _ in range(count):
@@ -41,7 +41,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def save_at(parts: Parts, folder: Path, *iterations: int) -> None:
+def save_at(parts: TrainingComponents, folder: Path, *iterations: int) -> None:
     for iteration in iterations:
         checkpoint.save(parts, folder, iteration, {"at": iteration})
 
@@ -60,7 +60,9 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-def test_everything_comes_back(parts: Parts, shapes_root: Path, tmp_path: Path) -> None:
+def test_everything_comes_back(
+    parts: TrainingComponents, shapes_root: Path, tmp_path: Path
+) -> None:
     step(parts, 3)
     saved = checkpoint.save(parts, tmp_path, 3, {"curve": [[1, {"loss": 0.1}]]})
     state = copy.deepcopy(
@@ -72,7 +74,7 @@ def test_everything_comes_back(parts: Parts, shapes_root: Path, tmp_path: Path) 
     )
     numbers = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
     step(parts, 2)
-    other = build_parts(build_config(small_spec("seed=5"), data_root=shapes_root), None)
+    other = build_components(build_config(small_spec("seed=5"), data_root=shapes_root), None)
     found, problems = checkpoint.newest(tmp_path)
     assert found == saved
     assert problems == []
@@ -89,7 +91,7 @@ def test_everything_comes_back(parts: Parts, shapes_root: Path, tmp_path: Path) 
     assert bank.updates.sum() > 0, "the prototypes' counters too"
 
 
-def test_two_are_kept(parts: Parts, tmp_path: Path) -> None:
+def test_two_are_kept(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 1, 2, 3, 10)
     assert names(tmp_path) == [
         "iter_00000003.json",
@@ -112,7 +114,7 @@ def flip(path: Path, at: int = -5000) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_bit_is_noticed(parts: Parts, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_noticed(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000008.pth")
     found, problems = checkpoint.newest(tmp_path)
@@ -122,7 +124,7 @@ def test_a_flipped_bit_is_noticed(parts: Parts, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("note", [None, b"", b"{", b"[]", b'"x"', b"{}"])
 def test_without_its_note_it_is_not_trusted(
-    parts: Parts, tmp_path: Path, note: bytes | None
+    parts: TrainingComponents, tmp_path: Path, note: bytes | None
 ) -> None:
     save_at(parts, tmp_path, 4, 8)
     path = tmp_path / "iter_00000008.json"
@@ -136,7 +138,7 @@ def test_without_its_note_it_is_not_trusted(
     assert "passed over" in problems[0]
 
 
-def test_the_note_is_the_digest_of_the_file(parts: Parts, tmp_path: Path) -> None:
+def test_the_note_is_the_digest_of_the_file(parts: TrainingComponents, tmp_path: Path) -> None:
     import hashlib
 
     save_at(parts, tmp_path, 4)
@@ -145,7 +147,9 @@ def test_the_note_is_the_digest_of_the_file(parts: Parts, tmp_path: Path) -> Non
     assert note == {"iteration": 4, "sha256": digest}
 
 
-def test_what_is_damaged_makes_room_for_what_is_whole(parts: Parts, tmp_path: Path) -> None:
+def test_what_is_damaged_makes_room_for_what_is_whole(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000008.pth")
     found, _ = checkpoint.newest(tmp_path)
@@ -158,7 +162,9 @@ def test_what_is_damaged_makes_room_for_what_is_whole(parts: Parts, tmp_path: Pa
     assert len(problems) == 1
 
 
-def test_a_fresh_start_beside_damaged_ones_keeps_its_own(parts: Parts, tmp_path: Path) -> None:
+def test_a_fresh_start_beside_damaged_ones_keeps_its_own(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000004.pth")
     flip(tmp_path / "iter_00000008.pth")
@@ -171,7 +177,7 @@ def test_a_fresh_start_beside_damaged_ones_keeps_its_own(parts: Parts, tmp_path:
     assert checkpoint.newest(tmp_path)[0].iteration == 1
 
 
-def test_a_full_disk_leaves_the_old_ones_whole(parts: Parts, tmp_path: Path) -> None:
+def test_a_full_disk_leaves_the_old_ones_whole(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 1, 2)
     before = names(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -191,7 +197,9 @@ def test_a_full_disk_leaves_the_old_ones_whole(parts: Parts, tmp_path: Path) -> 
     assert checkpoint.newest(tmp_path)[0].iteration == 3
 
 
-def test_what_killed_writers_left_is_cleared_away(parts: Parts, tmp_path: Path) -> None:
+def test_what_killed_writers_left_is_cleared_away(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     save_at(parts, tmp_path, 1)
     (tmp_path / ".iter_00000002.pth.77-0badcafe.tmp").write_bytes(b"half")
     (tmp_path / "iter_00000002.pth").write_bytes(b"without a note")
@@ -210,7 +218,7 @@ HALF = ".iter_00000200.pth.77-0badcafe.tmp"
 class TakenOver:
     """Another worker takes the run over while one hangs, goes on, and saves."""
 
-    def __init__(self, parts: Parts, folder: Path) -> None:
+    def __init__(self, parts: TrainingComponents, folder: Path) -> None:
         self.parts, self.folder = parts, folder
         self.begun = False
 
@@ -221,7 +229,7 @@ class TakenOver:
             save_at(self.parts, self.folder, 120, 160)
             (self.folder / HALF).write_bytes(b"its next one")
 
-    def confirm(self) -> None:
+    def check_ownership(self) -> None:
         if self.begun:
             raise ClaimLost
 
@@ -232,7 +240,11 @@ class TakenOver:
     ids=["writing", "before its note", "before it clears away"],
 )
 def test_who_hangs_in_a_save_and_is_taken_over_harms_nothing(
-    parts: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, after: str
+    parts: TrainingComponents,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    after: str,
 ) -> None:
     save_at(parts, tmp_path, 40, 80)
     other = TakenOver(parts, tmp_path)
@@ -245,12 +257,14 @@ def test_who_hangs_in_a_save_and_is_taken_over_harms_nothing(
 
     monkeypatch.setattr(module, after, hangs)
     with pytest.raises(ClaimLost):
-        checkpoint.save(parts, tmp_path, 100, {"at": 100}, confirm=other.confirm)
+        checkpoint.save(parts, tmp_path, 100, {"at": 100}, check_ownership=other.check_ownership)
     assert checkpoint.newest(tmp_path)[0].iteration == 160
     assert {"iter_00000120.pth", "iter_00000160.pth", HALF} <= set(names(tmp_path))
 
 
-def test_a_checkpoint_holds_nothing_that_could_run_code(parts: Parts, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_nothing_that_could_run_code(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     step(parts)
     saved = checkpoint.save(parts, tmp_path, 1, {"curve": [[1, {"a": 0.5}]], "seconds": 1.5})
     torch.load(saved.path, weights_only=True)

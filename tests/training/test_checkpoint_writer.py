@@ -17,7 +17,7 @@ import pytest
 from protoseg import files
 from protoseg.files import StorageError
 from protoseg.training import checkpoint
-from protoseg.training.build.components import Parts, build_parts
+from protoseg.training.build.components import TrainingComponents, build_components
 from protoseg.training.build.config import build_config
 from training.small import small_spec
 from training.test_checkpoint import names, save_at
@@ -26,11 +26,11 @@ Step = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
-def parts(shapes_root: Path) -> Parts:
+def parts(shapes_root: Path) -> TrainingComponents:
     from mmengine.registry import DefaultScope
 
     with DefaultScope.overwrite_default_scope("mmseg"):
-        return build_parts(build_config(small_spec(), data_root=shapes_root), None)
+        return build_components(build_config(small_spec(), data_root=shapes_root), None)
 
 
 class Watched:
@@ -97,7 +97,7 @@ def in_a_fork(work: Callable[[], None]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def steps_of_a_save(parts: Parts, folder: Path, notes: Path) -> list[str]:
+def steps_of_a_save(parts: TrainingComponents, folder: Path, notes: Path) -> list[str]:
     """What a save does to the disk, in order; ``folder`` has the two checkpoints that are kept."""
 
     def work() -> None:
@@ -109,7 +109,7 @@ def steps_of_a_save(parts: Parts, folder: Path, notes: Path) -> list[str]:
     return notes.read_text().splitlines()
 
 
-def test_a_kill_at_every_step_leaves_whole_ones(parts: Parts, tmp_path: Path) -> None:
+def test_a_kill_at_every_step_leaves_whole_ones(parts: TrainingComponents, tmp_path: Path) -> None:
     """Kill before each step; of the many writes into the file, a few and in their midst."""
     before = tmp_path / "before"
     save_at(parts, before, 1, 2)
@@ -163,7 +163,7 @@ def flips(content: bytes, positions: Iterator[int]) -> Iterator[bytes]:
         yield bytes(damaged)
 
 
-def test_a_flipped_bit_is_noticed_wherever_it_is(parts: Parts, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_noticed_wherever_it_is(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 4, 8)
     path = tmp_path / "iter_00000008.pth"
     content = path.read_bytes()
@@ -180,7 +180,9 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(parts: Parts, tmp_path: Path) -
     assert checkpoint.newest(tmp_path)[0].iteration == 4
 
 
-def test_a_note_with_a_flipped_bit_never_leads_astray(parts: Parts, tmp_path: Path) -> None:
+def test_a_note_with_a_flipped_bit_never_leads_astray(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     """Of the note, too, every byte: an iteration that is another one would be another training."""
     save_at(parts, tmp_path, 4, 8)
     note = tmp_path / "iter_00000008.json"
@@ -222,7 +224,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("room", ["none", "half", "for all but the note"])
-def test_a_disk_that_is_full_leaves_the_old_ones_whole(parts: Parts, disk: Path, room: str) -> None:
+def test_a_disk_that_is_full_leaves_the_old_ones_whole(
+    parts: TrainingComponents, disk: Path, room: str
+) -> None:
     folder = disk / "checkpoints"
     save_at(parts, folder, 1, 2)
     before = names(folder)

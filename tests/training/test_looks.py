@@ -13,7 +13,7 @@ from PIL import Image
 from protoseg.datasets import shapes
 from protoseg.datasets.layout import find_root
 from protoseg.datasets.looks import normalised_mutual_information
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from training.small import GENERATOR, small_spec
 
@@ -67,7 +67,7 @@ def agreement(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
 def test_prototypes_find_the_looks_of_their_class(tmp_path: Path) -> None:
     spec = small_spec(*SETTINGS)
     root = find_root(spec.dataset, tmp_path)
-    parts = build_parts(build_config(spec, data_root=root), None)
+    parts = build_components(build_config(spec, data_root=root), None)
     untrained = agreement(assigned(parts.module, root))
     parts.model.train()
     for batch in parts.train_loader:

@@ -16,10 +16,10 @@ from protoseg import files
 from protoseg.errors import UsageError
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training import checkpoint
-from protoseg.training.build.components import Parts
+from protoseg.training.build.components import TrainingComponents
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.run import execute
-from protoseg.training.signals import ClaimLost, Stopped, StopRequest
+from protoseg.training.signals import ClaimLost, StopRequest, StopRequested
 from training.small import make_folder, small_spec
 
 
@@ -54,7 +54,7 @@ def loop_of(
     counting = Counting(stop, **model)
     optimizer = SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None)
     loader: Any = list(range(start + 1, iterations + 1))
-    parts = Parts(counting, optimizer, [], loader, [])  # type: ignore[arg-type]
+    parts = TrainingComponents(counting, optimizer, [], loader, [])  # type: ignore[arg-type]
     run = RunFolder(folder)
     folder.mkdir(exist_ok=True)
     return TrainingLoop(parts, run, iterations, seconds, stop), counting
@@ -84,7 +84,7 @@ def test_a_stop_saves_at_the_next_boundary_and_the_curve_goes_on(tmp_path: Path,
     whole, _ = loop_of(tmp_path / "whole", 251)
     whole.run(0)
     loop, model = loop_of(tmp_path / "cut", 251, at=at)
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(StopRequested) as stopped:
         loop.run(0)
     assert stopped.value.signal_number == signal.SIGTERM
     assert model.steps == at
@@ -132,7 +132,7 @@ def test_a_signal_before_the_first_iteration_trains_nothing(data: Path, tmp_path
     folder = make_folder(tmp_path, spec, data)
     stop = StopRequest()
     stop.signal_number = signal.SIGTERM
-    with pytest.raises(Stopped):
+    with pytest.raises(StopRequested):
         execute(spec, folder, Launch(str(data), str(data)), stop)
     assert not folder.record.exists()
 
@@ -188,7 +188,10 @@ def test_signals_become_a_flag() -> None:
             stop.listen()
             signal.raise_signal(number)
             assert stop.signal_number == number
-            with pytest.raises(Stopped, match=signal.Signals(number).name), stop.immediately():
+            with (
+                pytest.raises(StopRequested, match=signal.Signals(number).name),
+                stop.immediately(),
+            ):
                 pytest.fail("a request that came before is obeyed at once")
     finally:
         for number, handler in before.items():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from training.small import small_spec
 
@@ -42,7 +42,7 @@ def test_one_iteration(
         *("schedule.batch_size=2", "schedule.warmup_iterations=0"),
         *(["~method.momentum"] if method == "parametric" else []),
     )
-    parts = build_parts(build_config(spec, data_root=shapes_root), None)
+    parts = build_components(build_config(spec, data_root=shapes_root), None)
     model = parts.model.train()
     watched = {
         name: parameter

@@ -22,7 +22,7 @@ from protoseg.datasets.layout import find_root, pairs
 from protoseg.datasets.prepare.registry import PLANS
 from protoseg.datasets.prepare.runner import prepare
 from protoseg.runs.folder import RunFolder
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.run import evaluate
@@ -154,7 +154,7 @@ def one_iteration_and_one_image(spec: RunSpec, place: Path, work: Path) -> None:
         dataset=dataclasses.replace(spec.dataset, counts=counts),
         evaluation=dataclasses.replace(spec.evaluation, split=split),
     )
-    parts = build_parts(build_config(spec, data_root=root), None)
+    parts = build_components(build_config(spec, data_root=root), None)
     loop = UnsavedLoop(parts, RunFolder(work), 1, math.inf, StopRequest())
     loop.run(0)
     (point,) = loop.curve

@@ -15,7 +15,7 @@ from protoseg import files
 from protoseg.config.fields import plain
 from protoseg.errors import UsageError
 from protoseg.training import timing
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from training.small import small_spec
 
@@ -57,7 +57,9 @@ def test_a_slow_one_is_timed_less_often_but_once(monkeypatch: pytest.MonkeyPatch
 def test_a_batch_is_what_a_loader_hands_over(shapes_root: Path) -> None:
     spec = small_spec()
     made = timing.batch_of(spec)
-    loaded = next(iter(build_parts(build_config(spec, data_root=shapes_root), None).train_loader))
+    loaded = next(
+        iter(build_components(build_config(spec, data_root=shapes_root), None).train_loader)
+    )
     assert made.keys() == loaded.keys()
     assert len(made["inputs"]) == len(made["data_samples"]) == len(loaded["inputs"]) == 4
     for ours, real in zip(made["inputs"], loaded["inputs"], strict=True):

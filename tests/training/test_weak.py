@@ -23,14 +23,14 @@ from protoseg.datasets.folder_dataset import SegmentationFolder
 from protoseg.datasets.layout import find_root, pairs
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch, RunFolder
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.cam_masks import THRESHOLDS, SweptCounts
 from protoseg.training.evaluation.export_masks import write_masks
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.run import evaluate, execute
-from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.signals import StopRequest, StopRequested
 from training.small import cells, compose, make_folder, record_of, result, small_spec
 
 WEAK = (
@@ -85,7 +85,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
             stop.signal_number = signal.SIGTERM if iteration == 4 else None
 
         patch.setattr(TrainingLoop, "_report", report)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             train(folder, spec, data, stop)
     assert [path.stem for path in folder.checkpoints.glob("*.pth")] == ["iter_00000005"]
     train(folder, spec, data)
@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
 def test_training_is_given_no_label_map(shapes_root: Path) -> None:
     spec = weak_spec()
-    parts = build_parts(build_config(spec, data_root=shapes_root), None)
+    parts = build_components(build_config(spec, data_root=shapes_root), None)
     batch = next(iter(parts.train_loader))
     assert batch.keys() == {"inputs", "data_samples"}
     for sample in batch["data_samples"]:
@@ -130,7 +130,7 @@ def test_the_network_finds_shapes_better_than_its_labels_alone(
     train(folder, spec, data)
     trained = record_of(folder)
     # The same network before training: its maps know which classes are there, and no place.
-    parts = build_parts(build_config(spec, data_root=find_root(spec.dataset, data)), None)
+    parts = build_components(build_config(spec, data_root=find_root(spec.dataset, data)), None)
     untrained = evaluate(parts, spec, StopRequest())[0]
     assert trained["metrics"]["miou"] > untrained["miou"] + 4
     assert trained["losses"][-1][1]["loss_cls"] < trained["losses"][0][1]["loss_cls"] - 0.05
@@ -138,7 +138,7 @@ def test_the_network_finds_shapes_better_than_its_labels_alone(
 
 def test_counts_at_every_threshold_are_those_of_masks_made_at_it(shapes_root: Path) -> None:
     spec = weak_spec()
-    parts = build_parts(build_config(spec, data_root=shapes_root), None)
+    parts = build_components(build_config(spec, data_root=shapes_root), None)
     parts.model.eval()
     swept, samples = SweptCounts(6), []
     with torch.no_grad():
@@ -272,7 +272,7 @@ def test_settings_that_do_not_fit_are_one_sentence(
     overrides: list[str], sentence: str, shapes_root: Path
 ) -> None:
     with pytest.raises(UsageError, match=sentence) as error:
-        build_parts(build_config(weak_spec(*overrides), data_root=shapes_root), None)
+        build_components(build_config(weak_spec(*overrides), data_root=shapes_root), None)
     assert "\n" not in str(error.value)
 
 

@@ -27,10 +27,10 @@ from protoseg.runs.record import read_record, verify_confusion
 from protoseg.runs.states import Reason, State
 from protoseg.slurm.environment import why_stopped
 from protoseg.training import failures, worker
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.evaluation import confusion
-from protoseg.training.signals import Stopped, StopRequest
+from protoseg.training.signals import StopRequest, StopRequested
 from training.small import (
     cells,
     ends,
@@ -169,7 +169,7 @@ def test_the_predictions_are_those_of_the_last_checkpoint(
 ) -> None:
     """The counts once more, from the saved weights, image by image without the package's loop."""
     root = find_root(spec.dataset, data)
-    model = build_parts(build_config(spec, data_root=root), None).module
+    model = build_components(build_config(spec, data_root=root), None).module
     model.load_state_dict(weights(finished)["model"])
     model.eval()
     expected = {(i, t, g): n for i, t, g, n in cells(finished.confusion)}
@@ -472,8 +472,8 @@ def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) ->
         ),
         (RuntimeError("shapes do not match\nmore"), Reason.CODE_ERROR, "RuntimeError: shapes do"),
         (KeyError("x"), Reason.CODE_ERROR, "KeyError"),
-        (Stopped(signal.SIGINT), Reason.CANCELLED, "SIGINT; nothing was trained yet"),
-        (Stopped(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; nothing was trained yet"),
+        (StopRequested(signal.SIGINT), Reason.CANCELLED, "SIGINT; nothing was trained yet"),
+        (StopRequested(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; nothing was trained yet"),
     ],
 )
 def test_reasons(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.cli.context import FAILED, FINE, Context
+from protoseg.cli.context import FAILED, OK, Context
 from protoseg.cli.progress import Bar
 from protoseg.config.compose import Setting, parse_overrides
 from protoseg.config.schema import DatasetSpec
@@ -49,15 +49,15 @@ def _list(context: Context, words: list[str]) -> int:
             state = f"in {place}" if place.is_dir() else f"not in {context.places.data}"
         rows.append({"name": name, "classes": len(dataset.classes), "state": state})
     if context.json:
-        context.emit(rows)
-        return FINE
+        context.print_json(rows)
+        return OK
     table = Table(box=None, pad_edge=False)
     for title in ("Data set", "Classes", "Where"):
         table.add_column(title, header_style="dim")
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row.values()))
     context.console.print(table)
-    return FINE
+    return OK
 
 
 def _prepare(context: Context, words: list[str]) -> int:
@@ -83,10 +83,10 @@ def _prepare(context: Context, words: list[str]) -> int:
             plan, dataset, target, jobs=context.arguments.jobs, progress=progress.update
         )
     if context.json:
-        context.emit(manifest)
+        context.print_json(manifest)
     else:
         _show_prepared(context, dataset, target, manifest)
-    return FINE
+    return OK
 
 
 def _show_prepared(
@@ -120,11 +120,11 @@ def _check(context: Context, words: list[str]) -> int:
         except ProtosegError as error:
             problems.append(str(error))
     if context.json:
-        context.emit({"reports": [r.to_dict() for r in reports], "problems": problems})
+        context.print_json({"reports": [r.to_dict() for r in reports], "problems": problems})
     else:
         for report in reports:
             _show(context, report)
-    return context.complain(problems) and FAILED
+    return context.print_errors(problems) and FAILED
 
 
 def _options(context: Context) -> list[str]:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from protoseg.cli.commands.doctor_slurm import slurm
 from protoseg.cli.commands.finding import Finding
-from protoseg.cli.context import FAILED, FINE, Context
+from protoseg.cli.context import FAILED, OK, Context
 from protoseg.config.compose import Setting
 
 
@@ -23,7 +23,7 @@ def doctor(context: Context) -> int:
     """Look at everything; exit status 1 where something is broken."""
     findings = [finding for look in _looks(context) for finding in look()]
     if context.json:
-        context.emit([asdict(finding) for finding in findings])
+        context.print_json([asdict(finding) for finding in findings])
     else:
         table = Table(box=None, pad_edge=False, show_header=False)
         marks = {"ok": ("ok", "green"), "absent": ("–", "yellow"), "broken": ("broken", "red")}
@@ -34,7 +34,7 @@ def doctor(context: Context) -> int:
                 text.append(f"\n{finding.todo}", style="dim")
             table.add_row(Text(mark, style=style), Text(finding.subject), text)
         context.console.print(table)
-    return FAILED if any(finding.state == "broken" for finding in findings) else FINE
+    return FAILED if any(finding.state == "broken" for finding in findings) else OK
 
 
 def _looks(context: Context) -> list[Callable[[], list[Finding]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from protoseg.cli.commands.finding import Finding, Found
+from protoseg.cli.commands.finding import CheckState, Finding
 from protoseg.errors import ProtosegError
 from protoseg.runs.claim import STALE_SECONDS
 from protoseg.slurm.cluster_info import Partition, Site, site
@@ -154,7 +154,7 @@ def _clock(subject: str, ahead: float | None) -> list[Finding]:
     return [Finding(subject, "broken", found, todo)]
 
 
-LACKING: dict[str, tuple[Found, str]] = {
+LACKING: dict[str, tuple[CheckState, str]] = {
     "srun": (
         "broken",
         "It starts the workers; ask the site for SLURM's commands on its nodes.",

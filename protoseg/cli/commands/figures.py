@@ -52,7 +52,7 @@ def figures(context: Context) -> int:
                 context.console.print("  " + " ".join(figure.notes), markup=False)
                 context.console.print(f"written: {', '.join(files)}\n", markup=False)
     if context.json:
-        context.emit({"figures": content, "written": written, "warnings": warnings})
+        context.print_json({"figures": content, "written": written, "warnings": warnings})
     elif empty:
         context.console.print(f"nothing to draw yet: {', '.join(empty)}", markup=False)
-    return context.complain(list(dict.fromkeys(warnings)))
+    return context.print_errors(list(dict.fromkeys(warnings)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Found = Literal["ok", "absent", "broken"]
+CheckState = Literal["ok", "absent", "broken"]
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Finding:
     """One thing looked at."""
 
     subject: str
-    state: Found
+    state: CheckState
     """``absent`` only closes some doors; ``broken`` stops protoseg from working."""
     found: str
     todo: str = ""

@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from protoseg.cli.context import FAILED, FINE, Context, part_of_one
+from protoseg.cli.context import FAILED, OK, Context, part_of_one
 from protoseg.config.identity import run_id_pattern
 from protoseg.config.load_matrix import matrix_names
 from protoseg.errors import ProtosegError, UsageError, unknown
@@ -84,17 +84,17 @@ def cancel(context: Context) -> int:
     # attempt of it vanished, with its node for instance, what became of it is still to be asked.
     unbegun = [job for run_id, job in waiting.items() if not _open(folders[run_id], job)]
     for submission, indices in queue.submissions(unbegun):
-        submission.settle(dict.fromkeys(indices, f"cancelled by {user()}"))
+        submission.close_tasks(dict.fromkeys(indices, f"cancelled by {user()}"))
     result = {"waiting": list(waiting), "running": list(running), "problems": problems}
     if context.json:
-        context.emit(result)
+        context.print_json(result)
     elif waiting or running:
         text = f"Cancelled: {len(waiting)} waiting, {len(running)} under way"
         context.console.print(text + (" (they save and end)." if running else "."))
         context.console.print("The next sweep goes on with them.")
     else:
         context.console.print("Nothing to cancel.")
-    return context.complain(problems)
+    return context.print_errors(problems)
 
 
 def _open(folder: RunFolder, job: str) -> bool:
@@ -138,10 +138,10 @@ def logs(context: Context) -> int:
             for a in attempts
         ]
         if context.json:
-            context.emit(data)
+            context.print_json(data)
         else:
             context.console.print(attempts_view(attempts))
-        return FINE
+        return OK
     if chosen is None:
         return _unbegun(context, folder)
     path = _log(folder, chosen.number)
@@ -152,7 +152,7 @@ def logs(context: Context) -> int:
         path = Path(batch)
     context.errors.print(str(path), style="dim", markup=False)
     _show(path, folder if arguments.follow else None)
-    return FINE
+    return OK
 
 
 def _log(folder: RunFolder, attempt: int) -> Path:
@@ -176,8 +176,8 @@ def _unbegun(context: Context, folder: RunFolder) -> int:
         if task.key and task.log.exists():
             context.errors.print(str(task.log), style="dim", markup=False)
             _show(task.log, None)
-            return FINE
-    context.complain([f"{folder.run_id}: has no log yet; no attempt was begun."])
+            return OK
+    context.print_errors([f"{folder.run_id}: has no log yet; no attempt was begun."])
     return FAILED
 
 

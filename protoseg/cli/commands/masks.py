@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from protoseg.cli.context import FINE, Context, part_of_one
+from protoseg.cli.context import OK, Context, part_of_one
 from protoseg.cli.progress import Bar
 from protoseg.errors import UsageError, unknown
 from protoseg.runs.folder import RunFolder
@@ -27,8 +27,8 @@ def masks(context: Context) -> int:
     with Bar(context, f"masks of {folder.run_id}") as progress:
         made = write_masks(folder, context.places.data, target, progress.update)
     if context.json:
-        context.emit(made)
-        return FINE
+        context.print_json(made)
+        return OK
     context.console.print(
         f"{made['images']} masks in {target}: mIoU {made['miou']:.2f} % at the background "
         f"threshold {made['threshold']}, chosen on these very images",
@@ -41,7 +41,7 @@ def masks(context: Context) -> int:
         f"dataset={name}.",
         markup=False,
     )
-    return FINE
+    return OK
 
 
 def _find(context: Context, word: str) -> Path:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protoseg import files
-from protoseg.cli.context import FINE, Context
+from protoseg.cli.context import OK, Context
 from protoseg.cli.published_counts import CountRow, PublishedCounts, published_counts
 from protoseg.config.identity import slug
 from protoseg.config.matrix import Matrix
@@ -186,7 +186,7 @@ def _show(
             files.write_bytes(path, text.encode())
             written.append(str(path))
     if context.json:
-        context.emit({**whole, "written": written})
+        context.print_json({**whole, "written": written})
     elif context.arguments.markdown or context.arguments.csv:
         print(forms["csv" if context.arguments.csv else "md"], end="")
     else:
@@ -195,7 +195,7 @@ def _show(
             context.console.print(line, style="dim", markup=False)
         if written:
             context.console.print(f"written: {', '.join(written)}", markup=False)
-    return FINE
+    return OK
 
 
 def _terminal(titles: Sequence[str], cells: Cells) -> Table:

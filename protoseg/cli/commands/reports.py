@@ -53,8 +53,8 @@ def tables(context: Context) -> int:
             context.console.print(to_terminal(table))
             context.console.print(f"written: {', '.join(written[matrix.name])}\n", markup=False)
     if context.json:
-        context.emit({"tables": content, "written": written, "warnings": warnings})
-    return context.complain(list(dict.fromkeys(warnings)))
+        context.print_json({"tables": content, "written": written, "warnings": warnings})
+    return context.print_errors(list(dict.fromkeys(warnings)))
 
 
 def _latencies(context: Context, words: list[str]) -> int:
@@ -80,8 +80,8 @@ def _latencies(context: Context, words: list[str]) -> int:
         if not context.json and not context.arguments.markdown:
             context.console.print(f"written: {', '.join(written[path.stem])}\n", markup=False)
     if context.json:
-        context.emit({"tables": content, "written": written, "warnings": []})
-    return context.complain([])
+        context.print_json({"tables": content, "written": written, "warnings": []})
+    return context.print_errors([])
 
 
 def shown(path: Path) -> str:
@@ -127,10 +127,10 @@ def explain(context: Context) -> int:
     row, column = context.arguments.row, context.arguments.column
     found = explain_cell(matrices[0], table, row, column, store)
     if context.json:
-        context.emit(found.to_dict())
+        context.print_json(found.to_dict())
     else:
         context.console.print(found)
-    return context.complain(store.warnings)
+    return context.print_errors(store.warnings)
 
 
 def compare(context: Context) -> int:
@@ -150,10 +150,10 @@ def compare(context: Context) -> int:
         missing=[words for _, _, missing in found for words in missing],
     )
     if context.json:
-        context.emit(comparison.to_dict())
+        context.print_json(comparison.to_dict())
     else:
         context.console.print(comparison)
-    return context.complain(store.warnings)
+    return context.print_errors(store.warnings)
 
 
 def _sides(context: Context, store: RecordStore) -> list[tuple[str, tuple[str, ...]]]:

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from protoseg.cli.context import FAILED, FINE, Context, part_of_one
+from protoseg.cli.context import FAILED, OK, Context, part_of_one
 from protoseg.cli.views.plan import duration
 from protoseg.cli.views.sweep import status_row
 from protoseg.config.identity import run_id_pattern
@@ -70,11 +70,11 @@ def reproduce(context: Context) -> int:
     again = read_counts(status.record, folder.confusion)
     result = compare(record, status.record, counts, again, points=arguments.within)
     if context.json:
-        context.emit(result.to_dict() | {"folder": str(folder.path), "record": str(source)})
+        context.print_json(result.to_dict() | {"folder": str(folder.path), "record": str(source)})
     else:
         for line in lines(result):
             context.console.print(line, markup=False)
-    return FAILED if result.verdict == "different" else FINE
+    return FAILED if result.verdict == "different" else OK
 
 
 def _find(context: Context, word: str) -> str:
@@ -173,7 +173,7 @@ def _unfinished(context: Context, folder: RunFolder, status: Status) -> int:
     if status.state is State.INTERRUPTED:
         text += "; the same call again goes on with it"
     if context.json:
-        context.emit(
+        context.print_json(
             {
                 "run_id": folder.run_id,
                 "verdict": None,
@@ -183,7 +183,7 @@ def _unfinished(context: Context, folder: RunFolder, status: Status) -> int:
             }
         )
     log = folder.newest_log()
-    return context.complain([f"{text}." if log is None else f"{text}. Its log: {log}"])
+    return context.print_errors([f"{text}." if log is None else f"{text}. Its log: {log}"])
 
 
 def _warn(context: Context, sentence: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protoseg.cli.context import FAILED, FINE, Context
+from protoseg.cli.context import FAILED, OK, Context
 from protoseg.cli.views.plan import counts_text
 from protoseg.config.matrix import Matrix
 from protoseg.launch.current_plan import read_plan
@@ -20,7 +20,7 @@ def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile
     places, quiet = context.places, context.json
     seen: list[Plan] = []
 
-    def replan() -> Plan:
+    def make_plan() -> Plan:
         plan = read_plan(matrices, places.runs, context.record_folders, fresh=True)
         seen.append(plan)
         if not quiet:
@@ -33,7 +33,7 @@ def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile
             context.console.print(text, markup=False)
 
     outcome = submit_runs(
-        replan,
+        make_plan,
         places.runs,
         profile,
         {"data": str(places.data), "weights": str(places.weights)},
@@ -42,7 +42,7 @@ def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile
         on_array=on_array,
     )
     if quiet:
-        context.emit(vars(outcome))
+        context.print_json(vars(outcome))
     else:
         if outcome.under_way:
             context.console.print(f"{len(outcome.under_way)} runs are under way or queued already.")
@@ -58,8 +58,8 @@ def submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile
             "Nothing of them is lost; run the sweep again later."
         )
     problems += [problem for plan in seen for problem in plan.problems]
-    context.complain(list(dict.fromkeys(problems)))
-    return FAILED if outcome.refused or outcome.left_alone or problems else FINE
+    context.print_errors(list(dict.fromkeys(problems)))
+    return FAILED if outcome.refused or outcome.left_alone or problems else OK
 
 
 def job_name(matrices: Sequence[Matrix]) -> str:

@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any
 
-from protoseg.cli.context import FAILED, FINE, Context
+from protoseg.cli.context import FAILED, OK, Context
 from protoseg.cli.views.plan import (
     array_data,
     arrays_text,
@@ -22,10 +22,10 @@ from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.current_plan import read_plan
 from protoseg.launch.job_arrays import Array
-from protoseg.planning.cost import model_of, price
+from protoseg.planning.cost import estimate_cost, model_of
 from protoseg.planning.plan import Plan, with_timings
 from protoseg.planning.timings import Device, Failure, chosen, read
-from protoseg.planning.workload import Kind
+from protoseg.planning.workload import Workload
 from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
 from protoseg.runs.store import all_records
@@ -44,20 +44,20 @@ def plan(context: Context) -> int:
     device: Device | None = None
     failures: list[Failure] = []
     if context.arguments.time:
-        from protoseg.cli.commands.timing import time_kinds
+        from protoseg.cli.commands.timing import time_workloads
 
-        device, failures = time_kinds(context, found, max(1, cores() // jobs))
+        device, failures = time_workloads(context, found, max(1, cores() // jobs))
     timings = read(context.places.runs)
     found = with_timings(found, chosen(timings, device))
     on_gpus = chosen((timing for timing in timings if timing.gpu), device)
     sizes = _published_sizes(context, matrices)
-    cost = price(found, all_records(context.record_folders), sizes, on_gpus)
+    cost = estimate_cost(found, all_records(context.record_folders), sizes, on_gpus)
     if context.arguments.sbatch:
         print(_scripts(context, matrices, arrays), end="")
     elif context.json:
         data: dict[str, Any] = {"arrays": [array_data(array) for array in arrays]}
         data["not_timed"] = {failure.what: failure.message for failure in failures}
-        context.emit(plan_data(found) | price_data(cost) | data)
+        context.print_json(plan_data(found) | price_data(cost) | data)
     elif context.cluster is not None:
         there = arrays_text(arrays, context.cluster.name)
         context.console.print(plan_view(found, matrices, there, cost))
@@ -66,17 +66,17 @@ def plan(context: Context) -> int:
         context.console.print(plan_view(found, matrices, here, cost))
     # That something does not fit into memory is what was asked for.
     failed = any(not failure.memory for failure in failures)
-    return context.complain(found.problems) or (FAILED if failed else FINE)
+    return context.print_errors(found.problems) or (FAILED if failed else OK)
 
 
-def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[Kind, float]:
+def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[Workload, float]:
     """Model -> its parameters as the literature prints them, in any table that counts it."""
     from protoseg.cli.published_counts import published_sizes
     from protoseg.report.tables.published import load
 
     folder = context.places.results / "published"
     specs = [run.spec for matrix in matrices for run in matrix.runs]
-    sizes: dict[Kind, float] = {}
+    sizes: dict[Workload, float] = {}
     # A plan does without them; what is wrong with such a file is said when a table is made.
     with contextlib.suppress(ProtosegError):
         sizes = published_sizes(folder, context.composer, {s.backbone.name for s in specs})
@@ -114,13 +114,13 @@ def status(context: Context) -> int:
     matrices, _ = context.matrices()
     found = read_plan(matrices, context.places.runs, context.record_folders)
     if context.json:
-        context.emit(plan_data(found))
+        context.print_json(plan_data(found))
     elif context.arguments.watch:
         found = _watch(context, matrices, found)
     else:
         context.console.print(status_view(found))
     failed = found.counts()[State.FAILED] > 0
-    return context.complain(found.problems) or (FAILED if failed else FINE)
+    return context.print_errors(found.problems) or (FAILED if failed else OK)
 
 
 def _watch(context: Context, matrices: list[Matrix], found: Plan) -> Plan:
@@ -195,7 +195,7 @@ def _train(context: Context, found: Plan) -> int:
         live=sys.stdout.isatty() and not quiet,
     )
     if quiet:
-        context.emit(vars(outcome))
+        context.print_json(vars(outcome))
     elif outcome.interrupted:
         console.print(
             f"{len(outcome.interrupted)} runs are not finished: run the same command again, it "
@@ -205,5 +205,5 @@ def _train(context: Context, found: Plan) -> int:
         console.print("Nothing to do: every run has its record.")
     left = [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
     problems = [*(left if not quiet else []), *found.problems]
-    context.complain(list(dict.fromkeys(problems)))
-    return FINE if outcome.complete() else FAILED
+    context.print_errors(list(dict.fromkeys(problems)))
+    return OK if outcome.complete() else FAILED

@@ -6,14 +6,14 @@ import functools
 
 from protoseg.cli.context import Context
 from protoseg.cli.progress import Bar
-from protoseg.planning.cost import to_time
+from protoseg.planning.cost import workloads_to_time
 from protoseg.planning.plan import Plan
 from protoseg.planning.timings import Device, Failure, read, take, this_device
-from protoseg.planning.workload import kind_text
+from protoseg.planning.workload import describe_workload
 from protoseg.runs.store import all_records
 
 
-def time_kinds(context: Context, plan: Plan, threads: int) -> tuple[Device, list[Failure]]:
+def time_workloads(context: Context, plan: Plan, threads: int) -> tuple[Device, list[Failure]]:
     """Time what the plan needs; the device, and what could not be timed.
 
     What was timed is kept as it comes: after Ctrl-C the same call goes on where it was.
@@ -22,7 +22,7 @@ def time_kinds(context: Context, plan: Plan, threads: int) -> tuple[Device, list
     device = this_device(threads)
     records = [*all_records(context.record_folders)]
     records += [e.status.record for e in plan.entries if e.status.record]
-    specs = to_time(plan, records, read(places.runs), device)
+    specs = workloads_to_time(plan, records, read(places.runs), device)
     say = context.errors.print
     if specs:
         kinds = f"{len(specs)} kind{'s' * (len(specs) > 1)} of runs"
@@ -31,7 +31,7 @@ def time_kinds(context: Context, plan: Plan, threads: int) -> tuple[Device, list
         say("Nothing to time: of every kind of run records or timings tell the cost.")
     failures = []
     for number, spec in enumerate(specs, 1):
-        what = kind_text(spec)
+        what = describe_workload(spec)
         with Bar(context, what) as bar:
             found = take(
                 spec,

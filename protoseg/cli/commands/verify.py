@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from protoseg.cli.context import FAILED, FINE, Context
+from protoseg.cli.context import FAILED, OK, Context
 from protoseg.config.load_matrix import load_matrix, matrix_names
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
@@ -30,12 +30,12 @@ def verify(context: Context) -> int:
     checks.append(check_figures(results, matrices, broken, everything))
     sound = not any(check.problems for check in checks)
     if context.json:
-        context.emit({"sound": sound, "checks": [check.to_dict() for check in checks]})
-        return FINE if sound else FAILED
+        context.print_json({"sound": sound, "checks": [check.to_dict() for check in checks]})
+        return OK if sound else FAILED
     context.console.print(f"{results}", markup=False)
     for check in checks:
         _print(context, check)
-    return context.complain(_sentences([p for check in checks for p in check.problems]))
+    return context.print_errors(_sentences([p for check in checks for p in check.problems]))
 
 
 def _matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protoseg import files
-from protoseg.cli.context import FINE, Context
+from protoseg.cli.context import OK, Context
 from protoseg.config.compose import Setting
 from protoseg.config.schema import BackboneSpec
 from protoseg.errors import DataError, ProtosegError, UsageError, unknown
@@ -46,8 +46,8 @@ def _list(context: Context, words: list[str]) -> int:
         if backbone.weights
     ]
     if context.json:
-        context.emit({"folder": str(context.places.weights), "weights": rows})
-        return FINE
+        context.print_json({"folder": str(context.places.weights), "weights": rows})
+        return OK
     table = Table(box=None, pad_edge=False)
     for title in ("Backbone", "File", "Here", "Address"):
         table.add_column(title, header_style="dim", overflow="fold")
@@ -57,7 +57,7 @@ def _list(context: Context, words: list[str]) -> int:
         table.add_row(*(Text(str(v)) for v in (row["backbone"], row["file"], here, source)))
     context.console.print(table)
     context.console.print(f"in {context.places.weights}", style="dim", markup=False)
-    return FINE
+    return OK
 
 
 def _get(context: Context, words: list[str]) -> int:
@@ -77,8 +77,8 @@ def _get(context: Context, words: list[str]) -> int:
         if not context.json:
             context.console.print(f"{name}: {states[name]}", style="green", markup=False)
     if context.json:
-        context.emit({"weights": states, "problems": problems})
-    return context.complain(problems)
+        context.print_json({"weights": states, "problems": problems})
+    return context.print_errors(problems)
 
 
 def _fetch(context: Context, backbone: BackboneSpec) -> str:

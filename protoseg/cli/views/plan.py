@@ -12,7 +12,7 @@ from rich.text import Text
 
 from protoseg.config.matrix import Matrix
 from protoseg.launch.job_arrays import Array
-from protoseg.planning.cost import STORAGE_RULE, Price
+from protoseg.planning.cost import STORAGE_RULE, CostEstimate
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Timing
 from protoseg.runs.states import State
@@ -59,7 +59,7 @@ def counts_text(plan: Plan) -> Text:
 
 
 def plan_view(
-    plan: Plan, matrices: Sequence[Matrix], where: str, cost: Price | None = None
+    plan: Plan, matrices: Sequence[Matrix], where: str, cost: CostEstimate | None = None
 ) -> Group:
     """The runs row by row, then what is left to do and what it will take.
 
@@ -141,7 +141,7 @@ def _price(left: Sequence[PlanEntry], where: str) -> str:
     return text + "Training time unknown: no like run has a record yet."
 
 
-def _costs(cost: Price) -> Iterator[str]:
+def _costs(cost: CostEstimate) -> Iterator[str]:
     hours, storage, timed = cost.gpu_hours, cost.storage, cost.timed
     if timed.known:
         recorded = f"{hours.value - timed.value:.1f} by the records of like runs and "
@@ -183,7 +183,7 @@ def _bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
-def price_data(cost: Price) -> dict[str, Any]:
+def price_data(cost: CostEstimate) -> dict[str, Any]:
     """The price as plain data: what is known, and for how many runs it is not."""
     return {
         "gpu_hours": cost.gpu_hours.value if cost.gpu_hours.known else None,

@@ -119,12 +119,12 @@ class ClusterProfile(Resources):
         """What a run asks for, by its spec as plain data."""
         for rule in self._rules:
             if rule.holds(spec):
-                return rule.resources.settled()
+                return rule.resources.normalised()
         return self._base
 
     @cached_property
     def _base(self) -> Resources:
-        return self.settled()
+        return self.normalised()
 
     @cached_property
     def _rules(self) -> list[Rule]:

@@ -102,7 +102,7 @@ class Resources:
         nodes = f"{self.nodes} nodes, each " if self.nodes > 1 else ""
         return f"{nodes}{text}; {self.time}"
 
-    def settled(self) -> Resources:
+    def normalised(self) -> Resources:
         """The same request with one spelling, so that equal requests are equal values."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Resources)}
         values |= {"processes": self.processes_per_node, "threads": self.threads_each}

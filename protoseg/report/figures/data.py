@@ -26,7 +26,7 @@ from protoseg.report.tables.model import Table
 from protoseg.report.tables.published import PublishedNumbers, printed
 from protoseg.report.tables.samples import Key, Samples, collect, protocol_words
 from protoseg.runs.record import canonical
-from protoseg.runs.store import Found, RecordStore
+from protoseg.runs.store import LookupResult, RecordStore
 
 FORMS = ("svg", "pdf", "png")
 MARK = "protoseg-data-sha256:"
@@ -34,7 +34,7 @@ MARK = "protoseg-data-sha256:"
 
 
 @dataclass(frozen=True)
-class Place:
+class SettingValues:
     """One setting in a figure."""
 
     label: str
@@ -52,7 +52,7 @@ class Point:
     """A setting at a place of a numeric axis."""
 
     x: float
-    place: Place
+    place: SettingValues
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class DotPlot:
 
     x_name: str
     groups: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[Place | None, ...]], ...]
+    rows: tuple[tuple[str, tuple[SettingValues | None, ...]], ...]
     baseline: str = ""
     """Label of the one setting that all are compared with, where it has a value; may be empty."""
 
@@ -169,12 +169,12 @@ class Setting:
         """Row and column in one."""
         return ", ".join(part for part in (self.row, self.group) if part)
 
-    def place(self, key: str) -> Place:
+    def place(self, key: str) -> SettingValues:
         """Its values of a metric."""
         values = self.samples.values.get(key, {})
         values = {seed: values[seed] for seed in sorted(values)}
         words = self.missing(values)
-        return Place(self.label, values, len(self.samples.runs), words, self.published)
+        return SettingValues(self.label, values, len(self.samples.runs), words, self.published)
 
     def missing(self, there: Mapping[int, Any]) -> str:
         """Why the other seeds have no value: "not run", or "2 of 3 seeds: 1 not run"."""
@@ -187,7 +187,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Reading:
+class FigureInput:
     """A matrix, its table, and its settings with their records."""
 
     matrix: Matrix
@@ -209,15 +209,15 @@ class _Once(RecordStore):
     def __init__(self, store: RecordStore) -> None:
         super().__init__(store.record_folders, store.runs_folder)
         self.warnings = store.warnings
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, LookupResult] = {}
 
-    def find(self, run_id: str) -> Found:
+    def find(self, run_id: str) -> LookupResult:
         if run_id not in self._found:
             self._found[run_id] = super().find(run_id)
         return self._found[run_id]
 
 
-def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> Reading:
+def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureInput:
     """What there is to draw of a matrix.
 
     Raises:
@@ -257,7 +257,7 @@ def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> Reading:
             label = ", ".join(names) or matrix.name
             settings.append(Setting(label, group, titled, samples, records, value))
     against = baselines(matrix, [setting.samples for setting in settings])
-    return Reading(matrix, table, metric, tuple(settings), against, numbers)
+    return FigureInput(matrix, table, metric, tuple(settings), against, numbers)
 
 
 def _published(numbers: PublishedNumbers | None, samples: Samples, key: str) -> float | None:

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from protoseg.report import wording
-from protoseg.report.figures.data import AxisPlot, DotPlot, Place
+from protoseg.report.figures.data import AxisPlot, DotPlot, SettingValues
 from protoseg.report.figures.numeric_axis import scale
 from protoseg.report.statistics.significance import MIN_SEEDS, mean, t_interval
 
@@ -52,7 +52,7 @@ def look(index: int) -> Look:
     )
 
 
-def interval(place: Place) -> tuple[float, float] | None:
+def interval(place: SettingValues) -> tuple[float, float] | None:
     """The 95 % interval of a place; None with fewer seeds than say anything."""
     return t_interval(place.seeds.values()) if len(place.seeds) >= MIN_SEEDS else None
 
@@ -148,7 +148,7 @@ def _axis_ticks(
     axes.grid(axis="y")
 
 
-def _limits(axes: Axes, places: Sequence[Place], of: str) -> None:
+def _limits(axes: Axes, places: Sequence[SettingValues], of: str) -> None:
     """Around everything drawn. Shifted artists do not count in matplotlib's own limits."""
     drawn = [v for place in places for v in (*place.seeds.values(), *(interval(place) or ()))]
     drawn += [place.published for place in places if place.published is not None]
@@ -203,7 +203,7 @@ def draw_dots(canvas: Canvas, plot: DotPlot) -> None:
     legend(canvas, handles)
 
 
-def _dot(axes: Axes, place: Place, y: float, style: Look) -> None:
+def _dot(axes: Axes, place: SettingValues, y: float, style: Look) -> None:
     if place.published is not None:
         axes.plot(
             [place.published], [y], marker="D", linestyle="", color=style.colour,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from protoseg.config.fields import plain
 from protoseg.report import wording
-from protoseg.report.figures.data import Line, Point, Reading, Setting
+from protoseg.report.figures.data import FigureInput, Line, Point, Setting
 from protoseg.report.tables.baseline import OneBaseline
 
 MIN_VALUES = 3
@@ -36,7 +36,7 @@ def _smallest_gap(values: Sequence[float]) -> float:
     return min(b - a for a, b in itertools.pairwise(values)) / (values[-1] - values[0])
 
 
-def lines(reading: Reading) -> Named | None:
+def lines(reading: FigureInput) -> Named | None:
     """The name of the numeric axis and its lines; None where the rows are named things.
 
     An axis is numeric where all its values are, as given or as displayed, at least three of them,
@@ -57,7 +57,7 @@ def _count(made: Sequence[Line]) -> int:
     return len({point.x for line in made for point in line.points})
 
 
-def _along_axis(reading: Reading, axis: str) -> Named | None:
+def _along_axis(reading: FigureInput, axis: str) -> Named | None:
     """Along an axis of the matrix."""
     names = reading.matrix.table.names
     others = [a for a in reading.matrix.axes if a != axis]
@@ -71,7 +71,7 @@ def _along_axis(reading: Reading, axis: str) -> Named | None:
     return _along(reading, wording.axis_name(axis, names), x, other)
 
 
-def _along_column(reading: Reading, column: int) -> Named | None:
+def _along_column(reading: FigureInput, column: int) -> Named | None:
     """Along a column that names the rows of the published table."""
 
     def x(setting: Setting) -> float | None:
@@ -88,7 +88,7 @@ def _along_column(reading: Reading, column: int) -> Named | None:
 
 
 def _along(
-    reading: Reading,
+    reading: FigureInput,
     name: str,
     x: Callable[[Setting], float | None],
     other: Callable[[Setting], list[str]],
@@ -107,7 +107,7 @@ def _along(
     return _checked(name, made)
 
 
-def _around_baseline(reading: Reading) -> Named | None:
+def _around_baseline(reading: FigureInput) -> Named | None:
     """One line a field, where each row changes a single number of the baseline's spec."""
     against = reading.baselines
     if not isinstance(against, OneBaseline) or reading.matrix.axes != ("label",):

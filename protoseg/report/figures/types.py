@@ -13,11 +13,11 @@ from protoseg.report.figures.data import (
     ClassPlot,
     DotPlot,
     Figure,
+    FigureInput,
     LossPanel,
     LossPlot,
-    Place,
-    Reading,
     Setting,
+    SettingValues,
 )
 from protoseg.report.figures.numeric_axis import lines
 from protoseg.report.metrics import number
@@ -30,7 +30,7 @@ NAMED = 8
 """Places without a value that a sentence names; the figure marks all of them."""
 
 
-def build(reading: Reading, kind: str) -> Figure:
+def build(reading: FigureInput, kind: str) -> Figure:
     """One figure of a matrix.
 
     Raises:
@@ -45,7 +45,7 @@ def file_name(matrix: str, kind: str) -> str:
     return matrix if kind == "metric" else f"{matrix}_{kind}"
 
 
-def metric_figure(reading: Reading) -> Figure:
+def metric_figure(reading: FigureInput) -> Figure:
     """The main metric: against a numeric axis where there is one, else row by row."""
     metric = reading.metric
     places = [setting.place(metric.key) for setting in reading.settings]
@@ -71,9 +71,9 @@ def metric_figure(reading: Reading) -> Figure:
     return _figure(reading, "metric", notes, content)
 
 
-def _dots(reading: Reading, unit: str) -> DotPlot:
+def _dots(reading: FigureInput, unit: str) -> DotPlot:
     groups = tuple(dict.fromkeys(setting.group for setting in reading.settings))
-    rows: dict[str, dict[str, Place]] = {}
+    rows: dict[str, dict[str, SettingValues]] = {}
     for setting in reading.settings:
         rows.setdefault(setting.row, {})[setting.group] = setting.place(reading.metric.key)
     against = reading.baselines
@@ -86,7 +86,7 @@ def _dots(reading: Reading, unit: str) -> DotPlot:
     return DotPlot(unit, groups, table, baseline)
 
 
-def loss_figure(reading: Reading) -> Figure:
+def loss_figure(reading: FigureInput) -> Figure:
     """The training loss over the iterations, a panel a setting."""
     against = _references(reading)
     panels = tuple(_loss_panel(setting, against.get(setting.label)) for setting in reading.settings)
@@ -115,7 +115,7 @@ def _loss_panel(setting: Setting, base: Setting | None) -> LossPanel:
     return LossPanel(setting.label, tuple(shared), seeds, against, missing)
 
 
-def class_figure(reading: Reading) -> Figure:
+def class_figure(reading: FigureInput) -> Figure:
     """IoU by class beside the baseline's, the classes by how frequent they are."""
     name = reading.matrix.name
     against = _references(reading)
@@ -156,7 +156,7 @@ def class_figure(reading: Reading) -> Figure:
     return _figure(reading, "classes", notes, ClassPlot(order, tuple(panels)))
 
 
-def _references(reading: Reading) -> dict[str, Setting]:
+def _references(reading: FigureInput) -> dict[str, Setting]:
     """Label -> what a setting is set against: its baseline, or the first row where none is named.
 
     A setting whose baseline is not planned, or is measured otherwise, has none.
@@ -202,13 +202,13 @@ def _missing(places: Iterable[tuple[str, str]]) -> list[str]:
     return [f"Missing: {'; '.join(lost[:NAMED])}{more}."]
 
 
-def _figure(reading: Reading, kind: str, notes: Sequence[str], content: Any) -> Figure:
+def _figure(reading: FigureInput, kind: str, notes: Sequence[str], content: Any) -> Figure:
     name = file_name(reading.matrix.name, kind)
     shown = tuple(wording.clean(note) for note in notes)
     return Figure(name, kind, reading.table.title, shown, content)
 
 
-KINDS: dict[str, Callable[[Reading], Figure]] = {
+KINDS: dict[str, Callable[[FigureInput], Figure]] = {
     "metric": metric_figure,
     "loss": loss_figure,
     "classes": class_figure,

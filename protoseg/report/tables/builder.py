@@ -19,7 +19,7 @@ from protoseg.report.statistics.significance import best, mean, sample_std
 from protoseg.report.tables import published
 from protoseg.report.tables.baseline import baselines
 from protoseg.report.tables.cells import (
-    Marks,
+    FootnoteMarks,
     delta_cell,
     measured_cell,
     no_value,
@@ -81,7 +81,7 @@ class _Builder:
         self.baselines = baselines(matrix, self.all)
         counts = Counter(len(v) for s in self.all if (v := s.values.get(self.main)))
         self.common_n = max(counts, key=lambda n: (counts[n], n), default=0)
-        self.marks = Marks()
+        self.marks = FootnoteMarks()
 
     def _check_names(self) -> None:
         where, spec = f"{self.matrix.name}: table", self.spec

@@ -18,7 +18,7 @@ OTHER_DATA = "other data"
 """Measured on other images, or in another way, than what it would be set against."""
 
 
-class Marks:
+class FootnoteMarks:
     """Letters for footnotes; the same sentence gets the same letter."""
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ def _long(number: int) -> str:
 
 
 def measured_cell(
-    samples: Samples, metric: Metric, common_n: int, marks: Marks, is_main: bool, bold: bool
+    samples: Samples, metric: Metric, common_n: int, marks: FootnoteMarks, is_main: bool, bold: bool
 ) -> Cell:
     """Mean ± sample standard deviation over the seeds that are there; the rest in words.
 
@@ -85,7 +85,7 @@ def delta_cell(
     baseline: Samples | None,
     metric: Metric,
     common_n: int,
-    marks: Marks,
+    marks: FootnoteMarks,
     arrows: bool = False,
 ) -> Cell:
     """Mean ± sample standard deviation of the paired differences over the shared seeds."""
@@ -133,7 +133,7 @@ def published_cell(
     numbers: PublishedNumbers,
     row: Mapping[str, Any] | None,
     baseline: Mapping[str, Any] | None,
-    marks: Marks,
+    marks: FootnoteMarks,
 ) -> Cell:
     """A value as the literature prints it, never a mean of ours.
 

@@ -35,7 +35,7 @@ from protoseg.training.weights.load import load_weights
 
 
 @dataclass(frozen=True)
-class Parts:
+class TrainingComponents:
     """What a training loop works on."""
 
     model: Any
@@ -70,7 +70,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
             yield
 
 
-def build_parts(config: Config, weights: Path | None) -> Parts:
+def build_components(config: Config, weights: Path | None) -> TrainingComponents:
     """Build everything from a Config of `protoseg.training.build.config.build_config`.
 
     Every process builds the same; what they draw afterwards (dropout, Gumbel) differs by rank.
@@ -96,7 +96,7 @@ def build_parts(config: Config, weights: Path | None) -> Parts:
     test_loader = dict(config.test_dataloader)
     if world_size() > 1:  # mmengine would count images twice, to make the shares even
         test_loader["sampler"] = {**test_loader["sampler"], "round_up": False}
-    parts = Parts(
+    parts = TrainingComponents(
         model=sync.wrap(model) if world_size() > 1 else model,
         optimizer=optimizer,
         schedulers=schedulers,

@@ -23,8 +23,8 @@ from protoseg.core import collective
 from protoseg.errors import UsageError
 from protoseg.runs.states import Reason
 from protoseg.training.distributed import rendezvous
-from protoseg.training.distributed.rank import Place
-from protoseg.training.distributed.rendezvous import MEETING_SECONDS, MeetingError
+from protoseg.training.distributed.rank import RankInfo
+from protoseg.training.distributed.rendezvous import MEETING_SECONDS, RendezvousError
 
 PEER_SECONDS = 1800.0
 """How long one process may keep the others waiting, for instance while it writes a checkpoint."""
@@ -48,25 +48,25 @@ class Processes:
         ProtosegError: they can not meet.
     """
 
-    def __init__(self, place: Place | None = None, folder: Path | None = None) -> None:
-        self.place = place or Place()
+    def __init__(self, place: RankInfo | None = None, folder: Path | None = None) -> None:
+        self.place = place or RankInfo()
         self.rank, self.size = self.place.rank, self.place.size
         self._store: Any = None
         self._file: Path | None = None
         self._joined = False
         if folder is not None and self.size > 1:
-            meet = rendezvous.find_store if self.rank else rendezvous.open_store
+            meet = rendezvous.join_store if self.rank else rendezvous.create_store
             self._store = meet(folder, self.place)
             self._file = rendezvous.meeting_file(folder, self.place)
 
     # Words, through the store
 
-    def tell(self, name: str, value: Any) -> None:
+    def publish(self, name: str, value: Any) -> None:
         """Leave plain data for the others under a name."""
         if self._store is not None:
             self._store.set(name, json.dumps(value))
 
-    def hear(self, name: str, seconds: float) -> Any:
+    def wait_for(self, name: str, seconds: float) -> Any:
         """What another process told under a name; waits for it.
 
         Raises:
@@ -77,13 +77,13 @@ class Processes:
             if self._knows(name):
                 return json.loads(self._store.get(name))
             time.sleep(0.05)
-        raise MeetingError(f"process {self.rank} waited {seconds:.0f} s in vain for '{name}'.")
+        raise RendezvousError(f"process {self.rank} waited {seconds:.0f} s in vain for '{name}'.")
 
     def _knows(self, name: str) -> bool:
         try:
             return bool(self._store.check([name]))
         except (dist.DistError, RuntimeError) as error:
-            raise MeetingError(f"process {self.rank}: the first process is gone.") from error
+            raise RendezvousError(f"process {self.rank}: the first process is gone.") from error
 
     # Together
 
@@ -100,11 +100,11 @@ class Processes:
         here = self._store.add(HERE, 1)
         while here < self.size:
             if time.monotonic() > end:
-                raise MeetingError(
+                raise RendezvousError(
                     f"{here} of {self.size} processes came together within {MEETING_SECONDS:.0f} s."
                 )
             if self._knows(FAILURE):
-                raise MeetingError("another process failed before all were here.")
+                raise RendezvousError("another process failed before all were here.")
             time.sleep(0.05)
             here = self._store.add(HERE, 0)
         if self.rank == 0 and self._file is not None:
@@ -164,8 +164,8 @@ class Processes:
     def failure(self, seconds: float = FAILURE_SECONDS) -> tuple[Reason, str] | None:
         """What another process reported, if it does so within some seconds."""
         try:
-            reason, message = self.hear(FAILURE, seconds)
-        except MeetingError:
+            reason, message = self.wait_for(FAILURE, seconds)
+        except RendezvousError:
             return None
         return Reason(reason), message
 
@@ -198,7 +198,7 @@ class Processes:
                 self._store.add(LEFT, 1)
             return
         if not self._joined:
-            self.tell(ATTEMPT, None)
+            self.publish(ATTEMPT, None)
         # Those that are still on their way must find out that they are not needed.
         end = time.monotonic() + (LEAVE_SECONDS if self._joined else MEETING_SECONDS)
         while self._store.add(LEFT, 0) < self.size - 1 and time.monotonic() < end:

@@ -6,14 +6,14 @@ import os
 from dataclasses import dataclass
 
 from protoseg.errors import UsageError
-from protoseg.slurm.environment import job_here
+from protoseg.slurm.environment import current_job
 
 NO_STEPS = 0xFFFFFFF0
 """Step numbers from here on name the batch script and other things that srun did not start."""
 
 
 @dataclass(frozen=True)
-class Place:
+class RankInfo:
     """One process among those that train a run together."""
 
     rank: int = 0
@@ -25,19 +25,19 @@ class Place:
     """Job, restart and step: no two meetings of processes share it."""
 
 
-def place_here() -> Place:
+def rank_from_slurm() -> RankInfo:
     """The place that srun gave to this process.
 
     Raises:
         UsageError: a step of several tasks whose variables are missing or make no sense.
     """
-    job = job_here()
+    job = current_job()
     if job is None or not job.step.isdecimal() or int(job.step) >= NO_STEPS:
-        return Place()
+        return RankInfo()
     size = _number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", default=1)
     if size <= 1:
-        return Place()
-    place = Place(
+        return RankInfo()
+    place = RankInfo(
         rank=_number("SLURM_PROCID"),
         size=size,
         local_rank=_number("SLURM_LOCALID"),

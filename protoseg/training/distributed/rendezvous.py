@@ -19,7 +19,7 @@ from torch.distributed import DistError, TCPStore
 
 from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.training.distributed.rank import Place
+from protoseg.training.distributed.rank import RankInfo
 
 MEETING_SECONDS = 300.0
 """How long processes wait for each other at the start."""
@@ -29,16 +29,16 @@ LOOPBACK = "127.0.0.1"
 WORD = "word"
 
 
-class MeetingError(ProtosegError):
+class RendezvousError(ProtosegError):
     """The processes of a run did not come together, or lost each other."""
 
 
-def meeting_file(folder: Path, place: Place) -> Path:
+def meeting_file(folder: Path, place: RankInfo) -> Path:
     """Where the first process publishes how to reach it."""
     return folder / f".meeting.{place.name}.json"
 
 
-def open_store(folder: Path, place: Place) -> TCPStore:
+def create_store(folder: Path, place: RankInfo) -> TCPStore:
     """The store of a run, opened and published; for the first process.
 
     Raises:
@@ -62,7 +62,7 @@ def open_store(folder: Path, place: Place) -> TCPStore:
     return store
 
 
-def find_store(folder: Path, place: Place, seconds: float | None = None) -> TCPStore:
+def join_store(folder: Path, place: RankInfo, seconds: float | None = None) -> TCPStore:
     """The store that the first process opened; for the others.
 
     Args:
@@ -87,7 +87,7 @@ def find_store(folder: Path, place: Place, seconds: float | None = None) -> TCPS
                         return store
                 found = f"nothing answers at port {port} of {', '.join(map(str, hosts))}"
         time.sleep(0.1)
-    raise MeetingError(
+    raise RendezvousError(
         f"process {place.rank} of {place.size} waited {seconds:.0f} s in vain for the first one: "
         f"{found}. Is the run folder on a file system that all nodes share?"
     )
@@ -112,7 +112,7 @@ def connect(host: str, port: int, word: str) -> TCPStore | None:
     return None
 
 
-def addresses(place: Place) -> list[str]:
+def addresses(place: RankInfo) -> list[str]:
     """Under what this machine can be reached by the others, the likeliest first."""
     if place.nodes == 1:
         return [LOOPBACK]
@@ -126,7 +126,7 @@ def addresses(place: Place) -> list[str]:
     return [*dict.fromkeys(found), LOOPBACK]
 
 
-def _listen(place: Place) -> socket.socket:
+def _listen(place: RankInfo) -> socket.socket:
     """A socket on a port of the kernel's choice; on one node nobody else can reach it."""
     if place.nodes == 1:
         return socket.create_server((LOOPBACK, 0), backlog=place.size + 16)

@@ -26,7 +26,7 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.determinism import state_digest
 
@@ -64,7 +64,7 @@ def write_masks(
         raise UsageError(f"{target}: is there already; name another folder, or move it away.")
     root = find_root(spec.dataset, data)
     verify(root, spec.dataset)
-    parts = build_parts(build_config(spec, data_root=root), None)
+    parts = build_components(build_config(spec, data_root=root), None)
     _load(folder, record, parts.module)
     members = pairs(root, spec.dataset, spec.evaluation.split)
     threshold = float(record["metrics"]["threshold"])

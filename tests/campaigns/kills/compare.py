@@ -38,9 +38,9 @@ class Difference:
         wrong = abs(len(mine) - len(theirs)) * 8
         wrong += sum((a ^ b).bit_count() for a, b in zip(mine, theirs, strict=False))
         self.differing += wrong
-        self.complain(f"{name} ({wrong} bits)")
+        self.print_errors(f"{name} ({wrong} bits)")
 
-    def complain(self, words: str) -> None:
+    def print_errors(self, words: str) -> None:
         """Write down a difference."""
         if len(self.names) < 8:
             self.names.append(words)
@@ -63,7 +63,7 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
     for folder in (one, other):
         last, problems = checkpoint.newest(folder.checkpoints)
         if last is None or problems:
-            found.complain(f"the last checkpoint: {'; '.join(problems) or 'none'}")
+            found.print_errors(f"the last checkpoint: {'; '.join(problems) or 'none'}")
             return found
         state = torch.load(last.path, weights_only=True)
         state["extra"].pop("seconds")  # how long it took is no part of a result
@@ -75,16 +75,16 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
 def _walk(found: Difference, name: str, one: Any, other: Any) -> None:
     """Compare two values of the same make, down to every number."""
     if type(one) is not type(other):
-        found.complain(f"{name}: {type(one).__name__} and {type(other).__name__}")
+        found.print_errors(f"{name}: {type(one).__name__} and {type(other).__name__}")
     elif isinstance(one, dict):
         if one.keys() != other.keys():
-            found.complain(f"{name}: other keys: {sorted(map(str, one.keys() ^ other.keys()))}")
+            found.print_errors(f"{name}: other keys: {sorted(map(str, one.keys() ^ other.keys()))}")
             return
         for key in one:
             _walk(found, f"{name}.{key}".lstrip("."), one[key], other[key])
     elif isinstance(one, list | tuple):
         if len(one) != len(other):
-            found.complain(f"{name}: {len(one)} and {len(other)} items")
+            found.print_errors(f"{name}: {len(one)} and {len(other)} items")
             return
         if all(isinstance(value, int) for value in (*one, *other)):
             found.note(name, *(b"".join(_bytes(v) for v in x) for x in (one, other)), len(one))
@@ -93,7 +93,7 @@ def _walk(found: Difference, name: str, one: Any, other: Any) -> None:
             _walk(found, f"{name}[{number}]", *pair)
     elif isinstance(one, torch.Tensor):
         if one.shape != other.shape or one.dtype != other.dtype:
-            found.complain(f"{name}: {one.dtype} {one.shape} and {other.dtype} {other.shape}")
+            found.print_errors(f"{name}: {one.dtype} {one.shape} and {other.dtype} {other.shape}")
             return
         found.note(name, *(_of_tensor(t) for t in (one, other)), one.numel())
     else:

@@ -19,9 +19,9 @@ from protoseg.cli.commands.doctor_slurm import slurm
 from protoseg.runs.states import Reason
 from protoseg.slurm import environment
 from protoseg.slurm import probe as probe_module
-from protoseg.slurm.client import Scheduler
+from protoseg.slurm.client import SlurmClient
 from protoseg.slurm.end_states import reason_of
-from protoseg.slurm.jobs import Answer
+from protoseg.slurm.jobs import JobReport
 from protoseg.slurm.probe import probe
 from protoseg.slurm.queries import sacct, scontrol, squeue
 from slurm.testbed.config import copy_config
@@ -94,7 +94,7 @@ def jobs(cluster: Testbed, tmp_path: Path) -> Jobs:
 
 
 def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, jobs: Jobs) -> None:
-    scheduler = Scheduler()
+    scheduler = SlurmClient()
     name = f"ends.{os.getpid()}"
     array = jobs.submit("--array=0-4", "--nodelist=node1", f"--job-name={name}")
     cancelled, requeued, limited, running, signalled = (f"{array}_{n}" for n in range(5))
@@ -108,9 +108,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
     all_ids += [f"{failed}_1", f"{waiting}_999", f"{dropped}_2", UNKNOWN]
     jobs.wait_ready(*all_ids[:6])
     for key in all_ids[:6]:
-        cluster.wait_until(
-            f"{key} in accounting", lambda key=key: bool(scheduler.incarnations(key))
-        )
+        cluster.wait_until(f"{key} in accounting", lambda key=key: bool(scheduler.starts(key)))
 
     answer = scheduler.ask(all_ids)
     assert (answer.reachable, answer.accounting, answer.problem) == (True, True, "")
@@ -145,7 +143,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
         cluster.wait_until(
             f"{key} in accounting: {first}, RUNNING",
             lambda key=key, first=first: (
-                [job.state for job in scheduler.incarnations(key)] == [first, "RUNNING"]
+                [job.state for job in scheduler.starts(key)] == [first, "RUNNING"]
             ),
         )
     cluster.kill_node("node2")
@@ -181,7 +179,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
     }
     cluster.wait_until(
         f"NODE_FAIL of {again} in accounting",
-        lambda: scheduler.incarnations(again)[0].state == "NODE_FAIL",
+        lambda: scheduler.starts(again)[0].state == "NODE_FAIL",
     )
 
     # The three commands agree, as soon as accounting has heard of everything.
@@ -201,7 +199,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
 def test_with_parts_of_it_down(
     cluster: Testbed, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = Scheduler()
+    scheduler = SlurmClient()
     array = jobs.submit("--array=0-1", "--nodelist=node1")
     ids = [f"{array}_0", f"{array}_1"]
     jobs.wait_ready(*ids)
@@ -220,7 +218,7 @@ def test_with_parts_of_it_down(
     }
     assert (answer.reachable, answer.accounting) == (True, False)
     assert "Problem talking to the database" in answer.problem
-    assert scheduler.incarnations(ids[0]) == []
+    assert scheduler.starts(ids[0]) == []
     findings = {finding.subject: finding for finding in slurm(Path("/nowhere"))}
     assert findings["SLURM: accounting"].state == "absent"
 
@@ -257,16 +255,16 @@ def test_doctor_and_its_probe(
         cluster.ask("scontrol", "update", "PartitionName=short", "State=UP")
     assert not answer.started
     assert "PartitionDown" in answer.problem
-    job = Scheduler().ask([answer.job], fresh=True).jobs[answer.job]
+    job = SlurmClient().ask([answer.job], fresh=True).jobs[answer.job]
     assert job.state == "CANCELLED", "it cleans up"
 
 
 def stop_when_seen(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     """Let a probe's time be over as soon as the scheduler tells why its job waits."""
     passed = [0.0]
-    ask = Scheduler.ask
+    ask = SlurmClient.ask
 
-    def ask_and_stop(scheduler: Scheduler, ids: list[str], fresh: bool = False) -> Answer:
+    def ask_and_stop(scheduler: SlurmClient, ids: list[str], fresh: bool = False) -> JobReport:
         answer = ask(scheduler, ids, fresh)
         if any(reason in job.why for job in answer.jobs.values()):
             passed[0] = 2 * DEADLINE
@@ -275,6 +273,6 @@ def stop_when_seen(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     clock = SimpleNamespace(
         time=time.time, sleep=time.sleep, monotonic=lambda: time.monotonic() + passed[0]
     )
-    monkeypatch.setattr(Scheduler, "ask", ask_and_stop)
+    monkeypatch.setattr(SlurmClient, "ask", ask_and_stop)
     monkeypatch.setattr(probe_module, "time", clock)
     monkeypatch.setattr(probe_module, "ASK_SECONDS", 0.1)

@@ -20,7 +20,7 @@ from torch import nn
 
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.errors import UsageError
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import RECIPES, build_config, merge, recipe
 from protoseg.training.build.parameter_counts import build_without_memory
 from training.small import compose, composer, small_spec
@@ -343,7 +343,9 @@ def test_precision_chooses_the_wrapper(data: Path, shapes_root: Path) -> None:
     assert config_of("precision=bf16").optim_wrapper.dtype == "bfloat16"
     fp16 = config_of("precision=fp16").optim_wrapper
     assert (fp16.type, fp16.dtype, fp16.loss_scale) == ("AmpOptimWrapper", "float16", "dynamic")
-    parts = build_parts(build_config(small_spec("precision=bf16"), data_root=shapes_root), None)
+    parts = build_components(
+        build_config(small_spec("precision=bf16"), data_root=shapes_root), None
+    )
     with parts.optimizer.optim_context(parts.model):
         found = parts.model.backbone(torch.zeros(1, 3, 32, 32))[0]
     if not torch.cuda.is_available():
@@ -462,7 +464,7 @@ def test_more_classes_than_labels_of_8_bits(reduce_zero_label: bool, most: int) 
 def test_settings_that_mmseg_refuses(override: str, shapes_root: Path) -> None:
     config = build_config(small_spec(override), data_root=shapes_root)
     with pytest.raises(UsageError, match="model: mmseg can not build it: ") as error:
-        build_parts(config, None)
+        build_components(config, None)
     assert "\n" not in str(error.value)
 
 

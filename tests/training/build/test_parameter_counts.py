@@ -13,7 +13,7 @@ from torch import nn
 
 from protoseg.cli.published_counts import PublishedCounts, published_counts, with_classes
 from protoseg.config.methods import PrototypeMethod
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config, build_model, recipe
 from protoseg.training.build.parameter_counts import build_without_memory, count
 from protoseg.training.run import count_parameters
@@ -75,7 +75,7 @@ def test_the_meta_device_counts_what_a_real_model_has(method: str, shapes_root: 
     options = ["backbone=mobilenet_v2_d8", "decoder=deeplabv3plus", f"method={method}", *contrast]
     options += ["~method.momentum"] if method in ("parametric", "pixel_query") else []
     spec = small_spec(*options)
-    parts = build_parts(build_config(spec, data_root=shapes_root), None)
+    parts = build_components(build_config(spec, data_root=shapes_root), None)
     counts = count(spec)
     assert counts.trained == numbers(parts.module)
     projection = parts.module.decode_head.contrast

@@ -22,16 +22,16 @@ from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.distributed import rendezvous
-from protoseg.training.distributed.rank import Place, place_here
+from protoseg.training.distributed.rank import RankInfo, rank_from_slurm
 from protoseg.training.distributed.rendezvous import (
-    MeetingError,
+    RendezvousError,
     connect,
-    find_store,
+    create_store,
+    join_store,
     meeting_file,
-    open_store,
 )
 from training.launch import JOB, Workers, environment
 from training.shared_work import SGD
@@ -202,7 +202,7 @@ def test_a_process_that_was_not_there_before_draws_its_own(
     def drawn(rank: int, world: int) -> float:
         monkeypatch.setattr(checkpoint, "rank", lambda: rank)
         monkeypatch.setattr(checkpoint, "world_size", lambda: world)
-        parts = build_parts(build_config(small_spec(), data_root=shapes_root), None)
+        parts = build_components(build_config(small_spec(), data_root=shapes_root), None)
         if rank == 0 and world == 1:
             checkpoint.save(parts, tmp_path, 3, {})
         checkpoint.restore(parts, checkpoint.at(tmp_path, 3))
@@ -351,16 +351,16 @@ def test_a_requeued_job_waits_for_the_claim_of_its_earlier_life(
 def test_the_place_is_what_srun_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for key, value in environment(3, 4, step=2, restarts=1).items():
         monkeypatch.setenv(key, value)
-    assert place_here() == Place(3, 4, 3, 1, f"{JOB}.1.2")
+    assert rank_from_slurm() == RankInfo(3, 4, 3, 1, f"{JOB}.1.2")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "5")
-    assert place_here().name == "12_5.1.2"
+    assert rank_from_slurm().name == "12_5.1.2"
     monkeypatch.setenv("SLURM_PROCID", "4")
     with pytest.raises(UsageError, match="SLURM_PROCID: 4 is out of range"):
-        place_here()
+        rank_from_slurm()
     monkeypatch.delenv("SLURM_PROCID")
     with pytest.raises(UsageError, match="SLURM_PROCID: missing"):
-        place_here()
+        rank_from_slurm()
 
 
 @pytest.mark.parametrize("step", ["", "batch", "4294967291", "4294967290"])
@@ -368,18 +368,18 @@ def test_outside_of_a_step_it_is_alone(step: str, monkeypatch: pytest.MonkeyPatc
     for key, value in environment(0, 4).items():
         monkeypatch.setenv(key, value)
     monkeypatch.setenv("SLURM_STEP_ID", step)
-    assert place_here() == Place()
+    assert rank_from_slurm() == RankInfo()
 
 
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_the_others_find_the_store_of_their_own_step(
     tmp_path: Path, nodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = Place(0, 2, 0, nodes, "7.0.0")
-    stores = [open_store(tmp_path, place) for place in (first, Place(0, 2, 0, nodes, "7.1.0"))]
+    first = RankInfo(0, 2, 0, nodes, "7.0.0")
+    stores = [create_store(tmp_path, place) for place in (first, RankInfo(0, 2, 0, nodes, "7.1.0"))]
     for number, store in enumerate(stores):
         store.set("which", str(number))
-        found = find_store(tmp_path, Place(1, 2, 1, nodes, f"7.{number}.0"), DEADLINE)
+        found = join_store(tmp_path, RankInfo(1, 2, 1, nodes, f"7.{number}.0"), DEADLINE)
         assert found.get("which") == str(number).encode()
     where: dict[str, Any] = json.loads(meeting_file(tmp_path, first).read_text())
     assert connect("127.0.0.1", where["port"], "another word") is None
@@ -387,5 +387,5 @@ def test_the_others_find_the_store_of_their_own_step(
     moments = itertools.count()  # a second passes from one look at the clock to the next
     clock = SimpleNamespace(monotonic=lambda: next(moments), sleep=lambda seconds: None)
     monkeypatch.setattr(rendezvous, "time", clock)
-    with pytest.raises(MeetingError, match="nothing answers at port 9 of"):
-        find_store(tmp_path, Place(1, 2, 1, nodes, "7.0.0"), seconds=3)
+    with pytest.raises(RendezvousError, match="nothing answers at port 9 of"):
+        join_store(tmp_path, RankInfo(1, 2, 1, nodes, "7.0.0"), seconds=3)

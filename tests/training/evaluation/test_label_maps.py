@@ -19,7 +19,7 @@ from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.check import check
 from protoseg.datasets.folder_dataset import LoadLabels, SegmentationFolder
 from protoseg.errors import DataError
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.evaluation import confusion
 from protoseg.training.run import evaluate
@@ -104,7 +104,7 @@ def test_sixteen_bits_train_on_what_eight_bits_would(twins: tuple[Path, Path]) -
         config = build_config(spec, data_root=root)
         loader = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches.append(list(loader))
-        models.append(build_parts(config, None).model)
+        models.append(build_components(config, None).model)
     padded = redrawn = 0
     for first, second in zip(*batches, strict=True):
         ready = [
@@ -126,7 +126,7 @@ def test_evaluation_counts_what_eight_bits_would(twins: tuple[Path, Path]) -> No
     found = []
     for root, narrow in zip(twins, (True, False), strict=True):
         spec = spec_of(narrow)
-        parts = build_parts(build_config(spec, data_root=root), None)
+        parts = build_components(build_config(spec, data_root=root), None)
         numbers = torch.arange(NARROW) if narrow else torch.tensor(CLASSES)
 
         def predict(logits: torch.Tensor, numbers: torch.Tensor = numbers) -> torch.Tensor:

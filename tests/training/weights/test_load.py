@@ -15,7 +15,7 @@ from mmseg.registry import MODELS
 from protoseg.config.schema import BackboneSpec
 from protoseg.errors import DataError
 from protoseg.models import TinyNet
-from protoseg.training.build.components import build_parts
+from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.weights.load import find_weights, load_weights
 from training.small import compose, small_spec
@@ -165,7 +165,7 @@ def test_they_reach_the_model_of_a_run(shapes_root: Path, tmp_path: Path) -> Non
     torch.nn.init.constant_(source.stages[0][0].weight, 0.123)
     path = tmp_path / "w.pth"
     torch.save(source.state_dict(), path)
-    parts = build_parts(build_config(small_spec(), data_root=shapes_root), path)
+    parts = build_components(build_config(small_spec(), data_root=shapes_root), path)
     for key, value in parts.module.backbone.state_dict().items():
         assert torch.equal(value.cpu(), source.state_dict()[key]), key
 
