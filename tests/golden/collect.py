@@ -134,9 +134,9 @@ def list_recorded_matrices() -> list[str]:
 
 def collect_identities(matrix: str) -> list[list[str]]:
     """Run id and spec digest of every run of a matrix, in its order."""
-    from protoseg.spec.compose import Composer
-    from protoseg.spec.expand import load_matrix
-    from protoseg.spec.identity import spec_digest
+    from protoseg.config.compose import Composer
+    from protoseg.config.identity import spec_digest
+    from protoseg.config.load_matrix import load_matrix
 
     runs = load_matrix(Composer(ROOT / "experiments"), matrix).runs
     return [[run.run_id, spec_digest(run.spec)] for run in runs]
@@ -153,11 +153,11 @@ def collect_record(run_id: str) -> dict[str, str]:
     Raises:
         AssertionError: reading and writing it does not give the same file.
     """
-    from protoseg.runs.atomic import write_json
+    from protoseg.config.fields import plain
+    from protoseg.config.identity import run_id as run_id_of
+    from protoseg.config.identity import spec_digest, spec_from_dict
+    from protoseg.files import write_json
     from protoseg.runs.record import canonical, read_record
-    from protoseg.spec.fields import plain
-    from protoseg.spec.identity import run_id as run_id_of
-    from protoseg.spec.identity import spec_digest, spec_from_dict
 
     path = RECORDS / f"{run_id}.json"
     record = read_record(path)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .collect import use_empty_folders
+from golden.collect import use_empty_folders
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .collect import (
+from golden.collect import (
     FILES,
     collect_identities,
     collect_record,

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 from waiting import finish, wait_until
 
-from .collect import find_differences, remove_sentences
-from .old_code import ROOT, CodeFolder, extract_old_code, write_matrix
+from golden.collect import find_differences, remove_sentences
+from golden.old_code import ROOT, CodeFolder, extract_old_code, write_matrix
 
 pytestmark = pytest.mark.slow
 FINISHED, KILLED, FAILED = 0, 1, 2

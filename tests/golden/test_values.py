@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from .collect import (
+from golden.collect import (
     FILES,
     SENTENCES,
     collect_explanation,

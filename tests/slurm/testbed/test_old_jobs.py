@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from golden.old_code import ROOT, CodeFolder, extract_old_code, write_matrix
-from testbed import Testbed
+from testbed.testbed import Testbed
 from waiting import wait_until
 
 SUBMIT = ("cluster=testbed", "cluster.memory=1G", "cluster.sbatch={hold: true}")
