@@ -87,7 +87,7 @@ def test_the_data_set_of_the_page_is_checked(
     # Pinned: other pixels are another data set.
     Image.new("L", (96, 64), 1).save(folders / "data/mine/annotations/val/b0.png")
     assert main(shlex.split(check)[1:]) == 1
-    assert "this is not the copy of 'mine' that the spec names" in capsys.readouterr().err
+    assert "this copy of 'mine' is not the one of the spec" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Reading a data set completely, once, before any computing time is spent on it."""
+"""Check a data set completely before training: read every file, compare with the spec."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SINGLE_CHANNEL = ("1", "L", "P", "I;16", "I")
 
 UNREADABLE = (
     OSError,
-    SyntaxError,  # Pillow's for a damaged PNG
+    SyntaxError,  # Pillow raises it for a damaged PNG
     ValueError,
     EOFError,
     struct.error,
@@ -35,7 +35,7 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What one split holds. Sizes are (width, height), each side's own extreme."""
+    """The content of one split. Sizes are (width, height), extremes taken per side."""
 
     images: int
     smallest: tuple[int, int]
@@ -43,14 +43,14 @@ class SplitReport:
     pixels: dict[str, int]
     """Labelled pixels of each class."""
     ignored: int
-    """Pixels that count for nothing."""
+    """Ignored pixels."""
     absent: tuple[str, ...]
     """Classes without a pixel."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A data set that was read completely and found in order."""
+    """The content of a data set that passed the check."""
 
     name: str
     root: str
@@ -64,104 +64,110 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Read:
-    """What reading one pair found: problems, or size and pixels of each raw label value."""
+class _PairContent:
+    """One pair of files: its problems, or its size and the pixels of each raw label value."""
 
     problems: list[str]
     size: tuple[int, int] = (0, 0)
     counts: dict[int, int] = dataclasses.field(default_factory=dict)
-    pixels: bytes = b""
+    pixel_hash: bytes = b""
 
 
 def check(
     root: Path, dataset: DatasetSpec, *, progress: Callable[[int, int], None] | None = None
 ) -> Report:
-    """Read every image and annotation and compare with what the spec says.
+    """Read every image and annotation, and compare them with the spec.
 
     Args:
         root: the folder of the data set, see `layout.find_root`.
-        dataset: what it should be.
-        progress: called with (pairs read, pairs in all) after each pair.
+        dataset: the spec.
+        progress: called with (pairs read, all pairs) after each pair.
 
     Raises:
-        DataError: missing, unpaired or unreadable files, sizes that differ, labels out of range,
-            annotations with several channels, wrong counts, another digest. The message names the
-            first and up to four more.
+        DataError: missing, unpaired or unreadable files, pairs of different sizes, labels out of
+            range, annotations with several channels, wrong counts, or another digest. The message
+            lists up to five problems.
     """
     start = time.perf_counter()
-    found: dict[str, list[Pair]] = {}
+    pairs_by_split: dict[str, list[Pair]] = {}
     problems: list[str] = []
-    for split in sorted({dataset.train_split, *layout.splits(root, dataset)}):
-        found[split], missing = layout.scan(root, dataset, split)
-        problems += missing or _count_problems(root, dataset, split, len(found[split]))
-    everything = [pair for split in found for pair in found[split]]
-    reads = []
-    # Decoders let go of the interpreter lock, so threads use all cores.
-    with ThreadPoolExecutor(digest.threads()) as pool:
-        for read in pool.map(lambda pair: _read(pair, dataset), everything):
-            reads.append(read)
-            problems += read.problems
+    for split in sorted({dataset.train_split, *layout.find_splits(root, dataset)}):
+        pairs_by_split[split], missing = layout.scan_split(root, dataset, split)
+        problems += missing or _count_problems(root, dataset, split, len(pairs_by_split[split]))
+    all_pairs = [pair for members in pairs_by_split.values() for pair in members]
+    contents = []
+    # Decoders release the GIL, so threads use all cores.
+    with ThreadPoolExecutor(digest.count_reader_threads()) as pool:
+        for content in pool.map(lambda pair: _read_pair(pair, dataset), all_pairs):
+            contents.append(content)
+            problems += content.problems
             if progress is not None:
-                progress(len(reads), len(everything))
-    layout.refuse(problems)
+                progress(len(contents), len(all_pairs))
+    layout.raise_problems(problems)
 
-    found_digest = digest.folder_digest(root, dataset)
-    if digest.differs(dataset, found_digest):
-        problems.append(digest.mismatch(root, dataset, found_digest))
+    data_digest = digest.folder_digest(root, dataset)
+    if digest.is_mismatch(dataset, data_digest):
+        problems.append(digest.mismatch_message(root, dataset, data_digest))
     if dataset.generator:
-        problems += _generated_problems(root, found, everything, reads)
-    layout.refuse(problems)
+        problems += _generated_problems(root, pairs_by_split, all_pairs, contents)
+    layout.raise_problems(problems)
 
     reports, first = {}, 0
-    for split, members in found.items():
-        reports[split] = _summary(dataset, reads[first : first + len(members)])
+    for split, members in pairs_by_split.items():
+        reports[split] = _summarise_split(dataset, contents[first : first + len(members)])
         first += len(members)
     seconds = round(time.perf_counter() - start, 3)
-    return Report(dataset.name, str(root), reports, found_digest, seconds)
+    return Report(dataset.name, str(root), reports, data_digest, seconds)
 
 
-def _read(pair: Pair, dataset: DatasetSpec) -> _Read:
+def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
     try:
         with Image.open(pair.image) as file:
-            # Loaders turn a photograph as its EXIF orientation says; its size is the turned one.
+            # Loaders rotate a photograph by its EXIF orientation, so the rotated size counts.
             image = ImageOps.exif_transpose(file.convert("RGB"))
     except UNREADABLE as error:
-        return _Read([_unreadable(pair.image, error)])
+        return _PairContent([unreadable_message(pair.image, error)])
     try:
-        with sound(pair.annotation) as file:
+        with open_verified(pair.annotation) as file:
             if file.mode not in SINGLE_CHANNEL:
-                return _Read([_several_channels(pair.annotation, file.mode)])
-            labels = values(file)
-            counts = _counted(labels)
+                return _PairContent([_channels_message(pair.annotation, file.mode)])
+            labels = pixel_values(file)
+            counts = _count_labels(labels)
     except UNREADABLE as error:
-        return _Read([_unreadable(pair.annotation, error)])
+        return _PairContent([unreadable_message(pair.annotation, error)])
     height, width = labels.shape
     if image.size != (width, height):
         problem = (
             f"{pair.annotation}: is {width}×{height} pixels, but its image {pair.image} "
-            f"is {image.width}×{image.height}. Replace the one that is wrong."
+            f"is {image.width}×{image.height}. Replace the wrong file."
         )
-        return _Read([problem])
+        return _PairContent([problem])
     problems = _range_problems(pair.annotation, dataset, counts)
-    pixels = shapes.pixel_digest(np.asarray(image), labels) if dataset.generator else b""
-    return _Read(problems, image.size, counts, pixels)
+    pixel_hash = shapes.hash_pixels(np.asarray(image), labels) if dataset.generator else b""
+    return _PairContent(problems, image.size, counts, pixel_hash)
 
 
-def sound(path: Path) -> Image.Image:
-    """An opened image whose checksums hold; decoding a PNG alone does not look at them."""
+def open_verified(path: Path) -> Image.Image:
+    """Open an image after verifying its checksums, which decoding a PNG does not do."""
     with Image.open(path) as file:
         file.verify()
     return Image.open(path)
 
 
-def values(file: Image.Image) -> np.ndarray:
-    """The pixels of an image as numbers; those of one bit are 0 and 1."""
+def pixel_values(file: Image.Image) -> np.ndarray:
+    """The pixels of an image as integers; 0 and 1 for an image of one bit."""
     pixels = np.asarray(file)
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
-def _counted(labels: np.ndarray) -> dict[int, int]:
-    """Pixels of each label value; sparse, for there may be ten thousands of maps of 16 bits."""
+def unreadable_message(path: Path, error: BaseException) -> str:
+    """The error message for a file that cannot be decoded."""
+    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return f"{path}: cannot be decoded ({reason}). Copy or download this file again."
+
+
+def _count_labels(labels: np.ndarray) -> dict[int, int]:
+    """Pixels of each label value; sparse, to save memory with tens of thousands of 16-bit maps."""
     if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= HIGHEST_LABEL:
         values, counts = np.unique(labels, return_counts=True)
     else:
@@ -171,12 +177,7 @@ def _counted(labels: np.ndarray) -> dict[int, int]:
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _unreadable(path: Path, error: BaseException) -> str:
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return f"{path}: can not be decoded ({reason}). Copy or download this file again."
-
-
-def _several_channels(path: Path, mode: str) -> str:
+def _channels_message(path: Path, mode: str) -> str:
     return (
         f"{path}: an annotation must have one channel with label values (grey or palette), "
         f"this one has the mode '{mode}'. Convert colours to label values first."
@@ -185,64 +186,72 @@ def _several_channels(path: Path, mode: str) -> str:
 
 def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) -> list[str]:
     classes, ignored = label_values(dataset)
-    known = ignored.union(classes)
-    wrong = [value for value in sorted(counts) if value not in known]
-    if not wrong:
+    valid = ignored.union(classes)
+    invalid = [value for value in sorted(counts) if value not in valid]
+    if not invalid:
         return []
-    shown = ", ".join(f"{value} ({counts[value]} pixels)" for value in wrong[:5])
-    more = f" and {len(wrong) - 5} more values" if len(wrong) > 5 else ""
-    nothing = ", ".join(str(v) for v in sorted(ignored.difference(classes)))
-    allowed = f"{classes[0]}-{classes[-1]} for the {len(classes)} classes"
+    shown = ", ".join(f"{value} ({counts[value]} pixels)" for value in invalid[:5])
+    more = f" and {len(invalid) - 5} more values" if len(invalid) > 5 else ""
+    ignored_text = ", ".join(str(v) for v in sorted(ignored.difference(classes)))
+    allowed = f"{classes[0]} to {classes[-1]} for the {len(classes)} classes"
     if dataset.label_count:
-        allowed = f"0-{dataset.label_count - 1}, of which {len(classes)} are classes"
-        nothing = "" if dataset.ignore_index < dataset.label_count else str(dataset.ignore_index)
+        allowed = f"0 to {dataset.label_count - 1}, of which {len(classes)} are classes"
+        outside = dataset.ignore_index >= dataset.label_count
+        ignored_text = str(dataset.ignore_index) if outside else ""
     elif dataset.labels:
         allowed = f"{', '.join(map(str, sorted(classes)))} for the {len(classes)} classes"
     return [
         f"{path}: label out of range: {shown}{more}; allowed: {allowed}"
-        f"{f', {nothing} (ignored)' if nothing else ''}. Correct the file, or the data set's "
-        "classes, labels, label_count, ignore_index or reduce_zero_label."
+        f"{f', {ignored_text} (ignored)' if ignored_text else ''}. Correct the file, or the "
+        "data set's classes, labels, label_count, ignore_index or reduce_zero_label."
     ]
 
 
-def _count_problems(root: Path, dataset: DatasetSpec, split: str, found: int) -> list[str]:
-    expected = dataset.counts.get(split, found)
-    if found == expected:
+def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) -> list[str]:
+    expected = dataset.counts.get(split, count)
+    if count == expected:
         return []
-    folder, _ = layout.folders(root, dataset, split)
+    folder, _ = layout.split_folders(root, dataset, split)
     return [
-        f"{folder}: {found} images, expected {expected}. Complete the copy, or accept this one "
-        f"with dataset.counts.{split}={found} on the command line."
+        f"{folder}: {count} images, expected {expected}. Complete the copy, or accept this one "
+        f"with dataset.counts.{split}={count} on the command line."
     ]
 
 
 def _generated_problems(
-    root: Path, found: dict[str, list[Pair]], everything: list[Pair], reads: list[_Read]
+    root: Path,
+    pairs_by_split: dict[str, list[Pair]],
+    all_pairs: list[Pair],
+    contents: list[_PairContent],
 ) -> list[str]:
-    by_pair = dict(zip(everything, reads, strict=True))
-    chosen = [by_pair[pair].pixels for split in shapes.SPLITS for pair in found.get(split, [])]
+    content_of = dict(zip(all_pairs, contents, strict=True))
+    hashes = [
+        content_of[pair].pixel_hash
+        for split in shapes.SPLITS
+        for pair in pairs_by_split.get(split, [])
+    ]
     marker = shapes.read_marker(root) or {}
-    if marker.get("pixels") == shapes.combined(chosen):
+    if marker.get("pixels") == shapes.combine_digests(hashes):
         return []
     return [
-        f"{root}: the pixels are not those that were generated. "
-        "Delete the folder; it is made again on the next use."
+        f"{root}: the pixels differ from the generated ones. "
+        "Delete the folder; it is generated again on the next use."
     ]
 
 
-def _summary(dataset: DatasetSpec, reads: list[_Read]) -> SplitReport:
+def _summarise_split(dataset: DatasetSpec, contents: list[_PairContent]) -> SplitReport:
     classes, ignored = label_values(dataset)
     total: Counter[int] = Counter()
-    for read in reads:
-        total.update(read.counts)
+    for content in contents:
+        total.update(content.counts)
     pixels = {
         name: 0 if value in ignored else total[value]
         for name, value in zip(dataset.classes, classes, strict=True)
     }
-    sizes = np.array([read.size for read in reads])
+    sizes = np.array([content.size for content in contents])
     (low_w, low_h), (high_w, high_h) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
     return SplitReport(
-        images=len(reads),
+        images=len(contents),
         smallest=(low_w, low_h),
         largest=(high_w, high_h),
         pixels=pixels,

@@ -1,4 +1,4 @@
-"""The digest of a data set: what a spec pins, so that a number belongs to known pixels."""
+"""The digest of a data set: SHA-256 of its files, which a spec can pin."""
 
 from __future__ import annotations
 
@@ -14,154 +14,151 @@ from typing import Any
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout, shapes
-from protoseg.datasets.image_labels import label_lists
+from protoseg.datasets.image_labels import find_label_lists
 from protoseg.errors import DataError, ProtosegError
 from protoseg.files import read_json, write_json
 
 UNPINNED = "unpinned"
 """The value of ``dataset.digest`` that accepts any content."""
 
-SETTLED_NS = 2_000_000_000
-"""Age below which a file is not remembered: it could change again within one tick of its clock."""
+MIN_CACHED_AGE_NS = 2_000_000_000
+"""Younger files are not cached: they could change again within the resolution of mtime."""
 
 
 def verify(root: Path, dataset: DatasetSpec) -> str:
-    """Compare the data on disk with ``dataset.digest``; returns the digest found.
+    """Compare the data on disk with ``dataset.digest``; return the digest of the data.
 
-    The first call reads every file, later ones only look at sizes and times.
+    The first call reads every file; later calls only compare sizes and modification times.
 
     Raises:
         DataError: the digests differ, or files are missing.
     """
-    found = folder_digest(root, dataset)
-    if differs(dataset, found):
-        raise DataError(mismatch(root, dataset, found))
-    return found
+    digest = folder_digest(root, dataset)
+    if is_mismatch(dataset, digest):
+        raise DataError(mismatch_message(root, dataset, digest))
+    return digest
 
 
 def folder_digest(root: Path, dataset: DatasetSpec) -> str:
-    """SHA-256 that stands for the content of a data set, 64 hex digits.
+    """SHA-256 of the content of a data set, 64 hex digits.
 
-    It covers one line ``[relative posix path, size, SHA-256 of the content]`` for each image and
-    annotation of the data set's splits, and each list of image-level labels where it names some,
-    sorted by path. Files of other endings do not count. For
-    data made by the program it covers generator, version and arguments instead, because the bytes
-    of a PNG depend on the version of zlib.
+    It covers one line ``[relative posix path, size, SHA-256 of the content]``, sorted by path, for
+    each image and annotation of all splits and for each list of image-level labels. Other files
+    are ignored. For generated data it covers generator, version and arguments instead, because
+    the bytes of a PNG depend on the version of zlib.
 
     Raises:
-        DataError: files or folders are missing.
+        DataError: files or folders are missing, or a file cannot be read.
     """
     if dataset.generator:
         return _generated_digest(root, dataset)
-    return digest_of_files(root, _files(root, dataset))
+    return _hash_files(root, _find_files(root, dataset))
 
 
-def digest_of_files(root: Path, files: Iterable[Path]) -> str:
-    """`folder_digest` of the given files below ``root``.
-
-    Raises:
-        DataError: a file can not be read.
-    """
-    known = _read_cache(root)
+def _hash_files(root: Path, files: Iterable[Path]) -> str:
+    """`folder_digest` of these files below ``root``."""
+    cached = _read_cache(root)
     names = sorted((path.relative_to(root).as_posix(), path) for path in set(files))
 
-    def entry(name: str, path: Path) -> tuple[str, list[Any]]:
+    def hash_file(name: str, path: Path) -> tuple[str, list[Any]]:
         try:
             status = path.stat()
-            cached = known.get(name)
-            if cached is not None and cached[:2] == [status.st_size, status.st_mtime_ns]:
-                return name, cached
+            entry = cached.get(name)
+            if entry is not None and entry[:2] == [status.st_size, status.st_mtime_ns]:
+                return name, entry
             with open(path, "rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise DataError(f"{path}: can not be read ({error.strerror}).") from error
+            raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
         return name, [status.st_size, status.st_mtime_ns, content]
 
-    # hashlib lets go of the interpreter lock: threads keep several cores, or a slow disk, busy.
-    with ThreadPoolExecutor(threads()) as pool:
-        entries = dict(pool.map(lambda item: entry(*item), names))
-    _write_cache(root, known, entries)
+    # hashlib releases the GIL, so threads use several cores and hide the latency of a slow disk.
+    with ThreadPoolExecutor(count_reader_threads()) as pool:
+        entries = dict(pool.map(lambda item: hash_file(*item), names))
+    _write_cache(root, cached, entries)
     total = hashlib.sha256()
     for name, (size, _, content) in entries.items():
         total.update(json.dumps([name, size, content]).encode() + b"\n")
     return total.hexdigest()
 
 
-def differs(dataset: DatasetSpec, found: str) -> bool:
-    """Whether the spec pins another digest than ``found``."""
-    return dataset.digest not in (UNPINNED, found)
+def is_mismatch(dataset: DatasetSpec, digest: str) -> bool:
+    """Whether the spec pins another digest than ``digest``."""
+    return dataset.digest not in (UNPINNED, digest)
 
 
-def mismatch(root: Path, dataset: DatasetSpec, found: str) -> str:
-    """The sentence for a digest that is not the one the spec names."""
+def mismatch_message(root: Path, dataset: DatasetSpec, digest: str) -> str:
+    """The error message for data whose digest differs from the spec's."""
     return (
-        f"{root}: this is not the copy of '{dataset.name}' that the spec names: its digest is "
-        f"{found}, expected {dataset.digest}. Get the expected copy, or accept this one as "
-        f"another identity with dataset.digest={found} on the command line."
+        f"{root}: this copy of '{dataset.name}' is not the one of the spec: its digest is "
+        f"{digest}, expected {dataset.digest}. Get the expected copy, or accept this one, as "
+        f"another data set, with dataset.digest={digest} on the command line."
     )
 
 
-def threads() -> int:
-    """How many threads to read files with."""
+def count_reader_threads() -> int:
+    """The number of threads for reading files."""
     return min(8, os.cpu_count() or 1)
 
 
-def _files(root: Path, dataset: DatasetSpec) -> list[Path]:
+def _find_files(root: Path, dataset: DatasetSpec) -> list[Path]:
     paths = [
         path
-        for split in layout.splits(root, dataset)
+        for split in layout.find_splits(root, dataset)
         for pair in layout.pairs(root, dataset, split)
         for path in pair
     ]
-    return [*paths, *label_lists(root, dataset)]
+    return [*paths, *find_label_lists(root, dataset)]
 
 
 def _generated_digest(root: Path, dataset: DatasetSpec) -> str:
     marker = shapes.read_marker(root)
     if marker is None:
         raise DataError(
-            f"{root}: not a complete folder of generated data, '{shapes.MARKER}' is missing. "
-            "Delete the folder; it is made again on the next use."
+            f"{root}: this folder of generated data is incomplete: '{shapes.MARKER}' is missing. "
+            "Delete the folder; it is generated again on the next use."
         )
     arguments: dict[str, int] = marker["arguments"]
     for split in shapes.SPLITS:
-        found = len(layout.pairs(root, dataset, split))
-        if found != arguments[split]:
+        count = len(layout.pairs(root, dataset, split))
+        if count != arguments[split]:
             raise DataError(
-                f"{root}: split '{split}' has {found} images, {arguments[split]} were generated. "
-                "Delete the folder; it is made again on the next use."
+                f"{root}: split '{split}' has {count} images, {arguments[split]} were generated. "
+                "Delete the folder; it is generated again on the next use."
             )
     return shapes.marker_digest(marker)
 
 
 def _cache_file(root: Path) -> Path:
     folder = os.environ.get("PROTOSEG_CACHE") or Path.home() / ".cache" / "protoseg"
-    place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
-    return Path(folder) / "digests" / f"{place}.json"
+    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return Path(folder) / "digests" / f"{name}.json"
 
 
 def _read_cache(root: Path) -> dict[str, list[Any]]:
-    """Known ``[size, mtime_ns, SHA-256]`` by relative path; whatever is unfit is left out."""
-    # The cache may always be lost: nothing that is wrong with it is worth a message.
+    """Relative path -> ``[size, mtime_ns, SHA-256]``; invalid entries are left out."""
+    # The cache is optional, so its errors are ignored.
     with contextlib.suppress(OSError, RuntimeError):
         cache = read_json(_cache_file(root))
         if isinstance(cache, dict):
-            return {name: entry for name, entry in cache.items() if _fits(entry)}
+            return {name: entry for name, entry in cache.items() if _is_valid_entry(entry)}
     return {}
 
 
-def _fits(entry: Any) -> bool:
+def _is_valid_entry(entry: Any) -> bool:
     match entry:
         case [int(), int(), str(content)]:
             return len(content) == 64
     return False
 
 
-def _write_cache(root: Path, known: dict[str, Any], entries: dict[str, list[Any]]) -> None:
+def _write_cache(root: Path, cached: dict[str, Any], entries: dict[str, list[Any]]) -> None:
     now = time.time_ns()
-    settled = {name: entry for name, entry in entries.items() if now - entry[1] > SETTLED_NS}
-    merged = known | settled
-    if merged == known:
+    old_enough = {
+        name: entry for name, entry in entries.items() if now - entry[1] > MIN_CACHED_AGE_NS
+    }
+    merged = cached | old_enough
+    if merged == cached:
         return
     with contextlib.suppress(OSError, RuntimeError, ProtosegError):
         file = _cache_file(root)

@@ -1,68 +1,67 @@
-"""Image-level labels: which classes an image has, from its label map or from lists.
+"""Image-level labels: the classes of an image, from its label map or from text lists.
 
-The first class is the background, of which nothing is said.
+The first class is the background; it is never an image-level label.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.labels import label_table, to_classes
+from protoseg.datasets.labels import label_table, map_to_classes
 from protoseg.errors import DataError
 
 PRESENT = {"1": True, "0": True, "-1": False}
-"""PASCAL VOC's flags; 0 is an object that is hard to see, and there all the same."""
+"""PASCAL VOC's flags; 0 marks an object that is hard to see but present."""
 
 
 class ImageLabels:
     """The image-level labels of a data set.
 
     Args:
-        dataset: its spec; ``image_labels`` names lists, without it label maps are read.
+        dataset: the spec; ``image_labels`` names the lists. Without it, label maps are read.
         root: the folder of the data set.
 
     Raises:
-        DataError: a list is missing, or is not one.
+        DataError: a list is missing or has another format.
     """
 
     def __init__(self, dataset: DatasetSpec, root: Path) -> None:
-        self.share = dataset.image_label_share
+        self.min_share = dataset.image_label_share
         self.num_classes = len(dataset.classes)
-        self.lists = dataset.image_labels
-        if self.lists:
-            self.table = _read_lists(root, dataset)
-            self.where = root / self.lists
+        self.list_pattern = dataset.image_labels
+        if self.list_pattern:
+            self.classes_by_image = _read_lists(root, dataset)
+            self.list_location = root / self.list_pattern
         else:
-            self.values = label_table(dataset)
+            self.label_table = label_table(dataset)
 
-    def of(self, image: Path, annotation: Path) -> tuple[int, ...]:
-        """Classes of an image, ascending numbers from 1.
+    def find_classes(self, image: Path, annotation: Path) -> tuple[int, ...]:
+        """The classes of an image: class numbers from 1, ascending.
 
         Raises:
-            DataError: an image that the lists do not have.
+            DataError: the lists do not contain the image.
         """
-        if self.lists:
-            if image.stem not in self.table:
+        if self.list_pattern:
+            if image.stem not in self.classes_by_image:
                 raise DataError(
-                    f"{self.where}: no image-level labels of {image.name}; complete the lists, "
-                    "or make them from label maps with dataset.image_labels=''."
+                    f"{self.list_location}: no image-level labels of {image.name}. Complete the "
+                    "lists, or derive the labels from label maps with dataset.image_labels=''."
                 )
-            return tuple(sorted(self.table[image.stem]))
+            return tuple(sorted(self.classes_by_image[image.stem]))
         with Image.open(annotation) as file:
-            classes = to_classes(np.asarray(file), self.values)
-        inside = classes[(classes > 0) & (classes < self.num_classes)]
-        counts = np.bincount(inside, minlength=self.num_classes)
-        least = max(1.0, self.share * classes.size)
-        return tuple(np.flatnonzero(counts >= least).tolist())
+            classes = map_to_classes(np.asarray(file), self.label_table)
+        foreground = classes[(classes > 0) & (classes < self.num_classes)]
+        counts = np.bincount(foreground, minlength=self.num_classes)
+        min_pixels = max(1.0, self.min_share * classes.size)
+        return tuple(np.flatnonzero(counts >= min_pixels).tolist())
 
 
-def label_lists(root: Path, dataset: DatasetSpec) -> list[Path]:
-    """The lists that a data set names, one for each class but the first; perhaps none.
+def find_label_lists(root: Path, dataset: DatasetSpec) -> list[Path]:
+    """The lists of a data set, one for each class but the first; empty without lists.
 
     Raises:
         DataError: a list is missing.
@@ -73,30 +72,30 @@ def label_lists(root: Path, dataset: DatasetSpec) -> list[Path]:
     for path in paths:
         if not path.is_file():
             raise DataError(
-                f"{path}: the list of images with this class is missing; put it there, or make "
+                f"{path}: the list of images with this class is missing. Add it, or derive the "
                 "image-level labels from label maps with dataset.image_labels=''."
             )
     return list(dict.fromkeys(paths))
 
 
 def _read_lists(root: Path, dataset: DatasetSpec) -> dict[str, set[int]]:
-    """Image name -> classes."""
-    table: dict[str, set[int]] = {}
-    for number, path in enumerate(label_lists(root, dataset), start=1):
+    """Image name -> its classes."""
+    classes_by_image: dict[str, set[int]] = {}
+    for class_number, path in enumerate(find_label_lists(root, dataset), start=1):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{os.fspath(path)}: can not be read ({error}).") from error
-        for place, line in enumerate(lines, start=1):
-            words = line.split()
-            if not words:
+            raise DataError(f"{path}: cannot be read ({error}).") from error
+        for line_number, line in enumerate(lines, start=1):
+            fields = line.split()
+            if not fields:
                 continue
-            if len(words) != 2 or words[1] not in PRESENT:
+            if len(fields) != 2 or fields[1] not in PRESENT:
                 raise DataError(
-                    f"{path}: line {place}: expected the name of an image and 1, 0 or -1, found "
-                    f"'{line.strip()}'."
+                    f"{path}: line {line_number}: expected the name of an image and 1, 0 or -1, "
+                    f"found '{line.strip()}'."
                 )
-            classes = table.setdefault(words[0], set())
-            if PRESENT[words[1]]:
-                classes.add(number)
-    return table
+            classes = classes_by_image.setdefault(fields[0], set())
+            if PRESENT[fields[1]]:
+                classes.add(class_number)
+    return classes_by_image

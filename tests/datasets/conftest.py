@@ -1,4 +1,4 @@
-"""A small data set with real files, the real CamVid, and a digest cache that no one else sees."""
+"""Fixtures: a small data set of real files, the real CamVid, and a digest cache per test."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from protoseg.config.schema import DatasetSpec
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_resource_tracker() -> Iterator[None]:
-    """End the process that a pool of `protoseg.datasets.prepare` started for this one."""
+    """Stop the resource tracker that `protoseg.datasets.prepare` starts with its process pool."""
     yield
     resource_tracker._resource_tracker._stop()  # type: ignore[attr-defined]
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder for the digest cache."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("PROTOSEG_CACHE", str(folder))
     return folder
@@ -37,12 +38,12 @@ def toy() -> DatasetSpec:
 
 @pytest.fixture
 def toy_root(tmp_path: Path) -> Path:
-    """Three train pairs and two val pairs, 40×30, labels 0-2 and one ignored pixel each."""
+    """Three train pairs and two val pairs, 40×30, labels 0 to 2 and one ignored pixel each."""
     root = tmp_path / "toy"
     rng = np.random.default_rng(0)
     for split, count in (("train", 3), ("val", 2)):
-        for kind in ("images", "annotations"):
-            (root / kind / split).mkdir(parents=True)
+        for folder in ("images", "annotations"):
+            (root / folder / split).mkdir(parents=True)
         for index in range(count):
             pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(root / "images" / split / f"{index}.jpg")
@@ -54,16 +55,17 @@ def toy_root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def changed(toy: DatasetSpec) -> Callable[..., DatasetSpec]:
+    """A function that returns the toy data set with other fields."""
     return lambda **fields: dataclasses.replace(toy, **fields)
 
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:
-    """Real images, which are not part of the repository."""
-    place = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
-    if not Path(place).is_dir():
-        pytest.skip(f"needs real images in {place}; set PROTOSEG_TEST_DATA")
-    return Path(place)
+    """A folder of real images, which are not part of the repository."""
+    folder = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
+    if not Path(folder).is_dir():
+        pytest.skip(f"needs real images in {folder}; set PROTOSEG_TEST_DATA")
+    return Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What several tests of this folder need."""
+"""Helpers of several tests of this folder."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def write_labels(path: Path, labels: np.ndarray) -> None:
+    """Write a label map."""
     Image.fromarray(labels).save(path)
 
 
@@ -23,5 +24,5 @@ def read_spec(name: str) -> DatasetSpec:
     """The data set of ``experiments/dataset/<name>.yaml``."""
     path = REPOSITORY / "experiments" / "dataset" / f"{name}.yaml"
     fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    fields.pop("defaults", None)  # Hydra's own
+    fields.pop("defaults", None)  # a key of Hydra
     return build(DatasetSpec, fields, str(path))

@@ -1,4 +1,4 @@
-"""Data sets in the layouts they are published in, made small, where no genuine sample will do."""
+"""Small synthetic data sets in their published layouts, where real samples are not enough."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image
 
 Pixels = Mapping[int, int]
-"""Concept -> its pixels; the rest of the image is unlabelled."""
+"""Concept -> number of pixels; the rest of the image is unlabelled."""
 
 
 def ade_image(folder: Path, name: str, pixels: Pixels, size: tuple[int, int] = (40, 30)) -> None:
-    """One image of ADE20K-Full: .jpg, _seg.png and .json, (width, height) pixels large."""
+    """Write one image of ADE20K-Full of (width, height) pixels: .jpg, _seg.png and .json."""
     folder.mkdir(parents=True, exist_ok=True)
     width, height = size
     ids = np.zeros(width * height, np.int64)
@@ -24,7 +24,7 @@ def ade_image(folder: Path, name: str, pixels: Pixels, size: tuple[int, int] = (
         ids[start : start + count] = concept
         start += count
     ids = ids.reshape(height, width)
-    # The blue channel numbers instances and, like the last digit of red, is to be left out.
+    # The decoder must ignore the blue channel (instance numbers) and the last digit of red.
     seg = np.stack(
         [ids // 256 * 10 + 3, ids % 256, np.arange(ids.size).reshape(ids.shape) % 200], 2
     )
@@ -32,13 +32,13 @@ def ade_image(folder: Path, name: str, pixels: Pixels, size: tuple[int, int] = (
     rng = np.random.default_rng(len(name))
     image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
     image.save(folder / f"{name}.jpg")
-    things = [{"name_ndx": concept, "name": f"thing {concept}"} for concept in pixels]
-    described = {"annotation": {"object": things}}
-    (folder / f"{name}.json").write_text(json.dumps(described))
+    objects = [{"name_ndx": concept, "name": f"thing {concept}"} for concept in pixels]
+    description = {"annotation": {"object": objects}}
+    (folder / f"{name}.json").write_text(json.dumps(description))
 
 
 def ade_full(root: Path, train: list[Pixels], validation: list[Pixels]) -> Path:
-    """ADE20K-Full with these images; returns its folder."""
+    """Write ADE20K-Full with these images; return its folder."""
     base = root / "ADE20K_2021_17_01" / "images" / "ADE"
     for split, short, images in (("training", "train", train), ("validation", "val", validation)):
         for number, pixels in enumerate(images):
@@ -48,7 +48,7 @@ def ade_full(root: Path, train: list[Pixels], validation: list[Pixels]) -> Path:
 
 
 def ade_full_from_fixture(fixture: Path, root: Path) -> Path:
-    """The genuine images as train, and again as validation, which no sample has."""
+    """Copy the real train images as train and as validation, which has no real samples."""
     source = fixture / "ADE20K_2021_17_01"
     target = root / "ADE20K_2021_17_01"
     folder = Path("images/ADE/training/urban/street")
@@ -62,7 +62,7 @@ def ade_full_from_fixture(fixture: Path, root: Path) -> Path:
 
 
 def coco_stuff(fixture: Path, root: Path, copies: int) -> Path:
-    """The genuine COCO-Stuff samples, each several times under other names."""
+    """Copy each real COCO-Stuff sample several times under other names."""
     root = root / "coco"
     for path in fixture.rglob("*"):
         if path.is_file():
@@ -79,28 +79,29 @@ motorbike person pottedplant sheep sofa train tvmonitor"""
 
 
 def voc(root: Path) -> Path:
-    """VOC 2012 with four images: train, val, and two more of SBD, one of which is in val."""
+    """Write VOC 2012: one image in train, two in val, one more with labels of SBD only."""
     root = root / "VOCdevkit" / "VOC2012"
     lists = root / "ImageSets" / "Segmentation"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("2007_000001\n")
     (lists / "val.txt").write_text("2007_000002\n2008_000003\n")
-    own = {"2007_000001": 1, "2007_000002": 2, "2008_000003": 3}
-    more = {"2007_000001": 11, "2008_000003": 13, "2008_000004": 14}
-    for folder, labels in (("SegmentationClass", own), ("SegmentationClassAug", more)):
+    voc_labels = {"2007_000001": 1, "2007_000002": 2, "2008_000003": 3}
+    sbd_labels = {"2007_000001": 11, "2008_000003": 13, "2008_000004": 14}
+    for folder, labels in (("SegmentationClass", voc_labels), ("SegmentationClassAug", sbd_labels)):
         (root / folder).mkdir()
         for name, value in labels.items():
-            labels_of = np.full((30, 40), value, np.uint8)
-            labels_of[0] = 255
-            image = Image.fromarray(labels_of)
+            label_map = np.full((30, 40), value, np.uint8)
+            label_map[0] = 255
+            image = Image.fromarray(label_map)
             image.putpalette([i // 3 for i in range(768)])
             image.save(root / folder / f"{name}.png")
     (root / "JPEGImages").mkdir()
-    for name in own | more:
+    for name in voc_labels | sbd_labels:
         Image.new("RGB", (40, 30)).save(root / "JPEGImages" / f"{name}.jpg")
     (root / "ImageSets" / "Main").mkdir()
-    for number, word in enumerate(VOC_CLASSES.split(), start=1):
-        flags = {name: " 1" if value == number else "-1" for name, value in (more | own).items()}
+    for number, class_name in enumerate(VOC_CLASSES.split(), start=1):
+        labels = sbd_labels | voc_labels
+        flags = {name: " 1" if value == number else "-1" for name, value in labels.items()}
         text = "".join(f"{name} {flag}\n" for name, flag in sorted(flags.items()))
-        (root / "ImageSets" / "Main" / f"{word}_trainval.txt").write_text(text)
+        (root / "ImageSets" / "Main" / f"{class_name}_trainval.txt").write_text(text)
     return root

@@ -1,4 +1,4 @@
-"""The digest depends on content and names alone; its cache only saves time."""
+"""The digest depends only on content and names; its cache only saves time."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from protoseg.errors import DataError
 
 
 def make_old(root: Path) -> None:
-    """As if the files had been there for long; only such are remembered."""
+    """Give the files an old modification time; only old files are cached."""
     for path in root.rglob("*.*"):
         os.utime(path, ns=(10**18, 10**18))
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files whose content was read."""
+    """The names of the files whose content is read."""
     names: list[str] = []
     real = hashlib.file_digest
 
@@ -35,7 +35,9 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_definition(toy: DatasetSpec, toy_root: Path) -> None:
+def test_the_digest_is_a_hash_of_names_sizes_and_content_hashes(
+    toy: DatasetSpec, toy_root: Path
+) -> None:
     lines = []
     for path in sorted(toy_root.rglob("*.*"), key=lambda path: path.as_posix()):
         content = path.read_bytes()
@@ -46,7 +48,9 @@ def test_definition(toy: DatasetSpec, toy_root: Path) -> None:
     assert digest.folder_digest(toy_root, toy) == expected
 
 
-def test_place_and_times_do_not_matter(toy: DatasetSpec, toy_root: Path, tmp_path: Path) -> None:
+def test_location_times_and_other_files_do_not_change_the_digest(
+    toy: DatasetSpec, toy_root: Path, tmp_path: Path
+) -> None:
     before = digest.folder_digest(toy_root, toy)
     moved = Path(shutil.copytree(toy_root, tmp_path / "other", copy_function=shutil.copyfile))
     make_old(moved)
@@ -55,19 +59,19 @@ def test_place_and_times_do_not_matter(toy: DatasetSpec, toy_root: Path, tmp_pat
     assert digest.folder_digest(moved, toy) == before
 
 
-def test_one_bit_or_one_name_matters(toy: DatasetSpec, toy_root: Path) -> None:
+def test_one_bit_or_one_name_changes_the_digest(toy: DatasetSpec, toy_root: Path) -> None:
     before = digest.folder_digest(toy_root, toy)
     path = toy_root / "images/val/0.jpg"
     content = bytearray(path.read_bytes())
     content[-10] ^= 1
     path.write_bytes(content)
-    bit = digest.folder_digest(toy_root, toy)
+    after_bit = digest.folder_digest(toy_root, toy)
     for folder, suffix in (("images", ".jpg"), ("annotations", ".png")):
         (toy_root / folder / f"val/0{suffix}").rename(toy_root / folder / f"val/9{suffix}")
-    assert len({before, bit, digest.folder_digest(toy_root, toy)}) == 3
+    assert len({before, after_bit, digest.folder_digest(toy_root, toy)}) == 3
 
 
-def test_content_is_read_once(
+def test_the_content_of_a_file_is_read_once(
     toy: DatasetSpec, toy_root: Path, cache: Path, opened: list[str]
 ) -> None:
     make_old(toy_root)
@@ -81,7 +85,7 @@ def test_content_is_read_once(
     assert opened[10:] == ["0.jpg"]
 
 
-def test_files_just_written_are_not_remembered(
+def test_files_just_written_are_not_cached(
     toy: DatasetSpec, toy_root: Path, opened: list[str]
 ) -> None:
     make_old(toy_root)
@@ -91,17 +95,19 @@ def test_files_just_written_are_not_remembered(
     assert opened[10:] == ["0.jpg"]
 
 
-@pytest.mark.parametrize("torn", ["", '{"images/', "[]", '{"images/train/0.jpg": [1]}', "\x00"])
-def test_torn_cache_is_ignored(toy: DatasetSpec, toy_root: Path, cache: Path, torn: str) -> None:
+@pytest.mark.parametrize("content", ["", '{"images/', "[]", '{"images/train/0.jpg": [1]}', "\x00"])
+def test_an_invalid_cache_is_ignored_and_replaced(
+    toy: DatasetSpec, toy_root: Path, cache: Path, content: str
+) -> None:
     make_old(toy_root)
     expected = digest.folder_digest(toy_root, toy)
     (file,) = cache.rglob("*.json")
-    file.write_text(torn)
+    file.write_text(content)
     assert digest.folder_digest(toy_root, toy) == expected
     assert len(json.loads(file.read_text())) == 10
 
 
-def test_cache_folder_that_can_not_be_written(
+def test_an_unwritable_cache_folder_is_ignored(
     toy: DatasetSpec, toy_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_old(toy_root)
@@ -111,16 +117,16 @@ def test_cache_folder_that_can_not_be_written(
     assert digest.folder_digest(toy_root, toy) == expected
 
 
-def test_verify(changed, toy_root: Path) -> None:
-    found = digest.verify(toy_root, changed())
-    assert digest.verify(toy_root, changed(digest=found)) == found
+def test_verify_compares_the_digest_with_the_spec(changed, toy_root: Path) -> None:
+    expected = digest.verify(toy_root, changed())
+    assert digest.verify(toy_root, changed(digest=expected)) == expected
     (toy_root / "images/val/0.jpg").write_bytes(b"changed")
-    with pytest.raises(DataError, match=f"expected {found}.*dataset.digest=") as error:
-        digest.verify(toy_root, changed(digest=found))
+    with pytest.raises(DataError, match=f"expected {expected}.*dataset.digest=") as error:
+        digest.verify(toy_root, changed(digest=expected))
     assert digest.verify(toy_root, changed()) in str(error.value)
 
 
-def test_verify_names_missing_files(toy: DatasetSpec, toy_root: Path) -> None:
+def test_verify_reports_missing_files(toy: DatasetSpec, toy_root: Path) -> None:
     (toy_root / "images/val/0.jpg").unlink()
     with pytest.raises(DataError, match="has no image"):
         digest.verify(toy_root, toy)

@@ -1,4 +1,4 @@
-"""What training sees is a function of (seed, iteration, position) alone."""
+"""A training sample depends only on seed, iteration and batch position; labels are checked."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import hashlib
 import random
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
+from threads import one_thread  # noqa: F401  a fixture
 from training.small import small_spec
 
 from protoseg.config.fields import plain
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets import folder_dataset
-from protoseg.datasets.folder_dataset import (
-    SampleRequest,
-    SegmentationFolder,
-    StatelessSampler,
-    permutation,
-)
+from protoseg.datasets import sampler
+from protoseg.datasets.folder_dataset import SegmentationFolder
+from protoseg.datasets.layout import find_root
+from protoseg.datasets.sampler import SampleRequest
 from protoseg.errors import DataError
 from protoseg.runs.folder import RunFolder
 from protoseg.training.build.components import build_components
@@ -43,79 +43,92 @@ STRONG = (
 )
 
 
-def digest_of(batch: dict[str, Any]) -> list[str]:
-    """A digest of each sample of a batch: its pixels, its labels, which image it is."""
-    found = []
+def digest_samples(batch: dict[str, Any]) -> list[str]:
+    """The image name of each sample of a batch, and a digest of its pixels and labels."""
+    digests = []
     for image, sample in zip(batch["inputs"], batch["data_samples"], strict=True):
-        text = image.numpy().tobytes() + sample.gt_sem_seg.data.numpy().tobytes()
+        content = image.numpy().tobytes() + sample.gt_sem_seg.data.numpy().tobytes()
         name = Path(sample.img_path).name
-        found.append(name + " " + hashlib.sha256(text).hexdigest()[:12])
-    return found
+        digests.append(name + " " + hashlib.sha256(content).hexdigest()[:12])
+    return digests
 
 
-def seen(root: Path, *overrides: str, **arguments: Any) -> list[str]:
-    """Digests of all samples of a training, in order."""
+def load_samples(root: Path, *overrides: str, **arguments: Any) -> list[str]:
+    """The digests of all samples of a training, in order."""
     spec = small_spec(*STRONG, *overrides)
     config = build_config(spec, data_root=root, **arguments)
     loader = Runner.build_dataloader(config.train_dataloader, seed=spec.seed)
-    return [digest for batch in loader for digest in digest_of(batch)]
+    return [digest for batch in loader for digest in digest_samples(batch)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _mmseg() -> Iterator[None]:
+    """Use mmseg's registries, and log no initialisation of single parameters."""
+    if not MMLogger.check_instance_created("protoseg"):
+        MMLogger.get_instance("protoseg", log_level="ERROR")
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield
 
 
 @pytest.fixture(scope="module")
-def whole(shapes_root: Path) -> list[str]:
-    from mmengine.registry import DefaultScope
+def shapes_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the small built-in data set."""
+    return find_root(small_spec().dataset, tmp_path_factory.mktemp("data"))
 
-    with DefaultScope.overwrite_default_scope("mmseg"):
-        return seen(shapes_root)
+
+@pytest.fixture(scope="module")
+def all_samples(shapes_root: Path) -> list[str]:
+    """The digests of all samples of one training in one process."""
+    return load_samples(shapes_root)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_loader_workers_give_the_same_samples(
-    whole: list[str], shapes_root: Path, workers: int
+def test_the_number_of_loader_workers_does_not_change_the_samples(
+    all_samples: list[str], shapes_root: Path, workers: int
 ) -> None:
-    assert len(whole) == 12 * 4
-    assert seen(shapes_root, num_workers=workers) == whole
+    assert len(all_samples) == 12 * 4
+    assert load_samples(shapes_root, num_workers=workers) == all_samples
 
 
-def test_two_processes_load_what_one_would(
-    whole: list[str], shapes_root: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_processes_load_the_samples_of_one_process(
+    all_samples: list[str], shapes_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the pixel: augmentation belongs to the place in the whole batch."""
+    """The augmentation depends on the position in the batch of all processes."""
     shares = []
     for rank in (0, 1):
-        monkeypatch.setattr(folder_dataset, "get_dist_info", lambda rank=rank: (rank, 2))
-        shares.append(seen(shapes_root, world_size=2))
-    together = []
-    for i in range(0, len(whole) // 2, 2):
-        together += shares[0][i : i + 2] + shares[1][i : i + 2]
-    assert together == whole
+        monkeypatch.setattr(sampler, "get_dist_info", lambda rank=rank: (rank, 2))
+        shares.append(load_samples(shapes_root, world_size=2))
+    merged = []
+    for i in range(0, len(all_samples) // 2, 2):
+        merged += shares[0][i : i + 2] + shares[1][i : i + 2]
+    assert merged == all_samples
 
 
-def test_going_on_at_iteration_150000_replays_nothing(
+def test_resuming_at_iteration_150000_loads_no_earlier_samples(
     shapes_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One iteration reads the images of one batch, and orders one epoch, wherever it is."""
+    """Any iteration reads the images of one batch and computes one permutation."""
     images: list[int] = []
     epochs: set[int] = set()
-    load, order = SegmentationFolder._load, folder_dataset.permutation
+    load, permutation = SegmentationFolder._load, sampler.permutation
 
-    def loaded(self: SegmentationFolder, index: int) -> Any:
+    def load_and_count(self: SegmentationFolder, index: int) -> Any:
         images.append(index)
         return load(self, index)
 
-    def ordered(seed: int, epoch: int, size: int) -> Any:
+    def permute_and_count(seed: int, epoch: int, size: int) -> Any:
         epochs.add(epoch)
-        return order(seed, epoch, size)
+        return permutation(seed, epoch, size)
 
-    monkeypatch.setattr(SegmentationFolder, "_load", loaded)
-    monkeypatch.setattr(folder_dataset, "permutation", ordered)
+    monkeypatch.setattr(SegmentationFolder, "_load", load_and_count)
+    monkeypatch.setattr(sampler, "permutation", permute_and_count)
     spec = small_spec("schedule.iterations=160000")
     for start in (0, 150_000):
         images.clear()
         epochs.clear()
         parts = build_components(build_config(spec, data_root=shapes_root, start=start), None)
         stop = StopRequest()
-        stop.signal_number = signal.SIGTERM  # at the first chance, after one iteration
+        stop.signal_number = signal.SIGTERM  # stops after one iteration
         folder = RunFolder(tmp_path / str(start))
         folder.path.mkdir()
         with pytest.raises(StopRequested):
@@ -126,35 +139,43 @@ def test_going_on_at_iteration_150000_replays_nothing(
 
 
 @pytest.mark.parametrize("start", [1, 5, 11])
-def test_a_later_start_gives_the_tail(whole: list[str], shapes_root: Path, start: int) -> None:
-    assert seen(shapes_root, start=start) == whole[4 * start :]
-
-
-def test_a_longer_training_begins_the_same(whole: list[str], shapes_root: Path) -> None:
-    assert seen(shapes_root, "schedule.iterations=14")[: len(whole)] == whole
-
-
-def test_another_batch_size_sees_the_same_samples_in_the_same_order(
-    whole: list[str], shapes_root: Path
+def test_a_resumed_training_gets_the_remaining_samples(
+    all_samples: list[str], shapes_root: Path, start: int
 ) -> None:
-    found = seen(shapes_root, "schedule.batch_size=8", "schedule.iterations=6")
-    assert found == whole
+    assert load_samples(shapes_root, start=start) == all_samples[4 * start :]
 
 
-def test_another_seed_sees_others(whole: list[str], shapes_root: Path) -> None:
-    other = seen(shapes_root, "seed=1")
-    assert not set(whole) & set(other)
-    assert [s.split()[0] for s in whole] != [s.split()[0] for s in other]
+def test_a_longer_training_starts_with_the_same_samples(
+    all_samples: list[str], shapes_root: Path
+) -> None:
+    assert load_samples(shapes_root, "schedule.iterations=14")[: len(all_samples)] == all_samples
 
 
-def test_the_global_generators_do_not_matter(whole: list[str], shapes_root: Path) -> None:
+def test_the_batch_size_does_not_change_samples_and_order(
+    all_samples: list[str], shapes_root: Path
+) -> None:
+    samples = load_samples(shapes_root, "schedule.batch_size=8", "schedule.iterations=6")
+    assert samples == all_samples
+
+
+def test_another_seed_gives_other_samples_and_another_order(
+    all_samples: list[str], shapes_root: Path
+) -> None:
+    other = load_samples(shapes_root, "seed=1")
+    assert not set(all_samples) & set(other)
+    assert [s.split()[0] for s in all_samples] != [s.split()[0] for s in other]
+
+
+def test_the_state_of_the_global_generators_does_not_change_the_samples(
+    all_samples: list[str], shapes_root: Path
+) -> None:
     random.seed(99)
     np.random.seed(99)
     torch.manual_seed(99)
-    assert seen(shapes_root) == whole
+    assert load_samples(shapes_root) == all_samples
 
 
-def test_the_global_generators_are_left_as_they_were(shapes_root: Path) -> None:
+def test_loading_a_sample_restores_the_global_generators(shapes_root: Path) -> None:
     spec = small_spec(*STRONG)
     config = build_config(spec, data_root=shapes_root)
     dataset = Runner.build_dataloader(config.train_dataloader, seed=0).dataset
@@ -169,7 +190,7 @@ def test_the_global_generators_are_left_as_they_were(shapes_root: Path) -> None:
     assert states() == before
 
 
-def test_they_are_left_as_they_were_even_where_a_sample_fails(shapes_root: Path) -> None:
+def test_a_failing_sample_restores_the_global_generators(shapes_root: Path) -> None:
     spec = small_spec()
     dataset = SegmentationFolder(str(shapes_root), plain(spec.dataset), "train", LOAD)
     dataset.samples[0] = dataset.samples[0]._replace(image=Path("nowhere.png"))
@@ -180,55 +201,10 @@ def test_they_are_left_as_they_were_even_where_a_sample_fails(shapes_root: Path)
     assert random.getstate() == before[1]
 
 
-def test_augmentation_differs_between_epochs(whole: list[str]) -> None:
-    assert len(set(whole)) == len(whole), "the same crop of the same image twice"
-    by_image = Counter(digest.split()[0] for digest in whole)
+def test_augmentation_differs_between_epochs(all_samples: list[str]) -> None:
+    assert len(set(all_samples)) == len(all_samples), "the same crop of an image occurs twice"
+    by_image = Counter(digest.split()[0] for digest in all_samples)
     assert set(by_image.values()) == {3}
-
-
-# The order
-
-
-def draws(size: int, **changes: Any) -> list[SampleRequest]:
-    settings = {"seed": 3, "batch_size": 4, "iterations": 20, **changes}
-    return list(StatelessSampler(range(size), **settings))
-
-
-def test_each_epoch_is_a_permutation() -> None:
-    images = [draw.image for draw in draws(10)]
-    epochs = [images[i : i + 10] for i in range(0, 80, 10)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 8
-    assert len({draw.number for draw in draws(10)}) == 80
-
-
-def test_permutations_are_the_same_everywhere() -> None:
-    """Pinned: another order would be another training."""
-    assert permutation(0, 0, 8).tolist() == [1, 6, 5, 3, 0, 4, 7, 2]
-    assert permutation(7, 2, 5).tolist() == [4, 0, 3, 1, 2]
-
-
-def test_a_batch_larger_than_the_data_set() -> None:
-    assert Counter(d.image for d in draws(3, batch_size=6, iterations=2)) == {0: 4, 1: 4, 2: 4}
-
-
-@pytest.mark.parametrize("start", [0, 7])
-def test_two_processes_share_what_one_would_see(
-    monkeypatch: pytest.MonkeyPatch, start: int
-) -> None:
-    alone = draws(10, start=start)
-    shares = []
-    for rank in (0, 1):
-        monkeypatch.setattr(folder_dataset, "get_dist_info", lambda rank=rank: (rank, 2))
-        sampler = StatelessSampler(range(10), 3, 4, 20, start)
-        shares.append(list(sampler))
-        assert len(sampler) == len(shares[-1]) == (20 - start) * 2
-    first, second = ([d.number for d in share] for share in shares)
-    assert not set(first) & set(second)
-    together = []
-    for i in range(0, len(first), 2):
-        together += shares[0][i : i + 2] + shares[1][i : i + 2]
-    assert together == alone
 
 
 # Labels
@@ -236,12 +212,12 @@ def test_two_processes_share_what_one_would_see(
 
 @pytest.fixture
 def labelled(tmp_path: Path) -> Callable[..., SegmentationFolder]:
-    """A data set of one image, with the given label map and settings."""
+    """A function that writes a data set of one image with this label map and these fields."""
 
     def make(labels: Any, **settings: Any) -> SegmentationFolder:
         labels = np.asarray(labels, np.uint8)
-        for kind in ("images", "annotations"):
-            (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
+        for folder in ("images", "annotations"):
+            (tmp_path / folder / "train").mkdir(parents=True, exist_ok=True)
         pixels = np.zeros((*labels.shape[:2], 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images" / "train" / "a.png")
         Image.fromarray(labels).save(tmp_path / "annotations" / "train" / "a.png")
@@ -257,7 +233,7 @@ def labelled(tmp_path: Path) -> Callable[..., SegmentationFolder]:
     return make
 
 
-def loaded(dataset: SegmentationFolder) -> list[list[int]]:
+def load_labels(dataset: SegmentationFolder) -> list[list[int]]:
     return dataset[0]["data_samples"].gt_sem_seg.data[0].tolist()
 
 
@@ -279,11 +255,11 @@ def test_ignored_labels_become_255(
     expected: Any,
 ) -> None:
     dataset = labelled(raw, **settings)
-    assert loaded(dataset) == expected
-    assert loaded(dataset) == expected, "the second time is like the first"
+    assert load_labels(dataset) == expected
+    assert load_labels(dataset) == expected, "loading again gives the same labels"
 
 
-def test_camvids_void_is_ignored() -> None:
+def test_camvids_void_label_is_ignored() -> None:
     from training.small import compose
 
     spec = compose("dataset=camvid").dataset
@@ -299,39 +275,39 @@ def test_camvids_void_is_ignored() -> None:
         ([[0, 4], [3, 255]], {"reduce_zero_label": True}, 4),
     ],
 )
-def test_a_label_out_of_range_names_file_and_value(
+def test_a_label_out_of_range_is_an_error_with_file_and_value(
     labelled: Callable[..., SegmentationFolder], raw: Any, settings: dict, value: int | None
 ) -> None:
     settings.pop("name", None)
     dataset = labelled(raw, **settings)
-    if value is None:  # 255 means ignored whatever the spec says
-        assert loaded(dataset) == raw
+    if value is None:  # 255 is also ignored with another ignore_index
+        assert load_labels(dataset) == raw
         return
     with pytest.raises(DataError, match=rf"a\.png: label out of range: {value} \(1 pixels") as e:
         dataset[0]
     assert "\n" not in str(e.value)
 
 
-def test_files_that_can_not_be_read_are_named(
+def test_an_unreadable_file_is_an_error_with_its_name(
     labelled: Callable[..., SegmentationFolder], tmp_path: Path
 ) -> None:
     dataset = labelled([[0, 1], [1, 2]])
-    for kind in ("images", "annotations"):
-        path = tmp_path / kind / "train" / "a.png"
-        whole = path.read_bytes()
-        for damaged in (whole[: len(whole) // 2], b"", b"no picture"):
+    for folder in ("images", "annotations"):
+        path = tmp_path / folder / "train" / "a.png"
+        content = path.read_bytes()
+        for damaged in (content[: len(content) // 2], b"", b"no image"):
             path.write_bytes(damaged)
-            with pytest.raises(DataError, match=rf"{kind}/train/a\.png: can not be read") as e:
+            with pytest.raises(DataError, match=rf"{folder}/train/a\.png: cannot be read") as e:
                 dataset[0]
             assert "\n" not in str(e.value)
         path.unlink()
-        with pytest.raises(DataError, match=rf"{kind}/train/a\.png: can not be read"):
+        with pytest.raises(DataError, match=rf"{folder}/train/a\.png: cannot be read"):
             dataset[0]
-        path.write_bytes(whole)
-    assert loaded(dataset) == [[0, 1], [1, 2]]
+        path.write_bytes(content)
+    assert load_labels(dataset) == [[0, 1], [1, 2]]
 
 
-def test_a_label_map_of_another_size_or_in_colour(
+def test_a_label_map_of_another_size_or_in_colour_is_an_error(
     labelled: Callable[..., SegmentationFolder], tmp_path: Path
 ) -> None:
     dataset = labelled([[0, 1], [1, 2]])
@@ -342,11 +318,11 @@ def test_a_label_map_of_another_size_or_in_colour(
             dataset[0]
 
 
-def test_bad_data_in_a_loader_process_keeps_its_kind(shapes_root: Path) -> None:
+def test_a_data_error_in_a_loader_process_keeps_its_type(shapes_root: Path) -> None:
     spec = small_spec()
-    wrong = dataclasses.replace(spec.dataset, classes=spec.dataset.classes[:2])
+    few_classes = dataclasses.replace(spec.dataset, classes=spec.dataset.classes[:2])
     config = build_config(
-        dataclasses.replace(spec, dataset=wrong), data_root=shapes_root, num_workers=1
+        dataclasses.replace(spec, dataset=few_classes), data_root=shapes_root, num_workers=1
     )
     with pytest.raises(DataError, match="label out of range"):
         next(iter(Runner.build_dataloader(config.train_dataloader, seed=0)))

@@ -23,28 +23,30 @@ SPEC = DatasetSpec(
 )
 
 
-def of_map(tmp_path: Path, values: list[list[int]], **changes: object) -> tuple[int, ...]:
+def classes_of_map(tmp_path: Path, values: list[list[int]], **changes: object) -> tuple[int, ...]:
     path = tmp_path / "map.png"
     Image.fromarray(np.array(values, np.uint8)).save(path)
     labels = ImageLabels(dataclasses.replace(SPEC, **changes), tmp_path)  # type: ignore[arg-type]
-    return labels.of(tmp_path / "map.jpg", path)
+    return labels.find_classes(tmp_path / "map.jpg", path)
 
 
-def test_classes_of_a_label_map(tmp_path: Path) -> None:
+def test_image_level_labels_from_a_label_map(tmp_path: Path) -> None:
     values = [[0, 0, 1, 255], [3, 3, 3, 255]]
-    assert of_map(tmp_path, values) == (1, 3), "neither the background nor what is ignored"
-    assert of_map(tmp_path, [[0, 255]]) == ()
-    assert of_map(tmp_path, values, image_label_share=2 / 8) == (3,)
-    assert of_map(tmp_path, values, image_label_share=1 / 8) == (1, 3), "from this share on"
-    assert of_map(tmp_path, values, labels=(0, 7, 1, 3), label_count=9) == (2, 3)
-    assert of_map(tmp_path, [[0, 1, 2, 3]], reduce_zero_label=True) == (1, 2)
+    assert classes_of_map(tmp_path, values) == (1, 3), "without the background and ignored pixels"
+    assert classes_of_map(tmp_path, [[0, 255]]) == ()
+    assert classes_of_map(tmp_path, values, image_label_share=2 / 8) == (3,)
+    assert classes_of_map(tmp_path, values, image_label_share=1 / 8) == (1, 3), (
+        "this share is included"
+    )
+    assert classes_of_map(tmp_path, values, labels=(0, 7, 1, 3), label_count=9) == (2, 3)
+    assert classes_of_map(tmp_path, [[0, 1, 2, 3]], reduce_zero_label=True) == (1, 2)
 
 
 def prepared(tmp_path: Path) -> tuple[Path, DatasetSpec]:
-    """A small VOC, prepared; its folder, and its spec with image-level labels from lists."""
+    """Prepare a small VOC; return its folder, and its spec with image-level labels from lists."""
     source = raw.voc(tmp_path)
     person = source / "ImageSets" / "Main" / "person_trainval.txt"
-    # 0 is an object that is hard to see.
+    # 0 marks an object that is hard to see.
     person.write_text(person.read_text().replace("2007_000001 -1", "2007_000001  0"))
     dataset = read_spec("pascal_voc_weak")
     target = tmp_path / "data" / dataset.place
@@ -54,18 +56,20 @@ def prepared(tmp_path: Path) -> tuple[Path, DatasetSpec]:
     return target, dataclasses.replace(dataset, counts=manifest["images"])
 
 
-def test_lists_of_pascal_voc(tmp_path: Path) -> None:
+def test_image_level_labels_from_lists_of_pascal_voc(tmp_path: Path) -> None:
     root, dataset = prepared(tmp_path)
     labels = ImageLabels(dataset, root)
-    nowhere = Path("nothing is read from here")
-    assert labels.of(root / "images/train_aug/2007_000001.jpg", nowhere) == (1, 15)
-    assert labels.of(root / "images/train_aug/2008_000004.jpg", nowhere) == (14,)
-    assert labels.of(root / "images/val/2007_000002.jpg", nowhere) == (2,)
-    with pytest.raises(DataError, match=r"no image-level labels of 1\.jpg; complete the lists, or"):
-        labels.of(Path("1.jpg"), nowhere)
+    nowhere = Path("this file is not read")
+    assert labels.find_classes(root / "images/train_aug/2007_000001.jpg", nowhere) == (1, 15)
+    assert labels.find_classes(root / "images/train_aug/2008_000004.jpg", nowhere) == (14,)
+    assert labels.find_classes(root / "images/val/2007_000002.jpg", nowhere) == (2,)
+    with pytest.raises(
+        DataError, match=r"no image-level labels of 1\.jpg\. Complete the lists, or"
+    ):
+        labels.find_classes(Path("1.jpg"), nowhere)
 
 
-def test_the_digest_covers_the_lists_where_they_are_used(tmp_path: Path) -> None:
+def test_the_digest_covers_the_lists_if_the_data_set_uses_them(tmp_path: Path) -> None:
     root, dataset = prepared(tmp_path)
     without = dataclasses.replace(dataset, image_labels="")
     before = folder_digest(root, dataset), folder_digest(root, without)
@@ -78,7 +82,7 @@ def test_the_digest_covers_the_lists_where_they_are_used(tmp_path: Path) -> None
     assert folder_digest(root, without) == before[1]
 
 
-def test_lists_that_are_missing_or_something_else_are_one_sentence(tmp_path: Path) -> None:
+def test_missing_or_malformed_lists_are_errors(tmp_path: Path) -> None:
     root, dataset = prepared(tmp_path)
     (root / "image_labels" / "dog.txt").unlink()
     with pytest.raises(DataError, match=r"image_labels/dog\.txt: the list of images with this cl"):

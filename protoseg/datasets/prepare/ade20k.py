@@ -1,11 +1,11 @@
-"""ADE20K as SceneParse150 published it: nothing is converted, only the two splits are linked."""
+"""ADE20K as published for SceneParse150: images and label maps are linked without conversion."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.prepare.steps import Plan, Step, pairs, published
+from protoseg.datasets.prepare.steps import Preparation, Step, find_published_folder, pair_files
 
 EXPECTED = (
     "Expected are images/{training,validation}/*.jpg and annotations/{training,validation}/*.png: "
@@ -14,17 +14,17 @@ EXPECTED = (
 SPLITS = ("training", "validation")
 
 
-def plan(source: Path, dataset: DatasetSpec) -> Plan:
+def plan_preparation(source: Path, dataset: DatasetSpec) -> Preparation:
     """Link images and label maps.
 
     Raises:
-        DataError: another folder than the published one.
+        DataError: ``source`` is not the published folder.
     """
-    root = published(source, "annotations", ("ADEChallengeData2016",), EXPECTED)
+    root = find_published_folder(source, "annotations", ("ADEChallengeData2016",), EXPECTED)
     steps = []
     for split in SPLITS:
         images, labels = (root / "images" / split, ".jpg"), (root / "annotations" / split, ".png")
-        for name, image, label in pairs(images, labels, EXPECTED):
+        for name, image, label in pair_files(images, labels, EXPECTED):
             steps.append(Step(f"images/{split}/{name}.jpg", (image,)))
             steps.append(Step(f"annotations/{split}/{name}.png", (label,)))
-    return Plan(root, steps)
+    return Preparation(root, steps)

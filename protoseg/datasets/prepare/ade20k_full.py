@@ -1,8 +1,8 @@
-"""ADE20K-Full from its raw release (2021_17_01): label maps of the release's own concept numbers.
+"""ADE20K-Full from its raw release (2021_17_01), with label maps of the release's concept numbers.
 
-The label maps hold every concept, so that one preparation serves every size of vocabulary; which
-concepts are classes stands in the data set's YAML. At the end the concepts are ranked, and the
-ranking is compared with it.
+The label maps hold every concept, so that one preparation serves every vocabulary size. The YAML
+file of the data set lists the concepts that are classes. The preparation ends with a ranking of the
+concepts, which is compared with that list.
 """
 
 from __future__ import annotations
@@ -19,8 +19,14 @@ import numpy as np
 from PIL import Image
 
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.prepare.label_maps import png, read
-from protoseg.datasets.prepare.steps import Made, Plan, Step, pairs, published
+from protoseg.datasets.prepare.label_maps import encode_png, read_pixels
+from protoseg.datasets.prepare.steps import (
+    Converted,
+    Preparation,
+    Step,
+    find_published_folder,
+    pair_files,
+)
 from protoseg.errors import DataError
 from protoseg.files import write_json
 
@@ -31,116 +37,121 @@ EXPECTED = (
 )
 SPLITS = ("training", "validation")
 SHORT_SIDE = 512
-"""Pixels; the release has photographs of 12 megapixels, SceneParse150 was published at this."""
+"""Pixels, as in SceneParse150; the release has photographs of up to 12 megapixels."""
 QUALITY = 95
+"""JPEG quality of the resized photographs."""
 RANKING = "concepts.json"
 
 
-def concepts(seg: np.ndarray) -> np.ndarray:
-    """Concept number of each pixel of a ``_seg.png``, (height, width) uint16; 0 is none.
+def decode_concepts(seg: np.ndarray) -> np.ndarray:
+    """The concept number of each pixel of a ``_seg.png``, (height, width) uint16; 0 is none.
 
-    Red holds tens of the number's multiples of 256, green the rest; blue tells instances apart.
+    The concept is ⌊red/10⌋·256 + green. Blue numbers the instances.
     """
     return seg[..., 0].astype(np.uint16) // 10 * 256 + seg[..., 1]
 
 
-def shrunk(width: int, height: int) -> tuple[int, int]:
-    """(width, height) with a short side of at most 512, aspect kept."""
+def resized_size(width: int, height: int) -> tuple[int, int]:
+    """(width, height) with a short side of at most 512 pixels and the same aspect ratio."""
     short = min(width, height)
     if short <= SHORT_SIDE:
         return width, height
     return tuple(max(1, round(side * SHORT_SIDE / short)) for side in (width, height))  # type: ignore[return-value]
 
 
-def picture(sources: tuple[Path, ...]) -> Made:
-    """The photograph at the size of its label map; as it is where that is its own size."""
+def resize_photograph(sources: tuple[Path, ...]) -> Converted:
+    """Resize a photograph to the size of its prepared label map, or keep a small one unchanged."""
     path, seg = sources
     try:
         with Image.open(path) as image, Image.open(seg) as labels:
             if image.size != labels.size:
                 raise DataError(
                     f"{path}: is {image.width}×{image.height} pixels, its label map {seg} is "
-                    f"{labels.width}×{labels.height}. Download the one that is wrong again."
+                    f"{labels.width}×{labels.height}. Download the wrong file again."
                 )
-            size = shrunk(*image.size)
+            size = resized_size(*image.size)
             if size == image.size and image.getexif().get(0x0112, 1) == 1:
-                return Made()
+                return Converted()
             buffer = io.BytesIO()
-            # Without EXIF: the label map lies as the pixels do, whatever the camera was turned.
+            # Saved without EXIF: the label map has the orientation of the stored pixels.
             small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
             small.save(buffer, "JPEG", quality=QUALITY)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: can not be decoded ({error}). Download it again.") from error
-    return Made(buffer.getvalue())
+        raise DataError(f"{path}: cannot be decoded ({error}). Download it again.") from error
+    return Converted(buffer.getvalue())
 
 
-def label_map(sources: tuple[Path, ...]) -> Made:
-    """The concepts of a ``_seg.png``, nearest pixels; the facts count them at full size."""
+def convert_annotation(sources: tuple[Path, ...]) -> Converted:
+    """Resize the concepts of a ``_seg.png`` (nearest pixel); the facts count them at full size."""
     seg, description = sources
-    full = concepts(read(seg, "RGB"))
+    full = decode_concepts(read_pixels(seg, "RGB"))
     counts = np.bincount(full.ravel())  # many times faster than sorting
-    width, height = shrunk(full.shape[1], full.shape[0])
+    width, height = resized_size(full.shape[1], full.shape[0])
     rows = (np.arange(height) + 0.5) * full.shape[0] / height
     columns = (np.arange(width) + 0.5) * full.shape[1] / width
     small = full[np.ix_(rows.astype(int), columns.astype(int))]
-    names = _names(description)
-    found = {
+    names = _read_concept_names(description)
+    concepts = {
         str(value): [int(counts[value]), names.get(value, "")]
         for value in np.flatnonzero(counts).tolist()
         if value
     }
-    return Made(png(small), {"concepts": found})
+    return Converted(encode_png(small), {"concepts": concepts})
 
 
-def _names(path: Path) -> dict[int, str]:
-    """Number and name of the concepts that a ``.json`` describes."""
+def _read_concept_names(path: Path) -> dict[int, str]:
+    """Concept number -> name, for the objects in a ``.json`` of the release."""
     try:
         content = path.read_bytes()
         try:
             text = content.decode("utf-8")
-        except UnicodeDecodeError:  # some descriptions are older than the rest
+        except UnicodeDecodeError:  # some files of the release have an older encoding
             text = content.decode("latin-1")
         objects = json.loads(text, strict=False)["annotation"]["object"]
-        return {int(thing["name_ndx"]): str(thing["name"]) for thing in objects}
+        return {int(item["name_ndx"]): str(item["name"]) for item in objects}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: is no description of an image ({error!r}). {EXPECTED}") from error
 
 
-def plan(source: Path, dataset: DatasetSpec) -> Plan:
-    """Shrink the photographs to a short side of 512, decode the label maps.
+def plan_preparation(source: Path, dataset: DatasetSpec) -> Preparation:
+    """Resize the photographs to a short side of 512 pixels, decode and resize the label maps.
 
     Raises:
-        DataError: another folder than the published one.
+        DataError: ``source`` is not the published folder.
     """
-    root = published(source, "images/ADE", ("ADE20K_2021_17_01",), EXPECTED)
+    root = find_published_folder(source, "images/ADE", ("ADE20K_2021_17_01",), EXPECTED)
     steps = []
     for split in SPLITS:
         folder = root / "images" / "ADE" / split
-        for name, image, seg in pairs((folder, ".jpg"), (folder, "_seg.png"), EXPECTED):
+        for name, image, seg in pair_files((folder, ".jpg"), (folder, "_seg.png"), EXPECTED):
             short = name.rpartition("/")[2]
-            steps.append(Step(f"images/{split}/{short}.jpg", (image, seg), picture))
-            described = (seg, folder / f"{name}.json")
-            steps.append(Step(f"annotations/{split}/{short}.png", described, label_map))
-    return Plan(root, steps, finish=partial(_finish, dataset))
+            steps.append(Step(f"images/{split}/{short}.jpg", (image, seg), resize_photograph))
+            annotation = (seg, folder / f"{name}.json")
+            steps.append(Step(f"annotations/{split}/{short}.png", annotation, convert_annotation))
+    return Preparation(root, steps, finish=partial(_write_ranking, dataset))
 
 
-def rank(pixels: Mapping[int, int], images: Mapping[int, int], validation: set[int]) -> list[int]:
-    """The concepts of both splits, most frequent first.
+def rank_concepts(
+    pixels: Mapping[int, int], images: Mapping[int, int], validation: set[int]
+) -> list[int]:
+    """The concepts that occur in both splits, most frequent first.
 
-    Frequent is what covers most pixels of train, at the size of the release; of two alike what
-    stands in more images of train; then the smaller number.
+    They are sorted by pixels in train at the size of the release (descending), then by images in
+    train (descending), then by number (ascending).
 
     Args:
-        pixels: of each concept in train.
-        images: of train that have it.
+        pixels: concept -> its pixels in train.
+        images: concept -> the images of train that contain it.
         validation: concepts with a pixel in validation.
     """
     both = [number for number in pixels if number in validation]
     return sorted(both, key=lambda number: (-pixels[number], -images[number], number))
 
 
-def _finish(dataset: DatasetSpec, target: Path, journal: list[dict[str, Any]]) -> dict[str, Any]:
-    """Write the ranking, and say how far the classes of the data set are its first ones."""
+def _write_ranking(
+    dataset: DatasetSpec, target: Path, journal: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Write the ranking, and compare its first concepts with the classes of the data set."""
     pixels: Counter[int] = Counter()
     images: Counter[int] = Counter()
     validation: Counter[int] = Counter()
@@ -154,7 +165,7 @@ def _finish(dataset: DatasetSpec, target: Path, journal: list[dict[str, Any]]) -
                 images[number] += 1
             else:
                 validation[number] += count
-    order = rank(pixels, images, set(validation))
+    order = rank_concepts(pixels, images, set(validation))
     ranking = [
         {
             "concept": number,

@@ -1,4 +1,4 @@
-"""What has been made from what: one line of JSON a file, so that a preparation can go on."""
+"""The journal of a preparation: one JSON line per prepared file, read when it is resumed."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any
 
 NAME = "prepared.jsonl"
 VERSION = 1
-"""Raised when a change of the code makes other files from the same source: all are made again."""
+"""Increased when the code makes other files from the same source; all files are then redone."""
 
 
-def read(folder: Path) -> dict[str, dict[str, Any]]:
-    """Target -> its last entry; a line that was cut short by a kill counts for nothing."""
+def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """Target -> its last entry; lines that a kill left incomplete are ignored."""
     try:
         lines = (folder / NAME).read_bytes().split(b"\n")
     except FileNotFoundError:
         return {}
-    found = {}
+    entries = {}
     for line in lines:
         try:
             entry = json.loads(line)
-            found[entry["target"]] = entry
+            entries[entry["target"]] = entry
         except (ValueError, KeyError, TypeError):
             continue
-    return found
+    return entries
 
 
-def stands(entry: dict[str, Any] | None, folder: Path, source: Path) -> bool:
-    """Whether an entry's file is there, as long as it was, from a source as long as it was."""
+def is_current(entry: dict[str, Any] | None, folder: Path, source: Path) -> bool:
+    """Whether the file of an entry exists and it and its source have their recorded sizes."""
     if entry is None or entry.get("version") != VERSION:
         return False
     try:
@@ -41,18 +41,18 @@ def stands(entry: dict[str, Any] | None, folder: Path, source: Path) -> bool:
 
 
 class Journal:
-    """Appends entries; each is on disk, or at least the system's business, once `write` returns."""
+    """Append entries to the journal; an appended entry survives the death of the process."""
 
     def __init__(self, folder: Path) -> None:
         path = folder / NAME
-        torn = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+        is_torn = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
         self.file = open(path, "ab")  # noqa: SIM115  closed by `__exit__`
-        if torn:
+        if is_torn:
             self.file.write(b"\n")
 
-    def write(self, entry: dict[str, Any]) -> None:
-        """Append one entry."""
-        self.file.write(_line(entry))
+    def append_entry(self, entry: dict[str, Any]) -> None:
+        """Append one entry and pass it to the operating system."""
+        self.file.write(_encode_entry(entry))
         self.file.flush()
 
     def __enter__(self) -> Journal:
@@ -60,17 +60,17 @@ class Journal:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.file.close()
 
 
-def content(entries: Iterable[dict[str, Any]]) -> bytes:
-    """A journal of these entries, as bytes."""
-    return b"".join(_line(entry) for entry in entries)
+def encode_entries(entries: Iterable[dict[str, Any]]) -> bytes:
+    """The content of a journal with these entries."""
+    return b"".join(_encode_entry(entry) for entry in entries)
 
 
-def _line(entry: dict[str, Any]) -> bytes:
+def _encode_entry(entry: dict[str, Any]) -> bytes:
     return json.dumps(entry, ensure_ascii=False).encode() + b"\n"

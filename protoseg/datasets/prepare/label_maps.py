@@ -1,4 +1,4 @@
-"""Reading and writing the label maps of a preparation."""
+"""Read, convert and encode the label maps of a preparation."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from protoseg.datasets.check import SINGLE_CHANNEL, UNREADABLE, sound, values
+from protoseg.datasets.check import (
+    SINGLE_CHANNEL,
+    UNREADABLE,
+    open_verified,
+    pixel_values,
+    unreadable_message,
+)
 from protoseg.datasets.labels import NO_LABEL
 from protoseg.errors import DataError
 
 
-def read(path: Path, mode: str = "") -> np.ndarray:
-    """The pixels of an image file: (height, width), or with channels for ``mode`` RGB.
+def read_pixels(path: Path, mode: str = "") -> np.ndarray:
+    """The pixels of a label map, (height, width); with ``mode`` RGB, (height, width, 3).
 
     Raises:
-        DataError: it can not be decoded, or is no label map where ``mode`` is empty.
+        DataError: the file cannot be decoded, has another mode than ``mode``, or, without
+            ``mode``, is not a label map.
     """
     try:
-        with sound(path) as file:
+        with open_verified(path) as file:
             if not mode and file.mode not in SINGLE_CHANNEL:
                 raise DataError(
                     f"{path}: expected label values in one channel, found the mode '{file.mode}'. "
@@ -30,47 +37,53 @@ def read(path: Path, mode: str = "") -> np.ndarray:
                 raise DataError(
                     f"{path}: expected the mode '{mode}', found '{file.mode}'. Download it again."
                 )
-            return values(file)
+            return pixel_values(file)
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise DataError(
-            f"{path}: can not be decoded ({reason}). Copy or download this file again."
-        ) from error
+        raise DataError(unreadable_message(path, error)) from error
 
 
-def png(labels: np.ndarray) -> bytes:
+def encode_png(labels: np.ndarray) -> bytes:
     """A label map, uint8 or uint16, as a PNG of one channel."""
     buffer = io.BytesIO()
     Image.fromarray(labels).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def table(classes: dict[int, int], known: range, ignored: int) -> np.ndarray:
-    """From published label values to ours, (256,) int64; `NO_LABEL` where there is no such value.
+def build_table(classes: dict[int, int], published: range, ignored: int) -> np.ndarray:
+    """A table from published label values to classes, (256,) int64.
 
     Args:
         classes: published value -> class.
-        known: values that were published; those of no class become ``ignored``.
+        published: all published values; those of no class become ``ignored``.
+        ignored: the ignored label.
+
+    Returns:
+        The class or ``ignored`` for each published value, `NO_LABEL` for all other values.
     """
-    found = np.full(256, NO_LABEL)
-    found[known.start : known.stop] = ignored
-    found[list(classes)] = list(classes.values())
-    return found
+    table = np.full(256, NO_LABEL)
+    table[published.start : published.stop] = ignored
+    table[list(classes)] = list(classes.values())
+    return table
 
 
-def converted(path: Path, values: np.ndarray, what: str) -> bytes:
-    """A label map of 8 bits whose values went through a `table`, as a PNG.
+def convert_label_map(path: Path, table: np.ndarray, meaning: str) -> bytes:
+    """Apply a table of `build_table` to an 8-bit label map; the result is a PNG.
+
+    Args:
+        path: the published label map.
+        table: see `build_table`.
+        meaning: the end of the error message about a value that was never published.
 
     Raises:
-        DataError: it can not be decoded, or has a value that was never published.
+        DataError: the file cannot be decoded, or has a value that was never published.
     """
-    raw = read(path)
-    inside = raw if raw.dtype == np.uint8 else np.clip(raw, 0, 255)
-    labels = values[inside]
-    wrong = raw[(labels == NO_LABEL) | (inside != raw)]
-    if wrong.size:
+    raw = read_pixels(path)
+    clipped = raw if raw.dtype == np.uint8 else np.clip(raw, 0, 255)
+    labels = table[clipped]
+    invalid = raw[(labels == NO_LABEL) | (clipped != raw)]
+    if invalid.size:
         raise DataError(
-            f"{path}: has the value {int(wrong[0])} ({wrong.size} such pixels), which {what}. "
-            "Name the folder of the published label maps, not of converted ones."
+            f"{path}: has the value {int(invalid[0])} ({invalid.size} such pixels), which "
+            f"{meaning}. Name the folder of the published label maps, not of converted ones."
         )
-    return png(labels.astype(np.uint8))
+    return encode_png(labels.astype(np.uint8))

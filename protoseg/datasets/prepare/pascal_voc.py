@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012: one folder a split, train with the additional annotations of SBD."""
+"""PASCAL VOC 2012: one folder per split; train includes the additional annotations of SBD."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
-from protoseg.datasets.prepare.steps import Plan, Step, published
+from protoseg.datasets.prepare.steps import Preparation, Step, find_published_folder
 from protoseg.errors import DataError
 
 EXPECTED = (
@@ -17,51 +17,52 @@ EXPECTED = (
 )
 
 
-def plan(source: Path, dataset: DatasetSpec) -> Plan:
+def plan_preparation(source: Path, dataset: DatasetSpec) -> Preparation:
     """Link images and label maps.
 
-    train_aug is train, with VOC's own label maps, and every label map of SBD that is in neither
-    train nor val; val is VOC's. The image-level labels of VOC (``ImageSets/Main``) go to
-    ``image_labels``.
+    The split train_aug is VOC's train with VOC's label maps, and all label maps of SBD that are
+    in neither train nor val. The split val is VOC's. VOC's image-level labels
+    (``ImageSets/Main``) go to ``image_labels``.
 
     Raises:
-        DataError: another folder than the published one.
+        DataError: ``source`` is not the published folder, or files are missing.
     """
     names = ("VOC2012", "VOCdevkit/VOC2012")
-    root = published(source, "ImageSets/Segmentation", names, EXPECTED)
-    own, more = root / "SegmentationClass", root / "SegmentationClassAug"
-    for folder in (own, more):
+    root = find_published_folder(source, "ImageSets/Segmentation", names, EXPECTED)
+    voc_labels, sbd_labels = root / "SegmentationClass", root / "SegmentationClassAug"
+    for folder in (voc_labels, sbd_labels):
         if not folder.is_dir():
             raise DataError(f"{folder}: this folder is missing. {EXPECTED}")
     train, val = (
-        _names(root / "ImageSets" / "Segmentation" / f"{s}.txt") for s in ("train", "val")
+        _read_names(root / "ImageSets" / "Segmentation" / f"{s}.txt") for s in ("train", "val")
     )
-    labels = {name: own / f"{name}.png" for name in train}
-    for name, path in layout.stems(more, ".png").items():
+    labels = {name: voc_labels / f"{name}.png" for name in train}
+    for name, path in layout.find_files(sbd_labels, ".png").items():
         if name not in labels and name not in set(val):
             labels[name] = path
     steps = []
-    splits = {"train_aug": labels, "val": {name: own / f"{name}.png" for name in val}}
+    splits = {"train_aug": labels, "val": {name: voc_labels / f"{name}.png" for name in val}}
     for split, members in splits.items():
         for name in sorted(members):
             image = root / "JPEGImages" / f"{name}.jpg"
             steps.append(Step(f"images/{split}/{name}.jpg", (image,)))
             steps.append(Step(f"annotations/{split}/{name}.png", (members[name],)))
     for name in dataset.classes[1:]:
-        listed = root / "ImageSets" / "Main" / f"{name}_trainval.txt"
-        if listed.is_file():  # only weak supervision needs them, and says so where they are missing
-            steps.append(Step(f"image_labels/{name}.txt", (listed,)))
-    layout.refuse(
+        image_list = root / "ImageSets" / "Main" / f"{name}_trainval.txt"
+        # Only weak supervision needs the lists; `find_label_lists` reports missing ones.
+        if image_list.is_file():
+            steps.append(Step(f"image_labels/{name}.txt", (image_list,)))
+    layout.raise_problems(
         [
             f"{step.sources[0]}: this file is missing. Complete the copy."
             for step in steps
             if not step.sources[0].is_file()
         ]
     )
-    return Plan(root, steps)
+    return Preparation(root, steps)
 
 
-def _names(path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
     try:
         return path.read_text(encoding="ascii").split()
     except (OSError, UnicodeDecodeError) as error:

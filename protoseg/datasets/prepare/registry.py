@@ -1,4 +1,4 @@
-"""The data sets that need preparing, by the folder they are prepared into."""
+"""The data sets that must be prepared, by the name of the prepared folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.prepare import ade20k, ade20k_full, cityscapes, coco_stuff, pascal_voc
-from protoseg.datasets.prepare.steps import Plan
+from protoseg.datasets.prepare.steps import Preparation
 
-PLANS: dict[str, Callable[[Path, DatasetSpec], Plan]] = {
-    "ade20k": ade20k.plan,
-    "ade20k_full": ade20k_full.plan,
-    "cityscapes": cityscapes.plan,
-    "coco_stuff": coco_stuff.plan,
-    "pascal_voc": pascal_voc.plan,
+PLANS: dict[str, Callable[[Path, DatasetSpec], Preparation]] = {
+    "ade20k": ade20k.plan_preparation,
+    "ade20k_full": ade20k_full.plan_preparation,
+    "cityscapes": cityscapes.plan_preparation,
+    "coco_stuff": coco_stuff.plan_preparation,
+    "pascal_voc": pascal_voc.plan_preparation,
 }
-"""`DatasetSpec.place` -> from the published folder to a plan."""
+"""`DatasetSpec.place` -> the function from a published folder to a `Preparation`."""

@@ -1,4 +1,4 @@
-"""What a preparation is going to do: one step a file, found by looking at the published folder."""
+"""A preparation as a list of steps: one step for each file of the prepared data set."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from protoseg.errors import DataError
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a maker made: the content of a file, or None where the source will do as it is."""
+class Converted:
+    """The result of a `Converter`: the content of a file, or None to use the source unchanged."""
 
     content: bytes | None = None
     facts: dict[str, Any] = field(default_factory=dict)
-    """What was learnt on the way, for the end of the preparation; plain data."""
+    """Plain data about the file for `Preparation.finish`."""
 
 
-Maker = Callable[[tuple[Path, ...]], Made]
-"""From its sources to a file; it runs in processes of its own, so it is a function of a module."""
+Converter = Callable[[tuple[Path, ...]], Converted]
+"""From source files to a new file. It runs in other processes, so it is a module-level function."""
 
 
 @dataclass(frozen=True)
@@ -31,63 +31,62 @@ class Step:
     target: str
     """Relative posix path in the prepared folder."""
     sources: tuple[Path, ...]
-    """The first one is what the file is made from, or linked to."""
-    make: Maker | None = None
-    """None links the source, or copies it where links do not work."""
+    """The first source is the one that is converted or linked."""
+    convert: Converter | None = None
+    """None links the source, or copies it if links are not possible."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A whole preparation."""
+class Preparation:
+    """All steps from a published folder to a prepared data set."""
 
     source: Path
-    """Folder as it was published."""
+    """The published folder."""
     steps: list[Step]
     folder_links: Mapping[str, str] = field(default_factory=dict)
-    """Folder in the prepared data set -> the folder it points to, relative to its own parent."""
+    """Folder in the prepared data set -> the folder it links to, relative to its parent."""
     finish: Callable[[Path, list[dict[str, Any]]], dict[str, Any]] | None = None
-    """Called at the end with the prepared folder and the journal; its answer goes into the
-    manifest."""
+    """Called last with the prepared folder and the journal; the manifest stores its result."""
 
 
-def published(source: Path, marker: str, names: Iterable[str], expected: str) -> Path:
-    """The folder that holds ``marker``: ``source`` itself, or the one of these names inside it.
+def find_published_folder(source: Path, marker: str, names: Iterable[str], expected: str) -> Path:
+    """The folder that has a subfolder ``marker``: ``source`` itself, or a subfolder ``names``.
 
     Raises:
-        DataError: none of them does; ``expected`` says what was looked for and where to get it.
+        DataError: no such folder; ``expected`` describes the files and where to get them.
     """
     for folder in (source, *(source / name for name in names)):
         if (folder / marker).is_dir():
             return folder
-    what = "is no folder" if not source.is_dir() else f"has no folder '{marker}'"
-    raise DataError(f"{source}: {what}. {expected}")
+    problem = "is no folder" if not source.is_dir() else f"has no folder '{marker}'"
+    raise DataError(f"{source}: {problem}. {expected}")
 
 
-def pairs(
+def pair_files(
     images: tuple[Path, str], labels: tuple[Path, str], expected: str
 ) -> list[tuple[str, Path, Path]]:
     """(relative name, image, label map) of a split, sorted by name.
 
     Args:
-        images: folder and suffix.
-        labels: the same for the label maps; each needs its image, others are left out.
-        expected: the sentence that says what the folder should hold.
+        images: folder and suffix of the images.
+        labels: folder and suffix of the label maps. Images without a label map are left out.
+        expected: the sentence that describes the files of the folder.
 
     Raises:
-        DataError: folders that are missing or empty, or a label map without its image.
+        DataError: a folder is missing or empty, or a label map has no image.
     """
     for folder, _ in (images, labels):
         if not folder.is_dir():
             raise DataError(f"{folder}: this folder is missing. {expected}")
-    found = layout.stems(*labels)
-    pictures = layout.stems(*images)
-    if not found:
+    label_paths = layout.find_files(*labels)
+    image_paths = layout.find_files(*images)
+    if not label_paths:
         raise DataError(f"{labels[0]}: no files ending in '{labels[1]}'. {expected}")
-    layout.refuse(
+    layout.raise_problems(
         [
-            f"{found[name]}: has no image; expected {images[0] / (name + images[1])}. "
+            f"{label_paths[name]}: has no image; expected {images[0] / (name + images[1])}. "
             "Complete the copy."
-            for name in sorted(found.keys() - pictures.keys())
+            for name in sorted(label_paths.keys() - image_paths.keys())
         ]
     )
-    return [(name, pictures[name], found[name]) for name in sorted(found)]
+    return [(name, image_paths[name], label_paths[name]) for name in sorted(label_paths)]
