@@ -52,7 +52,7 @@ def _find_label_problem(dataset: DatasetSpec) -> str:
     if ignored in values and (dataset.labels or max(values) >= 255):
         return (
             f"{where}: ignore_index: {ignored} is the label value of "
-            f"'{dataset.classes[values.index(ignored)]}'. Set another value, "
+            f"'{dataset.classes[values.index(ignored)]}' too. Set another value, "
             f"e.g. {HIGHEST_LABEL} with 16-bit label maps."
         )
     return ""

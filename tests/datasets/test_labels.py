@@ -71,11 +71,11 @@ def test_label_maps_of_every_integer_type_map_to_classes(changed) -> None:
         ({"label_count": 2}, "2 label values end at 1, but a class has 2"),
         (
             {"labels": (1, 2, 3), "ignore_index": 2},
-            "2 is the label value of 'road'. Set another value",
+            "2 is the label value of 'road' too. Set another value",
         ),
         (
             {"classes": tuple(map(str, range(256)))},
-            "255 is the label value of '255'. Set another value, e.g. 65535",
+            "255 is the label value of '255' too. Set another value, e.g. 65535",
         ),
     ],
 )
