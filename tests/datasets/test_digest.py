@@ -25,13 +25,13 @@ def make_old(root: Path) -> None:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose content is read."""
     names: list[str] = []
-    real = hashlib.file_digest
+    file_digest = hashlib.file_digest
 
-    def counted(file, *args):  # type: ignore[no-untyped-def]
+    def record_name(file, *args):  # type: ignore[no-untyped-def]
         names.append(Path(file.name).name)
-        return real(file, *args)
+        return file_digest(file, *args)
 
-    monkeypatch.setattr(hashlib, "file_digest", counted)
+    monkeypatch.setattr(hashlib, "file_digest", record_name)
     return names
 
 

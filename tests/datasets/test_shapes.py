@@ -111,7 +111,7 @@ def test_a_generated_data_set_passes_the_check(tmp_path: Path) -> None:
     assert layout.find_root(small_spec(seed=4), tmp_path) != root
 
 
-def test_same_arguments_same_pixels(tmp_path: Path) -> None:
+def test_the_same_arguments_give_the_same_pixels(tmp_path: Path) -> None:
     first = read_all_pixels(shapes.generate_data_set(tmp_path / "a", **SMALL))
     assert read_all_pixels(shapes.generate_data_set(tmp_path / "b", **SMALL)) == first
     other = read_all_pixels(shapes.generate_data_set(tmp_path / "c", **{**SMALL, "seed": 4}))
@@ -121,7 +121,7 @@ def test_same_arguments_same_pixels(tmp_path: Path) -> None:
     assert more.items() > first.items()
 
 
-def test_second_use_does_nothing(tmp_path: Path) -> None:
+def test_a_second_call_changes_no_files(tmp_path: Path) -> None:
     root = shapes.generate_data_set(tmp_path / "a", **SMALL)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     shapes.generate_data_set(root, **SMALL)

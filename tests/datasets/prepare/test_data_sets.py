@@ -138,7 +138,7 @@ def test_prepared_coco_stuff_equals_the_result_of_mmsegs_converter(
         ("pascal_voc", "PascalVOCDataset"),
     ],
 )
-def test_classes_are_those_of_mmseg(name: str, metainfo: str) -> None:
+def test_the_classes_equal_those_of_mmseg(name: str, metainfo: str) -> None:
     from mmseg import datasets
 
     mmseg_classes = [c.strip() for c in getattr(datasets, metainfo).METAINFO["classes"]]
