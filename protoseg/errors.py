@@ -1,7 +1,7 @@
-"""The one exception whose message is meant for a person at a terminal.
+"""Exceptions for errors that the user can fix, and the message for an unknown name.
 
-The command line prints it as it is, without a traceback, and exits with ``exit_code``. Everything
-else that escapes is a defect of the program and keeps its traceback.
+The command line prints their message without a traceback and exits with ``exit_code``. Any other
+exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from collections.abc import Iterable
 
 
 class ProtosegError(Exception):
-    """Something the user can put right: what, where, the allowed values, and what to do next."""
+    """An error that the user can fix: what is wrong and where, allowed values, what to do."""
 
     exit_code = 1
 
 
 class UsageError(ProtosegError):
-    """A matrix, override or argument that names something unknown or out of range."""
+    """A matrix, override or argument with a value that is unknown or out of range."""
 
     exit_code = 2
 
 
 class DataError(ProtosegError):
-    """A data set or weights file that is missing, damaged, or not the one the spec names."""
+    """A data set or weights file that is missing, damaged, or not the one in the spec."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name closest to ``name``, or None where nothing comes near it."""
+    """Return the known name closest to ``name``; None if no name is similar."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
@@ -35,10 +35,14 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown(
     kind: str, name: str, where: str, known: Iterable[str], *, in_order: bool = False
 ) -> str:
-    """The sentence for an unknown name: what it is, where it stands, and what is allowed.
+    """Make the message for an unknown name: where it is, the closest known one, all known ones.
 
     Args:
-        in_order: the order of the known ones means something; otherwise they are sorted.
+        kind: what the name is of, for instance ``key``.
+        name: the unknown name.
+        where: file, key or option that holds it.
+        known: allowed names.
+        in_order: list the known names in their order; otherwise sorted.
     """
     names = list(known) if in_order else sorted(known)
     guess = nearest(name, names)

@@ -1,4 +1,7 @@
-"""Writing files that are either whole or absent, whatever dies in between."""
+"""Atomic writing of files, locks, JSON and digests.
+
+A file is whole or absent, even if its writer is killed.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,18 @@ from protoseg.errors import ProtosegError
 def write_with(
     path: Path, write: Callable[[BinaryIO], Any], check_ownership: Callable[[], None] | None = None
 ) -> None:
-    """Let ``write`` fill a file of its own name, flush it to disk, then rename it to ``path``.
+    """Atomically write ``path``: fill a temporary file, flush it to disk, rename it.
 
     Args:
-        confirm: called before the renaming, and raises where that is not wanted any more: writing
-            can take long, and a file system can hang.
+        write: fills the open temporary file.
+        check_ownership: called before the rename; raises if the file must not be replaced any
+            more. Writing can take long, and a file system can hang.
 
     Raises:
-        ProtosegError: no space left, no permission, or a read-only file system; ``path`` is as it
-            was before.
+        StorageError: no space left, no permission, or a read-only file system; ``path`` is
+            unchanged.
     """
-    _place(path, write, os.replace, check_ownership)
+    _write_and_move(path, write, os.replace, check_ownership)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -40,27 +44,34 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Atomically write ``value`` as indented JSON; NaN is refused, for JSON has none.
+    """Atomically write ``value`` as indented JSON.
 
     Args:
-        durable: flush to disk. A file that may be lost in a power cut does without: flushing takes
-            milliseconds to seconds, on a disk that others use too.
+        durable: flush to disk, which takes milliseconds to seconds on a shared disk. False: a power
+            cut may lose the file.
+
+    Raises:
+        ValueError: ``value`` contains NaN or infinity.
+        StorageError: as `write_with`.
     """
     data = _json_bytes(value)
-    _place(path, lambda file: file.write(data), os.replace, durable=durable)
+    _write_and_move(path, lambda file: file.write(data), os.replace, durable=durable)
 
 
 def create_json(path: Path, value: Any) -> bool:
-    """Write ``value`` to ``path`` unless the file exists already; say whether it was written.
+    """Write ``value`` to ``path`` unless the file exists.
 
-    Readers never see a half-written file, and of several writers exactly one gets True.
+    Readers never see a half-written file. Of several writers exactly one gets True.
+
+    Returns:
+        Whether the file was written.
 
     Raises:
-        ProtosegError: as `write_with`.
+        StorageError: as `write_with`.
     """
     data = _json_bytes(value)
     try:
-        _place(path, lambda file: file.write(data), os.link)
+        _write_and_move(path, lambda file: file.write(data), os.link)
     except FileExistsError:
         return False
     return True
@@ -71,14 +82,14 @@ def _json_bytes(value: Any) -> bytes:
     return (text + "\n").encode()
 
 
-def _place(
+def _write_and_move(
     path: Path,
     write: Callable[[BinaryIO], Any],
     move: Callable[[Path, Path], None],
     check_ownership: Callable[[], None] | None = None,
     durable: bool = True,
 ) -> None:
-    """Fill a file of its own name, flush it to disk if ``durable``, and ``move`` it to ``path``."""
+    """Fill a temporary file, flush it to disk if ``durable``, and ``move`` it to ``path``."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb", opener=_opener) as file:
@@ -96,27 +107,30 @@ def _place(
     except OSError as error:
         raise storage_error(error, path) from error
     finally:
-        # On a read-only disk even removing nothing is an error, which would hide the first one.
+        # On a read-only disk, removing a missing file fails too and would hide the first error.
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
 
 
 def _opener(path: str, flags: int) -> int:
-    """Whatever the umask: not all the world may write what a worker is going to read."""
+    """Open a file that others cannot write, whatever the umask: workers trust what they read."""
     return os.open(path, flags, 0o664)
 
 
 def open_lock(path: Path) -> BinaryIO:
-    """A file to lock; open for writing, or network file systems give no exclusive lock."""
+    """Open a file to lock, for writing: network file systems need that for an exclusive lock."""
     return open(path, "ab", opener=_opener)
 
 
 @contextlib.contextmanager
 def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
-    """Hold the lock of a file, which the kernel drops with its process.
+    """Hold the lock of a file while inside; the kernel releases it when its process ends.
 
-    Goes on without it where another process keeps it for longer (it may be stopped), and where the
-    file can not be written or its file system has no locks.
+    The code inside runs without the lock in two cases: another process keeps it for longer than
+    ``seconds`` (it may be stopped), or the file cannot be locked (no permission, no lock service).
+
+    Args:
+        seconds: to wait for the lock.
     """
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
@@ -125,35 +139,66 @@ def locked(path: Path, seconds: float = math.inf) -> Iterator[None]:
 
 
 def _lock(file: BinaryIO, seconds: float) -> None:
-    until = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 return
             time.sleep(0.02)
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file, or None where the file is missing or torn."""
+    """Read the value in a JSON file; None if the file is missing or torn."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
 
 
+def canonical_json(value: Any) -> bytes:
+    """Encode plain data as canonical JSON: sorted keys, no white space, ASCII.
+
+    Equal values give equal bytes; the digests of specs and records are taken over them.
+
+    Raises:
+        ValueError: ``value`` contains NaN or infinity.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that is not blank, at most its last 300 characters."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][-300:] if lines else ""
+
+
+def read_last_line(path: Path) -> str:
+    """Return the last line of a log, as `last_line`; empty if the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+            return last_line(file.read().decode(errors="replace"))
+    except OSError:
+        return ""
+
+
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, 64 hex digits."""
+    """Compute the SHA-256 of a file, 64 hex digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder and its parents, not writable by all the world, and return it."""
+    """Create a folder and its parents, not writable by others, and return it.
+
+    Raises:
+        StorageError: no permission, or no space left.
+    """
     try:
-        # One by one: mkdir gives the mode to the last of several alone.
+        # One by one: mkdir(parents=True) gives the mode to the last folder only.
         for each in (*reversed(path.parents), path):
             if not each.is_dir():
                 each.mkdir(mode=0o775, exist_ok=True)
@@ -163,7 +208,7 @@ def make_folder(path: Path) -> Path:
 
 
 def storage_error(error: OSError, path: Path) -> ProtosegError:
-    """The sentence for a file that could not be written."""
+    """Make the error for a file that could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         what = "no space left on the disk (or the quota is used up)"
         todo = "free some space"
@@ -172,7 +217,7 @@ def storage_error(error: OSError, path: Path) -> ProtosegError:
         todo = "change the permissions"
     else:
         what = error.strerror or str(error)
-        todo = "put this right"
+        todo = "fix this"
     return StorageError(
         f"{path}: {what}. Nothing finished was lost; {todo}, or choose another folder "
         "(--runs, --results, --data, --weights, --out)."
@@ -180,15 +225,15 @@ def storage_error(error: OSError, path: Path) -> ProtosegError:
 
 
 class StorageError(ProtosegError):
-    """A run folder that can not be written."""
+    """A file or folder that cannot be written."""
 
 
 def _sync_folder(folder: Path) -> None:
-    # The rename itself lives in the folder; without this a power cut can undo it.
+    # The rename is an entry of the folder: without this, a power cut can undo it.
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
-    except OSError as error:  # some network file systems can not sync a folder
+    except OSError as error:  # some network file systems cannot sync a folder
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:

@@ -1,5 +1,4 @@
-"""Where things lie on this machine: experiments, runs, records, data, weights, results,
-cluster profiles."""
+"""The folders on this machine: experiments, runs, records, data, weights, results, clusters."""
 
 from __future__ import annotations
 
@@ -12,33 +11,35 @@ import protoseg
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders that a command works with. None of them is part of a run's identity."""
+    """The folders that a command uses; not part of a run's identity."""
 
     experiments: Path
+    """Matrices; PROTOSEG_EXPERIMENTS, or ``experiments`` in the checkout."""
     runs: Path
     """Run folders; PROTOSEG_RUNS, or ``runs`` in the checkout."""
     records: Path
-    """Committed records, ``results/records``; a run recorded there is not trained again."""
+    """Published records, ``records`` in ``results``; a run with a record is not trained again."""
     results: Path
+    """PROTOSEG_RESULTS, or ``results`` in the checkout."""
     data: Path
     """Data sets, one folder each; PROTOSEG_DATA, or ``data`` in the checkout."""
     weights: Path
-    """Pre-trained weights; PROTOSEG_WEIGHTS, or ``weights`` inside the data folder."""
+    """Pre-trained weights; PROTOSEG_WEIGHTS, or ``weights`` in the data folder."""
     clusters: Path
     """Cluster profiles; PROTOSEG_CLUSTERS, or ``slurm`` in the checkout."""
 
 
 def home() -> Path:
-    """The checkout one stands in, or else the one that protoseg was installed from."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
+    """Find the checkout: the one of the current folder, else the one protoseg is imported from."""
+    current = Path.cwd()
+    for folder in (current, *current.parents):
         if (folder / "experiments" / "run.yaml").is_file():
             return folder
     return code()
 
 
 def code() -> Path:
-    """The folder that the package ``protoseg`` is imported from: a checkout, or site-packages."""
+    """Return the folder that ``protoseg`` is imported from: a checkout, or site-packages."""
     return Path(protoseg.__file__).resolve().parent.parent
 
 
@@ -51,11 +52,11 @@ def places(
     weights: str | None = None,
     clusters: str | None = None,
 ) -> Paths:
-    """The folders of this call: an option wins over the environment, that over the checkout."""
+    """Choose the folders: an option first, then the environment variable, then the checkout."""
     root = home()
 
-    def choose(given: str | None, variable: str, default: Path) -> Path:
-        return Path(given or os.environ.get(variable) or default).expanduser().absolute()
+    def choose(option: str | None, variable: str, default: Path) -> Path:
+        return Path(option or os.environ.get(variable) or default).expanduser().absolute()
 
     results_folder = choose(results, "PROTOSEG_RESULTS", root / "results")
     data_folder = choose(data, "PROTOSEG_DATA", root / "data")

@@ -1,4 +1,4 @@
-"""Files are whole or absent, whatever dies or runs out in between."""
+"""Atomic files: whole or absent after kills, full disks and other failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from runs.processes import finish, kill, next_line, race, start
 from protoseg import files
 from protoseg.files import StorageError
 
-OLD = {"who": "old"}
+OLD = {"version": "old"}
 
 
 @pytest.fixture
@@ -30,20 +30,22 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB."""
-    yield from _mounted(tmp_path / "tiny", "size=64k")
+    yield from _mount(tmp_path / "tiny", "size=64k")
 
 
 @pytest.fixture
 def read_only_disk(tmp_path: Path) -> Iterator[Path]:
-    for place in _mounted(tmp_path / "readonly", "size=64k"):
-        files.write_json(place / "value.json", OLD)
-        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
-        yield place
+    """A read-only file system with a file ``value.json``."""
+    for folder in _mount(tmp_path / "readonly", "size=64k"):
+        files.write_json(folder / "value.json", OLD)
+        subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
+        yield folder
 
 
-def _mounted(place: Path, options: str) -> Iterator[Path]:
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+def _mount(folder: Path, options: str) -> Iterator[Path]:
+    """Mount a file system in memory; skip the test if that is not permitted."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "none", str(folder)]
     try:
         mounted = subprocess.run(command, capture_output=True, text=True)
         problem = " ".join(mounted.stderr.split()) if mounted.returncode else ""
@@ -52,31 +54,31 @@ def _mounted(place: Path, options: str) -> Iterator[Path]:
     if problem:
         pytest.skip(f"needs to mount a file system: {problem}")
     try:
-        yield place
+        yield folder
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", folder], check=True)
 
 
 def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_what_was_written_is_read_back(target: Path) -> None:
+def test_a_written_value_is_read_back(target: Path) -> None:
     assert files.read_json(target) == OLD
     files.write_json(target, {"ü": [1, 2.5, None]})
     assert json.loads(target.read_text(encoding="utf-8")) == {"ü": [1, 2.5, None]}
     assert names(target.parent) == ["value.json"]
 
 
-def test_a_missing_and_a_torn_file_read_as_nothing(target: Path) -> None:
+def test_a_missing_or_torn_file_reads_as_none(target: Path) -> None:
     assert files.read_json(target.with_name("other.json")) is None
     assert files.read_json(target / "below a file.json") is None
-    for length in range(len('{"who": "old"')):
-        target.write_bytes(b'{"who": "old"'[:length])
+    for length in range(len('{"version": "old"')):
+        target.write_bytes(b'{"version": "old"'[:length])
         assert files.read_json(target) is None
 
 
-def test_nan_is_refused_and_the_old_file_stays(target: Path) -> None:
+def test_nan_is_rejected_and_the_old_file_kept(target: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         files.write_json(target, {"loss": math.nan})
     assert files.read_json(target) == OLD
@@ -90,20 +92,20 @@ def stop(*_):
     print("here", flush=True)
     time.sleep(600)
 setattr(os, sys.argv[2], stop)
-files.write_json(pathlib.Path(sys.argv[1]), {"who": "new", "long": "x" * 100_000})
+files.write_json(pathlib.Path(sys.argv[1]), {"version": "new", "long": "x" * 100_000})
 """
 
 
 @pytest.mark.parametrize("moment", ["fsync", "replace"])
-def test_a_kill_before_the_rename_leaves_the_old_file_whole(target: Path, moment: str) -> None:
+def test_a_kill_before_the_rename_keeps_the_old_file(target: Path, moment: str) -> None:
     writer = start(KILLED, target, moment)
     assert next_line(writer) == "here"
-    assert len(names(target.parent)) == 2, "the new content lies in a file of its own"
+    assert len(names(target.parent)) == 2, "the new content is in a temporary file"
     kill(writer)
     assert files.read_json(target) == OLD
 
 
-def test_kills_at_any_moment_leave_the_old_or_the_new_file(target: Path) -> None:
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_file(target: Path) -> None:
     code = """
 import pathlib, sys
 from protoseg import files
@@ -111,18 +113,18 @@ print("ready", flush=True)
 number = 0
 while True:
     number += 1
-    files.write_json(pathlib.Path(sys.argv[1]), {"who": [number] * 3000})
+    files.write_json(pathlib.Path(sys.argv[1]), {"version": [number] * 3000})
 """
-    for delay in (0.0, 0.004, 0.009, 0.017, 0.03):  # arbitrary moments, nothing waits for them
+    for delay in (0.0, 0.004, 0.009, 0.017, 0.03):  # arbitrary moments
         writer = start(code, target)
         next_line(writer)
         time.sleep(delay)
         kill(writer)
         value = files.read_json(target)
-        assert value == OLD or len(set(value["who"])) == 1
+        assert value == OLD or len(set(value["version"])) == 1
 
 
-def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tiny_disk: Path) -> None:
+def test_a_full_disk_gives_one_message_and_keeps_the_old_file(tiny_disk: Path) -> None:
     path = tiny_disk / "value.json"
     files.write_json(path, OLD)
     with pytest.raises(StorageError) as caught:
@@ -132,16 +134,16 @@ def test_a_full_disk_is_one_sentence_and_the_old_file_stays(tiny_disk: Path) -> 
         "free some space, or choose another folder (--runs, --results, --data, --weights, --out)."
     )
     assert files.read_json(path) == OLD
-    assert names(tiny_disk) == ["value.json"], "the half-written file was taken away"
+    assert names(tiny_disk) == ["value.json"], "the half-written file is removed"
 
 
-def test_a_full_disk_creates_nothing(tiny_disk: Path) -> None:
+def test_no_file_is_created_on_a_full_disk(tiny_disk: Path) -> None:
     with pytest.raises(StorageError, match="no space left"):
         files.create_json(tiny_disk / "new.json", {"x": "y" * 200_000})
     assert names(tiny_disk) == []
 
 
-def test_a_file_too_large_for_its_process_leaves_the_old_one(target: Path) -> None:
+def test_a_file_over_the_size_limit_keeps_the_old_one(target: Path) -> None:
     code = """
 import pathlib, resource, signal, sys
 from protoseg import files
@@ -157,12 +159,12 @@ except files.StorageError as error:
     assert names(target.parent) == ["value.json"]
 
 
-def test_a_read_only_disk_is_one_sentence(read_only_disk: Path) -> None:
+def test_a_read_only_disk_gives_one_message(read_only_disk: Path) -> None:
     path = read_only_disk / "value.json"
-    sentence = f"{path}: no permission to write here. Nothing finished was lost; change"
+    message = f"{path}: no permission to write here. Nothing finished was lost; change"
     with pytest.raises(StorageError) as caught:
-        files.write_json(path, {"who": "new"})
-    assert str(caught.value).startswith(sentence)
+        files.write_json(path, {"version": "new"})
+    assert str(caught.value).startswith(message)
     with pytest.raises(StorageError, match="no permission"):
         files.create_json(read_only_disk / "other.json", {})
     with pytest.raises(StorageError, match="no permission"):
@@ -171,44 +173,44 @@ def test_a_read_only_disk_is_one_sentence(read_only_disk: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_without_permission_is_one_sentence(target: Path) -> None:
+def test_a_folder_without_permission_gives_one_message(target: Path) -> None:
     target.parent.chmod(0o555)
     try:
         with pytest.raises(StorageError, match="no permission to write here"):
-            files.write_json(target, {"who": "new"})
+            files.write_json(target, {"version": "new"})
     finally:
         target.parent.chmod(0o755)
 
 
-def test_a_failure_while_writing_leaves_the_old_file(target: Path) -> None:
+def test_a_failure_while_writing_keeps_the_old_file(target: Path) -> None:
     def fail(file: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    with pytest.raises(StorageError, match=r"Input/output error\. Nothing finished was lost; put"):
+    with pytest.raises(StorageError, match=r"Input/output error\. Nothing finished was lost; fix"):
         files.write_with(target, fail)
     assert files.read_json(target) == OLD
     assert names(target.parent) == ["value.json"]
 
 
-def test_of_many_creators_one_wins_and_its_content_stays(tmp_path: Path) -> None:
+def test_one_of_many_creators_writes_the_file(tmp_path: Path) -> None:
     code = """
 from pathlib import Path
-won = files.create_json(Path(sys.argv[1]), {"pid": os.getpid(), "long": "x" * 50_000})
-print(os.getpid() if won else "lost")
+created = files.create_json(Path(sys.argv[1]), {"pid": os.getpid(), "long": "x" * 50_000})
+print(os.getpid() if created else "exists")
 """
     path = tmp_path / "one.json"
     printed = race(code, path)
-    (winner,) = [text for text in printed if text != "lost"]
-    assert files.read_json(path)["pid"] == int(winner)
+    (creator,) = [text for text in printed if text != "exists"]
+    assert files.read_json(path)["pid"] == int(creator)
     assert names(tmp_path) == ["one.json"]
 
 
-def test_a_second_creation_changes_nothing(target: Path) -> None:
-    assert not files.create_json(target, {"who": "new"})
+def test_a_second_creation_keeps_the_file(target: Path) -> None:
+    assert not files.create_json(target, {"version": "new"})
     assert files.read_json(target) == OLD
 
 
-def test_nothing_is_writable_by_all_the_world_whatever_the_umask(tmp_path: Path) -> None:
+def test_no_file_is_writable_by_others_whatever_the_umask(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         files.write_json(tmp_path / "written.json", 1)
@@ -220,7 +222,7 @@ def test_nothing_is_writable_by_all_the_world_whatever_the_umask(tmp_path: Path)
         assert path.stat().st_mode & 0o002 == 0, path
 
 
-def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
+def test_files_are_writable_by_the_group_if_the_umask_permits_it(tmp_path: Path) -> None:
     before = os.umask(0o002)
     try:
         files.make_folder(tmp_path / "folder")
@@ -229,3 +231,36 @@ def test_a_group_shares_what_its_umask_lets_it_share(tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o775
     assert (tmp_path / "written.json").stat().st_mode & 0o777 == 0o664
+
+
+def test_canonical_json_is_the_same_for_equal_values() -> None:
+    value = {"b": [1, 2.5, None], "a": "\u00fc"}
+    assert files.canonical_json(value) == b'{"a":"\\u00fc","b":[1,2.5,null]}'
+    assert files.canonical_json(dict(reversed(value.items()))) == files.canonical_json(value)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        files.canonical_json({"loss": math.inf})
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        (" \n\t\n", ""),
+        ("one\ntwo", "two"),
+        ("one\n  two  \n\n \n", "two"),
+        ("10%\r100%\n", "100%"),
+        ("x" * 400, "x" * 300),
+    ],
+)
+def test_the_last_line_is_the_last_that_is_not_blank(tmp_path: Path, text: str, line: str) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("first\n" * 2000 * bool(line) + text)
+    assert files.last_line(text) == line
+    assert files.read_last_line(log) == line
+
+
+def test_a_log_that_cannot_be_read_has_no_last_line(tmp_path: Path) -> None:
+    assert files.read_last_line(tmp_path / "missing.txt") == ""
+    assert files.read_last_line(tmp_path) == ""
+    (tmp_path / "binary.txt").write_bytes(b"one\n\xff\xfe\n")
+    assert files.read_last_line(tmp_path / "binary.txt") == "\ufffd\ufffd"

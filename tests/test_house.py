@@ -19,7 +19,14 @@ ALLOWED = {
     "paths": {"protoseg"},
     "core": {"torch", "protoseg.core"},
     "runs": {"protoseg.errors", "protoseg.files", "protoseg.runs"},
-    "config": {"hydra", "omegaconf", "yaml", "protoseg.errors", "protoseg.config"},
+    "config": {
+        "hydra",
+        "omegaconf",
+        "yaml",
+        "protoseg.errors",
+        "protoseg.files",
+        "protoseg.config",
+    },
     "models": {"torch", "mmseg", "mmengine", "mmcv", "protoseg.core", "protoseg.models"},
     "datasets": {
         *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv", "scipy", "yaml"),

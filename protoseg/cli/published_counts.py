@@ -13,8 +13,7 @@ import yaml
 from protoseg.config.compose import Composer, Setting
 from protoseg.config.schema import HIGHEST_LABEL, RunSpec
 from protoseg.errors import ProtosegError
-from protoseg.planning.cost import model_of
-from protoseg.planning.workload import Workload
+from protoseg.planning.workload import Workload, make_model_key
 
 if TYPE_CHECKING:
     from protoseg.training.build.parameter_counts import Counts
@@ -131,9 +130,9 @@ def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> di
         for row in content["rows"]:
             if _backbone(row) in backbones:
                 ours, proto = _specs(row, composer, path)
-                sizes[model_of(ours)] = float(row["params_m"]) * 1e6
+                sizes[make_model_key(ours)] = float(row["params_m"]) * 1e6
                 if row.get("protoseg_m") is not None:
-                    sizes[model_of(proto)] = float(row["protoseg_m"]) * 1e6
+                    sizes[make_model_key(proto)] = float(row["protoseg_m"]) * 1e6
         return sizes
 
     return _reading(folder / FILE, read)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 from typing import Any
 
+from protoseg import files
 from protoseg.config.fields import build, plain
 from protoseg.config.schema import RunSpec
 
@@ -17,10 +17,7 @@ DIGITS = 10
 
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no white space: equal values give equal bytes."""
-    value = plain(value, identity=True)
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return files.canonical_json(plain(value, identity=True)).decode()
 
 
 def spec_digest(spec: RunSpec) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from protoseg.config.matrix import Matrix
 from protoseg.launch.submission import FOLDER
 from protoseg.planning.plan import Plan, make_plan
-from protoseg.runs.store import all_records, status_of
+from protoseg.runs.store import all_records, read_statuses
 
 
 def read_plan(
@@ -26,11 +26,8 @@ def read_plan(
     Args:
         fresh: ask SLURM even if its last answer is only seconds old.
     """
-    problems: list[str] = []
     run_ids = dict.fromkeys(run.run_id for matrix in matrices for run in matrix.runs)
-    statuses = {
-        run_id: status_of(run_id, runs_folder, record_folders, problems) for run_id in run_ids
-    }
+    statuses, problems = read_statuses(run_ids, runs_folder, record_folders)
     if (runs_folder / FOLDER).is_dir():
         # Imported here: most sweeps were never submitted.
         from protoseg.launch.queue import Queue

@@ -6,7 +6,6 @@ too, whoever looks next asks the scheduler.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -71,7 +70,7 @@ def record_job_end(
     node, restarts = (job.node, job.restarts) if job else ("", 0)
     # After a restart the last line may still be from before it.
     if reason in (Reason.LOST, Reason.BAD_CONFIG) and log is not None and not restarts:
-        message = last_line(log) or message
+        message = files.read_last_line(log) or message
     record_failed_start(folder, key, node, reason, message, source, restarts)
 
 
@@ -143,14 +142,3 @@ def record_failed_start(
         folder.record_verdict(int(path.name), reason, message, source)
     finally:
         held.release()
-
-
-def last_line(log: Path) -> str:
-    """The last line of a text that is not empty, at most its last 300 characters."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return text.strip().rpartition("\n")[2].strip()[-300:]

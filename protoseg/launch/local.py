@@ -15,6 +15,7 @@ from protoseg.config.fields import plain
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.worker_processes import WorkerProcess, WorkerProcesses
 from protoseg.planning.plan import PlanEntry
+from protoseg.runs import retry
 from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.states import Reason, State
 
@@ -176,21 +177,12 @@ class LocalSweep:
             if self.stop_signal is not None:
                 return False
             # It died before it could write anything; what it printed is all there is.
-            message = _last_line(active.worker.log)
+            printed = files.read_last_line(active.worker.log)
+            message = printed or "the worker ended before it wrote anything"
             status = Status(State.FAILED, message=message, attempts=status.attempts)
         self.on_event("ended", folder, status)
-        # A full disk or a person's wish does not pass within seconds; the next sweep goes on.
-        is_passing = status.reason not in (Reason.STORAGE, Reason.CANCELLED)
-        is_interrupted = was_attempted and status.state is State.INTERRUPTED
-        return is_interrupted and is_passing and self.stop_signal is None
-
-
-def _last_line(log: Path) -> str:
-    try:
-        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    except OSError:
-        lines = []
-    return lines[-1] if lines else "the worker ended before it wrote anything"
+        restarts = was_attempted and retry.is_automatic(status.state, status.reason)
+        return restarts and self.stop_signal is None
 
 
 def local_gpus() -> list[int]:

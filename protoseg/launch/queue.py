@@ -17,8 +17,9 @@ from pathlib import Path
 from protoseg.errors import ProtosegError
 from protoseg.launch.diagnosis import record_job_end
 from protoseg.launch.submission import FOLDER, UNSURE_SECONDS, Submission, open_submissions
+from protoseg.runs import retry
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.states import ON_REQUEST, State
+from protoseg.runs.states import State
 from protoseg.slurm.client import Job, JobReport, SlurmClient
 from protoseg.slurm.cluster_info import cluster_name
 
@@ -158,7 +159,7 @@ class Queue:
 
     def _over(self, status: Status, task: Task, job: Job) -> bool:
         """Whether the last attempt ended in a way after which its own job does not go on."""
-        if status.state is not State.FAILED and status.reason not in ON_REQUEST:
+        if retry.is_automatic(status.state, status.reason):
             return False
         # SLURM counts a restart as soon as it has put a job that still ends back into the queue.
         attempts = RunFolder(self.runs_folder / task.submission.run_ids[task.index]).attempts()

@@ -20,6 +20,7 @@ from protoseg.launch.submission import (
 )
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.selection import select_runs
+from protoseg.runs import retry
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.runs.states import Reason, State
 from protoseg.slurm.client import SlurmClient, SlurmUnreachable
@@ -135,9 +136,9 @@ def _intent(
     retry_failed: bool,
 ) -> Submission:
     resources = array.resources
-    retries = dict(profile.retries)
+    retries = profile.retries
     if profile.memory_escalation:
-        retries.setdefault(Reason.OUT_OF_MEMORY.value, 1)
+        retries = retry.add_memory_retry(retries)
     launch = Launch(
         **places,
         threads=resources.threads_each,

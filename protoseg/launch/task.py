@@ -26,9 +26,9 @@ from protoseg import files
 from protoseg.errors import ProtosegError
 from protoseg.launch.diagnosis import record_earlier_end, record_failed_start
 from protoseg.launch.submission import Submission, read_submission
-from protoseg.runs import claim
+from protoseg.runs import claim, retry
 from protoseg.runs.folder import RunFolder, now
-from protoseg.runs.states import NOT_WRITTEN, ON_REQUEST, Reason, State
+from protoseg.runs.states import NOT_WRITTEN, Reason, State
 from protoseg.slurm.client import SlurmClient
 from protoseg.slurm.environment import CurrentJob, current_job, why_stopped
 
@@ -92,8 +92,9 @@ def _run(submission: Submission, here: CurrentJob, stopped: _Signals) -> int:
     _judge_earlier(folder, here)
     status = folder.status()
     tried = any(attempt.job == here.key for attempt in folder.attempts())
-    again = submission.intent.get("retry_failed") and not tried
-    if status.state is State.DONE or (status.state is State.FAILED and not again):
+    retry_failed = bool(submission.intent.get("retry_failed")) and not tried
+    has_ended = status.state in (State.DONE, State.FAILED)
+    if has_ended and not retry.is_due(status.state, status.reason, retry_failed):
         _say(f"{status.state.value} already: {status.message or 'has its record'}")
         return OK
     code, words = _work(submission, folder)
@@ -178,11 +179,11 @@ def _afterwards(
         )
     status = folder.status()
     _say(f"{status.state.value}: {status.reason}: {status.message}")
-    goes_on = status.state is State.INTERRUPTED and status.reason not in ON_REQUEST
+    goes_on = retry.is_automatic(status.state, status.reason)
     if goes_on and stopped.number is not None:
         # The job itself is being ended, perhaps for another reason than its worker was: asked to
         # requeue, SLURM brings a cancelled job back to life.
-        goes_on = why_stopped(stopped.number)[0] in (Reason.TIMEOUT, Reason.PREEMPTED)
+        goes_on = retry.requeues_ending_job(why_stopped(stopped.number)[0])
     if goes_on and submission.intent["requeue"] and not submission.withdrawn:
         try:
             SlurmClient().requeue(here.key)

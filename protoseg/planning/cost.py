@@ -1,4 +1,4 @@
-"""What the rest of a plan costs: GPU-hours by records or timings, storage by a formula."""
+"""The cost of the runs left in a plan: GPU-hours from records or timings, storage by formula."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from protoseg.config.matrix import PlannedRun
 from protoseg.config.schema import RunSpec
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Device, Timing
-from protoseg.planning.workload import Workload, workload_digest, workload_of
+from protoseg.planning.workload import Workload, make_model_key, workload_digest, workload_of
 
 CHECKPOINTS = 2
-"""A run folder keeps the newest two."""
+"""Kept in a run folder: the newest two."""
 BYTES = 4
+"""Per number, in float32."""
 STATES = {"AdamW": 2, "SGD": 1}
-"""Numbers an optimiser holds beside each parameter: two moments, or one momentum."""
+"""Numbers that an optimiser holds for each parameter: two moments, or one momentum."""
 
 STORAGE_RULE = (
     "two checkpoints a run: 4 bytes × (parameters × 3 with AdamW, × 2 with SGD, and the numbers in "
-    "prototypes and in the memory of pixel contrast); records and counts are small beside them"
+    "prototypes and in the memory of pixel contrast); records and counts are negligible"
 )
 
 
 @dataclass(frozen=True)
 class Sum:
-    """A sum over the runs for which it is known."""
+    """A sum over the runs whose value is known."""
 
     value: float
     known: int
-    """Runs that it covers."""
+    """Runs in the sum."""
     unknown: int
+    """Runs without a value."""
 
 
 NOTHING = Sum(0.0, 0, 0)
@@ -42,16 +44,16 @@ NO_TIMINGS: Mapping[str, Timing] = {}
 
 @dataclass(frozen=True)
 class CostEstimate:
-    """Of the runs that a sweep would start."""
+    """The cost of the runs that a sweep would start."""
 
     gpu_hours: Sum
-    """By records and by timings."""
+    """From records and from timings."""
     storage: Sum
     """Bytes in the run folders at the end."""
     timed: Sum = NOTHING
-    """What timings add to the GPU-hours."""
+    """The part of the GPU-hours that comes from timings."""
     timings: tuple[Timing, ...] = ()
-    """Those."""
+    """The timings in that part."""
 
 
 def estimate_cost(
@@ -60,26 +62,26 @@ def estimate_cost(
     parameters: Mapping[Workload, float],
     timings: Mapping[str, Timing] = NO_TIMINGS,
 ) -> CostEstimate:
-    """The price of what is left of a plan.
+    """Estimate the cost of the runs left in a plan.
 
     Args:
-        records: of any runs; those whose model and data are like those of a run tell its price.
-        parameters: model (`model_of`) -> its parameters as the literature prints them, for models
-            that no record has yet.
-        timings: kind -> what an iteration takes on a GPU, where no record made on one tells it.
+        records: of any runs; a record gives the cost of runs with the same workload.
+        parameters: model (`make_model_key`) -> its number of parameters as published, for models
+            without a record.
+        timings: digest of a workload -> its timing on a GPU, used without a record from a GPU.
     """
     left = plan.left()
-    if not left:  # and no record is read
+    if not left:  # no record needs to be read
         return CostEstimate(NOTHING, NOTHING)
     records = [*records, *(e.status.record for e in plan.entries if e.status.record)]
-    hours = _hours_an_iteration(records)
-    # What was counted in a record wins over what is printed.
-    counted = {model_of(r["spec"]): float(r["parameters"]["learnable"]) for r in records}
+    hours = _hours_per_iteration(records)
+    # The count in a record wins over the published one.
+    counted = {make_model_key(r["spec"]): float(r["parameters"]["learnable"]) for r in records}
     sizes = {**parameters, **counted}
     by_records = [_gpu_hours(entry, hours) for entry in left]
     used = [
-        timings.get(workload_digest(entry.run.spec)) if timings and told is None else None
-        for entry, told in zip(left, by_records, strict=True)
+        timings.get(workload_digest(entry.run.spec)) if timings and estimate is None else None
+        for entry, estimate in zip(left, by_records, strict=True)
     ]
     by_timings = [
         None if timing is None else timing.seconds / 3600 * entry.iterations_left
@@ -96,35 +98,38 @@ def estimate_cost(
 def workloads_to_time(
     plan: Plan, records: Iterable[Mapping[str, Any]], timings: Iterable[Timing], device: Device
 ) -> list[RunSpec]:
-    """One run of each kind whose cost neither a record nor a timing on that device tells.
+    """Select one run of each workload that has neither a record nor a timing on this device.
 
-    On a GPU that is a record made on one.
+    On a GPU, only records made on a GPU count.
+
+    Returns:
+        The specs of the runs to time.
     """
-    hours = _hours_an_iteration(records) if device.gpu else {}
+    hours = _hours_per_iteration(records) if device.gpu else {}
     timed = {timing.kind for timing in timings if timing.device == device.name}
-    found: dict[str, RunSpec] = {}
+    unknown: dict[str, RunSpec] = {}
     for entry in plan.left():
         spec = entry.run.spec
         if entry.seconds is None if not device.gpu else workload_of(spec) not in hours:
-            found.setdefault(workload_digest(spec), spec)
-    return [spec for kind, spec in found.items() if kind not in timed]
+            unknown.setdefault(workload_digest(spec), spec)
+    return [spec for digest, spec in unknown.items() if digest not in timed]
 
 
 def _sum(values: Iterable[float | None]) -> Sum:
-    found = list(values)
-    known = [value for value in found if value is not None]
-    return Sum(sum(known), len(known), len(found) - len(known))
+    listed = list(values)
+    known = [value for value in listed if value is not None]
+    return Sum(sum(known), len(known), len(listed) - len(known))
 
 
-def _hours_an_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Workload, float]:
-    """GPU-hours of an iteration of each kind of run, the median; a CPU's record tells nothing."""
-    found: dict[Workload, list[float]] = defaultdict(list)
+def _hours_per_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Workload, float]:
+    """Median GPU-hours per iteration of each workload; records made on a CPU have none."""
+    hours_by_workload: dict[Workload, list[float]] = defaultdict(list)
     for record in records:
         hours = record["cost"].get("gpu_hours")
         if hours:
             iterations = record["spec"]["schedule"]["iterations"]
-            found[workload_of(record["spec"])].append(hours / iterations)
-    return {kind: statistics.median(rates) for kind, rates in found.items()}
+            hours_by_workload[workload_of(record["spec"])].append(hours / iterations)
+    return {load: statistics.median(values) for load, values in hours_by_workload.items()}
 
 
 def _gpu_hours(entry: PlanEntry, hours: Mapping[Workload, float]) -> float | None:
@@ -132,29 +137,16 @@ def _gpu_hours(entry: PlanEntry, hours: Mapping[Workload, float]) -> float | Non
     return None if rate is None else rate * entry.iterations_left
 
 
-def model_of(spec: Any) -> Workload:
-    """What the number of learnable parameters depends on; of a spec or the same as plain data."""
-    parts = spec if isinstance(spec, dict) else vars(spec)
-    backbone, decoder, method, dataset = (
-        part if isinstance(part, dict) else vars(part)
-        for part in (parts[key] for key in ("backbone", "decoder", "method", "dataset"))
-    )
-    # Of ProtoSeg's K none is learned; any other method's are.
-    many = 0 if method["kind"] == "prototype" else method.get("num_prototypes", 0)
-    projection = method.get("projection", False)
-    names = (backbone["name"], decoder["name"], decoder["channels"], method["kind"])
-    return *names, len(dataset["classes"]), many, projection
-
-
 def _bytes(run: PlannedRun, sizes: Mapping[Workload, float]) -> float | None:
-    size, spec = sizes.get(model_of(run.spec)), run.spec
+    """Bytes of a run's checkpoints (`STORAGE_RULE`); None for a model of unknown size."""
+    size, spec = sizes.get(make_model_key(run.spec)), run.spec
     if size is None:
         return None
-    classes, held = len(spec.dataset.classes), 0
+    classes, buffers = len(spec.dataset.classes), 0
     if spec.method.kind == "prototype":
         prototypes: int = getattr(spec.method, "num_prototypes", 0)
-        held += prototypes * classes * spec.decoder.channels
+        buffers += prototypes * classes * spec.decoder.channels
     if spec.contrast.weight:
         queues = spec.contrast.pixel_queue + spec.contrast.region_queue
-        held += classes * queues * spec.contrast.channels
-    return CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + held)
+        buffers += classes * queues * spec.contrast.channels
+    return CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + buffers)

@@ -1,4 +1,4 @@
-"""The plan of a set of matrices: which runs there are, how they stand, what is left to pay."""
+"""The plan of some matrices: their runs, the state of each, and the time left to train."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from protoseg.config.schema import RunSpec
 from protoseg.planning.timings import Timing
 from protoseg.planning.workload import Workload, workload_digest, workload_of
 from protoseg.runs.folder import Status
+from protoseg.runs.retry import is_due
 from protoseg.runs.states import State
 
 
@@ -25,37 +26,39 @@ class PlanEntry:
     status: Status
     matrices: tuple[str, ...]
     seconds: float | None
-    """What its training will still cost, by its own speed or the records of like runs; None where
-    unknown."""
+    """Left to train, from its own speed or from records of the same workload; None if unknown."""
     timing: Timing | None = None
-    """What tells the seconds where no record does."""
+    """The source of ``seconds`` if there is no such record."""
 
     @property
     def iterations_left(self) -> int:
-        """Of its schedule."""
+        """Iterations of its schedule that are not trained yet."""
         done = self.status.state is State.DONE
         return 0 if done else self.run.spec.schedule.iterations - self.status.iteration
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every run once, in the order of the matrices."""
+    """Each run once, in the order of the matrices."""
 
     entries: tuple[PlanEntry, ...]
     listed: int
-    """Runs as the tables list them, before those they share are counted once."""
+    """Runs as the matrices list them: a shared run counts once for each matrix."""
     problems: list[str] = field(default_factory=list)
-    """Records that could not be read; such runs are left alone."""
+    """Messages about damaged or conflicting records; a sweep skips such runs."""
 
     def counts(self) -> dict[State, int]:
-        """Runs in each state, all states named."""
+        """Count the runs in each state; every state is a key."""
         counted = Counter(entry.status.state for entry in self.entries)
         return {state: counted.get(state, 0) for state in State}
 
     def left(self) -> list[PlanEntry]:
-        """Runs that a sweep would start: new ones and interrupted ones."""
-        states = (State.NEW, State.INTERRUPTED)
-        return [entry for entry in self.entries if entry.status.state in states]
+        """List the runs that a sweep would start."""
+        return [
+            entry
+            for entry in self.entries
+            if is_due(entry.status.state, entry.status.reason, retry_failed=False)
+        ]
 
 
 def make_plan(
@@ -68,8 +71,9 @@ def make_plan(
 
     Args:
         statuses: run id -> state, for every run of the matrices.
-        records: returns records of any runs; called only if a run needs the speed of similar runs.
-        problems: messages about records that could not be read.
+        records: returns records of any runs; called only if a run needs the speed of another run
+            of its workload.
+        problems: messages about damaged or conflicting records.
     """
     planned: dict[str, tuple[PlannedRun, list[str]]] = {}
     for matrix in matrices:
@@ -78,12 +82,12 @@ def make_plan(
             names.append(matrix.name)
     rates = measured_rates(statuses[run_id].record for run_id in planned)
     # A finished run, or one that has measured its own speed, needs no record of another run.
-    kinds = {
+    workloads = {
         run_id: workload_of(run.spec)
         for run_id, (run, _) in planned.items()
         if statuses[run_id].state is not State.DONE and not statuses[run_id].iterations_per_second
     }
-    if set(kinds.values()) - set(rates):
+    if set(workloads.values()) - set(rates):
         rates = measured_rates(records()) | rates
     entries = tuple(
         PlanEntry(
@@ -91,7 +95,7 @@ def make_plan(
             status=statuses[run_id],
             matrices=tuple(dict.fromkeys(names)),
             seconds=_remaining_seconds(
-                run.spec, statuses[run_id], rates.get(kinds.get(run_id, ()))
+                run.spec, statuses[run_id], rates.get(workloads.get(run_id, ()))
             ),
         )
         for run_id, (run, names) in planned.items()
@@ -100,10 +104,10 @@ def make_plan(
 
 
 def with_timings(plan: Plan, timings: Mapping[str, Timing]) -> Plan:
-    """The plan with the seconds of runs that no record is like.
+    """Return the plan with the seconds of runs whose workload has a timing but no record.
 
     Args:
-        timings: kind -> what an iteration takes.
+        timings: digest of a workload -> its timing.
     """
     entries = list(plan.entries)
     for index, entry in enumerate(entries):
@@ -118,17 +122,21 @@ def with_timings(plan: Plan, timings: Mapping[str, Timing]) -> Plan:
 
 
 def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Workload, float]:
-    """Iterations a second of each kind of run, the median over its records."""
-    found: dict[Workload, list[float]] = defaultdict(list)
+    """Return the iterations per second of each workload, the median over its records."""
+    rates: dict[Workload, list[float]] = defaultdict(list)
     for record in records:
         if record is not None:
-            found[workload_of(record["spec"])].append(record["cost"]["iterations_per_second"])
-    return {kind: statistics.median(rates) for kind, rates in found.items()}
+            rates[workload_of(record["spec"])].append(record["cost"]["iterations_per_second"])
+    return {workload: statistics.median(values) for workload, values in rates.items()}
 
 
-def _remaining_seconds(spec: RunSpec, status: Status, like: float | None) -> float | None:
-    """``like``: iterations a second of runs of its kind."""
+def _remaining_seconds(spec: RunSpec, status: Status, workload_rate: float | None) -> float | None:
+    """Seconds left to train; None without a rate.
+
+    Args:
+        workload_rate: iterations per second of other runs of its workload.
+    """
     if status.state is State.DONE:
         return 0.0
-    rate = status.iterations_per_second or like
+    rate = status.iterations_per_second or workload_rate
     return (spec.schedule.iterations - status.iteration) / rate if rate else None

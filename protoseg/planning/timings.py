@@ -1,7 +1,7 @@
-"""Short timings of runs that no record is like, each in a process of its own.
+"""Short timings of workloads without a record, each measured in a separate process.
 
-They lie beside the run folders, ``RUNS/.timings/HASH.json``, one for each kind of run, device and
-state of the code: what was timed once is known to the next plan, also on a machine without a GPU.
+They are stored beside the run folders as ``RUNS/.timings/HASH.json``, one for each workload, device
+and version of the code. Later plans use them, also on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -34,85 +34,100 @@ from protoseg.runs.states import Reason
 FOLDER = ".timings"
 ITERATIONS = 10
 MODULE = "protoseg.training.timing"
-SOURCES = ("core", "models", "training/parts.py", "training/recipe.py", "training/timing.py")
-"""Where the code of an iteration lies, below the package."""
+SOURCES = (
+    *("core", "models", "training/build/components.py", "training/build/config.py"),
+    "training/timing.py",
+)
+"""The code of an iteration, in the package ``protoseg``."""
 PACKAGES = ("torch", "onedl-mmsegmentation", "mmsegmentation")
-PATIENCE = 15 * 60.0
-"""Seconds after which a timing is given up."""
+TIMEOUT_SECONDS = 15 * 60.0
+"""A timing that takes longer is stopped."""
 POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Device:
-    """What iterations were timed on."""
+    """The device that iterations are timed on."""
 
     name: str
-    """The GPU's, or the processor's with the number of threads."""
+    """Of the GPU, or of the processor with the number of threads."""
     gpu: bool
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What an iteration of a kind of run takes on a device."""
+    """The time of an iteration of a workload on a device."""
 
     kind: str
-    """Its `protoseg.planning.workload.workload_digest`."""
+    """`protoseg.planning.workload.workload_digest` of the workload."""
     what: str
-    """The kind for people."""
+    """`protoseg.planning.workload.describe_workload` of it."""
     code: str
+    """`code_version` of the code that was timed."""
     device: str
     gpu: bool
     iterations: int
     seconds: float
-    """The median of the iterations."""
+    """Median of the iterations."""
     fastest: float
+    """Seconds."""
     slowest: float
+    """Seconds."""
     memory_mib: float
     time: str
+    """When it was measured; UTC, ISO 8601."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a kind of run could not be timed."""
+    """Why a workload could not be timed."""
 
     what: str
+    """The workload, described."""
     message: str
     memory: bool
-    """It does not fit into the memory of the device, which is an answer."""
+    """It does not fit into the memory of the device."""
 
 
 def this_device(threads: int) -> Device:
-    """What a run is trained on here, as torch says in a process of its own.
+    """Ask torch, in a separate process, which device runs are trained on here.
+
+    Args:
+        threads: of torch; part of the name of a processor.
 
     Raises:
-        ProtosegError: torch can not be asked.
+        ProtosegError: the process fails.
     """
     command = [sys.executable, "-m", MODULE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
-        name = found["device"] + ("" if found["gpu"] else f", {_threads(threads)}")
-        return Device(name, found["gpu"])
+        answer = json.loads(done.stdout.splitlines()[-1])
+        suffix = f", {threads} thread{'s' * (threads > 1)}"
+        return Device(answer["device"] + ("" if answer["gpu"] else suffix), answer["gpu"])
     except (IndexError, ValueError, KeyError) as error:
-        raise ProtosegError(f"plan --time: torch can not be asked: {_last(done.stderr)}") from error
-
-
-def _threads(number: int) -> str:
-    return f"{number} thread{'s' * (number > 1)}"
+        problem = files.last_line(done.stderr)
+        raise ProtosegError(
+            f"plan --time: torch does not start ({problem}). "
+            "Run 'protoseg doctor' to check the installation."
+        ) from error
 
 
 def read(runs_folder: Path) -> list[Timing]:
-    """All timings of the code as it is, oldest first; those that can not be read are left out."""
+    """Read the timings of the current code, oldest first; unreadable ones are left out."""
     paths = list((runs_folder / FOLDER).glob("*.json"))
-    found = []
+    timings = []
     for data in map(files.read_json, paths):
         with contextlib.suppress(TypeError):
-            found.append(Timing(**data))
-    return sorted((t for t in found if t.code == code_version()), key=lambda t: t.time)
+            timings.append(Timing(**data))
+    return sorted((t for t in timings if t.code == code_version()), key=lambda t: t.time)
 
 
 def chosen(timings: Iterable[Timing], device: Device | None = None) -> dict[str, Timing]:
-    """The one timing of each kind: of that device, else of a GPU, else the newest."""
+    """Choose one timing of each workload: of the given device, else of a GPU, else the newest.
+
+    Returns:
+        Digest of the workload -> timing.
+    """
 
     def rank(timing: Timing) -> tuple[bool, bool, str]:
         return (device is not None and timing.device == device.name, timing.gpu, timing.time)
@@ -129,23 +144,23 @@ def take(
     threads: int,
     on_iteration: Callable[[int], None] = lambda done: None,
 ) -> Timing | Failure:
-    """Time the kind of a run on this machine, and keep what came of it.
+    """Time the workload of a run on this machine and store the timing.
 
     Args:
-        device: as `this_device` names it.
-        iterations: at most; fewer where they take long.
+        device: from `this_device`.
+        iterations: at most; fewer if they are slow.
         threads: of torch.
-        on_iteration: told how many are done.
+        on_iteration: called with the number of iterations done.
 
     Raises:
-        ProtosegError: the folder can not be written.
+        ProtosegError: the folder cannot be written.
     """
     request = {"spec": plain(spec), "iterations": iterations, "threads": threads}
-    found = _ask(request, threads, on_iteration)
+    result = _time_in_process(request, threads, on_iteration)
     what = describe_workload(spec)
-    if "seconds" not in found:
-        memory = found["reason"] == Reason.OUT_OF_MEMORY.value
-        message = f"does not fit into the memory of {device.name}" if memory else found["message"]
+    if "seconds" not in result:
+        memory = result["reason"] == Reason.OUT_OF_MEMORY.value
+        message = f"does not fit into the memory of {device.name}" if memory else result["message"]
         return Failure(what, message, memory)
     timing = Timing(
         kind=workload_digest(spec),
@@ -154,7 +169,7 @@ def take(
         device=device.name,
         gpu=device.gpu,
         time=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **found,
+        **result,
     )
     key = hashlib.sha256(f"{timing.kind} {timing.device} {timing.code}".encode()).hexdigest()[:16]
     folder = files.make_folder(runs_folder / FOLDER)
@@ -162,61 +177,60 @@ def take(
     return timing
 
 
-def _ask(
+def _time_in_process(
     request: Mapping[str, Any], threads: int, on_iteration: Callable[[int], None]
 ) -> dict[str, Any]:
-    """What the process that times answers, or that it can not answer any more."""
+    """Run the timing process and return its result, or the reason why it has none."""
     environment = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    with tempfile.TemporaryDirectory() as place:
-        given, answer, log = (Path(place) / name for name in ("given.json", "answer.json", "log"))
-        files.write_json(given, request)
-        command = [sys.executable, "-m", MODULE, str(given), str(answer)]
+    with tempfile.TemporaryDirectory() as folder:
+        names = ("request.json", "result.json", "log")
+        request_file, result_file, log = (Path(folder) / name for name in names)
+        files.write_json(request_file, request)
+        command = [sys.executable, "-m", MODULE, str(request_file), str(result_file)]
         with log.open("wb") as output:
             process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        end, seen = time.monotonic() + PATIENCE, 0
+        deadline, reported = time.monotonic() + TIMEOUT_SECONDS, 0
         try:
-            while process.poll() is None and time.monotonic() < end:
+            while process.poll() is None and time.monotonic() < deadline:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_SECONDS)
-                done = (files.read_json(answer) or {}).get("done", seen)
-                if done != seen:
-                    on_iteration(seen := done)
-            late = process.poll() is None
+                done = (files.read_json(result_file) or {}).get("done", reported)
+                if done != reported:
+                    on_iteration(reported := done)
+            timed_out = process.poll() is None
         finally:
             process.kill()
             process.wait()
-        found: dict[str, Any] = files.read_json(answer) or {}
-        if {"seconds", "reason"} & found.keys():
-            return found
-        return _silence(None if late else process.returncode, log.read_text(errors="replace"))
+        result: dict[str, Any] = files.read_json(result_file) or {}
+        if {"seconds", "reason"} & result.keys():
+            return result
+        return _explain_failure(None if timed_out else process.returncode, log)
 
 
-def _silence(status: int | None, log: str) -> dict[str, Any]:
-    """Why a process gave no answer.
+def _explain_failure(status: int | None, log: Path) -> dict[str, Any]:
+    """Reason and message for a process that wrote no result.
 
     Args:
-        status: with which it ended; None where it did not.
+        status: exit status; None if it was stopped after `TIMEOUT_SECONDS`.
+        log: what it printed.
     """
     if status is None:
-        message = f"given up after {PATIENCE / 60:.0f} minutes"
+        message = f"stopped after {TIMEOUT_SECONDS / 60:.0f} minutes"
         return {"reason": Reason.TIMEOUT.value, "message": message}
-    if status == -signal.SIGKILL:  # nobody else ends it so
+    if status == -signal.SIGKILL:  # by the kernel: protoseg kills it only after the timeout
         return {"reason": Reason.OUT_OF_MEMORY.value, "message": "killed"}
-    return {"reason": Reason.CODE_ERROR.value, "message": _last(log) or f"it ended with {status}"}
-
-
-def _last(text: str) -> str:
-    return ([line for line in text.splitlines() if line.strip()] or [""])[-1]
+    message = files.read_last_line(log) or f"it ended with exit status {status}"
+    return {"reason": Reason.CODE_ERROR.value, "message": message}
 
 
 @functools.cache
 def code_version() -> str:
-    """A digest of what an iteration's time may depend on: protoseg's own modules, torch, mmseg."""
+    """Digest the code that the time of an iteration depends on: protoseg, torch, mmseg."""
     package = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for source in SOURCES:
-        place = package / source
-        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+        origin = package / source
+        for path in sorted(origin.glob("*.py")) if origin.is_dir() else [origin]:
             digest.update(path.name.encode() + path.read_bytes())
     for name in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -1,4 +1,4 @@
-"""Which runs are alike: an iteration of one takes as long as an iteration of the other."""
+"""The workload of a run: what the time of an iteration and the size of the model depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from protoseg.config.schema import RunSpec
 
 Workload = tuple[Any, ...]
 
-KIND = (
+WORKLOAD_KEYS = (
     "backbone.name",
     "decoder.name",
     "decoder.channels",
@@ -21,26 +21,32 @@ KIND = (
     "schedule.batch_size",
     "precision",
 )
-"""What an iteration's time depends on, with the method's counts and switches (K, the second view),
-pixel contrast, and the level of determinism."""
+"""Keys of the spec that the time of an iteration depends on.
+
+Added to them: counts and switches of the method (K, the second view), pixel contrast, and
+determinism.
+"""
 
 
 def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
-    """What like runs have in common, from a spec or from its plain data in a record."""
+    """Return the workload of a spec, or of its plain data in a record.
+
+    Runs of one workload take equally long for an iteration.
+    """
     values = []
-    for key in KIND:
+    for key in WORKLOAD_KEYS:
         value: Any = spec
         for part in key.split("."):
             value = value[part] if isinstance(value, dict) else getattr(value, part)
         values.append(tuple(value) if isinstance(value, list) else value)
-    if isinstance(spec, dict):  # without the fields that came later and have their default
+    if isinstance(spec, dict):  # newer fields are left out while they have their default
         method, contrast = spec["method"], spec.get("contrast")
         level = spec.get("determinism", "seeded")
     else:
         method, level = plain(spec.method, identity=True), spec.determinism
         contrast = plain(spec.contrast) if spec.contrast.weight else None
-    # At 847 classes ten classifiers take several times as long as one; weights, temperatures and
-    # distances are no matter beside that.
+    # At 847 classes, ten classifiers take several times as long as one. Weights, temperatures and
+    # distances are negligible.
     counts = {key: value for key, value in method.items() if isinstance(value, int)}
     return *values, _sorted(counts), _sorted(contrast or {}), level
 
@@ -50,12 +56,12 @@ def _sorted(values: dict[str, Any]) -> Workload:
 
 
 def workload_digest(spec: RunSpec) -> str:
-    """SHA-256 of a kind, 64 hex digits."""
+    """Compute the SHA-256 of the workload of a spec, 64 hex digits."""
     return hashlib.sha256(json.dumps(workload_of(spec)).encode()).hexdigest()
 
 
 def describe_workload(spec: RunSpec) -> str:
-    """A kind for people: ``mit_b2, segformer, prototype, K = 10, 847 classes, 16 × 512×512``."""
+    """Describe a workload: ``mit_b2, segformer, prototype, K = 10, 847 classes, 16 × 512×512``."""
     count = getattr(spec.method, "num_prototypes", None)
     height, width = spec.augmentation.crop_size
     parts = [
@@ -70,3 +76,21 @@ def describe_workload(spec: RunSpec) -> str:
         spec.determinism if spec.determinism != "seeded" else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def make_model_key(spec: RunSpec | dict[str, Any]) -> Workload:
+    """Return what the number of learnable parameters depends on.
+
+    Args:
+        spec: of a run, or its plain data in a record.
+    """
+    parts = spec if isinstance(spec, dict) else vars(spec)
+    backbone, decoder, method, dataset = (
+        part if isinstance(part, dict) else vars(part)
+        for part in (parts[key] for key in ("backbone", "decoder", "method", "dataset"))
+    )
+    # ProtoSeg's prototypes are not learnable parameters; those of the other methods are.
+    num_prototypes = 0 if method["kind"] == "prototype" else method.get("num_prototypes", 0)
+    projection = method.get("projection", False)
+    names = (backbone["name"], decoder["name"], decoder["channels"], method["kind"])
+    return *names, len(dataset["classes"]), num_prototypes, projection

@@ -1,9 +1,9 @@
-"""The claim on a run: at most one live worker trains it, whoever else tries.
+"""The claim on a run: a lock file that lets at most one live worker train it.
 
-A claim is a file made by an atomic link, with host, process, scheduler job and a nonce; the holder
-touches it as a heartbeat. It is stale when its process is gone (same host) or, from another host,
-when its heartbeat is old and the scheduler, where there is one, does not say that its job runs.
-Claims are made, taken over and released by one at a time, under a lock.
+A claim is a file created by an atomic link, with host, process, scheduler job and a nonce. The
+holder touches it as a heartbeat. It is stale if its process is gone (same host), or if its
+heartbeat is old and the scheduler, if any, does not report its job as running (another host).
+Claims are created, taken over and released under a file lock, by one process at a time.
 """
 
 from __future__ import annotations
@@ -22,36 +22,36 @@ from typing import Any
 from protoseg import files
 
 JobIsActive = Callable[[str], bool | None]
-"""Asks the scheduler whether a job runs now; None where nobody can tell."""
+"""Asks the scheduler whether a job runs now; None if that is unknown."""
 
 HEARTBEAT_SECONDS = 10.0
 LOCK_SECONDS = 60.0
-"""How long to wait while another changes the claim. It may ask a busy scheduler, or be stopped."""
+"""How long to wait for the lock. Its owner may ask a busy scheduler, or may be suspended."""
 STALE_SECONDS = 120.0
-"""A heartbeat older than this, seen from another host, means the holder is gone."""
+"""A heartbeat older than this is stale for other hosts."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a claim."""
+    """The worker that holds a claim."""
 
     host: str
     pid: int
     process_started: str
     nonce: str
     job: str
-    """The scheduler's key of its job, empty where there is none."""
+    """The scheduler's key of its job; empty without a job."""
 
     def is_alive(
         self, heartbeat_age: float, my_job: str = "", job_is_active: JobIsActive | None = None
     ) -> bool:
-        """Whether the holder still works, judged from this machine.
+        """Whether the holder is alive, as far as this machine can see.
 
         Args:
             heartbeat_age: seconds.
-            my_job: job of who asks. If it is the holder's too, the job was requeued since, and
-                that it runs now says nothing of the holder.
-            job_is_active: without it the heartbeat alone decides.
+            my_job: job of the caller. If the holder has the same job, that job was requeued and
+                runs for the caller now, so its state is no evidence for the holder.
+            job_is_active: asked about the holder's job; without it only the heartbeat counts.
         """
         if self.host == host_identity() and not _is_hidden(self.pid):
             return process_start(self.pid) == self.process_started
@@ -59,28 +59,28 @@ class Holder:
             return True
         if job_is_active is None or not self.job or self.job == my_job:
             return False
-        # A file system that hangs stops heartbeats, not training: unless the scheduler says no.
+        # A hanging file system stops heartbeats but not training.
         return job_is_active(self.job) is not False
 
 
 def host_identity() -> str:
-    """This machine since its last boot: a rebooted machine does not own its old claims."""
+    """Identify this machine since its last boot: claims from before a reboot are another host's."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         boot = ""
     try:
-        # Containers on one machine have process numbers of their own.
-        numbers = os.readlink("/proc/self/ns/pid")
+        # Containers on one machine have separate process ids.
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
-        numbers = ""
-    return f"{socket.gethostname()}/{boot}/{numbers}"
+        namespace = ""
+    return f"{socket.gethostname()}/{boot}/{namespace}"
 
 
 def process_start(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; None where it is gone or a zombie.
+    """Return when a process started, in clock ticks since boot; None if it is gone or a zombie.
 
-    A pid alone can be another process by now; pid and start time together can not.
+    A pid can be reused by another process; pid and start time together cannot.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -91,7 +91,7 @@ def process_start(pid: int) -> str | None:
 
 
 def _is_hidden(pid: int) -> bool:
-    """Whether a process of another account is there but not shown (``/proc`` with hidepid)."""
+    """Whether a process of another account exists but is hidden (``/proc`` with hidepid)."""
     try:
         Path(f"/proc/{pid}/stat").read_bytes()
     except PermissionError:
@@ -107,7 +107,7 @@ def _is_hidden(pid: int) -> bool:
 
 
 class Claim:
-    """A held claim; a background thread keeps its heartbeat until `release`."""
+    """A held claim; a background thread touches its file as a heartbeat until `release`."""
 
     def __init__(self, path: Path, holder: Holder) -> None:
         self.path = path
@@ -122,25 +122,25 @@ class Claim:
             try:
                 current = read(self.path)
                 if current is not None and current[0].nonce != self.holder.nonce:
-                    # Its holder's heart must beat by itself, or nobody sees when it stops.
+                    # Touching another worker's claim would hide the end of its heartbeat.
                     self._lost.set()
                     return
                 os.utime(self.path)
             except OSError:
-                # A missed beat is not worth a run: the file system may be back at the next one.
+                # The file system may work again at the next heartbeat.
                 continue
 
     def taken_over(self) -> bool:
-        """Whether the heartbeat has met another's claim; asks no disk."""
+        """Whether the heartbeat found the claim of another worker; reads no file."""
         return self._lost.is_set()
 
     def is_mine(self) -> bool:
-        """Whether the file still carries this claim (it may have been taken over meanwhile)."""
+        """Whether the file still holds this claim, which another worker may have taken over."""
         current = read(self.path)
         return current is not None and current[0].nonce == self.holder.nonce
 
     def release(self) -> None:
-        """Stop the heartbeat and remove the claim if it is still ours."""
+        """Stop the heartbeat, and remove the claim unless another worker has taken it over."""
         self._stop.set()
         self._thread.join()
         with _one_at_a_time(self.path):
@@ -149,7 +149,7 @@ class Claim:
 
 
 def read(path: Path) -> tuple[Holder, float] | None:
-    """The holder of a claim and the age of its heartbeat in seconds, or None where unclaimed."""
+    """Read the holder of a claim and the age of its heartbeat in seconds; None if unclaimed."""
     data: Any = files.read_json(path)
     try:
         age = time.time() - path.stat().st_mtime
@@ -159,23 +159,24 @@ def read(path: Path) -> tuple[Holder, float] | None:
 
 
 def live_holder(path: Path) -> Holder | None:
-    """The holder of a claim if it is alive."""
-    found = read(path)
-    return found[0] if found and found[0].is_alive(found[1]) else None
+    """Return the holder of a claim if it is alive, else None."""
+    current = read(path)
+    return current[0] if current and current[0].is_alive(current[1]) else None
 
 
 def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None) -> Claim | None:
-    """Claim a run; None where a live worker holds it.
+    """Claim a run; None if a live worker holds it.
 
     Args:
+        path: of the claim.
         job: the scheduler's key of this job.
-        job_is_active: asked about the job of a claim whose heartbeat is old.
+        job_is_active: asked about the job of a claim with an old heartbeat.
     """
 
     ahead = 0.0
 
-    def alive(found: tuple[Holder, float] | None) -> bool:
-        return found is not None and found[0].is_alive(found[1] - ahead, job, job_is_active)
+    def is_alive(current: tuple[Holder, float] | None) -> bool:
+        return current is not None and current[0].is_alive(current[1] - ahead, job, job_is_active)
 
     holder = Holder(
         host=host_identity(),
@@ -185,15 +186,15 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
         job=job,
     )
     for _ in range(10):
-        if alive(read(path)):
+        if is_alive(read(path)):
             return None
         with _one_at_a_time(path):
             ahead = _clock_ahead(_lock_of(path))
-            _remove_stale(path, alive)
-            made = files.create_json(path, vars(holder))
-            # A network file system repeats a link whose answer got lost, and then finds it there.
-            found = None if made else read(path)
-            if made or (found is not None and found[0].nonce == holder.nonce):
+            _remove_stale(path, is_alive)
+            is_created = files.create_json(path, vars(holder))
+            # A network file system repeats a link after a lost answer, and then finds the file.
+            current = None if is_created else read(path)
+            if is_created or (current is not None and current[0].nonce == holder.nonce):
                 return Claim(path, holder)
     return None
 
@@ -203,7 +204,7 @@ def _lock_of(path: Path) -> Path:
 
 
 def _clock_ahead(path: Path) -> float:
-    """Seconds by which this machine's clock is ahead of the one that stamps the heartbeats."""
+    """Seconds by which this machine's clock is ahead of the file system's, which stamps files."""
     try:
         os.utime(path)
         return time.time() - path.stat().st_mtime
@@ -213,34 +214,34 @@ def _clock_ahead(path: Path) -> float:
 
 @contextlib.contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel drops when its process dies.
+    """Hold the lock of a claim, which the kernel releases when its process dies.
 
-    Removing a claim and making one are a single step under it: a new claim never meets somebody
-    who is still removing the old one. File systems without locks do without; `_remove_stale` is
-    careful by itself, and only three workers within a rename's time could take a claim twice. The
-    same holds where somebody is stopped who has the lock.
+    Under it, removing a stale claim and creating a new one is a single step. On a file system
+    without locks, or while a suspended process has the lock, the code inside runs without it.
+    `_remove_stale` checks again after its rename, so that only three workers within the time of one
+    rename could both get the claim.
     """
     with files.locked(_lock_of(path), LOCK_SECONDS):
         yield
 
 
-def _remove_stale(path: Path, alive: Callable[[tuple[Holder, float] | None], bool]) -> None:
-    """Rename the claim away if it is still stale; put it back if it turns out to be another."""
+def _remove_stale(path: Path, is_alive: Callable[[tuple[Holder, float] | None], bool]) -> None:
+    """Rename the claim away if it is still stale; put it back if it is a new one by then."""
     if not path.exists():
         return
-    found = read(path)
-    if alive(found):
+    current = read(path)
+    if is_alive(current):
         return
-    nonce = found[0].nonce if found else None  # None: damaged beyond reading
+    nonce = current[0].nonce if current else None  # None: unreadable
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.stale")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return
-    found = read(aside)
-    if found is not None and found[0].nonce != nonce:
-        # Between our look and our rename somebody took over; give it back unless yet another
-        # claim stands there.
+    renamed = read(aside)
+    if renamed is not None and renamed[0].nonce != nonce:
+        # Another worker took over between the read and the rename: put its claim back, unless
+        # there is yet another one.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
     aside.unlink(missing_ok=True)

@@ -1,14 +1,14 @@
-"""The run folder: the one truth about a run, and how its state is read from it.
+"""The run folder: the files of a run, and its state derived from them.
 
-spec.json        what to train, written once
-launch.json      how to train it here: folders, threads, loader workers; not part of identity
-claim.json       who trains it now; .claim.json.lock, for who changes it, stays empty
-progress.json    how far it is
+spec.json        what to train; written once
+launch.json      how to train it here: folders, threads, loader workers; not part of the identity
+claim.json       the worker that trains it now; .claim.json.lock is an empty lock file
+progress.json    iteration, speed and loss
 attempts/0001/   start.json, code.json, end.json, verdict.json (each written once), log.txt
-code.diff        what the working tree changed, where it did; code-HASH.diff: other attempts' own
+code.diff        changes of the working tree, if any; code-HASH.diff: those of other attempts
 checkpoints/     iter_000100.pth ...
-confusion.npz    per-image confusion counts, at the end
-record.json      the result, last of all
+confusion.npz    per-image confusion counts; written at the end
+record.json      the result; written last
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from typing import Any
 from protoseg import files
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
-from protoseg.runs.attempts import Attempt, failures_in_a_row, read_attempts
-from protoseg.runs.record import RecordError, read_record
-from protoseg.runs.states import Reason, State, may_retry
+from protoseg.runs.attempts import Attempt, read_attempts
+from protoseg.runs.record import RecordError, read_record, verify_identity
+from protoseg.runs.retry import count_failures_in_a_row, may_retry
+from protoseg.runs.states import Reason, State
 
 START_PHASES = ("checking data", "building", "first batch")
-"""What a worker does before its first iteration, as its log names it."""
+"""Phases of a worker before its first iteration, as its log names them."""
 REMAINS_SECONDS = 60.0
-"""A half-written file older than this has no writer any more."""
+"""The writer of a half-written file that is older than this is gone."""
 
 
 @dataclass(frozen=True)
 class Status:
-    """What a run folder says of its run."""
+    """The state of a run, with its last attempt and its progress."""
 
     state: State
     reason: Reason | None = None
@@ -49,18 +50,17 @@ class Status:
     loss: float | None = None
     """Total loss of the newest iteration in ``progress.json``."""
     host: str = ""
-    """Where it runs, or ran last."""
+    """The machine that it runs on, or ran on last."""
     job: str = ""
-    """The scheduler's key of its job."""
+    """The scheduler's key of its job; empty without one."""
     record: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How to train here. Nothing of it is part of a run's identity.
+    """How to train a run here; not part of its identity.
 
-    The bits of a result are the same for the same number of threads; another number sums in
-    another order.
+    Another number of threads changes the order of sums, and so the last bits of a result.
     """
 
     data: str
@@ -68,21 +68,22 @@ class Launch:
     weights: str
     """Folder with pre-trained weights."""
     threads: int = 0
-    """Threads of torch; 0 leaves torch's choice."""
+    """Threads of torch; 0: torch chooses."""
     workers: int = 0
     """Loader processes."""
     checkpoint_seconds: float = 60.0
+    """Time between two checkpoints."""
     retries: dict[str, int | None] = field(default_factory=dict)
-    """Reason -> attempts in a row, where they differ from `protoseg.runs.states.MAX_RETRIES`."""
+    """Reason -> limit, where it differs from `protoseg.runs.retry.RULES`."""
 
 
 def now() -> str:
-    """The time in UTC, ISO 8601, to the second."""
+    """Return the time in UTC, ISO 8601, to the second."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 class RunFolder:
-    """Paths and state of one run."""
+    """The paths and the state of one run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -97,14 +98,14 @@ class RunFolder:
 
     @property
     def run_id(self) -> str:
-        """The folder is named after its run."""
+        """The name of the folder."""
         return self.path.name
 
     def create(self, spec: dict[str, Any], launch: dict[str, Any]) -> None:
-        """Make the folder for a spec; the launch settings of the newest call count.
+        """Create the folder for a spec; the launch settings are replaced at each call.
 
         Raises:
-            ProtosegError: the folder holds another spec, or can not be written.
+            ProtosegError: the folder holds another spec, or cannot be written.
         """
         files.make_folder(self.path)
         content = {"run_id": self.run_id, "spec": spec}
@@ -117,30 +118,30 @@ class RunFolder:
             files.write_json(self.launch, launch)
 
     def read_spec(self) -> dict[str, Any] | None:
-        """The spec as plain data; None where missing or torn."""
+        """Read the spec as plain data; None if it is missing or torn."""
         content = files.read_json(self.spec)
         return content.get("spec") if isinstance(content, dict) else None
 
     def attempts(self) -> list[Attempt]:
-        """All attempts, oldest first."""
+        """Read all attempts, oldest first."""
         return read_attempts(self.attempts_folder)
 
     def checkpoint_iteration(self) -> int:
-        """The iteration that the next attempt goes on from, 0 without a checkpoint."""
-        notes = self.checkpoints.glob("iter_*.json")
-        whole = (path for path in notes if path.with_suffix(".pth").exists())
+        """Return the iteration that the next attempt resumes from; 0 without a checkpoint."""
+        digests = self.checkpoints.glob("iter_*.json")
+        whole = (path for path in digests if path.with_suffix(".pth").exists())
         names = (path.stem.removeprefix("iter_") for path in whole)
         return max((int(name) for name in names if name.isdigit()), default=0)
 
     def clear_remains(self) -> None:
-        """Remove what killed writers left half-written; only the holder of the claim calls this."""
+        """Remove half-written files of killed writers; only the claim holder may call this."""
         for path in (*self.path.glob(".*.tmp"), *self.path.glob(".*.stale")):
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_mtime > REMAINS_SECONDS:
                     path.unlink()
 
     def newest_log(self) -> Path | None:
-        """The log of the last attempt; None before the first."""
+        """Return the log of the last attempt; None without an attempt."""
         attempts = self.attempts()
         if not attempts:
             return None
@@ -152,9 +153,9 @@ class RunFolder:
         return len(attempts) > attempts_before and self._has_progress(attempts[-1])
 
     def phase(self, attempts_before: int) -> str | None:
-        """What an attempt after the first ``attempts_before`` does before its first iteration.
+        """Return the phase of an attempt after the first ``attempts_before``.
 
-        None where it has finished one.
+        None if it has finished an iteration.
         """
         attempts = self.attempts()
         if len(attempts) <= attempts_before:
@@ -177,7 +178,14 @@ class RunFolder:
             return False
 
     def start_attempt(self, start: dict[str, Any]) -> Path:
-        """Open the next attempt (only the holder of the claim calls this) and return its folder."""
+        """Create the folder of the next attempt; only the claim holder may call this.
+
+        Returns:
+            The folder of the attempt.
+
+        Raises:
+            ProtosegError: the folder cannot be written.
+        """
         files.make_folder(self.attempts_folder)
         number = max((int(n) for n in os.listdir(self.attempts_folder) if n.isdigit()), default=0)
         while True:
@@ -194,79 +202,82 @@ class RunFolder:
         return folder
 
     def record_verdict(self, attempt: int, reason: Reason, message: str, source: str) -> bool:
-        """Write down how an attempt ended whose worker could not say it; whether this was news.
+        """Record how an attempt ended if its worker could not; the first verdict is kept.
 
         Args:
-            source: who says so, for instance ``sacct``.
+            attempt: its number.
+            source: of the evidence, for instance ``sacct``.
+
+        Returns:
+            Whether the verdict was written.
 
         Raises:
-            ProtosegError: the folder can not be written.
+            ProtosegError: the folder cannot be written.
         """
         verdict = {"time": now(), "reason": reason.value, "message": message, "source": source}
         return files.create_json(self.attempts_folder / f"{attempt:04d}" / "verdict.json", verdict)
 
     def may_go_on(self, reason: Reason, attempts: Sequence[Attempt] | None = None) -> bool:
-        """Whether a run whose last attempt ended for ``reason`` is tried again.
+        """Whether a run whose last attempt ended for ``reason`` may be retried.
 
         Args:
-            attempts: of this run, where the caller has read them.
+            attempts: of this run, if the caller has read them.
         """
         launch = files.read_json(self.launch)
         limits = launch.get("retries") if isinstance(launch, dict) else None
-        found = self.attempts() if attempts is None else attempts
-        in_a_row = failures_in_a_row(found, self.checkpoint_iteration())
+        attempts = self.attempts() if attempts is None else attempts
+        in_a_row = count_failures_in_a_row(attempts, self.checkpoint_iteration())
         return may_retry(reason, in_a_row, limits if isinstance(limits, dict) else None)
 
     def status(self) -> Status:
-        """The state of the run, from this folder alone; one that can not be read has failed."""
+        """Read the state of the run from this folder; an unreadable run has failed."""
         try:
             return self._status()
         except OSError as error:
-            message = f"{error.filename or self.path}: can not be read: {error.strerror or error}."
+            message = f"{error.filename or self.path}: cannot be read: {error.strerror or error}."
             return Status(State.FAILED, message=message)
 
     def _progress(self) -> dict[str, Any]:
-        # For display alone: a file that is not what it should be counts as none.
+        # Only displayed: a damaged file is treated as missing.
         progress = files.read_json(self.progress)
         if not isinstance(progress, dict):
             return {}
         counts = {key: progress.get(key) for key in ("iteration", "iterations")}
-        known: dict[str, Any] = {k: v for k, v in counts.items() if type(v) is int}
+        valid: dict[str, Any] = {k: v for k, v in counts.items() if type(v) is int}
         for key in ("iterations_per_second", "loss"):
             if isinstance(progress.get(key), int | float):
-                known[key] = progress[key]
-        return known
+                valid[key] = progress[key]
+        return valid
 
     def _status(self) -> Status:
         try:
             record = read_record(self.record)
+            verify_identity(record, self.run_id, self.record)
         except (FileNotFoundError, NotADirectoryError):
             record = None
         except RecordError as error:
             return Status(State.FAILED, message=str(error))
-        known = self._progress()
+        progress = self._progress()
         if record is not None:
-            if record["run_id"] != self.run_id:
-                return Status(
-                    State.FAILED, message=f"{self.record}: is the record of {record['run_id']}."
-                )
-            return Status(State.DONE, attempts=record["attempts"], record=record, **known)
+            return Status(State.DONE, attempts=record["attempts"], record=record, **progress)
         holder = claim.live_holder(self.claim)
         attempts = self.attempts()
         if holder is not None:
             start = attempts[-1].start if attempts else {}
             host = _host(start.get("node")) or holder.host.partition("/")[0]
-            return Status(State.RUNNING, attempts=len(attempts), host=host, job=holder.job, **known)
-        if self.record.exists():  # written, and its claim released, while this was looking
+            return Status(
+                State.RUNNING, attempts=len(attempts), host=host, job=holder.job, **progress
+            )
+        if self.record.exists():  # the run has ended since the record was read
             return self._status()
         if not attempts:
             return Status(State.NEW)
         last = attempts[-1]
-        reason = last.reason or Reason.LOST  # it said success, yet there is no record
+        reason = last.reason or Reason.LOST  # a reported success without a record
         retry = self.may_go_on(reason, attempts)
         message = last.message
         if reason is Reason.TIMEOUT and not retry:
-            message += "; no checkpoint was reached within the time limit: raise it"
+            message += "; no checkpoint was reached within the time limit: raise the limit"
         return Status(
             State.INTERRUPTED if retry else State.FAILED,
             reason=reason,
@@ -274,7 +285,7 @@ class RunFolder:
             attempts=len(attempts),
             host=_host(last.start.get("node") or last.start.get("host")),
             job=last.job,
-            **known,
+            **progress,
         )
 
 

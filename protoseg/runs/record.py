@@ -1,8 +1,8 @@
-"""The record of a finished run: its schema, its digest, reading it back without trusting it.
+"""The record of a finished run: its schema and digest, and how it is checked and published.
 
-A record is plain JSON (`SCHEMA` below names the keys) beside a compressed file with the confusion
-counts of every image. ``digest`` is the SHA-256 of the canonical JSON of everything else in the
-record, so an edit by hand, or a torn file, is noticed.
+A record is plain JSON (`SCHEMA` names the keys) beside a compressed file with the confusion counts
+of every image. ``digest`` is the SHA-256 of the canonical JSON of the other keys, so an edit by
+hand or a torn file is detected.
 """
 
 from __future__ import annotations
@@ -37,25 +37,29 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "digest": str,
 }
 
+RESTORE = "Restore it from a copy, or delete it and run the sweep again."
+"""What to do about a damaged record."""
+
+canonical = files.canonical_json
+
 
 class RecordError(ProtosegError):
-    """A record that is torn, edited, or of a schema this version does not know."""
-
-
-def canonical(value: Any) -> bytes:
-    """Canonical JSON of plain data: sorted keys, no white space."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    """A record that is torn, edited, of another run, or of a newer schema."""
 
 
 def digest(record: dict[str, Any]) -> str:
-    """The digest a record should carry, over all of it but the digest itself."""
+    """Compute the digest of a record, over all keys but ``digest``."""
     return hashlib.sha256(
         canonical({key: value for key, value in record.items() if key != "digest"})
     ).hexdigest()
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """A copy of ``record`` with its digest; raises ValueError where a key is missing or unknown."""
+    """Return a copy of ``record`` with its digest.
+
+    Raises:
+        ValueError: a key is missing, unknown, or of the wrong type.
+    """
     sealed = {**record, "schema_version": SCHEMA_VERSION}
     sealed["digest"] = digest(sealed)
     problems = _shape_problems(sealed)
@@ -68,42 +72,59 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read and check a record.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no file.
         RecordError: torn, edited, incomplete, or of a newer schema.
     """
     data = path.read_bytes()
     try:
         record = json.loads(data, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise RecordError(
-            f"{path}: torn record, not valid JSON ({error}). "
-            "Restore it from a copy, or delete it and run the sweep again."
-        ) from error
+        raise RecordError(f"{path}: torn record, not valid JSON ({error}). {RESTORE}") from error
     if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
         raise RecordError(f"{path}: not a record of protoseg (no schema_version).")
     version = record["schema_version"]
     if version > SCHEMA_VERSION:
         raise RecordError(
-            f"{path}: record of schema {version}, this protoseg reads up to {SCHEMA_VERSION}. "
-            "Update protoseg; the record is left as it is."
+            f"{path}: record of schema {version}; this protoseg reads up to {SCHEMA_VERSION}. "
+            "Update protoseg; the record is kept."
         )
     problems = _shape_problems(record)
     if problems:
         raise RecordError(f"{path}: incomplete record: {'; '.join(problems)}.")
     try:
-        sound = digest(record) == record["digest"]
-    except ValueError:  # 1e999 is JSON, and reads as infinity, which is not
-        sound = False
-    if not sound:
+        is_unchanged = digest(record) == record["digest"]
+    except ValueError:  # 1e999 is valid JSON but reads as infinity, which is not
+        is_unchanged = False
+    if not is_unchanged:
         raise RecordError(
-            f"{path}: edited or damaged record, its content does not match its digest. "
-            "Restore it from a copy, or delete it and run the sweep again."
+            f"{path}: edited or damaged record, its content does not match its digest. {RESTORE}"
         )
     return record
 
 
+def verify_identity(record: dict[str, Any], run_id: str, path: Path) -> None:
+    """Check that the record at ``path`` is of this run, by its run id and by its spec.
+
+    Raises:
+        RecordError: it is of another run, or holds another spec.
+    """
+    if record["run_id"] != run_id:
+        raise RecordError(
+            f"{path}: is the record of {record['run_id']}, not of {run_id}. "
+            "Give the file the name of its run, or delete it."
+        )
+    spec_digest = hashlib.sha256(canonical(record["spec"])).hexdigest()
+    in_run_id = run_id.rpartition("-")[2]
+    if spec_digest != record["spec_digest"] or not spec_digest.startswith(in_run_id):
+        raise RecordError(f"{path}: holds another spec than run {run_id}. {RESTORE}")
+
+
 def verify_confusion(record: dict[str, Any], path: Path) -> None:
-    """Check the confusion counts at ``path`` against the digest in the record."""
+    """Check the confusion counts at ``path`` against the digest in the record.
+
+    Raises:
+        RecordError: they are gone or have changed.
+    """
     try:
         actual = files.file_digest(path)
     except FileNotFoundError:
@@ -114,40 +135,40 @@ def verify_confusion(record: dict[str, Any], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Diff:
-    """What a working tree changed while an attempt trained, as a file that a record names."""
+    """A file with the changes of the working tree that an attempt trained with."""
 
     file: str
-    """In the run folder."""
+    """Its name in the run folder."""
     published: str
-    """Beside the published record."""
+    """Its name beside the published record."""
     sha256: str
 
 
 def diffs(record: dict[str, Any]) -> list[Diff]:
-    """The diffs that a record names: that of its last attempt, and others' where they differ.
+    """List the diffs that a record names: of its last attempt, and of others that differ.
 
     Records of older versions name none.
     """
     provenance = record["provenance"]
     attempts = provenance.get("attempts")
-    own = provenance.get("diff_file")
-    found: dict[str, Diff] = {}
+    last_diff = provenance.get("diff_file")
+    named: dict[str, Diff] = {}
     entries = [provenance, *(attempts if isinstance(attempts, list) else ())]
     for entry in (entry for entry in entries if isinstance(entry, dict)):
         file, sha256 = entry.get("diff_file"), entry.get("diff_sha256")
         if not isinstance(file, str) or not isinstance(sha256, str):
             continue
-        if re.fullmatch(r"[\w-]+\.diff", file):  # a record is not trusted with a path
-            name = f"{record['run_id']}{'' if file == own else '.' + sha256[:10]}.diff"
-            found.setdefault(file, Diff(file, name, sha256))
-    return list(found.values())
+        if re.fullmatch(r"[\w-]+\.diff", file):  # a file name, not a path out of the folder
+            name = f"{record['run_id']}{'' if file == last_diff else '.' + sha256[:10]}.diff"
+            named.setdefault(file, Diff(file, name, sha256))
+    return list(named.values())
 
 
 def verify_diff(diff: Diff, path: Path) -> None:
     """Check a diff at ``path`` against the digest in the record.
 
     Raises:
-        RecordError: it is gone, or another one.
+        RecordError: the file is gone or has changed.
     """
     try:
         actual = files.file_digest(path)
@@ -160,7 +181,7 @@ def verify_diff(diff: Diff, path: Path) -> None:
 def publish(run_folder: Path, destination: Path) -> Path:
     """Copy the record, counts and diffs of a finished run to a folder of records.
 
-    An identical record already there is kept; a different one is never overwritten.
+    An identical record is not written again; a different one is never overwritten.
 
     Raises:
         RecordError: ``destination`` holds another record of the same run, or a file is damaged.
@@ -178,7 +199,7 @@ def publish(run_folder: Path, destination: Path) -> Path:
         if existing["digest"] != record["digest"]:
             raise RecordError(
                 f"{target}: holds another result of the same run; it is kept. "
-                "Move it away first if the new one is to take its place."
+                "Move it away to publish the new one."
             )
         for source, copy in copies.items():
             if not copy.exists():
@@ -188,11 +209,11 @@ def publish(run_folder: Path, destination: Path) -> Path:
         copy = destination / diff.published
         if copy.exists() and files.file_digest(copy) != diff.sha256:
             raise RecordError(
-                f"{copy}: holds another diff, and no record is beside it; it is kept. "
-                "Move it away first if the new one is to take its place."
+                f"{copy}: holds another diff without a record beside it; it is kept. "
+                "Move it away to publish the new one."
             )
     files.make_folder(destination)
-    # The record last: one whose counts are missing would be a lie, the reverse is only litter.
+    # The record last: without its counts it would be invalid; the reverse is harmless.
     for source, copy in copies.items():
         files.write_bytes(copy, source.read_bytes())
     files.write_bytes(target, (run_folder / "record.json").read_bytes())
@@ -207,8 +228,8 @@ def _shape_problems(record: dict[str, Any]) -> list[str]:
     problems = [f"'{key}' is missing" for key in SCHEMA if key not in record]
     problems += [f"'{key}' is unknown" for key in record if key not in SCHEMA]
     problems += [
-        f"'{key}' is not of type {kind}"
-        for key, kind in SCHEMA.items()
-        if key in record and not isinstance(record[key], kind)
+        f"'{key}' is not of type {expected}"
+        for key, expected in SCHEMA.items()
+        if key in record and not isinstance(record[key], expected)
     ]
     return problems

@@ -1,165 +1,153 @@
-"""Finding the record of a run, wherever it stands, without trusting it."""
+"""The lookup of a run's record in folders of records and in its run folder."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from protoseg.errors import ProtosegError
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.record import RecordError, canonical, read_record
+from protoseg.runs.record import RESTORE, RecordError, read_record, verify_identity
 from protoseg.runs.states import State
 
 
 @dataclass(frozen=True)
 class LookupResult:
-    """What is known of a run: its state, and its record with the file it was read from."""
+    """The state of a run, and its record with the file that it was read from."""
 
     status: Status
     record: dict[str, Any] | None = None
     source: Path | None = None
     damaged: bool = False
-    """There is a record, and it can not be believed; `RecordStore.warnings` says why."""
+    """There is a record, but it is invalid; ``status.message`` is the reason."""
+    conflict: str = ""
+    """Message for two places that hold different results of this run; empty without a conflict."""
 
 
-NOTHING = LookupResult(Status(State.NEW))
+NOT_STARTED = LookupResult(Status(State.NEW))
 
 
 class RecordStore:
     """Records in folders of records (``<run_id>.json``) and in run folders.
 
-    Nothing is listed and nothing is kept: a lookup costs one failed open a record folder and one
-    stat for a run that never started, so that ten thousand planned runs are quick.
+    No folder is listed and nothing is cached. A run that never started costs one failed open for
+    each folder of records and one stat, so 10,000 planned runs are looked up quickly.
     """
 
     def __init__(self, record_folders: Sequence[Path], runs_folder: Path | None) -> None:
         self.record_folders = tuple(Path(folder) for folder in record_folders)
         self.runs_folder = None if runs_folder is None else Path(runs_folder)
         self.warnings: list[str] = []
-        """One sentence a damaged record; the command line prints them and exits with 1."""
+        """One message for each damaged record; the command line prints them and exits with 1."""
 
     def find(self, run_id: str) -> LookupResult:
-        """The state of a run and its record.
+        """Find the state of a run and its record, for a caller that shows one result.
 
         Raises:
             ProtosegError: two places hold different results of this run.
         """
-        good: list[LookupResult] = []
-        bad: list[LookupResult] = []
-        for folder in self.record_folders:
-            found = self._published(folder / f"{run_id}.json", run_id)
-            if found is not None:
-                (bad if found.damaged else good).append(found)
-        in_runs = self._in_runs(run_id)
-        if in_runs.record is not None:
-            good.append(in_runs)
-        elif in_runs.damaged:
-            bad.append(in_runs)
-        for found in bad:
-            if found.status.message not in self.warnings:
-                self.warnings.append(found.status.message)
-        for other in good[1:]:
-            _same(good[0], other, run_id)
-        if good:
-            return good[0]
-        return bad[0] if bad else in_runs
+        result = self.look_up(run_id)
+        if result.conflict:
+            raise ProtosegError(result.conflict)
+        return result
 
-    def _published(self, path: Path, run_id: str) -> LookupResult | None:
-        try:
-            record = read_record(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except (RecordError, OSError, ValueError) as error:
-            return _damaged(path, error)
-        return _checked(record, path, run_id, None)
+    def look_up(self, run_id: str) -> LookupResult:
+        """Look a run up in all places; a conflict is returned, not raised.
 
-    def _in_runs(self, run_id: str) -> LookupResult:
+        The first valid record wins: folders of records in their order, then the run folder. A
+        damaged one adds a warning and is used only if no place has a valid one.
+        """
+        in_run_folder = self._read_run_folder(run_id)
+        results = [
+            result
+            for folder in self.record_folders
+            if (result := _read_published(folder / f"{run_id}.json", run_id)) is not None
+        ]
+        results.append(in_run_folder)
+        damaged = [result for result in results if result.damaged]
+        for result in damaged:
+            if result.status.message not in self.warnings:
+                self.warnings.append(result.status.message)
+        valid = [result for result in results if result.record is not None]
+        if not valid:
+            return damaged[0] if damaged else in_run_folder
+        conflicts = [text for other in valid[1:] if (text := _compare(valid[0], other, run_id))]
+        # Only the status of a run folder has the iteration and the loss.
+        detailed = in_run_folder if in_run_folder.record is not None else valid[0]
+        return replace(valid[0], status=detailed.status, conflict=conflicts[0] if conflicts else "")
+
+    def _read_run_folder(self, run_id: str) -> LookupResult:
         if self.runs_folder is None:
-            return NOTHING
+            return NOT_STARTED
         run = RunFolder(self.runs_folder / run_id)
         try:
             run.path.stat()
             status = run.status()
         except (FileNotFoundError, NotADirectoryError):
-            return NOTHING
+            return NOT_STARTED
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            # Files of a run folder that are JSON and yet not what they should be.
-            return _damaged(run.path, error)
+            # A file of the folder is valid JSON of an unexpected shape.
+            return _damaged_result(run.path, f"{run.path}: damaged, {error}. {RESTORE}")
         if status.record is not None:
-            return _checked(status.record, run.record, run_id, status)
-        # A folder that failed for no reason that an attempt could give has a bad record.
+            return LookupResult(status, status.record, run.record)
+        # No attempt gives a failed run without a reason: its record is damaged.
         if status.state is State.FAILED and status.reason is None:
-            return LookupResult(status, damaged=True, source=run.record)
+            return LookupResult(status, source=run.record, damaged=True)
         return LookupResult(status)
 
 
-def _checked(
-    record: dict[str, Any], path: Path, run_id: str, status: Status | None
-) -> LookupResult:
-    """Refuse a sound record that stands under the wrong name, or beside another spec."""
-    digest = hashlib.sha256(canonical(record["spec"])).hexdigest()
-    if record["run_id"] != run_id:
-        return _damaged(path, f"is the record of {record['run_id']}, not of {run_id}")
-    if digest != record["spec_digest"] or not digest.startswith(run_id.rpartition("-")[2]):
-        return _damaged(path, f"holds another spec than run {run_id}")
-    status = status or Status(State.DONE, attempts=record["attempts"], record=record)
-    return LookupResult(status, record, path)
+def read_statuses(
+    run_ids: Iterable[str], runs_folder: Path, record_folders: Sequence[Path]
+) -> tuple[dict[str, Status], list[str]]:
+    """Read the states of runs, for a caller that goes on despite damaged or conflicting records.
 
-
-def _damaged(path: Path, problem: object) -> LookupResult:
-    message = str(problem)
-    if not message.startswith(str(path)):
-        message = f"{path}: damaged, {message}. Restore it, or delete it and run the sweep again."
-    return LookupResult(Status(State.FAILED, message=message), source=path, damaged=True)
-
-
-def _same(first: LookupResult, second: LookupResult, run_id: str) -> None:
-    assert first.record is not None
-    assert second.record is not None
-    if first.record["digest"] != second.record["digest"]:
-        raise ProtosegError(
-            f"{first.source} and {second.source}: two different results of run {run_id}. "
-            "A table can show only one: move one of the files away, or let --ignore-records show "
-            "that of the run folder."
-        )
-
-
-def status_of(
-    run_id: str, runs_folder: Path, record_folders: Sequence[Path], problems: list[str]
-) -> Status:
-    """The state of a run from its folder and the committed records."""
-    status = RunFolder(runs_folder / run_id).status()
-    if status.state is State.FAILED and status.reason is None:
-        problems.append(status.message)
-    if status.state is State.DONE:
-        return status
-    for folder in record_folders:
-        path = folder / f"{run_id}.json"
-        try:
-            record = read_record(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except (ProtosegError, OSError) as error:
-            message = str(error)
-            if isinstance(error, OSError):
-                message = f"{path}: can not be read: {error.strerror or error}."
-            problems.append(message)
-            return Status(State.FAILED, message=message)
-        if record["run_id"] != run_id:
-            message = f"{path}: is the record of {record['run_id']}."
-            problems.append(message)
-            return Status(State.FAILED, message=message)
-        return Status(State.DONE, attempts=record["attempts"], record=record)
-    return status
+    Returns:
+        Run id -> status, and one message for each damaged record or conflict.
+    """
+    store = RecordStore(record_folders, runs_folder)
+    results = {run_id: store.look_up(run_id) for run_id in run_ids}
+    conflicts = [result.conflict for result in results.values() if result.conflict]
+    statuses = {run_id: result.status for run_id, result in results.items()}
+    return statuses, [*store.warnings, *conflicts]
 
 
 def all_records(record_folders: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Every record of some folders that can be read."""
+    """Yield every readable record of some folders."""
     for folder in record_folders:
         for path in sorted(folder.glob("*.json")):
             with contextlib.suppress(ProtosegError, OSError):
                 yield read_record(path)
+
+
+def _read_published(path: Path, run_id: str) -> LookupResult | None:
+    """The result in a folder of records; None if the folder has no file of this run."""
+    try:
+        record = read_record(path)
+        verify_identity(record, run_id, path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except RecordError as error:
+        return _damaged_result(path, str(error))
+    except OSError as error:
+        return _damaged_result(path, f"{path}: cannot be read: {error.strerror or error}.")
+    status = Status(State.DONE, attempts=record["attempts"], record=record)
+    return LookupResult(status, record, path)
+
+
+def _damaged_result(path: Path, message: str) -> LookupResult:
+    return LookupResult(Status(State.FAILED, message=message), source=path, damaged=True)
+
+
+def _compare(first: LookupResult, second: LookupResult, run_id: str) -> str:
+    """The message for two different records of one run; empty if they are equal."""
+    assert first.record is not None
+    assert second.record is not None
+    if first.record["digest"] == second.record["digest"]:
+        return ""
+    return (
+        f"{first.source} and {second.source}: two different results of run {run_id}. "
+        "Move one of the two files away, or ignore the published ones with --ignore-records."
+    )

@@ -142,15 +142,15 @@ def test_a_process_that_is_killed_or_breaks_is_told_apart(
     assert (killed.memory, killed.message) == (True, f"does not fit into the memory of {GPU}")
     assert fails("broken").message == "ZeroDivisionError: oh"
     # This process never ends: giving up is right however slow the machine is.
-    monkeypatch.setattr(timings, "PATIENCE", 0.1)
+    monkeypatch.setattr(timings, "TIMEOUT_SECONDS", 0.1)
     late = fails("slow")
     assert not late.memory
-    assert "given up" in late.message
+    assert "stopped after" in late.message
     assert not (protoseg.lab.runs / timings.FOLDER).exists()
     monkeypatch.setattr(timings, "MODULE", "broken")
     answer = protoseg("plan", "quickstart", "--time")
     assert answer.status == 1
-    assert "plan --time: torch can not be asked: ZeroDivisionError: oh" in answer.err
+    assert "plan --time: torch does not start (ZeroDivisionError: oh)" in answer.err
 
 
 def test_gpu_hours_come_from_records_first_and_then_from_timings(protoseg: CommandLine) -> None:

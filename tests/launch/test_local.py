@@ -15,7 +15,8 @@ from waiting import DEADLINE
 from launch.lab import Lab, as_json, no_litter, trained_to
 from protoseg import files
 from protoseg.runs.folder import RunFolder
-from protoseg.runs.states import MAX_RETRIES, Reason, State
+from protoseg.runs.retry import RULES
+from protoseg.runs.states import Reason, State
 
 PARAMETRIC = {"label": "Parametric", "method": "parametric"}
 PROTOSEG = {"label": "ProtoSeg", "method": "released", "method.num_prototypes": 2}
@@ -194,7 +195,7 @@ def test_a_worker_killed_before_its_first_checkpoint_is_not_retried_for_ever(lab
     matrix = lab.matrix([PARAMETRIC], seeds=[0], pause_after=2)
     (run,) = as_json(lab.run("plan", matrix, "--json"))["runs"]
     folder = RunFolder(lab.runs / run["run_id"])
-    limit = MAX_RETRIES[Reason.LOST]
+    limit = RULES[Reason.LOST].limit
     assert limit is not None
     for _ in range(limit - 1):  # as workers leave them that were killed in earlier sweeps
         files.make_folder(folder.path)

@@ -1,4 +1,4 @@
-"""At most one live worker holds a run, whoever else tries and however the holder died."""
+"""The claim on a run: one live worker holds it, and a dead holder's claim is taken over."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TRY_TOGETHER = """
 from pathlib import Path
 held = claim.acquire(Path(sys.argv[1]))
 print("held" if held else "refused")
-barrier.wait()  # everyone has tried
+barrier.wait()  # every process has tried
 if held:
     print(held.is_mine())
 """
@@ -51,7 +51,7 @@ if held:
 
 @pytest.fixture
 def lock_wait(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Set as soon as a thread waits for a lock that is held."""
+    """An event that is set as soon as a thread waits for a held lock."""
     event = threading.Event()
     flock = fcntl.flock
 
@@ -67,91 +67,98 @@ def lock_wait(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
+def claim_path(tmp_path: Path) -> Path:
     return tmp_path / "claim.json"
 
 
-def leave(place: Path, age: float = 0.0, **changes: object) -> None:
-    """A claim of somebody else: ours, with changes."""
-    mine = claim.Holder(
+def write_claim(claim_path: Path, age: float = 0.0, **changes: object) -> None:
+    """Write the claim of another worker.
+
+    Args:
+        age: of its heartbeat, seconds.
+        changes: fields that differ from those of this process.
+    """
+    holder = claim.Holder(
         host=claim.host_identity(),
         pid=os.getpid(),
         process_started=claim.process_start(os.getpid()) or "",
         nonce="left",
         job="",
     )
-    files.write_json(place, dataclasses.asdict(mine) | changes)
-    then = time.time() - age
-    os.utime(place, (then, then))
+    files.write_json(claim_path, dataclasses.asdict(holder) | changes)
+    heartbeat = time.time() - age
+    os.utime(claim_path, (heartbeat, heartbeat))
 
 
-def test_a_claim_is_held_until_it_is_released(place: Path) -> None:
-    first = claim.acquire(place, job="17")
+def test_a_claim_is_held_until_it_is_released(claim_path: Path) -> None:
+    first = claim.acquire(claim_path, job="17")
     assert first is not None
     assert first.is_mine()
-    holder = claim.live_holder(place)
+    holder = claim.live_holder(claim_path)
     assert holder is not None
     assert (holder.pid, holder.job) == (os.getpid(), "17")
-    assert claim.acquire(place) is None
+    assert claim.acquire(claim_path) is None
     first.release()
-    assert not place.exists()
-    again = claim.acquire(place)
-    assert again is not None
-    again.release()
+    assert not claim_path.exists()
+    second = claim.acquire(claim_path)
+    assert second is not None
+    second.release()
 
 
-def test_of_eight_processes_one_gets_the_claim(place: Path) -> None:
-    printed = race(TRY_TOGETHER, place)
+def test_one_of_eight_processes_gets_the_claim(claim_path: Path) -> None:
+    printed = race(TRY_TOGETHER, claim_path)
     assert sorted(printed) == ["held\nTrue", *["refused"] * 7]
 
 
 @pytest.mark.parametrize("round_", range(3))
-def test_of_eight_processes_one_takes_over_from_the_dead(place: Path, round_: int) -> None:
-    holder = start(HOLD, place)
+def test_one_of_eight_processes_takes_over_a_stale_claim(claim_path: Path, round_: int) -> None:
+    holder = start(HOLD, claim_path)
     assert next_line(holder) == "held"
     kill(holder)
-    printed = race(TRY_TOGETHER, place)
+    printed = race(TRY_TOGETHER, claim_path)
     assert sorted(printed) == ["held\nTrue", *["refused"] * 7]
-    assert not [p for p in place.parent.iterdir() if p.suffix in (".stale", ".tmp")]
+    assert not [p for p in claim_path.parent.iterdir() if p.suffix in (".stale", ".tmp")]
 
 
-def test_kill_9_makes_the_claim_stale_at_once(place: Path) -> None:
-    holder = start(HOLD, place)
+def test_a_claim_is_stale_as_soon_as_its_holder_is_killed(claim_path: Path) -> None:
+    holder = start(HOLD, claim_path)
     assert next_line(holder) == "held"
-    assert claim.live_holder(place) is not None
+    assert claim.live_holder(claim_path) is not None
     kill(holder)
-    assert place.exists(), "nobody cleaned up"
-    assert claim.live_holder(place) is None
-    mine = claim.acquire(place)
-    assert mine is not None
-    mine.release()
+    assert claim_path.exists(), "the killed holder removed nothing"
+    assert claim.live_holder(claim_path) is None
+    held = claim.acquire(claim_path)
+    assert held is not None
+    held.release()
 
 
-def test_a_zombie_holds_nothing(place: Path) -> None:
-    holder = start(HOLD, place)
+def test_a_zombie_holds_no_claim(claim_path: Path) -> None:
+    holder = start(HOLD, claim_path)
     next_line(holder)
     holder.kill()
-    wait_until(lambda: claim.live_holder(place) is None, "the end of the killed holder")
-    assert Path(f"/proc/{holder.pid}/stat").exists(), "not waited for: still in the process table"
+    wait_until(lambda: claim.live_holder(claim_path) is None, "the end of the killed holder")
+    assert Path(f"/proc/{holder.pid}/stat").exists(), "not reaped: still in the process table"
     holder.communicate()
 
 
-def test_a_live_holder_is_never_robbed_however_old_its_heartbeat(place: Path) -> None:
-    holder = start(HOLD, place)
+def test_a_live_holder_on_this_host_keeps_its_claim_despite_an_old_heartbeat(
+    claim_path: Path,
+) -> None:
+    holder = start(HOLD, claim_path)
     assert next_line(holder) == "held"
     long_ago = time.time() - 100 * claim.STALE_SECONDS
-    os.utime(place, (long_ago, long_ago))
-    assert claim.acquire(place) is None
-    assert claim.live_holder(place) is not None
+    os.utime(claim_path, (long_ago, long_ago))
+    assert claim.acquire(claim_path) is None
+    assert claim.live_holder(claim_path) is not None
     kill(holder)
 
 
-def test_a_reused_pid_is_another_process(place: Path) -> None:
-    leave(place, process_started="1")
-    assert claim.live_holder(place) is None
-    mine = claim.acquire(place)
-    assert mine is not None
-    mine.release()
+def test_a_process_with_a_reused_pid_is_not_the_holder(claim_path: Path) -> None:
+    write_claim(claim_path, process_started="1")
+    assert claim.live_holder(claim_path) is None
+    held = claim.acquire(claim_path)
+    assert held is not None
+    held.release()
 
 
 @pytest.mark.parametrize(
@@ -159,43 +166,49 @@ def test_a_reused_pid_is_another_process(place: Path) -> None:
     [(0.0, True), (0.999 * claim.STALE_SECONDS, True), (claim.STALE_SECONDS, False)],
 )
 def test_the_age_at_which_a_heartbeat_is_stale(age: float, alive: bool) -> None:
-    holder = claim.Holder("elsewhere/boot", 1, process_started="1", nonce="left", job="")
+    holder = claim.Holder("other/boot", 1, process_started="1", nonce="left", job="")
     assert holder.is_alive(age) == alive
 
 
 @pytest.mark.parametrize(("age", "alive"), [(0.0, True), (claim.STALE_SECONDS, False)])
-def test_another_host_is_judged_by_its_heartbeat(place: Path, age: float, alive: bool) -> None:
-    leave(place, age, host="elsewhere/boot", pid=1, process_started="1")
-    assert (claim.live_holder(place) is not None) == alive
-    mine = claim.acquire(place)
-    assert (mine is None) == alive
-    if mine:
-        mine.release()
+def test_a_holder_on_another_host_is_alive_while_its_heartbeat_is_fresh(
+    claim_path: Path, age: float, alive: bool
+) -> None:
+    write_claim(claim_path, age, host="other/boot", pid=1, process_started="1")
+    assert (claim.live_holder(claim_path) is not None) == alive
+    held = claim.acquire(claim_path)
+    assert (held is None) == alive
+    if held:
+        held.release()
 
 
-def test_the_same_machine_before_its_reboot_is_another_host(place: Path) -> None:
+def test_this_machine_before_its_reboot_counts_as_another_host(claim_path: Path) -> None:
     name, _, boot = claim.host_identity().partition("/")
     assert boot
-    leave(place, 2 * claim.STALE_SECONDS, host=f"{name}/before")
-    assert claim.live_holder(place) is None
+    write_claim(claim_path, 2 * claim.STALE_SECONDS, host=f"{name}/before")
+    assert claim.live_holder(claim_path) is None
 
 
-def test_the_heartbeat_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_held_claim_is_touched_as_a_heartbeat(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.02)
-    held = claim.acquire(place)
+    held = claim.acquire(claim_path)
     assert held is not None
-    os.utime(place, (0, 0))
+    os.utime(claim_path, (0, 0))
     before = time.time()
-    wait_until(lambda: place.stat().st_mtime > 0, "a heartbeat")
-    assert place.stat().st_mtime >= before - 1
+    wait_until(lambda: claim_path.stat().st_mtime > 0, "a heartbeat")
+    assert claim_path.stat().st_mtime >= before - 1
     held.release()
 
 
-def test_a_heartbeat_survives_a_missing_file(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_heartbeat_continues_without_a_file(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.01)
-    held = claim.acquire(place)
+    held = claim.acquire(claim_path)
     assert held is not None
-    place.unlink()
+    claim_path.unlink()
     beats = []
     real_read = claim.read
     monkeypatch.setattr(claim, "read", lambda path: beats.append(path) or real_read(path))
@@ -204,231 +217,233 @@ def test_a_heartbeat_survives_a_missing_file(place: Path, monkeypatch: pytest.Mo
     held.release()
 
 
-def test_release_leaves_the_claim_of_a_successor(place: Path) -> None:
-    held = claim.acquire(place)
+def test_release_keeps_the_claim_of_another_worker(claim_path: Path) -> None:
+    held = claim.acquire(claim_path)
     assert held is not None
-    leave(place, nonce="successor")
+    write_claim(claim_path, nonce="successor")
     assert not held.is_mine()
     held.release()
-    found = claim.read(place)
-    assert found is not None
-    assert found[0].nonce == "successor"
+    current = claim.read(claim_path)
+    assert current is not None
+    assert current[0].nonce == "successor"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"host": "a"}', "null"])
-def test_a_damaged_claim_holds_nothing(place: Path, content: str) -> None:
-    place.write_text(content)
-    assert claim.live_holder(place) is None
-    mine = claim.acquire(place)
-    assert mine is not None
-    assert mine.is_mine()
-    mine.release()
+def test_a_damaged_claim_is_stale(claim_path: Path, content: str) -> None:
+    claim_path.write_text(content)
+    assert claim.live_holder(claim_path) is None
+    held = claim.acquire(claim_path)
+    assert held is not None
+    assert held.is_mine()
+    held.release()
 
 
-def test_a_claim_made_while_we_looked_is_left_alone(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_claim_created_after_the_read_is_put_back(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between our look at a stale claim and our taking it away another worker took over."""
-    leave(place, process_started="1", nonce="stale")
+    """Another worker takes over between the read of a stale claim and its removal."""
+    write_claim(claim_path, process_started="1", nonce="stale")
     real_read = claim.read
-    looks = []
+    reads = []
 
     def read(path: Path) -> tuple[claim.Holder, float] | None:
-        found = real_read(path)
-        if not looks:
-            leave(place, nonce="quicker")
-        looks.append(path)
-        return found
+        current = real_read(path)
+        if not reads:
+            write_claim(claim_path, nonce="faster")
+        reads.append(path)
+        return current
 
     monkeypatch.setattr(claim, "read", read)
-    assert claim.acquire(place) is None
-    holder = claim.live_holder(place)
+    assert claim.acquire(claim_path) is None
+    holder = claim.live_holder(claim_path)
     assert holder is not None
-    assert holder.nonce == "quicker"
+    assert holder.nonce == "faster"
 
 
-def test_a_second_taker_waits_for_the_first_and_looks_again(
-    place: Path, lock_wait: threading.Event
+def test_a_second_worker_waits_for_the_lock_and_reads_again(
+    claim_path: Path, lock_wait: threading.Event
 ) -> None:
-    leave(place, process_started="1", nonce="stale")
+    write_claim(claim_path, process_started="1", nonce="stale")
     results: list[claim.Claim | None] = []
-    second = threading.Thread(target=lambda: results.append(claim.acquire(place)))
-    with open(place.with_name(f".{place.name}.lock"), "ab") as first:
+    second = threading.Thread(target=lambda: results.append(claim.acquire(claim_path)))
+    with open(claim_path.with_name(f".{claim_path.name}.lock"), "ab") as first:
         fcntl.flock(first, fcntl.LOCK_EX)
         second.start()
-        assert lock_wait.wait(DEADLINE), "the second one did not wait for the lock"
-        leave(place, nonce="first")
+        assert lock_wait.wait(DEADLINE), "the second worker did not wait for the lock"
+        write_claim(claim_path, nonce="first")
     second.join(DEADLINE)
     assert results == [None]
-    holder = claim.live_holder(place)
+    holder = claim.live_holder(claim_path)
     assert holder is not None
     assert holder.nonce == "first"
 
 
-def test_nobody_claims_while_a_taker_still_removes(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_worker_claims_while_another_removes_a_stale_claim(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The claim is released and others want it, between a taker's look and its rename and after."""
-    leave(place, process_started="1")
+    """The claim is released and others try, before and after the rename of a stale claim."""
+    write_claim(claim_path, process_started="1")
     others: list[subprocess.Popen[str]] = []
-    progress: list[str] = []
+    printed: list[str] = []
     real_remove, real_rename = claim._remove_stale, os.rename
 
-    def want_it_too() -> None:
-        others.append(start(TRY_AND_KEEP, place))
-        progress.append(next_line(others[-1]))
+    def start_other() -> None:
+        others.append(start(TRY_AND_KEEP, claim_path))
+        printed.append(next_line(others[-1]))
 
-    def remove(path: Path, alive: Callable[..., bool]) -> None:
-        def look(found: tuple[claim.Holder, float] | None) -> bool:
-            answer = alive(found)
+    def remove(path: Path, is_alive: Callable[..., bool]) -> None:
+        def check_and_release(current: tuple[claim.Holder, float] | None) -> bool:
+            result = is_alive(current)
             path.unlink()
-            want_it_too()
-            return answer
+            start_other()
+            return result
 
-        real_remove(path, look)
+        real_remove(path, check_and_release)
 
-    def rename(path: Path, to: Path) -> None:
-        real_rename(path, to)
-        want_it_too()
+    def rename(path: Path, target: Path) -> None:
+        real_rename(path, target)
+        start_other()
 
     monkeypatch.setattr(claim, "_remove_stale", remove)
     monkeypatch.setattr(claim.os, "rename", rename)
-    mine = claim.acquire(place)
-    assert mine is not None
-    assert progress, "nobody else tried"
-    assert set(progress) == {"waiting"}, "the lock is ours"
+    held = claim.acquire(claim_path)
+    assert held is not None
+    assert printed, "no other worker tried"
+    assert set(printed) == {"waiting"}, "the lock is held here"
     assert {finish(other) for other in others} == {"refused"}
-    assert mine.is_mine()
-    mine.release()
+    assert held.is_mine()
+    held.release()
 
 
-def test_without_locks_a_missing_claim_is_not_renamed_away(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_claim_is_not_renamed_without_locks(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may have been made since: a third worker would find its place empty."""
+    """A claim may have been created since the read: a third worker would see none."""
 
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     def read(path: Path) -> None:
-        leave(path, nonce="quicker")
+        write_claim(path, nonce="faster")
 
     def rename(*_: object) -> None:
-        pytest.fail("the claim of another was moved")
+        pytest.fail("another worker's claim was renamed")
 
     monkeypatch.setattr(files.fcntl, "flock", no_locks)
     monkeypatch.setattr(claim, "read", read)
     monkeypatch.setattr(claim.os, "rename", rename)
-    claim._remove_stale(place, lambda found: found is not None)
+    claim._remove_stale(claim_path, lambda current: current is not None)
 
 
-def test_a_release_waits_for_who_takes_over(place: Path, lock_wait: threading.Event) -> None:
-    """A stopped holder wakes up while another takes its claim: it removes only its own."""
-    held = claim.acquire(place)
+def test_release_waits_for_a_worker_that_takes_over(
+    claim_path: Path, lock_wait: threading.Event
+) -> None:
+    """A suspended holder continues while another worker takes over; it removes only its own."""
+    held = claim.acquire(claim_path)
     assert held is not None
     releasing = threading.Thread(target=held.release)
-    with open(place.with_name(f".{place.name}.lock"), "ab") as taker:
+    with open(claim_path.with_name(f".{claim_path.name}.lock"), "ab") as taker:
         fcntl.flock(taker, fcntl.LOCK_EX)
         releasing.start()
         assert lock_wait.wait(DEADLINE), "the release did not wait for the lock"
-        leave(place, nonce="taker")
+        write_claim(claim_path, nonce="taker")
     releasing.join(DEADLINE)
     assert not releasing.is_alive()
-    holder = claim.live_holder(place)
+    holder = claim.live_holder(claim_path)
     assert holder is not None
     assert holder.nonce == "taker"
 
 
-def test_who_was_taken_over_keeps_no_foreign_claim_alive(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_worker_that_lost_its_claim_does_not_touch_the_new_one(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim, "HEARTBEAT_SECONDS", 0.02)
-    held = claim.acquire(place)
+    held = claim.acquire(claim_path)
     assert held is not None
     assert not held.taken_over()
-    leave(place, age=500.0, nonce="taker")
+    write_claim(claim_path, age=500.0, nonce="taker")
     held._thread.join(DEADLINE)
     assert held.taken_over()
-    found = claim.read(place)
-    assert found is not None
-    assert found[1] > 400
+    current = claim.read(claim_path)
+    assert current is not None
+    assert current[1] > 400
 
 
-def test_a_process_that_is_hidden_is_judged_by_its_heartbeat(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_hidden_process_is_alive_while_its_heartbeat_is_fresh(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """/proc mounted with hidepid shows nobody the processes of another account."""
+    """/proc mounted with hidepid hides the processes of other accounts."""
 
-    def not_yours(*_: object) -> None:
+    def refuse(*_: object) -> None:
         raise PermissionError
 
-    leave(place, pid=2**22 + 1)
-    monkeypatch.setattr(claim.os, "kill", not_yours)
-    assert claim.live_holder(place) is not None
-    assert claim.acquire(place) is None
-    leave(place, age=500.0, pid=2**22 + 1)
-    assert claim.live_holder(place) is None
+    write_claim(claim_path, pid=2**22 + 1)
+    monkeypatch.setattr(claim.os, "kill", refuse)
+    assert claim.live_holder(claim_path) is not None
+    assert claim.acquire(claim_path) is None
+    write_claim(claim_path, age=500.0, pid=2**22 + 1)
+    assert claim.live_holder(claim_path) is None
 
 
-def test_a_clock_that_runs_ahead_makes_no_claim_stale(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_fast_clock_makes_no_claim_stale(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time
     monkeypatch.setattr(claim.time, "time", lambda: now() + 200)
-    leave(place, host="other/1/2")
-    os.utime(place)
-    assert claim.acquire(place) is None
-    leave(place, host="other/1/2", age=500.0)
-    mine = claim.acquire(place)
-    assert mine is not None
-    mine.release()
+    write_claim(claim_path, host="other/1/2")
+    os.utime(claim_path)
+    assert claim.acquire(claim_path) is None
+    write_claim(claim_path, host="other/1/2", age=500.0)
+    held = claim.acquire(claim_path)
+    assert held is not None
+    held.release()
 
 
-def test_a_link_whose_answer_was_lost_is_no_refusal(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_repeated_link_still_gets_the_claim(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network file system sends it again, and finds that the name is taken: by itself."""
+    """A network file system repeats a link after a lost answer, and finds its own file."""
     link = os.link
 
-    def twice(source: Path, target: Path) -> None:
+    def link_twice(source: Path, target: Path) -> None:
         link(source, target)
         link(source, target)
 
-    monkeypatch.setattr(claim.os, "link", twice)
-    mine = claim.acquire(place)
-    assert mine is not None
-    assert mine.is_mine()
-    mine.release()
+    monkeypatch.setattr(claim.os, "link", link_twice)
+    held = claim.acquire(claim_path)
+    assert held is not None
+    assert held.is_mine()
+    held.release()
 
 
-def test_who_is_stopped_with_the_lock_holds_nobody_up_for_ever(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_suspended_process_with_the_lock_delays_others_only_for_a_while(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(claim, "LOCK_SECONDS", 0.1)
-    leave(place, process_started="1")
-    with open(place.with_name(f".{place.name}.lock"), "ab") as stopped:
-        fcntl.flock(stopped, fcntl.LOCK_EX)
-        mine = claim.acquire(place)
-        assert mine is not None
-        mine.release()
-    assert not place.exists()
+    write_claim(claim_path, process_started="1")
+    with open(claim_path.with_name(f".{claim_path.name}.lock"), "ab") as suspended:
+        fcntl.flock(suspended, fcntl.LOCK_EX)
+        held = claim.acquire(claim_path)
+        assert held is not None
+        held.release()
+    assert not claim_path.exists()
 
 
-def test_a_claim_released_and_taken_while_we_looked_is_left_alone(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_claim_released_and_taken_before_the_read_is_kept(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """We failed to create it, it was released before we read it, and then taken by another."""
-    leave(place)
-    looks = []
+    """The creation fails, the claim is released before the read, and another worker takes it."""
+    write_claim(claim_path)
+    reads = []
 
     def read(path: Path) -> tuple[claim.Holder, float] | None:
-        looks.append(path)
-        return None if len(looks) == 1 else real_read(path)
+        reads.append(path)
+        return None if len(reads) == 1 else real_read(path)
 
     real_read = claim.read
     monkeypatch.setattr(claim, "read", read)
-    assert claim.acquire(place) is None
-    holder = claim.live_holder(place)
+    assert claim.acquire(claim_path) is None
+    holder = claim.live_holder(claim_path)
     assert holder is not None
     assert holder.nonce == "left"
 
@@ -444,29 +459,29 @@ def test_a_claim_released_and_taken_while_we_looked_is_left_alone(
         (900.0, "", True, False),
     ],
     ids=[
-        "it beats",
+        "fresh heartbeat",
         "its job runs",
-        "nobody can tell",
-        "both agree that it is gone",
-        "my own job, requeued",
-        "no job at all",
+        "the scheduler does not answer",
+        "its job has ended",
+        "the caller's own job, requeued",
+        "no job",
     ],
 )
-def test_a_claim_elsewhere_is_stale_when_heartbeat_and_scheduler_agree(
+def test_a_claim_on_another_host_is_stale_if_heartbeat_and_scheduler_agree(
     tmp_path: Path, age: float, job: str, answer: bool | None, alive: bool
 ) -> None:
     path = tmp_path / "claim.json"
-    theirs = {"host": "elsewhere", "pid": 1, "process_started": "1", "nonce": "n", "job": job}
-    path.write_text(json.dumps(theirs))
+    holder = {"host": "other", "pid": 1, "process_started": "1", "nonce": "n", "job": job}
+    path.write_text(json.dumps(holder))
     os.utime(path, (time.time() - age,) * 2)
-    asked: list[str] = []
+    asked_jobs: list[str] = []
 
     def job_is_active(key: str) -> bool | None:
-        asked.append(key)
+        asked_jobs.append(key)
         return answer
 
     taken = claim.acquire(path, job="8_3", job_is_active=job_is_active)
     assert (taken is None) == alive
-    assert set(asked) <= {"7_0"}
+    assert set(asked_jobs) <= {"7_0"}
     if taken is not None:
         taken.release()

@@ -22,10 +22,10 @@ from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.current_plan import read_plan
 from protoseg.launch.job_arrays import Array
-from protoseg.planning.cost import estimate_cost, model_of
+from protoseg.planning.cost import estimate_cost
 from protoseg.planning.plan import Plan, with_timings
 from protoseg.planning.timings import Device, Failure, chosen, read
-from protoseg.planning.workload import Workload
+from protoseg.planning.workload import Workload, make_model_key
 from protoseg.runs.folder import Launch
 from protoseg.runs.states import State
 from protoseg.runs.store import all_records
@@ -85,7 +85,7 @@ def _published_sizes(context: Context, matrices: list[Matrix]) -> dict[Workload,
             numbers = load(matrix, folder)
             for run in matrix.runs if numbers is not None else ():
                 size = numbers.parameters(run.axes) if numbers is not None else None
-                sizes |= {model_of(run.spec): size * 1e6} if size is not None else {}
+                sizes |= {make_model_key(run.spec): size * 1e6} if size is not None else {}
     return sizes
 
 

@@ -19,15 +19,12 @@ from protoseg.errors import UsageError, unknown
 from protoseg.launch.profile.resources import Resources, checked
 from protoseg.launch.profile.rules import Rule, read_rule
 from protoseg.launch.profile.values import check_name, check_text, check_time
-from protoseg.runs.states import MAX_RETRIES, Reason
+from protoseg.runs.retry import RULES
+from protoseg.runs.states import Reason
 
 GROUP = "cluster"
 FREE = ("environment", "sbatch")
 """Keys whose own keys are free, and hold text."""
-NEVER = (Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR)
-"""Their cause is still there at the next attempt; only ``--retry-failed`` tries again."""
-UNCOUNTED = Reason.TIMEOUT
-"""Goes on as long as each attempt gets further; one that does not never will."""
 
 OF_THE_JOB = ("SLURM_JOB", "SLURM_ARRAY", "SLURM_STEP", "SLURM_TASK", "SLURM_NTASKS", "SLURM_PROC")
 READ_ONLY = {"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
@@ -81,7 +78,7 @@ class ClusterProfile(Resources):
     requeue: bool = True
     """Let SLURM put a run back into the queue after a preemption or a failed node."""
     retries: dict[str, int | None] = field(default_factory=dict)
-    """Reason -> attempts in a row, where it differs from `protoseg.runs.states.MAX_RETRIES`."""
+    """Reason -> limit, where it differs from `protoseg.runs.retry.RULES`."""
     memory_escalation: float = number(0.0, low=0, high=64)
     """Out of memory: once more with this many times the memory; 0 stops instead."""
     sbatch: dict[str, Any] = field(default_factory=dict)
@@ -164,16 +161,18 @@ def _check_retries(retries: Mapping[str, int | None]) -> None:
             raise UsageError(unknown("reason", name, "retries", Reason))
         if limit is not None and limit < 0:
             raise UsageError(f"retries.{name}: {limit} is out of range; allowed: at least 0.")
-        if name == UNCOUNTED and limit != 0:
+        rule = RULES[Reason(name)]
+        if rule.configurable or limit == rule.limit:
+            continue
+        if not rule.ignores_progress:
             raise UsageError(
                 f"retries.{name}: a run goes on after its time limit as often as it gets further, "
                 "and not at all where it does not; remove it."
             )
-        if name in NEVER and limit != MAX_RETRIES[Reason(name)]:
-            raise UsageError(
-                f"retries.{name}: such an error is not retried by itself; leave it 0, mend the "
-                "cause and run the sweep with --retry-failed."
-            )
+        raise UsageError(
+            f"retries.{name}: such an error is not retried by itself; leave it 0, mend the "
+            "cause and run the sweep with --retry-failed."
+        )
 
 
 def profile_names(folder: Path) -> list[str]:
