@@ -26,25 +26,25 @@ class DataError(ProtosegError):
     """A data set or weights file that is missing, damaged, or not the one in the spec."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name closest to ``name``; None if no name is similar."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+def nearest(name: str, allowed: Iterable[str]) -> str | None:
+    """Return the allowed name closest to ``name``; None if none is similar."""
+    matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
 def unknown(
-    kind: str, name: str, where: str, known: Iterable[str], *, in_order: bool = False
+    noun: str, name: str, where: str, allowed: Iterable[str], *, in_order: bool = False
 ) -> str:
-    """Make the message for an unknown name: where it is, the closest known one, all known ones.
+    """Make the message for an unknown name, with the closest allowed name and all of them.
 
     Args:
-        kind: what the name is of, for instance ``key``.
+        noun: for instance ``key``.
         name: the unknown name.
         where: file, key or option that holds it.
-        known: allowed names.
-        in_order: list the known names in their order; otherwise sorted.
+        allowed: names.
+        in_order: list them in their order; otherwise sorted.
     """
-    names = list(known) if in_order else sorted(known)
+    names = list(allowed) if in_order else sorted(allowed)
     guess = nearest(name, names)
     hint = f" Did you mean '{guess}'?" if guess else ""
-    return f"{where}: unknown {kind} '{name}'.{hint} Known: {', '.join(names) or 'none'}."
+    return f"{where}: unknown {noun} '{name}'.{hint} Known: {', '.join(names) or 'none'}."

@@ -18,15 +18,12 @@ class RetryRule:
     """What happens to a run after an attempt that ended for one reason."""
 
     limit: int | None
-    """Attempts in a row that may end for this reason; one more, and the run has failed.
+    """Attempts in a row that may end for this reason; with one more, the run has failed.
 
     None: any number. 0: only ``sweep --retry-failed`` retries the run.
     """
     ignores_progress: bool = False
-    """Attempts that got further than they began count too.
-
-    True where the cause is in the run itself.
-    """
+    """Attempts that made progress are counted too: the cause is in the run itself."""
     automatic: bool = False
     """Retried without the user: ``sweep`` restarts the run at once, a SLURM job is requeued.
 
@@ -35,7 +32,7 @@ class RetryRule:
     requeues_ending_job: bool = False
     """Requeued also if SLURM is ending the job for this reason.
 
-    False where SLURM requeues the job itself, or where the job may have been cancelled: requeueing
+    False if SLURM requeues the job itself, or if the job may have been cancelled: a requeue
     restarts a cancelled job.
     """
     configurable: bool = True
@@ -44,7 +41,7 @@ class RetryRule:
 
 RULES: dict[Reason, RetryRule] = {
     Reason.PREEMPTED: RetryRule(None, automatic=True, requeues_ending_job=True),
-    # A run makes progress under a time limit, or never will: no other limit helps.
+    # Retried while each attempt makes progress; without progress no number of attempts helps.
     Reason.TIMEOUT: RetryRule(0, automatic=True, requeues_ending_job=True, configurable=False),
     Reason.NODE_FAILURE: RetryRule(10, automatic=True),
     Reason.LOST: RetryRule(5, automatic=True),
@@ -79,8 +76,8 @@ def may_retry(reason: Reason, in_a_row: int, limits: Mapping[str, Any] | None = 
 def count_failures_in_a_row(attempts: Sequence[Attempt], checkpoint_iteration: int) -> int:
     """How many attempts at the end share one reason.
 
-    An attempt that got further than it began is not counted, nor are those before it, unless the
-    rule of its reason ignores progress. A reported success without a record counts as lost.
+    The count stops at an attempt that made progress, unless the rule of the reason ignores
+    progress. A reported success without a record counts as lost.
 
     Args:
         attempts: of one run, oldest first.
@@ -113,8 +110,8 @@ def is_due(state: State, reason: Reason | None, retry_failed: bool) -> bool:
     """Whether ``sweep`` trains a run in this state.
 
     Args:
-        reason: of the last attempt. A failed run without a reason has a damaged record and is never
-            trained over.
+        reason: of the last attempt. A failed run without a reason has a damaged record, which is
+            never overwritten.
         retry_failed: ``sweep --retry-failed``.
     """
     if state is State.FAILED:

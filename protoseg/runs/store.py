@@ -102,7 +102,7 @@ class RecordStore:
 def read_statuses(
     run_ids: Iterable[str], runs_folder: Path, record_folders: Sequence[Path]
 ) -> tuple[dict[str, Status], list[str]]:
-    """Read the states of runs, for a caller that goes on despite damaged or conflicting records.
+    """Read the states of runs, and report damaged or conflicting records instead of raising.
 
     Returns:
         Run id -> status, and one message for each damaged record or conflict.
