@@ -24,7 +24,7 @@ class RetryRule:
     """
     ignores_progress: bool = False
     """Attempts that made progress are counted too: the cause is in the run itself."""
-    automatic: bool = False
+    is_automatic: bool = False
     """Retried without the user: ``sweep`` restarts the run at once, a SLURM job is requeued.
 
     False: the next ``sweep`` retries the run.
@@ -35,16 +35,18 @@ class RetryRule:
     False if SLURM requeues the job itself, or if the job may have been cancelled: a requeue
     restarts a cancelled job.
     """
-    configurable: bool = True
+    is_configurable: bool = True
     """A cluster profile may set another limit (``retries``)."""
 
 
 RULES: dict[Reason, RetryRule] = {
-    Reason.PREEMPTED: RetryRule(None, automatic=True, requeues_ending_job=True),
+    Reason.PREEMPTED: RetryRule(None, is_automatic=True, requeues_ending_job=True),
     # Retried while each attempt makes progress; without progress no number of attempts helps.
-    Reason.TIMEOUT: RetryRule(0, automatic=True, requeues_ending_job=True, configurable=False),
-    Reason.NODE_FAILURE: RetryRule(10, automatic=True),
-    Reason.LOST: RetryRule(5, automatic=True),
+    Reason.TIMEOUT: RetryRule(
+        0, is_automatic=True, requeues_ending_job=True, is_configurable=False
+    ),
+    Reason.NODE_FAILURE: RetryRule(10, is_automatic=True),
+    Reason.LOST: RetryRule(5, is_automatic=True),
     # The user asked for the end.
     Reason.CANCELLED: RetryRule(None),
     # A full disk is still full seconds later.
@@ -52,9 +54,9 @@ RULES: dict[Reason, RetryRule] = {
     # A restarted job has no more memory than before.
     Reason.OUT_OF_MEMORY: RetryRule(0, ignores_progress=True),
     # The next attempt meets the same error.
-    Reason.BAD_DATA: RetryRule(0, ignores_progress=True, configurable=False),
-    Reason.BAD_CONFIG: RetryRule(0, ignores_progress=True, configurable=False),
-    Reason.CODE_ERROR: RetryRule(0, ignores_progress=True, configurable=False),
+    Reason.BAD_DATA: RetryRule(0, ignores_progress=True, is_configurable=False),
+    Reason.BAD_CONFIG: RetryRule(0, ignores_progress=True, is_configurable=False),
+    Reason.CODE_ERROR: RetryRule(0, ignores_progress=True, is_configurable=False),
 }
 
 
@@ -67,7 +69,7 @@ def may_retry(reason: Reason, in_a_row: int, limits: Mapping[str, Any] | None = 
     """
     rule = RULES[reason]
     limit = rule.limit
-    if limits and rule.configurable and reason.value in limits:
+    if limits and rule.is_configurable and reason.value in limits:
         value = limits[reason.value]
         limit = value if value is None or type(value) is int else limit
     return limit is None or in_a_row <= limit
@@ -98,7 +100,7 @@ def count_failures_in_a_row(attempts: Sequence[Attempt], checkpoint_iteration: i
 
 def is_automatic(state: State, reason: Reason | None) -> bool:
     """Whether a run in this state is restarted at once, or its SLURM job requeued."""
-    return state is State.INTERRUPTED and reason is not None and RULES[reason].automatic
+    return state is State.INTERRUPTED and reason is not None and RULES[reason].is_automatic
 
 
 def requeues_ending_job(reason: Reason) -> bool:

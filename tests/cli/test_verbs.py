@@ -381,7 +381,7 @@ def test_a_record_without_permission_is_one_sentence(protoseg: CommandLine) -> N
     path.chmod(0)
     answer = protoseg("plan", "quickstart")
     assert answer.status == 1
-    assert "can not be read: Permission denied" in answer.err
+    assert "cannot be read: Permission denied" in answer.err
 
 
 def test_the_installed_command_is_the_same(protoseg: CommandLine) -> None:

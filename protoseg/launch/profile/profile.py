@@ -162,7 +162,7 @@ def _check_retries(retries: Mapping[str, int | None]) -> None:
         if limit is not None and limit < 0:
             raise UsageError(f"retries.{name}: {limit} is out of range; allowed: at least 0.")
         rule = RULES[Reason(name)]
-        if rule.configurable or limit == rule.limit:
+        if rule.is_configurable or limit == rule.limit:
             continue
         if not rule.ignores_progress:
             raise UsageError(
