@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from protoseg.errors import UsageError
+from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.runs import retry
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.retry import RULES, count_failures_in_a_row, is_automatic, is_due, may_retry
@@ -19,9 +21,9 @@ class Row(NamedTuple):
 
     limit: int | None
     counts_after_progress: bool
-    automatic: bool
+    is_automatic: bool
     requeues_ending_job: bool
-    configurable: bool
+    is_configurable: bool
 
 
 EXPECTED = {
@@ -73,7 +75,7 @@ def test_attempts_with_progress_are_counted_only_if_the_run_itself_is_the_cause(
 
 @pytest.mark.parametrize(("reason", "row"), ROWS)
 def test_only_an_interrupted_run_is_restarted_without_the_user(reason: Reason, row: Row) -> None:
-    assert is_automatic(State.INTERRUPTED, reason) == row.automatic
+    assert is_automatic(State.INTERRUPTED, reason) == row.is_automatic
     for state in set(State) - {State.INTERRUPTED}:
         assert not is_automatic(state, reason)
 
@@ -90,7 +92,17 @@ def test_launch_settings_change_the_limits_that_a_profile_may_set(
     add_attempt(run, reason.value)
     for limit, expected in ((0, State.FAILED), (1, State.INTERRUPTED), (None, State.INTERRUPTED)):
         run.launch.write_text(json.dumps({"retries": {reason.value: limit}}))
-        assert state_of(run) == (expected if row.configurable else State.FAILED, reason)
+        assert state_of(run) == (expected if row.is_configurable else State.FAILED, reason)
+
+
+@pytest.mark.parametrize(("reason", "row"), ROWS)
+def test_a_cluster_profile_sets_only_configurable_limits(reason: Reason, row: Row) -> None:
+    ClusterProfile(retries={reason.value: row.limit})
+    if row.is_configurable:
+        assert ClusterProfile(retries={reason.value: 3}).retries == {reason.value: 3}
+    else:
+        with pytest.raises(UsageError, match=f"retries.{reason.value}: "):
+            ClusterProfile(retries={reason.value: 3})
 
 
 @pytest.mark.parametrize("limit", ["many", 1.5, [], True])
