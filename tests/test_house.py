@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import graphlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,13 +21,10 @@ ALLOWED = {
     "core": {"torch", "protoseg.core"},
     "runs": {"protoseg.errors", "protoseg.files", "protoseg.runs"},
     "config": {
-        "hydra",
-        "omegaconf",
-        "yaml",
-        "protoseg.errors",
-        "protoseg.files",
-        "protoseg.config",
+        *("hydra", "omegaconf", "yaml"),
+        *("protoseg.config", "protoseg.errors", "protoseg.files"),
     },
+    "spec": {"protoseg.config", "protoseg.spec"},  # old import paths, kept for one release
     "models": {"torch", "mmseg", "mmengine", "mmcv", "protoseg.core", "protoseg.models"},
     "datasets": {
         *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv", "scipy", "yaml"),
@@ -90,16 +88,22 @@ def inside(path: Path) -> list[Path]:
     return [module for module in MODULES if module.is_relative_to(path)]
 
 
+def absolute_origin(node: ast.ImportFrom, module: Path) -> str:
+    """The absolute name of the module in ``from origin import ...``."""
+    origin = node.module or ""
+    if node.level:
+        package = module.relative_to(PACKAGE.parent).with_suffix("").parts[: -node.level]
+        origin = ".".join([*package, *([origin] if origin else [])])
+    return origin
+
+
 def imported(node: ast.stmt | ast.AST, module: Path) -> list[str]:
     """The modules that an import statement names, absolute."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if not isinstance(node, ast.ImportFrom):
         return []
-    origin = node.module or ""
-    if node.level:
-        package = module.relative_to(PACKAGE.parent).with_suffix("").parts[: -node.level]
-        origin = ".".join([*package, *([origin] if origin else [])])
+    origin = absolute_origin(node, module)
     # `from protoseg import spec` imports a part, `from protoseg import __version__` does not.
     if origin == "protoseg":
         return [f"{origin}.{a.name}" if (PACKAGE / a.name).exists()
@@ -179,12 +183,11 @@ def test_imports_keep_the_rules() -> None:
 
 
 def test_planning_launch_and_report_do_not_reach_torch() -> None:
-    light = ("runs", "config", "slurm", "planning", "launch", "report")
+    light = ("runs", "config", "spec", "slurm", "planning", "launch", "report")
     for of in light:
         assert not ALLOWED[of] & HEAVY
     for module in (m for of in light for m in inside(PACKAGE / of)):
-        dotted = name(module).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        found = reached(dotted)
+        found = reached(module_name(module))
         heavy = {m: by for m, by in found.items() if owner(m) in HEAVY}
         assert not heavy, f"{name(module)} reaches {heavy}"
 
@@ -193,6 +196,64 @@ def test_the_quick_verbs_do_not_reach_torch() -> None:
     for start in QUICK:
         heavy = {m: by for m, by in reached(start).items() if owner(m) in HEAVY}
         assert not heavy, f"{start} reaches {heavy}"
+
+
+def module_name(path: Path) -> str:
+    """``protoseg/config/fields.py`` -> ``protoseg.config.fields``."""
+    return name(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def import_statements(node: ast.AST, *, in_functions: bool) -> Iterator[ast.AST]:
+    """The import statements of a module, including those for type checkers.
+
+    Args:
+        node: syntax tree of the module.
+        in_functions: also yield the statements inside functions.
+    """
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child
+        elif in_functions or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from import_statements(child, in_functions=in_functions)
+
+
+def import_graph(*, in_functions: bool) -> dict[str, set[str]]:
+    """Module of protoseg -> the modules of protoseg that its import statements name."""
+    modules = {module_name(path): path for path in MODULES}
+    graph: dict[str, set[str]] = {module: set() for module in modules}
+    for module, path in modules.items():
+        for statement in import_statements(parse(path), in_functions=in_functions):
+            if isinstance(statement, ast.Import):
+                graph[module].update(alias.name for alias in statement.names)
+            elif isinstance(statement, ast.ImportFrom):
+                origin = absolute_origin(statement, path)
+                full_names = (f"{origin}.{alias.name}" for alias in statement.names)
+                # `from protoseg.config import plugins` names a module, not the package.
+                graph[module].update(n if n in modules else origin for n in full_names)
+    return {module: targets & modules.keys() for module, targets in graph.items()}
+
+
+def find_cycle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of one cycle of imports, or an empty list."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def test_a_cycle_of_imports_is_detected() -> None:
+    assert find_cycle({"a": {"b"}, "b": {"c"}, "c": set()}) == []
+    assert set(find_cycle({"a": {"b"}, "b": {"c"}, "c": {"b"}})) == {"b", "c"}
+    assert set(find_cycle({"a": {"a"}})) == {"a"}
+
+
+def test_modules_do_not_import_each_other() -> None:
+    assert not find_cycle(import_graph(in_functions=False))
+
+
+def test_modules_do_not_import_each_other_inside_functions() -> None:
+    assert not find_cycle(import_graph(in_functions=True))
 
 
 def test_nothing_imports_the_command_line() -> None:

@@ -1,4 +1,4 @@
-"""One sentence out of Hydra's and OmegaConf's reports on a config file."""
+"""Turns errors of Hydra and OmegaConf about a config file into one sentence."""
 
 from __future__ import annotations
 
@@ -15,54 +15,57 @@ NOUNS = {
     "Boolean": "true or false",
     "String": "text",
 }
-"""What OmegaConf calls a type, and what our own messages call it."""
+"""OmegaConf's name of a type -> its name in our messages."""
 
 
-def config_problem(
+def describe_config_error(
     error: Exception,
     experiments: Path,
     chosen: Mapping[str, str],
     fields: Mapping[str, list[str]],
     name: str = "run",
 ) -> str:
-    """The file, the key in it, and what is wrong with it.
+    """Describe an error: the file, the key, and the problem.
 
     Args:
-        error: what composing raised.
-        experiments: the folder of config files.
-        chosen: group -> option; named where the error does not say in which file it arose.
-        fields: class of the schema -> its keys, for the nearest known one.
-        name: the file that was composed, without its ending.
+        error: raised by Hydra while it composed a config.
+        experiments: folder of the config files.
+        chosen: group -> option; the message lists these files if the error names none.
+        fields: name of a schema class -> its keys, to suggest the nearest one.
+        name: the composed file, without its ending.
+
+    Returns:
+        One sentence.
     """
-    texts = [text for text in map(str, _chain(error)) if text.strip()]
-    everything = "\n".join(texts)
-    named = re.search(r"In '([\w/.-]+)':", everything)
-    several = ", ".join(f"{group}/{option}.yaml" for group, option in chosen.items())
-    file = experiments / (f"{named[1]}.yaml" if named else several or f"{name}.yaml")
-    stranger = re.search(r"Key '(\w+)' not in '(\w+)'", everything)
-    if stranger:
-        return unknown("key", stranger[1], str(file), fields.get(stranger[2], []))
-    position = re.search(r'in "(.+?)", line (\d+)', everything)
-    if position:  # the YAML itself: `file` may be any of those chosen, the mark is exact
+    texts = [text for text in map(str, _list_causes(error)) if text.strip()]
+    all_text = "\n".join(texts)
+    named_file = re.search(r"In '([\w/.-]+)':", all_text)
+    chosen_files = ", ".join(f"{group}/{option}.yaml" for group, option in chosen.items())
+    file = experiments / (f"{named_file[1]}.yaml" if named_file else chosen_files or f"{name}.yaml")
+    unknown_key = re.search(r"Key '(\w+)' not in '(\w+)'", all_text)
+    if unknown_key:
+        return unknown("key", unknown_key[1], str(file), fields.get(unknown_key[2], []))
+    position = re.search(r'in "(.+?)", line (\d+)', all_text)
+    if position:  # a YAML error: `file` may list several files, the position names the right one
         reason = " ".join(texts[0].split())
         return f"{position[1]}: not a readable YAML file: {reason}."
-    key = re.search(r"full_key: (\S+)", everything)
+    key = re.search(r"full_key: (\S+)", all_text)
     where = f"{file}: {key[1]}" if key else str(file)
-    typed = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", everything)
-    if typed:
-        return f"{where}: expected {NOUNS.get(typed[2], typed[2])}, found '{typed[1]}'."
-    if "is not a ListConfig" in everything:
+    wrong = re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", all_text)
+    if wrong:
+        return f"{where}: expected {NOUNS.get(wrong[2], wrong[2])}, found '{wrong[1]}'."
+    if "is not a ListConfig" in all_text:
         return f"{where}: expected a list."
-    if re.search(r"Cannot assign \w+ to Dict", everything):
+    if re.search(r"Cannot assign \w+ to Dict", all_text):
         return f"{where}: expected a mapping."
-    raised = (text for text in texts if "raised while composing config" not in text)
-    reason = next(raised, texts[0] if texts else type(error).__name__)
+    reasons = (text for text in texts if "raised while composing config" not in text)
+    reason = next(reasons, texts[0] if texts else type(error).__name__)
     reason = re.sub(r"^In '[\w/.-]+': ", "", reason.strip()).splitlines()[0].rstrip(".")
     return f"{where}: {reason}."
 
 
-def _chain(error: BaseException | None) -> Iterator[Any]:
-    """An error and what caused it; a library that raises an old error again can close a circle."""
+def _list_causes(error: BaseException | None) -> Iterator[Any]:
+    """Yield an error and its causes. A library that re-raises an error can make a cycle of them."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,7 +1,7 @@
-"""The dataclass schemas in Hydra's ConfigStore, so that Hydra checks every config file.
+"""Registers the dataclasses as schemas in Hydra's ConfigStore, so Hydra checks each config file.
 
-Hydra merges YAML into a schema, and OmegaConf makes frozen dataclasses read-only; what is stored
-is therefore a mutable twin of each dataclass, made from its fields.
+Hydra merges YAML into a schema, and OmegaConf makes frozen dataclasses read-only. The ConfigStore
+therefore holds a mutable copy of each dataclass.
 """
 
 from __future__ import annotations
@@ -20,38 +20,37 @@ from protoseg.config.schema import RunSpec
 
 
 @functools.cache
-def register() -> None:
-    """Store the schemas: ``run_schema``, ``GROUP/schema``, and ``method/KIND_schema``."""
+def register_schemas() -> None:
+    """Register the schemas: ``run_schema``, ``GROUP/schema``, and ``method/KIND_schema``."""
     store = ConfigStore.instance()
-    for group, kind in groups().items():
-        if kind is MethodSpec:
+    for group, cls in config_groups().items():
+        if cls is MethodSpec:
             for name, variant in MethodSpec.variants.items():
-                store.store(group=group, name=f"{name}_schema", node=_twin(variant))
+                store.store(group=group, name=f"{name}_schema", node=_get_mutable_copy(variant))
         else:
-            store.store(group=group, name="schema", node=_twin(kind))
-    store.store(name="run_schema", node=_twin(RunSpec))
+            store.store(group=group, name="schema", node=_get_mutable_copy(cls))
+    store.store(name="run_schema", node=_get_mutable_copy(RunSpec))
 
 
-def groups() -> dict[str, Any]:
-    """Config group -> dataclass: the fields of `RunSpec` that are dataclasses themselves."""
-    return {
-        name: kind for name, kind in field_types(RunSpec).items() if dataclasses.is_dataclass(kind)
-    }
+def config_groups() -> dict[str, Any]:
+    """Return group -> dataclass for the fields of `RunSpec` that are dataclasses."""
+    types = field_types(RunSpec)
+    return {name: cls for name, cls in types.items() if dataclasses.is_dataclass(cls)}
 
 
-_twins: dict[Any, type] = {}
+_copies: dict[Any, type] = {}
 
 
-def _twin(cls: Any) -> type:
-    if cls not in _twins:  # one twin each: OmegaConf compares types by identity
-        _twins[cls] = _make_twin(cls)
-    return _twins[cls]
+def _get_mutable_copy(cls: Any) -> type:
+    if cls not in _copies:  # one copy per class: OmegaConf compares types by identity
+        _copies[cls] = _make_mutable_copy(cls)
+    return _copies[cls]
 
 
-def _make_twin(cls: Any) -> type:
+def _make_mutable_copy(cls: Any) -> type:
     fields: list[Any] = []
     for field in dataclasses.fields(cls):
-        kind = _omegaconf_type(field_types(cls)[field.name])
+        omegaconf_type = _to_omegaconf_type(field_types(cls)[field.name])
         if field.default_factory is not dataclasses.MISSING:
             default: Any = dataclasses.field(default_factory=field.default_factory)
         elif field.default is dataclasses.MISSING:
@@ -62,12 +61,12 @@ def _make_twin(cls: Any) -> type:
             default = dataclasses.field(default=field.default)
         if dataclasses.is_dataclass(field_types(cls)[field.name]):
             default = dataclasses.field(default=MISSING)
-        fields.append((field.name, kind, default))
+        fields.append((field.name, omegaconf_type, default))
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 
-def _omegaconf_type(kind: Any) -> Any:
-    """The type as OmegaConf knows it: it has no Literal, and its tuples are lists."""
+def _to_omegaconf_type(kind: Any) -> Any:
+    """Convert a type to one that OmegaConf supports: it has no Literal, and lists for tuples."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
         return str
@@ -76,5 +75,5 @@ def _omegaconf_type(kind: Any) -> Any:
     if kind is MethodSpec:
         return Any
     if dataclasses.is_dataclass(kind):
-        return _twin(kind)
+        return _get_mutable_copy(kind)
     return kind

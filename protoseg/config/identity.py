@@ -1,4 +1,4 @@
-"""The identity of a run: canonical JSON, its SHA-256, and the readable name made from both."""
+"""Computes the identity of a run: canonical JSON, its SHA-256, and the run id made from both."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 from protoseg import files
 from protoseg.config.fields import build, plain
+from protoseg.config.plugins import resolve_method
 from protoseg.config.schema import RunSpec
 
 DIGITS = 10
-"""Hex digits of the digest in a run id: 40 bits, one clash expected among a million runs."""
+"""Hex digits of the digest in a run id: 40 bits, about one collision among a million runs."""
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no white space: equal values give equal bytes."""
+    """Serialise to JSON with sorted keys and no white space: equal values give equal bytes."""
     return files.canonical_json(plain(value, identity=True)).decode()
 
 
 def spec_digest(spec: RunSpec) -> str:
-    """SHA-256 of the canonical JSON of a spec, 64 hex digits."""
+    """Compute the SHA-256 of the canonical JSON of a spec, 64 hex digits."""
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
 def slug(spec: RunSpec) -> str:
-    """The readable part of a run id; made only of what the digest covers too."""
+    """Make the readable part of a run id. It uses only values that the digest covers."""
     num_prototypes = getattr(spec.method, "num_prototypes", None)
     parts = [
         spec.dataset.name,
@@ -36,22 +37,30 @@ def slug(spec: RunSpec) -> str:
         *([f"k{num_prototypes}"] if num_prototypes is not None else []),
         f"s{spec.seed}",
     ]
-    # The id names a folder and a scheduler job: nothing but letters, digits, '_' and '-'.
+    # The id is the name of a folder and of a SLURM job: only letters, digits, '_' and '-'.
     return re.sub(r"[^a-z0-9_]+", "-", "-".join(parts).lower()).strip("-")[:100]
 
 
 def run_id(spec: RunSpec) -> str:
-    """``<slug>-<10 hex digits>``."""
+    """Make the run id: ``<slug>-<10 hex digits>``."""
     return f"{slug(spec)}-{spec_digest(spec)[:DIGITS]}"
 
 
 @functools.cache
 def run_id_pattern() -> re.Pattern[str]:
-    """What a run id looks like."""
+    """Return the pattern that every run id matches."""
     return re.compile(rf"[a-z0-9_-]+-[0-9a-f]{{{DIGITS}}}")
 
 
 def spec_from_dict(data: Any, where: str) -> RunSpec:
-    """Read a spec back from a record or a run directory."""
-    spec: RunSpec = build(RunSpec, data, where)
+    """Build a spec from the plain data in a record or a run folder.
+
+    Args:
+        data: nested dictionaries, as `plain` makes them.
+        where: place named in error messages.
+
+    Raises:
+        UsageError: the data is not a valid spec, or names a class that cannot be imported.
+    """
+    spec: RunSpec = build(RunSpec, data, where, resolve_method)
     return spec

@@ -1,16 +1,16 @@
-"""Reading a matrix file and expanding it into runs.
+"""Reads a matrix file and expands it into runs.
 
     title: ...
-    base:    {dataset: camvid, schedule.iterations: 300}     what all runs share
-    grid:    {method.num_prototypes: [1, 5, 10]}             every combination
-    zip:     {backbone: [a, b], decoder: [c, d]}             side by side
-    rows:    [{label: ..., method: parametric}, ...]         explicit
+    base:    {dataset: camvid, schedule.iterations: 300}     settings of all runs
+    grid:    {method.num_prototypes: [1, 5, 10]}             all combinations
+    zip:     {backbone: [a, b], decoder: [c, d]}             axes that advance together
+    rows:    [{label: ..., method: parametric}, ...]         explicit rows
     exclude: [{method: parametric, method.num_prototypes: 5}]
     seeds:   [0, 1, 2]
     table:   {rows, columns, metrics, baseline, ...}
 
-Rows, zip and grid multiply: each explicit row meets each step of the zip and each point of the
-grid. Values are written in YAML, or as a text in Hydra's sweep grammar (``1,5,10``).
+Rows, zip and grid multiply: each explicit row is combined with each step of the zip and each point
+of the grid. Values are YAML, or a text in Hydra's sweep grammar (``1,5,10``).
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from protoseg.config.compose import Composer, Setting, parse_overrides, parse_sweep
+from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.config.matrix_bundles import expanded, sorted_names
+from protoseg.config.overrides import Setting, parse_overrides, parse_sweep
 from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError, unknown
@@ -39,7 +40,7 @@ SEED = "seed"
 
 
 def matrix_names(experiments: Path) -> list[str]:
-    """The matrices of a folder of experiments."""
+    """List the matrices of a folder of experiments, sorted."""
     return sorted_names(experiments)[0]
 
 
@@ -47,64 +48,65 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     """Read and expand a matrix.
 
     Args:
-        composer: knows the config groups.
-        name: of a file in ``matrices/``, or the path of a YAML file.
-        overrides: in Hydra's grammar; they win over the file. A sweep (``seed=0,1`` or
-            ``method.momentum=0.9,0.99``) replaces the seeds or adds an axis.
+        composer: composes the specs from the config groups.
+        name: name of a file in ``matrices/``, or path of a YAML file.
+        overrides: in Hydra's grammar; they replace the values of the file. A sweep such as
+            ``seed=0,1`` replaces the seeds; ``method.momentum=0.9,0.99`` adds an axis.
 
     Raises:
-        UsageError: anything unknown, empty, or two rows that are the same run.
+        UsageError: an unknown key or value, an empty list, or two rows that are the same run.
     """
-    path, overrides = _find(composer, name), tuple(overrides)
-    content = _read(path)
+    path, overrides = _find_file(composer, name), tuple(overrides)
+    content = _read_file(path)
     where = path.name
     for key in content:
         if key not in KEYS:
             raise UsageError(unknown("key", str(key), where, KEYS))
-    fixed, axes, seeds = _overrides(overrides)
-    grid = {**_axes(content.get("grid"), f"{where}: grid"), **axes}
-    zipped = _axes(content.get("zip"), f"{where}: zip")
-    rows = _rows(content.get("rows"), where)
+    fixed, axes, seeds = _read_overrides(overrides)
+    grid = {**_read_axes(content.get("grid"), f"{where}: grid"), **axes}
+    zipped = _read_axes(content.get("zip"), f"{where}: zip")
+    rows = _read_rows(content.get("rows"), where)
     if len({len(values) for values in zipped.values()}) > 1:
         lengths = ", ".join(f"{key} has {len(values)}" for key, values in zipped.items())
         raise UsageError(f"{where}: zip: all axes need the same number of values; {lengths}.")
-    in_rows = list(dict.fromkeys(key for row in rows for key in row))
-    names = list(dict.fromkeys([*in_rows, *zipped, *grid]))
-    if len(names) < len(in_rows) + len(zipped) + len(grid):
-        twice = next(n for n in names if (n in in_rows) + (n in zipped) + (n in grid) > 1)
+    row_keys = list(dict.fromkeys(key for row in rows for key in row))
+    names = list(dict.fromkeys([*row_keys, *zipped, *grid]))
+    if len(names) < len(row_keys) + len(zipped) + len(grid):
+        repeated = next(n for n in names if (n in row_keys) + (n in zipped) + (n in grid) > 1)
         raise UsageError(
-            f"{where}: '{twice}' is set in two places, of rows, zip, grid and overrides; "
-            "one would silently win. Keep one of them."
+            f"{where}: '{repeated}' is set in two of rows, zip, grid and overrides; keep one."
         )
     for setting in fixed:
         if setting.key in names:
             raise UsageError(
                 f"override '{setting.key}': {where} sets it for each run; "
-                "change it there, or make another matrix."
+                "change it there, or write another matrix."
             )
-    base = [Setting(str(k), v) for k, v in _mapping(content.get("base"), where, "base").items()]
+    base = [
+        Setting(str(k), v) for k, v in _check_mapping(content.get("base"), where, "base").items()
+    ]
     if SEED in names or any(setting.key == SEED for setting in base):
-        raise UsageError(f"{where}: 'seed' is not set here; list the seeds under 'seeds'.")
-    seeds = seeds or _seeds(content.get("seeds"), f"{where}: seeds")
-    excluded = _excluded(content.get("exclude"), where, names)
-    every = list(_points(rows, zipped, grid))
-    for pattern in excluded:
-        if not any(_matches(point, pattern) for point in every):
+        raise UsageError(f"{where}: 'seed' cannot be set here; list the seeds under 'seeds'.")
+    seeds = seeds or _read_seeds(content.get("seeds"), f"{where}: seeds")
+    patterns = _read_patterns(content.get("exclude"), where, names)
+    all_points = list(_expand_points(rows, zipped, grid))
+    for pattern in patterns:
+        if not any(_matches(point, pattern) for point in all_points):
             raise UsageError(
-                f"{where}: exclude: {_name(pattern)} matches no run; mend or remove it."
+                f"{where}: exclude: {_describe(pattern)} matches no run; correct or remove it."
             )
-    points = [p for p in every if not any(_matches(p, pattern) for pattern in excluded)]
+    points = [p for p in all_points if not any(_matches(p, pattern) for pattern in patterns)]
     if not points:
-        raise UsageError(f"{where}: every run is excluded; nothing is left to do.")
-    axis_names = _table_axes(names, rows)
-    runs = _plan(composer, where, base, points, fixed, seeds, axis_names)
+        raise UsageError(f"{where}: every run is excluded; keep at least one.")
+    axis_names = _list_table_axes(names, rows)
+    runs = _make_runs(composer, where, base, points, fixed, seeds, axis_names)
     table = build(TableSpec, content.get("table") or {}, f"{where}: table")
     _check_table(table, axis_names, points, where)
     title = str(content.get("title") or path.stem)
     return Matrix(path.stem, title, runs, table, axis_names, overrides)
 
 
-def _plan(
+def _make_runs(
     composer: Composer,
     where: str,
     base: list[Setting],
@@ -117,29 +119,29 @@ def _plan(
     seen: dict[str, dict[str, Any]] = {}
     for number, point in enumerate(points, 1):
         axes = [Setting(key, value) for key, value in point.items() if key != LABEL]
-        place = f"{where}: {point.get(LABEL) or f'run {number}'}"
-        spec = composer.spec([*base, *axes, *fixed], place)
-        check_values(spec, place)
-        placed = {name: point.get(name, "") for name in axis_names}
+        run_name = f"{where}: {point.get(LABEL) or f'run {number}'}"
+        spec = composer.spec([*base, *axes, *fixed], run_name)
+        check_values(spec, run_name)
+        table_axes = {name: point.get(name, "") for name in axis_names}
         for seed in seeds:
-            run = PlannedRun(dataclasses.replace(spec, seed=seed), placed)
+            run = PlannedRun(dataclasses.replace(spec, seed=seed), table_axes)
             if run.run_id in seen:
                 raise UsageError(
-                    f"{where}: {_name(seen[run.run_id])} and {_name(point)} are the same run "
-                    f"({run.run_id}); remove one, or make them differ."
+                    f"{where}: {_describe(seen[run.run_id])} and {_describe(point)} are the same "
+                    f"run ({run.run_id}); remove one, or make them differ."
                 )
             seen[run.run_id] = point
             runs.append(run)
     return tuple(runs)
 
 
-def _name(point: Mapping[str, Any]) -> str:
+def _describe(point: Mapping[str, Any]) -> str:
     if point.get(LABEL):
         return f"'{point[LABEL]}'"
     return "{" + ", ".join(f"{key}: {value}" for key, value in point.items()) + "}"
 
 
-def _find(composer: Composer, name: str) -> Path:
+def _find_file(composer: Composer, name: str) -> Path:
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
@@ -149,33 +151,33 @@ def _find(composer: Composer, name: str) -> Path:
     names, bundles = sorted_names(composer.experiments)
     if name in bundles:
         members = ", ".join(expanded(composer.experiments, [name]))
-        raise UsageError(f"{name}: stands for several matrices, and one is meant: {members}.")
+        raise UsageError(f"{name} is a bundle of several matrices; name one of them: {members}.")
     if name not in names:
         raise UsageError(unknown("matrix", name, "experiments/matrices", [*names, *bundles]))
     return path
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
-    return {str(k): v for k, v in _mapping(content, path.name, "the file").items()}
+    return {str(k): v for k, v in _check_mapping(content, path.name, "the file").items()}
 
 
-def _mapping(value: Any, where: str, what: str) -> Mapping[Any, Any]:
+def _check_mapping(value: Any, where: str, name: str) -> Mapping[Any, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise UsageError(f"{where}: {what}: expected keys and values, found {value!r}.")
+        raise UsageError(f"{where}: {name}: expected keys and values, found {value!r}.")
     return value
 
 
-def _axes(value: Any, where: str) -> dict[str, list[Any]]:
+def _read_axes(value: Any, where: str) -> dict[str, list[Any]]:
     axes: dict[str, list[Any]] = {}
-    for key, given in _mapping(value, where, "axes").items():
-        values = parse_sweep(str(key), given) if isinstance(given, str) else given
+    for key, entry in _check_mapping(value, where, "axes").items():
+        values = parse_sweep(str(key), entry) if isinstance(entry, str) else entry
         if not isinstance(values, list):
             values = [values]
         if not values:
@@ -184,22 +186,22 @@ def _axes(value: Any, where: str) -> dict[str, list[Any]]:
     return axes
 
 
-def _rows(value: Any, where: str) -> list[dict[str, Any]]:
+def _read_rows(value: Any, where: str) -> list[dict[str, Any]]:
     if value is None:
         return [{}]
     if not isinstance(value, list) or not value:
         raise UsageError(f"{where}: rows: expected a list of at least one row, found {value!r}.")
-    rows = [{str(k): v for k, v in _mapping(row, where, "a row").items()} for row in value]
+    rows = [{str(k): v for k, v in _check_mapping(row, where, "a row").items()} for row in value]
     labels = [row.get(LABEL) for row in rows]
     if any(label is None for label in labels):
         raise UsageError(f"{where}: rows: each row needs a label.")
     for label in labels:
         if labels.count(label) > 1:
-            raise UsageError(f"{where}: rows: the label '{label}' stands more than once.")
+            raise UsageError(f"{where}: rows: the label '{label}' is used twice; rename one.")
     return rows
 
 
-def _seeds(value: Any, where: str) -> list[int]:
+def _read_seeds(value: Any, where: str) -> list[int]:
     seeds = [0] if value is None else value
     if isinstance(seeds, int):
         seeds = [seeds]
@@ -209,16 +211,16 @@ def _seeds(value: Any, where: str) -> list[int]:
     for index, seed in enumerate(seeds):
         convert(int, seed, f"{where}[{index}]", field.metadata)
     if len(set(seeds)) < len(seeds):
-        raise UsageError(f"{where}: {value} names a seed twice.")
+        raise UsageError(f"{where}: {value} has a seed twice; remove one.")
     return list(seeds)
 
 
-def _excluded(value: Any, where: str, names: list[str]) -> list[dict[str, Any]]:
+def _read_patterns(value: Any, where: str, names: list[str]) -> list[dict[str, Any]]:
     if value is None:
         return []
     patterns = value if isinstance(value, list) else [value]
     for pattern in patterns:
-        for key in _mapping(pattern, where, "exclude"):
+        for key in _check_mapping(pattern, where, "exclude"):
             if key not in names:
                 raise UsageError(unknown("axis", str(key), f"{where}: exclude", names))
     return [dict(pattern) for pattern in patterns if pattern]
@@ -231,14 +233,17 @@ def _matches(point: Mapping[str, Any], pattern: Mapping[str, Any]) -> bool:
     )
 
 
-def _overrides(texts: Iterable[str]) -> tuple[list[Setting], dict[str, list[Any]], list[int]]:
+def _read_overrides(
+    texts: Iterable[str],
+) -> tuple[list[Setting], dict[str, list[Any]], list[int]]:
+    """Sort overrides into fixed settings, axes and seeds."""
     fixed: list[Setting] = []
     axes: dict[str, list[Any]] = {}
     seeds: list[int] = []
     for key, settings in parse_overrides(texts):
         values = [setting.value for setting in settings]
         if key == "seed":
-            seeds = _seeds(values, "override seed")
+            seeds = _read_seeds(values, "override seed")
         elif len(settings) > 1:
             axes[key] = values
         else:
@@ -246,7 +251,7 @@ def _overrides(texts: Iterable[str]) -> tuple[list[Setting], dict[str, list[Any]
     return fixed, axes, seeds
 
 
-def _points(
+def _expand_points(
     rows: list[dict[str, Any]], zipped: dict[str, list[Any]], grid: dict[str, list[Any]]
 ) -> Iterator[dict[str, Any]]:
     steps: list[dict[str, Any]] = [
@@ -257,10 +262,10 @@ def _points(
             yield {**row, **step, **dict(zip(grid, values, strict=True))}
 
 
-def _table_axes(names: list[str], rows: list[dict[str, Any]]) -> tuple[str, ...]:
-    """With explicit rows the label stands for all that a row sets."""
-    inside = {key for row in rows for key in row if key != LABEL}
-    return tuple(name for name in names if name not in inside)
+def _list_table_axes(names: list[str], rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """List the axes of the table. The label of a row replaces the keys that the row sets."""
+    row_keys = {key for row in rows for key in row if key != LABEL}
+    return tuple(name for name in names if name not in row_keys)
 
 
 def _check_table(
@@ -278,7 +283,7 @@ def _check_table(
             known = dict.fromkeys(map(str, values))
             raise UsageError(unknown("value", str(value), f"{where}: table.baseline.{axis}", known))
     if table.pairs and table.baseline:
-        raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both given; keep one.")
+        raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both set; keep one.")
     labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
     for label in [*table.pairs, *table.pairs.values()]:
         if label not in labels:

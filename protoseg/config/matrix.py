@@ -1,4 +1,4 @@
-"""A matrix: which runs to make and which table they fill."""
+"""Declares a matrix: its runs and the table that they fill."""
 
 from __future__ import annotations
 
@@ -12,79 +12,82 @@ from protoseg.config.schema import RunSpec
 
 @dataclass(frozen=True)
 class PublishedSpec:
-    """Where the literature's numbers for a table stand, and how its rows match ours."""
+    """The published numbers for a table, and how their rows match ours."""
 
     file: str
-    """A YAML file in results/published, without ending."""
+    """Name of a YAML file in results/published, without its ending."""
     part: str = ""
-    """Key below ``parts`` (or ``rows``) of that file; empty for its ``rows``."""
+    """Key in the ``parts`` of that file; empty or ``rows`` for its ``rows``."""
     match: dict[str, str] = field(default_factory=dict)
-    """Axis of our table -> field of a published row; all must be equal."""
+    """Axis of our table -> field of a published row; a row matches if all are equal."""
     value: str = "miou"
+    """Field with the published metric."""
     parameters: str = ""
-    """Field with the published number of parameters, in millions; shown beside ours."""
+    """Field with the published number of parameters, in millions, shown beside ours."""
     brackets: str = ""
-    """Field with what the literature prints in brackets behind them."""
+    """Field with the number that the literature prints in brackets after the parameters."""
     labels: dict[str, str] = field(default_factory=dict)
-    """Field -> title: the columns that name a row are taken from the published rows, and those
-    that no run of ours matches are printed too, as references."""
+    """Field -> title. These fields of the published rows become the columns that name a row.
+    Published rows without a run of ours are printed too, as references."""
     margin: float = 0.5
-    """How near to a published value still counts as reproduced, in its unit."""
+    """Largest difference to a published value that counts as reproduced, in its unit."""
 
 
 @dataclass(frozen=True)
 class TableSpec:
     """How the runs of a matrix become a table.
 
-    An axis is ``label`` (of explicit rows) or the override key that a grid or zip varies, such as
+    An axis is ``label`` (of explicit rows), or a key that a grid or zip varies, such as
     ``method.num_prototypes``.
     """
 
     caption: str = ""
+    """Caption of the table."""
     rows: tuple[str, ...] = ()
-    """Axes that make the rows; empty takes every axis that is not a column."""
+    """Axes that make the rows; empty for all axes that are not columns."""
     columns: tuple[str, ...] = ()
-    """Axes that make the columns (a pivot); usually none."""
+    """Axes that make the columns (a pivot table); usually none."""
     metrics: tuple[str, ...] = ("miou",)
-    """Shown in each column; the first is compared with the baseline and printed bold."""
+    """Metrics of each column. The first is compared with the baseline and printed in bold."""
     baseline: dict[str, Any] = field(default_factory=dict)
-    """Axis -> value of the cell that Δ is taken against; the other axes stay as they are."""
+    """Axis -> value of the baseline cell for Δ; the other axes keep the values of the row."""
     pairs: dict[str, str] = field(default_factory=dict)
-    """Label -> label of the baseline of its own, where rows have different ones."""
+    """Label -> label of its baseline, for rows with different baselines."""
     names: dict[str, str] = field(default_factory=dict)
-    """Display name of an axis or of a value."""
+    """Axis or value -> its display name."""
     published: PublishedSpec | None = None
     note: str = ""
+    """Footnote of the table."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a matrix and where it stands in the table."""
+    """One run of a matrix and its position in the table."""
 
     spec: RunSpec
     axes: dict[str, Any]
-    """Axis -> value, without the seed."""
+    """Axis -> value; the seed is not an axis."""
 
     @cached_property
     def run_id(self) -> str:
-        """Name of its folder and record."""
+        """Name of the run folder and of the record."""
         return run_id(self.spec)
 
 
 @dataclass(frozen=True)
 class Matrix:
-    """A named set of runs, in the order in which the file lists them."""
+    """A named list of runs, in the order of the file."""
 
     name: str
     title: str
     runs: tuple[PlannedRun, ...]
     table: TableSpec
     axes: tuple[str, ...]
-    """All axes, in the order in which the file names them."""
+    """All axes, in the order of the file."""
     overrides: tuple[str, ...] = ()
-    """Those of the call, in Hydra's grammar."""
+    """Overrides from the command line, in Hydra's grammar."""
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """The overrides that make it another matrix than the file; more seeds do not."""
-        return tuple(word for word in self.overrides if word.partition("=")[0] != "seed")
+        """Overrides that change the matrix, i.e. all except those of the seeds."""
+        return tuple(text for text in self.overrides if text.partition("=")[0] != "seed")

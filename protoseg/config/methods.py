@@ -1,13 +1,13 @@
-"""The methods: how pixels are classified, and what may be learned besides; parts of a `RunSpec`.
+"""Declares the settings of each method and of pixel contrast; both are parts of a `RunSpec`.
 
-A new method is a dataclass here and a head in `protoseg.models`; nothing else names it. Or both lie
-in a package of someone else's (docs/your_method.md). Sources of the defaults are given as in
-`protoseg.config.schema`.
+A new method is a dataclass here and a head in `protoseg.models`, or both in another package
+(docs/your_method.md). Field comments name the source of each default, with the words of
+`protoseg.config.schema`. "assumption" marks a value without a source.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 from protoseg.config.fields import number
@@ -16,44 +16,57 @@ from protoseg.errors import UsageError
 
 @dataclass(frozen=True)
 class MethodSpec:
-    """How pixels are classified; the subclasses are the methods, told apart by ``kind``.
+    """Base of all methods: how pixels are classified. ``kind`` selects the subclass.
 
-    The fields of a subclass, less ``kind``, are the arguments of its head.
+    All fields of a subclass except ``kind`` are the arguments of its head.
     """
 
     variants: ClassVar[dict[str, type[MethodSpec]]] = {}
     head: ClassVar[str]
-    """Name by which mmseg's registry knows the head, or its full name."""
+    """Name of the head in mmseg's registry, or its full name."""
     task: ClassVar[Literal["segmentation", "weak"]] = "segmentation"
-    """What is learned from: label maps, or image-level labels (see `protoseg.config.weak`)."""
+    """Supervision: label maps (``segmentation``) or image-level labels (``weak``)."""
     segmentor: ClassVar[str] = "EncoderDecoder"
-    """The same of the network around the head."""
+    """Name of the network around the head in mmseg's registry, or its full name."""
     kind: str
-    """A word, or outside of protoseg the full name of the class."""
+    """Short name of the method; in another package, the full name of the class."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int | None:
-        """Learnable numbers that tell C classes apart by D channels; None where D is not known."""
+        """Count the learnable parameters of the classifier.
+
+        Args:
+            num_classes: C.
+            channels: D, size of the feature vector of a pixel.
+
+        Returns:
+            The count, or None if the method does not know D.
+        """
         return None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        kind, full = cls.__dict__.get("kind"), f"{cls.__module__}.{cls.__qualname__}"
-        if kind != full and not full.startswith("protoseg."):
-            # By another name no worker would find it, and it could take the place of ours.
-            raise UsageError(f'{full}: write kind: str = "{full}" in the class, its full name.')
+        kind, full_name = cls.__dict__.get("kind"), f"{cls.__module__}.{cls.__qualname__}"
+        if kind != full_name and not full_name.startswith("protoseg."):
+            # A worker imports the class by its full name. A short name could also replace a
+            # method of protoseg.
+            raise UsageError(
+                f'{full_name}: kind must be the full name of the class; write kind: str = "'
+                f'{full_name}" in it.'
+            )
         MethodSpec.variants[cls.__dict__["kind"]] = cls
 
 
 @dataclass(frozen=True)
 class ParametricMethod(MethodSpec):
-    """A learned 1×1 classifier (Eq. 1); with K > 1 a class scores the best of its K weights."""
+    """A learned 1×1 classifier (Eq. 1). With K > 1, a class scores the best of its K weights."""
 
     head: ClassVar[str] = "ParametricHead"
     kind: str = "parametric"
     num_prototypes: int = number(1, low=1)
+    """K, weight vectors per class."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
-        """K·C·(D + 1)."""
+        """Count K·C·(D + 1) parameters."""
         return self.num_prototypes * num_classes * (channels + 1)
 
 
@@ -64,45 +77,46 @@ class PixelQueryMethod(MethodSpec):
     head: ClassVar[str] = "PixelQueryHead"
     kind: str = "pixel_query"
     num_prototypes: int = number(1, low=1)
-    """K, queries a class, of which the best counts (Eq. 2: one)."""
+    """K, queries per class; the best one is the class score (Eq. 2: one)."""
     temperature: float = number(1.0, low=0, open_low=True)
-    """Divides the cosines before the softmax, or where it starts. Eq. 2 has none, that is 1."""
+    """Divides the cosines before the softmax; the initial value if learnable (Eq. 2: none, i.e.
+    1)."""
     learnable_temperature: bool = False
-    """Learn the temperature, as one more parameter (Eq. 2: there is none)."""
+    """Learn the temperature as one more parameter (Eq. 2: no)."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
-        """K·C·D, and the temperature."""
+        """Count K·C·D parameters, plus one for a learnable temperature."""
         return self.num_prototypes * num_classes * channels + self.learnable_temperature
 
 
 @dataclass(frozen=True)
 class QueryDecoderMethod(MethodSpec):
-    """Learned queries through a transformer: mmseg's Segmenter decoder (``decoder=segmenter``)."""
+    """Learned queries in a transformer: mmseg's Segmenter decoder (``decoder=segmenter``)."""
 
     head: ClassVar[str] = "QueryDecoderHead"
     kind: str = "query_decoder"
     num_prototypes: int = number(1, low=1)
-    """K, queries a class, of which the best counts (mmseg: one)."""
+    """K, queries per class; the best one is the class score (mmseg: one)."""
 
 
 @dataclass(frozen=True)
 class PrototypeMethod(MethodSpec):
-    """Nonparametric classification by K prototypes a class (ProtoSeg, Eq. 5-14)."""
+    """Nonparametric classification by K prototypes per class (ProtoSeg, Eq. 5-14)."""
 
     head: ClassVar[str] = "PrototypeHead"
     kind: str = "prototype"
     num_prototypes: int = number(10, low=1)
-    """K (paper, 5.4). K = 1 is the class mean by ground truth, without clustering."""
+    """K (paper, 5.4). With K = 1 the prototype is the class mean by ground truth, no clustering."""
     momentum: float = number(0.999, low=0, high=1)
     """μ of Eq. 14 (paper, 5.4)."""
     distance: Literal["cosine", "euclidean", "huber"] = "cosine"
     """<i, p> (paper, Table 5d)."""
     huber_delta: float = number(0.1, low=0, open_low=True)
-    """δ of the pseudo-Huber norm: an assumption, our copy of the paper lost form and value."""
+    """δ of the pseudo-Huber norm (assumption: our copy of the paper lost form and value)."""
     kappa: float = number(0.05, low=0, open_low=True)
     """κ, entropy weight of the transport (Eq. 9; the authors' default)."""
     sinkhorn_iterations: int = number(3, low=1)
-    """Sinkhorn-Knopp steps (the usual number; our copy of the paper says "few")."""
+    """Sinkhorn-Knopp iterations (the usual number; our copy of the paper has "few")."""
     assignment: Literal["argmax", "gumbel"] = "argmax"
     """Which prototype a pixel updates: argmax of L (paper) or a hard Gumbel sample (released)."""
     update_pixels: Literal["all", "correct"] = "all"
@@ -114,32 +128,91 @@ class PrototypeMethod(MethodSpec):
     ppd_weight: float = number(0.01, low=0)
     """λ2, weight of L_PPD (Eq. 12; paper, Table 8; released: 0.001)."""
     temperature: float = number(0.1, low=0, open_low=True)
-    """τ of L_PPC (Eq. 11; the authors' default, which their loss does not use: that is 1)."""
+    """τ of L_PPC (Eq. 11; the authors' default. Their loss ignores it, which equals τ = 1)."""
     score_temperature: float = number(1.0, low=0, open_low=True)
-    """Divides the class scores in L_CE (Eq. 6). The paper has none, that is 1."""
+    """Temperature of the class scores in L_CE (Eq. 6; paper: none, i.e. 1)."""
     score_norm: Literal["none", "layer"] = "none"
     """LayerNorm over the C class scores before the softmax (released)."""
     projection: bool = False
-    """A two-layer 1×1 projection before the embedding is normalised (released)."""
+    """A projection of two 1×1 convolutions before the embedding is normalised (released)."""
     embedding_norm: Literal["none", "layer"] = "none"
     """LayerNorm over the D channels of the embedding (released)."""
     init: Literal["normal", "pixels"] = "normal"
-    """How prototypes start: truncated normal, or pixels picked from the first batch of a class."""
+    """Initial prototypes: truncated normal, or pixels from the first batch that has the class."""
     init_std: float = number(0.02, low=0, open_low=True)
-    """Standard deviation of that truncated normal (released)."""
+    """Standard deviation of the truncated normal (released)."""
     distributed: Literal["pooled", "averaged"] = "pooled"
-    """Several processes: cluster all pixels together, or each its own and average (released)."""
+    """With several processes: cluster all pixels together, or cluster the pixels of each process
+    and average the prototypes (released)."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
-        """None of it: prototypes are not learned."""
+        """Count zero: prototypes are not learned by gradient descent."""
         return 0
 
 
 @dataclass(frozen=True)
-class ContrastSpec:
-    """Pixel contrast across images on top of any method (ContrastiveSeg); off where weight is 0.
+class WeakContrastMethod(MethodSpec):
+    """Weak supervision: a CAM network with pixel-to-prototype contrast on its maps.
 
-    Sources: "notes", our description of the method; "released", the authors' configuration for
+    With all parts off it is the plain CAM network. The first class of the data set is the
+    background. Sources: "notes" is our description of *Weakly Supervised Semantic Segmentation by
+    Pixel-to-Prototype Contrast*, "released" its authors' code.
+    """
+
+    head: ClassVar[str] = "CamHead"
+    task: ClassVar[Literal["segmentation", "weak"]] = "weak"
+    segmentor: ClassVar[str] = "CamNetwork"
+    kind: str = "weak_contrast"
+    second_view: bool = True
+    """Classify a second, scaled view T of each image beside S; the cross-view losses need it."""
+    view_scale: float = number(0.5, low=0, high=1, open_low=True)
+    """A, scale of the second view (notes: scaling; the value is an assumption)."""
+    cross_prototype: bool = True
+    """L_cp: pixels and labels of one view, prototypes of the other (notes)."""
+    cross_cam: bool = True
+    """L_cc: pixels and prototypes of one view, labels of the other (notes)."""
+    intra: bool = True
+    """L_intra: pixels, labels and prototypes of one view (notes)."""
+    prototype_mining: bool = True
+    """Semi-hard negatives in L_intra (notes)."""
+    pixel_sampling: bool = True
+    """Hard pixel sampling in L_intra (notes)."""
+    cross_weight: float = number(0.05, low=0, open_low=True)
+    """α (released)."""
+    intra_weight: float = number(0.05, low=0, open_low=True)
+    """β (released)."""
+    top_pixels: int = number(32, low=1)
+    """K, pixels that make up a prototype (notes)."""
+    hardest: float = number(0.6, low=0, high=1, open_low=True)
+    """Share of the negatives that are hard (notes)."""
+    drawn: float = number(0.5, low=0, high=1, open_low=True)
+    """Share of the hard negatives that is sampled (notes)."""
+    temperature: float = number(0.1, low=0, open_low=True)
+    """τ (released)."""
+    channels: int = number(128, low=1)
+    """D of the projection (released)."""
+    unit_prototypes: bool = True
+    """L2-normalise the prototypes (released; the formula in the notes does not)."""
+    threshold: float = number(0.2, low=0, high=1)
+    """Pseudo-labels are background where all maps are below this value (assumption; released:
+    0.05, on maps that other losses have widened)."""
+    scales: tuple[float, ...] = field(
+        default=(0.5, 1.0, 1.5, 2.0), metadata={"low": 0, "open_low": True, "nonempty": True}
+    )
+    """Image scales whose maps are summed in evaluation (assumption: the usual values)."""
+    flip: bool = True
+    """Also sum the maps of the flipped images (usual)."""
+
+    def classifier_parameters(self, num_classes: int, channels: int) -> int:
+        """Count (C - 1)·D parameters: the background is not classified, and there is no bias."""
+        return (num_classes - 1) * channels
+
+
+@dataclass(frozen=True)
+class ContrastSpec:
+    """Pixel contrast across images on top of a method (ContrastiveSeg). Weight 0 turns it off.
+
+    Sources: "notes" is our description of the method, "released" the authors' configuration for
     CamVid with memory.
     """
 
@@ -150,21 +223,22 @@ class ContrastSpec:
     temperature: float = number(0.1, low=0, open_low=True)
     """τ (notes; released: 0.07)."""
     anchors: int = number(1024, low=1)
-    """Anchors of a batch, over all processes together (released: ``max_samples``)."""
+    """Anchors per batch, over all processes (released: ``max_samples``)."""
     positives: int = number(1024, low=1)
-    """Positive samples of an anchor at most: an assumption, no source at hand gives it."""
+    """Maximum number of positive samples per anchor (assumption)."""
     negatives: int = number(2048, low=1)
-    """Negative samples of an anchor at most: an assumption, no source at hand gives it."""
+    """Maximum number of negative samples per anchor (assumption)."""
     selection: Literal["hard", "random"] = "hard"
-    """Anchors and samples: half by hardness and half by lot (notes), or all by lot."""
+    """How anchors and samples are selected: half by hardness and half at random (notes), or all
+    at random."""
     pixel_queue: int = number(5000, low=0)
-    """Pixel embeddings remembered a class (released: ``memory_size``); 0 for none."""
+    """Pixel embeddings stored per class (released: ``memory_size``); 0 turns the queue off."""
     region_queue: int = number(5000, low=0)
-    """Region embeddings remembered a class (released: ``memory_size``); 0 for none."""
+    """Region embeddings stored per class (released: ``memory_size``); 0 turns the queue off."""
     pixels_per_image: int = number(10, low=1)
-    """Pixels of a class that an image hands to its queue (released: ``pixel_update_freq``)."""
+    """Pixels of a class that an image adds to the queue (released: ``pixel_update_freq``)."""
 
     def __post_init__(self) -> None:
-        if not self.weight:  # without a loss its switches change nothing, and name no other run
-            for field in fields(self):
-                object.__setattr__(self, field.name, field.default)
+        if not self.weight:  # without the loss, its settings must not give the run another id
+            for field_ in fields(self):
+                object.__setattr__(self, field_.name, field_.default)

@@ -1,9 +1,8 @@
-"""Parts that are not protoseg's own, named in full: ``package.module.Class``.
+"""Imports classes of other packages that a spec names in full: ``package.module.Class``.
 
-A method's ``kind``, and the ``type`` of a backbone or decoder in its settings, may name a class of
-any package that Python finds, installed or in a folder of PYTHONPATH. There is no list of imports
-beside it: the name stands in the spec, so a plan, a worker, a job on another node and whoever reads
-the record know what to import.
+A full name may be the ``kind`` of a method, or the ``type`` of a backbone or decoder in its
+settings. The package is installed or in a folder of PYTHONPATH. The spec itself carries the name,
+so `plan`, a worker, a job on another node and every reader of a record can import the class.
 """
 
 from __future__ import annotations
@@ -12,96 +11,109 @@ import importlib
 import importlib.util
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from protoseg.config.methods import MethodSpec
+from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError, UsageError, unknown
 
-if TYPE_CHECKING:
-    from protoseg.config.schema import RunSpec
-
 KNOWN = ("protoseg", "mmseg", "mmengine", "mmcv", "torch")
-"""Packages that every record names anyway."""
+"""Packages that every record lists, whatever its spec."""
 
 
 def is_full_name(name: Any) -> bool:
-    """Whether a name says where the class is, rather than what it is registered as."""
+    """Whether a name is the full name of a class, and not a name in a registry."""
     return isinstance(name, str) and "." in name
 
 
 def load(name: str, where: str) -> Any:
-    """The class of that full name, its module imported.
+    """Import the class with a full name.
 
-    None where its package has a registry of mmengine's and no such class in plain sight: then
-    mmengine finds it (``mmpretrain.ConvNeXt``), or says that it does not.
+    Args:
+        name: ``package.module.Class``.
+        where: place named in error messages.
+
+    Returns:
+        The class. None if the module has no such class but the package has an mmengine registry
+        (``mmpretrain.ConvNeXt``): mmengine then looks up the name.
 
     Raises:
-        UsageError: the module can not be imported, or has no such class.
+        UsageError: the module cannot be imported, or has no such class.
     """
     module_name, _, attribute = name.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ProtosegError:
-        raise  # says itself what is wrong with what is being imported
+        raise  # its message already states the problem
     except Exception as error:
         raise UsageError(
-            f"{where}: '{name}': {module_name} can not be imported ({_words(error)}). A package of "
-            "your own is found where it is installed beside protoseg, or in a folder that "
-            "PYTHONPATH names."
+            f"{where}: '{name}': {module_name} cannot be imported ({_describe(error)}). Install "
+            "the package beside protoseg, or add its folder to PYTHONPATH."
         ) from error
-    found = getattr(module, attribute, None)
-    if isinstance(found, type):
-        return found
+    cls = getattr(module, attribute, None)
+    if isinstance(cls, type):
+        return cls
     if _exists(f"{module_name.partition('.')[0]}.registry"):
         return None
     classes = [key for key, value in vars(module).items() if isinstance(value, type)]
     raise UsageError(unknown(f"class of {module_name}", attribute, where, classes))
 
 
-def load_kind(name: str, variants: Mapping[str, Any], where: str) -> None:
-    """Import the method of that full name, which enters ``variants`` by that.
+def resolve_method(name: str, where: str) -> type[MethodSpec] | None:
+    """Import the method with a full name; the import adds it to ``MethodSpec.variants``.
+
+    Args:
+        name: ``kind`` of the method.
+        where: place named in error messages.
+
+    Returns:
+        The class, or None if ``name`` is not a full name.
 
     Raises:
-        UsageError: it can not be imported, or is no method.
+        UsageError: the class cannot be imported, or is not a complete method.
     """
-    found = load(name, where)
-    if found is None or variants.get(name) is not found:
+    if not is_full_name(name):
+        return None
+    cls = load(name, where)
+    if cls is None or MethodSpec.variants.get(name) is not cls:
         raise UsageError(
-            f"{where}: '{name}' is no method; derive the class from "
+            f"{where}: '{name}' is not a method; derive the class from "
             "protoseg.config.methods.MethodSpec."
         )
-    if "__dataclass_fields__" not in vars(found):
+    if "__dataclass_fields__" not in vars(cls):
         raise UsageError(f"{where}: '{name}': put @dataclass(frozen=True) before the class.")
-    if not hasattr(found, "head"):
+    if not hasattr(cls, "head"):
         raise UsageError(
-            f"{where}: '{name}': names no head; write "
+            f"{where}: '{name}' has no head; write "
             f'head: ClassVar[str] = "{name.partition(".")[0]}.module.Head" in the class.'
         )
+    return MethodSpec.variants[name]
 
 
 def names(spec: RunSpec) -> Iterator[tuple[str, str]]:
-    """The full names in a spec, each with the place where it stands."""
+    """Yield (key, full name) for each full name in a spec."""
     method = spec.method
     for key, name in (("kind", method.kind), ("head", method.head), ("network", method.segmentor)):
         if is_full_name(name):
             yield f"method.{key}", name
     for group in ("backbone", "decoder"):
-        yield from _types(getattr(spec, group).settings, f"{group}.settings")
+        yield from _find_types(getattr(spec, group).settings, f"{group}.settings")
 
 
 def packages(spec: RunSpec) -> list[str]:
-    """The packages that a spec's full names lie in, without those that every record names."""
+    """List the packages of the full names in a spec, without those that every record lists."""
     return sorted({name.partition(".")[0] for _, name in names(spec)} - set(KNOWN))
 
 
-def _types(settings: Any, where: str) -> Iterator[tuple[str, str]]:
+def _find_types(settings: Any, where: str) -> Iterator[tuple[str, str]]:
     if isinstance(settings, Mapping):
         for key, value in settings.items():
             if key == "type" and is_full_name(value):
                 yield f"{where}.{key}", value
-            yield from _types(value, f"{where}.{key}")
+            yield from _find_types(value, f"{where}.{key}")
     elif isinstance(settings, list | tuple):
         for index, value in enumerate(settings):
-            yield from _types(value, f"{where}[{index}]")
+            yield from _find_types(value, f"{where}[{index}]")
 
 
 def _exists(module: str) -> bool:
@@ -111,10 +123,10 @@ def _exists(module: str) -> bool:
         return False
 
 
-def _words(error: Exception) -> str:
-    """An error while a module was imported, and the line of it where it arose."""
+def _describe(error: Exception) -> str:
+    """Describe an error of an import, with the file and line that raised it."""
     text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    if len(frames) > 1 and not isinstance(error, SyntaxError):  # the first is ours
+    if len(frames) > 1 and not isinstance(error, SyntaxError):  # the first frame is `load`
         text += f", {frames[-1].filename}, line {frames[-1].lineno}"
     return text

@@ -1,9 +1,9 @@
-"""What one training run is: `RunSpec` and its parts, every default written out.
+"""Declares the spec of one training run: `RunSpec` and its parts, with all defaults.
 
-A field belongs here when it changes the result of the run, and only then: paths, the number of
-loader workers, the cluster and the launcher live elsewhere. Sources of the defaults: "paper" is
-*Rethinking Semantic Segmentation: A Prototype View*; "released" its authors' code; "mmseg" the
-recipe files shipped with MMSegmentation.
+The spec holds every setting that changes the result of a run, and no other. Paths, the number of
+loader workers, the cluster and the launcher are not part of it. Sources of the defaults: "paper"
+is *Rethinking Semantic Segmentation: A Prototype View*, "released" its authors' code, "mmseg" the
+recipe files of MMSegmentation.
 """
 
 from __future__ import annotations
@@ -14,131 +14,136 @@ from typing import Any, Literal
 
 from protoseg.config.fields import added, items, number, size
 from protoseg.config.methods import ContrastSpec, MethodSpec
-from protoseg.config.weak import WeakContrastMethod  # noqa: F401  one more kind of method
 
 METHOD_VERSION = 1
-"""Raised when a change of the code changes what a spec trains to; history in docs/design.md."""
+"""Raised when a change of the code changes the result of a spec; history in docs/design.md."""
 
 HIGHEST_LABEL = 2**16 - 1
-"""Of a label map of 16 bits."""
+"""Largest label value of a 16-bit label map."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """The encoder: ``model.backbone`` of an mmseg recipe, and the weights it starts from."""
+    """The encoder: ``model.backbone`` of an mmseg recipe, and its initial weights."""
 
     name: str
     recipe: str
-    """mmseg config file, relative to its configs folder, whose ``model.backbone`` is taken."""
+    """mmseg config file that provides ``model.backbone``, relative to mmseg's configs folder."""
     channels: tuple[int, ...] = items()
-    """Channels of each feature map the backbone returns; the decoder's input sizes follow."""
+    """Channels of each feature map of the backbone; they set the decoder's input sizes."""
     weights: str = ""
-    """File name inside the weights folder; empty starts from random weights."""
+    """File name in the weights folder; empty for random weights."""
     weights_sha256: str = ""
-    """SHA-256 of that file, or its first digits; checked before training, empty accepts any."""
+    """SHA-256 of that file, or its first digits, checked before training; empty accepts any."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Changes to the recipe's backbone."""
+    """Changes to the backbone of the recipe."""
 
     def __post_init__(self) -> None:
-        if not self.weights:  # without a file there is no digest of it
+        if not self.weights:  # no file, hence no digest
             object.__setattr__(self, "weights_sha256", "")
 
 
 @dataclass(frozen=True)
 class DecoderSpec:
-    """The decoder: ``model.decode_head`` of an mmseg recipe, its inputs fitted to the backbone."""
+    """The decoder: ``model.decode_head`` of an mmseg recipe, with inputs that fit the backbone."""
 
     name: str
     recipe: str
     channels: int = number(low=1)
-    """Channels of its last feature map, D for an embedding without projection."""
+    """Channels of its last feature map; D of an embedding without projection."""
     in_index: tuple[int, ...] = (0, 1, 2, 3)
-    """Which feature maps of the backbone it reads."""
+    """Indices of the feature maps of the backbone that are its inputs."""
     dropout: float = number(0.1, low=0, high=1)
     """Spatial dropout before the classifier (mmseg: 0.1)."""
     auxiliary: bool = False
     """Keep the recipe's auxiliary head during training."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Changes to the recipe's decode head."""
+    """Changes to the decode head of the recipe."""
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A folder of images and label maps; `protoseg data check` verifies one."""
+    """A folder of images and label maps; `protoseg data check` verifies it."""
 
     name: str
     digest: str
-    """Digest of the whole folder as `protoseg data check` prints it, or ``unpinned``."""
+    """Digest of the whole folder, as `protoseg data check` prints it, or ``unpinned``."""
     classes: tuple[str, ...] = items(distinct=True)
     images: str = "images/{split}"
     annotations: str = "annotations/{split}"
     image_suffix: str = ".jpg"
     annotation_suffix: str = ".png"
     ignore_index: int = number(255, low=0, high=HIGHEST_LABEL)
-    """Label value that counts for nothing; above 255 in label maps of 16 bits (PNG)."""
+    """Label value of ignored pixels; above 255 only in 16-bit label maps (PNG)."""
     reduce_zero_label: bool = False
-    """Label 0 is 'other' and ignored; classes start at 1 (ADE20K)."""
+    """Label 0 is "other" and ignored; classes start at 1 (ADE20K)."""
     train_split: str = "train"
     counts: dict[str, int] = field(default_factory=dict)
-    """Images in each split; empty where it is not known."""
+    """Number of images per split; empty if unknown."""
     generator: dict[str, Any] = field(default_factory=dict)
-    """For data made by the program: the arguments of its generator."""
+    """Arguments of the generator, for data that protoseg generates."""
     folder: str = added("")
-    """Folder below the data folder; empty: the name. Data sets may share one."""
+    """Folder in the data folder; empty for ``name``. Several data sets may share one."""
     labels: tuple[int, ...] = added((), low=0, high=HIGHEST_LABEL)
-    """Label value of each class in the files; empty: 0, 1, 2, ... (see ``reduce_zero_label``)."""
+    """Label value of each class in the files; empty for 0, 1, 2, ... (or 1, 2, ... with
+    ``reduce_zero_label``)."""
     label_count: int = added(0, low=0, high=HIGHEST_LABEL + 1)
-    """Label values that the files use, from 0: those of no class are ignored. 0: the classes'."""
+    """Number of label values in the files, from 0; values without a class are ignored. 0 for the
+    values of the classes only."""
     image_labels: str = added("")
-    """For the task ``weak``: the list of each class, with ``{class}`` in its name, as PASCAL VOC
-    has them (a line an image: name and 1, 0 or -1). Empty: image-level labels from label maps."""
+    """Image-level labels for the task ``weak``: one list file per class, with ``{class}`` in the
+    file name. As in PASCAL VOC, a line has the name of an image and 1, 0 or -1. Empty to derive
+    the labels from label maps."""
     image_label_share: float = added(0.0, low=0, high=1)
-    """Share of an image's pixels from which a class of its label map counts as present; 0: one."""
+    """Share of an image's pixels that a class needs to count as present; 0 for one pixel."""
 
     @property
     def place(self) -> str:
-        """The folder below the data folder."""
+        """Name of the folder in the data folder."""
         return self.folder or self.name
 
     @property
     def label_values(self) -> Sequence[int]:
-        """The label value of each class in the files."""
+        """Label value of each class in the files."""
         first = int(self.reduce_zero_label)
         return self.labels or range(first, first + len(self.classes))
 
 
 @dataclass(frozen=True)
 class AugmentationSpec:
-    """Training-time augmentation, in mmseg's order: resize, crop, flip, photometric distortion."""
+    """Augmentation in training, in mmseg's order: resize, crop, flip, photometric distortion."""
 
     scale: tuple[int, int] = number(low=1)
-    """Base (width, height) that the random ratio multiplies, as mmseg's RandomResize takes it."""
+    """Base (width, height); mmseg's RandomResize multiplies it by the random ratio."""
     crop_size: tuple[int, int] = number(low=1)
-    """(height, width)."""
+    """(height, width) in pixels."""
     ratio_range: tuple[float, float] = number((0.5, 2.0), low=0, open_low=True)
+    """[smallest, largest] random ratio."""
     cat_max_ratio: float = number(0.75, low=0, high=1)
-    """A crop where one class covers more than this is drawn again."""
+    """A crop is drawn again if one class covers more than this share of it."""
     flip: float = number(0.5, low=0, high=1)
+    """Probability of a horizontal flip."""
     photometric: bool = True
 
 
 @dataclass(frozen=True)
 class ScheduleSpec:
-    """Optimiser and learning rate: an mmseg recipe with the values that matter spelt out."""
+    """Optimiser and learning rate: an mmseg recipe, with its main values as fields."""
 
     recipe: str
-    """mmseg config file whose optimiser (``optim_wrapper``) is taken."""
+    """mmseg config file that provides the optimiser (``optim_wrapper``)."""
     iterations: int = number(low=1)
     batch_size: int = number(low=1)
-    """Images an iteration, over all processes together."""
+    """Images per iteration, over all processes."""
     optimizer: Literal["AdamW", "SGD"] = "AdamW"
     learning_rate: float = number(6e-5, low=0, open_low=True)
     weight_decay: float = number(0.01, low=0)
     power: float = number(1.0, low=0)
-    """Exponent of the polynomial decay."""
+    """Exponent of the polynomial decay of the learning rate."""
     min_lr: float = number(0.0, low=0)
+    """Learning rate at the end of the decay."""
     warmup_iterations: int = number(0, low=0)
-    """Linear warm-up from 1e-6 of the learning rate."""
+    """Iterations of linear warm-up, from 1e-6 times the learning rate."""
     head_lr_mult: float = number(1.0, low=0)
     """Learning-rate multiplier of the decode head."""
 
@@ -147,21 +152,22 @@ class ScheduleSpec:
 class EvaluationSpec:
     """The evaluation protocol: single scale, no flip, no other test-time augmentation.
 
-    Pseudo-masks have their own scales and flip: `WeakContrastMethod`.
+    Pseudo-masks use the scales and the flip of `WeakContrastMethod`.
     """
 
     split: str = "val"
     mode: Literal["whole", "slide"] = "whole"
     scale: tuple[int, ...] = size()
-    """(width, height) that images are resized to, aspect kept; empty keeps their size."""
+    """(width, height) of the resized images, at the same aspect ratio; empty for no resize."""
     crop_size: tuple[int, ...] = size()
     """(height, width) of the sliding window."""
     stride: tuple[int, ...] = size()
+    """(height, width) of the steps of the sliding window."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One training run, fully resolved. Its identity is the digest of its canonical JSON."""
+    """One training run with all settings. Its identity is the digest of its canonical JSON."""
 
     backbone: BackboneSpec
     decoder: DecoderSpec
@@ -173,7 +179,8 @@ class RunSpec:
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     seed: int = number(0, low=0, high=2**31 - 1)
     determinism: Literal["bitwise", "seeded"] = added("seeded")
-    """Same seeds and order (``seeded``), or also the same bits on any device of one kind
-    (``bitwise``): kernels that sum in a fixed order, no TF32. See docs/reproducibility.md."""
+    """``seeded``: the same seeds and order of the data. ``bitwise``: also the same bits on all
+    devices of one model, by kernels with a fixed order of summation and without TF32. See
+    docs/reproducibility.md."""
     contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
     method_version: int = METHOD_VERSION

@@ -1,7 +1,7 @@
-"""Values that do not go together, refused when a run is planned.
+"""Checks that the values of a spec fit together, before a run is queued.
 
-A worker refuses them too, but only once it has waited for its turn, and some only after training.
-What needs mmseg or the data to be known (recipes, files) is left to the worker.
+A worker checks them too, but only after it has waited in the queue, and some only after training.
+Checks that need mmseg or the data (recipes, files) are made by the worker alone.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ from protoseg.errors import UsageError, unknown
 
 
 def check_values(spec: RunSpec, where: str) -> None:
-    """Refuse what could not be trained or evaluated.
+    """Check that a spec can be trained and evaluated.
+
+    Args:
+        spec: the spec of a run.
+        where: place named in error messages.
 
     Raises:
-        UsageError: the first of it; it names ``where``.
+        UsageError: values that do not fit together; the message names the first problem.
     """
-    for problem in (*_data(spec), *_inputs(spec), *_window(spec), *_schedule(spec)):
+    checks = (_check_data, _check_inputs, _check_window, _check_schedule)
+    for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
 
 
-def _data(spec: RunSpec) -> Iterator[str]:
+def _check_data(spec: RunSpec) -> Iterator[str]:
     counts = spec.dataset.counts
     splits = {
         "evaluation.split": spec.evaluation.split,
@@ -34,21 +39,21 @@ def _data(spec: RunSpec) -> Iterator[str]:
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (
-            f"augmentation.ratio_range: {low} is more than {high}; "
-            "it is [smallest, largest]: swap them."
+            f"augmentation.ratio_range: {low} is more than {high}; the order is "
+            "[smallest, largest]: swap them."
         )
 
 
-def _inputs(spec: RunSpec) -> Iterator[str]:
-    maps, chosen = len(spec.backbone.channels), spec.decoder.in_index
-    if not chosen or not all(0 <= index < maps for index in chosen):
+def _check_inputs(spec: RunSpec) -> Iterator[str]:
+    num_maps, indices = len(spec.backbone.channels), spec.decoder.in_index
+    if not indices or not all(0 <= index < num_maps for index in indices):
         yield (
-            f"decoder.in_index: expected at least one of the feature maps 0 to {maps - 1} of "
-            f"{spec.backbone.name}, found {list(chosen)}."
+            f"decoder.in_index: expected at least one of the feature maps 0 to {num_maps - 1} of "
+            f"{spec.backbone.name}, found {list(indices)}."
         )
 
 
-def _window(spec: RunSpec) -> Iterator[str]:
+def _check_window(spec: RunSpec) -> Iterator[str]:
     evaluation = spec.evaluation
     if evaluation.mode != "slide":
         return
@@ -56,19 +61,19 @@ def _window(spec: RunSpec) -> Iterator[str]:
         if not getattr(evaluation, key):
             yield (
                 f"evaluation.{key}: evaluation.mode=slide needs it, [height, width]; "
-                "set it, or choose an evaluation that has a window, e.g. evaluation=slide_512."
+                "set it, or choose an evaluation with a window, e.g. evaluation=slide_512."
             )
             return
-    steps = zip(evaluation.stride, evaluation.crop_size, strict=True)
-    if any(stride > side for stride, side in steps):
+    pairs = zip(evaluation.stride, evaluation.crop_size, strict=True)
+    if any(stride > side for stride, side in pairs):
         yield (
             f"evaluation.stride: {list(evaluation.stride)} is more than the window "
-            f"{list(evaluation.crop_size)}, so that pixels between two windows are never seen; "
+            f"{list(evaluation.crop_size)}, which skips pixels between windows; "
             "choose at most evaluation.crop_size."
         )
 
 
-def _schedule(spec: RunSpec) -> Iterator[str]:
+def _check_schedule(spec: RunSpec) -> Iterator[str]:
     warmup, iterations = spec.schedule.warmup_iterations, spec.schedule.iterations
     if warmup >= iterations:
         yield (

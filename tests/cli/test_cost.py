@@ -134,4 +134,4 @@ def test_bundles_and_their_members_are_one_plan(protoseg: CommandLine, plan: Any
     assert len(both["runs"]) == len(plan("questions")["runs"])
     wrong = protoseg("compare", "questions", "a", "b")
     assert wrong.status == 2
-    assert "stands for several matrices" in wrong.err
+    assert "is a bundle of several matrices" in wrong.err

@@ -1,4 +1,4 @@
-"""The project's experiments, and a copy of them to write matrices and config files into."""
+"""Fixtures: the experiments of the repository, and a copy that tests can change."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ import pytest
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
+from protoseg.config.schema import RunSpec
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
 @pytest.fixture(scope="session")
 def composer() -> Composer:
-    """Of the experiments in the repository."""
+    """A composer for the experiments of the repository."""
     return Composer(EXPERIMENTS)
 
 
+@pytest.fixture(scope="session")
+def spec(composer: Composer) -> RunSpec:
+    """The spec of a run without overrides."""
+    return composer.spec([], "test")
+
+
 @pytest.fixture
-def own(tmp_path: Path) -> Path:
-    """An experiments folder of the user's own."""
+def copied_experiments(tmp_path: Path) -> Path:
+    """A copy of the experiments, in a folder whose name has a space and an umlaut."""
     folder = tmp_path / "my experiments ü"
     shutil.copytree(EXPERIMENTS, folder)
     return folder
@@ -31,11 +38,11 @@ def own(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def expand(composer: Composer, tmp_path: Path) -> Callable[..., Matrix]:
-    """Expand a matrix given as YAML text, called ``m.yaml``."""
+    """Expand YAML text as the matrix ``m.yaml``, with overrides."""
 
-    def read(text: str, *overrides: str) -> Matrix:
+    def expand_text(text: str, *overrides: str) -> Matrix:
         path = tmp_path / "m.yaml"
         path.write_text(text, encoding="utf-8")
         return load_matrix(composer, str(path), overrides)
 
-    return read
+    return expand_text

@@ -1,4 +1,4 @@
-"""Config groups, overrides and the order in which they win."""
+"""Composition of a spec: config groups, overrides, their precedence, and error messages."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 
 from config.conftest import EXPERIMENTS
 from protoseg.config import compose as compose_module
-from protoseg.config.compose import Composer, _compose, parse_overrides, parse_sweep
-from protoseg.config.fast_compose import Options
-from protoseg.config.hydra_errors import config_problem
-from protoseg.config.hydra_schemas import groups
+from protoseg.config.compose import Composer, _compose
+from protoseg.config.fast_compose import OptionReader
+from protoseg.config.hydra_errors import describe_config_error
+from protoseg.config.hydra_schemas import config_groups
 from protoseg.config.identity import spec_digest
 from protoseg.config.methods import (
     MethodSpec,
@@ -20,14 +20,16 @@ from protoseg.config.methods import (
     PixelQueryMethod,
     PrototypeMethod,
     QueryDecoderMethod,
+    WeakContrastMethod,
 )
+from protoseg.config.overrides import parse_overrides, parse_sweep
 from protoseg.config.schema import RunSpec
-from protoseg.config.weak import WeakContrastMethod
 from protoseg.errors import UsageError
 
 pytestmark = pytest.mark.install
 
-BETWEEN = {"ade20k_full_300", "ade20k_full_500", "ade20k_full_700"}
+LARGE_VARIANTS = {"ade20k_full_300", "ade20k_full_500", "ade20k_full_700"}
+"""Slow to compose in Hydra; they differ from ade20k_full_847 only in their list of classes."""
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(EXPERIMENTS.glob("*/*.yaml"))
@@ -40,8 +42,8 @@ def compose(composer: Composer, *overrides: str) -> RunSpec:
     return composer.spec(settings, "test")
 
 
-def refusal(composer: Composer, *overrides: str) -> str:
-    """The sentence that a call of these overrides earns; one line, and never a traceback."""
+def expect_error(composer: Composer, *overrides: str) -> str:
+    """The message for invalid overrides, which must be one line."""
     with pytest.raises(UsageError) as caught:
         compose(composer, *overrides)
     assert caught.value.exit_code == 2
@@ -56,39 +58,38 @@ def test_every_option_composes_with_the_other_defaults(
     spec = compose(composer, f"{group}={option}")
     assert isinstance(spec, RunSpec)
     default = composer.spec([], "test")
-    for other in groups():
+    for other in config_groups():
         if other != group:
             assert getattr(spec, other) == getattr(default, other)
 
 
-def test_options_read_alone_are_what_hydra_makes_of_them_together(composer: Composer) -> None:
-    reader, every = Options(EXPERIMENTS), dict(composer.options)
-    # Hundreds of classes take Hydra long, and these differ from their neighbours by them alone.
-    every["dataset"] = [name for name in every["dataset"] if name not in BETWEEN]
+def test_the_option_reader_gives_the_same_values_as_hydra(composer: Composer) -> None:
+    reader, options = OptionReader(EXPERIMENTS), dict(composer.options)
+    options["dataset"] = [name for name in options["dataset"] if name not in LARGE_VARIANTS]
     default = _compose(EXPERIMENTS, "run", {})
-    for turn in range(max(map(len, every.values()))):  # all that there are, in mixed company
-        chosen = {group: names[turn % len(names)] for group, names in every.items()}
-        alone = reader.values(chosen)
-        assert alone is not None, "left to Hydra, a tenth of a second for each combination"
-        assert {**default, **alone} == _compose(EXPERIMENTS, "run", chosen)
+    for turn in range(max(map(len, options.values()))):  # every option, in mixed combinations
+        chosen = {group: names[turn % len(names)] for group, names in options.items()}
+        values = reader.read_options(chosen)
+        assert values is not None, "left to Hydra, which takes 0.1 s for each combination"
+        assert {**default, **values} == _compose(EXPERIMENTS, "run", chosen)
 
 
-def test_hydra_is_asked_once_for_many_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(compose_module, "_compose", lambda *a: asked.append(a) or _compose(*a))
+def test_hydra_composes_once_for_many_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(compose_module, "_compose", lambda *a: calls.append(a) or _compose(*a))
     composer = Composer(EXPERIMENTS)
     specs = [
         compose(composer, f"method={method}", f"schedule={schedule}")
         for method in ("paper", "parametric")
         for schedule in ("quickstart", "sgd_40k")
     ]
-    assert (len({spec_digest(spec) for spec in specs}), len(asked)) == (4, 1)
+    assert (len({spec_digest(spec) for spec in specs}), len(calls)) == (4, 1)
 
 
 @pytest.mark.parametrize(
     ("file", "text", "key", "value"),
     [
-        # An option that reaches into another group; one that a schema does not complete.
+        # An option that sets values of another group; one that no schema completes.
         (
             "evaluation/mine.yaml",
             "# @package _global_\nevaluation: {split: train}\nschedule: {power: 0.5}",
@@ -101,7 +102,7 @@ def test_hydra_is_asked_once_for_many_combinations(monkeypatch: pytest.MonkeyPat
             "evaluation.split",
             "val",
         ),
-        # A run.yaml that has more to say about a group than its option.
+        # A run.yaml that sets values of a group besides its option.
         (
             "run.yaml",
             (EXPERIMENTS / "run.yaml").read_text() + "evaluation: {split: train}",
@@ -111,49 +112,49 @@ def test_hydra_is_asked_once_for_many_combinations(monkeypatch: pytest.MonkeyPat
     ],
     ids=["package", "order", "run"],
 )
-def test_options_that_do_more_are_left_to_hydra(
-    own: Path, file: str, text: str, key: str, value: Any
+def test_other_options_are_composed_by_hydra(
+    copied_experiments: Path, file: str, text: str, key: str, value: Any
 ) -> None:
-    (own / file).write_text(text)
+    (copied_experiments / file).write_text(text)
     option = "whole_512" if file == "run.yaml" else "mine"
-    assert Options(own).values({"evaluation": option}) is None
-    found: Any = compose(Composer(own), f"evaluation={option}")
-    for part in key.split("."):
-        found = getattr(found, part)
-    assert found == value
+    assert OptionReader(copied_experiments).read_options({"evaluation": option}) is None
+    spec = compose(Composer(copied_experiments), f"evaluation={option}")
+    group, field = key.split(".")
+    assert getattr(getattr(spec, group), field) == value
 
 
-def test_a_file_with_a_header_is_left_to_hydra(own: Path) -> None:
+def test_a_file_with_a_package_header_is_composed_by_hydra(copied_experiments: Path) -> None:
     text = "defaults: [whole, _self_]\ncrop_size: [9, 9]"
-    (own / "evaluation" / "mine.yaml").write_text(text)
-    assert Options(own).values({"evaluation": "mine"}) is not None
-    (own / "evaluation" / "mine.yaml").write_text(f"# @package augmentation\n{text}")
-    assert Options(own).values({"evaluation": "mine"}) is None
+    file = copied_experiments / "evaluation" / "mine.yaml"
+    file.write_text(text)
+    assert OptionReader(copied_experiments).read_options({"evaluation": "mine"}) is not None
+    file.write_text(f"# @package augmentation\n{text}")
+    assert OptionReader(copied_experiments).read_options({"evaluation": "mine"}) is None
 
 
 def test_every_folder_of_experiments_is_a_group(composer: Composer) -> None:
     folders = {path.name for path in EXPERIMENTS.iterdir() if path.is_dir()} - {"matrices"}
-    assert folders == set(groups()) == set(composer.options)
+    assert folders == set(config_groups()) == set(composer.options)
     assert all(composer.options.values())
 
 
-def test_every_option_says_what_it_is_for() -> None:
+def test_every_option_file_starts_with_a_comment() -> None:
     for group, option in OPTIONS:
         first = (EXPERIMENTS / group / f"{option}.yaml").read_text().splitlines()[0]
         assert first.startswith("# "), f"{group}/{option}.yaml starts without a comment"
 
 
-def test_the_methods_are_told_apart_by_kind(composer: Composer) -> None:
+def test_the_kind_selects_the_class_of_the_method(composer: Composer) -> None:
     assert isinstance(compose(composer, "method=paper").method, PrototypeMethod)
     assert isinstance(compose(composer, "method=parametric").method, ParametricMethod)
     assert isinstance(compose(composer, "method=pixel_query").method, PixelQueryMethod)
     assert isinstance(compose(composer, "method=query_decoder").method, QueryDecoderMethod)
     assert isinstance(compose(composer, "method=cam").method, WeakContrastMethod)
-    known = {"prototype", "parametric", "pixel_query", "query_decoder", "weak_contrast"}
-    assert set(MethodSpec.variants) == known
+    kinds = {"prototype", "parametric", "pixel_query", "query_decoder", "weak_contrast"}
+    assert set(MethodSpec.variants) == kinds
 
 
-def test_released_is_the_paper_with_its_departures(composer: Composer) -> None:
+def test_the_released_preset_differs_from_the_paper(composer: Composer) -> None:
     paper, released = compose(composer, "method=paper"), compose(composer, "method=released")
     assert isinstance(released.method, PrototypeMethod)
     assert released.method.num_prototypes == 10
@@ -161,7 +162,9 @@ def test_released_is_the_paper_with_its_departures(composer: Composer) -> None:
     assert spec_digest(paper) != spec_digest(released)
 
 
-def test_the_paper_is_the_schema_s_default(composer: Composer) -> None:
+def test_the_presets_of_the_papers_equal_the_defaults_of_the_dataclasses(
+    composer: Composer,
+) -> None:
     assert compose(composer, "method=paper").method == PrototypeMethod()
     assert compose(composer, "method=parametric").method == ParametricMethod()
     assert compose(composer, "method=pixel_query").method == PixelQueryMethod()
@@ -169,13 +172,13 @@ def test_the_paper_is_the_schema_s_default(composer: Composer) -> None:
     assert compose(composer, "method=weak_contrast").method == WeakContrastMethod()
 
 
-def test_the_later_override_wins(composer: Composer) -> None:
+def test_a_later_override_replaces_an_earlier_one(composer: Composer) -> None:
     spec = compose(composer, "schedule.iterations=5", "schedule.iterations=6")
     assert spec.schedule.iterations == 6
     assert compose(composer, "dataset=camvid", "dataset=shapes") == compose(composer)
 
 
-def test_a_value_wins_over_the_choice_of_its_group_wherever_it_stands(composer: Composer) -> None:
+def test_a_value_replaces_that_of_its_option_in_any_order(composer: Composer) -> None:
     for overrides in (
         ("schedule.iterations=5", "schedule=cpu_300"),
         ("schedule=cpu_300", "schedule.iterations=5"),
@@ -193,13 +196,13 @@ def test_interpolations_are_resolved_after_overrides(composer: Composer) -> None
     assert spec.method.huber_delta == 0.2
 
 
-def test_settings_are_deep_and_free(composer: Composer) -> None:
+def test_free_form_settings_can_be_nested(composer: Composer) -> None:
     spec = compose(composer, "+decoder.settings.a.b=1", "decoder.settings.a.c=[x,null]")
     assert spec.decoder.settings == {"a": {"b": 1, "c": ["x", None]}}
-    assert compose(composer).decoder.settings == {}, "the composed defaults are not touched"
+    assert compose(composer).decoder.settings == {}, "the cached defaults were changed"
 
 
-def test_a_default_can_be_removed_from_free_settings(composer: Composer) -> None:
+def test_a_default_can_be_removed_from_free_form_settings(composer: Composer) -> None:
     assert "type" not in compose(composer, "~backbone.settings.type").backbone.settings
 
 
@@ -217,10 +220,10 @@ def test_a_default_can_be_removed_from_free_settings(composer: Composer) -> None
         ("7", [7]),
     ],
 )
-def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
-    found = parse_sweep("key", text)
-    assert found == values
-    assert [type(value) for value in found] == [type(value) for value in values]
+def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> None:
+    parsed = parse_sweep("key", text)
+    assert parsed == values
+    assert [type(value) for value in parsed] == [type(value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +266,7 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
         ("seed=-1", "seed: -1 is out of range; allowed: at least 0 and at most 2147483647."),
         ("dataset.name=5", "dataset.name: expected text, found 5."),
         ("dataset.classes=[]", "dataset.classes: needs at least one value, found none."),
-        ("dataset.classes=[a,a]", "dataset.classes: all values need to be different, found "),
+        ("dataset.classes=[a,a]", "dataset.classes: all values must be different, found "),
         ("dataset.classes=sky", "dataset.classes: expected a list, found 'sky'."),
         ("dataset.classes=[a,2]", "dataset.classes[1]: expected text, found 2."),
         ("dataset.counts=5", "dataset.counts: expected a mapping, found 5."),
@@ -277,37 +280,42 @@ def test_sweeps_are_hydra_s(text: str, values: list[Any]) -> None:
         ("schedule=5", "schedule: expected the name of an option, found 5. Known: cpu_300, "),
         ("schedule={iterations: 5}", "schedule: expected the name of an option, found {'iterat"),
         ("schedule=null", "schedule: expected the name of an option, found None."),
-        ("~schedule", "test: 'schedule' can not be removed: every run has one."),
+        ("~schedule", "test: 'schedule' cannot be removed: every run needs one."),
         ("~method.kapa", "unknown key 'method.kapa'. Did you mean 'method.kappa'?"),
         ("~backbone.settings.colour", "unknown key 'backbone.settings.colour'. Known: "),
         ("seed.a.b=1", "'seed' has no key 'a'; it is a value."),
         ("dataset.name.first=x", "'dataset.name.first': 'dataset.name' is a value, not a group."),
-        ("dataset@x=camvid", "override 'dataset@x=camvid': '@x' puts a group somewhere else"),
+        ("dataset@x=camvid", "override 'dataset@x=camvid': '@x' moves a group, which is not"),
         ("schedule.iterations=", "schedule.iterations: expected a whole number, found ''."),
         ("method.kappa=${method.kapa}", "test: Interpolation key 'method.kapa' not found"),
         ("method.kappa=${", "override 'method.kappa=${': "),
         ("a b=c", "override 'a b=c': "),
         ("method.kappa=[1", "override 'method.kappa=[1': "),
-        ("dataset=glob(*)", "override 'dataset=glob(*)': a sweep needs its values: 1,5,10 or rang"),
-        ("method.momentum=interval(0,1)", "a sweep needs its values: 1,5,10 or range(1,5) or ch"),
+        (
+            "dataset=glob(*)",
+            "override 'dataset=glob(*)': a sweep needs a list of values: 1,5,10 or",
+        ),
+        ("method.momentum=interval(0,1)", "a sweep needs a list of values: 1,5,10 or range(1,5)"),
     ],
 )
-def test_one_clear_sentence(composer: Composer, override: str, sentence: str) -> None:
-    assert sentence in refusal(composer, override)
+def test_an_invalid_override_gives_one_sentence(
+    composer: Composer, override: str, sentence: str
+) -> None:
+    assert sentence in expect_error(composer, override)
 
 
-def test_a_key_of_another_method_names_the_method(composer: Composer) -> None:
-    assert refusal(composer, "method=parametric", "method.kappa=0.1") == (
+def test_the_error_for_a_key_of_another_method_names_the_method(composer: Composer) -> None:
+    assert expect_error(composer, "method=parametric", "method.kappa=0.1") == (
         "test: method (of kind 'parametric'): unknown key 'kappa'. Known: kind, num_prototypes."
     )
 
 
-def test_a_folder_without_experiments_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"not a folder of experiments .* --experiments\.$"):
+def test_the_error_for_a_folder_without_experiments_names_the_option(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"not a folder of experiments, .* --experiments\.$"):
         Composer(tmp_path)
 
 
-BAD_FILES = {
+MESSAGES = {
     "defaults: [schema, _self_]\nclases: [a]\n": (
         "unknown key 'clases'. Did you mean 'classes'? Known: annotation_suffix, "
     ),
@@ -323,49 +331,57 @@ BAD_FILES = {
 }
 
 
-@pytest.mark.parametrize("content", BAD_FILES)
-def test_a_bad_config_file_is_named_with_what_is_wrong(own: Path, content: str) -> None:
-    file = own / "dataset" / "mine.yaml"
+@pytest.mark.parametrize("content", MESSAGES)
+def test_the_error_for_an_invalid_config_file_names_the_file(
+    copied_experiments: Path, content: str
+) -> None:
+    file = copied_experiments / "dataset" / "mine.yaml"
     file.write_text(content)
-    said = refusal(Composer(own), "dataset=mine")
-    assert said.startswith(f"{file}: ")
-    assert BAD_FILES[content] in said
+    message = expect_error(Composer(copied_experiments), "dataset=mine")
+    assert message.startswith(f"{file}: ")
+    assert MESSAGES[content] in message
 
 
-def test_a_config_file_that_is_no_text_is_named(own: Path) -> None:
-    file = own / "dataset" / "mine.yaml"
+def test_the_error_for_a_config_file_that_is_not_utf8_names_it(copied_experiments: Path) -> None:
+    file = copied_experiments / "dataset" / "mine.yaml"
     file.write_bytes(b"name: \xff\n")
-    assert str(file) in refusal(Composer(own), "dataset=mine")
+    assert str(file) in expect_error(Composer(copied_experiments), "dataset=mine")
 
 
 @pytest.mark.parametrize(
     ("content", "key"),
     [("classes: [a]\nname: x", "dataset.digest"), ("", "dataset.name"), ("classes: []", "name")],
 )
-def test_a_value_that_no_file_gives_is_asked_for(own: Path, content: str, key: str) -> None:
-    (own / "dataset" / "mine.yaml").write_text(f"defaults: [schema, _self_]\n{content}\n")
-    said = refusal(Composer(own), "dataset=mine")
-    assert said.endswith(f"{key}: a value is required and none is given.")
+def test_the_error_for_a_missing_value_names_its_key(
+    copied_experiments: Path, content: str, key: str
+) -> None:
+    (copied_experiments / "dataset" / "mine.yaml").write_text(
+        f"defaults: [schema, _self_]\n{content}\n"
+    )
+    message = expect_error(Composer(copied_experiments), "dataset=mine")
+    assert message.endswith(f"{key}: a value is required and none is given.")
 
 
-def test_an_option_of_one_s_own_is_found(own: Path) -> None:
+def test_a_new_option_file_is_found(copied_experiments: Path) -> None:
     text = "defaults: [camvid, _self_]\nname: mine\ndigest: unpinned\n"
-    (own / "dataset" / "mine.yaml").write_text(text)
-    spec = compose(Composer(own), "dataset=mine")
+    (copied_experiments / "dataset" / "mine.yaml").write_text(text)
+    spec = compose(Composer(copied_experiments), "dataset=mine")
     assert (spec.dataset.name, spec.dataset.digest) == ("mine", "unpinned")
     assert len(spec.dataset.classes) == 11
 
 
-def test_two_folders_of_experiments_do_not_mix(composer: Composer, own: Path) -> None:
-    file = own / "schedule" / "quickstart.yaml"
+def test_two_folders_of_experiments_are_independent(
+    composer: Composer, copied_experiments: Path
+) -> None:
+    file = copied_experiments / "schedule" / "quickstart.yaml"
     file.write_text(file.read_text().replace("iterations: 240", "iterations: 7"))
-    theirs = Composer(own)
-    assert compose(theirs).schedule.iterations == 7
+    changed = Composer(copied_experiments)
+    assert compose(changed).schedule.iterations == 7
     assert compose(composer).schedule.iterations == 240
-    assert compose(theirs, "dataset=camvid").schedule.iterations == 7
+    assert compose(changed, "dataset=camvid").schedule.iterations == 7
 
 
-def test_errors_that_cause_each_other_end() -> None:
+def test_a_cycle_of_causes_gives_a_message() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert "first" in config_problem(first, EXPERIMENTS, {}, {})
+    assert "first" in describe_config_error(first, EXPERIMENTS, {}, {})

@@ -1,4 +1,4 @@
-"""The identity of a run: what it covers, what it does not, and that it never moves unnoticed."""
+"""The identity of a run: which settings it covers, and golden values that detect a change."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protoseg.config.compose import Composer, Setting
+from protoseg.config.compose import Composer
 from protoseg.config.fields import added, build, field_types, plain
-from protoseg.config.hydra_schemas import groups
+from protoseg.config.hydra_schemas import config_groups
 from protoseg.config.identity import (
     canonical_json,
     run_id,
@@ -28,15 +28,16 @@ from protoseg.config.identity import (
 )
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.methods import ContrastSpec, MethodSpec
+from protoseg.config.overrides import Setting
 from protoseg.config.schema import METHOD_VERSION, RunSpec
 from protoseg.errors import UsageError
 
 ADVICE = """
-The identity of a run has changed. Records under the old identity are no longer found, and every
-run of every table is trained again. If the results change too, raise METHOD_VERSION in
-protoseg/config/schema.py, write why into its history, and put the new values here. If they do not
-(a new field whose default changes nothing), leave that field out of the identity, where it is
-declared, so that finished runs stay finished.
+The identity of a run has changed. Records with the old identity are no longer found, so every run
+of every table would be trained again. If the results change too, raise METHOD_VERSION in
+protoseg/config/schema.py, add the reason to its history, and update the values here. If they do
+not (a new field whose default changes nothing), declare the field with `added`, which omits it
+from the identity: finished runs then stay finished.
 """
 
 QUICKSTART = {
@@ -93,35 +94,32 @@ CAMVID_METHODS = {
     ("matrix", "golden"),
     [
         ("quickstart", QUICKSTART),
-        # The quickstart until November 2026: its runs keep their ids.
+        # The quickstart until November 2026: the ids of its runs do not change.
         (str(Path(__file__).with_name("quickstart_2026_11.yaml")), QUICKSTART_2026_11),
         ("camvid_methods", CAMVID_METHODS),
     ],
     ids=["quickstart", "quickstart_2026_11", "camvid_methods"],
 )
-def test_golden_identities(composer: Composer, matrix: str, golden: Mapping[str, str]) -> None:
+def test_ids_and_digests_equal_the_golden_values(
+    composer: Composer, matrix: str, golden: Mapping[str, str]
+) -> None:
     runs = {run.run_id: spec_digest(run.spec) for run in load_matrix(composer, matrix).runs}
     for name, digest in golden.items():
-        assert runs.get(name) == digest, f"{name} of {matrix} is gone.{ADVICE}"
+        assert runs.get(name) == digest, f"{name} of {matrix} is missing.{ADVICE}"
 
 
-@pytest.fixture(scope="module")
-def spec(composer: Composer) -> RunSpec:
-    return composer.spec([], "test")
-
-
-def shuffled(value: Any, chance: random.Random) -> Any:
-    """The same data with the keys of every mapping in another order."""
+def shuffle_keys(value: Any, rng: random.Random) -> Any:
+    """The same data with the keys of every mapping in random order."""
     if isinstance(value, dict):
         names = list(value)
-        chance.shuffle(names)
-        return {name: shuffled(value[name], chance) for name in names}
-    return [shuffled(v, chance) for v in value] if isinstance(value, list) else value
+        rng.shuffle(names)
+        return {name: shuffle_keys(value[name], rng) for name in names}
+    return [shuffle_keys(v, rng) for v in value] if isinstance(value, list) else value
 
 
-def test_the_order_of_keys_is_no_part_of_it(spec: RunSpec) -> None:
+def test_the_order_of_keys_does_not_change_the_identity(spec: RunSpec) -> None:
     for seed in range(5):
-        other = spec_from_dict(shuffled(plain(spec), random.Random(seed)), "test")
+        other = spec_from_dict(shuffle_keys(plain(spec), random.Random(seed)), "test")
         assert canonical_json(other) == canonical_json(spec)
         assert run_id(other) == run_id(spec)
 
@@ -136,47 +134,49 @@ def test_the_order_of_keys_is_no_part_of_it(spec: RunSpec) -> None:
         ("augmentation.crop_size", [[96, 64], (96, 64)]),
     ],
 )
-def test_spelling_is_no_part_of_it(composer: Composer, key: str, spellings: list[Any]) -> None:
+def test_the_notation_of_a_number_does_not_change_the_identity(
+    composer: Composer, key: str, spellings: list[Any]
+) -> None:
     specs = [composer.spec([Setting(key, value)], "test") for value in spellings]
     assert len({spec_digest(spec) for spec in specs}) == 1
 
 
 @pytest.mark.parametrize("value", [1.0, "1", True, None, "one"])
-def test_a_number_of_things_is_whole(composer: Composer, value: Any) -> None:
+def test_a_count_must_be_a_whole_number(composer: Composer, value: Any) -> None:
     with pytest.raises(UsageError, match=r"method\.num_prototypes: expected a whole number, found"):
         composer.spec([Setting("method.num_prototypes", value)], "test")
 
 
-def test_a_spec_is_frozen(spec: RunSpec) -> None:
+def test_a_spec_and_its_parts_are_frozen(spec: RunSpec) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.seed = 3  # type: ignore[misc]
-    for part in groups():
+    for part in config_groups():
         first = dataclasses.fields(getattr(spec, part))[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(getattr(spec, part), first, "other")
 
 
-def test_every_field_stands_in_the_canonical_json(composer: Composer) -> None:
+def test_the_canonical_json_has_every_field_except_added_ones(composer: Composer) -> None:
     for method in MethodSpec.variants:
         option = {"prototype": "paper"}.get(method, method)
         written = json.loads(canonical_json(composer.spec([Setting("method", option)], "test")))
-        assert set(written) == first_fields(RunSpec)
-        for group, kind in groups().items():
+        assert set(written) == original_fields(RunSpec)
+        for group, kind in config_groups().items():
             kind = MethodSpec.variants[method] if group == "method" else kind
-            if group not in first_fields(RunSpec):
+            if group not in original_fields(RunSpec):
                 continue
-            assert set(written[group]) == first_fields(kind)
+            assert set(written[group]) == original_fields(kind)
         assert written["method_version"] == METHOD_VERSION
 
 
-def first_fields(kind: type) -> set[str]:
-    """Names of the fields that stand in every canonical JSON."""
+def original_fields(kind: type) -> set[str]:
+    """Names of the fields that every canonical JSON has."""
     return {f.name for f in dataclasses.fields(kind) if not f.metadata.get("added")}
 
 
 @dataclasses.dataclass(frozen=True)
-class Grown:
-    """A spec that got three fields after records were written."""
+class ExtendedSpec:
+    """A spec with three fields that were added after records had been written."""
 
     old: int
     level: Literal["a", "b"] = added("a")
@@ -184,19 +184,22 @@ class Grown:
     extra: dict[str, Any] = added({})  # noqa: RUF009
 
 
-def test_a_field_that_came_later_leaves_the_identity_of_older_specs_alone() -> None:
-    assert canonical_json(Grown(1)) == '{"old":1}'
-    assert canonical_json(build(Grown, {"old": 1, "level": "a", "extra": {}}, "x")) == '{"old":1}'
-    assert json.loads(canonical_json(Grown(1, level="b", extra={"c": 2}))) == {
+def test_an_added_field_does_not_change_the_identity_of_older_specs() -> None:
+    assert canonical_json(ExtendedSpec(1)) == '{"old":1}'
+    assert (
+        canonical_json(build(ExtendedSpec, {"old": 1, "level": "a", "extra": {}}, "x"))
+        == '{"old":1}'
+    )
+    assert json.loads(canonical_json(ExtendedSpec(1, level="b", extra={"c": 2}))) == {
         "old": 1, "level": "b", "extra": {"c": 2},
     }  # fmt: skip
-    assert plain(Grown(1)) == {"old": 1, "level": "a", "rate": 0.5, "extra": {}}
+    assert plain(ExtendedSpec(1)) == {"old": 1, "level": "a", "rate": 0.5, "extra": {}}
     with pytest.raises(UsageError, match=r"rate: -1\.0 is out of range"):
-        build(Grown, {"old": 1, "rate": -1.0}, "x")
+        build(ExtendedSpec, {"old": 1, "rate": -1.0}, "x")
 
 
-def another(kind: Any, value: Any) -> Any:
-    """A value of the same type that is not this one."""
+def change(kind: Any, value: Any) -> Any:
+    """A different value of the same type."""
     if typing.get_origin(kind) is Literal:
         return next(choice for choice in typing.get_args(kind) if choice != value)
     if isinstance(value, bool):
@@ -209,15 +212,15 @@ def another(kind: Any, value: Any) -> Any:
         return f"{value}x"
     if isinstance(value, dict):
         return {**value, "extra": 1}
-    return [another(type(v), v) for v in value] if value else [1, 2]
+    return [change(type(v), v) for v in value] if value else [1, 2]
 
 
-def test_without_weights_there_is_no_digest_of_weights(spec: RunSpec) -> None:
+def test_the_digest_of_weights_is_dropped_without_weights(spec: RunSpec) -> None:
     with_digest = dataclasses.replace(spec.backbone, weights="", weights_sha256="a775c280")
     assert spec_digest(dataclasses.replace(spec, backbone=with_digest)) == spec_digest(spec)
 
 
-def test_without_its_weight_nothing_of_the_contrast_counts(composer: Composer) -> None:
+def test_contrast_settings_do_not_change_the_identity_at_weight_0(composer: Composer) -> None:
     off = [
         [],
         [Setting("contrast", "pixel"), Setting("contrast.weight", 0)],
@@ -231,7 +234,7 @@ def test_without_its_weight_nothing_of_the_contrast_counts(composer: Composer) -
     assert on.contrast == ContrastSpec(weight=0.1)
 
 
-def test_each_field_changes_the_identity(spec: RunSpec) -> None:
+def test_a_change_of_any_field_changes_the_identity(spec: RunSpec) -> None:
     spec = dataclasses.replace(
         spec,
         backbone=dataclasses.replace(spec.backbone, weights="w.pth"),
@@ -239,13 +242,13 @@ def test_each_field_changes_the_identity(spec: RunSpec) -> None:
     )
     digests = {spec_digest(spec)}
     count = 1
-    for group in groups():
+    for group in config_groups():
         part = getattr(spec, group)
         for name, kind in field_types(type(part)).items():
             if name in ("kind", "variants", "head", "task", "segmentor"):
                 continue
             data = plain(spec)
-            data[group][name] = another(kind, data[group][name])
+            data[group][name] = change(kind, data[group][name])
             digests.add(spec_digest(spec_from_dict(data, "test")))
             count += 1
             assert len(digests) == count, f"{group}.{name} does not change the identity"
@@ -255,13 +258,13 @@ def test_each_field_changes_the_identity(spec: RunSpec) -> None:
         assert len(digests) == count, f"{name} does not change the identity"
 
 
-def values(kind: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
-    """Values that a field of this type accepts."""
+def draw_values(kind: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """Strategy for the values that a field of this type accepts."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin is tuple:
-        each = values(arguments[0], bounds)
+        each = draw_values(arguments[0], bounds)
         lengths = bounds.get("lengths")
         if lengths:
             return st.one_of(*(st.lists(each, min_size=n, max_size=n) for n in lengths))
@@ -298,18 +301,20 @@ _json = st.recursive(
 )
 
 
-def part(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
+def draw_part(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
     fields = {
-        f.name: values(field_types(kind)[f.name], f.metadata) for f in dataclasses.fields(kind)
+        f.name: draw_values(field_types(kind)[f.name], f.metadata) for f in dataclasses.fields(kind)
     }
     if issubclass(kind, MethodSpec):
         fields["kind"] = st.just(kind.kind)
     return st.fixed_dictionaries(fields)
 
 
-def spec_data() -> st.SearchStrategy[dict[str, Any]]:
-    parts = {name: part(kind) for name, kind in groups().items() if kind is not MethodSpec}
-    parts["method"] = st.one_of(*(part(kind) for kind in MethodSpec.variants.values()))
+def draw_spec_data() -> st.SearchStrategy[dict[str, Any]]:
+    parts = {
+        name: draw_part(kind) for name, kind in config_groups().items() if kind is not MethodSpec
+    }
+    parts["method"] = st.one_of(*(draw_part(kind) for kind in MethodSpec.variants.values()))
     return st.fixed_dictionaries(
         {
             **parts,
@@ -321,26 +326,26 @@ def spec_data() -> st.SearchStrategy[dict[str, Any]]:
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-@given(spec_data())
-def test_a_spec_survives_the_way_through_json(data: dict[str, Any]) -> None:
+@given(draw_spec_data())
+def test_a_spec_read_back_from_json_is_equal(data: dict[str, Any]) -> None:
     spec = spec_from_dict(data, "test")
     text = canonical_json(spec)
-    again = spec_from_dict(json.loads(text), "test")
-    assert again == spec
-    assert canonical_json(again) == text
+    read_back = spec_from_dict(json.loads(text), "test")
+    assert read_back == spec
+    assert canonical_json(read_back) == text
     assert text.isascii()
     assert run_id_pattern().fullmatch(run_id(spec)), run_id(spec)
     assert len(run_id(spec)) < 120
 
 
-def test_a_run_id_reads_like_the_run(composer: Composer) -> None:
+def test_a_run_id_names_data_set_network_method_and_seed(composer: Composer) -> None:
     settings_ = [Setting("dataset", "camvid"), Setting("method.num_prototypes", 5)]
     spec = dataclasses.replace(composer.spec(settings_, "test"), seed=7)
     assert slug(spec) == "camvid-tiny-segformer-prototype-k5-s7"
     assert run_id(spec) == f"{slug(spec)}-{spec_digest(spec)[:10]}"
 
 
-def test_a_run_id_is_a_name_for_any_file_system(composer: Composer) -> None:
+def test_a_run_id_is_a_valid_file_name(composer: Composer) -> None:
     name = "../Ünï code/'; rm -rf ~ #$(x)"
     spec = composer.spec([Setting("dataset.name", name)], "test")
     assert run_id_pattern().fullmatch(run_id(spec)), run_id(spec)
@@ -349,7 +354,7 @@ def test_a_run_id_is_a_name_for_any_file_system(composer: Composer) -> None:
     )
 
 
-def test_a_record_of_a_spec_with_a_stranger_in_it_is_refused(spec: RunSpec) -> None:
+def test_a_spec_with_an_unknown_key_is_refused(spec: RunSpec) -> None:
     data = plain(spec)
     data["schedule"]["colour"] = "red"
     with pytest.raises(UsageError, match=r"^run\.json\.schedule: unknown key 'colour'\."):

@@ -1,4 +1,4 @@
-"""Matrices: from a YAML file to runs, and everything that a file can get wrong."""
+"""Matrices: expansion of a YAML file into runs, and the errors of a file."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def axes(matrix: Matrix) -> list[dict[str, Any]]:
     return [run.axes for run in matrix.runs]
 
 
-def refusal(expand: Expand, text: str, *overrides: str) -> str:
-    """The sentence for a bad matrix; one line, and never a traceback."""
+def expect_error(expand: Expand, text: str, *overrides: str) -> str:
+    """The message for an invalid matrix, which must be one line."""
     with pytest.raises(UsageError) as caught:
         expand(text, *overrides)
     assert "\n" not in str(caught.value)
@@ -30,10 +30,10 @@ def refusal(expand: Expand, text: str, *overrides: str) -> str:
 
 
 @pytest.mark.parametrize("name", matrix_names(EXPERIMENTS))
-def test_every_matrix_of_the_project_expands(composer: Composer, name: str) -> None:
+def test_every_matrix_of_the_repository_expands(composer: Composer, name: str) -> None:
     matrix = load_matrix(composer, name)
     assert matrix.name == name
-    assert matrix.title != name, "it has no title"
+    assert matrix.title != name, "the file has no title"
     assert matrix.table.caption
     ids = [run.run_id for run in matrix.runs]
     assert len(ids) == len(set(ids)) > 1
@@ -41,14 +41,14 @@ def test_every_matrix_of_the_project_expands(composer: Composer, name: str) -> N
     assert not matrix.table.baseline or matrix.table.baseline.get("label", "None") in labels
 
 
-def test_an_empty_file_is_one_run_of_the_defaults(expand: Expand, composer: Composer) -> None:
+def test_an_empty_file_gives_one_run_with_the_defaults(expand: Expand, composer: Composer) -> None:
     matrix = expand("")
     (run,) = matrix.runs
     assert (run.spec, run.axes) == (composer.spec([], "test"), {})
     assert (matrix.name, matrix.title, matrix.axes) == ("m", "m", ())
 
 
-def test_a_grid_is_every_combination_in_the_order_of_the_file(expand: Expand) -> None:
+def test_a_grid_gives_all_combinations_in_the_order_of_the_file(expand: Expand) -> None:
     matrix = expand("grid: {method.momentum: [0.9, 0.99], method.num_prototypes: [1, 2, 3]}")
     assert [tuple(a.values()) for a in axes(matrix)] == [
         (0.9, 1), (0.9, 2), (0.9, 3), (0.99, 1), (0.99, 2), (0.99, 3),
@@ -57,10 +57,10 @@ def test_a_grid_is_every_combination_in_the_order_of_the_file(expand: Expand) ->
     assert [run.spec.method.num_prototypes for run in matrix.runs] == [1, 2, 3] * 2  # type: ignore[attr-defined]
 
 
-def test_a_zip_goes_side_by_side(expand: Expand) -> None:
+def test_the_axes_of_a_zip_advance_together(expand: Expand) -> None:
     matrix = expand("zip: {backbone: [tiny, mit_b0], schedule.iterations: [20, 30]}")
-    found = [(run.spec.backbone.name, run.spec.schedule.iterations) for run in matrix.runs]
-    assert found == [("tiny", 20), ("mit_b0", 30)]
+    values = [(run.spec.backbone.name, run.spec.schedule.iterations) for run in matrix.runs]
+    assert values == [("tiny", 20), ("mit_b0", 30)]
 
 
 def test_rows_zip_and_grid_multiply(expand: Expand) -> None:
@@ -80,19 +80,19 @@ def test_rows_zip_and_grid_multiply(expand: Expand) -> None:
     assert [a["label"] for a in axes(matrix)] == ["a"] * 8 + ["b"] * 8
 
 
-def test_the_label_stands_for_what_its_row_sets(expand: Expand) -> None:
+def test_the_label_replaces_the_keys_of_its_row_as_axis(expand: Expand) -> None:
     matrix = expand("rows: [{label: a, method.momentum: 0.5}, {label: b}]")
     assert axes(matrix) == [{"label": "a"}, {"label": "b"}]
 
 
-def test_the_seeds_are_no_axis(expand: Expand) -> None:
+def test_the_seed_is_not_an_axis(expand: Expand) -> None:
     matrix = expand("seeds: [0, 7]")
     assert [(run.spec.seed, run.axes) for run in matrix.runs] == [(0, {}), (7, {})]
     assert [run.spec.seed for run in expand("seeds: 5").runs] == [5]
     assert [run.spec.seed for run in expand("").runs] == [0]
 
 
-def test_axes_win_over_the_base_and_overrides_over_both(expand: Expand) -> None:
+def test_axes_replace_the_base_and_overrides_replace_both(expand: Expand) -> None:
     text = """
         base: {schedule: cpu_300, schedule.iterations: 5, method.momentum: 0.1}
         grid: {method.momentum: [0.2, 0.3]}
@@ -104,7 +104,7 @@ def test_axes_win_over_the_base_and_overrides_over_both(expand: Expand) -> None:
     assert (first.spec.schedule.iterations, first.spec.schedule.learning_rate) == (19, 1e-2)
 
 
-WINDOW = "evaluation.mode=slide needs it, [height, width]; set it, or choose an evaluation that"
+WINDOW = "evaluation.mode=slide needs it, [height, width]; set it, or choose an evaluation with"
 WARMUP = (
     "is not less than the 5 iterations of the run; lower it, or set schedule.iterations higher."
 )
@@ -128,7 +128,7 @@ WARMUP = (
         (
             "base: {evaluation: slide_512}",
             ("evaluation.stride=[512,513]",),
-            "run 1: evaluation.stride: [512, 513] is more than the window [512, 512], so that",
+            "run 1: evaluation.stride: [512, 513] is more than the window [512, 512], which",
         ),
         (
             "base: {dataset: ade20k}",
@@ -143,7 +143,7 @@ WARMUP = (
         (
             "",
             ("augmentation.ratio_range=[2.0,0.5]",),
-            "run 1: augmentation.ratio_range: 2.0 is more than 0.5; it is [smallest, largest]: ",
+            "run 1: augmentation.ratio_range: 2.0 is more than 0.5; the order is [smallest, ",
         ),
         (
             "",
@@ -153,10 +153,10 @@ WARMUP = (
         ("", ("decoder.in_index=[]",), "feature maps 0 to 3 of tiny, found []."),
     ],
 )
-def test_what_a_worker_would_refuse_is_refused_before(
+def test_values_that_do_not_fit_together_are_refused_before_training(
     expand: Expand, text: str, overrides: tuple[str, ...], sentence: str
 ) -> None:
-    assert sentence in refusal(expand, text, *overrides)
+    assert sentence in expect_error(expand, text, *overrides)
 
 
 def test_a_swept_override_replaces_the_seeds_or_adds_an_axis(expand: Expand) -> None:
@@ -169,7 +169,7 @@ def test_a_swept_override_replaces_the_seeds_or_adds_an_axis(expand: Expand) -> 
     assert len(matrix.runs) == 4
 
 
-def test_a_text_in_a_grid_is_a_sweep_of_hydra(expand: Expand) -> None:
+def test_a_text_in_a_grid_is_a_hydra_sweep(expand: Expand) -> None:
     matrix = expand(
         'grid: {method.num_prototypes: "range(1,4)", method.distance: "cosine,euclidean"}'
     )
@@ -179,11 +179,11 @@ def test_a_text_in_a_grid_is_a_sweep_of_hydra(expand: Expand) -> None:
     assert [a["backbone"] for a in axes(expand("grid: {backbone: tiny}"))] == ["tiny"]
 
 
-def test_one_value_is_an_axis_of_one(expand: Expand) -> None:
+def test_a_single_value_is_an_axis_with_one_value(expand: Expand) -> None:
     assert axes(expand("grid: {method.num_prototypes: 4}")) == [{"method.num_prototypes": 4}]
 
 
-def test_exclude_drops_what_matches_every_key(expand: Expand) -> None:
+def test_exclude_drops_the_points_that_match_all_its_keys(expand: Expand) -> None:
     grid = "grid: {method.num_prototypes: [1, 2, 3], method.distance: [cosine, huber]}\n"
     points = [tuple(a.values()) for a in axes(expand(grid))]
     one = expand(grid + "exclude: {method.num_prototypes: 2, method.distance: huber}")
@@ -194,33 +194,33 @@ def test_exclude_drops_what_matches_every_key(expand: Expand) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["{method: relesed}", '{method.num_prototypes: "5"}'])
-def test_an_exclude_that_matches_nothing_is_a_typo(expand: Expand, pattern: str) -> None:
+def test_an_exclude_without_a_match_is_an_error(expand: Expand, pattern: str) -> None:
     grid = "grid: {method: [paper, released], method.num_prototypes: [1, 5]}\n"
     with pytest.raises(UsageError, match=r"exclude: .* matches no run"):
         expand(grid + f"exclude: [{pattern}]")
 
 
-def test_a_baseline_that_no_run_has_is_a_typo(expand: Expand) -> None:
+def test_a_baseline_without_a_run_is_an_error(expand: Expand) -> None:
     grid = "grid: {method: [paper, released]}\n"
     with pytest.raises(UsageError, match=r"'relesed'\. Did you mean 'released'"):
         expand(grid + "table: {baseline: {method: relesed}}")
 
 
-def test_a_table_names_published_numbers(expand: Expand) -> None:
+def test_a_table_can_name_published_numbers(expand: Expand) -> None:
     published = expand("table: {published: {file: zhou2022, match: {}}}").table.published
     assert published is not None
     assert (published.file, published.value) == ("zhou2022", "miou")
     assert expand("table: {published: null}").table.published is None
 
 
-def test_interpolation_follows_the_axis(expand: Expand) -> None:
+def test_an_interpolation_takes_the_value_of_the_axis(expand: Expand) -> None:
     matrix = expand(
         "{base: {method.huber_delta: '${method.kappa}'}, grid: {method.kappa: [0.1, 0.2]}}"
     )
     assert [run.spec.method.huber_delta for run in matrix.runs] == [0.1, 0.2]  # type: ignore[attr-defined]
 
 
-def test_a_run_of_two_matrices_is_one_run(expand: Expand) -> None:
+def test_the_same_settings_give_the_same_run_id_in_all_matrices(expand: Expand) -> None:
     alone = expand("base: {method.num_prototypes: 4}").runs[0]
     swept = expand("grid: {method.num_prototypes: [3, 4]}").runs[1]
     labelled = expand("rows: [{label: x, method: paper, method.num_prototypes: 4}]").runs[0]
@@ -240,22 +240,22 @@ def test_a_matrix_is_found_by_relative_and_absolute_path(
         load_matrix(composer, "nowhere.yaml")
 
 
-def test_a_folder_of_one_s_own_has_its_own_matrices(own: Path) -> None:
-    (own / "matrices" / "mine.yaml").write_text("title: Mine")
-    assert "mine" in matrix_names(own)
-    assert load_matrix(Composer(own), "mine").title == "Mine"
+def test_a_copied_folder_has_its_own_matrices(copied_experiments: Path) -> None:
+    (copied_experiments / "matrices" / "mine.yaml").write_text("title: Mine")
+    assert "mine" in matrix_names(copied_experiments)
+    assert load_matrix(Composer(copied_experiments), "mine").title == "Mine"
 
 
-BAD = {
+MESSAGES = {
     "grit: {}": "m.yaml: unknown key 'grit'. Did you mean 'grid'? Known: base, exclude, grid, ",
     "- a": "m.yaml: the file: expected keys and values, found ['a'].",
     "base: [a]": "m.yaml: base: expected keys and values, found ['a'].",
     "base: {bakbone: tiny}": "m.yaml: run 1: unknown key 'bakbone'. Did you mean 'backbone'?",
     "base: {backbone: tini}": "m.yaml: run 1: unknown backbone 'tini'. Did you mean 'tiny'? Known",
     "base: {backbone: {name: x}}": "backbone: expected the name of an option, found {'name': 'x'}",
-    "base: {seed: 3}": "m.yaml: 'seed' is not set here; list the seeds under 'seeds'.",
-    "grid: {seed: [1, 2]}": "m.yaml: 'seed' is not set here; list the seeds under 'seeds'.",
-    "rows: [{label: a, seed: 1}]": "'seed' is not set here; list the seeds under 'seeds'.",
+    "base: {seed: 3}": "m.yaml: 'seed' cannot be set here; list the seeds under 'seeds'.",
+    "grid: {seed: [1, 2]}": "m.yaml: 'seed' cannot be set here; list the seeds under 'seeds'.",
+    "rows: [{label: a, seed: 1}]": "'seed' cannot be set here; list the seeds under 'seeds'.",
     "grid: [1]": "m.yaml: grid: axes: expected keys and values, found [1].",
     "grid: {method.momentum: []}": "m.yaml: grid.method.momentum: no values; give at least one, or",
     "grid: {method.momentum: ''}": "momentum: expected a number, found ''.",
@@ -271,7 +271,7 @@ BAD = {
     "rows: [{method: paper}]": "m.yaml: rows: each row needs a label.",
     "rows: [3]": "m.yaml: a row: expected keys and values, found 3.",
     "rows: [{label: a}, {label: a, method.momentum: 0.1}]": (
-        "m.yaml: rows: the label 'a' stands more than once."
+        "m.yaml: rows: the label 'a' is used twice; rename one."
     ),
     "rows: [{label: a}, {label: b}]": "m.yaml: 'a' and 'b' are the same run (shapes-tiny-segforme",
     "grid: {method.ce_weight: [1, 1.0]}": (
@@ -279,11 +279,11 @@ BAD = {
     ),
     "rows: [{label: a, method.momentum: 0.1, grid: 3}]": "m.yaml: a: unknown key 'grid'.",
     "{rows: [{label: a, method.momentum: 0.1}], grid: {method.momentum: [0.2]}}": (
-        "m.yaml: 'method.momentum' is set in two places, of rows, zip, grid and overrides;"
+        "m.yaml: 'method.momentum' is set in two of rows, zip, grid and overrides; keep one."
     ),
-    "{zip: {method.momentum: [0.1]}, grid: {method.momentum: [0.2]}}": "is set in two places",
+    "{zip: {method.momentum: [0.1]}, grid: {method.momentum: [0.2]}}": "is set in two of",
     "{grid: {method.momentum: [0.1]}, exclude: {method.momentum: 0.1}}": (
-        "m.yaml: every run is excluded; nothing is left to do."
+        "m.yaml: every run is excluded; keep at least one."
     ),
     "{grid: {method.momentum: [0.1]}, exclude: {method.momentun: 0.1}}": (
         "m.yaml: exclude: unknown axis 'method.momentun'. Did you mean 'method.momentum'? Known"
@@ -296,7 +296,7 @@ BAD = {
     "seeds: [true]": "m.yaml: seeds[0]: expected a whole number, found True.",
     "seeds: [-1]": "m.yaml: seeds[0]: -1 is out of range; allowed: at least 0 and at most 21474836",
     "seeds: [99999999999]": "m.yaml: seeds[0]: 99999999999 is out of range; allowed: at least 0",
-    "seeds: [1, 1]": "m.yaml: seeds: [1, 1] names a seed twice.",
+    "seeds: [1, 1]": "m.yaml: seeds: [1, 1] has a seed twice; remove one.",
     "table: {metric: [miou]}": "m.yaml: table: unknown key 'metric'. Did you mean 'metrics'? Known",
     "table: 3": "m.yaml: table: expected a mapping of settings, found 3.",
     "table: {rows: [method.momentum]}": "m.yaml: table.rows: unknown axis 'method.momentum'. Known",
@@ -312,19 +312,19 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("text", BAD)
-def test_a_bad_matrix_is_one_clear_sentence(expand: Expand, text: str) -> None:
-    assert BAD[text] in refusal(expand, text)
+@pytest.mark.parametrize("text", MESSAGES)
+def test_an_invalid_matrix_gives_one_sentence(expand: Expand, text: str) -> None:
+    assert MESSAGES[text] in expect_error(expand, text)
 
 
-def test_a_matrix_that_is_no_text_is_one_sentence(composer: Composer, tmp_path: Path) -> None:
+def test_a_matrix_that_is_not_utf8_gives_one_sentence(composer: Composer, tmp_path: Path) -> None:
     path = tmp_path / "m.yaml"
     path.write_bytes(b"title: \xff\n")
     with pytest.raises(UsageError, match=r"m\.yaml: not a readable YAML file: "):
         load_matrix(composer, str(path))
 
 
-def test_an_unknown_matrix_names_the_nearest(composer: Composer) -> None:
+def test_an_unknown_matrix_name_suggests_the_nearest(composer: Composer) -> None:
     with pytest.raises(UsageError) as caught:
         load_matrix(composer, "quikstart")
     assert str(caught.value).startswith(
@@ -337,17 +337,17 @@ def test_an_unknown_matrix_names_the_nearest(composer: Composer) -> None:
     [
         (["method=paper"], "override 'method': m.yaml sets it for each run; change it there, or"),
         (["method.momentum=0.5"], "override 'method.momentum': m.yaml sets it for each run;"),
-        (["method.momentum=0.5,0.6"], "'method.momentum' is set in two places"),
+        (["method.momentum=0.5,0.6"], "'method.momentum' is set in two of"),
         (["label=x"], "override 'label': m.yaml sets it for each run"),
         (["method.kappa=1,2", "method.kappa=3"], "override 'method.kappa': m.yaml sets it for eac"),
         (["seed=a"], "override seed[0]: expected a whole number, found 'a'."),
-        (["seed=1,1"], "override seed: [1, 1] names a seed twice."),
+        (["seed=1,1"], "override seed: [1, 1] has a seed twice; remove one."),
         (["~seed"], "override seed[0]: expected a whole number, found None."),
         (["dataset=camvit"], "m.yaml: a: unknown dataset 'camvit'. Did you mean 'camvid'?"),
     ],
 )
-def test_a_bad_override_is_one_clear_sentence(
+def test_an_invalid_override_gives_one_sentence(
     expand: Expand, overrides: list[str], sentence: str
 ) -> None:
     text = "rows: [{label: a, method: paper}, {label: b, method: paper, method.momentum: 0.1}]"
-    assert sentence in refusal(expand, text, *overrides)
+    assert sentence in expect_error(expand, text, *overrides)

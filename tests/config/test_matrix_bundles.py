@@ -1,4 +1,4 @@
-"""Bundles: one name for several matrices, and what a file of one can get wrong."""
+"""Bundles: one name for several matrices, and the errors of a bundle file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protoseg.errors import UsageError
 MATRICES, BUNDLES = sorted_names(EXPERIMENTS)
 
 
-def test_the_paper_is_every_table_and_the_questions_are_every_question() -> None:
+def test_the_bundles_contain_all_tables_and_all_questions() -> None:
     assert BUNDLES == ["paper", "questions"]
     assert sorted(expanded(EXPERIMENTS, ["paper"])) == [m for m in MATRICES if m[:6] == "paper_"]
     questions = [m for m in MATRICES if m.startswith("question_")]
@@ -24,30 +24,30 @@ def test_the_paper_is_every_table_and_the_questions_are_every_question() -> None
     assert "paper" not in matrix_names(EXPERIMENTS)
 
 
-def test_names_keep_their_order_and_come_once() -> None:
-    found = expanded(EXPERIMENTS, ["paper_5a", "quickstart", "paper", "unknown"])
-    assert found[:3] == ["paper_5a", "quickstart", "paper_table1"]
-    assert found.count("paper_5a") == 1
-    assert found[-1] == "unknown"
+def test_expanded_names_keep_their_order_without_duplicates() -> None:
+    names = expanded(EXPERIMENTS, ["paper_5a", "quickstart", "paper", "unknown"])
+    assert names[:3] == ["paper_5a", "quickstart", "paper_table1"]
+    assert names.count("paper_5a") == 1
+    assert names[-1] == "unknown"
 
 
-def test_a_bundle_can_be_named_by_its_file(tmp_path: Path) -> None:
+def test_a_bundle_can_be_named_by_its_path(tmp_path: Path) -> None:
     file = EXPERIMENTS / "matrices" / "questions.yaml"
     assert expanded(EXPERIMENTS, [str(file)]) == expanded(EXPERIMENTS, ["questions"])
-    mine = tmp_path / "mine.yml"
-    mine.write_text("matrices: [quickstart, paper_5a]")
-    assert expanded(EXPERIMENTS, [str(mine)]) == ["quickstart", "paper_5a"]
+    bundle = tmp_path / "mine.yml"
+    bundle.write_text("matrices: [quickstart, paper_5a]")
+    assert expanded(EXPERIMENTS, [str(bundle)]) == ["quickstart", "paper_5a"]
 
 
-def test_a_bundle_is_no_matrix(composer: Composer) -> None:
-    with pytest.raises(UsageError, match="paper: stands for several matrices, and one is meant"):
+def test_a_bundle_cannot_be_loaded_as_a_matrix(composer: Composer) -> None:
+    with pytest.raises(UsageError, match=r"^paper is a bundle of several matrices; name one"):
         load_matrix(composer, "paper")
     with pytest.raises(UsageError, match="Did you mean 'paper'"):
         load_matrix(composer, "papr")
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("matrices: []", "expected a list of names"),
         ("matrices: quickstart", "expected a list of names"),
@@ -58,9 +58,11 @@ def test_a_bundle_is_no_matrix(composer: Composer) -> None:
         ("matrices: [", "not a readable YAML file"),
     ],
 )
-def test_mistakes_are_one_sentence(own: Path, text: str, words: str) -> None:
-    (own / "matrices" / "mine.yaml").write_text(text)
+def test_an_invalid_bundle_gives_one_sentence(
+    copied_experiments: Path, text: str, message: str
+) -> None:
+    (copied_experiments / "matrices" / "mine.yaml").write_text(text)
     with pytest.raises(UsageError) as error:
-        expanded(own, ["mine"])
-    assert words in str(error.value)
+        expanded(copied_experiments, ["mine"])
+    assert message in str(error.value)
     assert "\n" not in str(error.value)

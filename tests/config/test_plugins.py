@@ -1,4 +1,4 @@
-"""Methods and types named in full: found, refused with a sentence, told in the identity."""
+"""Methods and types with full names: import, error messages, and identity of the run."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from protoseg.config import plugins
-from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.compose import Composer
 from protoseg.config.fields import plain
 from protoseg.config.identity import run_id, spec_digest, spec_from_dict
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.methods import MethodSpec
+from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError
 
@@ -36,7 +37,7 @@ Write = Callable[[str, str], None]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
-    """Writes modules of a package ``outsider`` that is on Python's path until the test ends."""
+    """Write modules of a package ``outsider`` that can be imported until the test ends."""
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(MethodSpec, "variants", dict(MethodSpec.variants))
@@ -55,13 +56,16 @@ def compose(*texts: str, composer: Composer | None = None) -> RunSpec:
     return (composer or Composer(EXPERIMENTS)).spec(settings, "test")
 
 
-def as_mine(spec: RunSpec) -> RunSpec:
+def replace_method(spec: RunSpec) -> RunSpec:
+    """The spec with the method ``outsider.method.Mine``."""
     data = plain(spec)
     data["method"] = {"kind": "outsider.method.Mine"}
     return spec_from_dict(data, "run.json")
 
 
-def test_a_method_from_elsewhere_is_one_like_any_other(write: Write, tmp_path: Path) -> None:
+def test_a_method_of_another_package_works_in_matrices_ids_and_errors(
+    write: Write, tmp_path: Path
+) -> None:
     write("method", METHOD)
     experiments = tmp_path / "experiments"
     experiments.mkdir()
@@ -71,7 +75,7 @@ def test_a_method_from_elsewhere_is_one_like_any_other(write: Write, tmp_path: P
     (experiments / "method").mkdir()
     (experiments / "method/paper.yaml").symlink_to(EXPERIMENTS / "method/paper.yaml")
     (experiments / "method/mine.yaml").write_text("kind: outsider.method.Mine\n")
-    # The axis is a key that only this method has, and no one has imported it yet.
+    # Only this method has the key of the axis, and its module is not imported yet.
     (tmp_path / "m.yaml").write_text(
         "base: {method: mine}\ngrid: {method.sharpness: [1, 3]}\nseeds: [0, 1]\n"
     )
@@ -94,33 +98,33 @@ def test_a_method_from_elsewhere_is_one_like_any_other(write: Write, tmp_path: P
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, r"outsider\.method can not be imported \(ModuleNotFoundError: No module named "),
-        ("import nowhere_at_all", r"can not be imported \(ModuleNotFoundError: .*method\.py, line"),
-        ("def f(:", r"can not be imported \(SyntaxError: .*line 1\)\)\. A package of your own"),
-        ("1 / 0", r"can not be imported \(ZeroDivisionError: .*method\.py, line 1\)"),
+        (None, r"outsider\.method cannot be imported \(ModuleNotFoundError: No module named "),
+        ("import nowhere_at_all", r"cannot be imported \(ModuleNotFoundError: .*method\.py, line"),
+        ("def f(:", r"cannot be imported \(SyntaxError: .*line 1\)\)\. Install the package"),
+        ("1 / 0", r"cannot be imported \(ZeroDivisionError: .*method\.py, line 1\)"),
         ("class Other: pass", r"unknown class of outsider\.method 'Mine'\. Known: Other\."),
-        ("class Mine: pass", r"'outsider\.method\.Mine' is no method; derive the class from "),
+        ("class Mine: pass", r"'outsider\.method\.Mine' is not a method; derive the class from "),
         (METHOD.replace("@dataclass(frozen=True)", ""), r"put @dataclass\(frozen=True\) before"),
-        (METHOD.replace("    head:", "    tail:"), r"names no head; write head: ClassVar\[str\]"),
+        (METHOD.replace("    head:", "    tail:"), r"has no head; write head: ClassVar\[str\]"),
         (
             METHOD.replace("outsider.method.Mine", "prototype"),
             r"write kind: str = \"outsider\.meth",
         ),
     ],
 )
-def test_what_is_not_as_it_should_be_is_said_in_a_sentence(
+def test_an_invalid_method_of_another_package_gives_one_sentence(
     write: Write, text: str | None, sentence: str
 ) -> None:
     if text is not None:
         write("method", text)
     spec = compose()
     with pytest.raises(UsageError, match=sentence):
-        as_mine(spec)
+        replace_method(spec)
     assert "\n" not in sentence
     assert MethodSpec.variants["prototype"].__module__ == "protoseg.config.methods"
 
 
-def test_types_named_in_full_are_found_wherever_they_stand_in_settings() -> None:
+def test_full_names_are_found_at_any_depth_of_settings() -> None:
     spec = compose(
         "backbone.settings={type:a.B,parts:[{type:c.D},{type:BN}],act:{type:torch.nn.X}}"
     )
@@ -137,7 +141,7 @@ def test_types_named_in_full_are_found_wherever_they_stand_in_settings() -> None
     assert plugins.packages(compose()) == []
 
 
-def test_a_name_that_a_registry_of_mmengine_knows_is_left_to_it(write: Write) -> None:
+def test_a_package_with_an_mmengine_registry_may_resolve_the_name_itself(write: Write) -> None:
     write("__init__", "")
     with pytest.raises(
         UsageError, match=r"backbone: unknown class of outsider 'Net'\. Known: none"

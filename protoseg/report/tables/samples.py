@@ -10,8 +10,8 @@ from typing import Any
 
 from protoseg.config.fields import plain
 from protoseg.config.matrix import Matrix
+from protoseg.config.methods import WeakContrastMethod
 from protoseg.config.schema import RunSpec
-from protoseg.config.weak import WeakContrastMethod
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS

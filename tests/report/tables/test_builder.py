@@ -11,7 +11,7 @@ import pytest
 
 from protoseg.config.identity import run_id
 from protoseg.config.matrix import Matrix, PublishedSpec
-from protoseg.config.weak import WeakContrastMethod
+from protoseg.config.methods import WeakContrastMethod
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.formats import files
 from protoseg.report.tables.model import Table

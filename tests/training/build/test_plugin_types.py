@@ -31,7 +31,7 @@ def test_a_class_named_in_full_is_the_one_that_is_built() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nowhere_at_all.Net", "nowhere_at_all can not be imported (ModuleNotFoundError: No mod"),
+        ("nowhere_at_all.Net", "nowhere_at_all cannot be imported (ModuleNotFoundError: No modu"),
         ("json.decoder.Net", "unknown class of json.decoder 'Net'. Known: JSONDecodeError, JSOND"),
     ],
 )

@@ -1,0 +1,6 @@
+"""Old path of `protoseg.config.compose`, kept for one release."""
+
+from protoseg.config.compose import *  # noqa: F403
+from protoseg.spec import warn_moved
+
+warn_moved(__name__)
