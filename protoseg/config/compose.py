@@ -46,8 +46,8 @@ class Composer:
         self.experiments = experiments.resolve()
         if not (self.experiments / "run.yaml").is_file():
             raise UsageError(
-                f"{experiments}: not a folder of experiments, as it has no run.yaml. Run protoseg "
-                "in its checkout, or name the folder with --experiments."
+                f"{experiments}: not a folder of experiments (no run.yaml in it). Run protoseg in "
+                "its checkout, or name the folder with --experiments."
             )
         register_schemas()
         self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}

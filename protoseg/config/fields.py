@@ -96,11 +96,11 @@ def build(cls: Any, data: Any, where: str, resolve: Resolver | None = None) -> A
             raise UsageError(unknown("key", str(key), where.rstrip(": ") + suffix, fields))
     values: dict[str, Any] = {}
     for name, field in fields.items():
-        place = _join_key(where, name)
+        full_key = _join_key(where, name)
         if name in data:
-            values[name] = convert(hints[name], data[name], place, field.metadata, resolve)
+            values[name] = convert(hints[name], data[name], full_key, field.metadata, resolve)
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise UsageError(f"{place}: a value is required and none is given.")
+            raise UsageError(f"{full_key}: a value is required, but none is set.")
     return cls(**values)
 
 

@@ -1,8 +1,8 @@
 """Declares the settings of each method and of pixel contrast; both are parts of a `RunSpec`.
 
 A new method is a dataclass here and a head in `protoseg.models`, or both in another package
-(docs/your_method.md). Field comments name the source of each default, with the words of
-`protoseg.config.schema`. "assumption" marks a value without a source.
+(docs/your_method.md). The docstring of each field names the source of its default, as in
+`protoseg.config.schema`; "assumption" marks a value without a source.
 """
 
 from __future__ import annotations

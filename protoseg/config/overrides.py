@@ -18,8 +18,10 @@ class Setting:
     """One override: it selects the option of a group, or sets, adds or deletes a value."""
 
     key: str
+    """Config group or dotted key of a value, e.g. ``method.kappa``."""
     value: Any
     delete: bool = False
+    """Delete the key; ``value`` is then None."""
 
 
 def parse_overrides(texts: Iterable[str]) -> list[tuple[str, list[Setting]]]:

@@ -311,7 +311,7 @@ def test_the_error_for_a_key_of_another_method_names_the_method(composer: Compos
 
 
 def test_the_error_for_a_folder_without_experiments_names_the_option(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"not a folder of experiments, .* --experiments\.$"):
+    with pytest.raises(UsageError, match=r"not a folder of experiments .* --experiments\.$"):
         Composer(tmp_path)
 
 
@@ -359,7 +359,7 @@ def test_the_error_for_a_missing_value_names_its_key(
         f"defaults: [schema, _self_]\n{content}\n"
     )
     message = expect_error(Composer(copied_experiments), "dataset=mine")
-    assert message.endswith(f"{key}: a value is required and none is given.")
+    assert message.endswith(f"{key}: a value is required, but none is set.")
 
 
 def test_a_new_option_file_is_found(copied_experiments: Path) -> None:
