@@ -1,6 +1,7 @@
-"""Old path of `protoseg.config.compose`, kept for one release."""
+"""Old path of `protoseg.config.compose` and `protoseg.config.overrides`, kept for one release."""
 
 from protoseg.config.compose import *  # noqa: F403
+from protoseg.config.overrides import *  # noqa: F403
 from protoseg.spec import warn_moved
 
 warn_moved(__name__)

@@ -11,7 +11,7 @@ import pytest
 
 from protoseg.config import plugins
 from protoseg.config.compose import Composer
-from protoseg.config.fields import plain
+from protoseg.config.fields import build, plain
 from protoseg.config.identity import run_id, spec_digest, spec_from_dict
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.methods import MethodSpec
@@ -122,6 +122,14 @@ def test_an_invalid_method_of_another_package_gives_one_sentence(
         replace_method(spec)
     assert "\n" not in sentence
     assert MethodSpec.variants["prototype"].__module__ == "protoseg.config.methods"
+
+
+def test_build_without_a_resolver_does_not_import_a_method(write: Write) -> None:
+    write("method", METHOD)
+    data = {**plain(compose()), "method": {"kind": "outsider.method.Mine"}}
+    with pytest.raises(UsageError, match=r"method: unknown kind 'outsider\.method\.Mine'\."):
+        build(RunSpec, data, "run.json")
+    assert "outsider.method" not in sys.modules
 
 
 def test_full_names_are_found_at_any_depth_of_settings() -> None:
