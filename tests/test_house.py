@@ -1,5 +1,4 @@
-"""The rules of the house (docs/design.md, 2), read from the source: who may import whom, how long
-a module may be, and that what is public says what it does."""
+"""The rules for modules, checked in the source: allowed imports, length, docstrings, prints."""
 
 from __future__ import annotations
 
@@ -120,7 +119,7 @@ def parse(module: Path) -> ast.Module:
 @functools.cache
 def imports(module: Path) -> list[str]:
     """Everything that a module imports, anywhere in it."""
-    return [found for node in ast.walk(parse(module)) for found in imported(node, module)]
+    return [origin for node in ast.walk(parse(module)) for origin in imported(node, module)]
 
 
 @functools.cache
@@ -139,7 +138,7 @@ def at_import(module: Path) -> list[str]:
             for handler in getattr(node, "handlers", []):
                 yield from statements(handler.body)
 
-    return [found for node in statements(parse(module).body) for found in imported(node, module)]
+    return [m for node in statements(parse(module).body) for m in imported(node, module)]
 
 
 def owner(module_name: str) -> str:
@@ -150,19 +149,19 @@ def owner(module_name: str) -> str:
 
 def reached(start: str) -> dict[str, str]:
     """Everything imported, directly or not, when a module is -> who imports it."""
-    found: dict[str, str] = {}
+    importers: dict[str, str] = {}
     waiting = [(start, "the test")]
     while waiting:
         module_name, by = waiting.pop()
-        if module_name in found:
+        if module_name in importers:
             continue
-        found[module_name] = by
+        importers[module_name] = by
         path = PACKAGE.parent / module_name.replace(".", "/")
         files = [f for f in (path.with_suffix(".py"), path / "__init__.py") if f.is_file()]
         if module_name.startswith("protoseg"):
             waiting += [(m, module_name) for f in files for m in at_import(f)]
             waiting += [(module_name.rpartition(".")[0], module_name)] * ("." in module_name)
-    return found
+    return importers
 
 
 def test_every_part_has_its_rule() -> None:
@@ -172,12 +171,12 @@ def test_every_part_has_its_rule() -> None:
 
 def test_imports_keep_the_rules() -> None:
     strangers = [
-        f"{name(module)} imports {found}"
+        f"{name(module)} imports {origin}"
         for of in ALLOWED
         for module in MODULES
         if part(module) == of
-        for found in imports(module)
-        if owner(found) not in ALLOWED[of] and owner(found) not in sys.stdlib_module_names
+        for origin in imports(module)
+        if owner(origin) not in ALLOWED[of] and owner(origin) not in sys.stdlib_module_names
     ]
     assert not strangers
 
@@ -187,8 +186,8 @@ def test_planning_launch_and_report_do_not_reach_torch() -> None:
     for of in light:
         assert not ALLOWED[of] & HEAVY
     for module in (m for of in light for m in inside(PACKAGE / of)):
-        found = reached(module_name(module))
-        heavy = {m: by for m, by in found.items() if owner(m) in HEAVY}
+        importers = reached(module_name(module))
+        heavy = {m: by for m, by in importers.items() if owner(m) in HEAVY}
         assert not heavy, f"{name(module)} reaches {heavy}"
 
 

@@ -168,11 +168,11 @@ def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, An
 def _import_method(data: dict[str, Any], settings: Iterable[Setting], where: str) -> None:
     """Import the method that a composed config names, if it is in another package."""
     method = data.get("method")
-    kind = method.get("kind") if isinstance(method, dict) else None
+    name = method.get("kind") if isinstance(method, dict) else None
     for setting in settings:
-        kind = setting.value if setting.key == "method.kind" else kind
-    if isinstance(kind, str) and kind not in MethodSpec.variants:
-        resolve_method(kind, f"{where}: method.kind")
+        name = setting.value if setting.key == "method.kind" else name
+    if isinstance(name, str) and name not in MethodSpec.variants:
+        resolve_method(name, f"{where}: method.kind")
 
 
 def _list_fields(cls: Any) -> list[str]:

@@ -1,8 +1,8 @@
 """Reads the options of config groups one by one, with the result that Hydra would give.
 
-Hydra composes about thirty files for each combination of options, most of them its own. That takes
-0.15 s, and a matrix has many combinations. An option that sets values of its own group only does
-not depend on the other options, so it is read once. `OptionReader` returns None for everything
+For each combination of options, Hydra composes about thirty files, most of them from Hydra itself.
+That takes 0.15 s, and a matrix has many combinations. An option that sets only values of its group
+does not depend on the other options, so it is read once. `OptionReader` returns None for everything
 else (packages, overrides of other groups, a file without schema, an error): Hydra then composes
 the run and reports the error.
 """

@@ -105,13 +105,13 @@ def build(cls: Any, data: Any, where: str, resolve: Resolver | None = None) -> A
 
 
 def _select_variant(
-    variants: Mapping[str, Any], kind: str, where: str, resolve: Resolver | None
+    variants: Mapping[str, Any], name: str, where: str, resolve: Resolver | None
 ) -> Any:
-    cls = variants.get(kind)
+    cls = variants.get(name)
     if cls is None and resolve is not None:
-        cls = resolve(kind, where)
+        cls = resolve(name, where)
     if cls is None:
-        raise UsageError(unknown("kind", kind, where, variants))
+        raise UsageError(unknown("kind", name, where, variants))
     return cls
 
 
@@ -123,16 +123,16 @@ NO_BOUNDS: Mapping[str, Any] = types.MappingProxyType({})
 
 
 def convert(
-    kind: Any,
+    field_type: Any,
     value: Any,
     where: str,
     bounds: Mapping[str, Any] = NO_BOUNDS,
     resolve: Resolver | None = None,
 ) -> Any:
-    """Convert one value to the annotated type ``kind``.
+    """Convert one value to the annotated type ``field_type``.
 
     Args:
-        kind: type of the field.
+        field_type: type of the field.
         value: plain data.
         where: place named in error messages.
         bounds: metadata of the field: range, length, uniqueness.
@@ -141,9 +141,9 @@ def convert(
     Raises:
         UsageError: a value of the wrong type or out of range.
     """
-    if dataclasses.is_dataclass(kind):
-        return build(kind, value, where, resolve)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(field_type):
+        return build(field_type, value, where, resolve)
+    origin, arguments = typing.get_origin(field_type), typing.get_args(field_type)
     if origin in (types.UnionType, typing.Union):  # `X | None` is the only union in the specs
         return None if value is None else convert(arguments[0], value, where, bounds, resolve)
     if origin is typing.Literal:
@@ -156,9 +156,9 @@ def convert(
         if not isinstance(value, Mapping):
             raise UsageError(f"{where}: expected a mapping, found {value!r}.")
         return {str(k): convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if kind is Any:
+    if field_type is Any:
         return _convert_free_form(value, where)
-    return _convert_scalar(kind, value, where, bounds)
+    return _convert_scalar(field_type, value, where, bounds)
 
 
 def _convert_list(
@@ -176,10 +176,10 @@ def _convert_list(
     is_fixed = types_of_items[-1] is not Ellipsis
     if is_fixed and len(value) != len(types_of_items):
         raise UsageError(f"{where}: expected {len(types_of_items)} values, found {len(value)}.")
-    kinds = types_of_items if is_fixed else types_of_items[:1] * len(value)
+    item_types = types_of_items if is_fixed else types_of_items[:1] * len(value)
     return tuple(
-        convert(kind, item, f"{where}[{index}]", bounds)
-        for index, (kind, item) in enumerate(zip(kinds, value, strict=True))
+        convert(item_type, item, f"{where}[{index}]", bounds)
+        for index, (item_type, item) in enumerate(zip(item_types, value, strict=True))
     )
 
 
@@ -196,22 +196,25 @@ def _convert_free_form(value: Any, where: str) -> Any:
     return value
 
 
-def _convert_scalar(kind: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> Any:
+NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+"""Type -> its name in error messages."""
+
+
+def _convert_scalar(field_type: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> Any:
     # An int is accepted for a float, so that 1 and 1.0 give the same identity. A bool is not,
     # although it is an int in Python.
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if field_type is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if kind is float and isinstance(value, str):
+    if field_type is float and isinstance(value, str):
         # YAML 1.1 reads `1e-3` as a string.
         with contextlib.suppress(ValueError):
             value = float(value)
-    if type(value) is not kind:
-        noun = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[kind]
-        raise UsageError(f"{where}: expected {noun}, found {value!r}.")
-    if kind in (int, float):
+    if type(value) is not field_type:
+        raise UsageError(f"{where}: expected {NOUNS[field_type]}, found {value!r}.")
+    if field_type in (int, float):
         _check_range(value, where, bounds)
     # JSON writes -0.0 and 0.0 differently. Adding 0.0 makes them equal and changes nothing else.
-    return value + 0.0 if kind is float else value
+    return value + 0.0 if field_type is float else value
 
 
 def _check_range(value: float, where: str, bounds: Mapping[str, Any]) -> None:

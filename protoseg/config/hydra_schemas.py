@@ -65,15 +65,15 @@ def _make_mutable_copy(cls: Any) -> type:
     return dataclasses.make_dataclass(cls.__name__, fields)
 
 
-def _to_omegaconf_type(kind: Any) -> Any:
+def _to_omegaconf_type(field_type: Any) -> Any:
     """Convert a type to one that OmegaConf supports: it has no Literal, and lists for tuples."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments = typing.get_origin(field_type), typing.get_args(field_type)
     if origin is typing.Literal:
         return str
     if origin is tuple:
         return list[arguments[0]]  # type: ignore[valid-type]
-    if kind is MethodSpec:
+    if field_type is MethodSpec:
         return Any
-    if dataclasses.is_dataclass(kind):
-        return _get_mutable_copy(kind)
-    return kind
+    if dataclasses.is_dataclass(field_type):
+        return _get_mutable_copy(field_type)
+    return field_type

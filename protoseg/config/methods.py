@@ -45,8 +45,8 @@ class MethodSpec:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        kind, full_name = cls.__dict__.get("kind"), f"{cls.__module__}.{cls.__qualname__}"
-        if kind != full_name and not full_name.startswith("protoseg."):
+        declared, full_name = cls.__dict__.get("kind"), f"{cls.__module__}.{cls.__qualname__}"
+        if declared != full_name and not full_name.startswith("protoseg."):
             # A worker imports the class by its full name. A short name could also replace a
             # method of protoseg.
             raise UsageError(

@@ -161,17 +161,17 @@ def test_the_canonical_json_has_every_field_except_added_ones(composer: Composer
         option = {"prototype": "paper"}.get(method, method)
         written = json.loads(canonical_json(composer.spec([Setting("method", option)], "test")))
         assert set(written) == original_fields(RunSpec)
-        for group, kind in config_groups().items():
-            kind = MethodSpec.variants[method] if group == "method" else kind
+        for group, cls in config_groups().items():
+            cls = MethodSpec.variants[method] if group == "method" else cls
             if group not in original_fields(RunSpec):
                 continue
-            assert set(written[group]) == original_fields(kind)
+            assert set(written[group]) == original_fields(cls)
         assert written["method_version"] == METHOD_VERSION
 
 
-def original_fields(kind: type) -> set[str]:
+def original_fields(cls: type) -> set[str]:
     """Names of the fields that every canonical JSON has."""
-    return {f.name for f in dataclasses.fields(kind) if not f.metadata.get("added")}
+    return {f.name for f in dataclasses.fields(cls) if not f.metadata.get("added")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,10 +198,10 @@ def test_an_added_field_does_not_change_the_identity_of_older_specs() -> None:
         build(ExtendedSpec, {"old": 1, "rate": -1.0}, "x")
 
 
-def change(kind: Any, value: Any) -> Any:
+def change(field_type: Any, value: Any) -> Any:
     """A different value of the same type."""
-    if typing.get_origin(kind) is Literal:
-        return next(choice for choice in typing.get_args(kind) if choice != value)
+    if typing.get_origin(field_type) is Literal:
+        return next(choice for choice in typing.get_args(field_type) if choice != value)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -244,11 +244,11 @@ def test_a_change_of_any_field_changes_the_identity(spec: RunSpec) -> None:
     count = 1
     for group in config_groups():
         part = getattr(spec, group)
-        for name, kind in field_types(type(part)).items():
+        for name, field_type in field_types(type(part)).items():
             if name in ("kind", "variants", "head", "task", "segmentor"):
                 continue
             data = plain(spec)
-            data[group][name] = change(kind, data[group][name])
+            data[group][name] = change(field_type, data[group][name])
             digests.add(spec_digest(spec_from_dict(data, "test")))
             count += 1
             assert len(digests) == count, f"{group}.{name} does not change the identity"
@@ -258,9 +258,9 @@ def test_a_change_of_any_field_changes_the_identity(spec: RunSpec) -> None:
         assert len(digests) == count, f"{name} does not change the identity"
 
 
-def draw_values(kind: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+def draw_values(field_type: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """Strategy for the values that a field of this type accepts."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    origin, arguments = typing.get_origin(field_type), typing.get_args(field_type)
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin is tuple:
@@ -277,9 +277,9 @@ def draw_values(kind: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
         return st.dictionaries(st.text(max_size=5), inner, max_size=3)
     limits = (bounds.get("low"), bounds.get("high"))
     low, high = (b if b is not None and math.isfinite(b) else None for b in limits)
-    if kind is int:
+    if field_type is int:
         return st.integers(low if low is not None else -5, high if high is not None else 10**6)
-    if kind is float:
+    if field_type is float:
         return st.floats(
             low,
             high,
@@ -287,7 +287,7 @@ def draw_values(kind: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
             allow_infinity=False,
             exclude_min=low is not None and bool(bounds.get("open_low")),
         )
-    return st.booleans() if kind is bool else st.text(max_size=12)
+    return st.booleans() if field_type is bool else st.text(max_size=12)
 
 
 _json = st.recursive(
@@ -301,20 +301,18 @@ _json = st.recursive(
 )
 
 
-def draw_part(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
+def draw_part(cls: Any) -> st.SearchStrategy[dict[str, Any]]:
     fields = {
-        f.name: draw_values(field_types(kind)[f.name], f.metadata) for f in dataclasses.fields(kind)
+        f.name: draw_values(field_types(cls)[f.name], f.metadata) for f in dataclasses.fields(cls)
     }
-    if issubclass(kind, MethodSpec):
-        fields["kind"] = st.just(kind.kind)
+    if issubclass(cls, MethodSpec):
+        fields["kind"] = st.just(cls.kind)
     return st.fixed_dictionaries(fields)
 
 
 def draw_spec_data() -> st.SearchStrategy[dict[str, Any]]:
-    parts = {
-        name: draw_part(kind) for name, kind in config_groups().items() if kind is not MethodSpec
-    }
-    parts["method"] = st.one_of(*(draw_part(kind) for kind in MethodSpec.variants.values()))
+    parts = {name: draw_part(cls) for name, cls in config_groups().items() if cls is not MethodSpec}
+    parts["method"] = st.one_of(*(draw_part(cls) for cls in MethodSpec.variants.values()))
     return st.fixed_dictionaries(
         {
             **parts,
