@@ -68,7 +68,7 @@ class CommandLine:
         self.capsys = capsys
         self.lab = Lab(folder)
         self.data = folder / "data"
-        self.places = [
+        self.paths = [
             *("--experiments", str(REPOSITORY / "experiments")),
             *("--runs", str(self.lab.runs)),
             *("--results", str(folder)),
@@ -79,7 +79,7 @@ class CommandLine:
         """In this process; every message of argparse counts as an answer too."""
         self.capsys.readouterr()
         try:
-            status = main([words[0], *self.places, *words[1:]])
+            status = main([words[0], *self.paths, *words[1:]])
         except SystemExit as end:
             status = int(end.code or 0)
         out, err = self.capsys.readouterr()
