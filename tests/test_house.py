@@ -47,12 +47,11 @@ ALLOWED = {
         *("protoseg.planning", "protoseg.runs", "protoseg.slurm"),
     },
     "report": {
-        *("pandas", "numpy", "scipy", "jinja2", "markupsafe", "rich", "yaml", "matplotlib"),
+        *("pandas", "numpy", "scipy", "jinja2", "markupsafe", "yaml", "matplotlib"),
         *("protoseg.config", "protoseg.errors", "protoseg.files", "protoseg.report"),
         "protoseg.runs",
     },
     "reproduce": {
-        "numpy",
         *("protoseg.config", "protoseg.errors", "protoseg.files", "protoseg.launch"),
         *("protoseg.report", "protoseg.reproduce", "protoseg.runs", "protoseg.training"),
     },

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protoseg.errors import ProtosegError
 from protoseg.report import wording
@@ -22,9 +22,6 @@ from protoseg.report.statistics.significance import (
 from protoseg.report.tables.samples import differing
 from protoseg.runs.record import verify_confusion
 from protoseg.runs.store import RecordStore
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 
 @dataclass(frozen=True)
@@ -76,59 +73,6 @@ class Comparison:
         """Plain data for JSON."""
         return asdict(self)
 
-    def lines(self) -> list[tuple[str, str, str]]:
-        """(what, value, how it was found), as a terminal shows them."""
-        pairs = f"{wording.fixed(self.our_miou, 2)} and {wording.fixed(self.their_miou, 2)}"
-        counts = f"means of {len(self.our_runs)} and {len(self.their_runs)} runs, %"
-        lines = [
-            ("mIoU", pairs, counts),
-            ("difference", wording.signed(self.difference, 2), "points"),
-        ]
-        n = len(self.seeds)
-        if self.seed_interval is None:
-            lines.append(("over seeds", "unknown", _no_seed_interval(n)))
-        else:
-            how = f"95 % Student t interval of the paired differences, n = {wording.seeds(n)}"
-            lines.append(("over seeds", _range(self.seed_interval), how))
-        how = (
-            f"95 % percentile interval, paired bootstrap over {self.images} images, "
-            f"{self.draws} draws, generator seed {self.generator_seed}; the models held fixed"
-        )
-        lines.append(("over images", _range(self.image_interval), how))
-        if self.p is not None and self.smallest_p is not None:
-            how = f"exact sign-flip test, two-sided; the smallest p of {wording.seeds(n)} is "
-            lines.append(("p", f"{self.p:.3g}", f"{how}{self.smallest_p:.3g}"))
-        elif n > EXACT_SEEDS:
-            how = f"the exact sign-flip test takes {EXACT_SEEDS} shared seeds at most"
-            lines.append(("p", "unknown", how))
-        return lines
-
-    def __rich__(self) -> Group:
-        """The same for a terminal."""
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        title = Text(f"{self.ours} − {self.theirs}", style="bold")
-        shown = RichTable(box=box.SIMPLE, show_header=False, pad_edge=False)
-        shown.add_column()
-        shown.add_column(no_wrap=True)
-        shown.add_column(style="dim")
-        for line in self.lines():
-            shown.add_row(*map(Text, line))
-        return Group(title, shown, *(Text(words) for words in self.left_out))
-
-
-def _range(interval: tuple[float, float]) -> str:
-    return " to ".join(wording.signed(end, 2) for end in interval)
-
-
-def _no_seed_interval(n: int) -> str:
-    if n == 1:
-        return "one shared seed has no spread"
-    return "no shared seed: nothing is paired, and what seeds would change is not known"
-
 
 def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], list[str]]:
     """The finished ones of some runs, and the others in words.
@@ -174,12 +118,13 @@ def compare(
     import numpy as np
 
     from protoseg.report.statistics import bootstrap
+    from protoseg.report.statistics.counts import count_per_image, read_counts
 
     pairs = paired(*({run.seed: run.miou for run in runs} for _, runs in (ours, theirs)))
     seeds = tuple(seed for seed, _ in pairs.differences)
     used = [[r for r in runs if not seeds or r.seed in seeds] for _, runs in (ours, theirs)]
     unused = [r for _, runs in (ours, theirs) for r in runs if seeds and r.seed not in seeds]
-    counts = [[bootstrap.read_counts(run.counts) for run in side] for side in used]
+    counts = [[count_per_image(read_counts(run.counts)) for run in side] for side in used]
     generator = np.random.default_rng(generator_seed)
     drawn = bootstrap.bootstrap_differences(counts[0], counts[1], generator, draws)
     means = [mean(run.miou for run in side) for side in used]

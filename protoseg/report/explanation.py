@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, unknown
@@ -19,9 +19,6 @@ from protoseg.report.statistics.significance import (
 from protoseg.report.tables.model import Row, Table
 from protoseg.report.tables.provenance import device_words
 from protoseg.runs.store import RecordStore
-
-if TYPE_CHECKING:
-    from rich.console import Group
 
 
 @dataclass(frozen=True)
@@ -43,14 +40,6 @@ class RunLine:
     record: str
     """The file, relative to the current folder where it lies below it; empty where none is."""
     message: str
-
-    def words(self) -> tuple[str, ...]:
-        """Seed, value, state, commit, device, time and attempts as a terminal shows them."""
-        commit = self.commit[:10] + (" (dirty)" if self.dirty else "")
-        value = wording.NONE if self.value is None else f"{self.value:.4f}"
-        finished = self.finished[:16].replace("T", " ")
-        attempts = str(self.attempts or wording.NONE)
-        return str(self.seed), value, self.state, commit, self.device, finished, attempts
 
 
 @dataclass(frozen=True)
@@ -81,41 +70,6 @@ class Explanation:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         return asdict(self)
-
-    def __rich__(self) -> Group:
-        """The same for a terminal."""
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        unit = f" {self.unit}" if self.unit else ""
-        parts: list[Any] = [
-            Text(f"{self.table} / {self.row} / {self.column}", style="bold"),
-            Text(f"{self.shown}{unit if self.shown[-1:].isdigit() else ''}"),
-        ]
-        for title, of_baseline in (("Runs", False), ("Runs of the baseline", True)):
-            lines = [line for line in self.runs if line.baseline is of_baseline]
-            shown = RichTable(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-            for name in ("Seed", "Value", "State", "Commit", "Device", "Finished", "Tries"):
-                shown.add_column(name, justify="right" if name in ("Value", "Tries") else "left")
-            for line in lines:
-                shown.add_row(*map(Text, line.words()))
-            parts += [shown] if lines else []
-            parts += [Text(f"  {line.record or line.run_id}", style="dim") for line in lines]
-            parts += [Text(f"  {line.run_id}: {line.message}") for line in lines if line.message]
-        if self.pairs:
-            shown = RichTable(title="Differences", title_justify="left", box=box.SIMPLE_HEAD)
-            for name in ("Seed", "Value", "Baseline", "Difference"):
-                shown.add_column(name, justify="right")
-            for pair in self.pairs:
-                numbers = (pair.value, pair.baseline, pair.difference)
-                shown.add_row(str(pair.seed), *(f"{number:.4f}" for number in numbers))
-            parts.append(shown)
-        if self.interval is not None:
-            low, high = self.interval
-            parts.append(Text(f"95 % t interval of the mean: {low:.4f} to {high:.4f}"))
-        return Group(*parts, *(Text(note, style="dim") for note in self.notes))
 
 
 def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordStore) -> Explanation:

@@ -1,7 +1,7 @@
-"""A recorded run trained once more, by the real worker, in a run folder that nobody else uses.
+"""Trains a recorded run again with the worker, in a run folder that nothing else uses.
 
-BASE/N/RUN_ID    the N-th reproduction of a run; one that is unfinished is gone on with where code,
-                 threads and spec are the same, a finished one is never touched again
+``BASE/N/RUN_ID`` is the N-th reproduction of a run. An unfinished reproduction is resumed if code,
+threads and spec are the same. A finished one is never changed.
 """
 
 from __future__ import annotations
@@ -25,19 +25,22 @@ from protoseg.runs.states import State
 POLL_SECONDS = 0.3
 SETTINGS = "reproduction.json"
 OUTPUT = "worker.txt"
-"""What a worker prints before it has a log."""
+"""File for the output of a worker before its log exists."""
 
 
 def fresh_folder(
     base: Path, run_id: str, spec: dict[str, Any], launch: dict[str, Any], settings: dict[str, Any]
 ) -> RunFolder:
-    """The folder to train in: a new one, or the last one if it is unfinished and of one kind.
+    """Choose the folder to train in: the last one if it can be resumed, else a new one.
 
     Args:
-        settings: what must be the same to go on: code, threads.
+        base: the folder of all reproductions.
+        spec: the recorded spec.
+        launch: launch settings of the worker.
+        settings: settings that must be the same to resume: code digest, threads.
 
     Raises:
-        ProtosegError: a reproduction of this run is under way there, or nothing can be written.
+        ProtosegError: a reproduction of this run is running there, or the folder is not writable.
     """
     number = 1
     while (base / str(number + 1) / run_id).exists():
@@ -47,11 +50,11 @@ def fresh_folder(
         status = folder.status()
         if status.state is State.RUNNING:
             raise ProtosegError(
-                f"{folder.path}: a reproduction of this run is under way on {status.host}; wait "
-                "for it, or make another one with --into DIR."
+                f"{folder.path}: a reproduction of this run is running on {status.host}. Wait for "
+                "it, or choose another folder with --into DIR."
             )
-        same = files.read_json(folder.path / SETTINGS) == settings
-        if status.state is State.DONE or not same or folder.read_spec() != spec:
+        same_settings = files.read_json(folder.path / SETTINGS) == settings
+        if status.state is State.DONE or not same_settings or folder.read_spec() != spec:
             folder = RunFolder(base / str(number + 1) / run_id)
     if not folder.path.exists():
         files.make_folder(folder.path)
@@ -61,16 +64,20 @@ def fresh_folder(
 
 
 def train(folder: RunFolder, code: Path, each_poll: Callable[[Status], None]) -> Status:
-    """Run the worker of the code in ``code`` on a folder until it ends; its status then.
+    """Run the worker of the code in ``code`` on a run folder, and return the run's final status.
 
-    Ctrl-C and SIGTERM are handed on: the worker saves and ends, and a later call goes on.
+    Ctrl-C and SIGTERM are forwarded: the worker saves a checkpoint and ends. A later call resumes.
+
+    Args:
+        code: the folder that contains the package ``protoseg``.
+        each_poll: called with the status of the run, about three times a second.
     """
     path = [str(code), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    before = len(folder.attempts())
+    attempts_before = len(folder.attempts())
     output = folder.path / OUTPUT
-    with open(output, "wb") as file, _handing_on() as asked:
-        # In the folder of the code: `-m` looks there first.
+    with open(output, "wb") as file, _stop_signals() as signals:
+        # Started in the folder of the code, because `-m` looks there first.
         worker = subprocess.Popen(
             [sys.executable, "-m", "protoseg.training.worker", str(folder.path)],
             cwd=code,
@@ -78,39 +85,39 @@ def train(folder: RunFolder, code: Path, each_poll: Callable[[Status], None]) ->
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # the terminal's Ctrl-C is ours to hand on
+            start_new_session=True,  # so that Ctrl-C reaches the worker only through us
         )
         try:
             while worker.poll() is None:
-                if asked:  # again and again: one that starts may not hear it
+                if signals:  # repeated, because a starting worker has no signal handler yet
                     worker.terminate()
                 each_poll(folder.status())
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.wait(POLL_SECONDS)
         finally:
-            while worker.poll() is None:  # whatever went wrong here: not left unattended
+            while worker.poll() is None:  # also after an exception, no worker is left running
                 worker.terminate()
                 time.sleep(POLL_SECONDS)
     status = folder.status()
-    if len(folder.attempts()) == before and status.state is not State.DONE:
+    if len(folder.attempts()) == attempts_before and status.state is not State.DONE:
         lines = output.read_text(errors="replace").strip().splitlines()
-        last = lines[-1] if lines else "the worker ended before it wrote anything"
-        return Status(State.INTERRUPTED if asked else State.FAILED, message=last)
+        last = lines[-1] if lines else "the worker ended without output"
+        return Status(State.INTERRUPTED if signals else State.FAILED, message=last)
     return status
 
 
 @contextlib.contextmanager
-def _handing_on() -> Iterator[list[int]]:
-    """The signals to stop that came inside; they are noted and do nothing else."""
-    asked: list[int] = []
+def _stop_signals() -> Iterator[list[int]]:
+    """Collect SIGINT, SIGTERM and SIGHUP in a list; they have no other effect."""
+    received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+    def record_signal(number: int, frame: FrameType | None) -> None:
+        received.append(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, note) for number in numbers}
+    previous = {number: signal.signal(number, record_signal) for number in numbers}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

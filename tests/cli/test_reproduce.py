@@ -242,7 +242,7 @@ def test_the_command_saves_at_a_signal_and_resumes(protoseg: CommandLine, data: 
             if attempt == 1:
                 other = protoseg("reproduce", run_id(spec), "--data", str(data))
                 assert other.status == 1
-                assert "a reproduction of this run is under way on " in other.err
+                assert "a reproduction of this run is running on " in other.err
             process.send_signal(number)
             out, err = finish(process, logs=log_paths(folder))
         finally:
@@ -396,7 +396,7 @@ def test_a_commit_that_is_not_there_is_one_sentence(
 ) -> None:
     name = counted(protoseg, provenance=origin)
     if not (REPOSITORY / ".git").exists() and origin["commit"]:
-        sentence = "not a git checkout, so commit 0000000000 can not be had"
+        sentence = "not a git checkout, so commit 0000000000 is not available"
     answer = protoseg("reproduce", name, "--checkout")
     assert answer.status == 1
     assert sentence in answer.err

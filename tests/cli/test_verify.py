@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -38,7 +39,6 @@ table:
 """A part of the matrix `camvid_methods`: its runs are recorded."""
 RUN = "camvid-mobilenet_v2-segformer-parametric-k1-s1-c13d104cbb"
 ROW, OTHER = "Parametric, K = 1", "Parametric, K = 10"
-ENDINGS = ("md", "tex", "csv", "html")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_counts_of_another_experiment_with_the_right_digest_are_named(
     record["confusion"]["sha256"] = hashlib.sha256(b"no archive").hexdigest()
     write_record(results, record)
     (problem,) = problems(protoseg)["counts"]
-    assert "can not be read" in problem["message"]
+    assert "cannot be read" in problem["message"]
 
 
 def torn(text: str) -> str:
@@ -195,7 +195,8 @@ def test_a_damaged_record_is_named_and_so_are_the_cells_it_held(
     (problem,) = found["records"]
     assert sentence in problem["message"]
     cells = {(p["file"], p["row"], p["column"]) for p in found["tables"]}
-    assert ("tables/small.md", ROW, "mIoU") in cells
+    assert ("tables/small.csv", f"{ROW}, miou", "mean") in cells
+    assert "tables/small.md" in {file for file, _, _ in cells}
 
 
 def test_a_record_under_another_name_or_of_another_spec_is_named(
@@ -205,8 +206,8 @@ def test_a_record_under_another_name_or_of_another_spec_is_named(
     record["spec"]["schedule"]["iterations"] += 1
     write_record(results, record)
     messages = [problem["message"] for problem in problems(protoseg)["records"]]
-    assert "its spec_digest is not that of its spec." in messages
-    assert any(message.startswith("its spec is that of run camvid-") for message in messages)
+    assert "its spec_digest does not match its spec." in messages
+    assert any(message.startswith("its spec belongs to run camvid-") for message in messages)
     other = results / "records" / RUN.replace("-s1-", "-s9-")
     shutil.copy(results / "records" / f"{RUN}.npz", f"{other}.npz")
     shutil.move(results / "records" / f"{RUN}.json", f"{other}.json")
@@ -222,39 +223,54 @@ def test_a_deleted_record_leaves_litter_and_changed_cells(
     assert set(found) == {"litter", "tables"}
     answer = protoseg("verify")
     assert f"small: 1 of its runs have no record: {RUN}" in answer.out
-    assert f"row '{ROW}', column 'mIoU': the file says '43.35 ± 0.58'" in answer.err
+    assert re.search(rf"small\.md: line \d+: the file has '\| {ROW} .*43\.35 ± 0\.58", answer.err)
+    assert re.search(rf"row '{ROW}, miou', column 'n': the file has '3', .* give '2'", answer.err)
     assert "2 of 3 seeds" in answer.err
 
 
 EDITS = {
-    "md": ("43.35 ± 0.58", "44.35 ± 0.58", ROW, "mIoU"),
-    "tex": ("43.35 &", "44.35 &", ROW, "mIoU"),
-    "html": ("43.35 <span", "44.35 <span", ROW, "mIoU"),
-    "csv": (",43.3492", ",44.3492", f"{ROW}, miou", "mean"),
+    "md": ("43.35 ± 0.58", "44.35 ± 0.58"),
+    "tex": ("43.35 &", "44.35 &"),
+    "html": ("43.35 <span", "44.35 <span"),
 }
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_one_changed_cell_is_named_by_row_and_column(
+@pytest.mark.parametrize("ending", EDITS)
+def test_a_changed_cell_of_a_text_format_is_named_by_its_line(
     protoseg: CommandLine, results: Path, ending: str
 ) -> None:
     path = results / "tables" / f"{MATRIX}.{ending}"
-    before, after, row, column = EDITS[ending]
-    text = path.read_text()
-    if ending == "csv":
-        before = next(c for c in text.splitlines()[1].split(",") if c.startswith("43.3"))
-        after = "44" + before[2:]
-    assert text.count(before) == 1
-    path.write_text(text.replace(before, after))
+    before, after = EDITS[ending]
+    lines = path.read_text().splitlines()
+    (number,) = [n for n, line in enumerate(lines, start=1) if before in line]
+    edited = lines[number - 1].replace(before, after)
+    path.write_text("\n".join([*lines[: number - 1], edited, *lines[number:], ""]))
     found = problems(protoseg)
     assert list(found) == ["tables"]
     (problem,) = found["tables"]
-    assert (problem["row"], problem["column"]) == (row, column)
-    assert "44" in problem["committed"]
-    assert "43.3" in problem["rebuilt"]
+    assert problem["message"].startswith(f"line {number}: the file has '")
+    assert (problem["committed"], problem["rebuilt"]) == (edited, lines[number - 1])
+    answer = protoseg("verify")
+    assert answer.err.startswith(f"tables/{path.name}: line {number}: the file has '")
+    assert len(answer.err.splitlines()) == 1
+
+
+def test_a_changed_cell_of_a_csv_file_is_named_by_row_and_column(
+    protoseg: CommandLine, results: Path
+) -> None:
+    path = results / "tables" / f"{MATRIX}.csv"
+    text = path.read_text()
+    before = next(cell for cell in text.splitlines()[1].split(",") if cell.startswith("43.3"))
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, "44" + before[2:]))
+    found = problems(protoseg)
+    assert list(found) == ["tables"]
+    (problem,) = found["tables"]
+    assert (problem["row"], problem["column"]) == (f"{ROW}, miou", "mean")
+    assert (problem["committed"], problem["rebuilt"]) == ("44" + before[2:], before)
     answer = protoseg("verify")
     assert answer.err.startswith(
-        f"tables/{path.name}: row '{row}', column '{column}': the file says '44"
+        f"tables/{path.name}: row '{ROW}, miou', column 'mean': the file has '44"
     )
     assert len(answer.err.splitlines()) == 1
 
@@ -273,14 +289,15 @@ def test_a_footnote_a_missing_form_and_a_torn_table_are_named(
     assert by_file["md"]["message"].startswith("line ")
     assert "difference in mIoU" in by_file["md"]["rebuilt"]
     assert by_file["tex"]["message"].startswith("is missing")
-    assert OTHER in {p["row"] for p in found if p["file"].endswith("html")}
+    lost = [p["rebuilt"] for p in found if p["file"].endswith("html")]
+    assert any(line is not None and OTHER in line for line in lost)
 
 
 def test_line_ends_alone_are_a_difference(protoseg: CommandLine, results: Path) -> None:
     path = results / "tables" / f"{MATRIX}.md"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     (problem,) = problems(protoseg)["tables"]
-    assert problem["message"] == "differs in layout alone, first in line 1."
+    assert problem["message"] == "differs only in its layout, first in line 1."
 
 
 def other_matrix(tmp_path: Path, experiments: Path, content: str) -> list[str]:
@@ -297,7 +314,7 @@ def test_a_table_whose_matrix_is_gone_or_broken_is_named(
         shutil.copy(path, path.with_name(path.name.replace(MATRIX, "gone")))
     (problem,) = problems(protoseg)["tables"]
     assert problem["file"] == "tables/gone"
-    assert "no matrix of this name" in problem["message"]
+    assert "there is no matrix of this name" in problem["message"]
     words = other_matrix(tmp_path, experiments, CONTENT + "surprise: 1\n")
     found = problems(protoseg, *words)["tables"]
     assert {p["file"] for p in found} == {"tables/gone", f"tables/{MATRIX}"}
@@ -311,7 +328,7 @@ def test_a_named_matrix_is_looked_at_alone(protoseg: CommandLine, results: Path)
     shutil.rmtree(results / "tables")
     answer = protoseg("verify", MATRIX)
     assert answer.status == 0
-    assert "small: no table of it lies in results/tables" in answer.out
+    assert "small: has no table in results/tables" in answer.out
     assert protoseg("verify", "nowhere").status == 2
     answer = protoseg("verify", MATRIX, "seed=1")
     assert answer.status == 2
@@ -325,7 +342,7 @@ def test_a_record_that_no_matrix_names_is_told_and_no_problem(
     words = other_matrix(tmp_path, experiments, CONTENT.replace("[0, 1, 2]", "[0, 2]"))
     answer = protoseg("verify", *words)
     assert (answer.status, answer.err) == (0, "")
-    assert f"2 named by no matrix: {RUN}, " in answer.out
+    assert f"2 in no matrix: {RUN}, " in answer.out
 
 
 def test_what_git_ignores_is_not_committed(protoseg: CommandLine, results: Path) -> None:
@@ -389,8 +406,8 @@ def test_old_records_without_the_text_of_their_changes_are_told(
     record["provenance"]["lock_differs"] = {"numpy": ["2.4.6", "2.0.0"]}
     write_record(results, record)
     out = protoseg("verify", MATRIX).out
-    assert f"1 with uncommitted changes whose text was not kept: {RUN}" in out
-    assert "packages of another version than the lock's: numpy (in 1)" in out
+    assert f"1 with uncommitted changes but without a diff: {RUN}" in out
+    assert "packages of another version than the lock file: numpy (in 1)" in out
 
 
 # Benchmarks
@@ -409,7 +426,10 @@ def test_saved_benchmarks_are_rebuilt(protoseg: CommandLine, results: Path) -> N
         assert before in good
         form.write_text(good.replace(before, before.replace("2", "9")))
         (problem,) = problems(protoseg)["benchmarks"]
-        assert problem["row"] == ("clustering, small, loop" if ending == ".csv" else "small")
+        if ending == ".csv":
+            assert problem["row"] == "clustering, small, loop"
+        else:
+            assert problem["message"].startswith("line ")
         assert "9" in problem["committed"]
         form.write_text(good)
     (folder / "overhead.json").write_text('{"iterations": 100}')

@@ -16,6 +16,7 @@ from protoseg.cli import main
 from protoseg.errors import ProtosegError
 from protoseg.report.comparison import Comparison, Run, compare, find_runs
 from protoseg.report.statistics import bootstrap
+from protoseg.report.statistics.counts import ImageCounts, count_per_image, read_counts
 from protoseg.runs.record import read_record
 from protoseg.runs.store import RecordStore
 from report.lab import Lab, method
@@ -24,13 +25,13 @@ ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "results" / "records"
 
 
-def counts(generator: np.random.Generator, truth: Any, right: float) -> bootstrap.ImageCounts:
+def counts(generator: np.random.Generator, truth: Any, right: float) -> ImageCounts:
     """Counts of a model that is right about this share of the pixels of each class."""
     classes = truth.shape[1]
     hit = generator.binomial(truth.astype(int), right).astype(float)
     wrong = (truth - hit).sum(1).astype(int)
     stray = np.array([generator.multinomial(w, np.full(classes, 1 / classes)) for w in wrong])
-    return bootstrap.ImageCounts(hit, truth, truth + stray)
+    return ImageCounts(hit, truth, truth + stray)
 
 
 def truths(generator: np.random.Generator, images: int, classes: int = 5) -> Any:
@@ -39,7 +40,7 @@ def truths(generator: np.random.Generator, images: int, classes: int = 5) -> Any
     ).astype(float)
 
 
-def slow_miou(run: bootstrap.ImageCounts, images: Any) -> float:
+def slow_miou(run: ImageCounts, images: Any) -> float:
     """mIoU of the images of a draw, class by class, as one would write it down."""
     values = []
     for c in range(run.hit.shape[1]):
@@ -87,8 +88,7 @@ def test_the_interval_covers_the_truth_of_a_simulated_world() -> None:
     for _ in range(trials):
         chosen = generator.choice(len(truth), 80, replace=False)
         split = [
-            bootstrap.ImageCounts(run.hit[chosen], run.truth[chosen], run.union[chosen])
-            for run in world
+            ImageCounts(run.hit[chosen], run.truth[chosen], run.union[chosen]) for run in world
         ]
         drawn = bootstrap.bootstrap_differences(split[:1], split[1:], generator, 300)
         low, high = bootstrap.percentile_interval(drawn, 0.95)
@@ -99,7 +99,7 @@ def test_the_interval_covers_the_truth_of_a_simulated_world() -> None:
 def test_counts_give_the_record_back() -> None:
     path = sorted(RECORDS.glob("camvid*.npz"))[0]
     record = json.loads(path.with_suffix(".json").read_text())
-    found = bootstrap.read_counts(path)
+    found = count_per_image(read_counts(path))
     assert found.truth.shape == (101, 11)
     assert bootstrap.miou(found.hit.sum(0), found.union.sum(0)) == pytest.approx(
         record["metrics"]["miou"], abs=1e-9
@@ -112,14 +112,11 @@ def test_counts_give_the_record_back() -> None:
     assert np.array_equal(found.union, dense.sum(2) + dense.sum(1) - found.hit)
 
 
-def test_other_images_are_refused(tmp_path: Path) -> None:
+def test_runs_on_different_images_are_refused() -> None:
     generator = np.random.default_rng(1)
     one, other = (counts(generator, truths(generator, n), 0.8) for n in (12, 12))
     with pytest.raises(ProtosegError, match="not evaluated on the same images"):
         bootstrap.bootstrap_differences([one], [other], generator, 10)
-    (tmp_path / "x.npz").write_bytes(b"no archive")
-    with pytest.raises(ProtosegError, match="not a file of confusion counts"):
-        bootstrap.read_counts(tmp_path / "x.npz")
 
 
 SCALED, PARAMETRIC = "ProtoSeg (paper, scores / 0.1), K = 1", "Parametric, K = 1"
@@ -151,7 +148,6 @@ def test_a_comparison_over_seeds_and_images() -> None:
     low, high = found.image_interval
     assert low < found.difference < high
     assert (found.smallest_p, found.images, found.seeds) == (0.25, 101, (0, 1, 2))
-    assert "the smallest p of 3 seeds is 0.25" in str(found.lines())
     assert against(ours, theirs).image_interval == found.image_interval
     assert against(ours, theirs, generator_seed=1).image_interval != found.image_interval
 
@@ -164,7 +160,6 @@ def test_one_seed_and_no_shared_seed_say_what_is_not_known() -> None:
     unpaired = against(ours[:1], theirs[1:2])
     assert (unpaired.seed_interval, unpaired.p, unpaired.seeds) == (None, None, ())
     assert unpaired.difference == ours[0].miou - theirs[1].miou
-    assert "no shared seed" in str(unpaired.lines())
 
 
 def test_other_protocols_and_missing_runs_are_refused(lab: Lab) -> None:

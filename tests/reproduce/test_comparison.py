@@ -13,7 +13,7 @@ from report.lab import make_record, make_spec
 
 from protoseg.cli.views.reproduction import lines
 from protoseg.errors import ProtosegError
-from protoseg.reproduce.comparison import Cells, compare, differences, read_counts
+from protoseg.reproduce.comparison import Cells, compare, compare_provenance, read_counts
 from protoseg.runs.record import RecordError
 
 CURVE = [[i, {"loss": 2.0 / i, "loss_ce": 1.5 / i, "acc_seg": 40.0 + i}] for i in range(1, 11)]
@@ -119,7 +119,7 @@ def test_what_the_two_were_made_with() -> None:
     old = {"commit": "1" * 40, "packages": {"torch": "2.12", "numpy": "2"}, "threads": 1}
     new = {"commit": "1" * 40, "packages": {"torch": "2.13", "numpy": "2"}, "dirty": None}
     own = {"state_sha256": "x", "attempts": [1], "diff_file": "code.diff"}
-    assert differences(old, new | own) == {
+    assert compare_provenance(old, new | own) == {
         "packages.torch": ("2.12", "2.13"),
         "threads": (1, "not recorded"),
         "dirty": ("not recorded", None),
@@ -157,7 +157,7 @@ def test_what_an_old_record_does_not_say_is_one_line() -> None:
 
 def test_two_specs_are_not_compared() -> None:
     other = make_record(make_spec(seed=1), 50.0)
-    with pytest.raises(ProtosegError, match="of another spec than"):
+    with pytest.raises(ProtosegError, match="its spec differs from that of"):
         compare(record(), other, COUNTS, COUNTS)
 
 
@@ -165,7 +165,9 @@ def test_counts_are_read_and_checked(tmp_path: Path) -> None:
     import hashlib
 
     buffer = io.BytesIO()
-    np.savez(buffer, image=[0, 0, 1], cell=[0, 1, 4], count=[90, 10, 100])
+    np.savez(
+        buffer, image=[0, 0, 1], cell=[0, 1, 4], count=[90, 10, 100], num_classes=3, num_images=2
+    )
     path = tmp_path / "counts.npz"
     path.write_bytes(buffer.getvalue())
     sound = record(confusion={"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
@@ -174,5 +176,5 @@ def test_counts_are_read_and_checked(tmp_path: Path) -> None:
         read_counts(record(), path)
     path.write_bytes(b"no archive")
     torn = record(confusion={"sha256": hashlib.sha256(b"no archive").hexdigest()})
-    with pytest.raises(RecordError, match="can not be read as confusion counts"):
+    with pytest.raises(RecordError, match="not a file of confusion counts"):
         read_counts(torn, path)

@@ -26,7 +26,8 @@ def tables(context: Context) -> int:
     saved = [word for word in context.words if word.endswith(".json")]
     if saved:
         return _latencies(context, saved)
-    from protoseg.report.formats.files import to_csv, to_markdown, to_terminal, write_all
+    from protoseg.cli.views.table import render_table
+    from protoseg.report.formats.files import to_csv, to_markdown, write_all
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
@@ -50,7 +51,7 @@ def tables(context: Context) -> int:
         elif context.arguments.markdown:
             print(to_markdown(table))
         else:
-            context.console.print(to_terminal(table))
+            context.console.print(render_table(table))
             context.console.print(f"written: {', '.join(written[matrix.name])}\n", markup=False)
     if context.json:
         context.print_json({"tables": content, "written": written, "warnings": warnings})
@@ -110,6 +111,7 @@ def _keep_records(context: Context, run_ids: list[str]) -> list[str]:
 
 def explain(context: Context) -> int:
     """Name the runs behind a cell of a table."""
+    from protoseg.cli.views.explanation import render_explanation
     from protoseg.report.explanation import explain as explain_cell
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
@@ -129,12 +131,13 @@ def explain(context: Context) -> int:
     if context.json:
         context.print_json(found.to_dict())
     else:
-        context.console.print(found)
+        context.console.print(render_explanation(found))
     return context.print_errors(store.warnings)
 
 
 def compare(context: Context) -> int:
     """Set two runs, or two rows of a matrix, against each other."""
+    from protoseg.cli.views.comparison import render_comparison
     from protoseg.report.comparison import compare as compare_sides
     from protoseg.report.comparison import find_runs
     from protoseg.runs.store import RecordStore
@@ -152,7 +155,7 @@ def compare(context: Context) -> int:
     if context.json:
         context.print_json(comparison.to_dict())
     else:
-        context.console.print(comparison)
+        context.console.print(render_comparison(comparison))
     return context.print_errors(store.warnings)
 
 

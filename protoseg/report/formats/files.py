@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from protoseg import files
 from protoseg.errors import UsageError
@@ -16,12 +16,8 @@ from protoseg.report.formats.latex import to_latex
 from protoseg.report.metrics import METRICS
 from protoseg.report.tables.model import Cell, Column, Table
 
-if TYPE_CHECKING:
-    import rich.table
-    import rich.text
-
 __all__ = [
-    *("contents", "to_csv", "to_html", "to_latex", "to_markdown", "to_terminal", "write_all"),
+    *("contents", "to_csv", "to_html", "to_latex", "to_markdown", "write_all"),
 ]
 
 # Fields of to_csv behind the axes of rows and columns.
@@ -137,57 +133,6 @@ def per_class_csv(table: Table) -> str:
     lines: list[list[Any]] = [["row", "column", "class", "mean", "std", "n"]]
     lines += [[c.row, c.group, c.name, c.mean, c.std, c.n] for c in table.per_class]
     return _csv_text(lines)
-
-
-def to_terminal(table: Table) -> rich.table.Table:
-    """A table for `rich.print`; its footnotes stand below it."""
-    from rich import box
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    notes = Text(justify="left", style="dim", no_wrap=False)
-    for footnote in table.footnotes:
-        mark = f"[{footnote.mark}] " if footnote.mark else ""
-        notes.append(f"\n{mark}{footnote.text}")
-    title = Text(table.title, style="bold")
-    if table.caption:
-        title.append(f"\n{table.caption}", style="not bold")
-    title.append("\n")
-    shown = RichTable(
-        title=title,
-        title_justify="left",
-        title_style="",
-        caption=notes,
-        caption_justify="left",
-        caption_style="",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    for column in table.header:
-        left = column.kind in ("label", "verdict")
-        heading = Text(f"{column.group}\n{column.title}" if column.group else column.title)
-        heading.append(f" [{column.mark}]" if column.mark else "", style="dim")
-        shown.add_column(heading, justify="left" if left else "right", overflow="fold")
-    for row in table.rows:
-        if row.rule:
-            shown.add_section()
-        shown.add_row(*map(_terminal_cell, row.cells))
-    return shown
-
-
-def _terminal_cell(cell: Cell) -> rich.text.Text:
-    from rich.text import Text
-
-    if cell.kind == "status":
-        text = Text(cell.text, style="dim italic")
-    else:
-        text = Text(cell.text, style="bold" if cell.bold else "")
-        text.append(f" ± {cell.std_text}" if cell.std_text else "", style="not bold")
-        text.append(f" ({cell.note})" if cell.note else "", style="dim not bold")
-    text.append(f" [{cell.mark}]" if cell.mark else "", style="dim not bold not italic")
-    return text
 
 
 def contents(table: Table, per_class: bool = False) -> dict[str, str]:

@@ -1,76 +1,38 @@
-"""A paired bootstrap over images: how far a difference in mIoU hangs on the images it was seen on.
+"""Paired bootstrap over images: the uncertainty of a mIoU difference that the images cause.
 
-Images are drawn with replacement, the same ones for both sides; mIoU is that of the counts summed
-over a draw, as the metric itself sums them over a split. The trained models are held fixed: what
-another seed would change is told by the interval over seeds, not by this one.
+Each draw takes images with replacement, the same ones for both sides. mIoU is computed from the
+counts summed over a draw, as the metric computes it over a split. The trained models are fixed:
+the effect of another seed is measured by the interval over seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protoseg.errors import ProtosegError
+from protoseg.report.statistics.counts import Floats, ImageCounts
 
 DRAWS = 10_000
 CHUNK = 256
-"""Draws weighed at once: with 847 classes and 2,000 images some ten MB."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class ImageCounts:
-    """What mIoU needs of each image, each array (images, C)."""
-
-    hit: Floats
-    """Pixels of a class that were found."""
-    truth: Floats
-    """Pixels of a class by ground truth."""
-    union: Floats
-    """Pixels of a class by ground truth or prediction."""
-
-
-def read_counts(path: Path) -> ImageCounts:
-    """The confusion counts of a run.
-
-    Raises:
-        ProtosegError: not a file of counts.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        classes, images = int(arrays["num_classes"]), int(arrays["num_images"])
-        order = np.unique(arrays["image"], return_inverse=True)[1]
-        truth_class, guess = np.divmod(arrays["cell"], classes)
-        count = arrays["count"].astype(np.float64)
-        hit, truth, predicted = (np.zeros((images, classes)) for _ in range(3))
-        np.add.at(truth, (order, truth_class), count)
-        np.add.at(predicted, (order, guess), count)
-        found = truth_class == guess
-        np.add.at(hit, (order[found], guess[found]), count[found])
-    except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
-        raise ProtosegError(f"{path}: not a file of confusion counts ({error}).") from error
-    return ImageCounts(hit, truth, truth + predicted - hit)
+"""Draws that are weighted at once: about 10 MB with 847 classes and 2,000 images."""
 
 
 def miou(hit: Floats, union: Floats) -> Floats:
-    """mIoU in percent of summed counts (..., C); a class without a pixel in the union is left out.
+    """Compute mIoU in percent from summed counts (..., C).
 
-    Returns: (...); 0 where no class has a pixel.
+    Returns:
+        (...); classes without a pixel in the union are left out, 0 where no class has a pixel.
     """
-    there = union > 0
-    iou = np.divide(hit, union, out=np.zeros_like(hit), where=there)
-    return np.asarray(100 * iou.sum(-1) / np.maximum(there.sum(-1), 1))
+    present = union > 0
+    iou = np.divide(hit, union, out=np.zeros_like(hit), where=present)
+    return np.asarray(100 * iou.sum(-1) / np.maximum(present.sum(-1), 1))
 
 
 def draw_images(generator: np.random.Generator, draws: int, images: int) -> NDArray[np.int64]:
-    """The images of each draw, with replacement, (draws, images)."""
+    """Draw image indices with replacement, (draws, images)."""
     return generator.integers(0, images, size=(draws, images))
 
 
@@ -80,13 +42,14 @@ def bootstrap_differences(
     generator: np.random.Generator,
     draws: int = DRAWS,
 ) -> Floats:
-    """mIoU of ``ours`` minus that of ``theirs`` (means over their runs) on each draw, (draws,).
+    """Compute the mIoU of ``ours`` minus that of ``theirs`` on each draw, (draws,).
 
     Args:
-        ours: the runs of one side, all evaluated on the same images in the same order.
-        theirs: those of the other side.
-        generator: where the draws come from; the same state gives the same draws.
-        draws: how many.
+        ours: runs of one side, evaluated on the same images in the same order; their mIoU is
+            averaged.
+        theirs: runs of the other side.
+        generator: source of the draws; the same state gives the same draws.
+        draws: number of draws.
 
     Raises:
         ProtosegError: the runs were not evaluated on the same images.
@@ -94,14 +57,16 @@ def bootstrap_differences(
     check_same_images([*ours, *theirs])
     images = len(ours[0].truth)
     parts = []
-    for indices in _chunks(generator, draws, images):
+    for indices in _draw_chunks(generator, draws, images):
         weights = np.zeros((len(indices), images))
         np.add.at(weights, (np.arange(len(indices))[:, None], indices), 1.0)
         parts.append(_mean_miou(weights, ours) - _mean_miou(weights, theirs))
     return np.concatenate(parts)
 
 
-def _chunks(generator: np.random.Generator, draws: int, images: int) -> Iterator[Any]:
+def _draw_chunks(
+    generator: np.random.Generator, draws: int, images: int
+) -> Iterator[NDArray[np.int64]]:
     for start in range(0, draws, CHUNK):
         yield draw_images(generator, min(CHUNK, draws - start), images)
 
@@ -112,21 +77,21 @@ def _mean_miou(weights: Floats, runs: Sequence[ImageCounts]) -> Floats:
 
 
 def percentile_interval(values: Floats, level: float) -> tuple[float, float]:
-    """The percentile interval of bootstrap draws."""
+    """Compute the percentile interval of bootstrap draws."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
 def check_same_images(runs: Sequence[ImageCounts]) -> None:
-    """Refuse runs whose ground truth differs image by image: nothing in them is paired.
+    """Check that all runs have the same ground truth in every image, so that they are paired.
 
     Raises:
-        ProtosegError: says so.
+        ProtosegError: the ground truth of two runs differs.
     """
     first = runs[0].truth
     for run in runs[1:]:
         if run.truth.shape != first.shape or not np.array_equal(run.truth, first):
             raise ProtosegError(
-                "the runs were not evaluated on the same images with the same classes "
-                "(their ground-truth counts differ), so that nothing is paired between them."
+                "compare: the runs were not evaluated on the same images with the same classes: "
+                "their ground-truth counts differ. Compare runs of one data set and one split."
             )

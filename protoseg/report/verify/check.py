@@ -1,4 +1,4 @@
-"""What a verification found: one `Check` a group of things, with its problems and remarks."""
+"""Results of a verification: one `Check` per group, with its problems and notes."""
 
 from __future__ import annotations
 
@@ -8,44 +8,44 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and where."""
+    """One error in a file of results, with its position."""
 
     file: str
-    """Below the folder of results."""
+    """Path relative to the folder of results."""
     message: str
     row: str = ""
     column: str = ""
     committed: str | None = None
-    """What the file says; None where it says nothing."""
+    """Content of the file; None if it has none at this position."""
     rebuilt: str | None = None
-    """What the records give."""
+    """Content that follows from the records; None if there is none."""
 
     @property
     def words(self) -> str:
-        """One sentence."""
-        place = f"{self.file}: "
+        """The problem as one sentence that begins with the file."""
+        position = f"{self.file}: "
         if self.row or self.column:
             parts = (("row", self.row), ("column", self.column))
-            place += ", ".join(f"{what} '{name}'" for what, name in parts if name) + ": "
-        return place + self.message
+            position += ", ".join(f"{what} '{name}'" for what, name in parts if name) + ": "
+        return position + self.message
 
 
 @dataclass
 class Check:
-    """A group of checks of one kind."""
+    """A group of checks of the same type."""
 
     group: str
     what: str
-    """What is looked at, a few words."""
+    """Short description of what is checked."""
     count: int = 0
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What is worth knowing and not wrong."""
+    """Information that is not an error."""
 
-    def problem(self, file: str, message: str, **place: Any) -> None:
-        """Add a problem."""
-        self.problems.append(Problem(file, message, **place))
+    def problem(self, file: str, message: str, **details: Any) -> None:
+        """Add a problem; ``details`` are further fields of `Problem`."""
+        self.problems.append(Problem(file, message, **details))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the check as plain data for JSON."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Committed figures against the records: what each was drawn from is asked of the records anew."""
+"""Compares the data digest in each committed figure with the data that the records give."""
 
 from __future__ import annotations
 
@@ -18,71 +18,76 @@ from protoseg.runs.store import RecordStore
 def check_figures(
     results: Path, matrices: Mapping[str, Matrix], broken: Mapping[str, str], all_of_it: bool
 ) -> Check:
-    """Compare the digest that each figure carries with that of the data drawn from the records.
+    """Compare the digest in each figure file with the digest of the data from the records.
 
-    Nothing is drawn: an image that was painted over keeps its digest.
+    No figure is drawn. An image that was edited but kept its digest is not detected.
 
     Args:
+        results: the folder that contains ``records`` and ``figures``.
         matrices: name -> matrix.
-        broken: name -> why a matrix could not be read.
-        all_of_it: also look at figures that no matrix here explains.
+        broken: name -> why a matrix cannot be read.
+        all_of_it: also check figures without a matrix.
     """
-    check = Check("figures", "the data they say they were drawn from, against the records")
+    check = Check("figures", "digest of the data they were drawn from, against the records")
     folder = results / "figures"
     paths = [path for path in kept_files(folder) if path.suffix.removeprefix(".") in FORMS]
     for name, matrix in matrices.items():
-        own = {file_name(name, kind): kind for kind in KINDS}
-        mine = [path for path in paths if path.stem in own]
-        paths = [path for path in paths if path not in mine]
-        if mine:
-            _check(results, matrix, mine, own, check)
+        types = {file_name(name, kind): kind for kind in KINDS}
+        of_matrix = [path for path in paths if path.stem in types]
+        paths = [path for path in paths if path not in of_matrix]
+        if of_matrix:
+            _check_matrix(results, matrix, of_matrix, types, check)
     if not all_of_it:
         return check
     for path in paths:
-        why = next((words for name, words in broken.items() if path.stem in figure_names(name)), "")
-        words = f"its matrix can not be read: {why}" if why else "no matrix of this name draws it."
-        check.problem(f"figures/{path.name}", words)
+        reasons = (why for name, why in broken.items() if path.stem in figure_names(name))
+        reason = next(reasons, "")
+        message = "there is no matrix of this name."
+        if reason:
+            message = f"its matrix cannot be read: {reason}"
+        check.problem(f"figures/{path.name}", message)
     others = [path.name for path in sorted(folder.glob("*/"))]
     if others:
-        check.notes.append(f"not looked at: {some(others)} (figures of changed matrices)")
+        check.notes.append(f"not checked: {some(others)} (figures made with overrides)")
     return check
 
 
 def figure_names(matrix: str) -> Iterable[str]:
-    """What the files of a matrix's figures may be called, without ending."""
+    """List the possible file names of the figures of a matrix, without suffix."""
     return [file_name(matrix, kind) for kind in KINDS]
 
 
-def _check(
-    results: Path, matrix: Matrix, paths: list[Path], kinds: Mapping[str, str], check: Check
+def _check_matrix(
+    results: Path, matrix: Matrix, paths: list[Path], types: Mapping[str, str], check: Check
 ) -> None:
-    made: dict[str, Figure] = {}
+    """Check the figures of one matrix; ``types`` maps a file name to its figure type."""
+    figures: dict[str, Figure] = {}
     problems: dict[str, str] = {}
     try:
         store = RecordStore([results / "records"], None)
-        reading = read(matrix, store, results / "published")
+        figure_input = read(matrix, store, results / "published")
     except ProtosegError as error:
         problems = {path.stem: str(error) for path in paths}
     for path in paths:
-        name, shown = path.stem, f"figures/{path.name}"
-        if name not in made and name not in problems:
+        name, file = path.stem, f"figures/{path.name}"
+        if name not in figures and name not in problems:
             try:
-                made[name] = build(reading, kinds[name])
+                figures[name] = build(figure_input, types[name])
             except ProtosegError as error:
                 problems[name] = str(error)
         if name in problems:
-            check.problem(shown, f"can not be drawn: {problems[name]}")
+            check.problem(file, f"cannot be drawn: {problems[name]}")
             continue
         check.count += 1
         try:
-            found = digest_in(path.read_bytes())
+            digest = digest_in(path.read_bytes())
         except OSError as error:
-            check.problem(shown, f"can not be read: {error.strerror or error}.")
+            check.problem(file, f"cannot be read: {error.strerror or error}.")
             continue
-        due = made[name].digest
-        again = f"draw it again: protoseg figures {matrix.name} --kind {kinds[name]}"
-        if found is None:
-            check.problem(shown, f"does not say what it was drawn from; {again}")
-        elif found != due:
-            words = f"was drawn from other data than the records hold; {again}"
-            check.problem(shown, words, committed=found, rebuilt=due)
+        expected = figures[name].digest
+        redraw = f"Draw it again: protoseg figures {matrix.name} --kind {types[name]}"
+        if digest is None:
+            check.problem(file, f"contains no digest of its data. {redraw}")
+        elif digest != expected:
+            message = f"was drawn from other data than the records hold. {redraw}"
+            check.problem(file, message, committed=digest, rebuilt=expected)

@@ -1,4 +1,4 @@
-"""Published records against themselves: digests, identity, counts, metrics, diffs, and litter."""
+"""Checks committed records: digest, run id, counts, metrics, diffs, and files without a record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from protoseg.config.identity import run_id, spec_from_dict
 from protoseg.errors import ProtosegError
 from protoseg.report.verify.check import Check
-from protoseg.report.verify.recount import CountsError, differences
+from protoseg.report.verify.recount import CountsError, find_wrong_numbers
 from protoseg.runs.record import (
     RecordError,
     canonical,
@@ -28,16 +28,17 @@ KEPT = {"README.md", ".gitkeep"}
 def check_records(
     folder: Path, only: Collection[str] | None = None, planned: Collection[str] = ()
 ) -> list[Check]:
-    """Check every record of a folder, or those of the runs ``only``.
+    """Check all records of a folder, or only those of some runs.
 
     Args:
-        planned: run ids that matrices name; a record of another run is worth a remark.
+        only: run ids to check; None checks all.
+        planned: run ids of the matrices; a record of another run gets a note.
     """
     records = Check("records", "digest, spec and run id agree")
     counts = Check("counts", "confusion counts of every image, by digest")
     numbers = Check("metrics", "numbers recomputed from the counts")
     code = Check("code", "diffs of uncommitted changes, by digest")
-    litter = Check("litter", "files beside the records that belong to none")
+    litter = Check("litter", "files that belong to no record")
     origins: dict[str, dict[str, Any]] = {}
     expected: set[str] = set()
     paths = sorted(folder.glob("*.json"))
@@ -48,7 +49,7 @@ def check_records(
         records.count += 1
         record = _read(path, records)
         if record is None:
-            # Its digest is broken, or it has none: what it names may still be its own.
+            # The digest is wrong or missing, but the files may still belong to the record.
             expected |= {each.name for each in folder.glob(f"{path.stem}.*")}
             continue
         origins[path.stem] = record["provenance"]
@@ -59,12 +60,12 @@ def check_records(
             try:
                 verify_diff(diff, folder / diff.published)
             except (RecordError, OSError) as error:
-                code.problem(_shown(folder / diff.published), _without_path(error))
-    remark(origins, code)
+                code.problem(_relative(folder / diff.published), _without_path(error))
+    add_notes(origins, code)
     if only is None:
-        strangers = [path.stem for path in paths if path.stem not in planned]
-        if strangers:
-            records.notes.append(f"{len(strangers)} named by no matrix: {some(strangers)}")
+        unplanned = [path.stem for path in paths if path.stem not in planned]
+        if unplanned:
+            records.notes.append(f"{len(unplanned)} in no matrix: {some(unplanned)}")
         litter.count = len(list(folder.iterdir())) if folder.is_dir() else 0
         _find_litter(folder, expected, litter)
         return [records, counts, numbers, code, litter]
@@ -75,21 +76,21 @@ def _read(path: Path, check: Check) -> dict[str, Any] | None:
     try:
         record = read_record(path)
     except (ProtosegError, OSError, ValueError) as error:
-        check.problem(_shown(path), _without_path(error))
+        check.problem(_relative(path), _without_path(error))
         return None
     if record["run_id"] != path.stem:
-        check.problem(_shown(path), f"is the record of {record['run_id']}.")
+        check.problem(_relative(path), f"is the record of {record['run_id']}.")
         return None
     digest = hashlib.sha256(canonical(record["spec"])).hexdigest()
     if digest != record["spec_digest"]:
-        check.problem(_shown(path), "its spec_digest is not that of its spec.")
+        check.problem(_relative(path), "its spec_digest does not match its spec.")
     try:
-        own = run_id(spec_from_dict(record["spec"], path.name))
+        expected_id = run_id(spec_from_dict(record["spec"], path.name))
     except ProtosegError as error:
-        check.problem(_shown(path), f"its spec can not be read: {error}")
+        check.problem(_relative(path), f"its spec cannot be read: {error}")
     else:
-        if own != record["run_id"]:
-            check.problem(_shown(path), f"its spec is that of run {own}.")
+        if expected_id != record["run_id"]:
+            check.problem(_relative(path), f"its spec belongs to run {expected_id}.")
     return record
 
 
@@ -98,24 +99,29 @@ def _check_counts(record: dict[str, Any], path: Path, counts: Check, numbers: Ch
     try:
         verify_confusion(record, path)
     except (RecordError, OSError) as error:
-        counts.problem(_shown(path), _without_path(error))
+        counts.problem(_relative(path), _without_path(error))
         return
     try:
-        wrong, compared = differences(record, path)
+        wrong, compared = find_wrong_numbers(record, path)
     except CountsError as error:
-        counts.problem(_shown(path), f"{error}.")
+        counts.problem(_relative(path), f"{error}.")
         return
     numbers.count += compared
-    for what, sentence in wrong:
-        numbers.problem(_shown(path.with_suffix(".json")), f"{sentence}.", column=what)
+    for name, sentence in wrong:
+        numbers.problem(_relative(path.with_suffix(".json")), f"{sentence}.", column=name)
 
 
-def remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
-    """What the records say of their code that is no damage and yet worth knowing."""
-    unkept = [n for n, o in origins.items() if o.get("dirty") and not o.get("diff_file")]
-    if unkept:
+def add_notes(origins: dict[str, dict[str, Any]], code: Check) -> None:
+    """Add notes about the code of records: lost diffs, changed code, other package versions.
+
+    Args:
+        origins: run id -> provenance of its record.
+        code: the check that gets the notes.
+    """
+    without_diff = [n for n, o in origins.items() if o.get("dirty") and not o.get("diff_file")]
+    if without_diff:
         code.notes.append(
-            f"{len(unkept)} with uncommitted changes whose text was not kept: {some(unkept)}"
+            f"{len(without_diff)} with uncommitted changes but without a diff: {some(without_diff)}"
         )
     for name, origin in origins.items():
         attempts = origin.get("attempts")
@@ -129,19 +135,19 @@ def remark(origins: dict[str, dict[str, Any]], code: Check) -> None:
     for package, digests in sorted(sources.items()):
         if len(digests) > 1:
             code.notes.append(
-                f"{package}: {len(digests)} different sources of it among the records"
+                f"{package}: the records used {len(digests)} different versions of its source"
             )
     differing: Counter[str] = Counter()
     for origin in origins.values():
         differs = origin.get("lock_differs")
         differing.update(list(differs) if isinstance(differs, dict) else [])
     if differing:
-        words = ", ".join(f"{name} (in {n})" for name, n in sorted(differing.items()))
-        code.notes.append(f"packages of another version than the lock's: {words}")
+        packages = ", ".join(f"{name} (in {n})" for name, n in sorted(differing.items()))
+        code.notes.append(f"packages of another version than the lock file: {packages}")
 
 
 CODE = ("commit", "code_sha256", "diff_sha256", "outside")
-"""What of an attempt's provenance tells which code it ran."""
+"""Keys of the provenance of an attempt that identify its code."""
 
 
 def _find_litter(folder: Path, expected: set[str], check: Check) -> None:
@@ -150,23 +156,23 @@ def _find_litter(folder: Path, expected: set[str], check: Check) -> None:
     for path in sorted(folder.iterdir()):
         if path.name in expected or path.name in KEPT:
             continue
-        beside = {".npz": "confusion counts", ".diff": "a diff"}.get(path.suffix, "a file")
-        check.problem(_shown(path), f"{beside} that no record here names.")
+        content = {".npz": "confusion counts", ".diff": "a diff"}.get(path.suffix, "a file")
+        check.problem(_relative(path), f"{content} without a record.")
 
 
 def some(names: Sequence[str]) -> str:
-    """The first names of a list that may be long."""
+    """Join the first three names, and count the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
-def _shown(path: Path) -> str:
-    """As the folder of results is seen from inside."""
+def _relative(path: Path) -> str:
+    """Path relative to the folder of results."""
     return f"{path.parent.name}/{path.name}"
 
 
 def _without_path(error: Exception) -> str:
-    """The sentence of an error without the path in front; the problem names the file."""
+    """Remove the path from the beginning of an error; the problem names the file."""
     text = str(error)
     head, colon, rest = text.partition(": ")
     return rest if colon and "/" in head else text

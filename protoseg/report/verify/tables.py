@@ -1,4 +1,4 @@
-"""Committed tables against the records: each is made anew in memory and compared cell by cell."""
+"""Compares committed tables with the same tables rebuilt from the records in memory."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from protoseg.errors import ProtosegError
 from protoseg.report.formats.files import contents
 from protoseg.report.tables.benchmarks import latency_contents, read_run
 from protoseg.report.tables.builder import build_table
-from protoseg.report.verify import table_diff
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.records import KEPT, some
+from protoseg.report.verify.table_diff import TABLE_SUFFIXES, compare_table_files
 from protoseg.runs.store import RecordStore
 
 PER_CLASS = "_per_class"
@@ -23,37 +23,38 @@ PER_CLASS = "_per_class"
 def check_tables(
     results: Path, matrices: Mapping[str, Matrix], broken: Mapping[str, str], all_of_it: bool
 ) -> list[Check]:
-    """Rebuild the tables of matrices from ``results/records`` alone, and compare.
+    """Rebuild the tables of matrices from ``results/records`` and compare them with the files.
 
     Args:
+        results: the folder that contains ``records``, ``tables`` and ``benchmarks``.
         matrices: name -> matrix.
-        broken: name -> why a matrix could not be read.
-        all_of_it: also look at the tables that no matrix here explains, and at benchmarks.
+        broken: name -> why a matrix cannot be read.
+        all_of_it: also check tables without a matrix, and benchmarks.
     """
     tables = Check("tables", "files rebuilt from the records alone")
     folder = results / "tables"
     committed = kept_files(folder)
     named: dict[str, list[Path]] = {}
     for path in committed:
-        named.setdefault(_table_name(path, matrices), []).append(path)
+        named.setdefault(_matrix_name(path, matrices), []).append(path)
     for name, matrix in matrices.items():
         if name in named:
             _check_table(results, matrix, named.pop(name), tables)
         elif not all_of_it:
-            tables.notes.append(f"{name}: no table of it lies in results/tables")
+            tables.notes.append(f"{name}: has no table in results/tables")
     if not all_of_it:
         return [tables]
     for name, paths in named.items():
         files = ", ".join(path.name for path in paths)
         if name in broken:
-            tables.problem(f"tables/{name}", f"can not be rebuilt: {broken[name]}")
-        elif paths[0].suffix in table_diff.READERS:
-            tables.problem(f"tables/{name}", f"no matrix of this name makes it ({files}).")
+            tables.problem(f"tables/{name}", f"cannot be rebuilt: {broken[name]}")
+        elif paths[0].suffix in TABLE_SUFFIXES:
+            tables.problem(f"tables/{name}", f"there is no matrix of this name ({files}).")
         else:
             tables.notes.append(f"not a table: {files}")
     others = [path.name for path in sorted(folder.glob("*/"))]
     if others:
-        tables.notes.append(f"not looked at: {some(others)} (tables of changed matrices)")
+        tables.notes.append(f"not checked: {some(others)} (tables made with overrides)")
     return [tables, _check_benchmarks(results / "benchmarks")]
 
 
@@ -62,31 +63,31 @@ def _check_table(results: Path, matrix: Matrix, paths: list[Path], check: Check)
     try:
         table = build_table(matrix, store, results / "published")
         per_class = any(path.stem.endswith(PER_CLASS) for path in paths)
-        made = contents(table, per_class)
+        rebuilt = contents(table, per_class)
     except ProtosegError as error:
-        check.problem(f"tables/{matrix.name}", f"can not be rebuilt: {error}")
+        check.problem(f"tables/{matrix.name}", f"cannot be rebuilt: {error}")
         return
     labels = sum(column.kind == "label" for column in table.header)
-    _compare(results / "tables", {path.name for path in paths}, made, labels, check)
+    _compare_files(results / "tables", {path.name for path in paths}, rebuilt, labels, check)
     folder = results / "records"
-    absent = [r.run_id for r in matrix.runs if not (folder / f"{r.run_id}.json").exists()]
-    if absent:
+    missing = [r.run_id for r in matrix.runs if not (folder / f"{r.run_id}.json").exists()]
+    if missing:
         check.notes.append(
-            f"{matrix.name}: {len(absent)} of its runs have no record: {some(absent)}"
+            f"{matrix.name}: {len(missing)} of its runs have no record: {some(missing)}"
         )
 
 
 def _check_benchmarks(folder: Path) -> Check:
     check = Check("benchmarks", "files rebuilt from the saved runs")
-    left = {path.name for path in kept_files(folder) if path.suffix in table_diff.READERS}
+    remaining = {path.name for path in kept_files(folder) if path.suffix in TABLE_SUFFIXES}
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_bytes())
             if not isinstance(content, dict) or "cases" not in content:
                 check.notes.append(f"{path.name}: no saved run of `make bench`, not rebuilt")
-                left -= {f"{path.stem}{ending}" for ending in table_diff.READERS}
+                remaining -= {f"{path.stem}{suffix}" for suffix in TABLE_SUFFIXES}
                 continue
-            made = latency_contents(path, read_run(path))
+            rebuilt = latency_contents(path, read_run(path))
         except ProtosegError as error:
             check.problem(f"benchmarks/{path.name}", str(error).partition(": ")[2])
             continue
@@ -94,45 +95,44 @@ def _check_benchmarks(folder: Path) -> Check:
             problem = f"damaged: {type(error).__name__}: {error}."
             check.problem(f"benchmarks/{path.name}", problem)
             continue
-        present = {name for name in made if name in left}
-        left -= present
-        _compare(folder, present, made, 1, check)
-    for name in sorted(left):
-        check.problem(f"benchmarks/{name}", "no saved run of this name makes it.")
+        present = {name for name in rebuilt if name in remaining}
+        remaining -= present
+        _compare_files(folder, present, rebuilt, 1, check)
+    for name in sorted(remaining):
+        check.problem(f"benchmarks/{name}", "there is no saved run of this name.")
     return check
 
 
-def _compare(
-    folder: Path, present: Iterable[str], made: Mapping[str, str], labels: int, check: Check
+def _compare_files(
+    folder: Path, present: Iterable[str], rebuilt: Mapping[str, str], labels: int, check: Check
 ) -> None:
-    """Compare the files of one table, and name those that are missing."""
+    """Compare the files of one table with the rebuilt ones, and report missing files."""
     files = set(present)
-    for name, rebuilt in made.items():
-        shown = f"{folder.name}/{name}"
+    for name, expected in rebuilt.items():
+        file = f"{folder.name}/{name}"
         if name not in files:
-            check.problem(shown, "is missing; the other forms of this table are here.")
+            check.problem(file, "is missing; other formats of this table exist.")
             continue
         check.count += 1
         try:
             content = (folder / name).read_bytes()
         except OSError as error:
-            check.problem(shown, f"can not be read: {error.strerror or error}.")
+            check.problem(file, f"cannot be read: {error.strerror or error}.")
             continue
         committed = content.decode("utf-8", "backslashreplace")
-        problems, _ = table_diff.compare(shown, committed, rebuilt, labels)
-        check.problems += problems
-    for name in sorted(files - set(made)):
-        check.problem(f"{folder.name}/{name}", "the records give no such file.")
+        check.problems += compare_table_files(file, committed, expected, labels)
+    for name in sorted(files - set(rebuilt)):
+        check.problem(f"{folder.name}/{name}", "the records do not give this file.")
 
 
 def table_names(folder: Path) -> set[str]:
-    """What the files of a folder of tables may be named after."""
+    """List the names that may be matrices, from the files of a folder of tables."""
     names = {path.stem for path in kept_files(folder)}
     return names | {name.removesuffix(PER_CLASS) for name in names}
 
 
-def _table_name(path: Path, matrices: Mapping[str, Matrix]) -> str:
-    """The matrix that a file of results/tables is of, by its name."""
+def _matrix_name(path: Path, matrices: Mapping[str, Matrix]) -> str:
+    """Derive the name of the matrix from the name of a file of results/tables."""
     name = path.stem
     if path.suffix == ".csv" and name.endswith(PER_CLASS) and name not in matrices:
         return name.removesuffix(PER_CLASS)
@@ -140,14 +140,14 @@ def _table_name(path: Path, matrices: Mapping[str, Matrix]) -> str:
 
 
 def kept_files(folder: Path) -> list[Path]:
-    """The files of a folder, without hidden ones and those that git is told to ignore."""
+    """List the files of a folder, without hidden files and files that git ignores."""
     if not folder.is_dir():
         return []
     paths = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name not in KEPT]
     paths = [path for path in paths if not path.name.startswith(".")]
     listed = "\0".join(path.name for path in paths).encode()
     try:
-        # Without git, or outside a repository, everything counts.
+        # Without git, or outside a repository, no file is ignored.
         command = ["git", "-C", str(folder), "check-ignore", "-z", "--stdin"]
         result = subprocess.run(command, input=listed, capture_output=True, timeout=60)
         ignored = set(result.stdout.decode().split("\0")) if result.returncode == 0 else set()

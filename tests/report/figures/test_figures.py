@@ -417,12 +417,12 @@ def test_verify_asks_the_records_what_a_figure_was_drawn_from(lab: Lab) -> None:
     (folder / "other_loss.png").write_bytes(b"")
     check = check_figures(lab.folder, matrices, {}, True)
     told = {problem.file: problem.message for problem in check.problems}
-    assert told.pop("figures/other_loss.png") == "no matrix of this name draws it."
-    assert told.pop("figures/test.svg").startswith("does not say what it was drawn from; draw it")
+    assert told.pop("figures/other_loss.png") == "there is no matrix of this name."
+    assert told.pop("figures/test.svg").startswith("contains no digest of its data. Draw it")
     assert {*told} == {"figures/test.pdf", "figures/test.png"}
     for message in told.values():
         assert message == (
-            "was drawn from other data than the records hold; draw it again: "
+            "was drawn from other data than the records hold. Draw it again: "
             "protoseg figures test --kind metric"
         )
     only = dataclasses.replace(matrix, name="else")

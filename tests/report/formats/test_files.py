@@ -13,7 +13,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from typesetting import NEEDS_LATEX, typeset
 from waiting import DEADLINE
 
@@ -211,19 +210,6 @@ def test_the_tables_of_all_matrices_fit_the_text(
     columns: int, tables_of_all_matrices: list[str], tmp_path: Path
 ) -> None:
     typeset(tables_of_all_matrices, tmp_path, columns=columns)
-
-
-def test_terminal_fits_and_takes_no_markup(lab: Lab, mixed: Table) -> None:
-    names = [A, B, "prototype 1", "prototype 5"]
-    matrix = methods_matrix(names, range(4), metrics=("miou", "macc", "aacc", "parameters"))
-    for table in (mixed, lab.table(with_table(matrix, baseline={"label": A}))):
-        file = io.StringIO()
-        Console(width=100, file=file, force_terminal=False).print(files.to_terminal(table))
-        lines = file.getvalue().splitlines()
-        assert max(map(len, lines)) <= 100
-        assert "81.00 ± 0.82" in file.getvalue()
-        assert "\x1b" not in file.getvalue()
-    assert "[red]" in re.sub(r"\s", "", str(files.to_terminal(mixed).columns[0]._cells[0]))
 
 
 def test_write_all_is_deterministic_and_lazy(lab: Lab, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from protoseg.report.tables.parameter_cells import classifier_parameters
 from report.lab import Lab, cell, make_matrix, make_spec, method, methods_matrix, with_table
 from report.tables.test_builder import A, B, finish_all, footnotes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NUMBERS = """
 source: The Paper, Table 1
 dataset: camvid

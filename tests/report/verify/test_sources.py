@@ -1,17 +1,17 @@
-"""What `verify` remarks on the code of records whose parts come from packages elsewhere."""
+"""Notes of `verify` about records whose models come from other packages."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from protoseg.report.verify.check import Check
-from protoseg.report.verify.records import remark
+from protoseg.report.verify.records import add_notes
 
 
 def notes(*attempts: list[dict[str, Any]]) -> list[str]:
-    """Of records with these attempts, of which the last one made the record."""
+    """The notes about records with these attempts; the last attempt made the record."""
     check = Check("code", "")
-    remark({f"run{n}": {**a[-1], "attempts": a} for n, a in enumerate(attempts)}, check)
+    add_notes({f"run{n}": {**a[-1], "attempts": a} for n, a in enumerate(attempts)}, check)
     return list(check.notes)
 
 
@@ -19,8 +19,9 @@ def made_by(sha256: str) -> dict[str, Any]:
     return {"commit": "c", "outside": {"mine": {"version": None, "sha256": sha256}}}
 
 
-def test_sources_that_differ_are_remarked() -> None:
+def test_different_sources_of_a_package_get_a_note() -> None:
     assert notes([made_by("a"), made_by("a")], [made_by("a")], [{"commit": "c"}]) == []
     assert notes([made_by("a"), made_by("b")]) == ["run0: its attempts ran different code"]
-    found = notes([made_by("a")], [made_by("b")], [made_by("a")])
-    assert found == ["mine: 2 different sources of it among the records"]
+    assert notes([made_by("a")], [made_by("b")], [made_by("a")]) == [
+        "mine: the records used 2 different versions of its source"
+    ]

@@ -1,0 +1,57 @@
+"""The comparison of two rows on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+
+from cli.views.printing import printed
+from protoseg.cli.views.comparison import comparison_lines, render_comparison
+from protoseg.report.comparison import Comparison
+
+
+def comparison(seeds: int, *, p: float | None = 0.25) -> Comparison:
+    """A comparison of two rows with this number of shared seeds."""
+    return Comparison(
+        ours="ours",
+        theirs="theirs",
+        our_miou=60.0,
+        their_miou=58.5,
+        difference=1.5,
+        our_runs=("a",) * max(seeds, 1),
+        their_runs=("b",) * max(seeds, 1),
+        seeds=tuple(range(seeds)),
+        seed_interval=(-0.25, 3.25) if seeds > 1 else None,
+        images=101,
+        image_interval=(0.5, 2.5),
+        draws=200,
+        generator_seed=0,
+        p=p,
+        smallest_p=None if p is None else 2.0 ** (1 - seeds),
+        left_out=("run-x: its seed is not shared.",),
+    )
+
+
+def test_a_comparison_shows_both_intervals_and_the_runs_left_out() -> None:
+    text = printed(render_comparison(comparison(3)))
+    for part in ("ours − theirs", "60.00 and 58.50", "+1.50", "−0.25 to +3.25", "run-x"):
+        assert part in text
+    assert comparison_lines(comparison(3))[-1] == (
+        "p",
+        "0.25",
+        "exact sign-flip test, two-sided; the smallest p of 3 seeds is 0.25",
+    )
+
+
+@pytest.mark.parametrize(
+    ("seeds", "reason"),
+    [(0, "no shared seed: the runs are not paired"), (1, "one shared seed has no spread")],
+)
+def test_a_comparison_gives_the_reason_for_an_unknown_interval(seeds: int, reason: str) -> None:
+    (line,) = [line for line in comparison_lines(comparison(seeds)) if line[0] == "over seeds"]
+    assert line[1] == "unknown"
+    assert line[2].startswith(reason)
+
+
+def test_p_is_unknown_with_more_seeds_than_the_exact_test_takes() -> None:
+    lines = comparison_lines(comparison(21, p=None))
+    assert lines[-1] == ("p", "unknown", "the exact sign-flip test takes at most 20 shared seeds")
