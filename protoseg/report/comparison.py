@@ -15,11 +15,11 @@ from protoseg.report.statistics.significance import (
     LEVEL,
     Paired,
     mean,
-    paired,
+    pair_by_seed,
     sign_flip_p,
     smallest_p,
 )
-from protoseg.report.tables.samples import differing
+from protoseg.report.tables.samples import find_differing_fields
 from protoseg.runs.record import verify_confusion
 from protoseg.runs.store import RecordStore
 
@@ -84,7 +84,7 @@ def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], li
     for run_id in run_ids:
         found = store.find(run_id)
         if found.record is None or found.source is None:
-            missing.append(f"{run_id}: {wording.state_words(found)}.")
+            missing.append(f"{run_id}: {wording.describe_state(found)}.")
             continue
         # Beside a record in a folder of records the counts carry the run's name.
         counts = found.source.with_suffix(".npz")
@@ -120,7 +120,7 @@ def compare(
     from protoseg.report.statistics import bootstrap
     from protoseg.report.statistics.counts import count_per_image, read_counts
 
-    pairs = paired(*({run.seed: run.miou for run in runs} for _, runs in (ours, theirs)))
+    pairs = pair_by_seed(*({run.seed: run.miou for run in runs} for _, runs in (ours, theirs)))
     seeds = tuple(seed for seed, _ in pairs.differences)
     used = [[r for r in runs if not seeds or r.seed in seeds] for _, runs in (ours, theirs)]
     unused = [r for _, runs in (ours, theirs) for r in runs if seeds and r.seed not in seeds]
@@ -161,7 +161,7 @@ def _test(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
 def _check_protocol(runs: Sequence[Run]) -> None:
     first = runs[0].record
     for run in runs[1:]:
-        fields = differing(first["spec"], run.record["spec"])
+        fields = find_differing_fields(first["spec"], run.record["spec"])
         if fields:
             raise ProtosegError(
                 f"compare: {first['run_id']} and {run.record['run_id']} are measured in "

@@ -12,12 +12,12 @@ from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS
 from protoseg.report.statistics.significance import (
     MIN_SEEDS,
-    paired,
+    pair_by_seed,
     prediction_interval,
     t_interval,
 )
 from protoseg.report.tables.model import Row, Table
-from protoseg.report.tables.provenance import device_words
+from protoseg.report.tables.provenance import describe_device
 from protoseg.runs.store import RecordStore
 
 
@@ -97,7 +97,7 @@ def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordSt
         }
         for side in (False, True)
     )
-    comparison = paired(ours, theirs)
+    comparison = pair_by_seed(ours, theirs)
     notes = [note.text for note in table.footnotes if note.mark and note.mark == cell.mark]
     if shown.kind == "published":
         notes += [note.text for note in table.footnotes if note.mark == shown.mark]
@@ -126,16 +126,16 @@ def _line(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStor
     return RunLine(
         run_id=run_id,
         seed=seed,
-        state="done" if record else wording.state_words(found),
-        value=metrics.read(record, METRICS[metric]) if record else None,
+        state="done" if record else wording.describe_state(found),
+        value=metrics.read_metric(record, METRICS[metric]) if record else None,
         baseline=baseline,
         commit=str(provenance.get("commit") or ""),
         dirty=dirty if isinstance(dirty, bool) else None,
-        device=device_words(provenance.get("device")) if record else "",
+        device=describe_device(provenance.get("device")) if record else "",
         finished=record.get("finished", ""),
         attempts=found.status.attempts,
         record=_relative(found.source),
-        message=wording.clean(found.status.message),
+        message=wording.clean_text(found.status.message),
     )
 
 
@@ -162,7 +162,7 @@ def find_column(table: Table, name: str) -> int:
 
 
 def _index(kind: str, name: str, keys: list[str], titles: list[str], where: str) -> int:
-    wanted = wording.clean(name)
+    wanted = wording.clean_text(name)
     for names in (keys, titles, [k.casefold() for k in keys], [t.casefold() for t in titles]):
         for spelling in (wanted, wanted.casefold()):
             if names.count(spelling) == 1:

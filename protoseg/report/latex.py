@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 
-from protoseg.report.formats.latex import SMALLER, SPANNING, SPECIALS, escape, to_latex
+from protoseg.report.formats.latex import SMALLER, SPANNING, SPECIALS, to_latex
+from protoseg.report.formats.latex import escape_latex as escape
 
 __all__ = ["SMALLER", "SPANNING", "SPECIALS", "escape", "to_latex"]
 

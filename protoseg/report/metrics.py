@@ -59,7 +59,7 @@ def check(names: Sequence[str], where: str) -> None:
             raise UsageError(unknown("metric", name, where, METRICS))
 
 
-def number(part: Any, key: str) -> float | None:
+def read_number(part: Any, key: str) -> float | None:
     """A finite number in a part of a record; None where it is missing or no number."""
     value = part.get(key) if isinstance(part, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
@@ -67,9 +67,9 @@ def number(part: Any, key: str) -> float | None:
     return float(value)
 
 
-def read(record: dict[str, Any], metric: Metric) -> float | None:
+def read_metric(record: dict[str, Any], metric: Metric) -> float | None:
     """The value of a metric in a record, in its unit; None where the record has none."""
     if metric.key in COUNTS:
-        learnable = number(record["parameters"], "learnable")
+        learnable = read_number(record["parameters"], "learnable")
         return None if learnable is None else learnable / 1e6
-    return number(record[metric.part], metric.key)
+    return read_number(record[metric.part], metric.key)

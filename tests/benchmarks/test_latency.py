@@ -64,7 +64,7 @@ def test_csv_has_plain_numbers_of_everyone() -> None:
     ],
 )
 def test_durations_have_three_digits(seconds: float, text: str) -> None:
-    assert benchmarks.duration(seconds) == text
+    assert benchmarks.format_duration(seconds) == text
 
 
 def test_the_command_writes_beside_the_run_and_needs_no_torch(tmp_path: Path) -> None:
@@ -99,11 +99,11 @@ def test_json_tells_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (None, "can not be read"),
-        ("{", "is no JSON"),
-        ("[]", "is no saved benchmark run"),
-        ('{"schema_version": 7}', "is no saved benchmark run"),
-        ('{"schema_version": 1, "time": "", "cases": []}', "lacks device, cores"),
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "not a saved benchmark run"),
+        ('{"schema_version": 7}', "not a saved benchmark run"),
+        ('{"schema_version": 1, "time": "", "cases": []}', "has no device, cores"),
     ],
 )
 def test_what_is_no_saved_run_is_refused(

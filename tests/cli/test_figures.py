@@ -37,8 +37,8 @@ def test_no_records_are_one_sentence_and_nothing_is_written(protoseg: CommandLin
     answer = protoseg("figures", "quickstart")
     assert (answer.status, answer.out) == (1, "")
     assert answer.err.splitlines() == [
-        "protoseg figures: quickstart: no run of it has finished, so there is nothing to draw; "
-        "train it with: protoseg sweep quickstart"
+        "protoseg figures: quickstart: no run has finished, so there is nothing to draw. "
+        "Train with: protoseg sweep quickstart"
     ]
     assert not (protoseg.lab.folder / "figures").exists()
 
@@ -49,7 +49,7 @@ def test_a_damaged_record_is_told_where_nothing_else_is_left(protoseg: CommandLi
     answer = protoseg("figures", "quickstart")
     assert answer.status == 1
     nothing, damaged = answer.err.splitlines()
-    assert nothing.startswith("quickstart: no run of it has finished")
+    assert nothing.startswith("quickstart: no run has finished")
     assert damaged.startswith(f"{path}: edited or damaged record")
 
 

@@ -29,14 +29,14 @@ def comparison_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
     means = (comparison.our_miou, comparison.their_miou)
     counts = f"means of {len(comparison.our_runs)} and {len(comparison.their_runs)} runs, %"
     lines = [
-        ("mIoU", " and ".join(wording.fixed(mean, 2) for mean in means), counts),
-        ("difference", wording.signed(comparison.difference, 2), "points"),
+        ("mIoU", " and ".join(wording.format_number(mean, 2) for mean in means), counts),
+        ("difference", wording.format_difference(comparison.difference, 2), "points"),
     ]
     n = len(comparison.seeds)
     if comparison.seed_interval is None:
         lines.append(("over seeds", "unknown", _reason_without_seed_interval(n)))
     else:
-        method = f"95% Student t interval of the paired differences, n = {wording.seeds(n)}"
+        method = f"95% Student t interval of the paired differences, n = {wording.format_seeds(n)}"
         lines.append(("over seeds", _range(comparison.seed_interval), method))
     method = (
         f"95% percentile interval, paired bootstrap over {comparison.images} images, "
@@ -44,7 +44,7 @@ def comparison_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
     )
     lines.append(("over images", _range(comparison.image_interval), method))
     if comparison.p is not None and comparison.smallest_p is not None:
-        method = f"exact sign-flip test, two-sided; the smallest p of {wording.seeds(n)} is "
+        method = f"exact sign-flip test, two-sided; the smallest p of {wording.format_seeds(n)} is "
         lines.append(("p", f"{comparison.p:.3g}", f"{method}{comparison.smallest_p:.3g}"))
     elif n > EXACT_SEEDS:
         method = f"the exact sign-flip test takes at most {EXACT_SEEDS} shared seeds"
@@ -53,7 +53,7 @@ def comparison_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _range(interval: tuple[float, float]) -> str:
-    return " to ".join(wording.signed(end, 2) for end in interval)
+    return " to ".join(wording.format_difference(end, 2) for end in interval)
 
 
 def _reason_without_seed_interval(n: int) -> str:

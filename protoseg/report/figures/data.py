@@ -1,7 +1,7 @@
-"""A figure as data: what is drawn, seed by seed, before anything is drawn.
+"""Collects the data of a figure, seed by seed, before it is drawn.
 
-It goes through the table of its matrix, so that it refuses what a table refuses: a place that would
-pool different settings, two evaluation protocols, a baseline or metric that does not exist.
+The table of the matrix is built first, so a figure refuses what a table refuses: mixed settings,
+two evaluation protocols, a baseline or a metric that does not exist.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import wording
 from protoseg.report.metrics import COUNTS, METRICS, Metric
 from protoseg.report.tables import published as literature
-from protoseg.report.tables.baseline import Baselines, baselines
+from protoseg.report.tables.baseline import Baselines, make_baselines
 from protoseg.report.tables.builder import build_table
-from protoseg.report.tables.cells import data_words
+from protoseg.report.tables.cells import describe_data
 from protoseg.report.tables.model import Table
-from protoseg.report.tables.published import PublishedNumbers, printed
-from protoseg.report.tables.samples import Key, Samples, collect, protocol_words
+from protoseg.report.tables.published import PublishedNumbers, parse_printed
+from protoseg.report.tables.samples import Key, Samples, collect_samples, describe_protocol
 from protoseg.runs.record import canonical
 from protoseg.runs.store import LookupResult, RecordStore
 
 FORMS = ("svg", "pdf", "png")
 MARK = "protoseg-data-sha256:"
-"""Stands in a file of any form before the digest of what was drawn."""
+"""Precedes the digest of the drawn data in a file of any format."""
 
 
 @dataclass(frozen=True)
 class SettingValues:
-    """One setting in a figure."""
+    """The values of one setting in a figure."""
 
     label: str
     seeds: dict[int, float]
-    """Seed -> value, of the runs that are there."""
+    """Seed -> value, of the finished runs."""
     expected: int
-    """How many seeds are planned."""
+    """Number of planned seeds."""
     missing: str = ""
-    """Why seeds have no value, in words; never drawn as a number."""
+    """Reason why seeds have no value; never drawn as a number."""
     published: float | None = None
 
 
 @dataclass(frozen=True)
 class Point:
-    """A setting at a place of a numeric axis."""
+    """A setting at a value of a numeric axis."""
 
     x: float
     place: SettingValues
@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """Settings that differ in the numeric axis alone, by rising x."""
+    """Settings that differ only in the numeric axis, sorted by x."""
 
     name: str
     points: tuple[Point, ...]
@@ -74,13 +74,13 @@ class AxisPlot:
 
 @dataclass(frozen=True)
 class DotPlot:
-    """A metric of named rows; each row has a place for each group (None: not planned)."""
+    """A metric of named rows; each row has one setting per group (None: not planned)."""
 
     x_name: str
     groups: tuple[str, ...]
     rows: tuple[tuple[str, tuple[SettingValues | None, ...]], ...]
     baseline: str = ""
-    """Label of the one setting that all are compared with, where it has a value; may be empty."""
+    """Label of the common baseline; empty if there is none or if it has no value."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +89,23 @@ class LossPanel:
 
     label: str
     iterations: tuple[int, ...]
-    """Those that every seed has."""
+    """The iterations that every seed has."""
     seeds: dict[int, tuple[float, ...]]
     baseline: str
-    """Label of the panel that it is set against; its own where it is a baseline."""
+    """Label of the panel of the baseline; its own label if it is a baseline."""
     missing: str = ""
 
 
 @dataclass(frozen=True)
 class LossPlot:
-    """Loss curves, one panel a setting."""
+    """Loss curves, one panel per setting."""
 
     panels: tuple[LossPanel, ...]
 
 
 @dataclass(frozen=True)
 class ClassPanel:
-    """IoU by class of a setting and of its baseline: class -> seed -> percent."""
+    """IoU per class of a setting and of its baseline: class -> seed -> percent."""
 
     label: str
     baseline: str
@@ -116,44 +116,44 @@ class ClassPanel:
 
 @dataclass(frozen=True)
 class ClassPlot:
-    """IoU by class against how frequent the class is."""
+    """IoU per class, the classes sorted by frequency."""
 
     shares: dict[str, float]
-    """Class -> its percent of the labelled pixels that were evaluated, the most frequent first."""
+    """Class -> percentage of the evaluated pixels, the most frequent class first."""
     panels: tuple[ClassPanel, ...]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure, ready to be drawn."""
+    """A figure with all its data."""
 
     name: str
-    """Of its files."""
+    """File name without suffix."""
     kind: str
     title: str
     notes: tuple[str, ...]
-    """Sentences below it: what is drawn, how it was measured, what is missing."""
+    """Sentences below the figure: what is drawn, the evaluation, what is missing."""
     content: AxisPlot | DotPlot | LossPlot | ClassPlot
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the figure as plain data for JSON."""
         return asdict(self)
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of everything that is drawn."""
+        """SHA-256 of all data of the figure."""
         return hashlib.sha256(canonical(self.to_dict())).hexdigest()
 
 
-def digest_in(content: bytes) -> str | None:
-    """The digest of the data that a file of any form says it was drawn from."""
-    found = re.search(MARK.encode() + rb"([0-9a-f]{64})", content)
-    return None if found is None else found[1].decode()
+def read_digest(content: bytes) -> str | None:
+    """Read the digest of the drawn data from a file of any format; None without one."""
+    match = re.search(MARK.encode() + rb"([0-9a-f]{64})", content)
+    return None if match is None else match[1].decode()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a matrix, under the names of its table."""
+    """One setting of a matrix with the names of its table."""
 
     row: str
     group: str
@@ -166,24 +166,29 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """Row and column in one."""
+        """Row and group."""
         return ", ".join(part for part in (self.row, self.group) if part)
 
-    def place(self, key: str) -> SettingValues:
-        """Its values of a metric."""
+    def values_of(self, key: str) -> SettingValues:
+        """Return the values of a metric."""
         values = self.samples.values.get(key, {})
         values = {seed: values[seed] for seed in sorted(values)}
-        words = self.missing(values)
-        return SettingValues(self.label, values, len(self.samples.runs), words, self.published)
+        missing = self.describe_missing(values)
+        return SettingValues(self.label, values, len(self.samples.runs), missing, self.published)
 
-    def missing(self, there: Mapping[int, Any]) -> str:
-        """Why the other seeds have no value: "not run", or "2 of 3 seeds: 1 not run"."""
-        known, every = self.samples.missing, sorted(self.samples.runs)
-        lost = [known.get(seed, "not in the record") for seed in every if seed not in there]
+    def describe_missing(self, values: Mapping[int, Any]) -> str:
+        """Give the reason why seeds have no value: "not run", or "2 of 3 seeds, the rest not run".
+
+        Args:
+            values: seed -> value of the other seeds.
+        """
+        reasons, seeds = self.samples.missing, sorted(self.samples.runs)
+        lost = [reasons.get(seed, "not in the record") for seed in seeds if seed not in values]
         if not lost:
             return ""
-        words = wording.summary_words(lost)
-        return f"{len(there)} of {wording.seeds(len(every))}, the rest {words}" if there else words
+        summary = wording.summarise_states(lost)
+        count = f"{len(values)} of {wording.format_seeds(len(seeds))}"
+        return f"{count}, the rest {summary}" if values else summary
 
 
 @dataclass(frozen=True)
@@ -198,33 +203,36 @@ class FigureInput:
     literature: PublishedNumbers | None
 
     def protocol(self) -> list[str]:
-        """How all of it was measured; nothing where the figure's axis says which is which."""
-        words = {protocol_words(setting.samples.spec) for setting in self.settings}
-        return [f"Evaluation: {words.pop()}."] if len(words) == 1 else []
+        """Return the note about the evaluation; empty if settings differ in it."""
+        protocols = {describe_protocol(setting.samples.spec) for setting in self.settings}
+        return [f"Evaluation: {protocols.pop()}."] if len(protocols) == 1 else []
 
 
-class _Once(RecordStore):
-    """Reads each record once: a run that ends meanwhile is one thing to table and figure."""
+class _CachedStore(RecordStore):
+    """Reads each record once, so that table and figure see the same state of a running run."""
 
     def __init__(self, store: RecordStore) -> None:
         super().__init__(store.record_folders, store.runs_folder)
         self.warnings = store.warnings
-        self._found: dict[str, LookupResult] = {}
+        self._results: dict[str, LookupResult] = {}
 
     def find(self, run_id: str) -> LookupResult:
-        if run_id not in self._found:
-            self._found[run_id] = super().find(run_id)
-        return self._found[run_id]
+        if run_id not in self._results:
+            self._results[run_id] = super().find(run_id)
+        return self._results[run_id]
 
 
 def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureInput:
-    """What there is to draw of a matrix.
+    """Read the data of a matrix for its figures.
+
+    Args:
+        published_folder: the folder of published numbers.
 
     Raises:
-        UsageError: as `build_table`; or the table has no metric that varies over seeds.
+        UsageError: as `build_table`; or no metric of the table varies over seeds.
         ProtosegError: as `build_table`; or no run has finished.
     """
-    store = _Once(store)
+    store = _CachedStore(store)
     table = build_table(matrix, store, published_folder)
     varying = [name for name in matrix.table.metrics if name not in COUNTS]
     if not varying:
@@ -234,39 +242,38 @@ def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureIn
         )
     columns: Key = tuple(matrix.table.columns)
     rows: Key = tuple(matrix.table.rows) or tuple(a for a in matrix.axes if a not in columns)
-    grid = collect(matrix, store, rows, columns, lambda record: None)
+    grid = collect_samples(matrix, store, rows, columns, lambda record: None)
     if not table.provenance.records:
         raise ProtosegError(
-            f"{matrix.name}: no run of it has finished, so there is nothing to draw; "
-            f"train it with: protoseg sweep {matrix.name}"
+            f"{matrix.name}: no run has finished, so there is nothing to draw. "
+            f"Train with: protoseg sweep {matrix.name}"
         )
     metric = METRICS[varying[0]]
     numbers = literature.load(matrix, published_folder)
     titles = [column.title for column in table.header if column.kind == "label"]
     groups = {column.values: column.group for column in table.header if column.kind != "label"}
     settings = []
-    # Above our rows stand those that are quoted from the literature.
+    # The first rows of the table are published ones without runs.
     for row, cells in zip(table.rows[len(table.rows) - len(grid) :], grid.values(), strict=True):
         titled = tuple(zip(titles, (cell.text for cell in row.cells), strict=False))
         for column, samples in cells.items():
-            found = {seed: store.find(run).record for seed, run in sorted(samples.runs.items())}
-            records = {seed: record for seed, record in found.items() if record is not None}
-            value = _published(numbers, samples, metric.key)
+            results = {seed: store.find(run).record for seed, run in sorted(samples.runs.items())}
+            records = {seed: record for seed, record in results.items() if record is not None}
+            value = _find_published(numbers, samples, metric.key)
             group = groups.get(column, "")
-            names = [wording.group_name(a, samples.axes.get(a), matrix.table.names) for a in rows]
+            names = [wording.name_group(a, samples.axes.get(a), matrix.table.names) for a in rows]
             label = ", ".join(names) or matrix.name
             settings.append(Setting(label, group, titled, samples, records, value))
-    against = baselines(matrix, [setting.samples for setting in settings])
+    against = make_baselines(matrix, [setting.samples for setting in settings])
     return FigureInput(matrix, table, metric, tuple(settings), against, numbers)
 
 
-def _published(numbers: PublishedNumbers | None, samples: Samples, key: str) -> float | None:
-    """The published value of a setting; None where it is of other data than ours, or of another
-    metric: those do not belong on one axis."""
+def _find_published(numbers: PublishedNumbers | None, samples: Samples, key: str) -> float | None:
+    """Find the published value of a setting; None if its data or its metric differ from ours."""
     if numbers is None or numbers.spec.value != key:
         return None
-    if data_words(samples.spec) not in numbers.measured_as:
+    if describe_data(samples.spec) not in numbers.measured_as:
         return None
     row = numbers.find(samples.axes)
-    found = printed(row.get(key)) if row is not None else None
-    return None if found is None else found[1]
+    parsed = parse_printed(row.get(key)) if row is not None else None
+    return None if parsed is None else parsed[1]

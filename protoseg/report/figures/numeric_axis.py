@@ -1,4 +1,4 @@
-"""Which axis of a matrix is a numeric one, and on which scale its values are told apart."""
+"""Finds the numeric axis of a matrix, and the scale on which its values are far enough apart."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from protoseg.report.figures.data import FigureInput, Line, Point, Setting
 from protoseg.report.tables.baseline import OneBaseline
 
 MIN_VALUES = 3
-"""Two values make two rows, not an axis."""
+"""With fewer values, a figure has rows instead of a numeric axis."""
 
-Named = tuple[str, tuple[Line, ...]]
+NamedLines = tuple[str, tuple[Line, ...]]
 """The name of an axis, and the lines over it."""
 Scale = Literal["linear", "log", "even"]
-APART = {"linear": 0.1, "log": 0.08}
-"""The smallest gap between neighbours, as a part of the whole axis, at which labels fit."""
+MIN_GAP = {"linear": 0.1, "log": 0.08}
+"""Smallest gap between neighbouring values at which labels fit, relative to the axis length."""
 
 
-def scale(values: Sequence[float]) -> Scale:
-    """Linear where the values are told apart on it, else logarithmic, else evenly spaced."""
+def choose_scale(values: Sequence[float]) -> Scale:
+    """Choose linear if the values are far enough apart, else logarithmic, else evenly spaced."""
     values = sorted(set(values))
-    if len(values) < 2 or _smallest_gap(values) >= APART["linear"]:
+    if len(values) < 2 or _smallest_gap(values) >= MIN_GAP["linear"]:
         return "linear"
-    if values[0] > 0 and _smallest_gap([math.log(v) for v in values]) >= APART["log"]:
+    if values[0] > 0 and _smallest_gap([math.log(v) for v in values]) >= MIN_GAP["log"]:
         return "log"
     return "even"
 
@@ -36,123 +36,132 @@ def _smallest_gap(values: Sequence[float]) -> float:
     return min(b - a for a, b in itertools.pairwise(values)) / (values[-1] - values[0])
 
 
-def lines(reading: FigureInput) -> Named | None:
-    """The name of the numeric axis and its lines; None where the rows are named things.
+def find_lines(figure_input: FigureInput) -> NamedLines | None:
+    """Find the numeric axis with the most values, and its lines; None if no axis is numeric.
 
-    An axis is numeric where all its values are, as given or as displayed, at least three of them,
-    and each line has at least two. In this order: the axes of the matrix; the columns that name
-    rows of the published table; single fields of the spec that rows change from their baseline.
+    A numeric axis has at least three values, all numbers (or displayed as numbers), and at least
+    two per line. Candidates, in this order: axes of the matrix; label columns of the published
+    table; a field of the spec that each row changes from the baseline.
     """
-    found = [_along_axis(reading, axis) for axis in reading.matrix.axes if axis != "label"]
-    if reading.literature is not None and reading.literature.spec.labels:
-        columns = range(len(reading.settings[0].titled))
-        found += [_along_column(reading, column) for column in columns]
-    found.append(_around_baseline(reading))
-    usable = [made for made in found if made is not None]
-    # The axis with the most values; of equals the first.
-    return max(usable, key=lambda made: _count(made[1])) if usable else None
+    names = [axis for axis in figure_input.matrix.axes if axis != "label"]
+    axes = [_along_axis(figure_input, axis) for axis in names]
+    if figure_input.literature is not None and figure_input.literature.spec.labels:
+        columns = range(len(figure_input.settings[0].titled))
+        axes += [_along_column(figure_input, column) for column in columns]
+    axes.append(_around_baseline(figure_input))
+    candidates = [candidate for candidate in axes if candidate is not None]
+    if not candidates:
+        return None
+    return max(candidates, key=lambda candidate: _count_values(candidate[1]))  # the first of equals
 
 
-def _count(made: Sequence[Line]) -> int:
-    return len({point.x for line in made for point in line.points})
+def _count_values(lines: Sequence[Line]) -> int:
+    return len({point.x for line in lines for point in line.points})
 
 
-def _along_axis(reading: FigureInput, axis: str) -> Named | None:
-    """Along an axis of the matrix."""
-    names = reading.matrix.table.names
-    others = [a for a in reading.matrix.axes if a != axis]
+def _along_axis(figure_input: FigureInput, axis: str) -> NamedLines | None:
+    """Make the lines along an axis of the matrix."""
+    names = figure_input.matrix.table.names
+    others = [a for a in figure_input.matrix.axes if a != axis]
 
     def x(setting: Setting) -> float | None:
-        return _value(setting.samples.axes.get(axis), axis, names)
+        return _axis_number(setting.samples.axes.get(axis), axis, names)
 
     def other(setting: Setting) -> list[str]:
-        return [wording.group_name(a, setting.samples.axes.get(a), names) for a in others]
+        return [wording.name_group(a, setting.samples.axes.get(a), names) for a in others]
 
-    return _along(reading, wording.axis_name(axis, names), x, other)
+    return _along(figure_input, wording.name_axis(axis, names), x, other)
 
 
-def _along_column(reading: FigureInput, column: int) -> Named | None:
-    """Along a column that names the rows of the published table."""
+def _along_column(figure_input: FigureInput, column: int) -> NamedLines | None:
+    """Make the lines along a label column of the published table."""
 
     def x(setting: Setting) -> float | None:
-        return _number(setting.titled[column][1])
+        return _to_number(setting.titled[column][1])
 
     def other(setting: Setting) -> list[str]:
         return [
-            f"{title} = {value}" if _number(value) is not None else value
+            f"{title} = {value}" if _to_number(value) is not None else value
             for i, (title, value) in enumerate(setting.titled)
             if i != column
         ]
 
-    return _along(reading, reading.settings[0].titled[column][0], x, other)
+    return _along(figure_input, figure_input.settings[0].titled[column][0], x, other)
 
 
 def _along(
-    reading: FigureInput,
+    figure_input: FigureInput,
     name: str,
     x: Callable[[Setting], float | None],
     other: Callable[[Setting], list[str]],
-) -> Named | None:
-    """Lines along one axis, one for each combination of the others."""
-    told = [other(setting) for setting in reading.settings]
-    # What is the same everywhere tells nothing.
-    varying = [i for i, values in enumerate(zip(*told, strict=True)) if len({*values}) > 1]
-    made: dict[str, dict[float, Point]] = {}
-    for setting, words in zip(reading.settings, told, strict=True):
+) -> NamedLines | None:
+    """Make the lines along one axis, one per combination of the other axes.
+
+    Args:
+        name: the name of the axis.
+        x: gives the value of a setting on the axis; None if it is not a number.
+        other: gives the values of a setting on the other axes, as text.
+    """
+    others = [other(setting) for setting in figure_input.settings]
+    # The name of a line has only the values that vary.
+    varying = [i for i, values in enumerate(zip(*others, strict=True)) if len({*values}) > 1]
+    lines: dict[str, dict[float, Point]] = {}
+    for setting, texts in zip(figure_input.settings, others, strict=True):
         value = x(setting)
-        line = made.setdefault(", ".join(words[i] for i in varying if words[i]), {})
+        line = lines.setdefault(", ".join(texts[i] for i in varying if texts[i]), {})
         if value is None or value in line:
             return None
-        line[value] = Point(value, setting.place(reading.metric.key))
-    return _checked(name, made)
+        line[value] = Point(value, setting.values_of(figure_input.metric.key))
+    return _check_lines(name, lines)
 
 
-def _around_baseline(reading: FigureInput) -> Named | None:
-    """One line a field, where each row changes a single number of the baseline's spec."""
-    against = reading.baselines
-    if not isinstance(against, OneBaseline) or reading.matrix.axes != ("label",):
+def _around_baseline(figure_input: FigureInput) -> NamedLines | None:
+    """Make one line per field, if each row changes a single number of the baseline's spec."""
+    against = figure_input.baselines
+    if not isinstance(against, OneBaseline) or figure_input.matrix.axes != ("label",):
         return None
-    key, names = reading.metric.key, reading.matrix.table.names
-    start = against.of(reading.settings[0].samples)
+    key, names = figure_input.metric.key, figure_input.matrix.table.names
+    start = against.find(figure_input.settings[0].samples)
     if start is None:
         return None
-    before = _flat(plain(start.spec))
-    made: dict[str, dict[float, Point]] = {}
-    base = next(s for s in reading.settings if s.samples is start)
-    for setting in reading.settings:
+    before = _flatten(plain(start.spec))
+    lines: dict[str, dict[float, Point]] = {}
+    base = next(s for s in figure_input.settings if s.samples is start)
+    for setting in figure_input.settings:
         if setting is base:
             continue
-        after = _flat(plain(setting.samples.spec))
+        after = _flatten(plain(setting.samples.spec))
         changed = [f for f in {**before, **after} if before.get(f) != after.get(f) and f != "seed"]
         field = changed[0] if len(changed) == 1 else ""
-        here, there = _number(after.get(field)), _number(before.get(field))
-        if here is None or there is None:
+        value, base_value = _to_number(after.get(field)), _to_number(before.get(field))
+        if value is None or base_value is None:
             return None
-        line = made.setdefault(wording.axis_name(field, names), {})
-        if here in line:
+        line = lines.setdefault(wording.name_axis(field, names), {})
+        if value in line:
             return None
-        line[here] = Point(here, setting.place(key))
-        line.setdefault(there, Point(there, base.place(key)))
-    # Fields of different ranges do not share an axis.
-    if len({(min(line), max(line)) for line in made.values()}) != 1:
+        line[value] = Point(value, setting.values_of(key))
+        line.setdefault(base_value, Point(base_value, base.values_of(key)))
+    # Fields with different ranges cannot share an axis.
+    if len({(min(line), max(line)) for line in lines.values()}) != 1:
         return None
-    return _checked(", ".join(made), made)
+    return _check_lines(", ".join(lines), lines)
 
 
-def _checked(name: str, made: dict[str, dict[float, Point]]) -> Named | None:
-    found = tuple(Line(key, tuple(line[x] for x in sorted(line))) for key, line in made.items())
-    if _count(found) < MIN_VALUES or any(len(line.points) < 2 for line in found):
+def _check_lines(name: str, points: dict[str, dict[float, Point]]) -> NamedLines | None:
+    """Sort the points of each line; None if there are too few values or points."""
+    lines = tuple(Line(key, tuple(line[x] for x in sorted(line))) for key, line in points.items())
+    if _count_values(lines) < MIN_VALUES or any(len(line.points) < 2 for line in lines):
         return None
-    return name, found
+    return name, lines
 
 
-def _value(value: Any, axis: str, names: dict[str, str]) -> float | None:
-    """An axis value as a number: as it is, or as it is displayed ("ccp_10" as 10)."""
-    number = _number(value)
-    return _number(wording.value_name(axis, value, names)) if number is None else number
+def _axis_number(value: Any, axis: str, names: dict[str, str]) -> float | None:
+    """Convert an axis value to a number: as given, or as displayed ("ccp_10" as 10)."""
+    number = _to_number(value)
+    return _to_number(wording.name_value(axis, value, names)) if number is None else number
 
 
-def _number(value: Any) -> float | None:
+def _to_number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -162,8 +171,9 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _flat(value: Any, key: str = "") -> dict[str, Any]:
+def _flatten(value: Any, key: str = "") -> dict[str, Any]:
+    """Flatten nested mappings: dotted key -> value."""
     if not isinstance(value, dict):
         return {key: value}
-    parts = [_flat(inner, f"{key}.{name}" if key else name) for name, inner in value.items()]
+    parts = [_flatten(inner, f"{key}.{name}" if key else name) for name, inner in value.items()]
     return {k: v for part in parts for k, v in part.items()}

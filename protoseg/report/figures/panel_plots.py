@@ -1,4 +1,4 @@
-"""Drawing small panels of one size: loss curves, and IoU by class."""
+"""Draws panels of one size: loss curves, and IoU per class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.ticker import (
 from matplotlib.transforms import ScaledTranslation
 
 from protoseg.report.figures.data import ClassPanel, ClassPlot, LossPlot
-from protoseg.report.figures.metric_plots import COLUMN, GREY, legend, wrapped
+from protoseg.report.figures.metric_plots import COLUMN, GREY, draw_legend, wrap_label
 from protoseg.report.figures.types import NAMED_CLASSES
 from protoseg.report.statistics.significance import mean
 
@@ -31,8 +31,8 @@ OURS, THEIRS = "#0072B2", "#D55E00"
 
 
 def draw_loss(canvas: Canvas, plot: LossPlot) -> None:
-    """A panel a setting: its mean and range, and the mean of its baseline in grey."""
-    grid = _grid(canvas, [panel.label for panel in plot.panels], 0.8, 0.4)
+    """Draw one panel per setting: mean and range over seeds, and the baseline mean in grey."""
+    grid = _make_grid(canvas, [panel.label for panel in plot.panels], 0.8, 0.4)
     means = {
         panel.label: [mean(values) for values in zip(*panel.seeds.values(), strict=True)]
         for panel in plot.panels
@@ -54,44 +54,44 @@ def draw_loss(canvas: Canvas, plot: LossPlot) -> None:
                 linewidth=0.8, gid="mean",
             )  # fmt: skip
         axes.grid(axis="y")
-        _words(axes, "" if panel.seeds else panel.missing)
+        _write_missing(axes, "" if panel.seeds else panel.missing)
     drawn = [v for panel in plot.panels for values in panel.seeds.values() for v in values]
     if min(drawn) > 0 and max(drawn) / min(drawn) >= 5:
-        axes = grid[0]  # they share it
+        axes = grid[0]  # all panels share the y axis
         axes.set_yscale("log")
-        _log_ticks(axes.yaxis, (1, 2, 5))
+        _set_log_ticks(axes.yaxis, (1, 2, 5))
     last = max(i for panel in plot.panels for i in panel.iterations)
     ticks = [i for i in MaxNLocator(3, integer=True).tick_values(0, last) if 0 <= i <= last]
     thousands = last >= 10_000
     names = [f"{i / 1000:g}k" if thousands and i else f"{i:g}" for i in ticks]
     grid[0].set_xlim(-0.03 * last, 1.04 * last)
-    for axes in grid:  # fixed, or a label left out of the layout would be replaced by another
+    for axes in grid:  # fixed ticks: matplotlib would replace a label left out of the layout
         axes.set_xticks(ticks, names)
     _name_axes(grid, "iteration", "loss")
 
 
 def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:
-    """A panel a setting: each class of its baseline (hollow) and its own, frequent ones first."""
+    """Draw one panel per setting: IoU per class of its baseline (hollow) and its own (filled)."""
     shares = plot.shares
     names = list(shares)
     named = len(names) <= NAMED_CLASSES
-    if not named:  # a class without pixels has no place on a logarithmic axis
+    if not named:  # a class without pixels cannot be drawn on a logarithmic axis
         names = [name for name in names if shares[name] > 0]
     at = {name: float(i) if named else shares[name] for i, name in enumerate(names)}
-    grid = _grid(canvas, [panel.label for panel in plot.panels], 0.85, 1.0 if named else 0.45)
+    grid = _make_grid(canvas, [panel.label for panel in plot.panels], 0.85, 1.0 if named else 0.45)
     for axes, panel in zip(grid, plot.panels, strict=False):
-        _class_panel(axes, panel, at, 1.0 if named else 0.6)
+        _draw_class_panel(axes, panel, at, 1.0 if named else 0.6)
         if named:
             axes.set_xlim(-0.7, len(names) - 0.3)
-            ticks = [f"{name} {_percent(shares[name])}" for name in names]
+            ticks = [f"{name} {_format_percent(shares[name])}" for name in names]
             axes.set_xticks(range(len(names)), ticks, rotation=90, fontsize=5.5)
             axes.tick_params(axis="x", length=2)
         else:
             axes.set_xscale("log")
-            _log_ticks(axes.xaxis, (1,))
+            _set_log_ticks(axes.xaxis, (1,))
             axes.set_xlim(max(at.values()) * 1.5, min(at.values()) / 1.5)
     grid[0].yaxis.set_major_locator(MultipleLocator(25))
-    _class_limits(grid[0], plot)
+    _set_class_limits(grid[0], plot)
     _name_axes(grid, "" if named else "pixels (%), log scale", "IoU (%)")
     common = {panel.baseline for panel in plot.panels}
     ours = Line2D([], [], color=OURS, marker="o", linestyle="", label="setting of the panel")
@@ -99,10 +99,10 @@ def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:
         [], [], color=THEIRS, marker="o", markerfacecolor="white", linestyle="",
         label=common.pop() if len(common) == 1 else "its baseline",
     )  # fmt: skip
-    legend(canvas, [theirs, ours])
+    draw_legend(canvas, [theirs, ours])
 
 
-def _class_panel(axes: Axes, panel: ClassPanel, at: dict[str, float], size: float) -> None:
+def _draw_class_panel(axes: Axes, panel: ClassPanel, at: dict[str, float], size: float) -> None:
     ours = {name: mean(panel.ours[name].values()) for name in at if name in panel.ours}
     theirs = {name: mean(panel.theirs[name].values()) for name in at if name in panel.theirs}
     for name in [name for name in ours if name in theirs]:
@@ -126,41 +126,47 @@ def _class_panel(axes: Axes, panel: ClassPanel, at: dict[str, float], size: floa
         )  # fmt: skip
     axes.grid(axis="y")
     if not panel.ours:
-        _words(axes, panel.missing)
+        _write_missing(axes, panel.missing)
     elif not panel.theirs:
-        _words(axes, f"no result of {panel.baseline}")
+        _write_missing(axes, f"no result of {panel.baseline}")
 
 
-def _class_limits(axes: Axes, plot: ClassPlot) -> None:
+def _set_class_limits(axes: Axes, plot: ClassPlot) -> None:
     sides = [side for panel in plot.panels for side in (panel.ours, panel.theirs)]
     drawn = [v for side in sides for seeds in side.values() for v in seeds.values()]
     axes.set_ylim(min(drawn) - 5, max(drawn) + 5)
 
 
-def _log_ticks(axis: Axis, steps: tuple[int, ...]) -> None:
-    """Plain numbers; matplotlib's powers of ten would need the mathematics that is turned off."""
+def _set_log_ticks(axis: Axis, steps: tuple[int, ...]) -> None:
+    """Label a log axis with plain numbers; matplotlib's powers of ten need math text."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 
 
-def _percent(share: float) -> str:
+def _format_percent(share: float) -> str:
     if share == 0:
         return "(none)"
     return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
 
 
-def _grid(canvas: Canvas, labels: list[str], height: float, foot: float) -> list[Axes]:
-    """Panels of one size that share both axes, named above; ``foot``: room below the last row."""
+def _make_grid(canvas: Canvas, labels: list[str], height: float, foot: float) -> list[Axes]:
+    """Make panels of one size that share both axes.
+
+    Args:
+        labels: panel titles.
+        height: height of a panel, in inches.
+        foot: space below the last row, in inches.
+    """
     count = len(labels)
     wide = count > 4
     columns = min(count, 4 if wide else 2)
     rows = math.ceil(count / columns)
-    titles = [wrapped(label, 27 if count > 1 else 60) for label in labels]
+    titles = [wrap_label(label, 27 if count > 1 else 60) for label in labels]
     head = 0.1 * max(map(len, titles)) + 0.1
     canvas.set_size_inches(WIDE if wide else COLUMN, rows * (height + head) + foot)
-    made: Any = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    grid: list[Axes] = list(made.flat)
+    panels: Any = canvas.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    grid: list[Axes] = list(panels.flat)
     for axes, lines in zip(grid, titles, strict=False):
         axes.set_title("\n".join(lines), loc="left")
     for axes in grid[count:]:
@@ -169,24 +175,24 @@ def _grid(canvas: Canvas, labels: list[str], height: float, foot: float) -> list
 
 
 def _name_axes(grid: list[Axes], x_name: str, y_name: str) -> None:
-    """Names left of each row and below the last panel of each column."""
-    places = [axes.get_subplotspec() for axes in grid]
-    last = {place.colspan.start: axes for axes, place in zip(grid, places, strict=True) if place}
-    for axes, place in zip(grid, places, strict=True):
-        assert place is not None
-        if place.is_first_col():
+    """Name the y axis of each row, and the x axis below the last panel of each column."""
+    positions = [axes.get_subplotspec() for axes in grid]
+    last = {p.colspan.start: axes for axes, p in zip(grid, positions, strict=True) if p}
+    for axes, position in zip(grid, positions, strict=True):
+        assert position is not None
+        if position.is_first_col():
             axes.set_ylabel(y_name)
-        if last[place.colspan.start] is not axes:
+        if last[position.colspan.start] is not axes:
             continue
         axes.tick_params(axis="x", labelbottom=True)
-        if place.is_last_row():
+        if position.is_last_row():
             axes.set_xlabel(x_name)
             continue
-        for label in axes.get_xticklabels():  # they hang into the empty place, and need no room
+        for label in axes.get_xticklabels():  # the empty position below has space for them
             label.set_in_layout(False)
 
 
-def _words(axes: Axes, missing: str) -> None:
+def _write_missing(axes: Axes, missing: str) -> None:
     if missing:
         axes.text(
             0.98, 0.95, missing, transform=axes.transAxes, ha="right", va="top",

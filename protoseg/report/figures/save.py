@@ -1,7 +1,7 @@
-"""A figure as files: SVG and PDF for papers, PNG for screens; the same data gives the same bytes.
+"""Writes figures as SVG, PDF and PNG; equal data gives equal bytes.
 
-The style is complete: nothing of a user's matplotlibrc, fonts or clock gets into a file. Each file
-carries the digest of what it was drawn from, so that `protoseg verify` can ask the records again.
+The style sets everything: the user's matplotlibrc, fonts and clock have no effect. Each file
+contains the digest of its data, which `protoseg verify` compares with the records.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from matplotlib.figure import Figure as Canvas
 
 from protoseg import files
 from protoseg.report.figures.data import FORMS, MARK, AxisPlot, DotPlot, Figure, LossPlot
-from protoseg.report.figures.metric_plots import draw_axis, draw_dots, wrapped
+from protoseg.report.figures.metric_plots import draw_axis, draw_dots, wrap_label
 from protoseg.report.figures.panel_plots import draw_classes, draw_loss
 
 DOTS_PER_INCH = 200
 
 STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that it is the same everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib, so it is the same on every machine
     "font.size": 7,
     "axes.labelsize": 7,
     "axes.titlesize": 6,
@@ -51,18 +51,18 @@ STYLE: dict[str, Any] = {
     "figure.constrained_layout.h_pad": 0.02,
     "figure.constrained_layout.w_pad": 0.02,
     "figure.dpi": 100,
-    "text.parse_math": False,  # a "$" in a label is a "$"
+    "text.parse_math": False,  # a "$" in a label is printed as "$"
     "svg.fonttype": "path",
     "svg.hashsalt": "protoseg",
     "pdf.fonttype": 42,
 }
 NOTE_SIZE = 5.5
 NOTE_WIDTH = 24
-"""Characters of a note for each inch of the figure's width."""
+"""Characters per line of a note, for each inch of the width of the figure."""
 
 
-def canvas_of(figure: Figure) -> Canvas:
-    """The drawn figure, its artists named by ``gid``; call it within `style`."""
+def draw_figure(figure: Figure) -> Canvas:
+    """Draw a figure within `figure_style`; the artists are named by ``gid``."""
     canvas = Canvas()
     content = figure.content
     if isinstance(content, AxisPlot):
@@ -74,7 +74,7 @@ def canvas_of(figure: Figure) -> Canvas:
     else:
         draw_classes(canvas, content)
     width, height = canvas.get_size_inches()
-    lines = wrapped(" ".join(figure.notes), int(NOTE_WIDTH * width))
+    lines = wrap_label(" ".join(figure.notes), int(NOTE_WIDTH * width))
     canvas.set_size_inches(width, height + 0.1 * len(lines) + 0.06)
     canvas.supxlabel(
         "\n".join(lines), x=0.01, ha="left", fontsize=NOTE_SIZE, color="0.3", linespacing=1.25
@@ -82,31 +82,31 @@ def canvas_of(figure: Figure) -> Canvas:
     return canvas
 
 
-def contents(figure: Figure) -> dict[str, bytes]:
-    """File name -> the bytes of each form of a figure."""
-    made = {}
-    with style():
-        canvas = canvas_of(figure)
-        canvas.draw_without_rendering()  # lays it out once, for all forms alike
+def render_files(figure: Figure) -> dict[str, bytes]:
+    """Render a figure in all formats: file name -> bytes."""
+    contents = {}
+    with figure_style():
+        canvas = draw_figure(figure)
+        canvas.draw_without_rendering()  # one layout for all formats
         canvas.set_layout_engine("none")
         for form in FORMS:
             file = io.BytesIO()
             metadata = _metadata(figure, form)
             canvas.savefig(file, format=form, dpi=DOTS_PER_INCH, metadata=metadata)
-            made[f"{figure.name}.{form}"] = file.getvalue()
-    return made
+            contents[f"{figure.name}.{form}"] = file.getvalue()
+    return contents
 
 
-def style() -> Any:
-    """A context in which figures are drawn: matplotlib's defaults and `STYLE`, no user's own."""
-    # The backend is not for files, and a context does not give it back.
+def figure_style() -> Any:
+    """Return a context with matplotlib's defaults and `STYLE`, without the user's settings."""
+    # The backend has no effect on files, and the context would not restore it.
     plain: dict[str, Any] = {k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"}
     settings: Any = plain | STYLE
     return matplotlib.rc_context(settings)
 
 
 def _metadata(figure: Figure, form: str) -> dict[str, Any]:
-    """Title, notes and digest; no date, no version, no host."""
+    """Metadata of a file: title, notes and digest, but no date, version or host."""
     mark, notes = MARK + figure.digest, " ".join(figure.notes)
     if form == "svg":
         texts = {"Title": figure.title, "Description": notes, "Identifier": mark}
@@ -123,14 +123,14 @@ def _metadata(figure: Figure, form: str) -> dict[str, Any]:
 
 
 def write_all(figure: Figure, folder: Path) -> list[Path]:
-    """Write all forms of a figure; a file that holds its bytes already is not touched.
+    """Write a figure in all formats; a file with equal bytes is not written again.
 
     Raises:
-        ProtosegError: the folder can not be written.
+        ProtosegError: the folder is not writable.
     """
     files.make_folder(folder)
     paths = []
-    for name, content in contents(figure).items():
+    for name, content in render_files(figure).items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
             files.write_bytes(path, content)

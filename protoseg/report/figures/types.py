@@ -1,4 +1,4 @@
-"""The kinds of figures: a metric, loss curves, and IoU by class against class frequency."""
+"""Builds the figure types: a metric, loss curves, and IoU per class."""
 
 from __future__ import annotations
 
@@ -19,198 +19,209 @@ from protoseg.report.figures.data import (
     Setting,
     SettingValues,
 )
-from protoseg.report.figures.numeric_axis import lines
-from protoseg.report.metrics import number
+from protoseg.report.figures.numeric_axis import find_lines
+from protoseg.report.metrics import read_number
 from protoseg.report.statistics.significance import MIN_SEEDS
 from protoseg.report.tables.samples import Samples
 
 NAMED_CLASSES = 30
-"""So many classes have room for their names and seeds; more are set against their frequency."""
-NAMED = 8
-"""Places without a value that a sentence names; the figure marks all of them."""
+"""Up to this number, classes are named and seeds drawn; more are drawn over their frequency."""
+NAMED_MISSING = 8
+"""Settings without a value that a note names; the figure marks all of them."""
 
 
-def build(reading: FigureInput, kind: str) -> Figure:
-    """One figure of a matrix.
+def build(figure_input: FigureInput, kind: str) -> Figure:
+    """Build a figure of a matrix.
+
+    Args:
+        kind: the figure type, a key of `KINDS`.
 
     Raises:
-        UsageError: the matrix has nothing of this kind.
-        ProtosegError: no record has what it needs.
+        UsageError: the matrix cannot have a figure of this type.
+        ProtosegError: no record has the data of the figure.
     """
-    return KINDS[kind](reading)
+    return KINDS[kind](figure_input)
 
 
 def file_name(matrix: str, kind: str) -> str:
-    """The name of a figure's files: that of the matrix, and of a kind that is not the default."""
+    """Name the files of a figure, without suffix: ``MATRIX`` or ``MATRIX_KIND``."""
     return matrix if kind == "metric" else f"{matrix}_{kind}"
 
 
-def metric_figure(reading: FigureInput) -> Figure:
-    """The main metric: against a numeric axis where there is one, else row by row."""
-    metric = reading.metric
-    places = [setting.place(metric.key) for setting in reading.settings]
-    if not any(place.seeds for place in places):
-        raise ProtosegError(f"{reading.matrix.name}: no record has {metric.title}.")
+def build_metric_figure(figure_input: FigureInput) -> Figure:
+    """Build the figure of the main metric: over a numeric axis if there is one, else by row."""
+    metric = figure_input.metric
+    settings = [setting.values_of(metric.key) for setting in figure_input.settings]
+    if not any(setting.seeds for setting in settings):
+        raise ProtosegError(f"{figure_input.matrix.name}: no record has {metric.title}.")
     unit = metric.title if metric.unit != "%" else f"{metric.title} (%)"
-    along = lines(reading)
+    axis = find_lines(figure_input)
     content: AxisPlot | DotPlot
-    content = AxisPlot(along[0], unit, along[1]) if along else _dots(reading, unit)
-    counts = {len(place.seeds) for place in places if place.seeds}
+    content = AxisPlot(axis[0], unit, axis[1]) if axis else _build_dots(figure_input, unit)
+    counts = {len(setting.seeds) for setting in settings if setting.seeds}
     note = f"{metric.title}: mean, Student t interval (95 %) and single seeds (small)"
-    note += f", n = {wording.seeds(*counts)}." if len(counts) == 1 else "."
+    note += f", n = {wording.format_seeds(*counts)}." if len(counts) == 1 else "."
     if min(counts) < MIN_SEEDS:
         note += f" No interval is drawn with fewer than {MIN_SEEDS} seeds."
     if isinstance(content, DotPlot) and content.baseline:
         note += f" Dotted: {content.baseline}."
-    notes = [note, *reading.protocol(), *_missing((p.label, p.missing) for p in places)]
-    if reading.literature is not None:
-        if any(place.published is not None for place in places):
-            notes.append(f"Published, not measured here: {reading.literature.source}.")
+    notes = [note, *figure_input.protocol(), *_note_missing((s.label, s.missing) for s in settings)]
+    if figure_input.literature is not None:
+        if any(setting.published is not None for setting in settings):
+            notes.append(f"Published, not measured here: {figure_input.literature.source}.")
         else:
             notes.append("Published values are of other data or unknown, and not drawn.")
-    return _figure(reading, "metric", notes, content)
+    return _make_figure(figure_input, "metric", notes, content)
 
 
-def _dots(reading: FigureInput, unit: str) -> DotPlot:
-    groups = tuple(dict.fromkeys(setting.group for setting in reading.settings))
+def _build_dots(figure_input: FigureInput, unit: str) -> DotPlot:
+    groups = tuple(dict.fromkeys(setting.group for setting in figure_input.settings))
     rows: dict[str, dict[str, SettingValues]] = {}
-    for setting in reading.settings:
-        rows.setdefault(setting.row, {})[setting.group] = setting.place(reading.metric.key)
-    against = reading.baselines
-    found = [against.of(s.samples) for s in reading.settings] if against is not None else []
-    # A line across the figure stands for one baseline, not for one of several.
-    one = found[0] if found and all(samples is found[0] for samples in found) else None
-    drawn = one is not None and bool(one.values.get(reading.metric.key))
-    baseline = next((s.label for s in reading.settings if drawn and s.samples is one), "")
+    for setting in figure_input.settings:
+        rows.setdefault(setting.row, {})[setting.group] = setting.values_of(figure_input.metric.key)
+    against = figure_input.baselines
+    bases = [against.find(s.samples) for s in figure_input.settings] if against is not None else []
+    # The baseline is drawn as a line across the figure only if all settings have the same one.
+    base = bases[0] if bases and all(samples is bases[0] for samples in bases) else None
+    drawn = base is not None and bool(base.values.get(figure_input.metric.key))
+    baseline = next((s.label for s in figure_input.settings if drawn and s.samples is base), "")
     table = tuple((row, tuple(cells.get(g) for g in groups)) for row, cells in rows.items())
     return DotPlot(unit, groups, table, baseline)
 
 
-def loss_figure(reading: FigureInput) -> Figure:
-    """The training loss over the iterations, a panel a setting."""
-    against = _references(reading)
-    panels = tuple(_loss_panel(setting, against.get(setting.label)) for setting in reading.settings)
+def build_loss_figure(figure_input: FigureInput) -> Figure:
+    """Build the figure of the training loss over iterations, one panel per setting."""
+    bases = _find_bases(figure_input)
+    panels = tuple(
+        _build_loss_panel(setting, bases.get(setting.label)) for setting in figure_input.settings
+    )
     if not any(panel.seeds for panel in panels):
-        raise ProtosegError(f"{reading.matrix.name}: no record has a loss curve.")
+        raise ProtosegError(f"{figure_input.matrix.name}: no record has a loss curve.")
+    baseline = _name_baseline(panel.baseline for panel in panels)
     notes = [
         "Training loss, each point the mean since the one before: mean over seeds (black), their "
-        f"range (blue), the mean of {_beside(panel.baseline for panel in panels)} (grey). What is "
+        f"range (blue), the mean of {baseline} (grey). What is "
         "summed up in the loss differs between methods.",
-        *_missing((panel.label, panel.missing) for panel in panels),
+        *_note_missing((panel.label, panel.missing) for panel in panels),
     ]
-    return _figure(reading, "loss", notes, LossPlot(panels))
+    return _make_figure(figure_input, "loss", notes, LossPlot(panels))
 
 
-def _loss_panel(setting: Setting, base: Setting | None) -> LossPanel:
+def _build_loss_panel(setting: Setting, base: Setting | None) -> LossPanel:
     curves: dict[int, dict[int, float]] = {}
     for seed, record in setting.records.items():
-        points = {int(i): number(losses, "loss") for i, losses in record["losses"]}
+        points = {int(i): read_number(losses, "loss") for i, losses in record["losses"]}
         curve = {i: value for i, value in points.items() if value is not None}
         if curve:
             curves[seed] = curve
     shared = sorted(set.intersection(*(set(c) for c in curves.values()))) if curves else []
     seeds = {seed: tuple(curve[i] for i in shared) for seed, curve in curves.items() if shared}
-    missing = setting.missing(seeds)
-    against = (base or setting).label
-    return LossPanel(setting.label, tuple(shared), seeds, against, missing)
+    missing = setting.describe_missing(seeds)
+    return LossPanel(setting.label, tuple(shared), seeds, (base or setting).label, missing)
 
 
-def class_figure(reading: FigureInput) -> Figure:
-    """IoU by class beside the baseline's, the classes by how frequent they are."""
-    name = reading.matrix.name
-    against = _references(reading)
+def build_class_figure(figure_input: FigureInput) -> Figure:
+    """Build the figure of IoU per class beside the baseline, the most frequent class first."""
+    name = figure_input.matrix.name
+    bases = _find_bases(figure_input)
     panels: list[ClassPanel] = []
     shares: dict[str, float] = {}
     missing: dict[str, str] = {}
-    for setting in reading.settings:
-        base = against.get(setting.label)
+    for setting in figure_input.settings:
+        base = bases.get(setting.label)
         if base is None or base is setting:
             continue
-        ours, theirs = _classes(setting), _classes(base)
+        ours, theirs = _read_classes(setting), _read_classes(base)
         records = [*setting.records.values(), *base.records.values()]
         for record in records:
-            found = _shares(record)
-            if shares and found != shares:
+            record_shares = _compute_shares(record)
+            if shares and record_shares != shares:
                 raise UsageError(
                     f"{name}: classes: its runs are evaluated on different classes or pixels, "
-                    "which can not share an axis; draw a matrix of one data set."
+                    "which cannot share an axis. Draw a matrix of one data set."
                 )
-            shares = found
-        for one in (base, setting):
-            missing[one.label] = one.missing(one.records)
+            shares = record_shares
+        for side in (base, setting):
+            missing[side.label] = side.describe_missing(side.records)
         panels.append(ClassPanel(setting.label, base.label, ours, theirs, missing[setting.label]))
     if not panels:
         raise UsageError(
-            f"{name}: classes: a figure of classes sets rows beside a baseline; it has one row."
+            f"{name}: classes: this figure compares rows with a baseline, but there is one row."
         )
     if not shares:
-        raise ProtosegError(f"{name}: no record that classes could be drawn of has finished.")
+        raise ProtosegError(f"{name}: classes: no run with IoU per class has finished.")
     order = dict(sorted(shares.items(), key=lambda item: -item[1]))
     seeds = " and single seeds (black)" if len(order) <= NAMED_CLASSES else ""
     notes = [
         f"IoU of each class, mean over seeds (filled){seeds}, beside the mean of "
-        f"{_beside(panel.baseline for panel in panels)} (hollow).",
-        *reading.protocol(),
-        *_missing(missing.items()),
+        f"{_name_baseline(panel.baseline for panel in panels)} (hollow).",
+        *figure_input.protocol(),
+        *_note_missing(missing.items()),
     ]
-    return _figure(reading, "classes", notes, ClassPlot(order, tuple(panels)))
+    return _make_figure(figure_input, "classes", notes, ClassPlot(order, tuple(panels)))
 
 
-def _references(reading: FigureInput) -> dict[str, Setting]:
-    """Label -> what a setting is set against: its baseline, or the first row where none is named.
+def _find_bases(figure_input: FigureInput) -> dict[str, Setting]:
+    """Label -> baseline of a setting; the first row if the table declares no baseline.
 
-    A setting whose baseline is not planned, or is measured otherwise, has none.
+    A setting has none if its baseline is not planned or has another evaluation.
     """
-    by_samples = {id(setting.samples): setting for setting in reading.settings}
-    found = {}
-    for setting in reading.settings:
-        base: Samples | None = reading.settings[0].samples
-        if reading.baselines is not None:
-            base = reading.baselines.of(setting.samples)
+    by_samples = {id(setting.samples): setting for setting in figure_input.settings}
+    bases = {}
+    for setting in figure_input.settings:
+        base: Samples | None = figure_input.settings[0].samples
+        if figure_input.baselines is not None:
+            base = figure_input.baselines.find(setting.samples)
         if base is not None and base.protocol == setting.samples.protocol:
-            found[setting.label] = by_samples[id(base)]
-    return found
+            bases[setting.label] = by_samples[id(base)]
+    return bases
 
 
-def _beside(baselines: Iterable[str]) -> str:
+def _name_baseline(baselines: Iterable[str]) -> str:
     names = {*baselines}
     return names.pop() if len(names) == 1 else "its baseline"
 
 
-def _classes(setting: Setting) -> dict[str, dict[int, float]]:
-    found: dict[str, dict[int, float]] = {}
+def _read_classes(setting: Setting) -> dict[str, dict[int, float]]:
+    """Class -> seed -> IoU in percent."""
+    classes: dict[str, dict[int, float]] = {}
     for seed, record in setting.records.items():
         for entry in record["per_class"]:
-            iou = number(entry, "iou")
+            iou = read_number(entry, "iou")
             if iou is not None:
-                found.setdefault(wording.clean(entry["name"]), {})[seed] = iou
-    return found
+                classes.setdefault(wording.clean_text(entry["name"]), {})[seed] = iou
+    return classes
 
 
-def _shares(record: dict[str, Any]) -> dict[str, float]:
-    """Class -> percent of the pixels, in class order."""
-    pixels = {wording.clean(e["name"]): number(e, "pixels") or 0.0 for e in record["per_class"]}
+def _compute_shares(record: dict[str, Any]) -> dict[str, float]:
+    """Class -> percentage of the pixels, in class order."""
+    pixels = {
+        wording.clean_text(e["name"]): read_number(e, "pixels") or 0.0 for e in record["per_class"]
+    }
     total = sum(pixels.values())
     return {name: 100 * count / total if total else 0.0 for name, count in pixels.items()}
 
 
-def _missing(places: Iterable[tuple[str, str]]) -> list[str]:
-    lost = [f"{label} ({words})" for label, words in places if words]
+def _note_missing(settings: Iterable[tuple[str, str]]) -> list[str]:
+    """Write the note about missing values from (label, reason) pairs; empty without a reason."""
+    lost = [f"{label} ({reason})" for label, reason in settings if reason]
     if not lost:
         return []
-    more = f"; and {len(lost) - NAMED} more" if len(lost) > NAMED else ""
-    return [f"Missing: {'; '.join(lost[:NAMED])}{more}."]
+    more = f"; and {len(lost) - NAMED_MISSING} more" if len(lost) > NAMED_MISSING else ""
+    return [f"Missing: {'; '.join(lost[:NAMED_MISSING])}{more}."]
 
 
-def _figure(reading: FigureInput, kind: str, notes: Sequence[str], content: Any) -> Figure:
-    name = file_name(reading.matrix.name, kind)
-    shown = tuple(wording.clean(note) for note in notes)
-    return Figure(name, kind, reading.table.title, shown, content)
+def _make_figure(
+    figure_input: FigureInput, kind: str, notes: Sequence[str], content: Any
+) -> Figure:
+    name = file_name(figure_input.matrix.name, kind)
+    cleaned = tuple(wording.clean_text(note) for note in notes)
+    return Figure(name, kind, figure_input.table.title, cleaned, content)
 
 
 KINDS: dict[str, Callable[[FigureInput], Figure]] = {
-    "metric": metric_figure,
-    "loss": loss_figure,
-    "classes": class_figure,
+    "metric": build_metric_figure,
+    "loss": build_loss_figure,
+    "classes": build_class_figure,
 }
-"""Name of a kind -> how it is made; the first is the default."""
+"""Figure type -> the function that builds it; the first is the default."""

@@ -17,7 +17,7 @@ from protoseg.report.metrics import METRICS
 from protoseg.report.tables.model import Cell, Column, Table
 
 __all__ = [
-    *("contents", "to_csv", "to_html", "to_latex", "to_markdown", "write_all"),
+    *("render_files", "to_csv", "to_html", "to_latex", "to_markdown", "write_all"),
 ]
 
 # Fields of to_csv behind the axes of rows and columns.
@@ -128,14 +128,14 @@ def _csv_text(lines: Iterable[Iterable[Any]]) -> str:
     return file.getvalue()
 
 
-def per_class_csv(table: Table) -> str:
+def to_per_class_csv(table: Table) -> str:
     """One line a row, pivot value and class: IoU in percent, mean and spread over seeds."""
     lines: list[list[Any]] = [["row", "column", "class", "mean", "std", "n"]]
     lines += [[c.row, c.group, c.name, c.mean, c.std, c.n] for c in table.per_class]
     return _csv_text(lines)
 
 
-def contents(table: Table, per_class: bool = False) -> dict[str, str]:
+def render_files(table: Table, per_class: bool = False) -> dict[str, str]:
     """File name -> content of NAME.md, .tex, .csv, .html, and of NAME_per_class.csv.
 
     Args:
@@ -153,12 +153,12 @@ def contents(table: Table, per_class: bool = False) -> dict[str, str]:
         f"{table.name}.html": to_html(table),
     }
     if table.per_class or per_class:
-        made[f"{table.name}_per_class.csv"] = per_class_csv(table)
+        made[f"{table.name}_per_class.csv"] = to_per_class_csv(table)
     return made
 
 
 def write_all(table: Table, folder: Path) -> list[Path]:
-    """Write the `contents` of a table and return all files.
+    """Write the `render_files` of a table and return all files.
 
     The bytes depend on the table alone; a file that holds them already is not touched.
 
@@ -167,7 +167,7 @@ def write_all(table: Table, folder: Path) -> list[Path]:
         ProtosegError: the folder can not be written.
     """
     # An old file is written anew also when no record is left: it would go on telling otherwise.
-    made = contents(table, (folder / f"{table.name}_per_class.csv").exists())
+    made = render_files(table, (folder / f"{table.name}_per_class.csv").exists())
     files.make_folder(folder)
     for name, content in made.items():
         _write_changed(folder / name, content.encode())

@@ -41,7 +41,7 @@ SMALLER = ((110, r"\scriptsize", "2pt"), (75, r"\footnotesize", "3pt"), (0, r"\s
 """Letters in a line beyond which this type is taken, with this space between columns."""
 
 
-def escape(words: str) -> str:
+def escape_latex(words: str) -> str:
     """Text as LaTeX prints it, Greek letters in math mode."""
     return "".join(SPECIALS.get(c) or _greek(c) or c for c in words)
 
@@ -70,7 +70,7 @@ def to_latex(table: Table) -> str:
     split = [_is_split(table, index) for index in range(len(table.header))]
     # With overrides it is another table, and goes by another label.
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", " ".join((table.name, *table.overrides))).strip("-")
-    command = " ".join(map(wording.clean, ("protoseg tables", table.name, *table.overrides)))
+    command = " ".join(map(wording.clean_text, ("protoseg tables", table.name, *table.overrides)))
     length = _line_length(table)
     kind = "table*" if length > SPANNING else "table"  # alike where the text has one column
     caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)
@@ -80,7 +80,7 @@ def to_latex(table: Table) -> str:
         r"  \centering",
         *(f"  {line}" for line in _size(length)),
         r"  \setlength{\belowcaptionskip}{4pt}",
-        f"  \\caption{{{escape(caption)}}}",
+        f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{tab:{label}}}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
         f"  \\begin{{tabular}}{{@{{}}{_alignment(table.header, split)}@{{}}}}",
@@ -147,14 +147,14 @@ def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
     ):
         width = sum(2 if halves else 1 for _, halves in members)
         if group[0]:
-            above.append(f"\\multicolumn{{{width}}}{{c}}{{{escape(group[0])}}}")
+            above.append(f"\\multicolumn{{{width}}}{{c}}{{{escape_latex(group[0])}}}")
             rules.append(f"\\cmidrule(lr){{{position}-{position + width - 1}}}")
         else:
             above += [""] * width
         position += width
     titles = []
     for column, halves in zip(header, split, strict=True):
-        title = escape(column.title) + _mark(column.mark)
+        title = escape_latex(column.title) + _mark(column.mark)
         place = "l" if column.kind == "label" else "c"
         width = 2 if halves else 1
         titles.append(title if place == "l" else f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
@@ -163,7 +163,7 @@ def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
 
 
 def _cell(cell: Cell, split: bool) -> str:
-    value = escape(cell.text)
+    value = escape_latex(cell.text)
     if cell.kind == "status":
         words = (f"\\textit{{{value}}}" if value else "") + _mark(cell.mark)
         return f"\\multicolumn{{2}}{{c}}{{{words}}}" if split else words
@@ -171,7 +171,7 @@ def _cell(cell: Cell, split: bool) -> str:
         value = f"\\textbf{{{value}}}"
     rest = f"$\\pm${cell.std_text}" if cell.std_text else ""
     if cell.note:
-        rest = f"{rest} ({escape(cell.note)})".strip()
+        rest = f"{rest} ({escape_latex(cell.note)})".strip()
     rest = f"{{\\scriptsize{{}}{rest}}}" if rest else ""
     if split:
         return f"{value} & {rest}{_mark(cell.mark)}"
@@ -181,7 +181,7 @@ def _cell(cell: Cell, split: bool) -> str:
 def _footnote(footnote: Footnote) -> str:
     # Sentences run on; what a letter refers to begins a line.
     start = f"\\par{_mark(footnote.mark)} " if footnote.mark else ""
-    return start + escape(footnote.text)
+    return start + escape_latex(footnote.text)
 
 
 def _mark(mark: str) -> str:

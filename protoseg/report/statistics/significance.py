@@ -78,7 +78,7 @@ class Paired:
         return t_interval([d for _, d in self.differences], level)
 
 
-def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
+def pair_by_seed(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
     """Compare two settings on their shared seeds; ``a`` and ``b`` map a seed to its value."""
     pairs = tuple((seed, a[seed] - b[seed]) for seed in sorted(a.keys() & b.keys()))
     differences = [d for _, d in pairs]
@@ -130,7 +130,7 @@ VERDICT_RULE = (
 )
 
 
-def verdict(
+def compare_with_published(
     values: Iterable[float], published: float, margin: float = MARGIN, unit: float = 0.0
 ) -> Verdict:
     """Whether runs agree with a published value, as far as their number allows; `VERDICT_RULE`.
@@ -158,20 +158,22 @@ def verdict(
     return "above" if mean(values) > published else "below"
 
 
-def distinguishable(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> bool:
+def is_distinguishable(
+    a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL
+) -> bool:
     """Whether the t interval of the paired differences excludes 0, from at least three seeds.
 
     With fewer than three shared seeds the answer is no, however far apart the values are. No
     correction for many comparisons is made.
     """
-    comparison = paired(a, b)
+    comparison = pair_by_seed(a, b)
     if comparison.n < MIN_SEEDS:
         return False
     low, high = comparison.interval(level)
     return low > 0 or high < 0
 
 
-def best(candidates: Mapping[int, Mapping[int, float]], higher_is_better: bool) -> int | None:
+def find_best(candidates: Mapping[int, Mapping[int, float]], higher_is_better: bool) -> int | None:
     """The key whose values are best on average and distinguishable from all others, or None.
 
     ``candidates`` maps a row to its values by seed. A row alone has nothing to be better than.
@@ -183,8 +185,8 @@ def best(candidates: Mapping[int, Mapping[int, float]], higher_is_better: bool) 
     leader = max(measured, key=lambda key: sign * mean(measured[key].values()))
     rivals = (values for key, values in measured.items() if key != leader)
     for values in rivals:
-        comparison = paired(measured[leader], values)
+        comparison = pair_by_seed(measured[leader], values)
         # The sign is asked too: over the shared seeds alone the leader may be the worse one.
-        if sign * comparison.mean <= 0 or not distinguishable(measured[leader], values):
+        if sign * comparison.mean <= 0 or not is_distinguishable(measured[leader], values):
             return None
     return leader

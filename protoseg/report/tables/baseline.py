@@ -1,4 +1,4 @@
-"""Which setting a Δ is taken against."""
+"""Finds the baseline of each setting, against which Δ is computed."""
 
 from __future__ import annotations
 
@@ -8,26 +8,29 @@ from typing import Protocol
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError
 from protoseg.report import wording
-from protoseg.report.tables.samples import Key, Samples, key_of
+from protoseg.report.tables.samples import Key, Samples, make_key
 
 LABEL = "label"
 
 
 class Baselines(Protocol):
-    """Where a setting's baseline is looked up."""
+    """The baselines of the settings of one table."""
 
-    words: str
-    """What it is called in a sentence."""
+    description: str
+    """The baseline in the footnote of Δ."""
     arrows: bool
-    """Whether differences are printed with arrows, as the paper prints those of pairs."""
+    """Whether differences are printed with arrows, as the paper prints them for pairs."""
 
-    def of(self, samples: Samples) -> Samples | None:
-        """The baseline of a setting (its own, where it is one); None where it was not planned."""
+    def find(self, samples: Samples) -> Samples | None:
+        """Find the baseline of a setting; a baseline is its own. None if it is not planned."""
         ...
 
 
-def baselines(matrix: Matrix, samples: Iterable[Samples]) -> Baselines | None:
-    """The baselines that the table of a matrix names; None where it names none.
+def make_baselines(matrix: Matrix, samples: Iterable[Samples]) -> Baselines | None:
+    """Create the baselines declared in the table of a matrix; None if it declares none.
+
+    Args:
+        samples: all settings of the table.
 
     Raises:
         UsageError: no run of the matrix is such a baseline.
@@ -38,55 +41,55 @@ def baselines(matrix: Matrix, samples: Iterable[Samples]) -> Baselines | None:
 
 
 class OneBaseline:
-    """The baseline of each setting: the same setting, but for the axes that the baseline names.
+    """Baseline with the axis values of ``table.baseline``; its other axes equal the setting's.
 
-    Axes that follow from the baseline's axes (the other half of a zip) move along with them.
+    Axes whose values follow from the baseline's axes (the other half of a zip) are ignored.
     """
 
     arrows = False
 
     def __init__(self, matrix: Matrix, samples: Iterable[Samples]) -> None:
-        """Look the baseline up once.
+        """Find the settings that are baselines.
 
         Raises:
-            UsageError: no run of the matrix has the baseline's values.
+            UsageError: no run of the matrix has the values of the baseline.
         """
         named = matrix.table.baseline
         settings = list(samples)
         axes = tuple(named)
-        wanted = tuple(wording.plain_value(value) for value in named.values())
-        chosen = [s for s in settings if key_of(s.axes, axes) == wanted]
+        wanted = tuple(wording.format_value(value) for value in named.values())
+        chosen = [s for s in settings if make_key(s.axes, axes) == wanted]
         if not chosen:
-            known = {", ".join(_pairs(s, axes)): None for s in settings}
+            known = {", ".join(_format_axes(s, axes)): None for s in settings}
             raise UsageError(
-                f"{matrix.name}: table.baseline: nothing has "
+                f"{matrix.name}: table.baseline: no run has "
                 f"{', '.join(f'{a}={w}' for a, w in zip(axes, wanted, strict=True))}. "
                 f"Known: {'; '.join(known) or 'none'}."
             )
         names = matrix.table.names
-        self.words = ", ".join(wording.group_name(a, v, names) for a, v in named.items())
+        self.description = ", ".join(wording.name_group(a, v, names) for a, v in named.items())
         self.kept = tuple(
             a for a in matrix.axes if a not in named and not _follows(a, axes, settings)
         )
-        # One each: what is neither named nor kept follows from what is named.
-        self.by_kept = {key_of(s.axes, self.kept): s for s in chosen}
+        # One setting per key: all other axes follow from those of the baseline.
+        self.by_kept = {make_key(s.axes, self.kept): s for s in chosen}
 
-    def of(self, samples: Samples) -> Samples | None:
-        """The baseline of a setting (its own, where it is one); None where it was not planned."""
-        return self.by_kept.get(key_of(samples.axes, self.kept))
+    def find(self, samples: Samples) -> Samples | None:
+        """Find the baseline of a setting; a baseline is its own. None if it is not planned."""
+        return self.by_kept.get(make_key(samples.axes, self.kept))
 
 
 class Pairs:
-    """A baseline for each label, the other axes being the same; the rest have none."""
+    """Baselines of ``table.pairs``: one label per label, with equal values of the other axes."""
 
-    words = "the baseline it is paired with"
+    description = "the baseline it is paired with"
     arrows = True
 
     def __init__(self, matrix: Matrix, samples: Iterable[Samples]) -> None:
-        """Look all of them up once.
+        """Index the settings by label.
 
         Raises:
-            UsageError: a label that no run has.
+            UsageError: no run has a label of ``table.pairs``.
         """
         self.pairs = matrix.table.pairs
         self.kept = tuple(axis for axis in matrix.axes if axis != LABEL)
@@ -100,10 +103,10 @@ class Pairs:
                 )
 
     def _key(self, samples: Samples, label: str) -> tuple[str, Key]:
-        return label, key_of(samples.axes, self.kept)
+        return label, make_key(samples.axes, self.kept)
 
-    def of(self, samples: Samples) -> Samples | None:
-        """The baseline of a setting (itself, where it has none); None where it was not planned."""
+    def find(self, samples: Samples) -> Samples | None:
+        """Find the baseline of a setting; itself without a pair. None if it is not planned."""
         label = str(samples.axes.get(LABEL))
         if label not in self.pairs:
             return samples
@@ -111,13 +114,14 @@ class Pairs:
 
 
 def _follows(axis: str, axes: Key, settings: list[Samples]) -> bool:
-    """Whether an axis has one value only for each value of others."""
+    """Whether other axes determine the value of an axis."""
     values: dict[Key, Key] = {}
-    return all(
-        values.setdefault(key_of(s.axes, axes), key_of(s.axes, (axis,))) == key_of(s.axes, (axis,))
-        for s in settings
-    )
+    for samples in settings:
+        value = make_key(samples.axes, (axis,))
+        if values.setdefault(make_key(samples.axes, axes), value) != value:
+            return False
+    return True
 
 
-def _pairs(samples: Samples, axes: Key) -> list[str]:
-    return [f"{a}={v}" for a, v in zip(axes, key_of(samples.axes, axes), strict=True)]
+def _format_axes(samples: Samples, axes: Key) -> list[str]:
+    return [f"{a}={v}" for a, v in zip(axes, make_key(samples.axes, axes), strict=True)]

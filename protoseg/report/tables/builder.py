@@ -1,7 +1,7 @@
-"""From a matrix and its records to a `Table`.
+"""Builds the `Table` of a matrix from its records.
 
-What it refuses rather than prints: a cell that would pool different settings, a table of two
-evaluation protocols, a baseline or a metric that does not exist. What is not measured is a word.
+It refuses a cell that would mix settings, a table with two evaluation protocols, and a baseline or
+a metric that does not exist. A cell without a value has a status in words.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, unknown
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import COUNTS, METRICS, Metric
-from protoseg.report.statistics.significance import best, mean, sample_std
+from protoseg.report.statistics.significance import find_best, mean, sample_std
 from protoseg.report.tables import published
-from protoseg.report.tables.baseline import baselines
+from protoseg.report.tables.baseline import make_baselines
 from protoseg.report.tables.cells import (
     FootnoteMarks,
-    delta_cell,
-    measured_cell,
-    no_value,
-    published_cell,
-    verdict_cell,
+    make_delta_cell,
+    make_measured_cell,
+    make_missing_cell,
+    make_published_cell,
+    make_verdict_cell,
 )
-from protoseg.report.tables.footnotes import published_words, sentences
+from protoseg.report.tables.footnotes import describe_published, make_footnotes
 from protoseg.report.tables.model import (
     Cell,
     CellKind,
@@ -36,25 +36,31 @@ from protoseg.report.tables.model import (
     Row,
     Table,
 )
-from protoseg.report.tables.parameter_cells import parameters_cell, published_parameters_cell
+from protoseg.report.tables.parameter_cells import (
+    make_parameters_cell,
+    make_published_parameters_cell,
+)
 from protoseg.report.tables.provenance import ProvenanceCount
-from protoseg.report.tables.samples import Key, Samples, check_protocols, collect
+from protoseg.report.tables.samples import Key, Samples, check_protocols, collect_samples
 from protoseg.runs.store import RecordStore
 
 
 def build_table(matrix: Matrix, store: RecordStore, published_folder: Path) -> Table:
-    """The table of a matrix, from the records that are there.
+    """Build the table of a matrix from the existing records.
+
+    Args:
+        published_folder: the folder of published numbers.
 
     Raises:
-        UsageError: a metric, axis, baseline or published file that does not exist, or a cell that
-            would mix settings.
-        ProtosegError: two evaluation protocols, or two different results of one run.
+        UsageError: a metric, axis, baseline or published file does not exist, or a cell would mix
+            settings.
+        ProtosegError: the runs have two evaluation protocols, or a run has two different results.
     """
-    return _Builder(matrix, store, published_folder).table()
+    return _Builder(matrix, store, published_folder).build()
 
 
 class _Builder:
-    """What the cells of one table share."""
+    """Builds one table; its attributes are shared by all cells."""
 
     def __init__(self, matrix: Matrix, store: RecordStore, published_folder: Path) -> None:
         self.matrix, self.spec = matrix, matrix.table
@@ -68,17 +74,17 @@ class _Builder:
         self.published = published.load(matrix, published_folder)
         if self.columns and self.published is not None and self.published.spec.labels:
             raise UsageError(
-                f"{matrix.name}: table: published.labels name whole rows; with 'columns' a row "
-                "has several published ones. Keep one of the two."
+                f"{matrix.name}: table: published.labels name rows, but with table.columns a row "
+                "has several published values. Keep one of the two."
             )
         self.provenance = ProvenanceCount()
-        self.grid = collect(matrix, store, self.rows, self.columns, self.provenance.add)
+        self.grid = collect_samples(matrix, store, self.rows, self.columns, self.provenance.add)
         self.groups: dict[Key, Samples] = {}
         for cells in self.grid.values():
             for column, samples in cells.items():
                 self.groups.setdefault(column, samples)
         self.all = [samples for cells in self.grid.values() for samples in cells.values()]
-        self.baselines = baselines(matrix, self.all)
+        self.baselines = make_baselines(matrix, self.all)
         counts = Counter(len(v) for s in self.all if (v := s.values.get(self.main)))
         self.common_n = max(counts, key=lambda n: (counts[n], n), default=0)
         self.marks = FootnoteMarks()
@@ -86,96 +92,98 @@ class _Builder:
     def _check_names(self) -> None:
         where, spec = f"{self.matrix.name}: table", self.spec
         if not self.matrix.runs:
-            raise UsageError(f"{self.matrix.name}: has no runs, so there is no table to make.")
+            raise UsageError(f"{self.matrix.name}: has no runs, so it has no table.")
         metrics.check(spec.metrics, f"{where}.metrics")
         for part in ("rows", "columns", "baseline"):
             for axis in getattr(spec, part):
                 if axis not in self.matrix.axes:
                     raise UsageError(unknown("axis", axis, f"{where}.{part}", self.matrix.axes))
         if spec.baseline and spec.metrics[0] in COUNTS:
-            raise UsageError(f"{where}.baseline: put a measured metric first; Δ is taken of it.")
+            raise UsageError(
+                f"{where}.baseline: Δ needs a measured metric. Put one first in metrics."
+            )
 
-    def table(self) -> Table:
+    def build(self) -> Table:
         header = list(self._label_columns())
         for group, samples in self.groups.items():
-            header += self._columns(group, samples)
-        bold = {group: self._bold(group) for group in self.groups}
-        rows = self._references(header)
-        references, before = len(rows), None
+            header += self._value_columns(group, samples)
+        bold = {group: self._bold_rows(group) for group in self.groups}
+        rows = self._reference_rows(header)
+        references, previous_block = len(rows), None
         for key, cells in self.grid.items():
             axes = next(iter(cells.values())).axes
             labels = self._labels(axes)
             row: list[Cell] = [Cell("label", label) for label in labels]
             for group in self.groups:
-                row += self._cells(cells.get(group), key in bold[group])
+                row += self._value_cells(cells.get(group), key in bold[group])
             names = [
-                wording.value_name(axis, axes.get(axis), self.spec.names) for axis in self.rows
+                wording.name_value(axis, axes.get(axis), self.spec.names) for axis in self.rows
             ]
             block = key[0] if len(key) > 1 else ""
-            rule = bool(rows) and (len(rows) == references or block != before)
-            before = block
+            rule = bool(rows) and (len(rows) == references or block != previous_block)
+            previous_block = block
             values = key if self._published_labels is None else tuple(labels)
             rows.append(Row(", ".join(names) or self.matrix.name, tuple(row), values, rule))
-        self._check_groups(header)
-        twice = [label for label, n in Counter(row.label for row in rows).items() if n > 1]
-        if twice:
+        self._check_titles(header)
+        duplicates = [label for label, n in Counter(row.label for row in rows).items() if n > 1]
+        if duplicates:
             raise UsageError(
-                f"{self.matrix.name}: table.names: several rows are called '{twice[0]}'. "
+                f"{self.matrix.name}: table.names: several rows are called '{duplicates[0]}'. "
                 "Give each its own name."
             )
-        notes = sentences(
+        notes = make_footnotes(
             self.matrix, self.all, self.common_n, self.baselines, self.published, any(bold.values())
         )
-        provenance = self.provenance.summary()
+        provenance = self.provenance.summarise()
         return Table(
             self.matrix.name,
-            wording.clean(self.matrix.title or self.matrix.name),
-            wording.clean(self.spec.caption),
+            wording.clean_text(self.matrix.title or self.matrix.name),
+            wording.clean_text(self.spec.caption),
             tuple(header),
             tuple(rows),
-            (*notes, Footnote(provenance.words), *self.marks.footnotes()),
+            (*notes, Footnote(provenance.sentence), *self.marks.footnotes()),
             provenance,
             self.columns,
-            tuple(self._per_class(rows[references:])),
+            tuple(self._class_results(rows[references:])),
             self.matrix.overrides,
         )
 
-    def _check_groups(self, header: Sequence[Column]) -> None:
+    def _check_titles(self, header: Sequence[Column]) -> None:
         titles = Counter(c.plain for c in header)
-        twice = next((c.group for c in header if c.group and titles[c.plain] > 1), "")
-        if twice:
+        duplicates = next((c.group for c in header if c.group and titles[c.plain] > 1), "")
+        if duplicates:
             raise UsageError(
-                f"{self.matrix.name}: table.names: several columns are called '{twice}'. "
+                f"{self.matrix.name}: table.names: several columns are called '{duplicates}'. "
                 "Give each its own name."
             )
 
     @property
     def _published_labels(self) -> dict[str, str] | None:
-        """Field -> title of the columns that name a row, where the published rows give them."""
+        """Field -> title of the label columns that published rows fill; None if they do not."""
         return (self.published.spec.labels or None) if self.published is not None else None
 
     def _label_columns(self) -> Iterator[Column]:
         titles = self._published_labels
         if titles is None:
-            titles = {axis: wording.axis_name(axis, self.spec.names) for axis in self.rows}
+            titles = {axis: wording.name_axis(axis, self.spec.names) for axis in self.rows}
         for field, title in titles.items():
-            yield Column(field, wording.clean(title), "label", metric=field)
+            yield Column(field, wording.clean_text(title), "label", metric=field)
 
     def _labels(self, axes: Mapping[str, Any]) -> list[str]:
-        names = [wording.value_name(axis, axes.get(axis), self.spec.names) for axis in self.rows]
+        names = [wording.name_value(axis, axes.get(axis), self.spec.names) for axis in self.rows]
         titles = self._published_labels
         if titles is None or self.published is None:
             return names
         row = self.published.find(axes)
         if row is not None:
             return list(self.published.labels(row))
-        # A setting that nobody has published goes by its own name, part by part where that fits.
+        # An unpublished setting is labelled with its name; its parts fill the label columns.
         name = ", ".join(names)
         parts = name.split(", ")
         return parts if len(parts) == len(titles) else [name, *[""] * (len(titles) - 1)]
 
-    def _references(self, header: Sequence[Column]) -> list[Row]:
-        """Published rows that no run of ours matches."""
+    def _reference_rows(self, header: Sequence[Column]) -> list[Row]:
+        """Rows of published settings that no run of the matrix matches."""
         if self.published is None:
             return []
         rows = []
@@ -186,101 +194,103 @@ class _Builder:
                 if column.kind != "published":
                     cells.append(Cell("status", ""))
                 elif column.metric == self.main:
-                    cells.append(published_cell(self.published, row, None, self.marks))
+                    cells.append(make_published_cell(self.published, row, None, self.marks))
                 else:
-                    cells.append(published_parameters_cell(self.published, row))
+                    cells.append(make_published_parameters_cell(self.published, row))
             rows.append(Row(", ".join(filter(None, labels)), tuple(cells), labels))
         return rows
 
-    def _columns(self, group: Key, samples: Samples) -> Iterator[Column]:
+    def _value_columns(self, group: Key, samples: Samples) -> Iterator[Column]:
         names = self.spec.names
-        above = ", ".join(wording.group_name(a, samples.axes.get(a), names) for a in self.columns)
-        address = ", ".join(wording.value_name(a, samples.axes.get(a), names) for a in self.columns)
-        prefix = f"{address}/" if self.columns else ""
+        title = ", ".join(wording.name_group(a, samples.axes.get(a), names) for a in self.columns)
+        name = ", ".join(wording.name_value(a, samples.axes.get(a), names) for a in self.columns)
+        prefix = f"{name}/" if self.columns else ""
         mark = ""
         if self.published is not None:
-            mark = self.marks.of(published_words(self.published, self.all))
+            mark = self.marks.mark(describe_published(self.published, self.all))
         for metric in self.spec.metrics:
             kind: CellKind = "parameters" if metric in COUNTS else "measured"
-            yield Column(prefix + metric, METRICS[metric].title, kind, metric, above, group)
+            yield Column(prefix + metric, METRICS[metric].title, kind, metric, title, group)
             if metric == self.main and self.baselines is not None:
-                yield Column(prefix + "delta", "Δ", "delta", metric, above, group)
+                yield Column(prefix + "delta", "Δ", "delta", metric, title, group)
             if metric == self.main and self.published is not None:
-                title = self.published.title(self.main)
-                yield Column(prefix + "published", title, "published", metric, above, group, mark)
-                yield Column(prefix + "verdict", "Verdict", "verdict", metric, above, group)
-            if self._with_published_count(metric):
+                heading = self.published.title(self.main)
+                yield Column(prefix + "published", heading, "published", metric, title, group, mark)
+                yield Column(prefix + "verdict", "Verdict", "verdict", metric, title, group)
+            if self._has_published_count(metric):
                 key = f"{prefix}published_{metric}"
-                yield Column(key, "Published (M)", "published", metric, above, group, mark)
+                yield Column(key, "Published (M)", "published", metric, title, group, mark)
 
-    def _with_published_count(self, metric: str) -> bool:
-        """Whether the published number of parameters stands beside ours."""
-        known = self.published is not None and bool(self.published.spec.parameters)
-        return known and metric in COUNTS
+    def _has_published_count(self, metric: str) -> bool:
+        """Whether the table has a column for the published number of parameters."""
+        has_numbers = self.published is not None and bool(self.published.spec.parameters)
+        return has_numbers and metric in COUNTS
 
-    def _bold(self, group: Key) -> set[Key]:
-        """The rows whose main value is bold; values of different protocols are not compared."""
+    def _bold_rows(self, group: Key) -> set[Key]:
+        """Find the rows with a bold main value; values of different protocols are not compared."""
         if self.main in COUNTS:
             return set()
-        places = [(key, cells[group]) for key, cells in self.grid.items() if group in cells]
+        settings = [(key, cells[group]) for key, cells in self.grid.items() if group in cells]
         protocols: list[Any] = []
-        for _, samples in places:
+        for _, samples in settings:
             if samples.protocol not in protocols:
                 protocols.append(samples.protocol)
-        chosen = set()
+        bold = set()
         for protocol in protocols:
             values = {
                 index: samples.values.get(self.main, {})
-                for index, (_, samples) in enumerate(places)
+                for index, (_, samples) in enumerate(settings)
                 if samples.protocol == protocol
             }
-            leader = best(values, METRICS[self.main].higher_is_better)
+            leader = find_best(values, METRICS[self.main].higher_is_better)
             if leader is not None:
-                chosen.add(places[leader][0])
-        return chosen
+                bold.add(settings[leader][0])
+        return bold
 
-    def _cells(self, samples: Samples | None, bold: bool) -> Iterator[Cell]:
+    def _value_cells(self, samples: Samples | None, bold: bool) -> Iterator[Cell]:
         for name in self.spec.metrics:
             metric, is_main = METRICS[name], name == self.main
             if samples is None:
                 extra = is_main * (bool(self.baselines) + 2 * bool(self.published))
-                extra += self._with_published_count(name)
+                extra += self._has_published_count(name)
                 yield from [Cell("status", "not planned")] * (1 + extra)
                 continue
             if name in COUNTS:
-                yield parameters_cell(samples, metric) or no_value(samples, name, is_main)
+                yield make_parameters_cell(samples, metric) or make_missing_cell(
+                    samples, name, is_main
+                )
             else:
                 shown = bold and is_main
-                yield measured_cell(samples, metric, self.common_n, self.marks, is_main, shown)
+                yield make_measured_cell(samples, metric, self.common_n, self.marks, is_main, shown)
             if is_main:
-                yield from self._beside(samples, metric)
-            if self._with_published_count(name) and self.published is not None:
+                yield from self._comparison_cells(samples, metric)
+            if self._has_published_count(name) and self.published is not None:
                 row = self.published.find(samples.axes)
-                yield published_parameters_cell(self.published, row)
+                yield make_published_parameters_cell(self.published, row)
 
-    def _beside(self, samples: Samples, metric: Metric) -> Iterator[Cell]:
-        """Δ, the published value and the verdict, as far as the table has them."""
-        baseline = self.baselines.of(samples) if self.baselines is not None else None
+    def _comparison_cells(self, samples: Samples, metric: Metric) -> Iterator[Cell]:
+        """Yield the cells Δ, published value and verdict, as far as the table has them."""
+        baseline = self.baselines.find(samples) if self.baselines is not None else None
         if self.baselines is not None:
             arrows = self.baselines.arrows
-            yield delta_cell(samples, baseline, metric, self.common_n, self.marks, arrows)
+            yield make_delta_cell(samples, baseline, metric, self.common_n, self.marks, arrows)
         if self.published is None:
             return
         row = self.published.find(samples.axes)
         paired = self.baselines is not None and self.baselines.arrows and baseline is not samples
         theirs = self.published.find(baseline.axes) if paired and baseline is not None else None
-        cell = published_cell(self.published, row, theirs, self.marks)
+        cell = make_published_cell(self.published, row, theirs, self.marks)
         yield cell
-        yield verdict_cell(samples, self.published, cell, metric, bool(self.matrix.changes))
+        yield make_verdict_cell(samples, self.published, cell, metric, bool(self.matrix.changes))
 
-    def _per_class(self, rows: list[Row]) -> Iterator[ClassResult]:
+    def _class_results(self, rows: list[Row]) -> Iterator[ClassResult]:
         names = self.spec.names
         for row, cells in zip(rows, self.grid.values(), strict=True):
             for samples in cells.values():
                 axes = samples.axes
-                group = ", ".join(wording.value_name(a, axes.get(a), names) for a in self.columns)
+                group = ", ".join(wording.name_value(a, axes.get(a), names) for a in self.columns)
                 for name, values in samples.per_class.items():
                     n = len(values)
                     centre = mean(values) if n else None
                     spread = sample_std(values) if n > 1 else None
-                    yield ClassResult(row.label, group, wording.clean(name), centre, spread, n)
+                    yield ClassResult(row.label, group, wording.clean_text(name), centre, spread, n)

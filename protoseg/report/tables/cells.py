@@ -1,4 +1,4 @@
-"""One cell each: measured, Δ, published, verdict; or, in words, why there is none."""
+"""Makes the cells of a table: measured value, Δ, published value, verdict, or status."""
 
 from __future__ import annotations
 
@@ -9,35 +9,39 @@ from typing import Any
 from protoseg.config.schema import RunSpec
 from protoseg.report import wording
 from protoseg.report.metrics import Metric
-from protoseg.report.statistics.significance import MIN_SEEDS, mean, paired, sample_std, verdict
+from protoseg.report.statistics.significance import (
+    MIN_SEEDS,
+    compare_with_published,
+    mean,
+    pair_by_seed,
+    sample_std,
+)
 from protoseg.report.tables.model import Cell, Footnote
-from protoseg.report.tables.published import PublishedNumbers, decimals, printed
+from protoseg.report.tables.published import PublishedNumbers, count_decimals, parse_printed
 from protoseg.report.tables.samples import Samples
 
 OTHER_DATA = "other data"
-"""Measured on other images, or in another way, than what it would be set against."""
+"""Status of a cell whose comparison has other images or another evaluation."""
 
 
 class FootnoteMarks:
-    """Letters for footnotes; the same sentence gets the same letter."""
+    """Assigns letters to footnotes; equal sentences get the same letter."""
 
     def __init__(self) -> None:
         self._by_text: dict[str, str] = {}
 
-    def of(self, sentence: str) -> str:
-        """The mark of a footnote: a, b, ..., z, aa, ab, ..."""
-        number = len(self._by_text)
-        letters = string.ascii_lowercase
-        new = letters[number % 26] if number < 26 else _long(number)
-        return self._by_text.setdefault(sentence, new)
+    def mark(self, sentence: str) -> str:
+        """Return the mark of a footnote: a, b, ..., z, aa, ab, ..."""
+        return self._by_text.setdefault(sentence, _letters(len(self._by_text)))
 
     def footnotes(self) -> Iterator[Footnote]:
-        """The footnotes, in the order in which they were needed."""
+        """Yield the footnotes in the order of their marks."""
         for sentence, mark in self._by_text.items():
             yield Footnote(sentence, mark)
 
 
-def _long(number: int) -> str:
+def _letters(number: int) -> str:
+    """Spell a number from 0 as a, b, ..., z, aa, ab, ..."""
     letters = ""
     number += 1
     while number:
@@ -46,29 +50,35 @@ def _long(number: int) -> str:
     return letters
 
 
-def measured_cell(
+def make_measured_cell(
     samples: Samples, metric: Metric, common_n: int, marks: FootnoteMarks, is_main: bool, bold: bool
 ) -> Cell:
-    """Mean ± sample standard deviation over the seeds that are there; the rest in words.
+    """Make the cell mean ± sample standard deviation over the seeds with a value.
 
-    The words are in full in the column of the main metric, and short in those beside it.
+    Args:
+        samples: the setting and its values.
+        metric: the metric of the column.
+        common_n: number of seeds of most cells; a cell with another number names it.
+        marks: takes footnotes about missing seeds.
+        is_main: whether the column is that of the main metric, where a status is given in full.
+        bold: whether the value is bold.
     """
     values = samples.values.get(metric.key, {})
     expected, missing = len(samples.runs), _missing(samples, values)
     if not values:
-        return status_cell(samples, missing, is_main)
+        return make_status_cell(samples, missing, is_main)
     n = len(values)
     note = mark = ""
     if n < expected:
-        note = f"{n} of {wording.seeds(expected)}" if is_main else ""
-        mark = marks.of(_without(n, expected, missing))
+        note = f"{n} of {wording.format_seeds(expected)}" if is_main else ""
+        mark = marks.mark(_without(n, expected, missing))
     elif n != common_n:
-        note = wording.seeds(n)
+        note = wording.format_seeds(n)
     centre, spread = mean(values.values()), sample_std(values.values())
     return Cell(
         "measured",
-        wording.fixed(centre, metric.decimals),
-        wording.fixed(spread, metric.decimals) if n > 1 else "",
+        wording.format_number(centre, metric.decimals),
+        wording.format_number(spread, metric.decimals) if n > 1 else "",
         note,
         mark,
         bold,
@@ -80,7 +90,7 @@ def measured_cell(
     )
 
 
-def delta_cell(
+def make_delta_cell(
     samples: Samples,
     baseline: Samples | None,
     metric: Metric,
@@ -88,7 +98,16 @@ def delta_cell(
     marks: FootnoteMarks,
     arrows: bool = False,
 ) -> Cell:
-    """Mean ± sample standard deviation of the paired differences over the shared seeds."""
+    """Make the cell mean ± sample standard deviation of the differences over shared seeds.
+
+    Args:
+        samples: the setting.
+        baseline: the setting that is subtracted; None if it is not planned.
+        metric: the main metric.
+        common_n: number of seeds of most cells; a cell with another number names it.
+        marks: takes footnotes about missing seeds.
+        arrows: whether the sign is printed as an arrow.
+    """
     if baseline is samples:
         return Cell("delta", wording.NONE, run_ids=samples.run_ids, expected_n=len(samples.runs))
     if baseline is None:
@@ -97,27 +116,28 @@ def delta_cell(
     theirs = baseline.values.get(metric.key, {})
     missing, theirs_missing = _missing(samples, ours), _missing(baseline, theirs)
     if not ours:
-        return status_cell(samples, missing, False)
+        return make_status_cell(samples, missing, False)
     if baseline.protocol != samples.protocol:
         return _status(samples, OTHER_DATA, baseline.run_ids)
     if not theirs:
-        return _status(samples, f"baseline {_short(theirs_missing)}", baseline.run_ids)
-    pairs = paired(ours, theirs)
+        return _status(samples, f"baseline {_shorten(theirs_missing)}", baseline.run_ids)
+    pairs = pair_by_seed(ours, theirs)
     if not pairs.n:
         return _status(samples, "no shared seed", baseline.run_ids)
     shared = samples.runs.keys() & baseline.runs.keys()
     expected = len(shared)
     note = mark = ""
     if pairs.n < expected:
-        of_baseline = {s: f"baseline {words}" for s, words in theirs_missing.items()}
-        lost = {s: w for s, w in sorted({**of_baseline, **missing}.items()) if s in shared}
-        mark = marks.of(_without(pairs.n, expected, lost))
+        of_baseline = {s: f"baseline {state}" for s, state in theirs_missing.items()}
+        reasons = {s: w for s, w in sorted({**of_baseline, **missing}.items()) if s in shared}
+        mark = marks.mark(_without(pairs.n, expected, reasons))
     elif pairs.n != common_n:
-        note = wording.seeds(pairs.n)
+        note = wording.format_seeds(pairs.n)
+    format_mean = wording.format_arrow if arrows else wording.format_difference
     return Cell(
         "delta",
-        (wording.arrow if arrows else wording.signed)(pairs.mean, metric.decimals),
-        wording.fixed(pairs.std, metric.decimals) if pairs.n > 1 else "",
+        format_mean(pairs.mean, metric.decimals),
+        wording.format_number(pairs.std, metric.decimals) if pairs.n > 1 else "",
         note,
         mark,
         value=pairs.mean,
@@ -129,47 +149,55 @@ def delta_cell(
     )
 
 
-def published_cell(
+def make_published_cell(
     numbers: PublishedNumbers,
     row: Mapping[str, Any] | None,
     baseline: Mapping[str, Any] | None,
     marks: FootnoteMarks,
 ) -> Cell:
-    """A value as the literature prints it, never a mean of ours.
+    """Make the cell of a published value, printed as in the literature.
 
     Args:
-        row: of the published table; None where it has none.
-        baseline: the row that its difference is printed against, with an arrow; or None.
+        numbers: the published numbers.
+        row: the published row of the setting; None without one.
+        baseline: the published row that is subtracted, with an arrow; None without one.
+        marks: takes the note of the row as a footnote.
     """
     if row is None:
         return Cell("published", wording.NONE)
-    note = f"Published: {wording.clean(row['note'])}." if row.get("note") else ""
-    mark = marks.of(note) if note else ""
+    note = f"Published: {wording.clean_text(row['note'])}." if row.get("note") else ""
+    mark = marks.mark(note) if note else ""
     field = numbers.spec.value
-    found = printed(row.get(field))
-    if found is None:
+    parsed = parse_printed(row.get(field))
+    if parsed is None:
         return Cell("status", "unknown", mark=mark)
-    shown, value = found
-    other = printed(baseline.get(field)) if baseline is not None else None
+    text, value = parsed
+    other = parse_printed(baseline.get(field)) if baseline is not None else None
     difference = None
     if other is not None and baseline is not None:
-        digits = max(decimals(row[field]), decimals(baseline[field]))
+        digits = max(count_decimals(row[field]), count_decimals(baseline[field]))
         difference = round(value - other[1], digits)
-        shown = f"{shown} {wording.arrow(difference, digits)}"
-    return Cell("published", shown, mark=mark, value=value, difference=difference)
+        text = f"{text} {wording.format_arrow(difference, digits)}"
+    return Cell("published", text, mark=mark, value=value, difference=difference)
 
 
-def verdict_cell(
+def make_verdict_cell(
     samples: Samples,
     numbers: PublishedNumbers,
     published: Cell,
     metric: Metric,
     changed: bool = False,
 ) -> Cell:
-    """What the seeds that are there say of a published value; empty where nothing is measured.
+    """Make the cell that compares the measured values with the published one.
+
+    The cell is empty if nothing is measured.
 
     Args:
-        changed: overrides make it another setting than the one set beside the published value.
+        samples: the setting and its values.
+        numbers: the published numbers.
+        published: the cell of the published value.
+        metric: the main metric.
+        changed: whether overrides change the setting, so that it is not the published one.
     """
     values = samples.values.get(metric.key, {})
     if not values or published.value is None:
@@ -178,65 +206,71 @@ def verdict_cell(
         return _status(samples, "other metric")
     if not any(numbers.measured_as):
         return _status(samples, "data not named")
-    if data_words(samples.spec) not in numbers.measured_as:
+    if describe_data(samples.spec) not in numbers.measured_as:
         return _status(samples, OTHER_DATA)
     if changed:
         return _status(samples, "other setting")
-    unit = 10.0 ** -decimals(published.text.split()[0])
-    words = verdict(values.values(), published.value, numbers.spec.margin, unit)
-    few = len(values) < MIN_SEEDS
+    unit = 10.0 ** -count_decimals(published.text.split()[0])
+    verdict = compare_with_published(values.values(), published.value, numbers.spec.margin, unit)
+    too_few = len(values) < MIN_SEEDS
     return Cell(
         "verdict",
-        words,
-        note=wording.seeds(len(values)) if few else "",
+        verdict,
+        note=wording.format_seeds(len(values)) if too_few else "",
         n=len(values),
         expected_n=len(samples.runs),
         run_ids=samples.run_ids,
     )
 
 
-def data_words(spec: RunSpec) -> str:
-    """Data set and split that a run is measured on."""
+def describe_data(spec: RunSpec) -> str:
+    """Name the data set and the split that a run is evaluated on."""
     return f"{spec.dataset.name} {spec.evaluation.split}"
 
 
-def no_value(samples: Samples, key: str, in_full: bool) -> Cell:
-    """Why a setting has no value of a metric."""
-    return status_cell(samples, _missing(samples, samples.values.get(key, {})), in_full)
+def make_missing_cell(samples: Samples, key: str, in_full: bool) -> Cell:
+    """Make the cell of a metric that no run of a setting has a value of."""
+    return make_status_cell(samples, _missing(samples, samples.values.get(key, {})), in_full)
 
 
-def status_cell(samples: Samples, missing: Mapping[int, str], in_full: bool) -> Cell:
-    """No number: why, for each seed, or in short where the column before it says more.
+def make_status_cell(samples: Samples, missing: Mapping[int, str], in_full: bool) -> Cell:
+    """Make a cell without a number that gives the reason.
 
-    A setting that nobody has started is named once; its other cells are empty until it is measured.
+    If no run of the setting was started, only the cell with ``in_full`` gives the reason.
+
+    Args:
+        samples: the setting.
+        missing: seed -> reason.
+        in_full: give the reason of every seed, not a short one.
     """
     if not in_full and set(missing.values()) == {wording.NOT_RUN}:
         return _status(samples, "")
-    return _status(samples, wording.summary_words(missing.values()) if in_full else _short(missing))
+    text = wording.summarise_states(missing.values()) if in_full else _shorten(missing)
+    return _status(samples, text)
 
 
-def _status(samples: Samples, words: str, baseline_run_ids: tuple[str, ...] = ()) -> Cell:
+def _status(samples: Samples, text: str, baseline_run_ids: tuple[str, ...] = ()) -> Cell:
     return Cell(
         "status",
-        words,
+        text,
         expected_n=len(samples.runs),
         run_ids=samples.run_ids,
         baseline_run_ids=baseline_run_ids,
     )
 
 
-def _short(missing: Mapping[int, str]) -> str:
-    words = {word.partition(":")[0] for word in missing.values()}
-    return words.pop() if len(words) == 1 else "no result"
+def _shorten(missing: Mapping[int, str]) -> str:
+    states = {reason.partition(":")[0] for reason in missing.values()}
+    return states.pop() if len(states) == 1 else "no result"
 
 
 def _without(n: int, expected: int, missing: Mapping[int, str]) -> str:
-    lost = ", ".join(f"seed {seed} ({words})" for seed, words in missing.items())
-    return f"{n} of {wording.seeds(expected)}, without {lost}."
+    seeds = ", ".join(f"seed {seed} ({reason})" for seed, reason in missing.items())
+    return f"{n} of {wording.format_seeds(expected)}, without {seeds}."
 
 
 def _missing(samples: Samples, values: Mapping[int, float]) -> dict[int, str]:
-    """Seed -> why it has no value, by seed."""
+    """Seed -> reason why it has no value, sorted by seed."""
     return {
         seed: samples.missing.get(seed, "not in the record")
         for seed in sorted(samples.runs)

@@ -1,4 +1,4 @@
-"""A table as data: what every form of it (Markdown, LaTeX, CSV, HTML, terminal) is printed from."""
+"""Data classes of a table, from which every format (Markdown, LaTeX, CSV, HTML) is written."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ CellKind = Literal["label", "measured", "delta", "published", "verdict", "parame
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table: the numbers as they are, and as they are printed."""
+    """One cell: its numbers, unrounded and as printed."""
 
     kind: CellKind
     text: str
-    """The value as printed, or the words of a status."""
+    """The value as printed, or a status such as "not run"."""
     std_text: str = ""
-    """What stands behind ±; empty for n = 1."""
+    """The number after ±; empty for n = 1."""
     note: str = ""
-    """Behind the value, e.g. "2 of 3 seeds"."""
+    """Text in brackets after the value, e.g. "2 of 3 seeds"."""
     mark: str = ""
     """Letter of a footnote."""
     bold: bool = False
@@ -31,13 +31,13 @@ class Cell:
     run_ids: tuple[str, ...] = ()
     baseline_run_ids: tuple[str, ...] = ()
     brackets: float | None = None
-    """What stands in brackets behind a number of parameters, in millions."""
+    """The number in brackets after a number of parameters, in millions."""
     difference: float | None = None
-    """What stands behind the arrow of a published value."""
+    """The number after the arrow of a published value."""
 
     @property
     def plain(self) -> str:
-        """The whole cell on one line, for a terminal or a test."""
+        """The whole cell as plain text on one line."""
         spread = f" ± {self.std_text}" if self.std_text else ""
         note = f" ({self.note})" if self.note else ""
         mark = f" [{self.mark}]" if self.mark else ""
@@ -46,17 +46,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column: ``key`` is its address, ``metric`` what it shows."""
+    """One column; ``key`` identifies it."""
 
     key: str
     title: str
     kind: CellKind
     metric: str = ""
-    """Key of a `Metric`; for a label column the axis."""
+    """Key of the `Metric` that is shown; for a label column the axis."""
     group: str = ""
     """Display name of the pivot value above it."""
     values: tuple[str, ...] = ()
-    """The pivot values themselves."""
+    """The pivot values, without display names."""
     mark: str = ""
 
     @property
@@ -68,19 +68,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: ``label`` is its address."""
+    """One row; ``label`` identifies it."""
 
     label: str
     cells: tuple[Cell, ...]
     values: tuple[str, ...] = ()
     """The values of the row axes, without display names."""
     rule: bool = False
-    """A line stands above it: another kind of rows begins."""
+    """Whether a rule is drawn above the row, because a new block of rows begins."""
 
 
 @dataclass(frozen=True)
 class Footnote:
-    """A line below the table; ``mark`` refers to it from a cell or a header."""
+    """A note below the table; cells and headers refer to it by ``mark``."""
 
     text: str
     mark: str = ""
@@ -88,7 +88,7 @@ class Footnote:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The IoU of one class in one row, percent, over seeds."""
+    """The IoU of one class in one row over seeds, in percent."""
 
     row: str
     group: str
@@ -100,20 +100,20 @@ class ClassResult:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where the numbers of a table come from."""
+    """Records, commits, dates and devices of a table."""
 
     records: int = 0
     commits: tuple[str, ...] = ()
     dirty: int = 0
-    """How many records were made with uncommitted changes."""
+    """Number of records made with uncommitted changes."""
     first: str = ""
     last: str = ""
-    """When the first and the last of the runs finished, UTC."""
+    """Times at which the first and the last run finished, ISO 8601 in UTC."""
     devices: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
-        """One sentence."""
+    def sentence(self) -> str:
+        """The provenance as one sentence."""
         if not self.records:
             return "No run of this table has finished."
         parts = [f"{self.records} record" + ("s" if self.records > 1 else "")]
@@ -125,12 +125,12 @@ class Provenance:
         first, last = self.first[:10], self.last[:10]
         parts.append(f"finished {first}" if first == last else f"finished {first} to {last}")
         parts += [f"on {', '.join(self.devices)}"] if self.devices else []
-        return wording.clean("; ".join(parts)) + "."
+        return wording.clean_text("; ".join(parts)) + "."
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table, ready to be printed."""
+    """A table with everything that is printed."""
 
     name: str
     title: str
@@ -140,11 +140,11 @@ class Table:
     footnotes: tuple[Footnote, ...]
     provenance: Provenance
     pivot: tuple[str, ...] = ()
-    """The axes that make the columns."""
+    """The axes whose values form the columns."""
     per_class: tuple[ClassResult, ...] = ()
     overrides: tuple[str, ...] = ()
-    """Those it was made with, seeds among them."""
+    """The overrides of the command, seeds included."""
 
     def column(self, key: str) -> int:
-        """The place of a column in ``header`` and in the cells of each row."""
+        """Return the index of a column in ``header`` and in the cells of each row."""
         return [column.key for column in self.header].index(key)

@@ -1,4 +1,4 @@
-"""Cells that count parameters: ours from records, the literature's as it prints them."""
+"""Makes the cells with numbers of parameters: measured ones and published ones."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from protoseg.config.schema import RunSpec
 from protoseg.report import wording
 from protoseg.report.metrics import LEARNABLE, PARAMETERS, Metric
 from protoseg.report.tables.model import Cell
-from protoseg.report.tables.published import PublishedNumbers, printed
+from protoseg.report.tables.published import PublishedNumbers, parse_printed
 from protoseg.report.tables.samples import Samples
 
-WORDS = {
+COUNT_FOOTNOTES = {
     PARAMETERS: "Parameters: learnable, in millions; in brackets the numbers held in prototypes.",
     LEARNABLE: (
         "Parameters: learnable, in millions, of the network as it is evaluated (without an "
@@ -20,21 +20,24 @@ WORDS = {
         "place."
     ),
 }
-"""The footnote of each kind of count."""
+"""Metric -> footnote."""
 
 
 def classifier_parameters(spec: RunSpec) -> int | None:
-    """Learnable parameters of the classifier; None where the spec does not tell."""
+    """Count the learnable parameters of the classifier; None if the spec does not determine it."""
     return spec.method.classifier_parameters(len(spec.dataset.classes), spec.decoder.channels)
 
 
-def parameters_cell(samples: Samples, metric: Metric) -> Cell | None:
-    """Learnable parameters in millions, with their brackets; None where no record tells them."""
+def make_parameters_cell(samples: Samples, metric: Metric) -> Cell | None:
+    """Make the cell of learnable parameters in millions; None if no record has the number.
+
+    The number in brackets is that of `COUNT_FOOTNOTES`.
+    """
     learnable = samples.values.get(metric.key, {})
     if not learnable:
         return None
     if len(set(learnable.values())) > 1 or len(set(samples.prototypes.values())) > 1:
-        # They follow from the spec: a mean would hide that something is wrong.
+        # The spec determines the number, so different numbers are an error; no mean hides it.
         return Cell(
             "status",
             "differ between seeds",
@@ -42,28 +45,30 @@ def parameters_cell(samples: Samples, metric: Metric) -> Cell | None:
             run_ids=samples.run_ids,
         )
     value = next(iter(learnable.values()))
-    inside: float | None = next(iter(samples.prototypes.values()), None)
+    in_brackets: float | None = next(iter(samples.prototypes.values()), None)
     if metric.key == LEARNABLE:
-        inside = classifier_parameters(samples.spec)
-    brackets = "" if inside is None else f" ({wording.millions(inside)})"
+        in_brackets = classifier_parameters(samples.spec)
+    brackets = "" if in_brackets is None else f" ({wording.format_millions(in_brackets)})"
     return Cell(
         "parameters",
-        wording.millions(value * 1e6) + brackets,
+        wording.format_millions(value * 1e6) + brackets,
         value=value,
         n=len(learnable),
         expected_n=len(samples.runs),
         run_ids=samples.run_ids,
-        brackets=None if inside is None else inside / 1e6,
+        brackets=None if in_brackets is None else in_brackets / 1e6,
     )
 
 
-def published_parameters_cell(numbers: PublishedNumbers, row: Mapping[str, Any] | None) -> Cell:
-    """The number of parameters that the literature prints, in millions."""
-    found = printed(row.get(numbers.spec.parameters)) if row is not None else None
-    if row is None or found is None:
+def make_published_parameters_cell(
+    numbers: PublishedNumbers, row: Mapping[str, Any] | None
+) -> Cell:
+    """Make the cell of a published number of parameters, in millions."""
+    parsed = parse_printed(row.get(numbers.spec.parameters)) if row is not None else None
+    if row is None or parsed is None:
         return Cell("published", wording.NONE)
-    inside = row.get(numbers.spec.brackets) if numbers.spec.brackets else None
-    brackets = "" if inside is None else f" ({inside})"
-    number = printed(inside)
-    within = number[1] if number is not None else None
-    return Cell("published", found[0] + brackets, value=found[1], brackets=within)
+    in_brackets = row.get(numbers.spec.brackets) if numbers.spec.brackets else None
+    brackets = "" if in_brackets is None else f" ({in_brackets})"
+    number = parse_printed(in_brackets)
+    value_in_brackets = number[1] if number is not None else None
+    return Cell("published", parsed[0] + brackets, value=parsed[1], brackets=value_in_brackets)

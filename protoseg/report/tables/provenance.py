@@ -1,4 +1,4 @@
-"""Where the numbers of a table come from, gathered from the records behind it."""
+"""Collects the provenance of a table from its records."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from protoseg.report.tables.model import Provenance
 
 
 class ProvenanceCount:
-    """Gathers `Provenance` while the records pass by."""
+    """Counts commits, devices and dates of records for a `Provenance`."""
 
     def __init__(self) -> None:
         self.commits: Counter[str] = Counter()
@@ -19,15 +19,15 @@ class ProvenanceCount:
         self.dirty = 0
 
     def add(self, record: dict[str, Any]) -> None:
-        """Count one record."""
+        """Add one record."""
         provenance = record["provenance"]
         self.commits[str(provenance.get("commit") or "unknown")] += 1
-        self.devices[device_words(provenance.get("device"))] += 1
+        self.devices[describe_device(provenance.get("device"))] += 1
         self.dirty += bool(provenance.get("dirty"))
         self.finished.append(record["finished"])
 
-    def summary(self) -> Provenance:
-        """What has been counted."""
+    def summarise(self) -> Provenance:
+        """Return the provenance of all records added so far."""
         return Provenance(
             len(self.finished),
             tuple(sorted(self.commits)),
@@ -38,8 +38,8 @@ class ProvenanceCount:
         )
 
 
-def device_words(device: Any) -> str:
-    """A device as a record names it, in words."""
+def describe_device(device: Any) -> str:
+    """Format the device of a record."""
     if isinstance(device, dict):
-        device = device.get("name") or wording.plain_value(device)
-    return wording.clean(device or "an unknown device")
+        device = device.get("name") or wording.format_value(device)
+    return wording.clean_text(device or "an unknown device")

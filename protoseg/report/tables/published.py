@@ -1,4 +1,4 @@
-"""The literature's numbers for a table, kept apart from everything measured."""
+"""Reads the published numbers of a table; they are never mixed with measured values."""
 
 from __future__ import annotations
 
@@ -18,73 +18,79 @@ from protoseg.report.metrics import METRICS
 
 @dataclass(frozen=True)
 class PublishedNumbers:
-    """The rows of a published table that a matrix is set beside."""
+    """The rows of a published table that a matrix is compared with."""
 
     spec: PublishedSpec
     path: Path
     source: str
     data: str
-    """Data set and split that the numbers are for, as the file says it; may be empty."""
+    """Data set and split of the numbers, as named in the file; may be empty."""
     rows: tuple[dict[str, Any], ...]
     names: Mapping[str, str]
     measured_as: frozenset[str]
-    """What our runs call that data set and split; elsewhere there is no verdict."""
+    """Our names of that data set and split; other runs get no verdict."""
 
     def title(self, main: str) -> str:
-        """The column's title beside the metric ``main``."""
+        """Return the title of the column of published values.
+
+        Args:
+            main: the main metric of the table; another metric is named in the title.
+        """
         value = self.spec.value
         if value == main:
             return "Published"
-        return f"Published {METRICS[value].title if value in METRICS else wording.clean(value)}"
+        metric = METRICS[value].title if value in METRICS else wording.clean_text(value)
+        return f"Published {metric}"
 
     def find(self, axes: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The published row for a setting, or None.
+        """Find the published row of a setting; None without one.
 
         Raises:
-            UsageError: several rows with different values fit.
+            UsageError: several rows with different values match.
         """
         fitting = [row for row in self.rows if self._fits(row, axes)]
-        if len({wording.plain_value(row.get(self.spec.value)) for row in fitting}) > 1:
+        if len({wording.format_value(row.get(self.spec.value)) for row in fitting}) > 1:
             fields = sorted({key for row in fitting for key in row} - {self.spec.value})
-            values = ", ".join(f"{key}={wording.plain_value(axes[key])}" for key in axes)
+            values = ", ".join(f"{key}={wording.format_value(axes[key])}" for key in axes)
             raise UsageError(
-                f"{self.path}: {len(fitting)} published rows fit {values or 'a cell'}. "
-                f"Tell them apart in table.published.match; fields: {', '.join(fields)}."
+                f"{self.path}: {len(fitting)} published rows match {values or 'a cell'}. "
+                f"Add a field to table.published.match; fields: {', '.join(fields)}."
             )
         return fitting[0] if fitting else None
 
     def parameters(self, axes: Mapping[str, Any]) -> float | None:
-        """The published number of parameters of a setting, in millions; None where it has none."""
+        """Return the published number of parameters of a setting, in millions; None without one."""
         row = self.find(axes) if self.spec.parameters else None
-        found = printed(row.get(self.spec.parameters)) if row is not None else None
-        return None if found is None else found[1]
+        parsed = parse_printed(row.get(self.spec.parameters)) if row is not None else None
+        return None if parsed is None else parsed[1]
 
     def references(self, measured: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """The rows that none of the measured settings matches, where rows are named after them."""
+        """List the published rows without a measured setting; empty if rows have no labels."""
         if not self.spec.labels:
             return []
         settings = list(measured)
         return [row for row in self.rows if not any(self._fits(row, axes) for axes in settings)]
 
     def labels(self, row: Mapping[str, Any]) -> tuple[str, ...]:
-        """What stands in the columns that name a row."""
+        """Return the texts of the label columns of a row."""
         return tuple(_label(row.get(field)) for field in self.spec.labels)
 
     def _fits(self, row: dict[str, Any], axes: Mapping[str, Any]) -> bool:
         for axis, field in self.spec.match.items():
             if axis not in axes or field not in row:
                 return False
-            ours = {
-                wording.plain_value(axes[axis]),
-                wording.value_name(axis, axes[axis], self.names),
-            }
-            if wording.plain_value(row[field]).casefold() not in {name.casefold() for name in ours}:
+            value, name = axes[axis], wording.name_value(axis, axes[axis], self.names)
+            ours = {wording.format_value(value).casefold(), name.casefold()}
+            if wording.format_value(row[field]).casefold() not in ours:
                 return False
         return True
 
 
-def printed(value: Any) -> tuple[str, float] | None:
-    """A number as the literature prints it (a text keeps its last zeros), and its value."""
+def parse_printed(value: Any) -> tuple[str, float] | None:
+    """Return a published number as printed and as a value; None if it is not a number.
+
+    A number that the file quotes as text keeps its trailing zeros.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -94,23 +100,26 @@ def printed(value: Any) -> tuple[str, float] | None:
     return (str(value).replace("-", wording.MINUS), number) if math.isfinite(number) else None
 
 
-def decimals(value: Any) -> int:
-    """How many decimals a published number is printed with."""
+def count_decimals(value: Any) -> int:
+    """Count the printed decimals of a published number."""
     return len(str(value).partition(".")[2])
 
 
 def _label(value: Any) -> str:
     if isinstance(value, bool):
         return wording.TICK if value else ""
-    return wording.clean(wording.plain_value(value))
+    return wording.clean_text(wording.format_value(value))
 
 
 def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
-    """The published numbers that a matrix names; None where it names none.
+    """Read the published numbers of a matrix; None if its table has no ``published``.
+
+    Args:
+        folder: the folder of published numbers.
 
     Raises:
         UsageError: no such file, part, field or axis.
-        ProtosegError: the file is not as it should be.
+        ProtosegError: the content of the file is wrong.
     """
     spec = matrix.table.published
     if spec is None:
@@ -125,7 +134,7 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProtosegError(f"{path}: not valid YAML ({error}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("source"), str):
-        raise ProtosegError(f"{path}: published numbers without a 'source' are not shown.")
+        raise ProtosegError(f"{path}: has no 'source'. Name the publication of its numbers.")
     rows = _rows(content, spec, where, path)
     fields = {key for row in rows for key in row}
     for axis, field in spec.match.items():
@@ -142,17 +151,17 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
             raise UsageError(unknown("field", field, f"{where}.labels", fields))
     for number, row in enumerate(rows, 1):
         for field in filter(None, (spec.value, spec.parameters, spec.brackets)):
-            if row.get(field) is not None and printed(row[field]) is None:
+            if row.get(field) is not None and parse_printed(row[field]) is None:
                 raise ProtosegError(
-                    f"{path}: row {number}: {field}: expected a number, or null where the value is "
-                    f"lost, found '{wording.clean(str(row[field]))}'."
+                    f"{path}: row {number}: {field}: expected a number, or null for an unknown "
+                    f"value, found '{wording.clean_text(str(row[field]))}'."
                 )
     data = " ".join(str(content[key]) for key in ("dataset", "split") if content.get(key))
     return PublishedNumbers(
         spec,
         path,
-        wording.clean(content["source"]),
-        wording.clean(data),
+        wording.clean_text(content["source"]),
+        wording.clean_text(data),
         rows,
         matrix.table.names,
         _measured_as(content, path) or frozenset([data]),
@@ -164,8 +173,8 @@ def _measured_as(content: dict[str, Any], path: Path) -> frozenset[str]:
     names = [names] if isinstance(names, str) else names
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ProtosegError(
-            f"{path}: measured_as: expected a data set and its split, e.g. [ade20k validation], "
-            f"found {names!r}."
+            f"{path}: measured_as: expected data sets with their split, e.g. "
+            f"[ade20k validation], found {names!r}."
         )
     return frozenset(names)
 
@@ -177,7 +186,7 @@ def _rows(
     if not isinstance(parts, dict) or not all(
         isinstance(rows, list | None) for rows in (content.get("rows"), *parts.values())
     ):
-        raise ProtosegError(f"{path}: expected 'rows', a list, or 'parts', each with such a list.")
+        raise ProtosegError(f"{path}: expected 'rows' with a list, or 'parts' with a list each.")
     parts = {**parts, "": content.get("rows")}
     if spec.part == "rows":
         parts["rows"] = content.get("rows")

@@ -1,4 +1,4 @@
-"""The runs behind one place of a table: the seeds of one setting, and what they measured."""
+"""Collects the values of each setting over its seeds, and checks that settings are comparable."""
 
 from __future__ import annotations
 
@@ -21,166 +21,175 @@ Key = tuple[str, ...]
 Protocol = tuple[Any, ...]
 PROTOCOL_AXIS = re.compile(r"\+{0,2}(dataset|evaluation|method\.(scales|flip))\b")
 WEAK_KEYS = ("scales", "flip")
-"""Of a weakly supervised method: how its pseudo-masks are made, and so how it is measured."""
+"""Fields of a weakly supervised method that change its pseudo-masks, and so its evaluation."""
 
 
 @dataclass
 class Samples:
-    """One setting over its seeds."""
+    """The runs and values of one setting over its seeds."""
 
     axes: dict[str, Any]
     spec: RunSpec
-    """That of its first run."""
+    """The spec of its first run."""
     runs: dict[int, str] = field(default_factory=dict)
-    """Seed -> run id, all that are planned."""
+    """Seed -> run id, of all planned runs."""
     missing: dict[int, str] = field(default_factory=dict)
-    """Seed -> why there is no result, in words."""
+    """Seed -> reason why there is no result."""
     values: dict[str, dict[int, float]] = field(default_factory=dict)
     """Metric -> seed -> value."""
     prototypes: dict[int, float] = field(default_factory=dict)
-    """Seed -> numbers held in prototypes."""
+    """Seed -> number of values stored in prototypes."""
     per_class: dict[str, list[float]] = field(default_factory=dict)
-    """Class -> IoU in percent, of the seeds where it is defined; in class order."""
+    """Class -> IoU in percent of the seeds where it is defined, in class order."""
 
     @property
     def run_ids(self) -> tuple[str, ...]:
-        """By seed."""
+        """The run ids, sorted by seed."""
         return tuple(self.runs[seed] for seed in sorted(self.runs))
 
     @property
     def protocol(self) -> Protocol:
-        """What a number must share with another to be compared with it."""
+        """Data and evaluation; only values with equal protocols are compared."""
         return protocol(self.spec)
 
 
 Visit = Callable[[dict[str, Any]], None]
 
 
-def collect(
+def collect_samples(
     matrix: Matrix, store: RecordStore, rows: Key, columns: Key, visit: Visit
 ) -> dict[Key, dict[Key, Samples]]:
-    """Row key -> column key -> samples, in the order of the matrix; records are read once each.
+    """Read the records of a matrix, each once, and group their values by cell.
 
-    ``visit`` is shown every record that was found.
+    Args:
+        rows: the axes of the rows.
+        columns: the axes of the columns.
+        visit: called with every record.
+
+    Returns:
+        Row key -> column key -> samples, in the order of the matrix.
 
     Raises:
-        UsageError: a place of the table would mix runs that differ in more than the seed.
+        UsageError: a cell would mix runs that differ in more than the seed.
     """
     grid: dict[Key, dict[Key, Samples]] = {}
     for planned in matrix.runs:
-        row, column = key_of(planned.axes, rows), key_of(planned.axes, columns)
+        row, column = make_key(planned.axes, rows), make_key(planned.axes, columns)
         samples = grid.setdefault(row, {}).setdefault(column, Samples(planned.axes, planned.spec))
         spec, run_id = planned.spec, planned.run_id
         if samples.runs.get(spec.seed) == run_id:
             continue
         if dataclasses.replace(spec, seed=samples.spec.seed) != samples.spec:
-            raise UsageError(_mixed(matrix, samples, planned.axes, (*rows, *columns)))
+            raise UsageError(_describe_mixed_cell(matrix, samples, planned.axes, (*rows, *columns)))
         samples.runs[spec.seed] = run_id
-        found = store.find(run_id)
-        if found.record is None:
-            samples.missing[spec.seed] = wording.state_words(found)
+        result = store.find(run_id)
+        if result.record is None:
+            samples.missing[spec.seed] = wording.describe_state(result)
         else:
-            visit(found.record)
-            _add(samples, spec.seed, found.record)
+            visit(result.record)
+            _add_record(samples, spec.seed, result.record)
     return grid
 
 
-def key_of(axes: Mapping[str, Any], of: Key) -> Key:
-    """The values of some axes as text, to compare and group by."""
-    return tuple(wording.plain_value(axes.get(axis)) for axis in of)
+def make_key(axes: Mapping[str, Any], names: Key) -> Key:
+    """Format the values of some axes, to compare and group settings."""
+    return tuple(wording.format_value(axes.get(name)) for name in names)
 
 
-def _add(samples: Samples, seed: int, record: dict[str, Any]) -> None:
+def _add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
     for key, metric in METRICS.items():
-        value = metrics.read(record, metric)
+        value = metrics.read_metric(record, metric)
         if value is not None:
             samples.values.setdefault(key, {})[seed] = value
-    prototypes = metrics.number(record["parameters"], "prototype")
+    prototypes = metrics.read_number(record["parameters"], "prototype")
     if prototypes is not None:
         samples.prototypes[seed] = prototypes
     for entry in record["per_class"]:
         if isinstance(entry, dict) and isinstance(entry.get("name"), str):
             values = samples.per_class.setdefault(entry["name"], [])
-            iou = metrics.number(entry, "iou")
+            iou = metrics.read_number(entry, "iou")
             if iou is not None:
                 values.append(iou)
 
 
-def _mixed(matrix: Matrix, samples: Samples, axes: dict[str, Any], shown: Key) -> str:
-    place = (
-        ", ".join(f"{axis}={wording.plain_value(axes.get(axis))}" for axis in shown) or "one cell"
+def _describe_mixed_cell(matrix: Matrix, samples: Samples, axes: dict[str, Any], shown: Key) -> str:
+    cell = (
+        ", ".join(f"{axis}={wording.format_value(axes.get(axis))}" for axis in shown) or "one cell"
     )
-    varying = [a for a in matrix.axes if key_of(axes, (a,)) != key_of(samples.axes, (a,))]
-    todo = (
+    varying = [a for a in matrix.axes if make_key(axes, (a,)) != make_key(samples.axes, (a,))]
+    advice = (
         f"Add {', '.join(varying)} to table.rows or table.columns"
         if varying
         else "Give them different axis values"
     )
     return (
-        f"{matrix.name}: table: {place} would mix runs that differ in more than the seed. {todo}."
+        f"{matrix.name}: table: {cell} would mix runs that differ in more than the seed. {advice}."
     )
 
 
 def check_protocols(matrix: Matrix, shown: Key) -> None:
-    """Refuse a table whose runs are measured in different ways.
+    """Check that the runs of a table have one evaluation protocol.
 
-    Data sets and evaluations may differ where an axis of the table says which is which.
+    Data set and evaluation may differ if an axis of the table names them.
+
+    Args:
+        shown: the axes of rows and columns.
 
     Raises:
-        ProtosegError: names the two protocols and where they differ.
+        ProtosegError: two runs have different protocols.
     """
     axes = tuple(axis for axis in shown if PROTOCOL_AXIS.match(axis))
     seen: dict[Key, RunSpec] = {}
     for planned in matrix.runs:
         spec = planned.spec
-        first = seen.setdefault(key_of(planned.axes, axes), spec)
+        first = seen.setdefault(make_key(planned.axes, axes), spec)
         if protocol(first) == protocol(spec):
             continue
-        fields = differing(plain(first), plain(spec))
+        fields = find_differing_fields(plain(first), plain(spec))
         raise ProtosegError(
-            f"{matrix.name}: a table shows one evaluation protocol, this one mixes "
-            f"'{protocol_words(first)}' and '{protocol_words(spec)}' "
-            f"(they differ in {', '.join(fields)}; the second in run {planned.run_id}). "
-            "Make two tables of it, or make the difference an axis of the table."
+            f"{matrix.name}: its table mixes two evaluation protocols: "
+            f"'{describe_protocol(first)}' and '{describe_protocol(spec)}' "
+            f"(they differ in {', '.join(fields)}; run {planned.run_id} has the second). "
+            "Make two tables, or make the difference an axis of the table."
         )
 
 
 def protocol(spec: RunSpec) -> Protocol:
-    """How a run is measured: data, evaluation, and what pseudo-masks are added up over."""
+    """Return the data, the evaluation, and the scales and flip of pseudo-masks of a run."""
     method = spec.method
     weak = (method.scales, method.flip) if isinstance(method, WeakContrastMethod) else ()
     return spec.dataset, spec.evaluation, weak
 
 
-def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """The fields in which two specs, as plain data, are measured in different ways."""
+def find_differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
+    """List the fields that make the evaluation of two specs (as plain data) different."""
     parts = {"dataset": None, "evaluation": None, "method": WEAK_KEYS}
     return [
         f"{part}.{key}"
-        for part, chosen in parts.items()
+        for part, keys in parts.items()
         for key in dict.fromkeys([*a[part], *b[part]])
-        if (chosen is None or key in chosen) and a[part].get(key) != b[part].get(key)
+        if (keys is None or key in keys) and a[part].get(key) != b[part].get(key)
     ]
 
 
-def protocol_words(spec: RunSpec) -> str:
-    """Data set and evaluation of a spec in a few words."""
+def describe_protocol(spec: RunSpec) -> str:
+    """Describe the data set and the evaluation of a spec, for a footnote."""
     data, evaluation = spec.dataset, spec.evaluation
-    words = [f"{data.name} {evaluation.split}"]
+    parts = [f"{data.name} {evaluation.split}"]
     count = data.counts.get(evaluation.split)
-    words[0] += f" ({count} images, {len(data.classes)} classes)" if count else ""
+    parts[0] += f" ({count} images, {len(data.classes)} classes)" if count else ""
     if evaluation.mode == "slide":
         window, stride = ("×".join(map(str, v)) for v in (evaluation.crop_size, evaluation.stride))
-        words.append(f"sliding window {window}, stride {stride}")
+        parts.append(f"sliding window {window}, stride {stride}")
     else:
-        words.append("whole image")
+        parts.append("whole image")
     if evaluation.scale:
-        words.append(f"resized to fit {'×'.join(map(str, evaluation.scale))}")
+        parts.append(f"resized to fit {'×'.join(map(str, evaluation.scale))}")
     method = spec.method
     if isinstance(method, WeakContrastMethod):
         flip = "and flipped" if method.flip else "no flip"
-        words += [f"scales {' + '.join(f'{scale:g}' for scale in method.scales)}", flip]
-        words.append("at the best background threshold")
+        parts += [f"scales {' + '.join(f'{scale:g}' for scale in method.scales)}", flip]
+        parts.append("at the best background threshold")
     else:
-        words += ["single scale", "no flip"]
-    return wording.clean(", ".join(words))
+        parts += ["single scale", "no flip"]
+    return wording.clean_text(", ".join(parts))

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
-from protoseg.report.figures.data import FORMS, Figure, digest_in, read
+from protoseg.report.figures.data import FORMS, Figure, read, read_digest
 from protoseg.report.figures.types import KINDS, build, file_name
 from protoseg.report.verify.check import Check
-from protoseg.report.verify.records import some
+from protoseg.report.verify.records import join_first
 from protoseg.report.verify.tables import kept_files
 from protoseg.runs.store import RecordStore
 
@@ -48,7 +48,7 @@ def check_figures(
         check.problem(f"figures/{path.name}", message)
     others = [path.name for path in sorted(folder.glob("*/"))]
     if others:
-        check.notes.append(f"not checked: {some(others)} (figures made with overrides)")
+        check.notes.append(f"not checked: {join_first(others)} (figures made with overrides)")
     return check
 
 
@@ -80,7 +80,7 @@ def _check_matrix(
             continue
         check.count += 1
         try:
-            digest = digest_in(path.read_bytes())
+            digest = read_digest(path.read_bytes())
         except OSError as error:
             check.problem(file, f"cannot be read: {error.strerror or error}.")
             continue

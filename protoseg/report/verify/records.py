@@ -65,7 +65,7 @@ def check_records(
     if only is None:
         unplanned = [path.stem for path in paths if path.stem not in planned]
         if unplanned:
-            records.notes.append(f"{len(unplanned)} in no matrix: {some(unplanned)}")
+            records.notes.append(f"{len(unplanned)} in no matrix: {join_first(unplanned)}")
         litter.count = len(list(folder.iterdir())) if folder.is_dir() else 0
         _find_litter(folder, expected, litter)
         return [records, counts, numbers, code, litter]
@@ -120,8 +120,9 @@ def add_notes(origins: dict[str, dict[str, Any]], code: Check) -> None:
     """
     without_diff = [n for n, o in origins.items() if o.get("dirty") and not o.get("diff_file")]
     if without_diff:
+        names = join_first(without_diff)
         code.notes.append(
-            f"{len(without_diff)} with uncommitted changes but without a diff: {some(without_diff)}"
+            f"{len(without_diff)} with uncommitted changes but without a diff: {names}"
         )
     for name, origin in origins.items():
         attempts = origin.get("attempts")
@@ -160,7 +161,7 @@ def _find_litter(folder: Path, expected: set[str], check: Check) -> None:
         check.problem(_relative(path), f"{content} without a record.")
 
 
-def some(names: Sequence[str]) -> str:
+def join_first(names: Sequence[str]) -> str:
     """Join the first three names, and count the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

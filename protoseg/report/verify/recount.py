@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from protoseg.report.metrics import number
+from protoseg.report.metrics import read_number
 
 TOLERANCE = 1e-9
 """Percentage points. The sums are integers; only a division and a mean are rounded."""
@@ -119,7 +119,7 @@ def find_wrong_numbers(record: dict[str, Any], path: Path) -> tuple[list[tuple[s
         if recomputed is None:
             equal = recorded is None
         else:
-            value_in_record = number({"value": recorded}, "value")
+            value_in_record = read_number({"value": recorded}, "value")
             equal = value_in_record is not None and abs(value_in_record - recomputed) <= TOLERANCE
         if not equal:
             right = "none (no pixel of the class)" if recomputed is None else repr(recomputed)

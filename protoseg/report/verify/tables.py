@@ -9,11 +9,11 @@ from pathlib import Path
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
-from protoseg.report.formats.files import contents
-from protoseg.report.tables.benchmarks import latency_contents, read_run
+from protoseg.report.formats.files import render_files
+from protoseg.report.tables.benchmarks import read_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.verify.check import Check
-from protoseg.report.verify.records import KEPT, some
+from protoseg.report.verify.records import KEPT, join_first
 from protoseg.report.verify.table_diff import TABLE_SUFFIXES, compare_table_files
 from protoseg.runs.store import RecordStore
 
@@ -54,7 +54,7 @@ def check_tables(
             tables.notes.append(f"not a table: {files}")
     others = [path.name for path in sorted(folder.glob("*/"))]
     if others:
-        tables.notes.append(f"not checked: {some(others)} (tables made with overrides)")
+        tables.notes.append(f"not checked: {join_first(others)} (tables made with overrides)")
     return [tables, _check_benchmarks(results / "benchmarks")]
 
 
@@ -63,7 +63,7 @@ def _check_table(results: Path, matrix: Matrix, paths: list[Path], check: Check)
     try:
         table = build_table(matrix, store, results / "published")
         per_class = any(path.stem.endswith(PER_CLASS) for path in paths)
-        rebuilt = contents(table, per_class)
+        rebuilt = render_files(table, per_class)
     except ProtosegError as error:
         check.problem(f"tables/{matrix.name}", f"cannot be rebuilt: {error}")
         return
@@ -73,7 +73,7 @@ def _check_table(results: Path, matrix: Matrix, paths: list[Path], check: Check)
     missing = [r.run_id for r in matrix.runs if not (folder / f"{r.run_id}.json").exists()]
     if missing:
         check.notes.append(
-            f"{matrix.name}: {len(missing)} of its runs have no record: {some(missing)}"
+            f"{matrix.name}: {len(missing)} of its runs have no record: {join_first(missing)}"
         )
 
 
@@ -87,7 +87,7 @@ def _check_benchmarks(folder: Path) -> Check:
                 check.notes.append(f"{path.name}: no saved run of `make bench`, not rebuilt")
                 remaining -= {f"{path.stem}{suffix}" for suffix in TABLE_SUFFIXES}
                 continue
-            rebuilt = latency_contents(path, read_run(path))
+            rebuilt = render_latency_files(path, read_run(path))
         except ProtosegError as error:
             check.problem(f"benchmarks/{path.name}", str(error).partition(": ")[2])
             continue

@@ -26,8 +26,8 @@ from waiting import DEADLINE
 from protoseg.config.matrix import Matrix, PublishedSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.figures import save as figure_files
-from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, digest_in, read
-from protoseg.report.figures.numeric_axis import scale
+from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, read, read_digest
+from protoseg.report.figures.numeric_axis import choose_scale
 from protoseg.report.figures.types import build
 from protoseg.report.verify.figures import check_figures
 from report.lab import CLASSES, Lab, make_matrix, make_spec, method, methods_matrix
@@ -61,9 +61,9 @@ def drawn_figure(lab: Lab, matrix: Matrix, kind: str = "metric") -> Figure:
     return build(read(matrix, lab.store, lab.published), kind)
 
 
-def canvas_of(figure: Figure) -> Canvas:
-    with figure_files.style():
-        return figure_files.canvas_of(figure)
+def draw_figure(figure: Figure) -> Canvas:
+    with figure_files.figure_style():
+        return figure_files.draw_figure(figure)
 
 
 def lines(axes: Axes, gid: str) -> Iterator[tuple[list[float], list[float]]]:
@@ -92,7 +92,7 @@ def test_a_numeric_axis_has_means_intervals_and_seeds_where_they_are(lab: Lab) -
     assert isinstance(figure.content, AxisPlot)
     assert (figure.content.x_name, figure.content.y_name) == ("K", "mIoU (%)")
     assert [line.name for line in figure.content.lines] == ["Linear", "ProtoSeg"]
-    axes = canvas_of(figure).axes[0]
+    axes = draw_figure(figure).axes[0]
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "10", "50"]
     drawn = list(lines(axes, "interval"))
@@ -126,7 +126,7 @@ def test_what_is_missing_is_a_cross_and_a_gap_and_two_seeds_have_no_interval(lab
         ),
     )
     lab.fail(method("prototype 50", 1), "out_of_memory")
-    canvas = canvas_of(drawn_figure(lab, matrix))
+    canvas = draw_figure(drawn_figure(lab, matrix))
     axes = canvas.axes[0]
     ((x, y),) = lines(axes, "mean-1")
     assert [math.isnan(value) for value in y] == [k == 5 for k in x]
@@ -150,7 +150,7 @@ def test_named_rows_are_dots_and_say_in_words_what_is_missing(lab: Lab) -> None:
     )  # fmt: skip
     figure = drawn_figure(lab, matrix)
     assert isinstance(figure.content, DotPlot)
-    canvas = canvas_of(figure)
+    canvas = draw_figure(figure)
     axes = canvas.axes[0]
     rows = [label.get_text() for label in axes.get_yticklabels()]
     assert rows == ["parametric 1", "parametric 10", "prototype 1", "prototype 10"]
@@ -191,14 +191,14 @@ def one_line(**table: Any) -> Matrix:
 def test_published_values_are_drawn_apart_and_only_those_of_the_same_data(lab: Lab) -> None:
     matrix = one_line(published=published(lab))
     finish(lab, matrix)
-    canvas = canvas_of(drawn_figure(lab, matrix))
+    canvas = draw_figure(drawn_figure(lab, matrix))
     ((x, y),) = lines(canvas.axes[0], "published")
     assert x == list(VALUES)
     assert y == pytest.approx([46.1, 46.5, 47.0, math.nan], nan_ok=True)
     assert "Published, not measured here: A paper." in " ".join(words(canvas).split())
     assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["published (hollow)"]
     published(lab, split="test")
-    canvas = canvas_of(drawn_figure(lab, matrix))
+    canvas = draw_figure(drawn_figure(lab, matrix))
     assert list(lines(canvas.axes[0], "published")) == []
     assert "not drawn" in words(canvas)
 
@@ -237,7 +237,7 @@ def test_a_row_that_changes_one_number_of_the_baseline_is_on_its_line(lab: Lab) 
     ],
 )
 def test_the_scale_tells_values_apart(values: tuple[float, ...], expected: str) -> None:
-    assert scale(values) == expected
+    assert choose_scale(values) == expected
 
 
 def test_loss_curves_are_mean_and_range_over_the_iterations_that_all_seeds_have(lab: Lab) -> None:
@@ -249,7 +249,7 @@ def test_loss_curves_are_mean_and_range_over_the_iterations_that_all_seeds_have(
         curve = [[i, {"loss": 1 + generator.random(), "loss_ce": 1.0}] for i in points]
         curves[run.axes["label"], run.spec.seed] = [values["loss"] for _, values in curve]
         lab.finish(run.spec, 70.0, losses=curve)
-    canvas = canvas_of(drawn_figure(lab, matrix, "loss"))
+    canvas = draw_figure(drawn_figure(lab, matrix, "loss"))
     axes = dict(zip(("parametric 1", "prototype 10"), canvas.axes, strict=True))
     for label, seeds in (("parametric 1", (0, 1, 2)), ("prototype 10", (0, 1))):
         ((x, y),) = lines(axes[label], "mean")
@@ -279,7 +279,7 @@ def test_classes_stand_by_frequency_beside_the_baseline(lab: Lab) -> None:
     for run in matrix.runs:
         shift = 10.0 if run.axes["label"] == "prototype 10" else 0.0
         lab.finish(run.spec, 70.0, per_class=classes(run.spec.seed, shift))
-    canvas = canvas_of(drawn_figure(lab, matrix, "classes"))
+    canvas = draw_figure(drawn_figure(lab, matrix, "classes"))
     (axes,) = canvas.axes
     assert axes.get_title(loc="left") == "prototype 10"
     ticks = [label.get_text() for label in axes.get_xticklabels()]
@@ -306,7 +306,7 @@ def test_more_classes_than_have_room_for_names_are_set_against_their_share(lab: 
     entries.append({"name": "nowhere", "iou": 0.0, "acc": None, "pixels": 0})
     for run in matrix.runs:
         lab.finish(run.spec, 70.0, per_class=entries)
-    axes = canvas_of(drawn_figure(lab, matrix, "classes")).axes[0]
+    axes = draw_figure(drawn_figure(lab, matrix, "classes")).axes[0]
     assert axes.get_xscale() == "log"
     ((x, y),) = lines(axes, "ours")
     assert x == pytest.approx([100 * 2**i / (2**40 - 1) for i in reversed(range(40))])
@@ -321,7 +321,7 @@ def test_no_figure_mixes_two_evaluation_protocols(lab: Lab) -> None:
     ]
     matrix = make_matrix(planned)
     finish(lab, matrix)
-    with pytest.raises(ProtosegError, match="one evaluation protocol, this one mixes"):
+    with pytest.raises(ProtosegError, match="its table mixes two evaluation protocols"):
         drawn_figure(lab, matrix)
 
 
@@ -330,15 +330,14 @@ def test_a_matrix_without_records_is_one_sentence(lab: Lab) -> None:
     with pytest.raises(ProtosegError) as caught:
         drawn_figure(lab, methods_matrix())
     assert str(caught.value) == (
-        "test: no run of it has finished, so there is nothing to draw; train it with: "
-        "protoseg sweep test"
+        "test: no run has finished, so there is nothing to draw. Train with: protoseg sweep test"
     )
 
 
 def test_one_row_has_no_classes_to_compare(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1"])
     finish(lab, matrix)
-    with pytest.raises(UsageError, match="beside a baseline; it has one row"):
+    with pytest.raises(UsageError, match="compares rows with a baseline, but there is one row"):
         drawn_figure(lab, matrix, "classes")
 
 
@@ -350,14 +349,14 @@ def test_the_same_records_give_the_same_bytes_whatever_is_set_outside(
     matrix = one_line()
     finish(lab, matrix)
     figure = drawn_figure(lab, matrix)
-    first = figure_files.contents(figure)
+    first = figure_files.render_files(figure)
     assert [*first] == ["test.svg", "test.pdf", "test.png"]
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "yellow")
     monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", None)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
-    assert figure_files.contents(drawn_figure(lab, matrix)) == first
+    assert figure_files.render_files(drawn_figure(lab, matrix)) == first
     for name, content in first.items():
-        assert digest_in(content) == figure.digest, name
+        assert read_digest(content) == figure.digest, name
         assert b"CreationDate" not in content
     paths = figure_files.write_all(figure, tmp_path / "figures")
     before = [path.stat().st_mtime_ns for path in paths]
@@ -369,9 +368,9 @@ def test_the_same_records_give_the_same_bytes_whatever_is_set_outside(
 
 DRAW = """\
 import hashlib, pickle, sys
-from protoseg.report.figures.save import contents
+from protoseg.report.figures.save import render_files
 for figure in pickle.load(open(sys.argv[1], "rb")):
-    for content in contents(figure).values():
+    for content in render_files(figure).values():
         print(hashlib.sha256(content).hexdigest())
 """
 
@@ -391,14 +390,14 @@ def test_another_process_with_another_order_of_sets_draws_the_same_bytes(
     assert printed.splitlines() == [
         hashlib.sha256(content).hexdigest()
         for figure in figures
-        for content in figure_files.contents(figure).values()
+        for content in figure_files.render_files(figure).values()
     ]
 
 
 def test_a_label_is_drawn_as_it_is_written(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"], names={"prototype 10": "$x_{1$ <b>"})
     finish(lab, matrix)
-    canvas = canvas_of(drawn_figure(lab, matrix))
+    canvas = draw_figure(drawn_figure(lab, matrix))
     assert canvas.axes[0].get_yticklabels()[1].get_text() == "$x_{1$ <b>"
     canvas.draw_without_rendering()
 

@@ -36,7 +36,7 @@ def test_one_value_has_no_spread() -> None:
 
 
 def test_paired_uses_shared_seeds_only() -> None:
-    pairs = significance.paired({0: 5.0, 1: 7.0, 2: 100.0}, {1: 4.0, 0: 3.0, 9: -100.0})
+    pairs = significance.pair_by_seed({0: 5.0, 1: 7.0, 2: 100.0}, {1: 4.0, 0: 3.0, 9: -100.0})
     assert pairs.differences == ((0, 2.0), (1, 3.0))
     assert (pairs.mean, pairs.n) == (2.5, 2)
     assert pairs.std == pytest.approx(math.sqrt(0.5))
@@ -51,35 +51,35 @@ def test_distinguishable_is_the_paired_t_test(values: list[tuple[float, float]])
         return
     p = scipy.stats.ttest_1samp(differences, 0).pvalue
     if abs(p - 0.05) > 1e-9:
-        assert significance.distinguishable(a, b) == (p < 0.05)
+        assert significance.is_distinguishable(a, b) == (p < 0.05)
 
 
 def test_two_seeds_are_never_enough() -> None:
-    assert not significance.distinguishable({0: 90.0, 1: 91.0}, {0: 1.0, 1: 2.0})
-    assert significance.distinguishable({0: 90.0, 1: 91.0, 2: 90.5}, {0: 1.0, 1: 2.1, 2: 1.2})
+    assert not significance.is_distinguishable({0: 90.0, 1: 91.0}, {0: 1.0, 1: 2.0})
+    assert significance.is_distinguishable({0: 90.0, 1: 91.0, 2: 90.5}, {0: 1.0, 1: 2.1, 2: 1.2})
 
 
 def test_equal_values_are_not_distinguishable() -> None:
     same = {0: 1.0, 1: 2.0, 2: 3.0}
-    assert not significance.distinguishable(same, same)
-    assert significance.best({0: same, 1: dict(same)}, True) is None
+    assert not significance.is_distinguishable(same, same)
+    assert significance.find_best({0: same, 1: dict(same)}, True) is None
 
 
 def test_best_needs_every_rival() -> None:
     high, close = {0: 9.0, 1: 9.1, 2: 9.2}, {0: 8.0, 1: 10.0, 2: 9.0}
     low = {0: 1.0, 1: 1.1, 2: 1.3}
-    assert significance.best({0: low, 1: high}, True) == 1
-    assert significance.best({0: low, 1: high}, False) == 0
-    assert significance.best({0: low, 1: high, 2: close}, True) is None
-    assert significance.best({0: high}, True) is None
-    assert significance.best({0: high, 1: {}}, True) is None
+    assert significance.find_best({0: low, 1: high}, True) == 1
+    assert significance.find_best({0: low, 1: high}, False) == 0
+    assert significance.find_best({0: low, 1: high, 2: close}, True) is None
+    assert significance.find_best({0: high}, True) is None
+    assert significance.find_best({0: high, 1: {}}, True) is None
 
 
 def test_best_needs_the_right_sign_on_shared_seeds() -> None:
     # The leader's mean is made by a seed the rival never ran; where both ran, it loses.
     leader = {0: 1.0, 1: 1.1, 2: 1.2, 3: 100.0}
     rival = {0: 2.0, 1: 2.1, 2: 2.21}
-    assert significance.best({0: leader, 1: rival}, True) is None
+    assert significance.find_best({0: leader, 1: rival}, True) is None
 
 
 @any_speed
@@ -137,7 +137,7 @@ def spread(centre: float, std: float, n: int) -> list[float]:
     ],
 )
 def test_verdicts(values: list[float], words: str) -> None:
-    assert significance.verdict(values, 46.4) == words
+    assert significance.compare_with_published(values, 46.4) == words
 
 
 @any_speed
@@ -151,13 +151,19 @@ def test_one_more_run_falls_into_the_prediction_interval(values: list[float]) ->
 
 def test_what_the_published_value_was_rounded_by_is_no_difference() -> None:
     values = spread(46.95, 0.0, 3)
-    assert significance.verdict(values, 46.0, unit=0.1) == "above"
+    assert significance.compare_with_published(values, 46.0, unit=0.1) == "above"
     # Printed as 46, it may have been anything up to 46.5, and ours lies 0.45 from that.
-    assert significance.verdict(values, 46.0, unit=1.0) == "above"
-    assert significance.verdict(spread(46.49, 0.3, 3), 45.0, unit=0.1) == "can not tell"
-    assert significance.verdict(spread(46.51, 0.3, 3), 45.0) == "above"
-    assert significance.verdict(spread(46.51, 0.3, 3), 45.0, unit=0.1) == "can not tell"
-    assert significance.verdict(spread(46.9, 0.3, 3), 45.0, unit=1.0) == "can not tell"
+    assert significance.compare_with_published(values, 46.0, unit=1.0) == "above"
+    assert (
+        significance.compare_with_published(spread(46.49, 0.3, 3), 45.0, unit=0.1) == "can not tell"
+    )
+    assert significance.compare_with_published(spread(46.51, 0.3, 3), 45.0) == "above"
+    assert (
+        significance.compare_with_published(spread(46.51, 0.3, 3), 45.0, unit=0.1) == "can not tell"
+    )
+    assert (
+        significance.compare_with_published(spread(46.9, 0.3, 3), 45.0, unit=1.0) == "can not tell"
+    )
 
 
 @any_speed
@@ -176,7 +182,7 @@ def test_a_verdict_follows_from_the_two_intervals(values: list[float], published
         expected = "above" if centre > published else "below"
     else:
         expected = "can not tell"
-    assert significance.verdict(values, published) == expected
+    assert significance.compare_with_published(values, published) == expected
 
 
 def test_of_runs_like_the_published_one_few_are_called_different() -> None:
@@ -185,7 +191,7 @@ def test_of_runs_like_the_published_one_few_are_called_different() -> None:
         published = generator.normal(46.4, 0.3, 4000)
         runs = generator.normal(46.4, 0.3, (4000, n))
         found = [
-            significance.verdict(values, number)
+            significance.compare_with_published(values, number)
             for values, number in zip(runs, published, strict=True)
         ]
         wrong = sum(words in ("above", "below") for words in found) / len(found)

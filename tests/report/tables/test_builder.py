@@ -336,13 +336,13 @@ def test_published_parts_numbers_and_mistakes(lab: Lab) -> None:
         ({"value": "mio"}, "Did you mean 'miou'"),
         ({"match": {"method.num_prototypes": "kk"}}, "unknown field 'kk'"),
         ({"match": {"k": "k"}}, "unknown axis 'k'"),
-        ({"match": {}}, "2 published rows fit"),
+        ({"match": {}}, "2 published rows match"),
     ):
         with pytest.raises(UsageError) as error:
             shown(**mistake)
         assert words in str(error.value)
     (lab.published / "numbers.yaml").write_text("rows: []")
-    with pytest.raises(ProtosegError, match="without a 'source'"):
+    with pytest.raises(ProtosegError, match="has no 'source'"):
         shown()
 
 
@@ -363,7 +363,7 @@ def test_parameters(lab: Lab) -> None:
     [
         ({"metrics": ("mio",)}, "Did you mean 'miou'? Known: aacc"),
         ({"metrics": ()}, "name at least one of miou"),
-        ({"baseline": {"label": "none"}}, "nothing has label=none. Known: label=parametric 1"),
+        ({"baseline": {"label": "none"}}, "no run has label=none. Known: label=parametric 1"),
         ({"baseline": {"lable": A}}, "Did you mean 'label'"),
         ({"rows": ("labl",)}, "table.rows: unknown axis 'labl'"),
         ({"columns": ("x",)}, "table.columns: unknown axis 'x'"),
@@ -384,11 +384,13 @@ def test_provenance(lab: Lab) -> None:
     table = lab.table(methods_matrix([A]))
     found = table.provenance
     assert (found.records, found.dirty, found.devices) == (2, 1, ("CPU", "NVIDIA H200"))
-    assert found.words == (
+    assert found.sentence == (
         "2 records; commits 0123456789, ffffffffff; 1 with uncommitted changes; "
         "finished 2026-01-02 to 2026-01-03; on CPU, NVIDIA H200."
     )
-    assert lab.table(methods_matrix([B])).provenance.words == "No run of this table has finished."
+    assert (
+        lab.table(methods_matrix([B])).provenance.sentence == "No run of this table has finished."
+    )
 
 
 def test_each_of_many_planned_runs_is_looked_up_once(

@@ -208,21 +208,21 @@ def test_mistakes_are_named(lab: Lab, changes: dict[str, object], words: str) ->
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
-        ("miou: 45.0", "miou: .nan", "row 2: miou: expected a number, or null where the value is"),
+        ("miou: 45.0", "miou: .nan", "row 2: miou: expected a number, or null for an unknown"),
         (
             "miou: 45.0",
             "miou: 45.0*",
-            "expected a number, or null where the value is lost",
+            "expected a number, or null for an unknown value",
         ),
         ('params_m: "27.80"', "params_m: [27]", "row 2: params_m: expected a number, or null"),
         ("inside: 0.12", 'inside: "0,12"', "row 2: inside: expected a number, or null"),
         (
             "split: val",
             "split: val\nmeasured_as: 5",
-            "measured_as: expected a data set",
+            "measured_as: expected data sets",
         ),
-        ("rows:", "parts: 3\nrows:", "expected 'rows', a list, or 'parts', each with such a list."),
-        ("rows:", "rows: 5\nold:", "expected 'rows', a list, or 'parts', each with such a list."),
+        ("rows:", "parts: 3\nrows:", "expected 'rows' with a list, or 'parts' with a list each."),
+        ("rows:", "rows: 5\nold:", "expected 'rows' with a list, or 'parts' with a list each."),
     ],
 )
 def test_a_published_file_that_is_none_is_named(lab: Lab, old: str, new: str, words: str) -> None:
