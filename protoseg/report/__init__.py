@@ -1,1 +1,1 @@
-"""From records to tables: every number in one traces to a record; nothing here imports torch."""
+"""Tables, figures and comparisons from records alone; nothing here imports torch."""

@@ -1,4 +1,4 @@
-"""Two runs, or two sets of runs, set against each other: over their seeds and over the images."""
+"""Compares two runs, or two sets of runs: over their seeds and over the images."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from protoseg.runs.store import RecordStore
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its record, and the file of its confusion counts."""
+    """A finished run: its record and the file of its confusion counts."""
 
     record: dict[str, Any]
     counts: Path
 
     @property
     def seed(self) -> int:
-        """Of its spec."""
+        """The seed of its spec."""
         return int(self.record["spec"]["seed"])
 
     @property
     def miou(self) -> float:
-        """In percent."""
+        """mIoU in percent."""
         return float(self.record["metrics"]["miou"])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One side minus the other, in points of mIoU."""
+    """One side minus the other, in percentage points of mIoU."""
 
     ours: str
     theirs: str
@@ -54,44 +54,47 @@ class Comparison:
     our_runs: tuple[str, ...]
     their_runs: tuple[str, ...]
     seeds: tuple[int, ...]
-    """Shared seeds; empty where the runs share none and are compared unpaired."""
+    """Shared seeds; if empty, the runs are compared unpaired."""
     seed_interval: tuple[float, float] | None
-    """95 % Student t interval of the mean paired difference, from two shared seeds on."""
+    """95% Student t interval of the mean paired difference; None with fewer than two seeds."""
     images: int
     image_interval: tuple[float, float]
-    """95 % percentile interval of a paired bootstrap over images, the models held fixed."""
+    """95% percentile interval of a paired bootstrap over images with fixed models."""
     draws: int
     generator_seed: int
     p: float | None
     """Two-sided, exact sign-flip test over the shared seeds."""
     smallest_p: float | None
-    """The smallest p that so many seeds can give."""
+    """The smallest possible p with this number of seeds."""
     left_out: tuple[str, ...]
-    """In words: runs that take no part."""
+    """Runs that are not compared, each with the reason."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the comparison as plain data for JSON."""
         return asdict(self)
 
 
 def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], list[str]]:
-    """The finished ones of some runs, and the others in words.
+    """Find the finished runs.
+
+    Returns:
+        The finished runs; and for every other run a sentence with its state.
 
     Raises:
-        ProtosegError: the counts of a finished run are gone or damaged.
+        ProtosegError: the confusion counts of a finished run are missing or damaged.
     """
     runs, missing = [], []
     for run_id in run_ids:
-        found = store.find(run_id)
-        if found.record is None or found.source is None:
-            missing.append(f"{run_id}: {wording.describe_state(found)}.")
+        result = store.find(run_id)
+        if result.record is None or result.source is None:
+            missing.append(f"{run_id}: {wording.describe_state(result)}.")
             continue
-        # Beside a record in a folder of records the counts carry the run's name.
-        counts = found.source.with_suffix(".npz")
-        if found.source.name == "record.json":
-            counts = found.source.parent / found.record["confusion"]["file"]
-        verify_confusion(found.record, counts)
-        runs.append(Run(found.record, counts))
+        # In a folder of records, the counts are named after the run.
+        counts = result.source.with_suffix(".npz")
+        if result.source.name == "record.json":
+            counts = result.source.parent / result.record["confusion"]["file"]
+        verify_confusion(result.record, counts)
+        runs.append(Run(result.record, counts))
     return runs, missing
 
 
@@ -103,16 +106,23 @@ def compare(
     generator_seed: int,
     missing: Sequence[str] = (),
 ) -> Comparison:
-    """Compare two sides, each a name and its runs, on shared seeds where there are any.
+    """Compare two sides, on their shared seeds if there are any.
+
+    Args:
+        ours: name and runs of one side.
+        theirs: name and runs of the other side, which is subtracted.
+        draws: number of bootstrap draws.
+        generator_seed: seed of the bootstrap.
+        missing: sentences about runs without a result.
 
     Raises:
-        ProtosegError: a side without a run, or other data or another evaluation on one of them.
+        ProtosegError: a side has no run, or the runs differ in data or evaluation.
     """
     for name, runs in (ours, theirs):
         if not runs:
             raise ProtosegError(
                 f"compare: '{name}' has no finished run. {' '.join(missing)} "
-                "Train it first, with protoseg sweep."
+                "Train it first with protoseg sweep."
             )
     _check_protocol([*ours[1], *theirs[1]])
     import numpy as np
@@ -128,7 +138,7 @@ def compare(
     generator = np.random.default_rng(generator_seed)
     drawn = bootstrap.bootstrap_differences(counts[0], counts[1], generator, draws)
     means = [mean(run.miou for run in side) for side in used]
-    p, smallest = _test(pairs)
+    p, smallest = _compute_p(pairs)
     return Comparison(
         ours=ours[0],
         theirs=theirs[0],
@@ -152,7 +162,7 @@ def compare(
     )
 
 
-def _test(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
+def _compute_p(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
     if not 0 < pairs.n <= EXACT_SEEDS:
         return None, None
     return sign_flip_p([d for _, d in pairs.differences]), smallest_p(pairs.n)
@@ -164,9 +174,9 @@ def _check_protocol(runs: Sequence[Run]) -> None:
         fields = find_differing_fields(first["spec"], run.record["spec"])
         if fields:
             raise ProtosegError(
-                f"compare: {first['run_id']} and {run.record['run_id']} are measured in "
-                f"different ways (they differ in {', '.join(fields)}). "
+                f"compare: {first['run_id']} and {run.record['run_id']} have different "
+                f"evaluations (they differ in {', '.join(fields)}). "
                 "Compare runs of one data set and one evaluation."
             )
     if any(not math.isfinite(run.miou) for run in runs):
-        raise ProtosegError("compare: a record without mIoU can not be compared.")
+        raise ProtosegError("compare: the record of a run has no mIoU.")

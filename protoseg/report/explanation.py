@@ -1,4 +1,4 @@
-"""The runs behind a cell: every number of a table leads back to its records."""
+"""Explains a table cell: the runs and records from which it is computed."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class RunLine:
     run_id: str
     seed: int
     state: str
-    """In words: done, not run, failed: out_of_memory, ..."""
+    """State as text: done, not run, failed: out_of_memory, ..."""
     value: float | None
     baseline: bool
-    """It belongs to the baseline that Δ is taken against."""
+    """Whether it is a run of the baseline of Δ."""
     commit: str
     dirty: bool | None
     device: str
     finished: str
     attempts: int
     record: str
-    """The file, relative to the current folder where it lies below it; empty where none is."""
+    """Path of the record, relative if it is below the current folder; empty without a record."""
     message: str
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One seed of a Δ."""
+    """The difference of one seed in a Δ."""
 
     seed: int
     value: float
@@ -54,7 +54,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What stands behind one cell."""
+    """The runs, differences and notes of one cell."""
 
     table: str
     row: str
@@ -64,28 +64,29 @@ class Explanation:
     runs: tuple[RunLine, ...]
     pairs: tuple[Pair, ...]
     interval: tuple[float, float] | None
-    """95 % Student t interval of the mean difference, from two pairs on."""
+    """95% Student t interval of the mean difference; None with fewer than two pairs."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Return the explanation as plain data for JSON."""
         return asdict(self)
 
 
 def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordStore) -> Explanation:
-    """The runs behind a cell of the table of a matrix.
+    """Explain a cell of the table of a matrix.
 
-    ``row`` is a label and ``column`` a key or title, as they stand in the table, or numbers from 1
-    (columns of labels are not counted); "#2" is a number whatever the labels are.
+    Args:
+        row: a row label, or a number from 1; "#2" is always a number.
+        column: a column key or title, or a number from 1 that does not count label columns.
 
     Raises:
         UsageError: there is no such row or column.
     """
-    found_row, column_index = find_row(table, row), find_column(table, column)
-    shown, cell = table.header[column_index], found_row.cells[column_index]
+    table_row, column_index = find_row(table, row), find_column(table, column)
+    header, cell = table.header[column_index], table_row.cells[column_index]
     seeds = {planned.run_id: planned.spec.seed for planned in matrix.runs}
     lines = [
-        _line(run_id, seeds[run_id], shown.metric, of_baseline, store)
+        _read_run(run_id, seeds[run_id], header.metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
         for run_id in run_ids
     ]
@@ -99,18 +100,18 @@ def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordSt
     )
     comparison = pair_by_seed(ours, theirs)
     notes = [note.text for note in table.footnotes if note.mark and note.mark == cell.mark]
-    if shown.kind == "published":
-        notes += [note.text for note in table.footnotes if note.mark == shown.mark]
+    if header.kind == "published":
+        notes += [note.text for note in table.footnotes if note.mark == header.mark]
     if cell.kind == "verdict" and len(ours) >= MIN_SEEDS:
-        for name, of in (("the mean", t_interval), ("one more run", prediction_interval)):
-            low, high = of(ours.values())
+        for name, interval in (("the mean", t_interval), ("one more run", prediction_interval)):
+            low, high = interval(ours.values())
             notes.append(f"95 % interval of {name}: {low:.4f} to {high:.4f}.")
     return Explanation(
         table=table.name,
-        row=found_row.label,
-        column=shown.key,
+        row=table_row.label,
+        column=header.key,
         shown=cell.plain,
-        unit="" if cell.kind == "status" else METRICS[shown.metric].unit,
+        unit="" if cell.kind == "status" else METRICS[header.metric].unit,
         runs=tuple(lines),
         pairs=tuple(Pair(s, ours[s], theirs[s], d) for s, d in comparison.differences),
         interval=comparison.interval() if comparison.n > 1 else None,
@@ -118,59 +119,67 @@ def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordSt
     )
 
 
-def _line(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:
-    found = store.find(run_id)
-    record: dict[str, Any] = found.record or {}
+def _read_run(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:
+    result = store.find(run_id)
+    record: dict[str, Any] = result.record or {}
     provenance = record.get("provenance", {})
     dirty = provenance.get("dirty")
     return RunLine(
         run_id=run_id,
         seed=seed,
-        state="done" if record else wording.describe_state(found),
+        state="done" if record else wording.describe_state(result),
         value=metrics.read_metric(record, METRICS[metric]) if record else None,
         baseline=baseline,
         commit=str(provenance.get("commit") or ""),
         dirty=dirty if isinstance(dirty, bool) else None,
         device=describe_device(provenance.get("device")) if record else "",
         finished=record.get("finished", ""),
-        attempts=found.status.attempts,
-        record=_relative(found.source),
-        message=wording.clean_text(found.status.message),
+        attempts=result.status.attempts,
+        record=_relative_path(result.source),
+        message=wording.clean_text(result.status.message),
     )
 
 
-def _relative(path: Path | None) -> str:
+def _relative_path(path: Path | None) -> str:
     if path is None:
         return ""
-    absolute, here = path.absolute(), Path.cwd()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else path)
+    absolute, current = path.absolute(), Path.cwd()
+    return str(absolute.relative_to(current) if absolute.is_relative_to(current) else path)
 
 
 def find_row(table: Table, name: str) -> Row:
-    """The row of a label, or of a number from 1; UsageError where there is none."""
+    """Find a row by its label or number from 1.
+
+    Raises:
+        UsageError: there is no such row.
+    """
     labels = [row.label for row in table.rows]
-    return table.rows[_index("row", name, labels, labels, table.name)]
+    return table.rows[_find_index("row", name, labels, labels, table.name)]
 
 
 def find_column(table: Table, name: str) -> int:
-    """The place of a column by its key, title or number from 1; UsageError where there is none."""
-    places = [i for i, column in enumerate(table.header) if column.kind != "label"]
-    columns = [table.header[place] for place in places]
+    """Find the index of a column by its key, title or number from 1.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    indices = [i for i, column in enumerate(table.header) if column.kind != "label"]
+    columns = [table.header[index] for index in indices]
     keys = [column.key for column in columns]
     titles = [" ".join(part for part in (c.group, c.title) if part) for c in columns]
-    return places[_index("column", name, keys, titles, table.name)]
+    return indices[_find_index("column", name, keys, titles, table.name)]
 
 
-def _index(kind: str, name: str, keys: list[str], titles: list[str], where: str) -> int:
+def _find_index(what: str, name: str, keys: list[str], titles: list[str], where: str) -> int:
     wanted = wording.clean_text(name)
     for names in (keys, titles, [k.casefold() for k in keys], [t.casefold() for t in titles]):
         for spelling in (wanted, wanted.casefold()):
             if names.count(spelling) == 1:
                 return names.index(spelling)
     digits = wanted.removeprefix("#")
-    # Where labels are numbers (K = 1, 5, 10), 2 may be meant as one that does not exist.
-    marked = wanted.startswith("#") or not any(name.isdecimal() for name in (*keys, *titles))
-    if digits.isdecimal() and marked and 1 <= int(digits) <= len(keys):
+    # If labels are numbers (K = 1, 5, 10), "2" is an unknown label; only "#2" is the second row.
+    is_number = wanted.startswith("#") or not any(name.isdecimal() for name in (*keys, *titles))
+    if digits.isdecimal() and is_number and 1 <= int(digits) <= len(keys):
         return int(digits) - 1
-    sentence = unknown(kind, wanted, where, keys, in_order=True)
+    sentence = unknown(what, wanted, where, keys, in_order=True)
     raise UsageError(f"{sentence} Or a number, #1 to #{len(keys)}.")

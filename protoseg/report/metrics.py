@@ -1,4 +1,4 @@
-"""The quantities a table can show: their place in a record, unit and decimals."""
+"""Lists the metrics that a table can show, and reads them from records."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from protoseg.errors import UsageError, unknown
 
 @dataclass(frozen=True)
 class Metric:
-    """One quantity of a record."""
+    """One metric of a record."""
 
     key: str
     title: str
     part: str
-    """The part of the record it stands in."""
+    """The part of the record that contains it."""
     unit: str
     decimals: int
     higher_is_better: bool = True
@@ -40,17 +40,20 @@ METRICS: dict[str, Metric] = {
 }
 PARAMETERS, LEARNABLE = "parameters", "learnable"
 COUNTS = (PARAMETERS, LEARNABLE)
-"""Shown in their own way and never as a mean over seeds: both the learnable parameters, with the
-numbers held in prototypes in brackets, or with those of the classifier (the paper's Table 4)."""
+"""Both are the learnable parameters, never a mean over seeds. In brackets: the numbers stored in
+prototypes, or the parameters of the classifier (Table 4 of the paper)."""
 
 COSTS = tuple(key for key, metric in METRICS.items() if metric.part == "cost")
 
 
 def check(names: Sequence[str], where: str) -> None:
-    """Refuse a table without metrics, or with one that no record has.
+    """Check that a table has metrics, and that all of them exist.
+
+    Args:
+        where: position in the config, for the message.
 
     Raises:
-        UsageError: it names ``where`` and the known metrics.
+        UsageError: no metric, or an unknown one.
     """
     if not names:
         raise UsageError(f"{where}: name at least one of {', '.join(METRICS)}.")
@@ -60,7 +63,7 @@ def check(names: Sequence[str], where: str) -> None:
 
 
 def read_number(part: Any, key: str) -> float | None:
-    """A finite number in a part of a record; None where it is missing or no number."""
+    """Read a finite number from a part of a record; None if it is missing or not a number."""
     value = part.get(key) if isinstance(part, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         return None
@@ -68,7 +71,7 @@ def read_number(part: Any, key: str) -> float | None:
 
 
 def read_metric(record: dict[str, Any], metric: Metric) -> float | None:
-    """The value of a metric in a record, in its unit; None where the record has none."""
+    """Read the value of a metric from a record, in its unit; None if the record has none."""
     if metric.key in COUNTS:
         learnable = read_number(record["parameters"], "learnable")
         return None if learnable is None else learnable / 1e6

@@ -1,1 +1,1 @@
-"""Figures: what records and tables show, drawn; from records alone."""
+"""Figures from records alone."""

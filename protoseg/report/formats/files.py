@@ -1,4 +1,4 @@
-"""The forms of a table: Markdown, LaTeX, CSV, HTML, terminal; and writing them to files."""
+"""Formats a table as Markdown and CSV, and writes all formats to files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     *("render_files", "to_csv", "to_html", "to_latex", "to_markdown", "write_all"),
 ]
 
-# Fields of to_csv behind the axes of rows and columns.
+# Fields of to_csv after the axes of rows and columns.
 CSV_FIELDS = (
     *("metric", "unit", "n", "expected_n", "mean", "std"),
     *("delta", "delta_std", "delta_n", "published", "verdict", "bold", "status", "run_ids"),
@@ -29,7 +29,7 @@ CSV_FIELDS = (
 
 
 def to_markdown(table: Table) -> str:
-    """A Markdown table (GitHub's) with title, caption and footnotes."""
+    """Format a table as GitHub Markdown with title, caption and footnotes."""
     header = [_escape_markdown(column.title) + _sup(column.mark) for column in table.header]
     for index, column in enumerate(table.header):
         if column.group:
@@ -76,7 +76,7 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """One line a row, pivot value and metric; plain numbers in full, nothing where none is."""
+    """Format one line per row, pivot value and metric; numbers unrounded, missing ones empty."""
     axes = [column.metric for column in table.header if column.kind == "label"]
     lines: list[list[Any]] = [["row", *axes, *table.pivot, *CSV_FIELDS]]
     notes = {note.mark: note.text for note in table.footnotes if note.mark}
@@ -84,7 +84,7 @@ def to_csv(table: Table) -> str:
         line: dict[str, Any] = {}
         for column, cell in zip(table.header, row.cells, strict=True):
             if column.kind in ("measured", "parameters"):
-                line = _csv_line(column, cell)
+                line = _make_csv_fields(column, cell)
                 lines.append([row.label, *row.values, *column.values, line])
             elif column.kind == "delta" and cell.kind == "delta":
                 line |= {"delta": cell.value, "delta_std": cell.std, "delta_n": cell.n or None}
@@ -94,16 +94,16 @@ def to_csv(table: Table) -> str:
                 line["source"] = notes.get(column.mark, "") if cell.value is not None else ""
             elif column.kind == "verdict":
                 line["verdict"] = cell.text
-            said = [notes.get(cell.mark, "")] if column.kind != "label" else []
+            cell_notes = [notes.get(cell.mark, "")] if column.kind != "label" else []
             if column.kind == "delta" and cell.kind == "status" and cell.text:
-                said.append(f"Δ: {cell.text}.")
-            line["note"] = " ".join(dict.fromkeys(filter(None, [line.get("note"), *said])))
+                cell_notes.append(f"Δ: {cell.text}.")
+            line["note"] = " ".join(dict.fromkeys(filter(None, [line.get("note"), *cell_notes])))
     for index, entries in enumerate(lines[1:], start=1):
-        lines[index] = [*entries[:-1], *(_csv_value(entries[-1].get(k)) for k in CSV_FIELDS)]
+        lines[index] = [*entries[:-1], *(_format_csv_value(entries[-1].get(k)) for k in CSV_FIELDS)]
     return _csv_text(lines)
 
 
-def _csv_line(column: Column, cell: Cell) -> dict[str, Any]:
+def _make_csv_fields(column: Column, cell: Cell) -> dict[str, Any]:
     return {
         "metric": column.metric,
         "unit": METRICS[column.metric].unit,
@@ -118,7 +118,7 @@ def _csv_line(column: Column, cell: Cell) -> dict[str, Any]:
     }
 
 
-def _csv_value(value: Any) -> Any:
+def _format_csv_value(value: Any) -> Any:
     return {True: "true", False: "false"}[value] if isinstance(value, bool) else value
 
 
@@ -129,55 +129,55 @@ def _csv_text(lines: Iterable[Iterable[Any]]) -> str:
 
 
 def to_per_class_csv(table: Table) -> str:
-    """One line a row, pivot value and class: IoU in percent, mean and spread over seeds."""
+    """Format one line per row, pivot value and class: IoU in percent, mean and std over seeds."""
     lines: list[list[Any]] = [["row", "column", "class", "mean", "std", "n"]]
     lines += [[c.row, c.group, c.name, c.mean, c.std, c.n] for c in table.per_class]
     return _csv_text(lines)
 
 
 def render_files(table: Table, per_class: bool = False) -> dict[str, str]:
-    """File name -> content of NAME.md, .tex, .csv, .html, and of NAME_per_class.csv.
+    """Format a table as NAME.md, .tex, .csv, .html and NAME_per_class.csv: file name -> content.
 
     Args:
-        per_class: also where no class has a result.
+        per_class: add NAME_per_class.csv even if no class has a result.
 
     Raises:
-        UsageError: the table's name is not a file name.
+        UsageError: the name of the table is not a file name.
     """
     if not re.fullmatch(r"[\w][\w.-]*", table.name):
-        raise UsageError(f"'{table.name}' can not name a file; use letters, digits, '_', '-'.")
-    made = {
+        raise UsageError(f"'{table.name}' is not a file name. Use letters, digits, '_', '-'.")
+    contents = {
         f"{table.name}.md": to_markdown(table),
         f"{table.name}.tex": to_latex(table),
         f"{table.name}.csv": to_csv(table),
         f"{table.name}.html": to_html(table),
     }
     if table.per_class or per_class:
-        made[f"{table.name}_per_class.csv"] = to_per_class_csv(table)
-    return made
+        contents[f"{table.name}_per_class.csv"] = to_per_class_csv(table)
+    return contents
 
 
 def write_all(table: Table, folder: Path) -> list[Path]:
-    """Write the `render_files` of a table and return all files.
+    """Write a table in all formats and return the paths.
 
-    The bytes depend on the table alone; a file that holds them already is not touched.
+    The bytes depend only on the table; a file with equal bytes is not written again.
 
     Raises:
-        UsageError: the table's name is not a file name.
-        ProtosegError: the folder can not be written.
+        UsageError: the name of the table is not a file name.
+        ProtosegError: the folder is not writable.
     """
-    # An old file is written anew also when no record is left: it would go on telling otherwise.
-    made = render_files(table, (folder / f"{table.name}_per_class.csv").exists())
+    # An existing file is updated even without any record left, or it would keep old results.
+    contents = render_files(table, (folder / f"{table.name}_per_class.csv").exists())
     files.make_folder(folder)
-    for name, content in made.items():
-        _write_changed(folder / name, content.encode())
-    return [folder / name for name in made]
+    for name, content in contents.items():
+        _write_if_changed(folder / name, content.encode())
+    return [folder / name for name in contents]
 
 
-def _write_changed(path: Path, content: bytes) -> None:
+def _write_if_changed(path: Path, content: bytes) -> None:
     try:
         if path.read_bytes() == content:
             return
     except OSError:
-        pass  # missing, or not readable: writing says what is wrong
+        pass  # the file is missing, or the write below raises the error
     files.write_bytes(path, content)

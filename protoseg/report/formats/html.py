@@ -1,4 +1,4 @@
-"""A table as one web page that needs nothing else, for a screen of any size, light or dark."""
+"""Formats a table as a self-contained web page, for small and large screens, light and dark."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ sup { line-height: 0; }
 {% endif %}
 <tr>
 {% for column in table.header %}
-<th scope="col"{{ place(column, loop.first) }}>{{ column.title }}{{ mark(column.mark) }}</th>
+<th scope="col"{{ css_class(column, loop.first) }}>{{ column.title }}{{ mark(column.mark) }}</th>
 {% endfor %}
 </tr>
 </thead>
@@ -77,11 +77,11 @@ sup { line-height: 0; }
 <tr{{ rule(row) }}>
 {% for cell in row.cells %}
 {% if cell.kind == "label" %}
-<th scope="row"{{ place(table.header[loop.index0], loop.first) }}>{{ cell.text }}</th>
+<th scope="row"{{ css_class(table.header[loop.index0], loop.first) }}>{{ cell.text }}</th>
 {% elif cell.kind == "status" %}
 <td class="status">{{ cell.text }}{{ mark(cell.mark) }}</td>
 {% else %}
-<td{{ place(table.header[loop.index0], false) }}
+<td{{ css_class(table.header[loop.index0], false) }}
 {%- if cell.n %} title="n = {{ cell.n }} of {{ cell.expected_n }}"{% endif %}>
 {%- if cell.bold %}<strong>{{ cell.text }}</strong>{% else %}{{ cell.text }}{% endif %}
 {%- if cell.std_text %} <span class="std">± {{ cell.std_text }}</span>{% endif %}
@@ -105,14 +105,14 @@ sup { line-height: 0; }
 
 
 def to_html(table: Table) -> str:
-    """A whole page: title, caption, the table (it scrolls sideways on a phone), footnotes."""
-    import jinja2  # lazily, like every part that only one form needs
+    """Format a page with title, caption, table (it scrolls on a narrow screen) and footnotes."""
+    import jinja2  # imported here because only this format needs it
     from markupsafe import Markup
 
     def mark(letter: str) -> Markup:
         return Markup("<sup>{}</sup>").format(letter) if letter else Markup("")
 
-    def place(column: Column, first: bool) -> Markup:
+    def css_class(column: Column, first: bool) -> Markup:
         left = column.kind in ("label", "verdict")
         names = [*(["label"] if left else []), *(["first"] if first else [])]
         return Markup(' class="{}"').format(" ".join(names)) if names else Markup("")
@@ -128,11 +128,13 @@ def to_html(table: Table) -> str:
         undefined=jinja2.StrictUndefined,
     )
     page = environment.from_string(TEMPLATE)
-    return page.render(table=table, groups=_groups(table.header), mark=mark, place=place, rule=rule)
+    return page.render(
+        table=table, groups=_list_groups(table.header), mark=mark, css_class=css_class, rule=rule
+    )
 
 
-def _groups(header: tuple[Column, ...]) -> list[tuple[str, int]]:
-    """(group, width) of the upper header; empty where no column has a group."""
+def _list_groups(header: tuple[Column, ...]) -> list[tuple[str, int]]:
+    """List (group, width) of the upper header row; empty if no column has a group."""
     members = itertools.groupby(header, key=lambda column: (column.group, column.values))
     groups = [(key[0], len(list(columns))) for key, columns in members]
     return groups if any(group for group, _ in groups) else []

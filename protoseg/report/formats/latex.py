@@ -1,4 +1,4 @@
-"""A table as LaTeX source, for a document that loads booktabs and graphicx."""
+"""Formats a table as LaTeX source for a document that loads booktabs and graphicx."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ SPECIALS = {
     "µ": r"$\mu$",
 }
 SPANNING = 60
-"""Letters in a line beyond which a table takes both columns of text, to be readable."""
+"""Characters per line above which a table spans both text columns."""
 SMALLER = ((110, r"\scriptsize", "2pt"), (75, r"\footnotesize", "3pt"), (0, r"\small", "3pt"))
-"""Letters in a line beyond which this type is taken, with this space between columns."""
+"""(characters per line above which it applies, font size, space between columns)."""
 
 
-def escape_latex(words: str) -> str:
-    """Text as LaTeX prints it, Greek letters in math mode."""
-    return "".join(SPECIALS.get(c) or _greek(c) or c for c in words)
+def escape_latex(text: str) -> str:
+    """Escape text for LaTeX, with Greek letters in math mode."""
+    return "".join(SPECIALS.get(c) or _escape_greek(c) or c for c in text)
 
 
-def _greek(character: str) -> str:
+def _escape_greek(character: str) -> str:
     name = unicodedata.name(character, "")
     match = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
     if match is None or match[2] in ("OMICRON", "FINAL"):
@@ -54,8 +54,19 @@ def _greek(character: str) -> str:
     letter = {"LAMDA": "lambda"}.get(match[2], match[2].lower())
     if match[1] == "SMALL":
         return f"$\\{letter}$"
-    own = ("gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "upsilon", "phi", "psi")
-    if letter in (*own, "omega"):
+    commands = (
+        "gamma",
+        "delta",
+        "theta",
+        "lambda",
+        "xi",
+        "pi",
+        "sigma",
+        "upsilon",
+        "phi",
+        "psi",
+    )
+    if letter in (*commands, "omega"):
         return f"$\\{letter.capitalize()}$"
     latin = {"alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I"}
     latin |= {"kappa": "K", "mu": "M", "nu": "N", "rho": "P", "tau": "T", "chi": "X"}
@@ -63,63 +74,63 @@ def _greek(character: str) -> str:
 
 
 def to_latex(table: Table) -> str:
-    """A ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes below.
+    """Format a ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes.
 
-    It never runs over the column of text: where its type is still too large, all of it shrinks.
+    The table is never wider than the text column: if its font is too large, it is scaled down.
     """
     split = [_is_split(table, index) for index in range(len(table.header))]
-    # With overrides it is another table, and goes by another label.
+    # A table made with overrides is another table and gets another label.
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", " ".join((table.name, *table.overrides))).strip("-")
     command = " ".join(map(wording.clean_text, ("protoseg tables", table.name, *table.overrides)))
     length = _line_length(table)
-    kind = "table*" if length > SPANNING else "table"  # alike where the text has one column
+    environment = "table*" if length > SPANNING else "table"  # equal in one-column text
     caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)
     lines = [
         f"% Made by `{command}`; changes made here are lost.",
-        f"\\begin{{{kind}}}[t]",
+        f"\\begin{{{environment}}}[t]",
         r"  \centering",
-        *(f"  {line}" for line in _size(length)),
+        *(f"  {line}" for line in _choose_size(length)),
         r"  \setlength{\belowcaptionskip}{4pt}",
         f"  \\caption{{{escape_latex(caption)}}}",
         f"  \\label{{tab:{label}}}",
         r"  \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%",
-        f"  \\begin{{tabular}}{{@{{}}{_alignment(table.header, split)}@{{}}}}",
+        f"  \\begin{{tabular}}{{@{{}}{_format_alignment(table.header, split)}@{{}}}}",
         r"    \toprule",
-        *(f"    {line}" for line in _header(table.header, split)),
+        *(f"    {line}" for line in _format_header(table.header, split)),
         r"    \midrule",
     ]
     for row in table.rows:
         lines += [r"    \midrule"] * row.rule
-        cells = [_cell(cell, halves) for cell, halves in zip(row.cells, split, strict=True)]
-        lines.append(f"    {_row(cells)}")
+        cells = [_format_cell(cell, halves) for cell, halves in zip(row.cells, split, strict=True)]
+        lines.append(f"    {_format_row(cells)}")
     lines += [
         r"    \bottomrule",
         r"  \end{tabular}}",
         r"  \par\smallskip",
         r"  \begin{minipage}{\linewidth}",
         r"    \footnotesize",
-        *(f"    {_footnote(footnote)}" for footnote in table.footnotes),
+        *(f"    {_format_footnote(footnote)}" for footnote in table.footnotes),
         r"  \end{minipage}",
-        f"\\end{{{kind}}}",
+        f"\\end{{{environment}}}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: list[str]) -> str:
-    # The rule or the line's end before it would take a bracket or a star as its own.
+def _format_row(cells: list[str]) -> str:
+    # After a rule or a line end, LaTeX would read a bracket or a star as its argument.
     start = "{}" if cells[0].startswith(("[", "*")) else ""
     return f"{start}{' & '.join(cells)} \\\\"
 
 
 def _is_split(table: Table, index: int) -> bool:
-    """Whether a column is two for LaTeX: the value to the right, what follows it to the left."""
-    if table.header[index].kind == "verdict":  # words, with nothing to line up
+    """Whether LaTeX aligns a column as two: the value to the right, the rest to the left."""
+    if table.header[index].kind == "verdict":  # text without numbers to align
         return False
     return any(r.cells[index].std_text or r.cells[index].note for r in table.rows)
 
 
-def _size(length: int) -> tuple[str, str]:
-    """A long line in a narrow column of text: smaller type before all of it shrinks."""
+def _choose_size(length: int) -> tuple[str, str]:
+    """Choose a smaller font and column space for a long line, before the table is scaled."""
     size, space = next((size, space) for least, size, space in SMALLER if length > least)
     return size, rf"\setlength{{\tabcolsep}}{{{space}}}"
 
@@ -132,7 +143,7 @@ def _line_length(table: Table) -> int:
     return sum(max(map(len, cells)) for cells in zip(*lines, strict=True))
 
 
-def _alignment(header: tuple[Column, ...], split: list[bool]) -> str:
+def _format_alignment(header: tuple[Column, ...], split: list[bool]) -> str:
     kinds = {"label": "l", "verdict": "l"}
     return "".join(
         r"r@{}l" if halves else kinds.get(column.kind, "r")
@@ -140,7 +151,7 @@ def _alignment(header: tuple[Column, ...], split: list[bool]) -> str:
     )
 
 
-def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
+def _format_header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
     above, rules, position = [], [], 1
     for group, members in itertools.groupby(
         zip(header, split, strict=True), key=lambda pair: (pair[0].group, pair[0].values)
@@ -154,19 +165,19 @@ def _header(header: tuple[Column, ...], split: list[bool]) -> list[str]:
         position += width
     titles = []
     for column, halves in zip(header, split, strict=True):
-        title = escape_latex(column.title) + _mark(column.mark)
-        place = "l" if column.kind == "label" else "c"
+        title = escape_latex(column.title) + _format_mark(column.mark)
         width = 2 if halves else 1
-        titles.append(title if place == "l" else f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
+        is_label = column.kind == "label"
+        titles.append(title if is_label else f"\\multicolumn{{{width}}}{{c}}{{{title}}}")
     lines = [f"{' & '.join(above)} \\\\", " ".join(rules)] if rules else []
-    return [*lines, _row(titles)]
+    return [*lines, _format_row(titles)]
 
 
-def _cell(cell: Cell, split: bool) -> str:
+def _format_cell(cell: Cell, split: bool) -> str:
     value = escape_latex(cell.text)
     if cell.kind == "status":
-        words = (f"\\textit{{{value}}}" if value else "") + _mark(cell.mark)
-        return f"\\multicolumn{{2}}{{c}}{{{words}}}" if split else words
+        status = (f"\\textit{{{value}}}" if value else "") + _format_mark(cell.mark)
+        return f"\\multicolumn{{2}}{{c}}{{{status}}}" if split else status
     if cell.bold:
         value = f"\\textbf{{{value}}}"
     rest = f"$\\pm${cell.std_text}" if cell.std_text else ""
@@ -174,15 +185,15 @@ def _cell(cell: Cell, split: bool) -> str:
         rest = f"{rest} ({escape_latex(cell.note)})".strip()
     rest = f"{{\\scriptsize{{}}{rest}}}" if rest else ""
     if split:
-        return f"{value} & {rest}{_mark(cell.mark)}"
-    return " ".join(filter(None, (value, rest))) + _mark(cell.mark)
+        return f"{value} & {rest}{_format_mark(cell.mark)}"
+    return " ".join(filter(None, (value, rest))) + _format_mark(cell.mark)
 
 
-def _footnote(footnote: Footnote) -> str:
-    # Sentences run on; what a letter refers to begins a line.
-    start = f"\\par{_mark(footnote.mark)} " if footnote.mark else ""
+def _format_footnote(footnote: Footnote) -> str:
+    # Notes without a mark form one paragraph; a note with a mark starts a new line.
+    start = f"\\par{_format_mark(footnote.mark)} " if footnote.mark else ""
     return start + escape_latex(footnote.text)
 
 
-def _mark(mark: str) -> str:
+def _format_mark(mark: str) -> str:
     return f"\\textsuperscript{{{mark}}}" if mark else ""

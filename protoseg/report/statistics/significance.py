@@ -1,7 +1,7 @@
-"""What is said about a handful of seeds, and when one setting may be called better than another.
+"""Statistics over a few seeds: means, intervals, tests, and the rules for bold and verdicts.
 
-No correction for many comparisons is made: of twenty pairs that are the same in truth, about one
-is called distinguishable. Read a bold cell as "seen in these seeds", not as a proof.
+There is no correction for multiple comparisons: of twenty pairs without a true difference, about
+one is called distinguishable. A bold cell is an observation in these seeds, not a proof.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 LEVEL = 0.95
 MIN_SEEDS = 3
-"""With two seeds the interval is 12.7 times the standard error: too wide to be worth anything."""
+"""With two seeds the half width of the interval is 12.7 standard errors: too wide to be useful."""
 
 BOLD_RULE = (
     "Bold: the best value of its column, where it is distinguishable from every other measured "
@@ -23,13 +23,13 @@ BOLD_RULE = (
 
 
 def mean(values: Iterable[float]) -> float:
-    """Arithmetic mean; nan of nothing."""
+    """Compute the arithmetic mean; nan without values."""
     values = list(values)
     return math.fsum(values) / len(values) if values else math.nan
 
 
 def sample_std(values: Iterable[float]) -> float:
-    """Sample standard deviation (divided by n - 1); nan for fewer than two values."""
+    """Compute the sample standard deviation (divisor n - 1); nan for fewer than two values."""
     values = list(values)
     if len(values) < 2:
         return math.nan
@@ -38,11 +38,11 @@ def sample_std(values: Iterable[float]) -> float:
 
 
 def t_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval of the mean, two-sided; (nan, nan) for fewer than two values."""
+    """Compute the two-sided Student t interval of the mean; nan for fewer than two values."""
     values = list(values)
     if len(values) < 2:
         return math.nan, math.nan
-    from scipy.special import stdtrit  # lazily: half a second that most commands do not need
+    from scipy.special import stdtrit  # imported here: it takes half a second
 
     half = float(stdtrit(len(values) - 1, (1 + level) / 2))
     half *= sample_std(values) / math.sqrt(len(values))
@@ -51,7 +51,7 @@ def t_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, fl
 
 
 def prediction_interval(values: Iterable[float], level: float = LEVEL) -> tuple[float, float]:
-    """Where one more run falls: mean ± t s √(1 + 1/n); (nan, nan) for fewer than two values."""
+    """Compute the prediction interval of one more run: mean ± t s √(1 + 1/n); nan for n < 2."""
     values = list(values)
     low, high = t_interval(values, level)
     centre, reach = mean(values), (high - low) / 2 * math.sqrt(len(values) + 1)
@@ -60,45 +60,45 @@ def prediction_interval(values: Iterable[float], level: float = LEVEL) -> tuple[
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences a - b seed by seed, over the seeds that both have."""
+    """Differences a - b over the shared seeds."""
 
     differences: tuple[tuple[int, float], ...]
-    """(seed, difference), by seed."""
+    """(seed, difference), sorted by seed."""
     mean: float
     std: float
     """Sample standard deviation of the differences, not of either side."""
 
     @property
     def n(self) -> int:
-        """How many seeds both have."""
+        """Number of shared seeds."""
         return len(self.differences)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Student's t interval of the mean difference; nan for fewer than two seeds."""
+        """Compute the Student t interval of the mean difference; nan for fewer than two seeds."""
         return t_interval([d for _, d in self.differences], level)
 
 
 def pair_by_seed(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
-    """Compare two settings on their shared seeds; ``a`` and ``b`` map a seed to its value."""
+    """Pair the values of two settings by seed; ``a`` and ``b`` map a seed to its value."""
     pairs = tuple((seed, a[seed] - b[seed]) for seed in sorted(a.keys() & b.keys()))
     differences = [d for _, d in pairs]
     return Paired(pairs, mean(differences), sample_std(differences))
 
 
 EXACT_SEEDS = 20
-"""Up to here all 2^n sign patterns are counted: a million of them, well below a second."""
+"""Most differences of the exact test; it counts all 2^n sign patterns, about a million here."""
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that a sign-flip test of n paired differences can give: 2 / 2^n."""
+    """Compute the smallest two-sided p of a sign-flip test of n paired differences: 2 / 2^n."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the exact sign-flip test that the differences are symmetric about 0.
+    """Compute the two-sided p of the exact sign-flip test for differences symmetric about 0.
 
-    The share of the 2^n patterns of signs whose sum is as far from 0 as the one that was seen.
-    Nothing about the form of the distribution is assumed; what n seeds allow is `smallest_p`.
+    p is the share of the 2^n sign patterns whose sum is at least as far from 0 as the observed sum.
+    The test assumes no form of the distribution. The lower bound for n seeds is `smallest_p`.
 
     Raises:
         ValueError: more than `EXACT_SEEDS` differences.
@@ -113,10 +113,10 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     sums = np.zeros(1)
     for difference in differences:
         sums = np.concatenate([sums + difference, sums - difference])
-    seen = abs(math.fsum(differences))
-    # Sums of the same numbers in another order differ in the last bits.
+    observed = abs(math.fsum(differences))
+    # The same numbers summed in another order differ in the last bits.
     slack = 1e-9 * math.fsum(map(abs, differences))
-    return float(np.mean(np.abs(sums) >= seen - slack))
+    return float(np.mean(np.abs(sums) >= observed - slack))
 
 
 Verdict = Literal["reproduced", "above", "below", "can not tell"]
@@ -133,21 +133,22 @@ VERDICT_RULE = (
 def compare_with_published(
     values: Iterable[float], published: float, margin: float = MARGIN, unit: float = 0.0
 ) -> Verdict:
-    """Whether runs agree with a published value, as far as their number allows; `VERDICT_RULE`.
+    """Decide by `VERDICT_RULE` whether runs agree with a published value.
+
+    The published value counts as one run, as uncertain as one of ours. A difference is therefore
+    claimed against the prediction interval, not against the narrower interval of the mean.
 
     Args:
-        values: one a seed, in the unit of ``published``.
-        published: the printed value, of a single run as far as anyone knows: it is as uncertain as
-            one of ours, so that a difference is claimed against a prediction interval, and not
-            against the narrower interval of the mean.
-        margin: how far apart two values may be and still count as the same.
-        unit: of the last digit that is printed: what was rounded away may be half of it.
+        values: one value per seed, in the unit of ``published``.
+        published: the printed value.
+        margin: largest difference of two values that count as equal.
+        unit: unit of the last printed digit; rounding changes a value by up to half of it.
     """
     values = list(values)
     if len(values) < MIN_SEEDS:
         return "can not tell"
     low, high = t_interval(values)
-    # Printed numbers are decimal: 46.4 + 0.5 may miss 46.9 by a bit.
+    # Decimal numbers are inexact in binary: 46.4 + 0.5 may differ from 46.9 in the last bit.
     slack = 1e-9
     if published - margin - slack <= low and high <= published + margin + slack:
         return "reproduced"
@@ -161,10 +162,9 @@ def compare_with_published(
 def is_distinguishable(
     a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL
 ) -> bool:
-    """Whether the t interval of the paired differences excludes 0, from at least three seeds.
+    """Whether the t interval of the paired differences excludes 0.
 
-    With fewer than three shared seeds the answer is no, however far apart the values are. No
-    correction for many comparisons is made.
+    With fewer than `MIN_SEEDS` shared seeds it is False, whatever the values are.
     """
     comparison = pair_by_seed(a, b)
     if comparison.n < MIN_SEEDS:
@@ -174,9 +174,10 @@ def is_distinguishable(
 
 
 def find_best(candidates: Mapping[int, Mapping[int, float]], higher_is_better: bool) -> int | None:
-    """The key whose values are best on average and distinguishable from all others, or None.
+    """Find the row with the best mean, if it is distinguishable from all others; else None.
 
-    ``candidates`` maps a row to its values by seed. A row alone has nothing to be better than.
+    Args:
+        candidates: row -> seed -> value; at least two rows must have values.
     """
     measured = {key: values for key, values in candidates.items() if values}
     if len(measured) < 2:
@@ -186,7 +187,7 @@ def find_best(candidates: Mapping[int, Mapping[int, float]], higher_is_better: b
     rivals = (values for key, values in measured.items() if key != leader)
     for values in rivals:
         comparison = pair_by_seed(measured[leader], values)
-        # The sign is asked too: over the shared seeds alone the leader may be the worse one.
+        # The sign matters too: over the shared seeds alone, the leader may be worse.
         if sign * comparison.mean <= 0 or not is_distinguishable(measured[leader], values):
             return None
     return leader

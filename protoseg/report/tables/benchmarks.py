@@ -45,9 +45,7 @@ def read_run(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}.") from error
     except ValueError as error:
-        raise UsageError(
-            f"{path}: not a JSON file. Name a file that `make bench` wrote."
-        ) from error
+        raise UsageError(f"{path}: not JSON. Name a file that `make bench` wrote.") from error
     keys = ("time", "device", "cores", "threads", "versions", "commit", "cases")
     if not isinstance(saved, dict) or saved.get("schema_version") != SCHEMA_VERSION:
         raise UsageError(f"{path}: not a saved benchmark run. Name a file that `make bench` wrote.")

@@ -246,7 +246,7 @@ def test_per_class(lab: Lab, tmp_path: Path) -> None:
 
 def test_a_name_that_is_no_file_is_refused(lab: Lab) -> None:
     matrix = make_matrix([(make_spec(), {"label": "x"})], name="../x")
-    with pytest.raises(UsageError, match="can not name a file"):
+    with pytest.raises(UsageError, match="is not a file name"):
         files.write_all(lab.table(matrix), lab.folder / "t")
 
 
