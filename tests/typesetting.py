@@ -1,4 +1,4 @@
-"""Sets LaTeX sources of tables in a document, as a paper would."""
+"""Typesets LaTeX tables in a document, as in a paper."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NEEDS_LATEX = pytest.mark.skipif(
 
 
 def typeset(sources: Sequence[str], folder: Path, *, columns: int = 1) -> None:
-    """Compile; nothing may be wrong, unknown to the fonts, or wider than the text."""
-    # More tables than LaTeX lets float at once: each page is set before the next table.
+    """Compile tables; fail on an error, a missing character, or a table wider than the text."""
+    # LaTeX allows few floats at once, so each table gets its own page.
     body = "\n\\clearpage\n".join(sources)
     (folder / "document.tex").write_text(
         "\\documentclass[" + ("twocolumn" if columns == 2 else "onecolumn") + "]{article}"
         "\\usepackage{booktabs,graphicx}\\begin{document}\n" + body + "\n\\end{document}\n"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "document.tex"],
         cwd=folder,
         capture_output=True,
@@ -32,7 +32,7 @@ def typeset(sources: Sequence[str], folder: Path, *, columns: int = 1) -> None:
         errors="replace",
         timeout=DEADLINE,
     )
-    assert done.returncode == 0, done.stdout[-2000:]
+    assert result.returncode == 0, result.stdout[-2000:]
     assert (folder / "document.pdf").exists()
-    wrong = re.findall(r"^(?:Overfull \\hbox|Missing character).*$", done.stdout, re.M)
-    assert not wrong, wrong
+    problems = re.findall(r"^(?:Overfull \\hbox|Missing character).*$", result.stdout, re.M)
+    assert not problems, problems

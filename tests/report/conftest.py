@@ -1,4 +1,4 @@
-"""Fixtures of the report's tests."""
+"""Fixtures of the tests of the report."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from report.lab import Lab
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
-    """An empty laboratory."""
+    """Empty folders of records, runs and published numbers."""
     return Lab(tmp_path)

@@ -1,4 +1,4 @@
-"""A small laboratory: real specs, real sealed records on disk, matrices made by hand."""
+"""Makes specs, sealed records on disk, and matrices for tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_spec(seed: int = 0, **changes: Mapping[str, Any]) -> RunSpec:
-    """A small spec; ``changes`` are merged into its parts."""
+    """Make a small spec; ``changes`` are merged into its parts."""
     data: dict[str, Any] = {
         "backbone": {"name": "mit_b0", "recipe": "segformer.py", "channels": [32, 64, 160, 256]},
         "decoder": {"name": "segformer", "recipe": "segformer.py", "channels": 256},
@@ -45,7 +45,7 @@ def make_spec(seed: int = 0, **changes: Mapping[str, Any]) -> RunSpec:
 
 
 def make_record(spec: RunSpec, miou: float, **changes: Any) -> dict[str, Any]:
-    """A sealed record; ``changes`` are merged into its parts."""
+    """Make a sealed record; ``changes`` are merged into its parts."""
     record: dict[str, Any] = {
         "run_id": run_id(spec),
         "spec": plain(spec, identity=True),
@@ -85,7 +85,7 @@ def make_record(spec: RunSpec, miou: float, **changes: Any) -> dict[str, Any]:
 
 
 class Lab:
-    """Folders of records, runs and published numbers below one temporary folder."""
+    """Folders of records, runs and published numbers below a temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ class Lab:
         self.store = RecordStore([self.records], self.runs)
 
     def finish(self, spec: RunSpec, miou: float, in_runs: bool = False, **changes: Any) -> Path:
-        """Write the record of a run, into the folder of records or into its run folder."""
+        """Write the record of a run into the folder of records, or into its run folder."""
         record = make_record(spec, miou, **changes)
         path = self.records / f"{run_id(spec)}.json"
         if in_runs:
@@ -106,23 +106,23 @@ class Lab:
         return path
 
     def start(self, spec: RunSpec) -> RunFolder:
-        """A run folder that nobody has worked in."""
+        """Create a run folder without attempts."""
         folder = RunFolder(self.runs / run_id(spec))
         folder.create(plain(spec, identity=True), {})
         return folder
 
     def fail(self, spec: RunSpec, reason: str, message: str = "it broke") -> None:
-        """A run whose only attempt ended for a reason."""
+        """Create a run whose only attempt ended with this reason."""
         attempt = self.start(spec).start_attempt({"iteration": 0})
         (attempt / "end.json").write_text(json.dumps({"reason": reason, "message": message}))
 
     def table(self, matrix: Matrix) -> Table:
-        """The table of a matrix from this laboratory."""
+        """Build the table of a matrix from these folders."""
         return build_table(matrix, self.store, self.published)
 
 
 def method(name: str, seed: int = 0) -> RunSpec:
-    """Specs by a short name: "parametric 1", "prototype 10"."""
+    """Make a spec from a short name: "parametric 1", "prototype 10"."""
     kind, _, count = name.partition(" ")
     return make_spec(seed, method={"kind": kind, "num_prototypes": int(count)})
 
@@ -130,7 +130,7 @@ def method(name: str, seed: int = 0) -> RunSpec:
 def make_matrix(
     planned: Iterable[tuple[RunSpec, dict[str, Any]]], name: str = "test", **table: Any
 ) -> Matrix:
-    """A matrix of (spec, axes) pairs; ``table`` are fields of its TableSpec."""
+    """Make a matrix of (spec, axes) pairs; ``table`` are fields of its TableSpec."""
     runs = tuple(PlannedRun(spec, axes) for spec, axes in planned)
     axes = tuple(dict.fromkeys(axis for run in runs for axis in run.axes))
     return Matrix(name, "A test", runs, TableSpec(**table), axes)
@@ -142,18 +142,18 @@ METHODS = ("parametric 1", "parametric 10", "prototype 1", "prototype 10")
 def methods_matrix(
     methods: Iterable[str] = METHODS, seeds: Iterable[int] = range(3), **table: Any
 ) -> Matrix:
-    """One row a method, labelled with its short name."""
+    """Make a matrix with one row per method, labelled with its short name."""
     seeds = tuple(seeds)
     planned = [(method(name, seed), {"label": name}) for name in methods for seed in seeds]
     return make_matrix(planned, **table)
 
 
 def cell(table: Table, row: str, column: str) -> Cell:
-    """A cell by its address."""
-    found = next(r for r in table.rows if r.label == row)
-    return found.cells[table.column(column)]
+    """Find a cell by row label and column key."""
+    match = next(r for r in table.rows if r.label == row)
+    return match.cells[table.column(column)]
 
 
 def with_table(matrix: Matrix, **changes: Any) -> Matrix:
-    """The same matrix with other table settings."""
+    """Copy a matrix with other table settings."""
     return dataclasses.replace(matrix, table=dataclasses.replace(matrix.table, **changes))

@@ -1,4 +1,4 @@
-"""From a cell back to its runs."""
+"""Explanations of table cells: runs, differences, notes."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from report.lab import COMMIT, Lab, make_matrix, method, methods_matrix
 from report.tables.test_builder import A, B, finish_all, pivot_matrix, write_published
 
 
-def test_a_delta_shows_both_sides(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_delta_lists_the_runs_of_both_sides(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     finish_all(lab, {A: [70.0, 71.0, 72.0]})
     lab.finish(method(B, 0), 75.0, provenance={"dirty": True}, attempts=4)
     lab.finish(method(B, 1), 77.0, in_runs=True)
     lab.fail(method(B, 2), "out_of_memory", "CUDA out of memory")
     monkeypatch.chdir(lab.folder)
     matrix = methods_matrix([A, B], baseline={"label": A})
-    found = explain(matrix, lab.table(matrix), B, "delta", lab.store)
-    assert found.shown == "+5.50 ± 0.71 [a]"
-    ours = [line for line in found.runs if not line.baseline]
+    explanation = explain(matrix, lab.table(matrix), B, "delta", lab.store)
+    assert explanation.shown == "+5.50 ± 0.71 [a]"
+    ours = [line for line in explanation.runs if not line.baseline]
     assert [line.seed for line in ours] == [0, 1, 2]
     assert [line.state for line in ours] == ["done", "done", "failed: out_of_memory"]
     first, second, third = ours
@@ -32,23 +32,23 @@ def test_a_delta_shows_both_sides(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> 
     assert first.record == str(Path("records") / f"{run_id(method(B, 0))}.json")
     assert second.record == str(Path("runs") / run_id(method(B, 1)) / "record.json")
     assert (third.value, third.record, third.message) == (None, "", "CUDA out of memory")
-    assert [(p.seed, p.difference) for p in found.pairs] == [(0, 5.0), (1, 6.0)]
-    assert found.notes == ("2 of 3 seeds, without seed 2 (failed: out_of_memory).",)
-    assert json.loads(json.dumps(found.to_dict()))["runs"][0]["device"] == "NVIDIA H200"
+    assert [(p.seed, p.difference) for p in explanation.pairs] == [(0, 5.0), (1, 6.0)]
+    assert explanation.notes == ("2 of 3 seeds, without seed 2 (failed: out_of_memory).",)
+    assert json.loads(json.dumps(explanation.to_dict()))["runs"][0]["device"] == "NVIDIA H200"
 
 
-def test_addresses(lab: Lab) -> None:
+def test_rows_and_columns_are_found_by_name_and_number(lab: Lab) -> None:
     matrix = pivot_matrix(lab)
     table = lab.table(matrix)
 
     def at(row: str, column: str) -> tuple[str, str]:
-        found = explain(matrix, table, row, column, lab.store)
-        return found.row, found.column
+        explanation = explain(matrix, table, row, column, lab.store)
+        return explanation.row, explanation.column
 
     for row in ("prototype", " Prototype", "2", "#2"):
         for column in ("10/miou", "num_prototypes = 10 mIoU", "3", "#3"):
             assert at(row, column) == ("prototype", "10/miou")
-    for row, column, words in (
+    for row, column, message in (
         ("protoype", "1", "unknown row 'protoype'. Did you mean 'prototype'? Known: parametric"),
         ("prototype", "10/miuo", "Did you mean '10/miou'"),
         ("3", "1", "unknown row '3'"),
@@ -57,38 +57,38 @@ def test_addresses(lab: Lab) -> None:
     ):
         with pytest.raises(UsageError) as error:
             at(row, column)
-        assert words in str(error.value)
+        assert message in str(error.value)
 
 
-def test_a_label_that_is_a_number_comes_before_the_number(lab: Lab) -> None:
+def test_a_numeric_label_has_precedence_over_a_row_number(lab: Lab) -> None:
     planned = [(method(f"prototype {k}"), {"k": k}) for k in (5, 1)]
     matrix = make_matrix(planned)
     table = lab.table(matrix)
     assert explain(matrix, table, "1", "miou", lab.store).row == "1"
     assert explain(matrix, table, "#1", "miou", lab.store).row == "5"
     assert explain(matrix, table, "#2", "miou", lab.store).row == "1"
-    # Not the second row: where 1 and 5 are settings, 2 is one that does not exist.
+    # If 1 and 5 are labels, 2 is an unknown label and not the second row.
     with pytest.raises(UsageError, match="unknown row '2'"):
         explain(matrix, table, "2", "miou", lab.store)
 
 
-def test_a_verdict_is_told_with_the_intervals_that_decided_it(lab: Lab) -> None:
+def test_a_verdict_is_explained_with_both_intervals(lab: Lab) -> None:
     write_published(
         lab, "rows:\n  - {method: parametric 1, miou: 45.0}", "dataset: camvid\nsplit: val\n"
     )
     finish_all(lab, {A: [46.1, 46.4, 46.7]})
     spec = PublishedSpec("numbers", match={"label": "method"})
     matrix = methods_matrix([A], published=spec)
-    found = explain(matrix, lab.table(matrix), A, "verdict", lab.store)
-    assert (found.shown, len(found.runs)) == ("can not tell", 3)
-    assert "95 % interval of the mean: 45.6548 to 47.1452." in found.notes
-    assert "95 % interval of one more run: 44.9095 to 47.8905." in found.notes
+    explanation = explain(matrix, lab.table(matrix), A, "verdict", lab.store)
+    assert (explanation.shown, len(explanation.runs)) == ("can not tell", 3)
+    assert "95 % interval of the mean: 45.6548 to 47.1452." in explanation.notes
+    assert "95 % interval of one more run: 44.9095 to 47.8905." in explanation.notes
 
 
 def test_published_cells_name_their_source(lab: Lab) -> None:
     write_published(lab, "rows:\n  - {method: parametric 1, miou: 45.0}")
     spec = PublishedSpec("numbers", match={"label": "method"})
     matrix = methods_matrix([A], published=spec)
-    found = explain(matrix, lab.table(matrix), A, "published", lab.store)
-    assert (found.shown, found.runs) == ("45.0", ())
-    assert "The Paper, Table 1" in found.notes[0]
+    explanation = explain(matrix, lab.table(matrix), A, "published", lab.store)
+    assert (explanation.shown, explanation.runs) == ("45.0", ())
+    assert "The Paper, Table 1" in explanation.notes[0]

@@ -1,4 +1,4 @@
-"""Two records of one spec against each other: what is the same, what is close, what differs."""
+"""Comparison of two records of one spec: verdict, differences, and their text."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def curve(at: int, name: str, factor: float) -> list[Any]:
     return changed
 
 
-def test_the_same_record_is_the_same_bits() -> None:
-    found = compare(record(), record(cost={"seconds": 9.0}), COUNTS, dict(COUNTS))
-    assert found.verdict == "bit-identical"
-    assert found.same_weights is True
-    assert (found.first, found.largest, found.pixels_changed) == (None, None, 0)
-    assert lines(found)[0] == (
+def test_equal_records_are_bit_identical() -> None:
+    result = compare(record(), record(cost={"seconds": 9.0}), COUNTS, dict(COUNTS))
+    assert result.verdict == "bit-identical"
+    assert result.same_weights is True
+    assert (result.first, result.largest, result.pixels_changed) == (None, None, 0)
+    assert lines(result)[0] == (
         "bit-identical: weights, the counts of 101 images, metrics, 10 points of the loss curve"
     )
 
@@ -51,33 +51,33 @@ def test_the_same_record_is_the_same_bits() -> None:
     ],
     ids=["weights", "curve", "metric", "pixel"],
 )
-def test_one_bit_anywhere_is_no_longer_the_same(changes: dict[str, Any], counts: Cells) -> None:
+def test_one_changed_bit_is_not_bit_identical(changes: dict[str, Any], counts: Cells) -> None:
     assert compare(record(), record(**changes), COUNTS, counts).verdict == "equal"
 
 
-def test_without_a_digest_of_the_weights_the_rest_decides() -> None:
+def test_without_a_digest_of_the_weights_all_other_values_decide() -> None:
     old = record(provenance={"threads": 1})
-    found = compare(old, record(), COUNTS, dict(COUNTS))
-    assert (found.verdict, found.same_weights) == ("bit-identical", None)
-    assert not lines(found)[0].startswith("bit-identical: weights")
-    assert any("names no digest of its weights" in line for line in lines(found))
+    result = compare(old, record(), COUNTS, dict(COUNTS))
+    assert (result.verdict, result.same_weights) == ("bit-identical", None)
+    assert not lines(result)[0].startswith("bit-identical: weights")
+    assert any("names no digest of its weights" in line for line in lines(result))
 
 
-def test_the_first_and_the_largest_difference_of_the_curve() -> None:
+def test_the_first_and_the_largest_difference_of_the_curve_are_named() -> None:
     changed = curve(4, "loss_ce", 1.001)
     for at, factor in ((6, 1.002), (8, 1.008), (9, 0.999)):
         changed[at - 1][1]["loss"] *= factor
-    found = compare(record(), record(losses=changed), COUNTS, COUNTS)
-    assert found.verdict == "equal"
-    assert found.first is not None
-    assert (found.first.iteration, found.first.name) == (4, "loss_ce")
-    assert found.first.equal_until == 3
-    assert found.first.relative == pytest.approx(0.001 / 1.001)
-    assert found.largest is not None
-    assert (found.largest.iteration, found.largest.name) == (8, "loss")
-    assert found.largest.relative == pytest.approx(0.008 / 1.008)
-    assert found.to_dict()["largest_relative_loss_difference"] == found.largest.relative
-    text = "\n".join(lines(found))
+    result = compare(record(), record(losses=changed), COUNTS, COUNTS)
+    assert result.verdict == "equal"
+    assert result.first is not None
+    assert (result.first.iteration, result.first.name) == (4, "loss_ce")
+    assert result.first.equal_until == 3
+    assert result.first.relative == pytest.approx(0.001 / 1.001)
+    assert result.largest is not None
+    assert (result.largest.iteration, result.largest.name) == (8, "loss")
+    assert result.largest.relative == pytest.approx(0.008 / 1.008)
+    assert result.to_dict()["largest_relative_loss_difference"] == result.largest.relative
+    text = "\n".join(lines(result))
     assert (
         "first differs at iteration 4: loss_ce 0.375 → 0.375375 (0.1 %); the same until 3" in text
     )
@@ -97,7 +97,7 @@ def test_the_first_and_the_largest_difference_of_the_curve() -> None:
         ({"parameters": {"learnable": 1}}, "different"),
     ],
 )
-def test_the_tolerance_is_what_it_says(changes: dict[str, Any], verdict: str) -> None:
+def test_values_within_the_tolerance_are_equal(changes: dict[str, Any], verdict: str) -> None:
     assert compare(record(), record(**changes), COUNTS, COUNTS).verdict == verdict
     wide = compare(record(), record(**changes), COUNTS, COUNTS, points=1.0, curve=0.05)
     only_far = "metrics" in changes and "images" not in changes["metrics"]
@@ -105,17 +105,17 @@ def test_the_tolerance_is_what_it_says(changes: dict[str, Any], verdict: str) ->
     assert wide.verdict == ("equal" if only_far else "different")
 
 
-def test_pixels_that_changed_are_counted_by_image() -> None:
-    # Five pixels of image 0 went over to class 1, and two of image 1 to others.
-    moved = {(0, 0): 85, (0, 1): 15, (1, 4): 98, (1, 5): 1, (1, 3): 1}
-    found = compare(record(), record(), COUNTS, moved)
-    assert (found.pixels, found.pixels_changed, found.images_changed) == (200, 7, 2)
+def test_changed_pixels_are_counted_per_image() -> None:
+    # Five pixels of image 0 change to class 1, and two of image 1 to other classes.
+    changed = {(0, 0): 85, (0, 1): 15, (1, 4): 98, (1, 5): 1, (1, 3): 1}
+    result = compare(record(), record(), COUNTS, changed)
+    assert (result.pixels, result.pixels_changed, result.images_changed) == (200, 7, 2)
     assert "at least 7 of 200 (3.5 %) got another class, in 2 of 101 images" in "\n".join(
-        lines(found)
+        lines(result)
     )
 
 
-def test_what_the_two_were_made_with() -> None:
+def test_differences_in_provenance_are_listed() -> None:
     old = {"commit": "1" * 40, "packages": {"torch": "2.12", "numpy": "2"}, "threads": 1}
     new = {"commit": "1" * 40, "packages": {"torch": "2.13", "numpy": "2"}, "dirty": None}
     own = {"state_sha256": "x", "attempts": [1], "diff_file": "code.diff"}
@@ -126,7 +126,7 @@ def test_what_the_two_were_made_with() -> None:
     }
 
 
-def test_the_build_of_torch_of_an_old_record_comes_from_its_attempts() -> None:
+def test_the_torch_build_of_an_old_record_comes_from_its_attempts() -> None:
     attempts = [{"torch": None}, {"torch": "2.13.0+cu130"}]
     old = {"packages": {"torch": "2.13.0"}, "attempts": attempts}
     for version, differing in (
@@ -135,16 +135,16 @@ def test_the_build_of_torch_of_an_old_record_comes_from_its_attempts() -> None:
         ("2.14.0", {"packages.torch": ("2.13.0+cu130", "2.14.0")}),
     ):
         new = {"packages": {"torch": version}, "attempts": [{"torch": version}]}
-        found = compare(record(provenance=old), record(provenance=new), COUNTS, COUNTS)
-        assert found.provenance == differing
+        result = compare(record(provenance=old), record(provenance=new), COUNTS, COUNTS)
+        assert result.provenance == differing
     unknown = {"packages": {"torch": "2.13.0"}}
     new = {"packages": {"torch": "2.13.0+cpu"}}
-    found = compare(record(provenance=unknown), record(provenance=new), COUNTS, COUNTS)
-    assert found.provenance == {"packages.torch": ("2.13.0", "2.13.0+cpu")}
+    result = compare(record(provenance=unknown), record(provenance=new), COUNTS, COUNTS)
+    assert result.provenance == {"packages.torch": ("2.13.0", "2.13.0+cpu")}
     assert old["packages"] == {"torch": "2.13.0"}, "the record itself is unchanged"
 
 
-def test_what_an_old_record_does_not_say_is_one_line() -> None:
+def test_provenance_missing_in_an_old_record_is_one_line() -> None:
     old = record(provenance={"packages": {"torch": "2.12"}, "threads": 1})
     new = record(provenance={"packages": {"torch": "2.13"}, "threads": 1, "a": {"b": 1}, "c": None})
     text = lines(compare(old, new, COUNTS, COUNTS))
@@ -155,13 +155,13 @@ def test_what_an_old_record_does_not_say_is_one_line() -> None:
     ]
 
 
-def test_two_specs_are_not_compared() -> None:
+def test_records_of_two_specs_are_refused() -> None:
     other = make_record(make_spec(seed=1), 50.0)
     with pytest.raises(ProtosegError, match="its spec differs from that of"):
         compare(record(), other, COUNTS, COUNTS)
 
 
-def test_counts_are_read_and_checked(tmp_path: Path) -> None:
+def test_counts_are_read_after_their_digest_is_checked(tmp_path: Path) -> None:
     import hashlib
 
     buffer = io.BytesIO()

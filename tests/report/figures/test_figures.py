@@ -1,4 +1,4 @@
-"""What figures draw, read back from their artists, and what they refuse to draw."""
+"""Figures: drawn values, read back from the artists, and refusals."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ KINDS = ("parametric", "prototype")
 
 
 def grid_matrix(**table: Any) -> Matrix:
-    """K against two heads, as a grid gives it."""
+    """A matrix of K and two heads."""
     planned = [
         (method(f"{kind} {k}", seed), {"method.kind": kind, "method.num_prototypes": k})
         for kind, k, seed in itertools.product(KINDS, VALUES, SEEDS)
@@ -48,7 +48,7 @@ def grid_matrix(**table: Any) -> Matrix:
 
 
 def finish(lab: Lab, matrix: Matrix, without: Any = lambda spec: False, **more: Any) -> Any:
-    """Records of a matrix; the values by run id."""
+    """Write the records of a matrix; return run id -> mIoU."""
     values = {}
     for index, run in enumerate(matrix.runs):
         if not without(run.spec):
@@ -57,7 +57,7 @@ def finish(lab: Lab, matrix: Matrix, without: Any = lambda spec: False, **more: 
     return values
 
 
-def drawn_figure(lab: Lab, matrix: Matrix, kind: str = "metric") -> Figure:
+def make_figure(lab: Lab, matrix: Matrix, kind: str = "metric") -> Figure:
     return build(read(matrix, lab.store, lab.published), kind)
 
 
@@ -67,28 +67,28 @@ def draw_figure(figure: Figure) -> Canvas:
 
 
 def lines(axes: Axes, gid: str) -> Iterator[tuple[list[float], list[float]]]:
-    """The (x, y) of the lines whose name begins so."""
+    """Yield (x, y) of the lines whose gid starts with ``gid``."""
     for line in axes.get_lines():
         if (line.get_gid() or "").startswith(gid):
             yield [float(x) for x in line.get_xdata()], [float(y) for y in line.get_ydata()]
 
 
-def words(canvas: Canvas) -> str:
+def read_texts(canvas: Canvas) -> str:
     texts = [*canvas.texts, *(text for axes in canvas.axes for text in axes.texts)]
     label = canvas.get_supxlabel()
     return "\n".join([label, *(text.get_text() for text in texts)]).replace("\xa0", " ")
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    """Student's t interval, as scipy has it."""
+    """Student t interval of scipy."""
     low, high = stats.t.interval(0.95, len(values) - 1, np.mean(values), stats.sem(values))
     return float(low), float(high)
 
 
-def test_a_numeric_axis_has_means_intervals_and_seeds_where_they_are(lab: Lab) -> None:
+def test_a_numeric_axis_shows_means_intervals_and_seeds(lab: Lab) -> None:
     matrix = grid_matrix()
     values = finish(lab, matrix)
-    figure = drawn_figure(lab, matrix)
+    figure = make_figure(lab, matrix)
     assert isinstance(figure.content, AxisPlot)
     assert (figure.content.x_name, figure.content.y_name) == ("K", "mIoU (%)")
     assert [line.name for line in figure.content.lines] == ["Linear", "ProtoSeg"]
@@ -115,7 +115,7 @@ def test_a_numeric_axis_has_means_intervals_and_seeds_where_they_are(lab: Lab) -
     assert all(low < y < high for _, ys in drawn for y in ys)
 
 
-def test_what_is_missing_is_a_cross_and_a_gap_and_two_seeds_have_no_interval(lab: Lab) -> None:
+def test_a_missing_value_is_a_cross_and_a_gap_and_two_seeds_have_no_interval(lab: Lab) -> None:
     matrix = grid_matrix()
     finish(
         lab,
@@ -126,7 +126,7 @@ def test_what_is_missing_is_a_cross_and_a_gap_and_two_seeds_have_no_interval(lab
         ),
     )
     lab.fail(method("prototype 50", 1), "out_of_memory")
-    canvas = draw_figure(drawn_figure(lab, matrix))
+    canvas = draw_figure(make_figure(lab, matrix))
     axes = canvas.axes[0]
     ((x, y),) = lines(axes, "mean-1")
     assert [math.isnan(value) for value in y] == [k == 5 for k in x]
@@ -135,20 +135,20 @@ def test_what_is_missing_is_a_cross_and_a_gap_and_two_seeds_have_no_interval(lab
                for value in ys if not math.isnan(value))  # fmt: skip
     drawn = [x[0] for x, _ in lines(axes, "interval")]
     assert sorted(drawn) == [1, 1, 5, 10, 10, 50]
-    told = " ".join(words(canvas).split())
-    assert "K = 5, ProtoSeg (not run)" in told
-    assert "K = 50, ProtoSeg (2 of 3 seeds, the rest failed: out_of_memory)" in told
-    assert "No interval is drawn with fewer than 3 seeds." in told
+    notes = " ".join(read_texts(canvas).split())
+    assert "K = 5, ProtoSeg (not run)" in notes
+    assert "K = 50, ProtoSeg (2 of 3 seeds, the rest failed: out_of_memory)" in notes
+    assert "No interval is drawn with fewer than 3 seeds." in notes
     assert [text.get_text() for text in canvas.legends[0].get_texts()][-1] == "no result"
 
 
-def test_named_rows_are_dots_and_say_in_words_what_is_missing(lab: Lab) -> None:
+def test_named_rows_are_dots_and_name_missing_values(lab: Lab) -> None:
     matrix = methods_matrix(baseline={"label": "parametric 1"})
     values = finish(
         lab, matrix,
         lambda s: s.method.num_prototypes == 10 and (s.method.kind == "prototype" or s.seed == 2),
     )  # fmt: skip
-    figure = drawn_figure(lab, matrix)
+    figure = make_figure(lab, matrix)
     assert isinstance(figure.content, DotPlot)
     canvas = draw_figure(figure)
     axes = canvas.axes[0]
@@ -167,9 +167,9 @@ def test_named_rows_are_dots_and_say_in_words_what_is_missing(lab: Lab) -> None:
     assert seeds[at["parametric 10"]] == sorted(of["parametric 10"])
     ((x, _),) = lines(axes, "baseline")
     assert x == pytest.approx([np.mean(of["parametric 1"])] * 2)
-    said = {t.get_text(): t for t in axes.texts if t.get_gid() == "missing"}
-    assert set(said) == {"not run", "2 of 3"}
-    assert said["not run"].get_position()[1] == at["prototype 10"]
+    texts = {t.get_text(): t for t in axes.texts if t.get_gid() == "missing"}
+    assert set(texts) == {"not run", "2 of 3"}
+    assert texts["not run"].get_position()[1] == at["prototype 10"]
 
 
 def published(lab: Lab, **content: Any) -> PublishedSpec:
@@ -188,22 +188,22 @@ def one_line(**table: Any) -> Matrix:
     return make_matrix(planned, **table)
 
 
-def test_published_values_are_drawn_apart_and_only_those_of_the_same_data(lab: Lab) -> None:
+def test_published_values_of_the_same_data_are_drawn_separately(lab: Lab) -> None:
     matrix = one_line(published=published(lab))
     finish(lab, matrix)
-    canvas = draw_figure(drawn_figure(lab, matrix))
+    canvas = draw_figure(make_figure(lab, matrix))
     ((x, y),) = lines(canvas.axes[0], "published")
     assert x == list(VALUES)
     assert y == pytest.approx([46.1, 46.5, 47.0, math.nan], nan_ok=True)
-    assert "Published, not measured here: A paper." in " ".join(words(canvas).split())
+    assert "Published, not measured here: A paper." in " ".join(read_texts(canvas).split())
     assert [text.get_text() for text in canvas.legends[0].get_texts()] == ["published (hollow)"]
     published(lab, split="test")
-    canvas = draw_figure(drawn_figure(lab, matrix))
+    canvas = draw_figure(make_figure(lab, matrix))
     assert list(lines(canvas.axes[0], "published")) == []
-    assert "not drawn" in words(canvas)
+    assert "not drawn" in read_texts(canvas)
 
 
-def test_a_row_that_changes_one_number_of_the_baseline_is_on_its_line(lab: Lab) -> None:
+def test_rows_that_change_one_number_of_the_baseline_form_lines(lab: Lab) -> None:
     weights = {f"λ1 = {w}": {"ppc_weight": w} for w in (0.001, 0.05)}
     weights |= {"both": {}} | {f"λ2 = {w}": {"ppd_weight": w} for w in (0.001, 0.05)}
     head = {"kind": "prototype", "num_prototypes": 10, "ppc_weight": 0.01, "ppd_weight": 0.01}
@@ -214,16 +214,16 @@ def test_a_row_that_changes_one_number_of_the_baseline_is_on_its_line(lab: Lab) 
     ]
     matrix = make_matrix(planned, baseline={"label": "both"})
     finish(lab, matrix)
-    content = drawn_figure(lab, matrix).content
+    content = make_figure(lab, matrix).content
     assert isinstance(content, AxisPlot)
     assert [line.name for line in content.lines] == ["ppc_weight", "ppd_weight"]
     for line, name in zip(content.lines, ("λ1", "λ2"), strict=True):
-        found = [(point.x, point.place.label) for point in line.points]
-        assert found == [(0.001, f"{name} = 0.001"), (0.01, "both"), (0.05, f"{name} = 0.05")]
-    # A row that changes two things is on no axis.
+        points = [(point.x, point.place.label) for point in line.points]
+        assert points == [(0.001, f"{name} = 0.001"), (0.01, "both"), (0.05, f"{name} = 0.05")]
+    # A row that changes two fields is not on an axis.
     other = make_spec(0, method={**head, "ppc_weight": 0.5, "momentum": 0.5})
     matrix = make_matrix([*planned, (other, {"label": "else"})], baseline={"label": "both"})
-    assert isinstance(drawn_figure(lab, matrix).content, DotPlot)
+    assert isinstance(make_figure(lab, matrix).content, DotPlot)
 
 
 @pytest.mark.parametrize(
@@ -236,11 +236,11 @@ def test_a_row_that_changes_one_number_of_the_baseline_is_on_its_line(lab: Lab) 
         ((0, 0.9, 0.99, 0.999, 0.9999), "even"),
     ],
 )
-def test_the_scale_tells_values_apart(values: tuple[float, ...], expected: str) -> None:
+def test_the_scale_separates_the_values(values: tuple[float, ...], expected: str) -> None:
     assert choose_scale(values) == expected
 
 
-def test_loss_curves_are_mean_and_range_over_the_iterations_that_all_seeds_have(lab: Lab) -> None:
+def test_loss_curves_show_mean_and_range_over_shared_iterations(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"], baseline={"label": "parametric 1"})
     curves = {}
     for run in matrix.runs[:-1]:
@@ -249,7 +249,7 @@ def test_loss_curves_are_mean_and_range_over_the_iterations_that_all_seeds_have(
         curve = [[i, {"loss": 1 + generator.random(), "loss_ce": 1.0}] for i in points]
         curves[run.axes["label"], run.spec.seed] = [values["loss"] for _, values in curve]
         lab.finish(run.spec, 70.0, losses=curve)
-    canvas = draw_figure(drawn_figure(lab, matrix, "loss"))
+    canvas = draw_figure(make_figure(lab, matrix, "loss"))
     axes = dict(zip(("parametric 1", "prototype 10"), canvas.axes, strict=True))
     for label, seeds in (("parametric 1", (0, 1, 2)), ("prototype 10", (0, 1))):
         ((x, y),) = lines(axes[label], "mean")
@@ -262,7 +262,7 @@ def test_loss_curves_are_mean_and_range_over_the_iterations_that_all_seeds_have(
         assert {tuple(np.round(edge, 9)) for edge in edges} <= corners
     ((_, mean),) = lines(axes["parametric 1"], "mean")
     assert [y for _, y in lines(axes["prototype 10"], "baseline")] == [mean]
-    assert "prototype 10 (2 of 3 seeds, the rest not run)" in " ".join(words(canvas).split())
+    assert "prototype 10 (2 of 3 seeds, the rest not run)" in " ".join(read_texts(canvas).split())
 
 
 def classes(seed: int, shift: float) -> list[dict[str, Any]]:
@@ -274,12 +274,12 @@ def classes(seed: int, shift: float) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def test_classes_stand_by_frequency_beside_the_baseline(lab: Lab) -> None:
+def test_classes_are_sorted_by_frequency_beside_the_baseline(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"], baseline={"label": "parametric 1"})
     for run in matrix.runs:
         shift = 10.0 if run.axes["label"] == "prototype 10" else 0.0
         lab.finish(run.spec, 70.0, per_class=classes(run.spec.seed, shift))
-    canvas = draw_figure(drawn_figure(lab, matrix, "classes"))
+    canvas = draw_figure(make_figure(lab, matrix, "classes"))
     (axes,) = canvas.axes
     assert axes.get_title(loc="left") == "prototype 10"
     ticks = [label.get_text() for label in axes.get_xticklabels()]
@@ -290,30 +290,30 @@ def test_classes_stand_by_frequency_beside_the_baseline(lab: Lab) -> None:
     assert ours == pytest.approx([62.0, 61.0, 63.0])
 
 
-def test_classes_of_different_pixels_do_not_share_an_axis(lab: Lab) -> None:
+def test_classes_of_different_pixels_are_refused(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"])
     for run in matrix.runs:
         entries = classes(run.spec.seed, 0.0)
         entries[0]["pixels"] += run.spec.method.num_prototypes
         lab.finish(run.spec, 70.0, per_class=entries)
     with pytest.raises(UsageError, match="evaluated on different classes or pixels"):
-        drawn_figure(lab, matrix, "classes")
+        make_figure(lab, matrix, "classes")
 
 
-def test_more_classes_than_have_room_for_names_are_set_against_their_share(lab: Lab) -> None:
+def test_many_classes_are_drawn_over_their_share_of_pixels(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"])
     entries = [{"name": f"c{i}", "iou": 50.0 + i, "acc": 1.0, "pixels": 2**i} for i in range(40)]
     entries.append({"name": "nowhere", "iou": 0.0, "acc": None, "pixels": 0})
     for run in matrix.runs:
         lab.finish(run.spec, 70.0, per_class=entries)
-    axes = draw_figure(drawn_figure(lab, matrix, "classes")).axes[0]
+    axes = draw_figure(make_figure(lab, matrix, "classes")).axes[0]
     assert axes.get_xscale() == "log"
     ((x, y),) = lines(axes, "ours")
     assert x == pytest.approx([100 * 2**i / (2**40 - 1) for i in reversed(range(40))])
     assert y == [50.0 + i for i in reversed(range(40))]
 
 
-def test_no_figure_mixes_two_evaluation_protocols(lab: Lab) -> None:
+def test_a_figure_with_two_evaluation_protocols_is_refused(lab: Lab) -> None:
     planned = [
         (make_spec(seed, method={"num_prototypes": k}, evaluation={"split": split}), {"K": k})
         for k, split in ((1, "val"), (2, "val"), (4, "test"))
@@ -322,39 +322,39 @@ def test_no_figure_mixes_two_evaluation_protocols(lab: Lab) -> None:
     matrix = make_matrix(planned)
     finish(lab, matrix)
     with pytest.raises(ProtosegError, match="its table mixes two evaluation protocols"):
-        drawn_figure(lab, matrix)
+        make_figure(lab, matrix)
 
 
-def test_a_matrix_without_records_is_one_sentence(lab: Lab) -> None:
+def test_a_matrix_without_records_is_refused_in_one_sentence(lab: Lab) -> None:
     lab.fail(method("parametric 1"), "out_of_memory")
     with pytest.raises(ProtosegError) as caught:
-        drawn_figure(lab, methods_matrix())
+        make_figure(lab, methods_matrix())
     assert str(caught.value) == (
         "test: no run has finished, so there is nothing to draw. Train with: protoseg sweep test"
     )
 
 
-def test_one_row_has_no_classes_to_compare(lab: Lab) -> None:
+def test_a_class_figure_of_one_row_is_refused(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1"])
     finish(lab, matrix)
     with pytest.raises(UsageError, match="compares rows with a baseline, but there is one row"):
-        drawn_figure(lab, matrix, "classes")
+        make_figure(lab, matrix, "classes")
 
 
-def test_the_same_records_give_the_same_bytes_whatever_is_set_outside(
+def test_equal_records_give_equal_bytes_with_any_user_settings(
     lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import matplotlib
 
     matrix = one_line()
     finish(lab, matrix)
-    figure = drawn_figure(lab, matrix)
+    figure = make_figure(lab, matrix)
     first = figure_files.render_files(figure)
     assert [*first] == ["test.svg", "test.pdf", "test.png"]
     monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", "yellow")
     monkeypatch.setitem(matplotlib.rcParams, "svg.hashsalt", None)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000000000")
-    assert figure_files.render_files(drawn_figure(lab, matrix)) == first
+    assert figure_files.render_files(make_figure(lab, matrix)) == first
     for name, content in first.items():
         assert read_digest(content) == figure.digest, name
         assert b"CreationDate" not in content
@@ -375,15 +375,13 @@ for figure in pickle.load(open(sys.argv[1], "rb")):
 """
 
 
-def test_another_process_with_another_order_of_sets_draws_the_same_bytes(
-    lab: Lab, tmp_path: Path
-) -> None:
+def test_another_process_with_another_hash_seed_draws_equal_bytes(lab: Lab, tmp_path: Path) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"])
     entries = [{"name": f"c{i}", "iou": 50.0 + i, "acc": 1.0, "pixels": 10 - i} for i in range(9)]
     finish(lab, matrix, per_class=entries)
-    figures = [drawn_figure(lab, matrix, kind) for kind in ("classes", "loss")]
+    figures = [make_figure(lab, matrix, kind) for kind in ("classes", "loss")]
     (tmp_path / "figures").write_bytes(pickle.dumps(figures))
-    # The seed of this process is a random one.
+    # This process has a random hash seed.
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     command = [sys.executable, "-c", DRAW, str(tmp_path / "figures")]
     printed = subprocess.check_output(command, env=environment, text=True, timeout=DEADLINE)
@@ -394,32 +392,32 @@ def test_another_process_with_another_order_of_sets_draws_the_same_bytes(
     ]
 
 
-def test_a_label_is_drawn_as_it_is_written(lab: Lab) -> None:
+def test_a_label_is_drawn_without_math_text(lab: Lab) -> None:
     matrix = methods_matrix(["parametric 1", "prototype 10"], names={"prototype 10": "$x_{1$ <b>"})
     finish(lab, matrix)
-    canvas = draw_figure(drawn_figure(lab, matrix))
+    canvas = draw_figure(make_figure(lab, matrix))
     assert canvas.axes[0].get_yticklabels()[1].get_text() == "$x_{1$ <b>"
     canvas.draw_without_rendering()
 
 
-def test_verify_asks_the_records_what_a_figure_was_drawn_from(lab: Lab) -> None:
+def test_verify_compares_the_digest_in_each_figure_with_the_records(lab: Lab) -> None:
     matrix = one_line()
     finish(lab, matrix)
     folder = lab.folder / "figures"
-    figure_files.write_all(drawn_figure(lab, matrix), folder)
+    figure_files.write_all(make_figure(lab, matrix), folder)
     matrices = {"test": matrix}
     check = check_figures(lab.folder, matrices, {}, True)
     assert (check.count, check.problems) == (3, [])
-    # A record that came or changed, a figure without its digest, and one that nothing explains.
+    # A changed record, a figure without a digest, and a figure without a matrix.
     lab.finish(matrix.runs[0].spec, 50.0)
     (folder / "test.svg").write_text("<svg/>")
     (folder / "other_loss.png").write_bytes(b"")
     check = check_figures(lab.folder, matrices, {}, True)
-    told = {problem.file: problem.message for problem in check.problems}
-    assert told.pop("figures/other_loss.png") == "there is no matrix of this name."
-    assert told.pop("figures/test.svg").startswith("contains no digest of its data. Draw it")
-    assert {*told} == {"figures/test.pdf", "figures/test.png"}
-    for message in told.values():
+    notes = {problem.file: problem.message for problem in check.problems}
+    assert notes.pop("figures/other_loss.png") == "there is no matrix of this name."
+    assert notes.pop("figures/test.svg").startswith("contains no digest of its data. Draw it")
+    assert {*notes} == {"figures/test.pdf", "figures/test.png"}
+    for message in notes.values():
         assert message == (
             "was drawn from other data than the records hold. Draw it again: "
             "protoseg figures test --kind metric"

@@ -1,4 +1,4 @@
-"""The forms of a table, parsed back."""
+"""Formats of a table, parsed back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN = '<b>x</b> & 50% a_b | `c` $d$ #e {f} ~g ^h \\i *j* [k](l) "m" λ ± [red
 
 
 def mixed_matrix(lab: Lab) -> Matrix:
-    """Done, partial, failed and missing rows, one with a label full of special characters."""
+    """A matrix of done, partial, failed and missing rows; a label has special characters."""
     finish_all(lab, {A: [70, 71, 72, 71], B: [80, 81, 82, 81], "prototype 1": [75, 76.2, 77]})
     lab.fail(method("prototype 1", 3), "out_of_memory")
     lab.fail(method("prototype 5", 0), "bad_data")
@@ -46,7 +46,7 @@ def mixed(lab: Lab) -> Table:
     return lab.table(mixed_matrix(lab))
 
 
-def test_csv_has_plain_numbers(mixed: Table) -> None:
+def test_csv_has_unrounded_numbers(mixed: Table) -> None:
     lines = list(csv.DictReader(io.StringIO(files.to_csv(mixed))))
     assert len(lines) == 4 * 3
     first, ours = lines[0], next(e for e in lines if e["row"] == B and e["metric"] == "miou")
@@ -66,7 +66,7 @@ def test_csv_has_plain_numbers(mixed: Table) -> None:
             assert line[key] == "" or float(line[key]) == float(line[key])
 
 
-def test_csv_says_why_a_difference_is_missing(mixed: Table) -> None:
+def test_csv_notes_why_a_difference_is_missing(mixed: Table) -> None:
     lines = list(csv.DictReader(io.StringIO(files.to_csv(mixed))))
     notes = {e["row"]: e["note"] for e in lines if e["metric"] == "miou"}
     assert notes["prototype 1"] == "3 of 4 seeds, without seed 3 (failed: out_of_memory)."
@@ -74,18 +74,18 @@ def test_csv_says_why_a_difference_is_missing(mixed: Table) -> None:
     assert notes[B] == ""
 
 
-def test_csv_of_a_pivot(lab: Lab) -> None:
+def test_csv_has_the_pivot_values(lab: Lab) -> None:
     lines = list(csv.DictReader(io.StringIO(files.to_csv(lab.table(pivot_matrix(lab))))))
-    found = {(e["method"], e["method.num_prototypes"]): e["delta"] for e in lines}
-    assert found["parametric", "1"] == ""
-    assert float(found["prototype", "10"]) == pytest.approx(3.1)
+    deltas = {(e["method"], e["method.num_prototypes"]): e["delta"] for e in lines}
+    assert deltas["parametric", "1"] == ""
+    assert float(deltas["prototype", "10"]) == pytest.approx(3.1)
 
 
 def _pipes(line: str) -> int:
     return len(re.findall(r"(?<!\\)\|", line))
 
 
-def test_markdown_columns_and_escapes(mixed: Table) -> None:
+def test_markdown_has_all_columns_and_escapes(mixed: Table) -> None:
     text = files.to_markdown(mixed)
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 4
@@ -99,7 +99,7 @@ def test_markdown_columns_and_escapes(mixed: Table) -> None:
 
 
 class Page(HTMLParser):
-    """The text of each cell, and all tags with their classes."""
+    """Parses the text of each cell, and all tags with their classes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
-def test_html_parses_back(mixed: Table) -> None:
+def test_html_cells_are_parsed_back(mixed: Table) -> None:
     page = Page()
     page.feed(files.to_html(mixed))
     assert page.open == []
@@ -141,7 +141,7 @@ def test_html_parses_back(mixed: Table) -> None:
     )
 
 
-def test_html_groups_of_a_pivot(lab: Lab) -> None:
+def test_html_has_the_groups_of_a_pivot_table(lab: Lab) -> None:
     page = Page()
     page.feed(files.to_html(lab.table(pivot_matrix(lab))))
     assert page.rows[0] == ["", "num_prototypes = 1", "num_prototypes = 10"]
@@ -168,12 +168,12 @@ def test_latex_is_balanced(mixed: Table) -> None:
 
 
 def awkward(lab: Lab) -> str:
-    """Rows that LaTeX would take for an argument of the rule above them."""
+    """LaTeX with row labels that a rule could take as its argument."""
     values = {A: "[0.5, 1]", B: "*starred*", "label": "[size]"}
     return files.to_latex(lab.table(methods_matrix([A, B], names=values)))
 
 
-def test_a_row_is_no_argument_of_the_rule_above_it(lab: Lab) -> None:
+def test_a_row_label_is_not_an_argument_of_the_rule_above(lab: Lab) -> None:
     source = awkward(lab)
     assert "    {}[size] & " in source
     assert "    {}[0.5, 1] & " in source
@@ -195,7 +195,7 @@ def test_two_columns_of_one_name_are_refused(lab: Lab) -> None:
 
 @pytest.fixture(scope="module")
 def tables_of_all_matrices(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The LaTeX sources of the tables of all matrices, without records of run folders."""
+    """The LaTeX sources of the tables of all matrices, without run folders."""
     folder = tmp_path_factory.mktemp("tables")
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["tables", "--runs", str(folder / "none"), "--out", str(folder)]) == 0
@@ -212,10 +212,16 @@ def test_the_tables_of_all_matrices_fit_the_text(
     typeset(tables_of_all_matrices, tmp_path, columns=columns)
 
 
-def test_write_all_is_deterministic_and_lazy(lab: Lab, tmp_path: Path) -> None:
+def test_write_all_writes_only_changed_files(lab: Lab, tmp_path: Path) -> None:
     matrix, folder = mixed_matrix(lab), tmp_path / "tables"
     paths = files.write_all(lab.table(matrix), folder)
-    names = ["test.md", "test.tex", "test.csv", "test.html", "test_per_class.csv"]
+    names = [
+        "test.md",
+        "test.tex",
+        "test.csv",
+        "test.html",
+        "test_per_class.csv",
+    ]
     assert [path.name for path in paths] == names
     assert sorted(os.listdir(folder)) == sorted(names)
     before = {path: (path.read_bytes(), path.stat().st_ino) for path in paths}
@@ -226,7 +232,7 @@ def test_write_all_is_deterministic_and_lazy(lab: Lab, tmp_path: Path) -> None:
     assert all(path.read_bytes() != before[path][0] for path in paths)
 
 
-def test_per_class(lab: Lab, tmp_path: Path) -> None:
+def test_the_per_class_file_is_updated_without_records(lab: Lab, tmp_path: Path) -> None:
     for seed, sky in enumerate([50.0, 52.0, None]):
         classes = [{"name": "sky", "iou": sky}, {"name": "moon", "iou": None}]
         lab.finish(method(A, seed), 70.0, per_class=classes)
@@ -244,18 +250,18 @@ def test_per_class(lab: Lab, tmp_path: Path) -> None:
     assert len(path.read_text().splitlines()) == 1
 
 
-def test_a_name_that_is_no_file_is_refused(lab: Lab) -> None:
+def test_a_table_name_that_is_no_file_name_is_refused(lab: Lab) -> None:
     matrix = make_matrix([(make_spec(), {"label": "x"})], name="../x")
     with pytest.raises(UsageError, match="is not a file name"):
         files.write_all(lab.table(matrix), lab.folder / "t")
 
 
-def test_import_stays_light() -> None:
+def test_importing_the_report_does_not_import_torch_or_scipy() -> None:
     code = (
         "import sys, protoseg.report.formats.files, protoseg.report.explanation; "
         "print(*{'torch', 'mmseg', 'scipy', 'pandas'} & set(sys.modules))"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=DEADLINE
     )
-    assert done.stdout.strip() == ""
+    assert result.stdout.strip() == ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from recorded import RECORDS
 
+from protoseg.report.statistics import bootstrap
 from protoseg.report.statistics.counts import count_per_image, read_counts
 from protoseg.runs.record import RecordError
 
@@ -59,3 +62,19 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     for name in ("counts.npz", "part.npz", "missing.npz"):
         with pytest.raises(RecordError, match="not a file of confusion counts"):
             read_counts(tmp_path / name)
+
+
+def test_counts_give_the_recorded_miou() -> None:
+    path = sorted(RECORDS.glob("camvid*.npz"))[0]
+    record = json.loads(path.with_suffix(".json").read_text())
+    counts = count_per_image(read_counts(path))
+    assert counts.truth.shape == (101, 11)
+    assert bootstrap.miou(counts.hit.sum(0), counts.union.sum(0)) == pytest.approx(
+        record["metrics"]["miou"], abs=1e-9
+    )
+    with np.load(path) as archive:
+        dense = np.zeros((101, 11, 11))
+        index = archive["image"], *np.divmod(archive["cell"], 11)
+        np.add.at(dense, index, archive["count"])
+    assert np.array_equal(counts.truth, dense.sum(2))
+    assert np.array_equal(counts.union, dense.sum(2) + dense.sum(1) - counts.hit)

@@ -1,4 +1,4 @@
-"""The numbers behind ± and bold, against scipy."""
+"""Means, intervals, tests and verdicts, compared with scipy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_one_value_has_no_spread() -> None:
     assert math.isnan(significance.mean([]))
 
 
-def test_paired_uses_shared_seeds_only() -> None:
+def test_only_shared_seeds_are_paired() -> None:
     pairs = significance.pair_by_seed({0: 5.0, 1: 7.0, 2: 100.0}, {1: 4.0, 0: 3.0, 9: -100.0})
     assert pairs.differences == ((0, 2.0), (1, 3.0))
     assert (pairs.mean, pairs.n) == (2.5, 2)
@@ -44,7 +44,9 @@ def test_paired_uses_shared_seeds_only() -> None:
 
 @any_speed
 @given(st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=3, max_size=8))
-def test_distinguishable_is_the_paired_t_test(values: list[tuple[float, float]]) -> None:
+def test_is_distinguishable_agrees_with_paired_t_test(
+    values: list[tuple[float, float]],
+) -> None:
     a, b = (dict(enumerate(side)) for side in zip(*values, strict=True))
     differences = [x - y for x, y in values]
     if np.std(differences) < 1e-6:
@@ -54,7 +56,7 @@ def test_distinguishable_is_the_paired_t_test(values: list[tuple[float, float]])
         assert significance.is_distinguishable(a, b) == (p < 0.05)
 
 
-def test_two_seeds_are_never_enough() -> None:
+def test_two_seeds_are_never_distinguishable() -> None:
     assert not significance.is_distinguishable({0: 90.0, 1: 91.0}, {0: 1.0, 1: 2.0})
     assert significance.is_distinguishable({0: 90.0, 1: 91.0, 2: 90.5}, {0: 1.0, 1: 2.1, 2: 1.2})
 
@@ -65,7 +67,7 @@ def test_equal_values_are_not_distinguishable() -> None:
     assert significance.find_best({0: same, 1: dict(same)}, True) is None
 
 
-def test_best_needs_every_rival() -> None:
+def test_the_best_row_is_distinguishable_from_all_others() -> None:
     high, close = {0: 9.0, 1: 9.1, 2: 9.2}, {0: 8.0, 1: 10.0, 2: 9.0}
     low = {0: 1.0, 1: 1.1, 2: 1.3}
     assert significance.find_best({0: low, 1: high}, True) == 1
@@ -75,8 +77,8 @@ def test_best_needs_every_rival() -> None:
     assert significance.find_best({0: high, 1: {}}, True) is None
 
 
-def test_best_needs_the_right_sign_on_shared_seeds() -> None:
-    # The leader's mean is made by a seed the rival never ran; where both ran, it loses.
+def test_the_best_row_is_better_on_shared_seeds() -> None:
+    # The leader has the best mean only because of a seed that the rival lacks.
     leader = {0: 1.0, 1: 1.1, 2: 1.2, 3: 100.0}
     rival = {0: 2.0, 1: 2.1, 2: 2.21}
     assert significance.find_best({0: leader, 1: rival}, True) is None
@@ -84,29 +86,29 @@ def test_best_needs_the_right_sign_on_shared_seeds() -> None:
 
 @any_speed
 @given(st.lists(st.integers(-40, 40).map(lambda v: v / 8), min_size=1, max_size=7))
-def test_sign_flip_counts_every_pattern(differences: list[float]) -> None:
-    seen = abs(sum(differences))
+def test_sign_flip_p_counts_all_sign_patterns(differences: list[float]) -> None:
+    observed = abs(sum(differences))
     patterns = list(itertools.product((1, -1), repeat=len(differences)))
     sums = [sum(s * d for s, d in zip(signs, differences, strict=True)) for signs in patterns]
-    expected = sum(abs(total) >= seen for total in sums) / len(patterns)
+    expected = sum(abs(total) >= observed for total in sums) / len(patterns)
     assert significance.sign_flip_p(differences) == pytest.approx(expected, abs=0)
 
 
-def test_sign_flip_agrees_with_scipy() -> None:
+def test_sign_flip_p_agrees_with_scipy() -> None:
     differences = [0.7, 1.2, -0.3, 0.9, 0.4, 1.1]
-    found = scipy.stats.permutation_test(
+    expected = scipy.stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=np.inf
     )
-    assert significance.sign_flip_p(differences) == pytest.approx(found.pvalue)
+    assert significance.sign_flip_p(differences) == pytest.approx(expected.pvalue)
 
 
 @pytest.mark.parametrize("n", range(1, 9))
-def test_the_smallest_p_is_that_of_differences_of_one_sign(n: int) -> None:
+def test_differences_of_one_sign_have_the_smallest_p(n: int) -> None:
     differences = [0.1 * (seed + 1) for seed in range(n)]
     assert significance.sign_flip_p(differences) == significance.smallest_p(n) == 2 / 2**n
 
 
-def test_sign_flip_of_nothing_and_of_zeros() -> None:
+def test_sign_flip_p_without_differences_and_of_zeros_is_one() -> None:
     assert significance.sign_flip_p([]) == significance.sign_flip_p([0.0, 0.0]) == 1.0
     assert significance.smallest_p(0) == significance.smallest_p(1) == 1.0
     with pytest.raises(ValueError, match="at most 20"):
@@ -114,45 +116,48 @@ def test_sign_flip_of_nothing_and_of_zeros() -> None:
 
 
 def spread(centre: float, std: float, n: int) -> list[float]:
-    """n values with this mean and this sample standard deviation."""
+    """Make n values with this mean and this sample standard deviation."""
     raw = np.arange(n) - (n - 1) / 2
     return list(centre + std * raw / raw.std(ddof=1)) if n > 1 else [centre]
 
 
 @pytest.mark.parametrize(
-    ("values", "words"),
+    ("values", "verdict"),
     [
-        ([46.4], "can not tell"),  # the very number, and no spread
+        ([46.4], "can not tell"),  # equal value, but one seed
         ([46.4, 46.4], "can not tell"),
-        ([20.0, 20.1], "can not tell"),  # far off, and yet two seeds
+        ([20.0, 20.1], "can not tell"),  # far away, but two seeds
         ([], "can not tell"),
         (spread(46.4, 0.1, 3), "reproduced"),  # interval of the mean: ± 0.25
-        (spread(46.4, 0.4, 3), "can not tell"),  # ± 0.99: not within the margin, not off either
+        (spread(46.4, 0.4, 3), "can not tell"),  # ± 0.99: neither within the margin nor outside
         (spread(46.4, 0.4, 6), "reproduced"),  # ± 0.42
-        (spread(46.9, 0.0, 3), "reproduced"),  # on the margin itself
+        (spread(46.9, 0.0, 3), "reproduced"),  # exactly on the margin
         (spread(46.95, 0.0, 3), "above"),
         (spread(48.4, 0.3, 3), "above"),  # prediction interval: ± 1.49
         (spread(44.4, 0.3, 3), "below"),
-        (spread(47.8, 0.3, 3), "can not tell"),  # ± 0.75 of the mean excludes it; one run may not
+        (
+            spread(47.8, 0.3, 3),
+            "can not tell",
+        ),  # outside ± 0.75, inside ± 1.49
     ],
 )
-def test_verdicts(values: list[float], words: str) -> None:
-    assert significance.compare_with_published(values, 46.4) == words
+def test_verdicts_follow_the_rule(values: list[float], verdict: str) -> None:
+    assert significance.compare_with_published(values, 46.4) == verdict
 
 
 @any_speed
 @given(st.lists(st.floats(40, 50), min_size=2, max_size=8))
-def test_one_more_run_falls_into_the_prediction_interval(values: list[float]) -> None:
+def test_the_prediction_interval_agrees_with_scipy(values: list[float]) -> None:
     n, low_high = len(values), significance.prediction_interval(values)
     scale = np.std(values, ddof=1) * math.sqrt(1 + 1 / n)
     expected = scipy.stats.t.interval(0.95, n - 1, np.mean(values), scale or 1e-12)
     assert low_high == pytest.approx(expected, abs=1e-6)
 
 
-def test_what_the_published_value_was_rounded_by_is_no_difference() -> None:
+def test_rounding_of_the_published_value_is_not_a_difference() -> None:
     values = spread(46.95, 0.0, 3)
     assert significance.compare_with_published(values, 46.0, unit=0.1) == "above"
-    # Printed as 46, it may have been anything up to 46.5, and ours lies 0.45 from that.
+    # A value printed as 46 may be up to 46.5; ours is 0.45 above that.
     assert significance.compare_with_published(values, 46.0, unit=1.0) == "above"
     assert (
         significance.compare_with_published(spread(46.49, 0.3, 3), 45.0, unit=0.1) == "can not tell"
@@ -185,14 +190,14 @@ def test_a_verdict_follows_from_the_two_intervals(values: list[float], published
     assert significance.compare_with_published(values, published) == expected
 
 
-def test_of_runs_like_the_published_one_few_are_called_different() -> None:
+def test_runs_equal_to_the_published_one_are_rarely_called_different() -> None:
     generator = np.random.default_rng(3)
     for n in (3, 5):
         published = generator.normal(46.4, 0.3, 4000)
         runs = generator.normal(46.4, 0.3, (4000, n))
-        found = [
+        verdicts = [
             significance.compare_with_published(values, number)
             for values, number in zip(runs, published, strict=True)
         ]
-        wrong = sum(words in ("above", "below") for words in found) / len(found)
+        wrong = sum(verdict in ("above", "below") for verdict in verdicts) / len(verdicts)
         assert wrong < 0.06  # 5 % by construction

@@ -1,4 +1,4 @@
-"""What a table says, and what it refuses to say."""
+"""Cells, footnotes and refusals of `build_table`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def footnotes(table: Table) -> str:
     return "\n".join(note.text for note in table.footnotes)
 
 
-def test_mean_std_n_and_paired_delta(lab: Lab) -> None:
+def test_cells_have_mean_std_n_and_paired_delta(lab: Lab) -> None:
     ours, theirs = [71.0, 72.5, 71.5], [70.0, 71.0, 70.9]
     finish_all(lab, {A: theirs, B: ours})
     table = lab.table(methods_matrix([A, B], metrics=("miou", "aacc"), **AGAINST_A))
@@ -61,7 +61,7 @@ def test_one_seed_has_no_spread(lab: Lab) -> None:
     assert "n = 1 seed" in footnotes(table)
 
 
-def test_partial_and_missing_say_so(lab: Lab) -> None:
+def test_partial_and_missing_results_are_named(lab: Lab) -> None:
     finish_all(lab, {A: [70.0, 71.0, 72.0], B: [75.0, 76.0]})
     lab.fail(method(B, 2), "out_of_memory")
     for seed in range(3):
@@ -85,21 +85,21 @@ def test_partial_and_missing_say_so(lab: Lab) -> None:
             assert (shown.kind == "status") <= (shown.value is None)
 
 
-def test_damaged_record_is_a_word_not_a_crash(lab: Lab) -> None:
+def test_a_damaged_record_is_a_status_and_a_warning(lab: Lab) -> None:
     lab.finish(method(A, 0), 70.0).write_text("{")
     table = lab.table(methods_matrix([A], seeds=[0]))
     assert cell(table, A, "miou").plain == "damaged record"
     assert len(lab.store.warnings) == 1
 
 
-def test_record_without_the_metric(lab: Lab) -> None:
+def test_a_record_without_the_metric_is_named(lab: Lab) -> None:
     lab.finish(method(A, 0), 70.0, metrics={"miou": None})
     table = lab.table(methods_matrix([A], seeds=[0], metrics=("miou", "macc")))
     assert cell(table, A, "miou").plain == "not in the record"
     assert cell(table, A, "macc").plain == "78.00 (1 seed)"
 
 
-def test_delta_pairs_shared_seeds_only(lab: Lab) -> None:
+def test_delta_uses_only_shared_seeds(lab: Lab) -> None:
     finish_all(lab, {B: [75.0, 76.0, 80.0]})
     lab.finish(method(A, 1), 70.0)
     lab.finish(method(A, 2), 71.0)
@@ -111,7 +111,7 @@ def test_delta_pairs_shared_seeds_only(lab: Lab) -> None:
     assert note == "2 of 3 seeds, without seed 0 (baseline not run)."
 
 
-def test_no_baseline_result(lab: Lab) -> None:
+def test_delta_without_a_baseline_result_has_a_status(lab: Lab) -> None:
     lab.finish(method(B, 0), 75.0)
     matrix = methods_matrix([A, B], **AGAINST_A)
     assert cell(lab.table(matrix), B, "delta").plain == "baseline not run"
@@ -119,7 +119,7 @@ def test_no_baseline_result(lab: Lab) -> None:
     assert cell(lab.table(matrix), B, "delta").plain == "no shared seed"
 
 
-def test_baseline_keeps_other_axes_and_takes_tied_ones_along(lab: Lab) -> None:
+def test_the_baseline_has_equal_other_axes_but_not_dependent_ones(lab: Lab) -> None:
     planned = []
     for kind, rate in (("parametric", 1e-3), ("prototype", 2e-3)):
         for k in (1, 10):
@@ -137,7 +137,7 @@ def test_baseline_keeps_other_axes_and_takes_tied_ones_along(lab: Lab) -> None:
     assert cell(lab.table(holed), "prototype, 1", "delta").plain == "no baseline"
 
 
-def test_bold_only_where_distinguishable(lab: Lab) -> None:
+def test_only_distinguishable_values_are_bold(lab: Lab) -> None:
     near, far = [70.0, 71.0, 70.5], [75.0, 76.0, 75.4]
     finish_all(lab, {A: near, B: far})
     matrix = methods_matrix([A, B, "prototype 1"])
@@ -157,7 +157,7 @@ def test_ties_and_two_seeds_are_not_bold(lab: Lab) -> None:
     assert not cell(table, "prototype 5", "miou").bold
 
 
-def test_less_is_better_for_costs(lab: Lab) -> None:
+def test_the_lowest_cost_is_bold(lab: Lab) -> None:
     for seed in range(3):
         lab.finish(method(A, seed), 70.0, cost={"seconds": 100.0 + seed})
         lab.finish(method(B, seed), 70.0, cost={"seconds": 200.0 + 2 * seed})
@@ -166,13 +166,13 @@ def test_less_is_better_for_costs(lab: Lab) -> None:
     assert not cell(table, B, "seconds").bold
 
 
-def test_mixed_protocols_are_refused_unless_an_axis(lab: Lab) -> None:
+def test_mixed_protocols_are_refused_unless_an_axis_names_them(lab: Lab) -> None:
     slide = {"mode": "slide", "crop_size": [512, 512], "stride": [384, 384]}
     whole, slid = make_spec(), make_spec(evaluation=slide)
     with pytest.raises(ProtosegError) as error:
         lab.table(make_matrix([(whole, {"label": "a"}), (slid, {"label": "b"})]))
-    words = "'camvid val (101 images, 3 classes), whole image, single scale, no flip'"
-    assert words in str(error.value)
+    text = "'camvid val (101 images, 3 classes), whole image, single scale, no flip'"
+    assert text in str(error.value)
     assert "sliding window 512×512, stride 384×384" in str(error.value)
     assert "evaluation.mode" in str(error.value)
     both = [(whole, {"evaluation.mode": "whole"}), (slid, {"evaluation.mode": "slide"})]
@@ -180,7 +180,7 @@ def test_mixed_protocols_are_refused_unless_an_axis(lab: Lab) -> None:
     other = make_spec(dataset={"name": "other"})
     with pytest.raises(ProtosegError, match=r"dataset\.name"):
         lab.table(make_matrix([(whole, {"label": "a"}), (other, {"label": "b"})]))
-    # A dataset axis says nothing of the sliding window.
+    # An axis for the data set does not name the sliding window.
     with pytest.raises(ProtosegError, match=r"evaluation\.mode"):
         lab.table(
             make_matrix([(whole, {"dataset": "x", "l": 1}), (slid, {"dataset": "x", "l": 2})])
@@ -188,21 +188,21 @@ def test_mixed_protocols_are_refused_unless_an_axis(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "words"),
+    ("method", "text"),
     [
         (WeakContrastMethod(scales=(0.5, 1.0), flip=False), "scales 0.5 + 1, no flip"),
         (WeakContrastMethod(), "scales 0.5 + 1 + 1.5 + 2, and flipped"),
     ],
 )
-def test_pseudo_masks_are_told_with_their_scales(
-    lab: Lab, method: WeakContrastMethod, words: str
+def test_the_footnote_of_pseudo_masks_names_scales_and_flip(
+    lab: Lab, method: WeakContrastMethod, text: str
 ) -> None:
     spec = dataclasses.replace(make_spec(), method=method)
-    told = footnotes(lab.table(make_matrix([(spec, {"label": "a"})])))
-    assert f", whole image, {words}, at the best background threshold." in told
+    notes = footnotes(lab.table(make_matrix([(spec, {"label": "a"})])))
+    assert f", whole image, {text}, at the best background threshold." in notes
 
 
-def test_bold_does_not_compare_data_sets(lab: Lab) -> None:
+def test_values_of_different_data_sets_are_not_bold(lab: Lab) -> None:
     planned = []
     for data, value in (("easy", 90.0), ("hard", 10.0)):
         for seed in range(3):
@@ -213,7 +213,7 @@ def test_bold_does_not_compare_data_sets(lab: Lab) -> None:
     assert not any(shown.bold for row in table.rows for shown in row.cells)
 
 
-def test_a_cell_never_pools_settings(lab: Lab) -> None:
+def test_a_cell_with_several_settings_is_refused(lab: Lab) -> None:
     planned = [(method(A), {"k": 1, "row": "x"}), (method(B, 1), {"k": 10, "row": "x"})]
     with pytest.raises(UsageError, match="Add k to table"):
         lab.table(make_matrix(planned, rows=("row",)))
@@ -231,7 +231,7 @@ def pivot_matrix(lab: Lab, **table: object) -> Matrix:
     return make_matrix(planned, **table)
 
 
-def test_pivot(lab: Lab) -> None:
+def test_columns_form_a_pivot_table(lab: Lab) -> None:
     table = lab.table(pivot_matrix(lab, names={"method.num_prototypes": "K", "prototype": "Ours"}))
     keys = [column.key for column in table.header]
     assert keys == ["method", "1/miou", "1/delta", "10/miou", "10/delta"]
@@ -247,7 +247,7 @@ def write_published(lab: Lab, rows: str, extra: str = "dataset: camvid\nsplit: v
     (lab.published / "numbers.yaml").write_text(f"source: The Paper, Table 1\n{extra}{rows}\n")
 
 
-def test_masks_made_over_other_scales_are_measured_otherwise(lab: Lab) -> None:
+def test_masks_of_other_scales_are_not_compared(lab: Lab) -> None:
     planned = []
     for name, scales in (("few", [1.0]), ("many", [0.5, 1.0, 2.0])):
         for seed in range(3):
@@ -263,7 +263,7 @@ def test_masks_made_over_other_scales_are_measured_otherwise(lab: Lab) -> None:
     assert not any(c.bold for row in table.rows for c in row.cells)
 
 
-def test_nothing_is_subtracted_across_data_sets(lab: Lab) -> None:
+def test_delta_across_data_sets_is_a_status(lab: Lab) -> None:
     planned = []
     for data in ("easy", "hard"):
         for seed in range(3):
@@ -271,12 +271,12 @@ def test_nothing_is_subtracted_across_data_sets(lab: Lab) -> None:
             planned.append((spec, {"dataset": data}))
             lab.finish(spec, 50 + 20 * (data == "hard") + seed)
     table = lab.table(make_matrix(planned, baseline={"dataset": "easy"}))
-    found = cell(table, "hard", "delta")
-    assert (found.kind, found.plain, found.value) == ("status", "other data", None)
+    delta = cell(table, "hard", "delta")
+    assert (delta.kind, delta.plain, delta.value) == ("status", "other data", None)
     assert cell(table, "easy", "delta").plain == "–"
 
 
-def test_overrides_stand_in_every_form_and_under_another_label(lab: Lab) -> None:
+def test_overrides_are_named_in_every_format_and_in_the_label(lab: Lab) -> None:
     finish_all(lab, {A: [70.0, 71.0, 72.0]})
     matrix = methods_matrix([A])
     plain = files.to_latex(lab.table(matrix))
@@ -284,8 +284,8 @@ def test_overrides_stand_in_every_form_and_under_another_label(lab: Lab) -> None
     assert "Made with overrides" not in footnotes(lab.table(more))
     changed = dataclasses.replace(matrix, overrides=("seed=0,1,2", "precision=bf16", "~a.b"))
     table = lab.table(changed)
-    words = "Made with overrides: precision=bf16, ~a.b. Title and caption are those of the matrix"
-    assert table.footnotes[0].text.startswith(words)
+    text = "Made with overrides: precision=bf16, ~a.b. Title and caption are those of the matrix"
+    assert table.footnotes[0].text.startswith(text)
     for form in (files.to_markdown, files.to_html, files.to_latex):
         assert "Made with overrides: precision=bf16, " in form(table).replace("\\", "")
     source = files.to_latex(table)
@@ -294,7 +294,7 @@ def test_overrides_stand_in_every_form_and_under_another_label(lab: Lab) -> None
     assert r"\label{tab:test}" in plain
 
 
-def test_published_stands_apart(lab: Lab) -> None:
+def test_published_values_have_their_own_column(lab: Lab) -> None:
     rows = """rows:
   - {method: Parametric, miou: 45.0}
   - {method: PROTOSEG, miou: null, note: lost}"""
@@ -308,8 +308,13 @@ def test_published_stands_apart(lab: Lab) -> None:
         published=spec,
     )
     table = lab.table(matrix)
-    found = cell(table, "Parametric", "published")
-    assert (found.kind, found.plain, found.n, found.run_ids) == ("published", "45.0", 0, ())
+    published = cell(table, "Parametric", "published")
+    assert (published.kind, published.plain, published.n, published.run_ids) == (
+        "published",
+        "45.0",
+        0,
+        (),
+    )
     assert cell(table, "Parametric", "miou").plain == "70.00"
     assert cell(table, "ProtoSeg", "published").plain == "unknown [b]"
     assert cell(table, "prototype 1", "published").plain == "–"
@@ -320,17 +325,17 @@ def test_published_stands_apart(lab: Lab) -> None:
     assert "for ade20k val (measured here: camvid val)" in footnotes(lab.table(matrix))
 
 
-def test_published_parts_numbers_and_mistakes(lab: Lab) -> None:
+def test_published_parts_match_numbers_and_mistakes_are_named(lab: Lab) -> None:
     write_published(lab, "parts:\n  p:\n    - {k: 1, miou: 1.5}\n    - {k: 10, miou: 2.5}")
     matrix = make_matrix([(method("prototype 10"), {"method.num_prototypes": 10})])
 
     def shown(**changes: object) -> str:
-        given = {"part": "p", "match": {"method.num_prototypes": "k"}, **changes}
-        spec = PublishedSpec(**{"file": "numbers", **given})  # type: ignore[arg-type]
+        fields = {"part": "p", "match": {"method.num_prototypes": "k"}, **changes}
+        spec = PublishedSpec(**{"file": "numbers", **fields})  # type: ignore[arg-type]
         return cell(lab.table(with_table(matrix, published=spec)), "10", "published").plain
 
     assert shown() == "2.5"
-    for mistake, words in (
+    for mistake, text in (
         ({"file": "number"}, "Did you mean 'numbers'"),
         ({"part": "q"}, "Known: p"),
         ({"value": "mio"}, "Did you mean 'miou'"),
@@ -340,13 +345,13 @@ def test_published_parts_numbers_and_mistakes(lab: Lab) -> None:
     ):
         with pytest.raises(UsageError) as error:
             shown(**mistake)
-        assert words in str(error.value)
+        assert text in str(error.value)
     (lab.published / "numbers.yaml").write_text("rows: []")
     with pytest.raises(ProtosegError, match="has no 'source'"):
         shown()
 
 
-def test_parameters(lab: Lab) -> None:
+def test_parameters_have_prototype_numbers_in_brackets(lab: Lab) -> None:
     for seed in range(3):
         lab.finish(method(A, seed), 70.0)
         lab.finish(method(B, seed), 70.0, parameters={"learnable": 27_370_000 + seed})
@@ -359,7 +364,7 @@ def test_parameters(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "text"),
     [
         ({"metrics": ("mio",)}, "Did you mean 'miou'? Known: aacc"),
         ({"metrics": ()}, "name at least one of miou"),
@@ -370,21 +375,25 @@ def test_parameters(lab: Lab) -> None:
         ({"names": {A: "same", B: "same"}}, "several rows are called 'same'"),
     ],
 )
-def test_mistakes_are_named(lab: Lab, changes: dict[str, object], words: str) -> None:
+def test_mistakes_are_named(lab: Lab, changes: dict[str, object], text: str) -> None:
     with pytest.raises(UsageError) as error:
         lab.table(with_table(methods_matrix([A, B]), **changes))
-    assert words in str(error.value)
+    assert text in str(error.value)
     assert error.value.exit_code == 2
 
 
-def test_provenance(lab: Lab) -> None:
+def test_provenance_lists_commits_dates_and_devices(lab: Lab) -> None:
     lab.finish(method(A, 0), 70.0)
     dirty = {"commit": "f" * 40, "dirty": True, "device": {"name": "CPU"}}
     lab.finish(method(A, 1), 70.0, provenance=dirty)
     table = lab.table(methods_matrix([A]))
-    found = table.provenance
-    assert (found.records, found.dirty, found.devices) == (2, 1, ("CPU", "NVIDIA H200"))
-    assert found.sentence == (
+    provenance = table.provenance
+    assert (provenance.records, provenance.dirty, provenance.devices) == (
+        2,
+        1,
+        ("CPU", "NVIDIA H200"),
+    )
+    assert provenance.sentence == (
         "2 records; commits 0123456789, ffffffffff; 1 with uncommitted changes; "
         "finished 2026-01-02 to 2026-01-03; on CPU, NVIDIA H200."
     )

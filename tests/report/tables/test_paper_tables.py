@@ -1,4 +1,4 @@
-"""Tables as the paper prints them: reference rows, pairs with arrows, brackets, verdicts."""
+"""Tables in the style of the paper: published rows, pairs with arrows, brackets, verdicts."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ rows:
 
 
 def paper_like(lab: Lab, numbers: str = NUMBERS, **changes: object) -> Matrix:
-    """Two rows of ours, paired, beside three published ones."""
+    """A matrix with two paired rows and three published ones."""
     (lab.published / "numbers.yaml").write_text(numbers)
-    given = {
+    fields = {
         "file": "numbers",
         "match": {"label": "label"},
         "parameters": "params_m",
         "brackets": "inside",
         "labels": {"method": "Method", "backbone": "Backbone"},
     }
-    spec = PublishedSpec(**(given | changes))  # type: ignore[arg-type]
+    spec = PublishedSpec(**(fields | changes))  # type: ignore[arg-type]
     matrix = methods_matrix([A, B], metrics=("miou", "learnable"), published=spec)
     return with_table(matrix, pairs={B: A})
 
@@ -50,7 +50,7 @@ def shown(table: Table) -> dict[str, list[str]]:
     return {row.label: [c.plain for c in row.cells] for row in table.rows}
 
 
-def test_nothing_measured_leaves_the_literature_alone(lab: Lab) -> None:
+def test_without_results_only_published_values_are_shown(lab: Lab) -> None:
     table = lab.table(paper_like(lab))
     assert [column.plain for column in table.header] == [
         *("Method", "Backbone", "mIoU", "Δ", "Published [a]", "Verdict"),
@@ -66,7 +66,7 @@ def test_nothing_measured_leaves_the_literature_alone(lab: Lab) -> None:
     assert "Published: elsewhere." in footnotes(table)
 
 
-def test_measured_beside_published(lab: Lab) -> None:
+def test_measured_values_are_compared_with_published_ones(lab: Lab) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1, 43.8]})
     table = lab.table(paper_like(lab))
     assert shown(table)[A] == [
@@ -84,7 +84,7 @@ def test_measured_beside_published(lab: Lab) -> None:
     assert "lies within 3 points of it" in footnotes(wide)
 
 
-def test_two_seeds_and_other_data_give_no_verdict(lab: Lab) -> None:
+def test_two_seeds_or_other_data_give_no_verdict(lab: Lab) -> None:
     finish_all(lab, {A: [45.0, 45.1], B: [80.0]})
     table = lab.table(paper_like(lab))
     assert cell(table, A, "verdict").plain == "can not tell (2 seeds)"
@@ -98,7 +98,7 @@ def test_two_seeds_and_other_data_give_no_verdict(lab: Lab) -> None:
     assert "measured here" not in footnotes(table)
 
 
-def test_no_verdict_of_another_metric_another_setting_or_data_without_a_name(lab: Lab) -> None:
+def test_another_metric_setting_or_unnamed_data_gives_no_verdict(lab: Lab) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9]})
     other = NUMBERS.replace("miou: 45.0", "macc: 45.0, miou: 45.0")
     assert (
@@ -114,7 +114,7 @@ def test_no_verdict_of_another_metric_another_setting_or_data_without_a_name(lab
     assert cell(lab.table(seeds), A, "verdict").plain == "reproduced"
 
 
-def test_a_value_that_is_lost_gets_no_verdict_and_no_arrow(lab: Lab) -> None:
+def test_an_unknown_published_value_gives_no_verdict_and_no_arrow(lab: Lab) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9], B: [46.0, 46.1, 46.2]})
     table = lab.table(paper_like(lab, NUMBERS.replace("miou: 45.0", "miou: null")))
     assert cell(table, A, "published").plain == "unknown"
@@ -126,13 +126,15 @@ def test_a_value_that_is_lost_gets_no_verdict_and_no_arrow(lab: Lab) -> None:
     ("name", "cells"),
     [("New, B2", ["New", "B2"]), ("New", ["New", ""]), ("New, B2, wide", ["New, B2, wide", ""])],
 )
-def test_what_nobody_published_goes_by_its_own_name(lab: Lab, name: str, cells: list[str]) -> None:
+def test_an_unpublished_setting_is_labelled_with_its_name(
+    lab: Lab, name: str, cells: list[str]
+) -> None:
     ours = next(line for line in NUMBERS.splitlines() if "method: Ours" in line)
     table = lab.table(with_table(paper_like(lab, NUMBERS.replace(ours, "")), names={B: name}))
     assert shown(table)[name] == [*cells, "not run", "", "–", "", "", "–"]
 
 
-def test_rows_of_two_axes_are_set_off_and_paired_within_the_other_axis(lab: Lab) -> None:
+def test_rows_of_two_axes_have_rules_and_pairs_within_the_other_axis(lab: Lab) -> None:
     planned = []
     for name in (A, B):
         for data in ("easy", "hard"):
@@ -152,7 +154,7 @@ def test_rows_of_two_axes_are_set_off_and_paired_within_the_other_axis(lab: Lab)
     assert "Values of different data or evaluation are not compared." in footnotes(table)
 
 
-def test_every_form_shows_it(lab: Lab) -> None:
+def test_every_format_shows_published_values_and_verdicts(lab: Lab) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1, 43.8]})
     table = lab.table(paper_like(lab))
     text = files.to_markdown(table)
@@ -160,16 +162,20 @@ def test_every_form_shows_it(lab: Lab) -> None:
     assert "46.4 ↑1.4" in text
     lines = list(csv.DictReader(io.StringIO(files.to_csv(table))))
     assert len(lines) == 3 * 2
-    found = {(e["row"], e["metric"]): e for e in lines}
-    ours = found[B, "miou"]
-    assert (ours["method"], ours["backbone"], ours["verdict"]) == ("Ours", "B2", "below")
-    assert (ours["published"], found[B, "learnable"]["published"]) == ("46.4", "27.37")
-    assert (ours["published_delta"], ours["source"]) == ("1.4", table.footnotes[-2].text)
-    assert "The Paper, Table 1." in ours["source"]
-    params = found[A, "learnable"]
+    entries = {(e["row"], e["metric"]): e for e in lines}
+    measured = entries[B, "miou"]
+    assert (measured["method"], measured["backbone"], measured["verdict"]) == (
+        "Ours",
+        "B2",
+        "below",
+    )
+    assert (measured["published"], entries[B, "learnable"]["published"]) == ("46.4", "27.37")
+    assert (measured["published_delta"], measured["source"]) == ("1.4", table.footnotes[-2].text)
+    assert "The Paper, Table 1." in measured["source"]
+    params = entries[A, "learnable"]
     assert (float(params["brackets"]), params["published_brackets"]) == (0.000771, "0.12")
-    assert found["Other, R101", "miou"]["note"] == "Published: elsewhere."
-    reference = found["Other, R101", "miou"]
+    assert entries["Other, R101", "miou"]["note"] == "Published: elsewhere."
+    reference = entries["Other, R101", "miou"]
     assert (reference["mean"], reference["published"], reference["n"]) == ("", "44.1", "0")
     page = files.to_html(table)
     assert page.count('<tr class="rule">') == 1
@@ -181,7 +187,7 @@ def test_every_form_shows_it(lab: Lab) -> None:
 
 
 @NEEDS_LATEX
-def test_latex_of_a_wide_and_a_ticked_table_compiles(lab: Lab, tmp_path: Path) -> None:
+def test_latex_of_a_wide_table_and_of_ticks_compiles(lab: Lab, tmp_path: Path) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9], B: [44.0, 44.1]})
     wide = lab.table(with_table(paper_like(lab), metrics=("miou", "macc", "aacc", "learnable")))
     ticks = NUMBERS.replace("backbone: B2", "backbone: true")
@@ -192,21 +198,21 @@ def test_latex_of_a_wide_and_a_ticked_table_compiles(lab: Lab, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"labels": {"methd": "Method"}}, "published.labels: unknown field 'methd'"),
         ({"parameters": "params"}, "published.parameters: unknown field 'params'"),
         ({"brackets": "insid"}, "published.brackets: unknown field 'insid'"),
     ],
 )
-def test_mistakes_are_named(lab: Lab, changes: dict[str, object], words: str) -> None:
+def test_mistakes_are_named(lab: Lab, changes: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError) as error:
         lab.table(paper_like(lab, **changes))
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "words"),
+    ("old", "new", "message"),
     [
         ("miou: 45.0", "miou: .nan", "row 2: miou: expected a number, or null for an unknown"),
         (
@@ -225,21 +231,23 @@ def test_mistakes_are_named(lab: Lab, changes: dict[str, object], words: str) ->
         ("rows:", "rows: 5\nold:", "expected 'rows' with a list, or 'parts' with a list each."),
     ],
 )
-def test_a_published_file_that_is_none_is_named(lab: Lab, old: str, new: str, words: str) -> None:
+def test_a_wrong_published_file_is_refused_with_its_path(
+    lab: Lab, old: str, new: str, message: str
+) -> None:
     assert old in NUMBERS
     with pytest.raises(ProtosegError) as error:
         lab.table(paper_like(lab, NUMBERS.replace(old, new, 1)))
     assert str(error.value).startswith(f"{lab.published / 'numbers.yaml'}: ")
-    assert words in str(error.value)
+    assert message in str(error.value)
 
 
-def test_one_name_of_the_measured_data_needs_no_list(lab: Lab) -> None:
+def test_measured_as_may_be_a_single_name(lab: Lab) -> None:
     finish_all(lab, {A: [45.0, 45.1, 44.9]})
     other = NUMBERS.replace("split: val", "split: test\nmeasured_as: camvid val")
     assert cell(lab.table(paper_like(lab, other)), A, "verdict").plain == "reproduced"
 
 
-def test_pairs_and_pivots_that_do_not_fit_are_refused(lab: Lab) -> None:
+def test_unknown_pairs_and_labels_with_columns_are_refused(lab: Lab) -> None:
     with pytest.raises(UsageError, match="no row is labelled 'nobody'"):
         lab.table(with_table(methods_matrix([A, B]), pairs={B: "nobody"}))
     planned = [(method(A), {"label": A, "k": 1}), (method(B), {"label": B, "k": 1})]
@@ -252,7 +260,7 @@ def test_pairs_and_pivots_that_do_not_fit_are_refused(lab: Lab) -> None:
 
 @pytest.mark.parametrize("k", [1, 10])
 @pytest.mark.parametrize("decoder", ["segformer_128", "fcn_hr48"])
-def test_the_brackets_are_the_classifiers_parameters(decoder: str, k: int) -> None:
+def test_the_number_in_brackets_counts_the_classifier(decoder: str, k: int) -> None:
     from protoseg.training.build.parameter_counts import count
 
     composer = Composer(ROOT / "experiments")

@@ -94,7 +94,7 @@ def test_another_order_of_rows_or_columns_is_named() -> None:
     assert problem.message == "its columns are in another order."
 
 
-def test_a_file_without_csv_structure_is_compared_all_the_same() -> None:
+def test_a_file_without_csv_structure_is_compared_too() -> None:
     assert compare_csv("row\x00,metric\r\rmean")
     assert compare_csv("")
 
