@@ -202,7 +202,7 @@ class FigureInput:
     baselines: Baselines | None
     literature: PublishedNumbers | None
 
-    def protocol(self) -> list[str]:
+    def describe_protocol(self) -> list[str]:
         """Return the note about the evaluation; empty if settings differ in it."""
         protocols = {describe_protocol(setting.samples.spec) for setting in self.settings}
         return [f"Evaluation: {protocols.pop()}."] if len(protocols) == 1 else []

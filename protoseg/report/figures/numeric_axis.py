@@ -52,7 +52,9 @@ def find_lines(figure_input: FigureInput) -> NamedLines | None:
     candidates = [candidate for candidate in axes if candidate is not None]
     if not candidates:
         return None
-    return max(candidates, key=lambda candidate: _count_values(candidate[1]))  # the first of equals
+    return max(
+        candidates, key=lambda candidate: _count_values(candidate[1])
+    )  # max gives the first of equals
 
 
 def _count_values(lines: Sequence[Line]) -> int:
@@ -112,7 +114,7 @@ def _along(
         if value is None or value in line:
             return None
         line[value] = Point(value, setting.values_of(figure_input.metric.key))
-    return _check_lines(name, lines)
+    return _make_lines(name, lines)
 
 
 def _around_baseline(figure_input: FigureInput) -> NamedLines | None:
@@ -144,10 +146,10 @@ def _around_baseline(figure_input: FigureInput) -> NamedLines | None:
     # Fields with different ranges cannot share an axis.
     if len({(min(line), max(line)) for line in lines.values()}) != 1:
         return None
-    return _check_lines(", ".join(lines), lines)
+    return _make_lines(", ".join(lines), lines)
 
 
-def _check_lines(name: str, points: dict[str, dict[float, Point]]) -> NamedLines | None:
+def _make_lines(name: str, points: dict[str, dict[float, Point]]) -> NamedLines | None:
     """Sort the points of each line; None if there are too few values or points."""
     lines = tuple(Line(key, tuple(line[x] for x in sorted(line))) for key, line in points.items())
     if _count_values(lines) < MIN_VALUES or any(len(line.points) < 2 for line in lines):

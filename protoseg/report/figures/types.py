@@ -65,7 +65,11 @@ def build_metric_figure(figure_input: FigureInput) -> Figure:
         note += f" No interval is drawn with fewer than {MIN_SEEDS} seeds."
     if isinstance(content, DotPlot) and content.baseline:
         note += f" Dotted: {content.baseline}."
-    notes = [note, *figure_input.protocol(), *_note_missing((s.label, s.missing) for s in settings)]
+    notes = [
+        note,
+        *figure_input.describe_protocol(),
+        *_note_missing((s.label, s.missing) for s in settings),
+    ]
     if figure_input.literature is not None:
         if any(setting.published is not None for setting in settings):
             notes.append(f"Published, not measured here: {figure_input.literature.source}.")
@@ -155,7 +159,7 @@ def build_class_figure(figure_input: FigureInput) -> Figure:
     notes = [
         f"IoU of each class, mean over seeds (filled){seeds}, beside the mean of "
         f"{_name_baseline(panel.baseline for panel in panels)} (hollow).",
-        *figure_input.protocol(),
+        *figure_input.describe_protocol(),
         *_note_missing(missing.items()),
     ]
     return _make_figure(figure_input, "classes", notes, ClassPlot(order, tuple(panels)))

@@ -50,7 +50,7 @@ class Samples:
     @property
     def protocol(self) -> Protocol:
         """Data and evaluation; only values with equal protocols are compared."""
-        return protocol(self.spec)
+        return extract_protocol(self.spec)
 
 
 Visit = Callable[[dict[str, Any]], None]
@@ -143,7 +143,7 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
     for planned in matrix.runs:
         spec = planned.spec
         first = seen.setdefault(make_key(planned.axes, axes), spec)
-        if protocol(first) == protocol(spec):
+        if extract_protocol(first) == extract_protocol(spec):
             continue
         fields = find_differing_fields(plain(first), plain(spec))
         raise ProtosegError(
@@ -154,7 +154,7 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
         )
 
 
-def protocol(spec: RunSpec) -> Protocol:
+def extract_protocol(spec: RunSpec) -> Protocol:
     """Return the data, the evaluation, and the scales and flip of pseudo-masks of a run."""
     method = spec.method
     weak = (method.scales, method.flip) if isinstance(method, WeakContrastMethod) else ()
