@@ -52,9 +52,8 @@ def find_lines(figure_input: FigureInput) -> NamedLines | None:
     candidates = [candidate for candidate in axes if candidate is not None]
     if not candidates:
         return None
-    return max(
-        candidates, key=lambda candidate: _count_values(candidate[1])
-    )  # max gives the first of equals
+    # Of equal candidates, max gives the first.
+    return max(candidates, key=lambda candidate: _count_values(candidate[1]))
 
 
 def _count_values(lines: Sequence[Line]) -> int:

@@ -138,7 +138,7 @@ def _set_class_limits(axes: Axes, plot: ClassPlot) -> None:
 
 
 def _set_log_ticks(axis: Axis, steps: tuple[int, ...]) -> None:
-    """Label a log axis with plain numbers; matplotlib's powers of ten need math text, which is off."""
+    """Label a log axis with plain numbers; powers of ten would need math text, which is off."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
