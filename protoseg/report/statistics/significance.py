@@ -16,9 +16,9 @@ MIN_SEEDS = 3
 """With two seeds the half width of the interval is 12.7 standard errors: too wide to be useful."""
 
 BOLD_RULE = (
-    "Bold: the best value of its column, where it is distinguishable from every other measured "
-    "value of that column, that is, where the 95 % Student t interval of the paired differences "
-    "over shared seeds (at least 3) excludes 0. Not corrected for many comparisons."
+    "Bold: the best value of its column, if the 95% Student t interval of its paired differences "
+    "to every other measured value of the column, over shared seeds (at least 3), excludes 0. "
+    "There is no correction for multiple comparisons."
 )
 
 
@@ -123,10 +123,10 @@ Verdict = Literal["reproduced", "above", "below", "can not tell"]
 MARGIN = 0.5
 
 VERDICT_RULE = (
-    "Verdict, against the published value (taken as one run): reproduced, where the 95 % Student t "
-    "interval of the mean over seeds lies within {margin} points of it; above or below, where it "
-    "lies outside the 95 % prediction interval of one more run, by more than half a unit of its "
-    "last digit; can not tell otherwise, and always with fewer than 3 seeds."
+    "Verdict: comparison with the published value, which counts as one run. Reproduced: the 95% "
+    "Student t interval of the mean over seeds is within {margin} points of it. Above or below: it "
+    "is outside the 95% prediction interval of one more run, by more than half a unit of its last "
+    "digit. Can not tell: otherwise, and always with fewer than 3 seeds."
 )
 
 

@@ -45,7 +45,7 @@ def make_footnotes(
     units = f"{', '.join(percent)} in percent" if percent else ""
     if common_n:
         spread = "mean ± sample standard deviation over n = " if common_n > 1 else "n = "
-        sentence = f"{spread}{wording.format_seeds(common_n)} unless a cell says otherwise"
+        sentence = f"{spread}{wording.format_seeds(common_n)} unless a cell gives another n"
         sentence = f"{units}; {sentence}" if units else sentence[0].upper() + sentence[1:]
         yield Footnote(f"{sentence}.")
     elif units:
@@ -60,7 +60,7 @@ def make_footnotes(
     protocols = {describe_protocol(s.spec): None for s in samples}
     if any_bold or (measured > 1 and metrics):
         apart = " Values of different data or evaluation are not compared."
-        none = "" if any_bold else " Here none is."
+        none = "" if any_bold else " No value is bold here."
         yield Footnote(BOLD_RULE + apart * (len(protocols) > 1) + none)
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=wording.format_value(published.spec.margin)))

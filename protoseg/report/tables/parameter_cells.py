@@ -13,11 +13,10 @@ from protoseg.report.tables.published import PublishedNumbers, parse_printed
 from protoseg.report.tables.samples import Samples
 
 COUNT_FOOTNOTES = {
-    PARAMETERS: "Parameters: learnable, in millions; in brackets the numbers held in prototypes.",
+    PARAMETERS: "Parameters: learnable, in millions; in brackets the numbers stored in prototypes.",
     LEARNABLE: (
-        "Parameters: learnable, in millions, of the network as it is evaluated (without an "
-        "auxiliary head); in brackets those of the classifier, none where prototypes take its "
-        "place."
+        "Parameters: learnable, in millions, of the evaluated network (without an auxiliary "
+        "head); in brackets those of the classifier, 0 if prototypes replace it."
     ),
 }
 """Metric -> footnote."""

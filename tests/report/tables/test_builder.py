@@ -145,7 +145,7 @@ def test_only_distinguishable_values_are_bold(lab: Lab) -> None:
     finish_all(lab, {"prototype 1": [74.0, 77.0, 75.2]})
     table = lab.table(matrix)
     assert not any(shown.bold for row in table.rows for shown in row.cells)
-    assert "Here none is." in footnotes(table)
+    assert "No value is bold here." in footnotes(table)
 
 
 def test_ties_and_two_seeds_are_not_bold(lab: Lab) -> None:

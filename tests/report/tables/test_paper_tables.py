@@ -78,10 +78,10 @@ def test_measured_values_are_compared_with_published_ones(lab: Lab) -> None:
         *("3.72 (0)", "27.37 (0)"),
     ]
     assert "to the baseline it is paired with" in footnotes(table)
-    assert "lies within 0.5 points of it" in footnotes(table)
+    assert "is within 0.5 points of it" in footnotes(table)
     wide = lab.table(paper_like(lab, margin=3.0))
     assert cell(wide, B, "verdict").text == "reproduced"
-    assert "lies within 3 points of it" in footnotes(wide)
+    assert "is within 3 points of it" in footnotes(wide)
 
 
 def test_two_seeds_or_other_data_give_no_verdict(lab: Lab) -> None:
