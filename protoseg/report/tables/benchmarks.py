@@ -103,12 +103,11 @@ def _make_notes(saved: dict[str, Any], has_ratios: bool, has_memory: bool) -> It
     yield "Times are medians of one call."
     if has_ratios:
         yield (
-            f"Ratio: how many times as long as {OURS} (below 1 the other is faster), the median "
-            "over rounds in which all took turns; in brackets where the true median lies with 95 % "
-            "confidence."
+            f"Ratio: time relative to {OURS} (below 1: faster), median over rounds in which all "
+            "implementations take turns; in brackets the 95% confidence interval of the median."
         )
     if has_memory:
-        yield "MiB: what a call holds at its worst beyond what it was given."
+        yield "MiB: peak memory of a call beyond its inputs."
     yield describe_device(saved)
 
 
