@@ -86,8 +86,8 @@ def test_the_command_compares_rows_and_runs_and_names_mistakes(
 ) -> None:
     monkeypatch.chdir(ROOT)
 
-    def call(*words: str) -> tuple[int, str, str]:
-        status = main(["compare", "--runs", str(tmp_path), *words])
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = main(["compare", "--runs", str(tmp_path), *arguments])
         return status, *capsys.readouterr()
 
     status, out, _ = call("camvid_methods", SCALED, PARAMETRIC, "--json", "--draws", "300")
@@ -99,7 +99,7 @@ def test_the_command_compares_rows_and_runs_and_names_mistakes(
     assert (status, "one shared seed has no spread" in out) == (0, True)
     status, out, _ = call("camvid_5b", "#2", "1", "--draws", "50")
     assert (status, "5, scores / 0.1 − 1, scores / 0.1" in out) == (0, True)
-    for words, sentence in (
+    for arguments, sentence in (
         (("camvid-mobilenet_v2-segformer-parametric-k10", "k1-s0-f4f1"), "is a part of 3 runs"),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
@@ -108,5 +108,5 @@ def test_the_command_compares_rows_and_runs_and_names_mistakes(
         (("paper_table1", "#1", "#2"), "'DeepLabV3+, ResNet-101' is quoted from the literature"),
         (("camvid_methods",), "name two runs, or a matrix and two of its rows"),
     ):
-        status, _, err = call(*words)
+        status, _, err = call(*arguments)
         assert (status, sentence in err) == (2, True), err

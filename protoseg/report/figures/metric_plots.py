@@ -60,11 +60,11 @@ def seed_interval(setting: SettingValues) -> tuple[float, float] | None:
 def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
     """Draw lines over a numeric axis; a missing value is a cross at the bottom and a gap."""
     values = sorted({point.x for line in plot.lines for point in line.points})
-    kind = choose_scale(values)
-    at = {x: float(i) if kind == "even" else x for i, x in enumerate(values)}
+    scale = choose_scale(values)
+    at = {x: float(i) if scale == "even" else x for i, x in enumerate(values)}
     canvas.set_size_inches(COLUMN, 2.3)
     axes = canvas.add_subplot()
-    if kind == "log":
+    if scale == "log":
         axes.set_xscale("log")
     handles: list[Any] = []
     for index, line in enumerate(plot.lines):
@@ -106,7 +106,7 @@ def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
                 linestyle=":", markerfacecolor="white", linewidth=0.8, transform=aside,
                 gid=f"published-{index}",
             )  # fmt: skip
-    _draw_ticks(axes, plot, values, at, kind)
+    _draw_ticks(axes, plot, values, at, scale)
     drawn_settings = [p.place for line in plot.lines for p in line.points]
     _set_limits(axes, drawn_settings, "y")
     if any(setting.published is not None for setting in drawn_settings):
@@ -129,17 +129,18 @@ def _draw_seeds(
 
 
 def _draw_ticks(
-    axes: Axes, plot: AxisPlot, values: list[float], at: dict[float, float], kind: str
+    axes: Axes, plot: AxisPlot, values: list[float], at: dict[float, float], scale: str
 ) -> None:
     shown = values
     if len(values) > 10:  # not all labels fit
         shown = values[:: math.ceil(len(values) / 8)]
     axes.set_xticks([at[x] for x in shown], [wording.format_value(x) for x in shown])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel(plot.x_name + {"log": " (log scale)", "even": " (evenly spaced)"}.get(kind, ""))
+    suffix = {"log": " (log scale)", "even": " (evenly spaced)"}.get(scale, "")
+    axes.set_xlabel(plot.x_name + suffix)
     axes.set_ylabel(plot.y_name)
     ends = [at[values[0]], at[values[-1]]]
-    if kind == "log":
+    if scale == "log":
         reach = (ends[1] / ends[0]) ** 0.07
         axes.set_xlim(ends[0] / reach, ends[1] * reach)
     else:

@@ -144,9 +144,9 @@ def _line_length(table: Table) -> int:
 
 
 def _format_alignment(header: tuple[Column, ...], split: list[bool]) -> str:
-    kinds = {"label": "l", "verdict": "l"}
+    alignments = {"label": "l", "verdict": "l"}
     return "".join(
-        r"r@{}l" if halves else kinds.get(column.kind, "r")
+        r"r@{}l" if halves else alignments.get(column.kind, "r")
         for column, halves in zip(header, split, strict=True)
     )
 

@@ -11,6 +11,7 @@ import csv
 import io
 from collections.abc import Iterator
 from difflib import SequenceMatcher
+from itertools import zip_longest
 from pathlib import PurePath
 
 from protoseg.report.verify.check import Problem
@@ -36,7 +37,7 @@ def compare_table_files(file: str, committed: str, rebuilt: str, labels: int) ->
     else:
         problems = list(_compare_lines(file, committed, rebuilt))
     if not problems:
-        number = _first_different_line(committed, rebuilt)
+        number = _find_first_difference(committed, rebuilt)
         problems = [Problem(file, f"differs only in its layout, first in line {number}.")]
     return problems
 
@@ -136,9 +137,7 @@ def _align(old: list[str], new: list[str]) -> Iterator[tuple[int | None, int | N
             )
 
 
-def _first_different_line(committed: str, rebuilt: str) -> int:
-    old, new = committed.splitlines(keepends=True), rebuilt.splitlines(keepends=True)
-    for number, (line, expected) in enumerate(zip(old, new, strict=False), start=1):
-        if line != expected:
-            return number
-    return min(len(old), len(new)) + 1
+def _find_first_difference(committed: str, rebuilt: str) -> int:
+    """Number of the first line that differs, line endings included."""
+    lines = zip_longest(committed.splitlines(keepends=True), rebuilt.splitlines(keepends=True))
+    return next(number for number, (old, new) in enumerate(lines, start=1) if old != new)
