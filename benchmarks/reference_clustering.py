@@ -51,7 +51,7 @@ def released(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> tuple
 
 
 def assign_released(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:
-    """`assign` with the steps of `released`; its samples are drawn and dropped."""
+    """`assign_pixels` with the steps of `released`; its samples are drawn and dropped."""
     chosen = torch.full_like(labels, IGNORED)
     for c in range(num_classes):
         mask = labels == c
@@ -61,7 +61,7 @@ def assign_released(own: Tensor, labels: Tensor, num_classes: int, kappa: float 
     return chosen
 
 
-def assign(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:
+def assign_pixels(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:
     """The prototype, 0 to K - 1, of each pixel, class after class.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor
 IGNORED = -1
 
 
-def choose_anchors(labels: Tensor, hard: Tensor, count: int, lots: Tensor) -> Tensor:
+def choose_anchors(labels: Tensor, hard: Tensor, count: int, random_keys: Tensor) -> Tensor:
     """Hard pixels and others in turns within a class, then the classes in turns; (A,)."""
     rows, turns = [], []
     for c in labels.unique().tolist():
@@ -21,12 +21,12 @@ def choose_anchors(labels: Tensor, hard: Tensor, count: int, lots: Tensor) -> Te
         kinds = []
         for kind in (hard, ~hard):
             own = ((labels == c) & kind).nonzero()[:, 0]
-            kinds.append(own[lots[own].argsort()])
+            kinds.append(own[random_keys[own].argsort()])
         both = min(map(len, kinds))
         row = torch.stack([kind[:both] for kind in kinds], 1).flatten()
         row = torch.cat([row, kinds[0][both:], kinds[1][both:]])[:count]
         rows.append(row)
-        turns.append(torch.arange(len(row), device=labels.device) + lots[row].double())
+        turns.append(torch.arange(len(row), device=labels.device) + random_keys[row].double())
     return torch.cat(rows)[torch.cat(turns).argsort()[:count]]
 
 
@@ -35,14 +35,14 @@ def loss(
     labels: Tensor,
     samples: Tensor,
     sample_labels: Tensor,
-    itself: Tensor,
-    lots: Tensor,
+    anchor_samples: Tensor,
+    random_keys: Tensor,
     positives: int,
     negatives: int,
     temperature: float,
 ) -> Tensor:
     """``L_NCE`` with half of the samples by hardness and half by lot, one anchor at a time."""
-    order = lots.argsort()
+    order = random_keys.argsort()
     order = order[sample_labels[order] != IGNORED]
     pool = order[: negatives - negatives // 2]
     drawn = {
@@ -50,7 +50,7 @@ def loss(
         for c in labels.unique().tolist()
     }
     losses = []
-    for anchor, label, me in zip(anchors, labels.tolist(), itself.tolist(), strict=True):
+    for anchor, label, me in zip(anchors, labels.tolist(), anchor_samples.tolist(), strict=True):
         products = samples @ anchor
         same = (sample_labels == label).nonzero()[:, 0]
         same = same[same != me]
@@ -76,12 +76,12 @@ class Queues:
         self.queues = [pixels.clone(), regions.clone()]
         self.seen = [each.tolist() for each in seen]
 
-    def push(
-        self, embeddings: Tensor, labels: Tensor, images: int, lots: Tensor, per_image: int
+    def push_batch(
+        self, embeddings: Tensor, labels: Tensor, images: int, random_keys: Tensor, per_image: int
     ) -> None:
-        """As `protoseg.core.memory_bank.ContrastMemory.push`."""
+        """As `protoseg.core.memory_bank.ContrastMemory.push_batch`."""
         for rows, of, lot in zip(
-            *(each.chunk(images) for each in (embeddings, labels, lots)), strict=True
+            *(each.chunk(images) for each in (embeddings, labels, random_keys)), strict=True
         ):
             for c in range(self.num_classes):
                 mask = of == c

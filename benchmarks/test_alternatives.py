@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from protoseg.core.segments import Segments, sort_by_segment
-from protoseg.core.sinkhorn import assign, own_similarities, transport
+from protoseg.core.sinkhorn import assign_pixels, select_own_similarities, solve_transport
 
 PIXELS, K, CLASSES = 65_536, 10, 150
 GROUP = f"alternatives, {PIXELS:,} px, K = {K}, {CLASSES} classes"
@@ -56,7 +56,7 @@ def test_similarities_to_the_own_class(
         return similarities.view(-1, K).index_select(0, places)
 
     def ours() -> Tensor:
-        return own_similarities(similarities, labels, K)
+        return select_own_similarities(similarities, labels, K)
 
     assert torch.equal(ours(), mask())
     assert torch.equal(ours().index_select(0, pixels.order), placed())
@@ -80,8 +80,8 @@ def test_sums_over_a_class(
 
     others = {"index_add": index_add, "one-hot product": one_hot, "segment_reduce": segment_reduce}
     for other in others.values():
-        torch.testing.assert_close(pixels.sums(values), other(), rtol=1e-3, atol=0)
-    case(GROUP, "sums over a class: runs of rows", lambda: pixels.sums(values), others)
+        torch.testing.assert_close(pixels.sum_sorted_rows(values), other(), rtol=1e-3, atol=0)
+    case(GROUP, "sums over a class: runs of rows", lambda: pixels.sum_sorted_rows(values), others)
 
 
 def test_the_best_of_a_row(case: Callable[..., None], own: Tensor) -> None:
@@ -102,7 +102,7 @@ def new_matrices(own: Tensor, pixels: Segments) -> Tensor:
     columns: Tensor | None = None
     plan = kernel
     for _ in range(3):
-        rows = share / pixels.sums(kernel, columns)
+        rows = share / pixels.sum_sorted_rows(kernel, columns)
         plan = kernel * rows.index_select(0, pixels.segment)
         columns = 1 / plan.sum(1)
     return plan * columns[:, None]
@@ -111,7 +111,7 @@ def new_matrices(own: Tensor, pixels: Segments) -> Tensor:
 def test_scaling(case: Callable[..., None], own: Tensor, pixels: Segments) -> None:
     def ours(bound: float | None = 1.0) -> Tensor:
         rows = own.index_select(0, pixels.order)
-        return transport(rows, pixels, kappa=0.05, iterations=3, bound=bound)
+        return solve_transport(rows, pixels, kappa=0.05, iterations=3, bound=bound)
 
     torch.testing.assert_close(ours(), new_matrices(own, pixels), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours(), ours(None), rtol=1e-3, atol=1e-5)
@@ -122,7 +122,7 @@ def test_scaling(case: Callable[..., None], own: Tensor, pixels: Segments) -> No
         {
             "new matrices": lambda: new_matrices(own, pixels),
             "on logarithms": lambda: ours(None),
-            "double the range (float64)": lambda: transport(
+            "double the range (float64)": lambda: solve_transport(
                 own.double().index_select(0, pixels.order), pixels, kappa=0.05, iterations=3,
                 bound=5.0,
             ),
@@ -133,7 +133,7 @@ def test_scaling(case: Callable[..., None], own: Tensor, pixels: Segments) -> No
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, inside of compile
 def test_compiled(case: Callable[..., None], own: Tensor, labels: Tensor) -> None:
     def ours() -> Tensor:
-        return assign(own, labels, CLASSES, bound=1.0)[0]
+        return assign_pixels(own, labels, CLASSES, bound=1.0)[0]
 
     compiled = torch.compile(ours)
     assert (ours() != compiled()).sum() < PIXELS / 1000, "more than ties"

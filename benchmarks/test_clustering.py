@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from protoseg.core.prototypes import PrototypeBank
-from protoseg.core.sinkhorn import assign
+from protoseg.core.sinkhorn import assign_pixels
 
 KAPPA, STEPS = 0.05, 3
 SIZES = [
@@ -25,15 +25,15 @@ SIZES = [
 
 
 def ours(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """What `PrototypeBank.assign` does with similarities to each pixel's own class."""
-    chosen, _ = assign(own, labels, num_classes, kappa=KAPPA, iterations=STEPS, bound=1.0)
+    """What `PrototypeBank.assign_pixels` does with similarities to each pixel's own class."""
+    chosen, _ = assign_pixels(own, labels, num_classes, kappa=KAPPA, iterations=STEPS, bound=1.0)
     return torch.where(labels >= 0, chosen, reference_clustering.IGNORED)
 
 
 def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:
     """POT's solver, class after class: the same three steps, the pixels' marginal last."""
 
-    def assign(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    def assign_pixels(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         chosen = torch.full_like(labels, reference_clustering.IGNORED)
         prototypes = own.new_full((own.shape[1],), 1 / own.shape[1])
         for c in range(num_classes):
@@ -55,11 +55,11 @@ def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:
             chosen[mask] = plan.argmax(1)
         return chosen
 
-    return assign
+    return assign_pixels
 
 
 REFERENCES = {
-    "loop": reference_clustering.assign,
+    "loop": reference_clustering.assign_pixels,
     "loop, released": reference_clustering.assign_released,
     "POT sinkhorn": pot("sinkhorn"),
     # The other solver: GeomLoss anneals κ and averages its two sides, so that it has no three steps
@@ -120,11 +120,11 @@ def test_assignment_and_update(
     embeddings = batches.embeddings(pixels, channels, device)
     bank = PrototypeBank(classes, k, channels, kappa=KAPPA, sinkhorn_iterations=STEPS).to(device)
     before = bank.prototypes.clone()
-    similarities = bank.similarity(embeddings)
+    similarities = bank.compute_similarities(embeddings)
 
     def step() -> Tensor:
-        target, moved = bank.assign(similarities, labels)
-        bank.update(embeddings, moved)
+        target, moved = bank.assign_pixels(similarities, labels)
+        bank.update_prototypes(embeddings, moved)
         return target
 
     def loop() -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import batches
-import contrast_loop
 import pytest
+import reference_contrast
 import torch
 from torch import Tensor
 
 from protoseg.core.memory_bank import ContrastMemory
-from protoseg.core.pixel_contrast import choose_anchors, choose_samples, contrast_loss
+from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute_contrast_loss
 
 IMAGES, CHANNELS, PER_IMAGE = 4, 256, 10
 CASES = [
@@ -38,7 +38,7 @@ def test_step(
     labels = batches.labels(pixels, classes, "long tail", device)
     embeddings = batches.embeddings(pixels, CHANNELS, device)
     generator = torch.Generator().manual_seed(0)
-    lots = torch.rand(pixels, generator=generator).to(device)
+    random_keys = torch.rand(pixels, generator=generator).to(device)
     hard = (torch.rand(pixels, generator=generator) < 0.3).to(device)
     sizes = {"pixel_queue": queue, "region_queue": queue, "pixels_per_image": PER_IMAGE}
     memory = ContrastMemory(classes, CHANNELS, **sizes).to(device)
@@ -49,36 +49,36 @@ def test_step(
         getattr(memory, f"{name}_seen").fill_(queue // 2)
         slots[:, queue // 2 :] = 0
     number = classes * 2 * queue + anchors
-    sample_lots = torch.rand(number, generator=generator).to(device)
+    sample_keys = torch.rand(number, generator=generator).to(device)
     start = {name: value.clone() for name, value in memory.state_dict().items()}
     held = torch.cat([each.flatten(0, 1) for each in (start["pixels"], start["regions"])]).t()
     choice = {"positives": anchors, "negatives": 2 * anchors}
 
     def ours() -> tuple[Tensor, Tensor]:
         leaf = embeddings.detach().requires_grad_()
-        chosen, own = choose_anchors(labels, hard, classes, anchors, lots)
+        chosen, own = choose_anchors(labels, hard, classes, anchors, random_keys)
         rows = leaf.index_select(0, chosen)
-        samples, of = memory.samples((rows.detach(), own))
-        itself = torch.arange(number - anchors, number, device=device)
+        samples, of = memory.collect_samples((rows.detach(), own))
+        anchor_samples = torch.arange(number - anchors, number, device=device)
         picked = choose_samples(
             rows,
             own,
             samples,
             of,
-            itself,
+            anchor_samples,
             classes,
             hard=True,
-            lots=sample_lots,
-            most=memory.slots + anchors,
+            random_keys=sample_keys,
+            max_per_class=memory.slots_per_class + anchors,
             **choice,
         )
-        loss = contrast_loss(rows, samples, picked, 0.1)
+        loss = compute_contrast_loss(rows, samples, picked, 0.1)
         loss.backward()
-        memory.push(embeddings, labels, IMAGES, lots)
+        memory.push_batch(embeddings, labels, IMAGES, random_keys)
         assert leaf.grad is not None
         return loss.detach(), leaf.grad
 
-    queues = contrast_loop.Queues(
+    queues = reference_contrast.Queues(
         classes, memory.pixels, memory.regions, [memory.pixels_seen, memory.regions_seen]
     )
     inside = [torch.arange(queue, device=device) < queue // 2] * classes
@@ -87,17 +87,17 @@ def test_step(
 
     def loop() -> tuple[Tensor, Tensor]:
         leaf = embeddings.detach().requires_grad_()
-        chosen = contrast_loop.choose_anchors(labels, hard, anchors, lots)
+        chosen = reference_contrast.choose_anchors(labels, hard, anchors, random_keys)
         own = labels[chosen]
         rows = leaf[chosen]
         samples = torch.cat([held.t(), rows.detach()])
-        of = torch.cat([torch.where(flags, classes_of, contrast_loop.IGNORED), own])
-        itself = torch.arange(number - anchors, number, device=device)
-        loss = contrast_loop.loss(
-            rows, own, samples, of, itself, sample_lots, temperature=0.1, **choice
+        of = torch.cat([torch.where(flags, classes_of, reference_contrast.IGNORED), own])
+        anchor_samples = torch.arange(number - anchors, number, device=device)
+        loss = reference_contrast.loss(
+            rows, own, samples, of, anchor_samples, sample_keys, temperature=0.1, **choice
         )
         loss.backward()
-        queues.push(embeddings, labels, IMAGES, lots, PER_IMAGE)
+        queues.push_batch(embeddings, labels, IMAGES, random_keys, PER_IMAGE)
         assert leaf.grad is not None
         return loss.detach(), leaf.grad
 

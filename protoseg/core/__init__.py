@@ -1,2 +1,1 @@
-"""The algorithms in plain torch: distances, clustering, prototypes and losses of ProtoSeg, pixel
-contrast and its memory, pixel queries, and what weak supervision needs."""
+"""The algorithms in plain torch: prototypes, clustering, losses, contrast, weak supervision."""

@@ -1,4 +1,7 @@
-"""Sums, maxima and collections over the processes of a distributed run; no-ops outside one."""
+"""Sums, maxima and gathered tensors over all processes of a distributed run.
+
+Outside a distributed run each function returns its input, or the input with a process axis.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,17 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes, 1 outside a distributed run."""
+    """Return the number of processes; 1 outside a distributed run."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def rank() -> int:
+    """Return the index of this process; 0 outside a distributed run."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def all_sum(tensor: Tensor) -> Tensor:
-    """The sum of ``tensor`` over all processes; ``tensor`` itself where there is one."""
+    """Return the sum of ``tensor`` over all processes; ``tensor`` itself if there is only one."""
     if world_size() == 1:
         return tensor
     total = tensor.clone()
@@ -24,7 +32,7 @@ def all_sum(tensor: Tensor) -> Tensor:
 
 
 def all_sum_with_gradient(tensor: Tensor) -> Tensor:
-    """`all_sum` whose gradient is that of the sum of what all processes make of it."""
+    """Return `all_sum` of ``tensor``; its gradient is summed over all processes as well."""
     if world_size() == 1:
         return tensor
     total: Tensor = _AllSum.apply(tensor)
@@ -42,7 +50,7 @@ class _AllSum(torch.autograd.Function):
 
 
 def all_max(tensor: Tensor) -> Tensor:
-    """The elementwise maximum of ``tensor`` over all processes."""
+    """Return the elementwise maximum of ``tensor`` over all processes."""
     if world_size() == 1:
         return tensor
     highest = tensor.clone()
@@ -50,13 +58,8 @@ def all_max(tensor: Tensor) -> Tensor:
     return highest
 
 
-def rank() -> int:
-    """The number of this process, 0 outside a distributed run."""
-    return dist.get_rank() if world_size() > 1 else 0
-
-
-def gather(tensor: Tensor) -> Tensor:
-    """``tensor`` of every process, stacked by rank, (processes, ...)."""
+def all_gather(tensor: Tensor) -> Tensor:
+    """Stack ``tensor`` of all processes in rank order, (processes, ...)."""
     if world_size() == 1:
         return tensor[None]
     parts = [torch.empty_like(tensor) for _ in range(world_size())]

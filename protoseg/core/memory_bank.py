@@ -1,4 +1,4 @@
-"""The memory of pixel contrast: a queue of pixels and one of regions a class (ContrastiveSeg)."""
+"""The memory bank of pixel contrast: per class a queue of pixels and one of regions."""
 
 from __future__ import annotations
 
@@ -9,30 +9,32 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from protoseg.core.collective import gather
-from protoseg.core.distances import normalise
+from protoseg.core.collective import all_gather
+from protoseg.core.distances import normalise_vectors
 from protoseg.core.losses import IGNORED
 from protoseg.core.segments import is_inside, sort_by_segment
 
 
 class ContrastMemory(nn.Module):
-    """Embeddings of past batches, oldest overwritten first; buffers, which hold no gradient.
+    """Embeddings of past batches; the oldest are overwritten first (ContrastiveSeg).
 
-    Each image hands over, for each of its classes, up to V of its pixels, drawn at random, and one
-    region: the L2-normalised mean of all its pixels of the class. Of several processes all push
-    what all of them have, in the order of ranks, so that each holds what one process with the
-    whole batch would. Sizes never change: ``4 · C · (Q_pixel + Q_region) · D`` bytes.
+    Each image adds, for each of its classes, up to V random pixels and one region. A region is the
+    L2-normalised mean of all pixels of the class. In a distributed run every process pushes the
+    entries of all processes in rank order, so that each memory equals that of one process with the
+    whole batch. The size is constant: ``4 · C · (Q_pixel + Q_region) · D`` bytes. The buffers carry
+    no gradient.
 
     Buffers:
         pixels: (C, Q_pixel, D) float32.
         regions: (C, Q_region, D) float32.
-        pixels_seen, regions_seen: (C,) int64, how many were ever pushed; slot ``seen % Q`` is next.
+        pixels_seen, regions_seen: (C,) int64, number of entries pushed so far. The next entry is
+            written to slot ``seen % Q``.
 
     Args:
         num_classes: C.
         channels: D.
-        pixel_queue: Q_pixel; 0 keeps none.
-        region_queue: Q_region; 0 keeps none.
+        pixel_queue: Q_pixel; 0 disables the queue.
+        region_queue: Q_region; 0 disables the queue.
         pixels_per_image: V.
     """
 
@@ -59,47 +61,49 @@ class ContrastMemory(nn.Module):
         self.register_buffer("regions_seen", torch.zeros(num_classes, dtype=torch.long))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move with the model, but stay float32 in a half-precision one."""
-        wide = self.pixels, self.regions
+        """Move with the model, but stay float32 if the model is converted to half precision."""
+        float32_queues = self.pixels, self.regions
         super()._apply(fn, recurse)
         if self.pixels.dtype in (torch.float16, torch.bfloat16):
-            self.pixels, self.regions = (queue.to(self.pixels.device) for queue in wide)
+            self.pixels, self.regions = (q.to(self.pixels.device) for q in float32_queues)
         return self
 
     @property
-    def slots(self) -> int:
+    def slots_per_class(self) -> int:
         """Q_pixel + Q_region."""
         return self.pixels.shape[1] + self.regions.shape[1]
 
-    def samples(self, *more: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """A copy of every slot of both queues, and the class of each, `IGNORED` where it is empty.
+    def collect_samples(self, *extra: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Copy all slots of both queues, with the class of each slot, `IGNORED` if it is empty.
 
         Args:
-            more: further rows (n, D) and their classes (n,), put behind them.
+            extra: further rows (n, D) and their classes (n,), appended after the slots.
 
         Returns:
-            (S, D) and (S,), S = C·(Q_pixel + Q_region) + n.
+            (S, D) and (S,), with S = C·(Q_pixel + Q_region) + n.
         """
         rows, labels = [], []
         for queue, seen in ((self.pixels, self.pixels_seen), (self.regions, self.regions_seen)):
-            filled = torch.arange(queue.shape[1], device=queue.device) < seen[:, None]
+            is_filled = torch.arange(queue.shape[1], device=queue.device) < seen[:, None]
             classes = torch.arange(self.num_classes, device=queue.device)[:, None]
             rows.append(queue.flatten(0, 1))
-            labels.append(torch.where(filled, classes, IGNORED).flatten())
+            labels.append(torch.where(is_filled, classes, IGNORED).flatten())
         return (
-            torch.cat([*rows, *(each for each, _ in more)]),
-            torch.cat([*labels, *(each for _, each in more)]),
+            torch.cat([*rows, *(extra_rows for extra_rows, _ in extra)]),
+            torch.cat([*labels, *(extra_labels for _, extra_labels in extra)]),
         )
 
     @torch.no_grad()
-    def push(self, embeddings: Tensor, labels: Tensor, images: int, random_keys: Tensor) -> None:
-        """Put a batch into the queues.
+    def push_batch(
+        self, embeddings: Tensor, labels: Tensor, images: int, random_keys: Tensor
+    ) -> None:
+        """Add the pixels and regions of a batch to the queues.
 
         Args:
-            embeddings: unit vectors, image after image, (N, D).
-            labels: (N,); outside ``[0, C)`` means ignored.
-            images: B, which divides N; the same in every process.
-            lots: (N,) random numbers; within an image and a class the V lowest are drawn.
+            embeddings: unit vectors, ordered by image, (N, D).
+            labels: (N,); values outside ``[0, C)`` are ignored.
+            images: B, a divisor of N; the same in every process.
+            random_keys: (N,) random numbers; per image and class the V lowest are chosen.
         """
         if not len(labels):
             return
@@ -114,39 +118,47 @@ class ContrastMemory(nn.Module):
 
         if self.pixels.shape[1]:
             turn = torch.arange(self.pixels_per_image, device=labels.device)
-            place = (groups.offsets[:-2, None] + turn).clamp_max(len(labels) - 1)
-            drawn = rows.index_select(0, groups.order[place].flatten())
+            position = (groups.offsets[:-2, None] + turn).clamp_max(len(labels) - 1)
+            drawn = rows.index_select(0, groups.order[position].flatten())
             drawn = drawn.view(*shape, self.pixels_per_image, -1)
-            there = (turn < groups.counts[:, None]).view(*shape, -1)
-            _push(self.pixels, self.pixels_seen, _by_class(drawn), _by_class(there))
+            exists = (turn < groups.counts[:, None]).view(*shape, -1)
+            _write_entries(self.pixels, self.pixels_seen, _gather_by_class(drawn),
+                           _gather_by_class(exists))  # fmt: skip
         if self.regions.shape[1]:
-            means = normalise(groups.sums_of(rows), "cosine").view(*shape, 1, -1)
-            there = (groups.counts > 0).view(*shape, 1)
-            _push(self.regions, self.regions_seen, _by_class(means), _by_class(there))
+            means = normalise_vectors(groups.sum_rows(rows), "cosine").view(*shape, 1, -1)
+            exists = (groups.counts > 0).view(*shape, 1)
+            _write_entries(self.regions, self.regions_seen, _gather_by_class(means),
+                           _gather_by_class(exists))  # fmt: skip
 
 
-def _by_class(entries: Tensor) -> Tensor:
-    """(B, C, V, ...) of every process as one (C, P·B·V, ...), in the order of ranks."""
-    together = gather(entries).flatten(0, 1)
-    return together.transpose(0, 1).flatten(1, 2)
+def _gather_by_class(entries: Tensor) -> Tensor:
+    """Collect (B, C, V, ...) of all P processes as (C, P·B·V, ...), in rank order."""
+    gathered = all_gather(entries).flatten(0, 1)
+    return gathered.transpose(0, 1).flatten(1, 2)
 
 
-def _push(queue: Tensor, seen: Tensor, entries: Tensor, there: Tensor) -> None:
-    """Write entries (C, E, D), where ``there`` (C, E), into the queue (C, Q, D) of every class.
+def _write_entries(queue: Tensor, seen: Tensor, entries: Tensor, exists: Tensor) -> None:
+    """Write the existing entries into the queue of each class, in place.
 
-    A step with more than Q entries of a class leaves the last Q. Every row is written once, those
-    that get nothing with what they hold: so the order of writing is no matter.
+    If a class has more than Q entries, the last Q remain. Each slot is written exactly once, slots
+    without a new entry with their old content. The result does not depend on the write order.
+
+    Args:
+        queue: (C, Q, D).
+        seen: (C,), increased by the number of entries.
+        entries: (C, E, D).
+        exists: (C, E) bool.
     """
     num_classes, size, _ = queue.shape
-    number = there.sum(1)
-    compact = torch.sort(there.logical_not().to(torch.int8), dim=1, stable=True).indices
-    turn = torch.arange(min(size, there.shape[1]), device=queue.device)
+    number = exists.sum(1)
+    compact = torch.sort(exists.logical_not().to(torch.int8), dim=1, stable=True).indices
+    turn = torch.arange(min(size, exists.shape[1]), device=queue.device)
     skipped = (number - size).clamp_min(0)[:, None]
-    entry = compact.gather(1, (skipped + turn).clamp_max(there.shape[1] - 1))
+    entry = compact.gather(1, (skipped + turn).clamp_max(exists.shape[1] - 1))
     first = torch.arange(num_classes, device=queue.device)[:, None]
     slot = (first * size + (seen[:, None] + skipped + turn) % size).flatten()
-    fresh = (turn < number[:, None] - skipped).flatten()[:, None]
+    is_new = (turn < number[:, None] - skipped).flatten()[:, None]
     flat = queue.view(num_classes * size, -1)
-    new = entries.flatten(0, 1).index_select(0, (first * there.shape[1] + entry).flatten())
-    flat.index_copy_(0, slot, torch.where(fresh, new, flat.index_select(0, slot)))
+    new = entries.flatten(0, 1).index_select(0, (first * exists.shape[1] + entry).flatten())
+    flat.index_copy_(0, slot, torch.where(is_new, new, flat.index_select(0, slot)))
     seen += number

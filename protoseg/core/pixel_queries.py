@@ -1,4 +1,4 @@
-"""Parametric pixel-query: classification by learned queries and cosines (Eq. 2)."""
+"""The parametric pixel-query classifier: learned queries and cosines (Eq. 2)."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ import math
 import torch
 from torch import Tensor, nn
 
-from protoseg.core.distances import class_scores, normalise, similarity
+from protoseg.core.distances import compute_class_scores, compute_similarities, normalise_vectors
 
 
 class QueryClassifier(nn.Module):
-    """``p(c|i) = softmax_c(e_c * i / T)``, ``*`` the cosine; a class scores the best of its K.
+    """``p(c|i) = softmax_c(max_k cos(e_{c,k}, i) / T)`` with K learned queries per class.
 
     Parameters:
-        queries: E, (C, K, D), of any length: their directions alone count.
-        log_temperature: the logarithm of T, a scalar, where T is learned.
+        queries: E, (C, K, D); only their directions matter.
+        log_temperature: log T, a scalar; exists only if T is learned.
 
     Args:
         num_classes: C.
         num_queries: K.
         channels: D.
-        temperature: T, or where it starts. Eq. 2 has none, that is 1.
-        learnable_temperature: learn T with the queries.
+        temperature: T, or its initial value. Eq. 2 has no temperature, which is T = 1.
+        learnable_temperature: whether T is learned.
+
+    Raises:
+        ValueError: a value is out of range.
     """
 
     def __init__(
@@ -39,27 +42,28 @@ class QueryClassifier(nn.Module):
         if not temperature > 0:
             raise ValueError(f"temperature: {temperature} is out of range; greater than 0")
         self.num_queries = num_queries
-        self.start = temperature
+        self.initial_temperature = temperature
         self.queries = nn.Parameter(torch.zeros(num_classes, num_queries, channels))
-        # Its logarithm, so that no step of an optimiser can make it negative.
+        # T is stored as a logarithm, so that no optimiser step can make it negative.
         self.log_temperature = nn.Parameter(torch.zeros(())) if learnable_temperature else None
-        self.reset()
+        self.reset_parameters()
 
     @torch.no_grad()
-    def reset(self) -> None:
-        """Draw the queries anew, directions alike on the sphere; T where it starts."""
+    def reset_parameters(self) -> None:
+        """Draw queries uniformly on the sphere; set T to its initial value."""
         nn.init.normal_(self.queries)
-        # Of length 1: so long, one step of an optimiser turns all of them alike.
-        self.queries.copy_(normalise(self.queries, "cosine"))
+        # With equal lengths, one optimiser step rotates all queries by a similar angle.
+        self.queries.copy_(normalise_vectors(self.queries, "cosine"))
         if self.log_temperature is not None:
-            self.log_temperature.fill_(math.log(self.start))
+            self.log_temperature.fill_(math.log(self.initial_temperature))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Logits of the classes, (N, C) float32, of pixels (N, D), which are normalised here."""
+        """Compute class logits, (N, C) float32, of pixels (N, D) of any length."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            pixels = normalise(embeddings.float(), "cosine")
-            queries = normalise(self.queries.float(), "cosine")
-            best = class_scores(similarity(pixels, queries, "cosine"), self.num_queries)
+            pixels = normalise_vectors(embeddings.float(), "cosine")
+            queries = normalise_vectors(self.queries.float(), "cosine")
+            similarities = compute_similarities(pixels, queries, "cosine")
+            best = compute_class_scores(similarities, self.num_queries)
             if self.log_temperature is None:
-                return best / self.start
+                return best / self.initial_temperature
             return best * torch.exp(-self.log_temperature.float())

@@ -1,8 +1,8 @@
-"""A ragged batch sorted by class: sums over the pixels of a class become sums over neighbours.
+"""Sums over the pixels of each class, by sorting the rows of a ragged batch by class.
 
-The pixels of a class lie anywhere in a batch. One integer sort brings them together; after it a sum
-over a class is a sum over a run of rows, which is read once, in order, without a loop over classes,
-without waiting for the device to say how large they are, and without padding.
+The pixels of a class are scattered over a batch. One integer sort makes them contiguous. A sum over
+a class then reads contiguous rows once, without a loop over classes, without padding, and without
+waiting for the device to report the class sizes.
 """
 
 from __future__ import annotations
@@ -14,74 +14,74 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK = 256
-"""Rows added up one after the other; longer runs are sums of such sums. In float32 one sum over a
-million pixels would be off by percents, and on a GPU one thread would do it."""
+"""Rows that are added sequentially; longer runs are sums of such sums. A sequential float32 sum
+over a million pixels has an error of several percent, and on a GPU one thread would compute it."""
 
 
 @dataclass(frozen=True)
 class Segments:
-    """The rows of a batch sorted by segment.
+    """The rows of a batch sorted by segment: S segments, then the rows that belong to none.
 
-    S segments, and behind them a rest of rows that belong to none. All tensors are int64.
+    All tensors are int64.
     """
 
     order: Tensor
-    """(N,), the row that stands at each place after sorting; rows of a segment keep their order."""
+    """(N,), row index at each sorted position; rows of a segment keep their order."""
     segment: Tensor
-    """(N,), the segment of each place, ascending; S for the rest."""
+    """(N,), segment of each sorted position, ascending; S for rows without a segment."""
     offsets: Tensor
-    """(S + 2,), the first place of each segment and of the rest, then N."""
+    """(S + 2,), first position of each segment, first position of the remaining rows, and N."""
     levels: tuple[Tensor, ...]
-    """First places of what is summed up, level by level: rows to chunks, chunks to chunks of those
-    while there are many, and at last chunks to segments, (S + 1,)."""
+    """First positions of the sums at each level: rows to chunks, chunks to larger chunks while
+    there are many, and finally chunks to segments, (S + 1,)."""
 
     @property
     def counts(self) -> Tensor:
         """Rows of each segment, (S,) int64."""
         return self.offsets[1:-1] - self.offsets[:-2]
 
-    def sums(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
-        """Sum over the rows of each segment.
+    def sum_sorted_rows(self, values: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Sum rows in sorted order over each segment.
 
         Args:
-            values: (N, D) float, its rows in sorted order.
-            weights: (N,), what each row is multiplied with; 1 without it.
+            values: (N, D) float, rows in sorted order.
+            weights: (N,), factor of each row; None means 1.
 
         Returns:
-            (S, D), 0 for a segment without rows.
+            (S, D); 0 for an empty segment.
         """
-        return self._sums(values, self._places, weights)
+        return self._sum_levels(values, self._positions, weights)
 
-    def sums_of(self, rows: Tensor) -> Tensor:
-        """Sum over the rows of each segment, as `sums`, of (N, D) ``rows`` in the batch's order."""
-        return self._sums(rows, self.order, None)
+    def sum_rows(self, rows: Tensor) -> Tensor:
+        """Sum rows (N, D) in batch order over each segment, (S, D)."""
+        return self._sum_levels(rows, self.order, None)
 
     @property
-    def _places(self) -> Tensor:
+    def _positions(self) -> Tensor:
         return torch.arange(len(self.order), device=self.order.device)
 
-    def _sums(self, values: Tensor, index: Tensor, weights: Tensor | None) -> Tensor:
+    def _sum_levels(self, values: Tensor, index: Tensor, weights: Tensor | None) -> Tensor:
         if not len(index):
             return values.new_zeros(len(self.offsets) - 2, values.shape[1])
-        # embedding_bag is torch's sum over runs of rows: parallel, in order, the same bits always.
+        # embedding_bag sums contiguous rows in order and in parallel; its result is deterministic.
         for starts in self.levels:
             values = F.embedding_bag(index, values, starts, mode="sum", per_sample_weights=weights)
             index, weights = torch.arange(len(values), device=index.device), None
         return values[:-1]
 
 
-def weighted_sum(values: Tensor, weights: Tensor) -> Tensor:
-    """Sum over the rows of ``values`` (N, D), each times its weight (N,); exact as `Segments`."""
+def sum_weighted_rows(values: Tensor, weights: Tensor) -> Tensor:
+    """Sum rows (N, D) times weights (N,), with the precision of `Segments`; (D,)."""
     index = torch.arange(len(values), device=values.device)
     if not len(index):
         return values.new_zeros(values.shape[1])
-    # Not a product of matrices, which adds up a million small numbers one by one.
+    # A matrix product would add a million small numbers sequentially.
     parts = F.embedding_bag(index, values, index[::CHUNK], mode="sum", per_sample_weights=weights)
     return parts.sum(0)
 
 
 def is_inside(labels: Tensor, number: int) -> Tensor:
-    """Whether each label is one of ``range(number)``."""
+    """Return whether each label is in ``range(number)``, a bool tensor of the same shape."""
     return (labels >= 0) & (labels < number)
 
 
@@ -89,22 +89,23 @@ def sort_by_segment(segment: Tensor, num_segments: int) -> Segments:
     """Sort rows by segment.
 
     Args:
-        segment: (N,) int64; everything outside ``[0, S)`` goes to the end.
+        segment: (N,) int64; values outside ``[0, S)`` are sorted to the end.
         num_segments: S.
     """
     key = torch.where(is_inside(segment, num_segments), segment, num_segments)
-    # A short key is sorted in a third of the time.
+    # Sorting 16-bit keys takes a third of the time.
     short = torch.int16 if num_segments <= torch.iinfo(torch.int16).max else torch.int32
-    placed, order = torch.sort(key.to(short), stable=True)
-    placed = placed.long()
+    sorted_segments, order = torch.sort(key.to(short), stable=True)
+    sorted_segments = sorted_segments.long()
     borders = torch.arange(num_segments + 2, device=segment.device)
-    offsets = torch.searchsorted(placed, borders)
-    levels, firsts, length = [], offsets[:-1], len(placed)
+    offsets = torch.searchsorted(sorted_segments, borders)
+    levels, firsts, length = [], offsets[:-1], len(sorted_segments)
     while True:
         steps = torch.arange(0, length, CHUNK, device=segment.device)
         starts = torch.sort(torch.cat([firsts, steps])).values
         levels.append(starts)
-        # Of several chunks at one place all but the last are empty: whose they are is no matter.
+        # If several chunks start at one position, all but the last are empty. It does not matter
+        # which segment they belong to.
         firsts, length = torch.searchsorted(starts, firsts), len(starts)
-        if len(placed) <= CHUNK ** (len(levels) + 1):
-            return Segments(order, placed, offsets, (*levels, firsts))
+        if len(sorted_segments) <= CHUNK ** (len(levels) + 1):
+            return Segments(order, sorted_segments, offsets, (*levels, firsts))

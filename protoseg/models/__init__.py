@@ -1,10 +1,10 @@
-"""Heads and backbones for mmseg; importing this package registers them (``custom_imports``)."""
+"""Heads and backbones for mmseg. Importing this package registers them (``custom_imports``)."""
 
 import warnings
 
 with warnings.catch_warnings():
-    # mmcv says so when it is imported without its compiled ops, which nothing here uses; on a
-    # terminal it would stand in front of every table.
+    # mmcv warns if it is imported without its compiled ops. Nothing here uses them, and the warning
+    # would be printed before every table.
     warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
     import mmseg.models  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""A decode head that learns class activation maps from image-level labels, and contrast on them."""
+"""A decode head for class activation maps from image-level labels, with prototype contrast."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from protoseg.models.wrapped_head import WrappedHead
 
 @MODELS.register_module()
 class CamHead(WrappedHead):
-    """A 1×1 classifier and global average pooling; beside it the projection that is contrasted.
+    """A 1×1 classifier with global average pooling, and a projection for the contrast losses.
 
-    The first class is the background, which has no classifier. `protoseg.models.cam_network` asks
-    for the losses of two views, and for activations at several scales.
+    The first class is the background, which has no classifier. `protoseg.models.cam_network` calls
+    this head with two views in training and with several scales in evaluation.
 
     Args:
         decode_head: config of the wrapped mmseg decode head.
-        second_view, view_scale: whether there is a view T, and its scale.
-        cross_prototype, cross_cam, intra: which parts of the contrast there are.
-        prototype_mining, pixel_sampling: choices within L_intra.
+        second_view, view_scale: whether there is a second view T, and its scale.
+        cross_prototype, cross_cam, intra: which contrast losses are used.
+        prototype_mining, pixel_sampling: selection of negatives and pixels in L_intra.
         cross_weight, intra_weight: α and β.
-        top_pixels: K of a prototype.
+        top_pixels: K, the number of pixels per prototype.
         hardest, drawn: see `protoseg.core.weak_supervision.mine_prototypes`.
         temperature: τ.
         channels: D of the projection.
         unit_prototypes: see `protoseg.core.weak_supervision.estimate_prototypes`.
-        threshold: of pseudo-labels.
-        scales, flip: of the evaluation.
+        threshold: background threshold of pseudo-labels.
+        scales, flip: test-time scales and flipping.
         wrapping: ``init_cfg``, see `WrappedHead`.
 
     Raises:
-        ValueError: parts that do not go together, or pixel contrast.
+        ValueError: a switch requires another one, or ``contrast`` is set.
     """
 
     training_only = ("projection",)
@@ -70,9 +70,10 @@ class CamHead(WrappedHead):
     ) -> None:
         if wrapping.get("contrast"):
             raise ValueError("contrast: pixel contrast needs label maps; use contrast=none")
-        _check_parts(second_view, cross_prototype or cross_cam, "cross_prototype and cross_cam")
-        _check_parts(intra, prototype_mining, "prototype_mining", "intra")
-        _check_parts(intra, pixel_sampling, "pixel_sampling", "intra")
+        _check_switch(second_view, cross_prototype, "cross_prototype", "second_view")
+        _check_switch(second_view, cross_cam, "cross_cam", "second_view")
+        _check_switch(intra, prototype_mining, "prototype_mining", "intra")
+        _check_switch(intra, pixel_sampling, "pixel_sampling", "intra")
         super().__init__(decode_head, **wrapping)
         self.second_view, self.view_scale = second_view, view_scale
         self.cross_prototype, self.cross_cam, self.intra = cross_prototype, cross_cam, intra
@@ -80,49 +81,54 @@ class CamHead(WrappedHead):
         self.cross_weight, self.intra_weight = cross_weight, intra_weight
         self.top_pixels, self.hardest, self.drawn = top_pixels, hardest, drawn
         self.temperature, self.unit_prototypes = temperature, unit_prototypes
-        self.background, self.scales, self.flip = threshold, tuple(scales), flip
+        self.background_threshold, self.scales, self.flip = threshold, tuple(scales), flip
         self.classifier = nn.Conv2d(self.feature_channels, self.num_classes - 1, 1, bias=False)
         self.channels = channels
         contrasts = cross_prototype or cross_cam or intra
         self.projection = nn.Conv2d(self.feature_channels, channels, 1) if contrasts else None
 
     def init_weights(self) -> None:
-        """As mmseg starts ``conv_seg``: normal, std 0.01; the projection as torch does."""
+        """Initialise the classifier like mmseg's ``conv_seg``: normal, std 0.01.
+
+        The projection keeps torch's default.
+        """
         super().init_weights()
         normal_init(self.classifier, std=0.01)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class activations, (B, C, H, W), 0 for the background."""
+        """Compute class activations, (B, C, H, W); 0 for the background."""
         return F.pad(self.classifier(features), (0, 0, 0, 0, 1, 0))
 
-    def present(self, image_labels: Sequence[Sequence[int]], like: Tensor) -> Tensor:
-        """Image-level labels, the numbers of classes from 1, as (B, C - 1) bool."""
+    def encode_image_labels(self, image_labels: Sequence[Sequence[int]], like: Tensor) -> Tensor:
+        """Convert image-level labels, class indices from 1, to (B, C - 1) bool."""
         present = torch.zeros(len(image_labels), self.num_classes - 1, dtype=torch.bool)
         for image, classes in enumerate(image_labels):
             present[image, [c - 1 for c in classes]] = True
         return present.to(like.device)
 
-    def losses_of_views(
+    def compute_view_losses(
         self, views: Sequence[Tensor], present: Tensor, covered: Tensor
     ) -> dict[str, Tensor]:
-        """``L_cls + α L_cross + β L_intra``, each the mean over the views.
+        """Compute ``L_cls``, ``α L_cross`` and ``β L_intra``, each a mean over the views.
 
         Args:
-            views: features of S, and of T where there is a second view, (B, D', H, W) each.
-            present: (B, C - 1) bool.
-            covered: (B, 2), the share of height and width that is image; the rest is padding.
+            views: features of view S and, with ``second_view``, of T, (B, D', H, W) each.
+            present: image-level labels, (B, C - 1) bool.
+            covered: (B, 2), share of height and width that is not padding.
         """
         activations = [self.classifier(features) for features in views]
-        scores = [_pooled(each, _inside(each, covered)) for each in activations]
-        classified = [weak_supervision.classification_loss(each, present) for each in scores]
+        scores = [_pool_average(each, _find_inside(each, covered)) for each in activations]
+        classified = [
+            weak_supervision.compute_classification_loss(each, present) for each in scores
+        ]
         losses = {"loss_cls": torch.stack(classified).mean()}
         if self.projection is None:
             return losses
         grid = views[-1].shape[2:]
         projected = [self.projection(features).relu() for features in views]
         with torch.autocast(views[0].device.type, enabled=False):
-            seen = [
-                self._view(embedding, activation, present, covered, grid)
+            pixels = [
+                self._build_view(embedding, activation, present, covered, grid)
                 for embedding, activation in zip(projected, activations, strict=True)
             ]
             own = [
@@ -130,51 +136,56 @@ class CamHead(WrappedHead):
                     view.embeddings,
                     view.confidences,
                     self.top_pixels,
-                    _random_keys(view.labels),
+                    _draw_random_keys(view.labels),
                     unit=self.unit_prototypes,
                 )
-                for view in seen
+                for view in pixels
             ]
             if self.cross_prototype or self.cross_cam:
-                losses["loss_cross"] = self.cross_weight * self._cross(seen, own)
+                losses["loss_cross"] = self.cross_weight * self._compute_cross(pixels, own)
             if self.intra:
-                intra = [self._intra(view, each) for view, each in zip(seen, own, strict=True)]
+                intra = [
+                    self._compute_intra(view, prototypes)
+                    for view, prototypes in zip(pixels, own, strict=True)
+                ]
                 losses["loss_intra"] = self.intra_weight * torch.stack(intra).mean()
         return losses
 
-    def _view(
+    def _build_view(
         self, projected: Tensor, activation: Tensor, present: Tensor, covered: Tensor, grid: Any
     ) -> View:
-        """Embeddings, maps and pseudo-labels of a view, at the grid of the smaller one."""
+        """Compute embeddings, confidences and pseudo-labels at the grid of the smaller view."""
         projected, activation = (
             each.float()
             if each.shape[2:] == grid
             else F.interpolate(each.float(), size=grid, mode="bilinear", align_corners=False)
             for each in (projected, activation.detach())
         )
-        inside = _inside(activation, covered)
+        inside = _find_inside(activation, covered)
         maps = weak_supervision.normalise_maps(activation * inside[:, None], present)
-        confidences = weak_supervision.with_background(maps) * inside[:, None]
+        confidences = weak_supervision.add_background(maps) * inside[:, None]
         labels = torch.where(
-            inside, weak_supervision.pseudo_labels(maps, self.background), weak_supervision.IGNORED
+            inside,
+            weak_supervision.make_pseudo_labels(maps, self.background_threshold),
+            weak_supervision.IGNORED,
         )
         embeddings = F.normalize(projected, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
         return View(embeddings, confidences.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten())
 
-    def _cross(self, seen: Sequence[View], own: Sequence[Prototypes]) -> Tensor:
-        total = seen[0].embeddings.new_zeros(())
+    def _compute_cross(self, views: Sequence[View], own: Sequence[Prototypes]) -> Tensor:
+        total = views[0].embeddings.new_zeros(())
         for this, other in ((0, 1), (1, 0)):
             if self.cross_prototype:
-                total = total + weak_supervision.cross_prototype_loss(
-                    seen[this], own[other], self.temperature
+                total = total + weak_supervision.compute_cross_prototype_loss(
+                    views[this], own[other], self.temperature
                 )
             if self.cross_cam:
-                total = total + weak_supervision.cross_cam_loss(
-                    seen[this], own[this], seen[other], self.temperature
+                total = total + weak_supervision.compute_cross_cam_loss(
+                    views[this], own[this], views[other], self.temperature
                 )
         return total / 2
 
-    def _intra(self, view: View, own: Prototypes) -> Tensor:
+    def _compute_intra(self, view: View, own: Prototypes) -> Tensor:
         negatives = weights = None
         if self.prototype_mining:
             random_keys = torch.rand_like(view.confidences)
@@ -182,25 +193,25 @@ class CamHead(WrappedHead):
                 view, own, random_keys, hardest=self.hardest, drawn=self.drawn
             )
         if self.pixel_sampling:
-            weights = weak_supervision.sample_pixels(view, own, _random_keys(view.labels))
-        return weak_supervision.intra_view_loss(
+            weights = weak_supervision.sample_pixels(view, own, _draw_random_keys(view.labels))
+        return weak_supervision.compute_intra_view_loss(
             view, own, self.temperature, negatives=negatives, weights=weights
         )
 
 
-def _check_parts(needed: bool, wanted: bool, name: str, other: str = "second_view") -> None:
-    if wanted and not needed:
+def _check_switch(is_available: bool, is_used: bool, name: str, required: str) -> None:
+    if is_used and not is_available:
         raise ValueError(
-            f"method.{name}: without method.{other} there is nothing to work on; set it true"
+            f"method.{name} requires method.{required}=true; set it, or disable {name}"
         )
 
 
-def _random_keys(like: Tensor) -> Tensor:
+def _draw_random_keys(like: Tensor) -> Tensor:
     return torch.rand(len(like), device=like.device)
 
 
-def _inside(like: Tensor, covered: Tensor) -> Tensor:
-    """Which places of a map are image and not padding, (B, H, W) bool."""
+def _find_inside(like: Tensor, covered: Tensor) -> Tensor:
+    """Return which positions of a map are image, not padding, (B, H, W) bool."""
     rows, columns = (
         (torch.arange(size, device=like.device) + 0.5) / size
         < covered[:, axis, None].to(like.device)
@@ -209,7 +220,7 @@ def _inside(like: Tensor, covered: Tensor) -> Tensor:
     return rows[:, :, None] & columns[:, None, :]
 
 
-def _pooled(activations: Tensor, inside: Tensor) -> Tensor:
-    """Global average pooling over the image, (B, C - 1) float."""
+def _pool_average(activations: Tensor, inside: Tensor) -> Tensor:
+    """Average activations over the image without padding, (B, C - 1) float."""
     total = (activations.float() * inside[:, None]).sum((2, 3))
     return total / inside.sum((1, 2)).clamp_min(1)[:, None]

@@ -1,4 +1,4 @@
-"""A segmentor trained on image-level labels, whose predictions are pseudo-masks."""
+"""A segmentor that is trained on image-level labels and predicts pseudo-masks."""
 
 from __future__ import annotations
 
@@ -17,53 +17,56 @@ from protoseg.core import weak_supervision
 
 @MODELS.register_module()
 class CamNetwork(EncoderDecoder):
-    """mmseg's ``EncoderDecoder`` around a `protoseg.models.cam_head.CamHead`.
+    """mmseg's ``EncoderDecoder`` with a `protoseg.models.cam_head.CamHead`.
 
-    Each data sample has ``image_labels``: the numbers of the classes in the image, without the
-    background's. Label maps are never read.
+    Each data sample has ``image_labels``, the indices of the classes in the image without the
+    background. Label maps are never read.
     """
 
     def loss(self, inputs: Tensor, data_samples: list[Any]) -> dict[str, Tensor]:
-        """The losses of a batch in both views."""
+        """Compute the losses of a batch in one or two views."""
         head: Any = self.decode_head
         images = [inputs]
         if head.second_view:
-            images.append(_scaled(inputs, head.view_scale))
+            images.append(_scale_images(inputs, head.view_scale))
         views = [head.features(self.extract_feat(each)) for each in images]
-        present = head.present([sample.image_labels for sample in data_samples], inputs)
+        present = head.encode_image_labels([sample.image_labels for sample in data_samples], inputs)
         shapes = torch.tensor([sample.img_shape[:2] for sample in data_samples])
         covered = shapes / torch.tensor(inputs.shape[2:])
-        losses = head.losses_of_views(views, present, covered)
+        losses = head.compute_view_losses(views, present, covered)
         return {f"decode.{name}": value for name, value in losses.items()}
 
     def predict(self, inputs: Tensor, data_samples: list[Any] | None = None) -> list[Any]:
-        """Confidences (``seg_logits``) and pseudo-masks at the size of the images.
+        """Predict confidences (``seg_logits``) and pseudo-masks at the size of the images.
 
-        Maps are added up over scales and flips before they are normalised; classes that the image
-        does not have are left out.
+        Maps are summed over scales and flips, then normalised. Classes that are not in the image
+        are left out.
 
         Raises:
-            ValueError: no data samples, so that nothing says which classes there are.
+            ValueError: there are no data samples, so the image-level labels are missing.
         """
         if data_samples is None:
-            raise ValueError("a CAM network needs the image-level labels of what it predicts")
+            raise ValueError(
+                "CamNetwork.predict: image-level labels are missing; pass data samples with "
+                "image_labels"
+            )
         head: Any = self.decode_head
         for image, sample in zip(inputs, data_samples, strict=True):
-            present = head.present([sample.image_labels], inputs)
+            present = head.encode_image_labels([sample.image_labels], inputs)
             maps = weak_supervision.normalise_maps(
-                self._activations(image[None], sample, present), present
+                self._sum_activations(image[None], sample, present), present
             )
             data = {
-                "seg_logits": PixelData(data=weak_supervision.with_background(maps)[0]),
+                "seg_logits": PixelData(data=weak_supervision.add_background(maps)[0]),
                 "pred_sem_seg": PixelData(
-                    data=weak_supervision.pseudo_labels(maps, head.background)
+                    data=weak_supervision.make_pseudo_labels(maps, head.background_threshold)
                 ),
             }
             sample.set_data(data)
         return data_samples
 
-    def _activations(self, image: Tensor, sample: Any, present: Tensor) -> Tensor:
-        """Positive activations of the classes of an image, summed over scales and flips."""
+    def _sum_activations(self, image: Tensor, sample: Any, present: Tensor) -> Tensor:
+        """Sum positive activations of the classes in an image over scales and flips."""
         head: Any = self.decode_head
         height, width = sample.ori_shape[:2]
         total = image.new_zeros(1, head.num_classes - 1, height, width)
@@ -71,18 +74,18 @@ class CamNetwork(EncoderDecoder):
         if not len(classes):
             return total
         for scale in head.scales:
-            scaled = _scaled(image, scale)
+            scaled = _scale_images(image, scale)
             for flip in (False, True)[: 1 + head.flip]:
-                seen = scaled.flip(3) if flip else scaled
-                found = head.classifier(head.features(self.extract_feat(seen)))[:, classes].relu()
-                found = found.flip(3) if flip else found
+                view = scaled.flip(3) if flip else scaled
+                maps = head.classifier(head.features(self.extract_feat(view)))[:, classes].relu()
+                maps = maps.flip(3) if flip else maps
                 total[:, classes] += resize(
-                    found.float(), size=(height, width), mode="bilinear", align_corners=False
+                    maps.float(), size=(height, width), mode="bilinear", align_corners=False
                 )
         return total
 
 
-def _scaled(images: Tensor, scale: float) -> Tensor:
+def _scale_images(images: Tensor, scale: float) -> Tensor:
     if scale == 1:
         return images
     size = [max(1, round(side * scale)) for side in images.shape[2:]]

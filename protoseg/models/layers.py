@@ -1,12 +1,12 @@
-"""Small pieces that the heads share: a projection of feature maps, and rows of pixels as maps."""
+"""Building blocks shared by the heads: a projection of feature maps and a reshape of pixel rows."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 
-def project(channels: int, out: int) -> nn.Sequential:
-    """Two 1×1 convolutions with BatchNorm and ReLU between, for maps (B, ``channels``, H, W)."""
+def build_projection(channels: int, out: int) -> nn.Sequential:
+    """Build two 1×1 convolutions with BatchNorm and ReLU between, for maps (B, channels, H, W)."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, 1),
         nn.BatchNorm2d(channels),
@@ -16,6 +16,11 @@ def project(channels: int, out: int) -> nn.Sequential:
 
 
 def rows_to_map(rows: Tensor, like: Tensor) -> Tensor:
-    """(B·H·W, C) rows as a (B, C, H, W) map, with B, H, W of the channels-last ``like``."""
-    # Contiguous while it is small: upsampled as it is, torch's losses would copy the large one.
+    """Reshape rows (B·H·W, C) to a map (B, C, H, W).
+
+    Args:
+        rows: one row per pixel.
+        like: any channels-last tensor of the same B, H and W, (B, H, W, ...).
+    """
+    # Made contiguous at the small size. Otherwise torch's losses copy the upsampled map.
     return rows.unflatten(0, like.shape[:3]).permute(0, 3, 1, 2).contiguous()

@@ -1,4 +1,4 @@
-"""The parametric baseline: a learned classifier with K weights a class (Eq. 1; Table 4)."""
+"""The parametric baseline: a learned classifier with K weights per class (Eq. 1; Table 4)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ from protoseg.models.wrapped_head import WrappedHead
 
 @MODELS.register_module()
 class ParametricHead(WrappedHead):
-    """A decode head with K learnable prototypes a class; a class scores the best of its K.
+    """A decode head with K learned weight vectors per class; the score is the maximum over K.
 
-    With K = 1 it computes what the wrapped mmseg head computes with its own classifier.
+    With K = 1 it computes the same as the wrapped mmseg head.
 
     Args:
         decode_head: config of the wrapped mmseg decode head.
         num_prototypes: K.
         wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
+
+    Raises:
+        ValueError: K is out of range, or the decode head has no classifier.
     """
 
     def __init__(
@@ -33,12 +36,12 @@ class ParametricHead(WrappedHead):
         self.classifier = nn.Conv2d(self.feature_channels, self.num_classes * num_prototypes, 1)
 
     def init_weights(self) -> None:
-        """As mmseg starts ``conv_seg``: normal, std 0.01."""
+        """Initialise the classifier like mmseg's ``conv_seg``: normal, std 0.01."""
         super().init_weights()
         normal_init(self.classifier, std=0.01)
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class scores ``max_k w_{c,k} · i``, (B, C, H, W)."""
+        """Compute class scores ``max_k w_{c,k} · i``, (B, C, H, W)."""
         scores: Tensor = self.classifier(features)
         if self.num_prototypes == 1:
             return scores

@@ -1,4 +1,4 @@
-"""Pixel contrast as a part of any head: projection, loss and memory (ContrastiveSeg)."""
+"""The pixel contrast module of a head: projection, loss and memory (ContrastiveSeg)."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from protoseg.core.collective import gather, rank, world_size
-from protoseg.core.distances import normalise
+from protoseg.core.collective import all_gather, rank, world_size
+from protoseg.core.distances import normalise_vectors
 from protoseg.core.memory_bank import ContrastMemory
-from protoseg.core.pixel_contrast import choose_anchors, choose_samples, contrast_loss
-from protoseg.models.layers import project
+from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute_contrast_loss
+from protoseg.models.layers import build_projection
 
 Selection = Literal["hard", "random"]
 
 
 class PixelContrast(nn.Module):
-    """``λ L_NCE`` on the projected features of a decoder; for training alone.
+    """``λ L_NCE`` on projected decoder features; used in training only.
 
-    The batch is compared with itself and with the memory of past batches, and enters the memory
-    afterwards. What is drawn is drawn from torch's generator of the device.
+    A batch is compared with itself and with the memory of past batches, and is then added to the
+    memory. Random numbers come from torch's generator of the device.
 
     Args:
-        in_channels: channels of the decoder's features.
+        in_channels: channels of the decoder features.
         num_classes: C.
         weight: λ.
         channels: D of the projection.
         temperature: τ.
-        anchors: A, over all processes together.
-        positives, negatives: samples of an anchor.
-        selection: ``hard``: half of the anchors are pixels classified wrongly, half of the samples
-            the hardest; ``random``: all by lot.
+        anchors: A, in all processes together.
+        positives, negatives: numbers of samples per anchor.
+        selection: ``hard`` or ``random``. With ``hard``, half of the anchors are wrongly classified
+            pixels and half of the samples are the hardest.
         pixel_queue, region_queue, pixels_per_image: see `protoseg.core.memory_bank.ContrastMemory`.
 
     Raises:
-        ValueError: a value out of range.
+        ValueError: a value is out of range.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PixelContrast(nn.Module):
         self.positives = positives
         self.negatives = negatives
         self.selection = selection
-        self.projection = project(in_channels, channels)
+        self.projection = build_projection(in_channels, channels)
         self.memory = ContrastMemory(
             num_classes,
             channels,
@@ -85,55 +85,61 @@ class PixelContrast(nn.Module):
         )
 
     def forward(self, features: Tensor, labels: Tensor, scores: Tensor) -> Tensor:
-        """The loss of a batch, which in training then enters the memory.
+        """Compute ``λ L_NCE`` of a batch; in training, add the batch to the memory.
 
         Args:
             features: (B, D', H, W).
-            labels: (B·H·W,); outside ``[0, C)`` means ignored.
-            scores: class scores, (B, C, H, W), whose mistakes make pixels hard.
+            labels: (B·H·W,); values outside ``[0, C)`` are ignored.
+            scores: class scores, (B, C, H, W); wrongly classified pixels are hard.
         """
         images = len(features)
         projected = self.projection(features).permute(0, 2, 3, 1).flatten(0, 2)
         with torch.autocast(projected.device.type, enabled=False):
-            embeddings = normalise(projected.float(), "cosine")
+            embeddings = normalise_vectors(projected.float(), "cosine")
             predicted = scores.detach().argmax(1).flatten()
-            loss = self.loss(embeddings, labels, predicted != labels)
+            loss = self.compute_loss(embeddings, labels, predicted != labels)
             if self.training:
-                self.memory.push(embeddings, labels, images, _random_keys(labels))
+                self.memory.push_batch(embeddings, labels, images, _draw_random_keys(labels))
         return self.weight * loss
 
-    def loss(self, embeddings: Tensor, labels: Tensor, wrong: Tensor) -> Tensor:
-        """``L_NCE`` of unit vectors (N, D), N alike in every process; nothing is remembered."""
+    def compute_loss(self, embeddings: Tensor, labels: Tensor, wrong: Tensor) -> Tensor:
+        """Compute ``L_NCE`` without changing the memory.
+
+        Args:
+            embeddings: unit vectors, (N, D), with the same N in every process.
+            labels: (N,).
+            wrong: (N,) bool, whether the pixel is classified wrongly.
+        """
         hard = self.selection == "hard"
-        chosen, own = choose_anchors(
+        chosen, anchor_labels = choose_anchors(
             labels,
             wrong if hard else torch.zeros_like(wrong),
             self.num_classes,
             max(1, self.anchors // world_size()),
-            _random_keys(labels),
+            _draw_random_keys(labels),
         )
         anchors = embeddings.index_select(0, chosen)
         with torch.no_grad():
-            batch = gather(anchors.detach()).flatten(0, 1), gather(own).flatten()
-            samples, sample_labels = self.memory.samples(batch)
-            # The batch stands behind the memory, rank after rank.
-            first = len(samples) - (world_size() - rank()) * len(own)
-            itself = first + torch.arange(len(own), device=own.device)
+            batch = all_gather(anchors.detach()).flatten(0, 1), all_gather(anchor_labels).flatten()
+            samples, sample_labels = self.memory.collect_samples(batch)
+            # The samples of the batch follow those of the memory, in rank order.
+            first = len(samples) - (world_size() - rank()) * len(anchors)
+            anchor_samples = first + torch.arange(len(anchors), device=anchors.device)
         selected = choose_samples(
             anchors,
-            own,
+            anchor_labels,
             samples,
             sample_labels,
-            itself,
+            anchor_samples,
             self.num_classes,
             positives=self.positives,
             negatives=self.negatives,
             hard=hard,
-            random_keys=_random_keys(sample_labels),
-            most=self.memory.slots + world_size() * len(own),
+            random_keys=_draw_random_keys(sample_labels),
+            max_per_class=self.memory.slots_per_class + world_size() * len(anchors),
         )
-        return contrast_loss(anchors, samples, selected, self.temperature)
+        return compute_contrast_loss(anchors, samples, selected, self.temperature)
 
 
-def _random_keys(like: Tensor) -> Tensor:
+def _draw_random_keys(like: Tensor) -> Tensor:
     return torch.rand(len(like), device=like.device)

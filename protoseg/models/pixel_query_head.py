@@ -1,4 +1,4 @@
-"""Parametric pixel-query on any decode head: learned queries, cosine scores (Eq. 2)."""
+"""The parametric pixel-query head: learned queries and cosine scores (Eq. 2)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from protoseg.models.wrapped_head import WrappedHead
 
 @MODELS.register_module()
 class PixelQueryHead(WrappedHead):
-    """Classify each pixel by its nearest query; queries are learned like any weight.
+    """Classify each pixel by its nearest query; queries are learned parameters.
 
     Args:
         decode_head: config of the wrapped mmseg decode head.
-        num_prototypes: K, queries a class; the best of them counts.
+        num_prototypes: K, queries per class; the score is the maximum over K.
         temperature, learnable_temperature: see `protoseg.core.pixel_queries.QueryClassifier`.
         wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
     """
@@ -44,11 +44,11 @@ class PixelQueryHead(WrappedHead):
         )
 
     def init_weights(self) -> None:
-        """As mmseg starts the decode head; the queries anew."""
+        """Initialise the decode head like mmseg, and draw new queries."""
         super().init_weights()
-        self.classifier.reset()
+        self.classifier.reset_parameters()
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits of Eq. 2, (B, C, H, W)."""
+        """Compute the logits of Eq. 2, (B, C, H, W)."""
         pixels = features.permute(0, 2, 3, 1)
         return rows_to_map(self.classifier(pixels.flatten(0, 2)), pixels)

@@ -1,4 +1,4 @@
-"""ProtoSeg's head: nonparametric prototypes in place of a decode head's classifier (Eq. 5-14)."""
+"""The head of ProtoSeg: nonparametric prototypes replace the classifier (Eq. 5-14)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from protoseg.core.distances import Distance, class_scores, normalise
-from protoseg.core.losses import IGNORED, prototype_losses
+from protoseg.core.distances import Distance, compute_class_scores, normalise_vectors
+from protoseg.core.losses import IGNORED, compute_prototype_losses
 from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
-from protoseg.models.layers import project, rows_to_map
+from protoseg.models.layers import build_projection, rows_to_map
 from protoseg.models.wrapped_head import WrappedHead
 
 UpdatePixels = Literal["all", "correct"]
@@ -20,31 +20,33 @@ Norm = Literal["none", "layer"]
 
 @MODELS.register_module()
 class PrototypeHead(WrappedHead):
-    """Classify each pixel by its nearest prototype; learn only the embedding.
+    """Classify each pixel by its nearest prototype; only the embedding is learned.
 
-    No classifier weight and no learnable prototype is left: the prototypes and their counters are
-    buffers of ``self.bank`` and travel in the checkpoint. Clustering and L_PPC, L_PPD work at the
-    resolution of the decoder's feature map, with labels taken by nearest neighbour; L_CE at the
-    resolution of the labels, with scores upsampled, as mmseg does for a parametric head.
+    The prototypes and their counters are buffers of ``self.bank`` and are saved in checkpoints.
+    Clustering, L_PPC and L_PPD use the resolution of the decoder's feature map, with labels resized
+    by nearest neighbour. L_CE uses the resolution of the labels, with upsampled scores, as in
+    mmseg.
 
     Args:
-        decode_head: config of the wrapped mmseg decode head; its ``loss_decode`` gives L_CE.
+        decode_head: config of the wrapped mmseg decode head; its ``loss_decode`` is L_CE.
         num_prototypes: K.
         ce_weight: weight of L_CE.
         ppc_weight: λ1 of Eq. 13.
         ppd_weight: λ2 of Eq. 13.
         temperature: τ of L_PPC (Eq. 11).
-        score_temperature: divides the class scores before the softmax of Eq. 6.
-        score_norm: ``layer`` puts a LayerNorm over the C scores (released code).
-        projection: embed by two 1×1 convolutions with a norm and ReLU between (released code).
-        embedding_norm: ``layer`` puts a LayerNorm over the D channels before L2 (released code).
-        update_pixels: ``all``, or only those classified ``correct``-ly (released code).
+        score_temperature: divisor of the class scores before the softmax of Eq. 6.
+        score_norm: ``layer`` applies LayerNorm to the C scores (released code).
+        projection: whether two 1×1 convolutions with BatchNorm and ReLU follow the decoder
+            (released code).
+        embedding_norm: ``layer`` applies LayerNorm to the D channels before L2 (released code).
+        update_pixels: which pixels update prototypes: ``all``, or ``correct`` for correctly
+            classified ones (released code).
         momentum, distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
             distributed: see `protoseg.core.prototypes.PrototypeBank`.
         wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
 
     Raises:
-        ValueError: a value out of range, or a decode head without a classifier to replace.
+        ValueError: a value is out of range, or the decode head has no classifier.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class PrototypeHead(WrappedHead):
         **wrapping: Any,
     ) -> None:
         super().__init__(decode_head, **wrapping)
-        # A plain mmseg config has no schema that would notice a misspelt switch.
+        # A plain mmseg config has no schema that detects misspelt values.
         _check_choice("distance", distance, Distance)
         _check_choice("assignment", assignment, Assignment)
         _check_choice("update_pixels", update_pixels, UpdatePixels)
@@ -92,7 +94,7 @@ class PrototypeHead(WrappedHead):
         self.temperature = temperature
         self.score_temperature = score_temperature
         self.update_pixels = update_pixels
-        self.projection = project(channels, channels) if projection else nn.Identity()
+        self.projection = build_projection(channels, channels) if projection else nn.Identity()
         layer = embedding_norm == "layer"
         self.embedding_norm = nn.LayerNorm(channels) if layer else nn.Identity()
         self.score_norm = nn.LayerNorm(self.num_classes) if score_norm == "layer" else nn.Identity()
@@ -111,57 +113,57 @@ class PrototypeHead(WrappedHead):
             distributed=distributed,
         )
 
-    def embed(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Pixel embeddings i, channels last, (B, H, W, D) float32; unit vectors for cosine."""
+    def compute_embeddings(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Compute pixel embeddings, (B, H, W, D) float32; unit vectors for the cosine."""
         return self.embed_features(self.features(inputs))
 
     def embed_features(self, features: Tensor) -> Tensor:
-        """`embed` from the decoder's features on."""
+        """Compute pixel embeddings, (B, H, W, D) float32, from the decoder's feature map."""
         features = self.projection(features).permute(0, 2, 3, 1)
-        # Similarities decide assignments; half precision would tie pixels that are not tied.
+        # Similarities decide assignments, and half precision creates ties between pixels.
         with torch.autocast(features.device.type, enabled=False):
             embeddings: Tensor = self.embedding_norm(features.float())
-            return normalise(embeddings, self.bank.distance)
+            return normalise_vectors(embeddings, self.bank.distance)
 
-    def scores(self, best: Tensor) -> Tensor:
-        """Logits of Eq. 6, (N, C), from the best similarity to each class, (N, C)."""
+    def scale_scores(self, best: Tensor) -> Tensor:
+        """Compute the logits of Eq. 6, (N, C), from the best similarity per class, (N, C)."""
         scores: Tensor = self.score_norm(best)
         return scores / self.score_temperature
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class scores of Eq. 6, (B, C, H, W)."""
+        """Compute the class scores of Eq. 6, (B, C, H, W)."""
         embeddings = self.embed_features(features)
         with torch.autocast(embeddings.device.type, enabled=False):
-            similarities = self.bank.similarity(embeddings.flatten(0, 2))
-            scores = self.scores(class_scores(similarities, self.bank.num_prototypes))
+            similarities = self.bank.compute_similarities(embeddings.flatten(0, 2))
+            scores = self.scale_scores(compute_class_scores(similarities, self.bank.num_prototypes))
         return rows_to_map(scores, embeddings)
 
     def losses(
         self, features: Tensor, batch_data_samples: list[Any]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """``L_CE + λ1 L_PPC + λ2 L_PPD`` (Eq. 13), then the prototypes' update (Eq. 14)."""
+        """Compute ``L_CE + λ1 L_PPC + λ2 L_PPD`` (Eq. 13), then update prototypes (Eq. 14)."""
         embeddings = self.embed_features(features)
         pixels = embeddings.flatten(0, 2)
         labels = self.labels(batch_data_samples, embeddings.shape[1:3])
         with torch.autocast(embeddings.device.type, enabled=False):
             if self.training:
-                self.bank.start(pixels, labels)
-            similarities = self.bank.similarity(pixels)
-            target, moved = self.bank.assign(similarities, labels)
-            best, contrast, compact = prototype_losses(
+                self.bank.initialise_new_classes(pixels, labels)
+            similarities = self.bank.compute_similarities(pixels)
+            target, update = self.bank.assign_pixels(similarities, labels)
+            best, contrast, compact = compute_prototype_losses(
                 similarities,
                 target,
                 self.bank.num_prototypes,
                 self.temperature,
                 self.bank.distance,
             )
-            scores = self.scores(best)
+            scores = self.scale_scores(best)
             if self.training:
                 if self.update_pixels == "correct":
-                    moved = torch.where(scores.argmax(1) == labels, moved, IGNORED)
-                self.bank.update(pixels, moved)
+                    update = torch.where(scores.argmax(1) == labels, update, IGNORED)
+                self.bank.update_prototypes(pixels, update)
             score_map = rows_to_map(scores, embeddings)
-            # Done with, and the loss at the resolution of the labels is where memory peaks.
+            # Freed here, because L_CE at the resolution of the labels needs the most memory.
             del embeddings, pixels, best, scores
             losses: dict[str, Tensor] = self.head.loss_by_feat(score_map, batch_data_samples)
         for name in losses:

@@ -1,4 +1,4 @@
-"""Pixel-query through a transformer: mmseg's Segmenter decoder with K queries a class."""
+"""The pixel-query transformer head: mmseg's Segmenter decoder with K queries per class."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from protoseg.models.wrapped_head import WrappedHead
 
 @MODELS.register_module()
 class QueryDecoderHead(WrappedHead):
-    """mmseg's Segmenter head, whose queries and pixels meet in transformer layers before Eq. 2.
+    """mmseg's Segmenter head: queries and pixels attend to each other before Eq. 2 is applied.
 
-    Its cosines go through its own LayerNorm over all queries, which learns their scale, in place of
-    a temperature. With K = 1 it is mmseg's head.
+    The head applies LayerNorm to the cosines of all queries. The norm learns their scale and
+    replaces the temperature. With K = 1 this is mmseg's head.
 
     Args:
         decode_head: config of a ``SegmenterMaskTransformerHead``.
-        num_prototypes: K, queries a class; the best of them counts.
+        num_prototypes: K, queries per class; the score is the maximum over K.
         wrapping: ``init_cfg``, see `WrappedHead`.
 
     Raises:
-        ValueError: another decode head, or pixel contrast, for which it has no features to give.
+        ValueError: the decode head is another one, K is out of range, or ``contrast`` is set, which
+            needs pixel features that Segmenter does not return.
     """
 
     def __init__(
@@ -35,21 +36,21 @@ class QueryDecoderHead(WrappedHead):
             raise ValueError(f"num_prototypes: {num_prototypes} is out of range; at least 1")
         if wrapping.get("contrast"):
             raise ValueError(
-                "contrast: Segmenter's decoder returns masks and no features of pixels to "
-                "contrast; use another method, or contrast=none"
+                "contrast: Segmenter's decoder returns masks, but pixel contrast needs pixel "
+                "features; use another method, or contrast=none"
             )
-        self._queries = num_prototypes
+        self._num_queries = num_prototypes
         super().__init__(decode_head, **wrapping)
         self.num_prototypes = num_prototypes
 
     def _build(self, config: dict[str, Any]) -> BaseDecodeHead:
-        kind = MODELS.get(config["type"])
-        if kind is not SegmenterMaskTransformerHead:
+        head_class = MODELS.get(config["type"])
+        if head_class is not SegmenterMaskTransformerHead:
             raise ValueError(
-                f"decode_head: {config['type']} has no queries to decode; use "
+                f"decode_head: {config['type']} has no queries; use "
                 "SegmenterMaskTransformerHead (decoder=segmenter), or another method"
             )
-        config["num_classes"] *= self._queries
+        config["num_classes"] *= self._num_queries
         config.setdefault("out_channels", config["num_classes"])
         head: BaseDecodeHead = MODELS.build(config)
         self.feature_channels = config["num_classes"]
@@ -58,10 +59,10 @@ class QueryDecoderHead(WrappedHead):
     @property
     def num_classes(self) -> int:
         """C."""
-        return int(self.head.num_classes) // self._queries
+        return int(self.head.num_classes) // self._num_queries
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class scores, (B, C, H, W), from the scores of all queries, (B, C·K, H, W)."""
-        if self._queries == 1:
+        """Compute class scores, (B, C, H, W), from query scores, (B, C·K, H, W)."""
+        if self._num_queries == 1:
             return features
-        return features.unflatten(1, (self.num_classes, self._queries)).amax(2)
+        return features.unflatten(1, (self.num_classes, self._num_queries)).amax(2)

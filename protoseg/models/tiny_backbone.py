@@ -1,4 +1,4 @@
-"""A backbone small enough for a CPU: what the quickstart trains in seconds."""
+"""A backbone that trains in seconds on a CPU; used by the quickstart."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ class TinyNet(BaseModule):
 
     Args:
         channels: width of each stage.
+        init_cfg: initialisation config of mmengine.
     """
 
     def __init__(
@@ -28,13 +29,14 @@ class TinyNet(BaseModule):
         for width in channels:
             self.stages.append(
                 nn.Sequential(
-                    *_convolution(previous, width, stride=2), *_convolution(width, width, stride=1)
+                    *_build_convolution(previous, width, stride=2),
+                    *_build_convolution(width, width, stride=1),
                 )
             )
             previous = width
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Feature maps of an image batch (B, 3, H, W), one a stage."""
+        """Compute one feature map per stage from images (B, 3, H, W)."""
         maps = []
         for stage in self.stages:
             image = stage(image)
@@ -42,9 +44,9 @@ class TinyNet(BaseModule):
         return tuple(maps)
 
 
-def _convolution(inside: int, outside: int, stride: int) -> tuple[nn.Module, ...]:
+def _build_convolution(in_channels: int, out_channels: int, stride: int) -> tuple[nn.Module, ...]:
     return (
-        nn.Conv2d(inside, outside, 3, stride=stride, padding=1, bias=False),
-        nn.BatchNorm2d(outside),
+        nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
         nn.ReLU(inplace=True),
     )

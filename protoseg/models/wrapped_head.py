@@ -1,4 +1,4 @@
-"""Any mmseg decode head without its classifier: the feature extractor under every method."""
+"""The base class of all heads: an mmseg decode head without its classifier."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ USE_ANOTHER = (
 
 
 class WrappedHead(BaseModule):
-    """An mmseg decode head whose 1×1 classifier ``conv_seg`` is taken out.
+    """An mmseg decode head whose 1×1 classifier ``conv_seg`` is removed.
 
-    Subclasses `classify` what `features` returns, and say in `losses` how that is learned where the
-    decode head's own losses are not all; `loss` and `predict` have the signatures that mmseg's
-    ``EncoderDecoder`` calls.
+    A subclass implements `classify`, which turns the result of `features` into class scores. It
+    overrides `losses` if it adds to the losses of the decode head. `loss` and `predict` have the
+    signatures that mmseg's ``EncoderDecoder`` calls.
 
     Args:
         decode_head: config of an mmseg decode head (FCN, PSP, ASPP, SegFormer, UPerNet, ...), as
-            it would stand in ``model.decode_head``.
-        contrast: arguments of `protoseg.models.pixel_contrast.PixelContrast`, whose loss is added;
-            None: no such loss.
+            used for ``model.decode_head``.
+        contrast: arguments of `protoseg.models.pixel_contrast.PixelContrast`; None disables it.
+        init_cfg: initialisation config of mmengine.
 
     Raises:
-        ValueError: the head has no ``conv_seg`` to replace (SegmenterMaskTransformerHead,
-            MaskFormerHead and others classify in another way), or refines the scores of a head
-            before it (OCRHead).
+        ValueError: the head has no ``conv_seg`` (SegmenterMaskTransformerHead, MaskFormerHead and
+            others), or refines the scores of another head (OCRHead).
     """
 
     training_only = ("contrast",)
-    """Parts that are thrown away after training: no parameters of the network."""
+    """Submodules that are dropped after training and not counted as parameters."""
 
     def __init__(
         self,
@@ -59,26 +58,26 @@ class WrappedHead(BaseModule):
         )
 
     def _build(self, config: dict[str, Any]) -> BaseDecodeHead:
-        """The decode head without its classifier; sets ``feature_channels``."""
-        # Asked before it is built: some heads can only be built where mmdet or mmcv's ops are.
-        kind = MODELS.get(config["type"]) if isinstance(config.get("type"), str) else None
-        if kind is not None and not issubclass(kind, BaseDecodeHead):
-            raise _without_classifier(config)
-        if kind is not None and issubclass(kind, BaseCascadeDecodeHead):
+        """Build the decode head without its classifier, and set ``feature_channels``."""
+        # Checked before the build, because some heads need mmdet or mmcv's ops to be built.
+        head_class = MODELS.get(config["type"]) if isinstance(config.get("type"), str) else None
+        if head_class is not None and not issubclass(head_class, BaseDecodeHead):
+            raise _no_classifier_error(config)
+        if head_class is not None and issubclass(head_class, BaseCascadeDecodeHead):
             raise ValueError(
-                f"decode_head: {config['type']} refines the scores of a head before it, so it can "
-                f"not stand alone; {USE_ANOTHER}"
+                f"decode_head: {config['type']} refines the scores of another head and cannot be "
+                f"used alone; {USE_ANOTHER}"
             )
         if config.get("num_classes") == 2:
-            # mmseg would suggest one output channel; here every class has a score.
+            # mmseg's default is one output channel for two classes; here every class has a score.
             config.setdefault("out_channels", 2)
         head: BaseDecodeHead = MODELS.build(config)
         classifier = getattr(head, "conv_seg", None)
         if not isinstance(classifier, nn.Conv2d):
-            raise _without_classifier(config)
+            raise _no_classifier_error(config)
         self.feature_channels: int = classifier.in_channels
         head.conv_seg = nn.Identity()
-        # Its init_cfg names the classifier that is gone.
+        # init_cfg refers to the removed classifier.
         if isinstance(head.init_cfg, dict) and "override" in head.init_cfg:
             head.init_cfg = None
         return head
@@ -90,48 +89,49 @@ class WrappedHead(BaseModule):
 
     @property
     def out_channels(self) -> int:
-        """Channels of the logits, as mmseg's segmentors ask for them."""
+        """Number of logit channels; read by mmseg's segmentors."""
         return self.num_classes
 
     @property
     def ignore_index(self) -> int:
-        """Label that counts for nothing."""
+        """Label of ignored pixels."""
         return int(self.head.ignore_index)
 
     @property
     def align_corners(self) -> bool:
-        """How mmseg resizes the logits."""
+        """Whether mmseg aligns corners when it resizes logits."""
         return bool(self.head.align_corners)
 
     @property
     def threshold(self) -> None:
-        """mmseg's threshold of a binary head; there is a score for every class here."""
+        """None: mmseg's threshold for binary heads is not used, since every class has a score."""
         return None
 
     def features(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The decoder's last feature map, after its dropout, (B, D, H, W)."""
+        """Compute the last feature map of the decoder, after dropout, (B, D, H, W)."""
         features = self.head(inputs)
         if not isinstance(features, Tensor) or features.shape[1] != self.feature_channels:
             raise ValueError(
                 f"decode_head: {type(self.head).__name__} does not return one feature map of "
-                f"{self.feature_channels} channels, so its classifier can not be replaced"
+                f"{self.feature_channels} channels, so its classifier cannot be replaced; "
+                f"{USE_ANOTHER}"
             )
         return features
 
     def classify(self, features: Tensor) -> Tensor:
-        """Class scores, (B, C, H, W), from `features`."""
+        """Compute class scores, (B, C, H, W), from the result of `features`."""
         raise NotImplementedError
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """Class scores, (B, C, H, W)."""
+        """Compute class scores, (B, C, H, W)."""
         return self.classify(self.features(inputs))
 
     def losses(
         self, features: Tensor, batch_data_samples: list[Any]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """What the classification learns by, and its class scores, (B, C, H, W).
+        """Compute the losses of the classification and the class scores, (B, C, H, W).
 
-        Here the decode head's own losses on the class scores.
+        The default losses are those of the decode head.
         """
         scores = self.classify(features)
         losses: dict[str, Tensor] = self.head.loss_by_feat(scores, batch_data_samples)
@@ -140,7 +140,7 @@ class WrappedHead(BaseModule):
     def loss(
         self, inputs: tuple[Tensor, ...], batch_data_samples: list[Any], train_cfg: Any
     ) -> dict[str, Tensor]:
-        """`losses`, and that of pixel contrast where there is one."""
+        """Compute `losses` and, if enabled, the pixel contrast loss."""
         features = self.features(inputs)
         losses, scores = self.losses(features, batch_data_samples)
         if self.contrast is not None:
@@ -149,7 +149,10 @@ class WrappedHead(BaseModule):
         return losses
 
     def labels(self, batch_data_samples: list[Any], size: Sequence[int]) -> Tensor:
-        """Ground truth by nearest neighbour at ``size`` (h, w), (B·h·w,); `IGNORED` for none."""
+        """Resize ground truth to ``size`` (h, w) by nearest neighbour, (B·h·w,).
+
+        Ignored pixels get the label `IGNORED`.
+        """
         truth = self.head._stack_batch_gt(batch_data_samples)
         small = F.interpolate(truth.float(), size=tuple(size), mode="nearest")
         labels = small.flatten().long()
@@ -158,12 +161,12 @@ class WrappedHead(BaseModule):
     def predict(
         self, inputs: tuple[Tensor, ...], batch_img_metas: list[dict[str, Any]], test_cfg: Any
     ) -> Tensor:
-        """Class scores at the size of the input images, (B, C, H, W)."""
+        """Predict class scores at the size of the input images, (B, C, H, W)."""
         logits: Tensor = self.head.predict_by_feat(self.forward(inputs), batch_img_metas)
         return logits
 
 
-def _without_classifier(config: dict[str, Any]) -> ValueError:
+def _no_classifier_error(config: dict[str, Any]) -> ValueError:
     return ValueError(
         f"decode_head: {config.get('type')} has no classifier 'conv_seg' to replace; {USE_ANOTHER}"
     )

@@ -141,7 +141,7 @@ class TrainingLoop:
         if self.processes.size > 1:
             flags = [torch.tensor(float(flag)).to(values[0]) for flag in (signal_number or 0, due)]
             row = torch.stack([value.double() for value in (*values, *flags)])
-            table = collective.gather(row).cpu()
+            table = collective.all_gather(row).cpu()
             values = list(table[:, :-2].mean(0))
             highest, any_due = table[:, -2:].amax(0).tolist()
             signal_number, due = int(highest) or None, bool(any_due)

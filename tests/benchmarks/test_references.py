@@ -37,7 +37,7 @@ def test_the_loop_and_the_exact_solution_agree(sizes: batches.Sizes) -> None:
     labels = batches.labels(2000, 30, sizes)
     own = batches.cosines(2000, 5)
     expected = float64_oracle.assignment(own, labels, 30)
-    found = reference_clustering.assign(own, labels, 30)
+    found = reference_clustering.assign_pixels(own, labels, 30)
     float64_oracle.check_assignment(found, expected, "loop")
     float64_oracle.check_assignment(
         reference_clustering.assign_released(own, labels, 30), expected, "released"
@@ -58,9 +58,11 @@ def test_the_loops_update_is_the_papers() -> None:
     target, after = reference_clustering.cluster_and_update(
         similarities, pixels, labels, prototypes, 0.9
     )
-    expected, sure = reference.assign(similarities.numpy(), labels.numpy(), 4, 3, 0.05, 3)
+    expected, sure = reference.assign_pixels(similarities.numpy(), labels.numpy(), 4, 3, 0.05, 3)
     assert (target.numpy() == expected)[sure > 1e-3].all()
-    moved = reference.update(prototypes.numpy(), pixels.numpy(), target.numpy(), 0.9, "cosine")
+    moved = reference.update_prototypes(
+        prototypes.numpy(), pixels.numpy(), target.numpy(), 0.9, "cosine"
+    )
     np.testing.assert_allclose(after.numpy(), moved, atol=1e-5)
 
 

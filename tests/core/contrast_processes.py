@@ -10,9 +10,9 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from protoseg.core.collective import gather, rank, world_size
+from protoseg.core.collective import all_gather, rank, world_size
 from protoseg.core.memory_bank import ContrastMemory
-from protoseg.core.pixel_contrast import choose_samples, contrast_loss
+from protoseg.core.pixel_contrast import choose_samples, compute_contrast_loss
 
 CLASSES, CHANNELS, IMAGES, PIXELS, STEPS, ANCHORS = 4, 8, 4, 50, 4, 24
 
@@ -32,10 +32,10 @@ def new_memory() -> ContrastMemory:
     return ContrastMemory(CLASSES, CHANNELS, pixel_queue=13, region_queue=5, pixels_per_image=3)
 
 
-def push(memory: ContrastMemory, step: int) -> None:
+def push_batch(memory: ContrastMemory, step: int) -> None:
     """This process's images of a step."""
     mine = [part.chunk(world_size())[rank()] for part in whole_batch(step)]
-    memory.push(mine[0], mine[1], IMAGES // world_size(), mine[2])
+    memory.push_batch(mine[0], mine[1], IMAGES // world_size(), mine[2])
 
 
 def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
@@ -43,8 +43,8 @@ def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
     rows, labels, _ = whole_batch(9)
     mine = [part[:ANCHORS].chunk(world_size())[rank()] for part in (rows, labels)]
     anchors = mine[0].clone().requires_grad_()
-    batch = gather(anchors.detach()).flatten(0, 1), gather(mine[1]).flatten()
-    samples, sample_labels = memory.samples(batch)
+    batch = all_gather(anchors.detach()).flatten(0, 1), all_gather(mine[1]).flatten()
+    samples, sample_labels = memory.collect_samples(batch)
     first = len(samples) - (world_size() - rank()) * len(anchors)
     chosen = choose_samples(
         anchors,
@@ -58,7 +58,7 @@ def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
         hard=True,
         random_keys=torch.rand(len(samples), generator=torch.Generator().manual_seed(5)),
     )
-    loss = contrast_loss(anchors, samples, chosen, 0.1)
+    loss = compute_contrast_loss(anchors, samples, chosen, 0.1)
     loss.backward()
     assert anchors.grad is not None
     return loss.detach(), anchors.grad
@@ -69,7 +69,7 @@ def take_part() -> dict[str, Any]:
     memory = new_memory()
     states = []
     for step in range(STEPS):
-        push(memory, step)
+        push_batch(memory, step)
         states.append({name: value.clone() for name, value in memory.state_dict().items()})
     loss, gradient = loss_and_gradient(memory)
     return {"states": states, "loss": loss, "gradient": gradient}

@@ -41,13 +41,13 @@ def choose_anchors(labels, hard, count, random_keys):
 
 
 def choose_samples(
-    anchor, label, samples, sample_labels, itself, positives, negatives, hard, random_keys
+    anchor, label, samples, sample_labels, anchor_samples, positives, negatives, hard, random_keys
 ):
     """The positives and the negatives of one anchor, as sets of numbers of samples."""
     products = np.float64(samples) @ np.float64(anchor)
     filled = [s for s in range(len(samples)) if sample_labels[s] != IGNORED]
     by_lot = sorted(filled, key=lambda s: random_keys[s])
-    same = [s for s in filled if sample_labels[s] == label and s != itself]
+    same = [s for s in filled if sample_labels[s] == label and s != anchor_samples]
     other = [s for s in filled if sample_labels[s] != label]
     half = (positives // 2, negatives // 2) if hard else (0, 0)
     hardest = (
@@ -76,10 +76,10 @@ def nce(anchor, samples, positives, negatives, temperature):
     return np.mean(terms)
 
 
-def loss(anchors, labels, samples, sample_labels, itself, temperature, **choice):
+def loss(anchors, labels, samples, sample_labels, anchor_samples, temperature, **choice):
     """The mean over the anchors that have a positive; 0 without any."""
     found = []
-    for anchor, label, me in zip(anchors, labels, itself, strict=True):
+    for anchor, label, me in zip(anchors, labels, anchor_samples, strict=True):
         if label == IGNORED:
             continue
         chosen = choose_samples(anchor, label, samples, sample_labels, me, **choice)
@@ -96,7 +96,7 @@ class Memory:
         self.queues = {name: [[] for _ in range(num_classes)] for name in self.sizes}
         self.pixels_per_image = pixels_per_image
 
-    def push(self, embeddings, labels, images, random_keys):
+    def push_batch(self, embeddings, labels, images, random_keys):
         """One image after the other, one class after the other."""
         of_image = np.split(np.arange(len(labels)), images)
         for image in of_image:

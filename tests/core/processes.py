@@ -80,8 +80,8 @@ def pixels_of(pixels: Tensor, distance: str) -> Tensor:
 
 def step(bank: PrototypeBank, pixels: Tensor, labels: Tensor) -> Tensor:
     """One training step of the bank; the target of each pixel."""
-    target, moved = bank.assign(bank.similarity(pixels), labels)
-    bank.update(pixels, moved)
+    target, moved = bank.assign_pixels(bank.compute_similarities(pixels), labels)
+    bank.update_prototypes(pixels, moved)
     return target
 
 
@@ -110,7 +110,7 @@ def work(rank: int, world: int, folder: str) -> None:
             for number in (STEPS - 1, 0, 1):  # the last class is missing in the first of these
                 pixels, labels = whole_batch(number)
                 mine = parts(labels, layout, world)[rank]
-                bank.start(pixels[mine], labels[mine])
+                bank.initialise_new_classes(pixels[mine], labels[mine])
                 starts.append((bank.prototypes.clone(), bank.started.clone()))
             found["start", layout, distributed] = starts
     here = torch.tensor([float(rank), -float(rank)])
@@ -119,7 +119,7 @@ def work(rank: int, world: int, folder: str) -> None:
         "rank": collective.rank(),
         "all_sum": collective.all_sum(here),
         "all_max": collective.all_max(here),
-        "gather": collective.gather(here),
+        "all_gather": collective.all_gather(here),
         "untouched": here,
     }
     torch.save(found, Path(folder) / f"{rank}.pt")

@@ -46,7 +46,7 @@ def margin(plan):
     return best[:, -1] - best[:, -2]
 
 
-def similarity(embeddings, prototypes, distance, delta=0.1):
+def compute_similarities(embeddings, prototypes, distance, delta=0.1):
     """``-<i, p>``, pixel by pixel and prototype by prototype, (N, C·K)."""
     embeddings, prototypes = np.float64(embeddings), np.float64(prototypes)
     num_classes, k, _ = prototypes.shape
@@ -63,7 +63,7 @@ def similarity(embeddings, prototypes, distance, delta=0.1):
     return table
 
 
-def class_scores(table, num_prototypes):
+def compute_class_scores(table, num_prototypes):
     """Eq. 6: ``-s_{i,c}``, the similarity to the nearest prototype of the class."""
     num_classes = table.shape[1] // num_prototypes
     return np.array(
@@ -123,7 +123,7 @@ def unit(vector):
     return vector / np.sqrt(np.sum(vector**2))
 
 
-def update(prototypes, embeddings, target, momentum, distance):
+def update_prototypes(prototypes, embeddings, target, momentum, distance):
     """Eq. 14, one prototype after the other; those without a pixel are handed back as they were."""
     num_classes, k, _ = prototypes.shape
     after, embeddings = np.float64(prototypes), np.float64(embeddings)
@@ -140,7 +140,7 @@ def update(prototypes, embeddings, target, momentum, distance):
     return after
 
 
-def assign(table, labels, num_classes, num_prototypes, kappa, iterations):
+def assign_pixels(table, labels, num_classes, num_prototypes, kappa, iterations):
     """Eq. 8-10: the column ``c·K + k`` of each pixel, and how sure that argmax is."""
     column = np.full(len(table), IGNORED)
     sure = np.ones(len(table))

@@ -9,19 +9,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from protoseg.core.losses import cross_entropy, prototype_losses
+from protoseg.core.losses import compute_cross_entropy, compute_prototype_losses
 from protoseg.core.prototypes import PrototypeBank
 
 
 def step(bank, pixels, labels):
     """Similarities, assignment, losses and update, as the head does them."""
-    similarities = bank.similarity(pixels)
-    target, moved = bank.assign(similarities, labels)
-    scores, contrast, compactness = prototype_losses(
+    similarities = bank.compute_similarities(pixels)
+    target, moved = bank.assign_pixels(similarities, labels)
+    scores, contrast, compactness = compute_prototype_losses(
         similarities, target, bank.num_prototypes, 0.1, bank.distance
     )
-    bank.update(pixels, moved)
-    return cross_entropy(scores, labels) + 0.01 * contrast + 0.01 * compactness
+    bank.update_prototypes(pixels, moved)
+    return compute_cross_entropy(scores, labels) + 0.01 * contrast + 0.01 * compactness
 
 
 @pytest.mark.slow

@@ -9,7 +9,12 @@ import torch
 from core import reference
 from core.batches import as_float64, vectors
 from protoseg.core import distances
-from protoseg.core.distances import DISTANCES, class_scores, normalise, similarity
+from protoseg.core.distances import (
+    DISTANCES,
+    compute_class_scores,
+    compute_similarities,
+    normalise_vectors,
+)
 
 every_distance = pytest.mark.parametrize("distance", DISTANCES)
 
@@ -31,9 +36,11 @@ def test_similarities_are_the_formulas_of_the_paper(distance, length):
         rng = np.random.default_rng(0)
         pixels = length * vectors(rng, 17, 8, unit=distance == "cosine")
         prototypes = length * vectors(rng, 4, 3, 8, unit=distance == "cosine")
-        table = similarity(torch.tensor(pixels), torch.tensor(prototypes), distance, delta)
+        table = compute_similarities(
+            torch.tensor(pixels), torch.tensor(prototypes), distance, delta
+        )
         assert table.dtype == torch.float32
-        expected = reference.similarity(pixels, prototypes, distance, delta)
+        expected = reference.compute_similarities(pixels, prototypes, distance, delta)
         np.testing.assert_allclose(
             as_float64(table), expected, rtol=2e-5, atol=2e-6 * length, err_msg=f"delta {delta}"
         )
@@ -42,19 +49,23 @@ def test_similarities_are_the_formulas_of_the_paper(distance, length):
 def test_huber_is_a_tenth_unless_told_otherwise():
     pixel, prototype = torch.zeros(1, 4), torch.full((1, 1, 4), 0.15)
     expected = -0.1 * ((1 + (0.3 / 0.1) ** 2) ** 0.5 - 1)
-    assert similarity(pixel, prototype, "huber").item() == pytest.approx(expected, rel=1e-6)
+    assert compute_similarities(pixel, prototype, "huber").item() == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_huber_is_square_when_near_and_straight_when_far():
     origin = torch.zeros(1, 1, 1)
     near, far = torch.tensor([[1e-3]]), torch.tensor([[1e3]])
-    assert similarity(near, origin, "huber", 1.0).item() == pytest.approx(-0.5e-6, rel=0.1)
-    assert similarity(far, origin, "huber", 1.0).item() == pytest.approx(-999, rel=1e-4)
+    assert compute_similarities(near, origin, "huber", 1.0).item() == pytest.approx(
+        -0.5e-6, rel=0.1
+    )
+    assert compute_similarities(far, origin, "huber", 1.0).item() == pytest.approx(-999, rel=1e-4)
 
 
 def test_an_unknown_distance_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"'manhattan'.*cosine, euclidean, huber"):
-        similarity(torch.zeros(1, 2), torch.zeros(1, 1, 2), "manhattan")  # type: ignore[arg-type]
+        compute_similarities(torch.zeros(1, 2), torch.zeros(1, 1, 2), "manhattan")  # type: ignore[arg-type]
 
 
 @every_distance
@@ -62,7 +73,7 @@ def test_gradients_are_those_of_finite_differences(distance):
     rng = np.random.default_rng(1)
     pixels = torch.tensor(vectors(rng, 5, 4)).double().requires_grad_()
     prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
-    assert torch.autograd.gradcheck(lambda x: similarity(x, prototypes, distance), pixels)
+    assert torch.autograd.gradcheck(lambda x: compute_similarities(x, prototypes, distance), pixels)
 
 
 @every_distance
@@ -71,7 +82,7 @@ def test_values_and_gradients_are_those_of_the_difference_of_the_vectors(distanc
     prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
     ours, theirs = (torch.tensor(vectors(rng, 9, 4)).double().requires_grad_() for _ in range(2))
     theirs.data.copy_(ours.data)
-    table = similarity(ours, prototypes, distance, 0.3)
+    table = compute_similarities(ours, prototypes, distance, 0.3)
     expected = textbook(theirs, prototypes, distance, 0.3)
     torch.testing.assert_close(table, expected, rtol=1e-9, atol=1e-9)
     weights = torch.linspace(-1, 1, table.numel()).double().view_as(table)
@@ -86,7 +97,7 @@ def test_a_pixel_on_its_prototype_has_a_finite_gradient(distance, length):
     for gap in (0.0, 1e-20, 1e-8, 1e-4):
         prototypes = length * torch.tensor(vectors(np.random.default_rng(3), 2, 2, 8))
         pixels = (prototypes.flatten(0, 1) + gap).requires_grad_()
-        table = similarity(pixels, prototypes, distance)
+        table = compute_similarities(pixels, prototypes, distance)
         table.square().sum().backward()
         assert table.isfinite().all(), gap
         assert pixels.grad is not None
@@ -102,9 +113,9 @@ def test_half_precision_pixels_are_compared_in_float32(distance, dtype):
     rng = np.random.default_rng(4)
     pixels = torch.tensor(3 * vectors(rng, 6, 16)).to(dtype)
     prototypes = torch.tensor(3 * vectors(rng, 2, 3, 16))
-    table = similarity(pixels, prototypes, distance)
+    table = compute_similarities(pixels, prototypes, distance)
     assert table.dtype == torch.float32
-    expected = reference.similarity(as_float64(pixels), as_float64(prototypes), distance)
+    expected = reference.compute_similarities(as_float64(pixels), as_float64(prototypes), distance)
     np.testing.assert_allclose(as_float64(table), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -115,21 +126,23 @@ def test_autocast_does_not_coarsen_the_similarities(distance):
     prototypes = torch.tensor(10 * vectors(rng, 2, 3, 16))
     pixels = (prototypes.flatten(0, 1) + 0.01).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
-        table = similarity(pixels, prototypes, distance)
-    expected = reference.similarity(as_float64(pixels), as_float64(prototypes), distance)
+        table = compute_similarities(pixels, prototypes, distance)
+    expected = reference.compute_similarities(as_float64(pixels), as_float64(prototypes), distance)
     np.testing.assert_allclose(as_float64(table), expected, rtol=1e-5, atol=2e-3)
 
 
 @pytest.mark.parametrize("num_prototypes", [1, 2, 5])
 def test_the_score_of_a_class_is_that_of_its_nearest_prototype(num_prototypes):
     table = vectors(np.random.default_rng(6), 11, 4 * num_prototypes)
-    scores = class_scores(torch.tensor(table), num_prototypes)
-    np.testing.assert_array_equal(as_float64(scores), reference.class_scores(table, num_prototypes))
+    scores = compute_class_scores(torch.tensor(table), num_prototypes)
+    np.testing.assert_array_equal(
+        as_float64(scores), reference.compute_class_scores(table, num_prototypes)
+    )
 
 
 def test_the_gradient_of_a_score_goes_to_the_nearest_prototype_only():
     table = torch.tensor([[0.1, 0.9, 0.5, 0.4]], requires_grad=True)
-    class_scores(table, 2).sum().backward()
+    compute_class_scores(table, 2).sum().backward()
     assert table.grad is not None
     assert table.grad.tolist() == [[0, 1, 1, 0]]
 
@@ -137,13 +150,13 @@ def test_the_gradient_of_a_score_goes_to_the_nearest_prototype_only():
 def test_only_cosine_is_normalised():
     rng = np.random.default_rng(7)
     drawn = torch.tensor(5 * vectors(rng, 3, 2, 4, unit=False))
-    torch.testing.assert_close(normalise(drawn, "cosine").norm(dim=-1), torch.ones(3, 2))
-    assert normalise(drawn, "euclidean") is drawn
-    assert normalise(drawn, "huber") is drawn
+    torch.testing.assert_close(normalise_vectors(drawn, "cosine").norm(dim=-1), torch.ones(3, 2))
+    assert normalise_vectors(drawn, "euclidean") is drawn
+    assert normalise_vectors(drawn, "huber") is drawn
 
 
 def test_a_pixel_of_zeros_stays_zeros():
-    assert normalise(torch.zeros(2, 4), "cosine").tolist() == [[0] * 4] * 2
+    assert normalise_vectors(torch.zeros(2, 4), "cosine").tolist() == [[0] * 4] * 2
 
 
 @pytest.mark.parametrize("numbers", [1, 40, 10**6], ids="{} at once".format)
@@ -154,10 +167,10 @@ def test_unit_vectors_have_the_gradient_of_their_formula(shape, numbers, monkeyp
     drawn[0] *= 1e-3
     # As the head gives them: channels last by a permutation, in memory they are first.
     drawn = drawn.movedim(-1, 0).contiguous().movedim(0, -1).requires_grad_()
-    unit = normalise(drawn, "cosine")
+    unit = normalise_vectors(drawn, "cosine")
     assert unit.is_contiguous()
     torch.testing.assert_close(unit, torch.nn.functional.normalize(drawn, dim=-1))
-    assert torch.autograd.gradcheck(lambda x: normalise(x, "cosine"), (drawn,), eps=1e-8)
+    assert torch.autograd.gradcheck(lambda x: normalise_vectors(x, "cosine"), (drawn,), eps=1e-8)
     weights = torch.randn(shape, dtype=torch.float64)
     (found,) = torch.autograd.grad((unit * weights).sum(), drawn)
     (expected,) = torch.autograd.grad(
@@ -169,7 +182,7 @@ def test_unit_vectors_have_the_gradient_of_their_formula(shape, numbers, monkeyp
 def test_a_vector_next_to_nothing_has_a_finite_gradient():
     drawn = torch.tensor([[0.0, 0.0], [3e-13, 4e-13]], dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    (found,) = torch.autograd.grad((normalise(drawn, "cosine") * weights).sum(), drawn)
+    (found,) = torch.autograd.grad((normalise_vectors(drawn, "cosine") * weights).sum(), drawn)
     torch.testing.assert_close(found, (weights / 1e-12).expand(2, 2))
 
 
@@ -177,5 +190,5 @@ def test_unit_vectors_keep_nothing_but_their_input_and_its_norms():
     drawn = torch.randn(2, 64, 8, 8).permute(0, 2, 3, 1).requires_grad_()
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        normalise(drawn, "cosine")
+        normalise_vectors(drawn, "cosine")
     assert {t.data_ptr() for t in kept if t.numel() >= drawn.numel()} == {drawn.data_ptr()}

@@ -10,20 +10,20 @@ from core import reference
 from core.batches import as_float64, cosines, vectors
 from protoseg.core import distances
 from protoseg.core.distances import DISTANCES
-from protoseg.core.losses import IGNORED, cross_entropy, prototype_losses
+from protoseg.core.losses import IGNORED, compute_cross_entropy, compute_prototype_losses
 from protoseg.core.prototypes import PrototypeBank
 
 
 def pixel_prototype_contrast(table, target, temperature):
-    return prototype_losses(table, target, 1, temperature)[1]
+    return compute_prototype_losses(table, target, 1, temperature)[1]
 
 
 def pixel_prototype_distance(table, target, distance="cosine"):
-    return prototype_losses(table, target, 1, 0.1, distance)[2]
+    return compute_prototype_losses(table, target, 1, 0.1, distance)[2]
 
 
 LOSSES = {
-    "L_CE": cross_entropy,
+    "L_CE": compute_cross_entropy,
     "L_PPC": lambda table, target: pixel_prototype_contrast(table, target, 0.1),
     "L_PPD": pixel_prototype_distance,
     "L_PPD, euclidean": lambda table, target: pixel_prototype_distance(table, target, "euclidean"),
@@ -41,7 +41,7 @@ def batch(num_columns=12, num_pixels=50, ignored=9):
 
 def test_cross_entropy_is_the_mean_of_minus_log_p_over_the_pixels_that_count():
     scores, labels = batch()
-    loss = cross_entropy(torch.tensor(scores), torch.tensor(labels))
+    loss = compute_cross_entropy(torch.tensor(scores), torch.tensor(labels))
     assert loss.item() == pytest.approx(reference.cross_entropy(scores, labels), rel=1e-5)
 
 
@@ -118,12 +118,14 @@ def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
     rng = np.random.default_rng(2)
     bank = PrototypeBank(3, 2, 8, distance=distance)
     pixels = torch.tensor(vectors(rng, 30, 8), requires_grad=True)
-    table = bank.similarity(pixels)
-    target, moved = bank.assign(table, torch.arange(30) % 3)
+    table = bank.compute_similarities(pixels)
+    target, moved = bank.assign_pixels(table, torch.arange(30) % 3)
     loss = pixel_prototype_contrast(table, target, 0.1)
     loss = loss + pixel_prototype_distance(table, target, distance)
     before = bank.prototypes.clone()
-    bank.update(pixels, moved)  # in place, between forward and backward, as a head does it
+    bank.update_prototypes(
+        pixels, moved
+    )  # in place, between forward and backward, as a head does it
     loss.backward()
     assert not bank.prototypes.requires_grad
     assert bank.prototypes.grad is None
@@ -154,7 +156,7 @@ def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, mo
     target = torch.tensor(target)
 
     def outputs(table):
-        return prototype_losses(table, target, num_prototypes, 0.3)
+        return compute_prototype_losses(table, target, num_prototypes, 0.3)
 
     assert torch.autograd.gradcheck(outputs, (table,))
     # The same three as plain operations of torch.
@@ -177,6 +179,6 @@ def test_one_matrix_of_the_similarities_size_is_made_for_the_gradient():
     target = torch.arange(4000) % 500
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        prototype_losses(table, target, 10, 0.1)
+        compute_prototype_losses(table, target, 10, 0.1)
     large = {t.data_ptr() for t in kept if t.numel() >= table.numel()}
     assert large == {table.data_ptr()}

@@ -30,8 +30,8 @@ def memories(pixel_queue: int, region_queue: int, pixels_per_image: int):
     return ContrastMemory(CLASSES, CHANNELS, **sizes), reference.Memory(CLASSES, **sizes)
 
 
-def push(memory, rows, labels, random_keys, images: int = IMAGES):
-    memory.push(torch.tensor(rows), torch.tensor(labels), images, torch.tensor(random_keys))
+def push_batch(memory, rows, labels, random_keys, images: int = IMAGES):
+    memory.push_batch(torch.tensor(rows), torch.tensor(labels), images, torch.tensor(random_keys))
 
 
 def contents(queue: torch.Tensor, seen: torch.Tensor) -> list[np.ndarray]:
@@ -62,8 +62,8 @@ def test_queues_are_those_of_the_lists_while_they_fill_and_wrap(sizes):
     everywhere = [(IGNORED, 0, 1, 3), (0,), (IGNORED,), (2, 3), (0, 1, 2, 3), (1, IGNORED)]
     for seed, present in enumerate(everywhere * 2):
         given = batch(seed, present)
-        push(memory, *given)
-        lists.push(given[0], given[1], IMAGES, given[2])
+        push_batch(memory, *given)
+        lists.push_batch(given[0], given[1], IMAGES, given[2])
         check(memory, lists)
     assert (memory.pixels_seen >= 0).all()
 
@@ -73,16 +73,16 @@ def test_images_of_one_pixel(num_pixels):
     memory, lists = memories(4, 4, 2)
     for seed in range(3):
         given = batch(seed, (0, 1), num_pixels)
-        push(memory, *given, images=num_pixels)
-        lists.push(given[0], given[1], num_pixels, given[2])
+        push_batch(memory, *given, images=num_pixels)
+        lists.push_batch(given[0], given[1], num_pixels, given[2])
     check(memory, lists)
 
 
 def test_samples_are_the_slots_with_their_classes_and_what_is_put_behind():
     memory, _ = memories(3, 2, 1)
-    push(memory, *batch(0, (1,)))
+    push_batch(memory, *batch(0, (1,)))
     more = torch.ones(2, CHANNELS), torch.tensor([3, IGNORED])
-    rows, labels = memory.samples(more)
+    rows, labels = memory.collect_samples(more)
     assert rows.shape == (CLASSES * 5 + 2, CHANNELS)
     none = [IGNORED] * 3
     assert labels[:12].tolist() == [*none, 1, 1, 1, *none, *none]
@@ -96,7 +96,7 @@ def test_samples_are_the_slots_with_their_classes_and_what_is_put_behind():
 def test_it_holds_constants_and_travels_in_the_state():
     memory, _ = memories(3, 2, 2)
     rows = torch.tensor(batch(0)[0]).requires_grad_()
-    memory.push(rows, torch.tensor(batch(0)[1]), IMAGES, torch.tensor(batch(0)[2]))
+    memory.push_batch(rows, torch.tensor(batch(0)[1]), IMAGES, torch.tensor(batch(0)[2]))
     assert not list(memory.parameters())
     assert not memory.pixels.requires_grad
     assert memory.state_dict().keys() == {"pixels", "regions", "pixels_seen", "regions_seen"}
@@ -105,15 +105,15 @@ def test_it_holds_constants_and_travels_in_the_state():
 def test_a_resumed_memory_goes_on_with_the_same_bits():
     memory, _ = memories(7, 5, 2)
     for seed in range(3):
-        push(memory, *batch(seed))
+        push_batch(memory, *batch(seed))
     file = io.BytesIO()
     torch.save(memory.state_dict(), file)
     file.seek(0)
     resumed, _ = memories(7, 5, 2)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for seed in range(3, 6):
-        push(memory, *batch(seed))
-        push(resumed, *batch(seed))
+        push_batch(memory, *batch(seed))
+        push_batch(resumed, *batch(seed))
     for name, value in memory.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -121,12 +121,12 @@ def test_a_resumed_memory_goes_on_with_the_same_bits():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_it_stays_float32_in_a_half_precision_model(dtype):
     memory, _ = memories(7, 5, 2)
-    push(memory, *batch(0))
+    push_batch(memory, *batch(0))
     before = copy.deepcopy(memory.state_dict())
     memory.to(dtype)
     for name, value in memory.state_dict().items():
         assert torch.equal(value, before[name]), name
-    push(memory, *batch(1))
+    push_batch(memory, *batch(1))
 
 
 def test_its_size_is_the_formula():
@@ -136,5 +136,5 @@ def test_its_size_is_the_formula():
     before = numbers
     rows = torch.nn.functional.normalize(torch.randn(400, 256), dim=1)
     for _ in range(5):
-        memory.push(rows, torch.arange(400) % 11, 2, torch.rand(400))
+        memory.push_batch(rows, torch.arange(400) % 11, 2, torch.rand(400))
     assert memory.pixels.numel() + memory.regions.numel() == before

@@ -12,7 +12,7 @@ from core import contrast_reference as reference
 from core.batches import vectors
 from protoseg.core import pixel_contrast
 from protoseg.core.losses import IGNORED
-from protoseg.core.pixel_contrast import choose_anchors, choose_samples, contrast_loss
+from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute_contrast_loss
 
 CLASSES, CHANNELS = 4, 8
 
@@ -70,12 +70,20 @@ def samples_of(seed: int, size: int = 120, empty: float = 0.3):
 def case(seed: int = 0, anchors: int = 12, **samples):
     """Anchors that are samples themselves: rows, labels, samples, their labels, itself, lots."""
     rows, labels, random_keys = samples_of(seed, **samples)
-    itself = np.arange(len(rows) - anchors, len(rows))
-    return rows[itself], labels[itself], rows, labels, itself, random_keys
+    anchor_samples = np.arange(len(rows) - anchors, len(rows))
+    return rows[anchor_samples], labels[anchor_samples], rows, labels, anchor_samples, random_keys
 
 
 def run(
-    anchors, labels, rows, sample_labels, itself, random_keys, temperature=0.1, most=None, **choice
+    anchors,
+    labels,
+    rows,
+    sample_labels,
+    anchor_samples,
+    random_keys,
+    temperature=0.1,
+    max_per_class=None,
+    **choice,
 ):
     """Ours: the loss, what was chosen, and the anchors with their gradient."""
     leaf = torch.tensor(anchors).requires_grad_()
@@ -85,13 +93,13 @@ def run(
         torch.tensor(labels),
         samples,
         torch.tensor(sample_labels),
-        torch.tensor(itself),
+        torch.tensor(anchor_samples),
         CLASSES,
         random_keys=torch.tensor(random_keys),
-        most=most and int(np.bincount(sample_labels[sample_labels >= 0]).max()),
+        max_per_class=max_per_class and int(np.bincount(sample_labels[sample_labels >= 0]).max()),
         **choice,
     )
-    return contrast_loss(leaf, samples, chosen, temperature), chosen, leaf
+    return compute_contrast_loss(leaf, samples, chosen, temperature), chosen, leaf
 
 
 CHOICES = [
@@ -105,19 +113,19 @@ every_choice = pytest.mark.parametrize("choice", CHOICES, ids=str)
 @every_choice
 def test_samples_are_those_of_the_loop(choice, monkeypatch):
     given = case()
-    anchors, labels, rows, sample_labels, itself, random_keys = given
+    anchors, labels, rows, sample_labels, anchor_samples, random_keys = given
     expected = [
         ([], [])
         if label == IGNORED
         else reference.choose_samples(
             anchor, label, rows, sample_labels, me, random_keys=random_keys, **choice
         )
-        for anchor, label, me in zip(anchors, labels, itself, strict=True)
+        for anchor, label, me in zip(anchors, labels, anchor_samples, strict=True)
     ]
     # With few and with all products at once; with the size of the largest class and without.
-    for block, most in itertools.product((1, 300, 2**24), (False, True)):
+    for block, max_per_class in itertools.product((1, 300, 2**24), (False, True)):
         monkeypatch.setattr(pixel_contrast, "BLOCK", block)
-        _, chosen, _ = run(*given, most=most, **choice)
+        _, chosen, _ = run(*given, max_per_class=max_per_class, **choice)
         parts = slice(0, chosen.positives), slice(chosen.positives, None)
         for i, of_anchor in enumerate(expected):
             found = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
@@ -160,33 +168,39 @@ def test_the_gradient_is_that_of_the_loss_written_out():
 
 
 def test_samples_get_no_gradient_not_even_those_of_the_batch():
-    anchors, labels, rows, sample_labels, itself, random_keys = map(torch.tensor, case(3))
+    anchors, labels, rows, sample_labels, anchor_samples, random_keys = map(torch.tensor, case(3))
     anchors.requires_grad_()
     rows.requires_grad_()
     chosen = choose_samples(
-        anchors, labels, rows, sample_labels, itself, CLASSES,
+        anchors, labels, rows, sample_labels, anchor_samples, CLASSES,
         positives=4, negatives=4, hard=True, random_keys=random_keys,
     )  # fmt: skip
-    contrast_loss(anchors, rows, chosen, 0.1).backward()
+    compute_contrast_loss(anchors, rows, chosen, 0.1).backward()
     assert rows.grad is None
     assert anchors.grad is not None
 
 
 def degenerate():
     """(what, what is given): each has a finite loss and gradient."""
-    anchors, labels, rows, sample_labels, itself, random_keys = case(4)
-    yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, itself, random_keys)
+    anchors, labels, rows, sample_labels, anchor_samples, random_keys = case(4)
+    yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, anchor_samples, random_keys)
     one = np.full_like(sample_labels, 2)
-    yield "one class alone", (anchors, one[itself], rows, one, itself, random_keys)
+    yield "one class alone", (anchors, one[anchor_samples], rows, one, anchor_samples, random_keys)
     alone = np.full_like(sample_labels, IGNORED)
-    alone[itself[0]] = 1
-    yield "one pixel, memory empty", (anchors, alone[itself], rows, alone, itself, random_keys)
+    alone[anchor_samples[0]] = 1
+    yield (
+        "one pixel, memory empty",
+        (anchors, alone[anchor_samples], rows, alone, anchor_samples, random_keys),
+    )
     apart = np.full_like(sample_labels, IGNORED)
-    apart[itself[:4]] = range(4)
-    yield "one pixel a class", (anchors, apart[itself], rows, apart, itself, random_keys)
+    apart[anchor_samples[:4]] = range(4)
+    yield (
+        "one pixel a class",
+        (anchors, apart[anchor_samples], rows, apart, anchor_samples, random_keys),
+    )
     yield (
         "all alike",
-        (anchors * 0 + 0.3, labels, rows * 0 + 0.3, sample_labels, itself, random_keys),
+        (anchors * 0 + 0.3, labels, rows * 0 + 0.3, sample_labels, anchor_samples, random_keys),
     )
 
 

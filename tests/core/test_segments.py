@@ -45,11 +45,11 @@ def test_sums_over_segments(sizes):
         found = sort_by_segment(torch.tensor(labels), len(sizes))
         rows = torch.tensor(values)
         in_order = rows[found.order]
-        weighted = found.sums(in_order, torch.tensor(weights)[found.order])
+        weighted = found.sum_sorted_rows(in_order, torch.tensor(weights)[found.order])
         expected = expected_sums(values, labels, len(sizes))
         for sums, right in (
-            (found.sums_of(rows), expected),
-            (found.sums(in_order), expected),
+            (found.sum_rows(rows), expected),
+            (found.sum_sorted_rows(in_order), expected),
             (weighted, expected_sums(values, labels, len(sizes), weights)),
         ):
             np.testing.assert_allclose(
@@ -75,7 +75,7 @@ def test_any_labels(labels, number, chunk):
     finally:
         segments.CHUNK = before
     expected = expected_sums(values, labels, number)
-    sums = as_float64(found.sums_of(torch.tensor(values)))
+    sums = as_float64(found.sum_rows(torch.tensor(values)))
     np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-5)
     inside = labels[(labels >= 0) & (labels < number)]
     assert found.counts.tolist() == np.bincount(inside, minlength=number).tolist()
@@ -93,7 +93,7 @@ def test_a_sum_over_a_million_rows_keeps_its_precision():
     values = np.full((1_000_000, 1), 0.1, dtype=np.float32)
     values[0] = 1e4
     found = sort_by_segment(torch.zeros(len(values), dtype=torch.long), 1)
-    total = found.sums_of(torch.tensor(values)).item()
+    total = found.sum_rows(torch.tensor(values)).item()
     assert total == pytest.approx(values.sum(dtype=np.float64), rel=5e-6)
 
 
@@ -101,11 +101,11 @@ def test_what_lies_outside_does_not_leak_in():
     labels = torch.tensor([0, 7, -1, 0])
     rows = torch.tensor([[1.0], [torch.inf], [torch.nan], [2.0]])
     found = sort_by_segment(labels, 2)
-    assert found.sums_of(rows).tolist() == [[3.0], [0.0]]
+    assert found.sum_rows(rows).tolist() == [[3.0], [0.0]]
 
 
 def test_the_same_bits_every_time():
     values, labels, _ = batch([700, 3, 2000], 4)
     found = sort_by_segment(torch.tensor(labels), 3)
-    sums = [found.sums_of(torch.tensor(values)) for _ in range(5)]
+    sums = [found.sum_rows(torch.tensor(values)) for _ in range(5)]
     assert all(torch.equal(sums[0], each) for each in sums)

@@ -125,7 +125,7 @@ def test_sums_maxima_and_collections_are_over_all_processes(ranks):
         assert (seen["world_size"], seen["rank"]) == (world, number)
         assert seen["all_sum"].tolist() == [numbers.sum(), -numbers.sum()]
         assert seen["all_max"].tolist() == [world - 1, 0]
-        assert torch.equal(seen["gather"], torch.stack([numbers, -numbers], 1))
+        assert torch.equal(seen["all_gather"], torch.stack([numbers, -numbers], 1))
         assert seen["untouched"].tolist() == [number, -number]
 
 
@@ -135,7 +135,7 @@ def test_outside_a_distributed_run_there_is_one_process():
     assert collective.rank() == 0
     assert collective.all_sum(here) is here
     assert collective.all_max(here) is here
-    assert torch.equal(collective.gather(here), here[None])
+    assert torch.equal(collective.all_gather(here), here[None])
 
 
 def test_alone_averaged_is_pooled():

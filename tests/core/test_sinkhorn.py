@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from core import reference
 from core.batches import as_float64, cosines, shuffled_labels
 from protoseg.core.segments import sort_by_segment
-from protoseg.core.sinkhorn import own_similarities, sinkhorn
+from protoseg.core.sinkhorn import run_sinkhorn, select_own_similarities
 
 CLEAR = 1e-3
 """Pixels whose two best prototypes are closer than this in L may fall either way."""
@@ -30,10 +30,10 @@ SIZES = {
 
 
 def solve(similarities, labels, num_classes, **options):
-    """`sinkhorn` from numpy to numpy float64, with a bound and without, which must agree."""
+    """`run_sinkhorn` from numpy to numpy float64, with a bound and without, which must agree."""
     bound = float(np.abs(similarities).max(initial=1.0))
     given = torch.tensor(similarities), torch.tensor(labels), num_classes
-    with_bound, without = (sinkhorn(*given, bound=b, **options) for b in (bound, None))
+    with_bound, without = (run_sinkhorn(*given, bound=b, **options) for b in (bound, None))
     assert with_bound.dtype == without.dtype == torch.float32
     torch.testing.assert_close(with_bound, without, rtol=0, atol=4e-4)
     return as_float64(with_bound)
@@ -81,7 +81,7 @@ def test_half_precision_similarities_neither_overflow_nor_lose_more(dtype, kappa
     rng = np.random.default_rng(1)
     labels = shuffled_labels(rng, [300, 3, 0, 41], ignored=[255] * 9)
     similarities = torch.tensor(cosines(rng, len(labels), 10)).to(dtype)
-    plan = sinkhorn(similarities, torch.tensor(labels), 4, kappa=kappa)
+    plan = run_sinkhorn(similarities, torch.tensor(labels), 4, kappa=kappa)
     assert plan.dtype == torch.float32
     expected = reference.sinkhorn(as_float64(similarities), labels, 4, kappa, 3)
     assert_same_plan(as_float64(plan), expected)
@@ -126,7 +126,7 @@ def test_similarities_a_rounding_above_their_bound_do_no_harm():
     labels = shuffled_labels(rng, [60, 30])
     similarities = cosines(rng, len(labels), 5)
     similarities[3, 2] = np.float32(1 + 4e-7)
-    plan = sinkhorn(torch.tensor(similarities), torch.tensor(labels), 2, bound=1.0)
+    plan = run_sinkhorn(torch.tensor(similarities), torch.tensor(labels), 2, bound=1.0)
     expected = reference.sinkhorn(similarities, labels, 2, 0.05, 3)
     assert_same_plan(as_float64(plan), expected)
 
@@ -242,14 +242,14 @@ def test_everything_outside_the_classes_is_one_segment_of_its_own():
 
 def test_a_pixel_meets_the_prototypes_of_its_own_class():
     similarities = torch.arange(5 * 6.0).view(5, 6)
-    own = own_similarities(similarities, torch.tensor([0, 2, 1, 255, -1]), num_prototypes=2)
+    own = select_own_similarities(similarities, torch.tensor([0, 2, 1, 255, -1]), num_prototypes=2)
     assert own.tolist() == [[0, 1], [10, 11], [14, 15], [18, 19], [24, 25]]
 
 
 def test_a_batch_without_a_pixel_has_an_empty_plan():
-    assert sinkhorn(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 3).shape == (0, 4)
+    assert run_sinkhorn(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 3).shape == (0, 4)
 
 
 def test_no_gradient_passes_through_the_clustering():
     similarities = torch.rand(8, 3, requires_grad=True)
-    assert not sinkhorn(similarities, torch.zeros(8, dtype=torch.long), 1).requires_grad
+    assert not run_sinkhorn(similarities, torch.zeros(8, dtype=torch.long), 1).requires_grad

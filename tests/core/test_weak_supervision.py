@@ -41,9 +41,9 @@ def make(seed: int = 0) -> Batch:
     maps = weak_supervision.normalise_maps(activations, present)
     valid = torch.ones(B, H, W, dtype=torch.bool)
     valid[0, -1] = False
-    confidences = weak_supervision.with_background(maps).permute(0, 2, 3, 1).flatten(0, 2)
+    confidences = weak_supervision.add_background(maps).permute(0, 2, 3, 1).flatten(0, 2)
     labels = torch.where(
-        valid, weak_supervision.pseudo_labels(maps, THRESHOLD), weak_supervision.IGNORED
+        valid, weak_supervision.make_pseudo_labels(maps, THRESHOLD), weak_supervision.IGNORED
     ).flatten()
     view = View(embeddings, confidences * valid.flatten()[:, None], labels)
     return Batch(activations, present, view, torch.rand(B * H * W, C, generator=generator))
@@ -76,12 +76,12 @@ def test_maps_confidences_and_labels() -> None:
     maps = weak_supervision.normalise_maps(batch.activations, batch.present)
     expected = reference.maps_of(batch.activations.numpy(), batch.present.numpy())
     np.testing.assert_allclose(maps, expected, atol=1e-7)
-    confidences = weak_supervision.with_background(maps)
+    confidences = weak_supervision.add_background(maps)
     np.testing.assert_allclose(confidences, reference.confidences_of(expected), atol=1e-7)
     for threshold in (0.0, 0.3, 0.7, 1.0):
-        found = weak_supervision.pseudo_labels(maps, threshold)
+        found = weak_supervision.make_pseudo_labels(maps, threshold)
         np.testing.assert_array_equal(found, reference.labels_of(maps.numpy(), threshold))
-    assert (weak_supervision.pseudo_labels(maps, 0.0)[2] == 0).all(), (
+    assert (weak_supervision.make_pseudo_labels(maps, 0.0)[2] == 0).all(), (
         "an image without classes is background"
     )
     assert not maps[:, 1].any(), "no map of a class that is in no image"
@@ -102,7 +102,7 @@ def test_contrast_and_its_gradient() -> None:
     batch = make()
     view, prototypes = batch.view, ours(batch)
     embeddings = view.embeddings.clone().requires_grad_()
-    loss = weak_supervision.contrast(embeddings, view.labels, prototypes, TEMPERATURE)
+    loss = weak_supervision.compute_contrast(embeddings, view.labels, prototypes, TEMPERATURE)
     loss.backward()
     vectors = unpack(prototypes)
     arguments = (view.labels.numpy(), vectors, TEMPERATURE)
@@ -177,15 +177,15 @@ def test_the_four_losses() -> None:
     assert labels != others
     pairs = [
         (
-            weak_supervision.cross_prototype_loss(a, q, 0.2),
+            weak_supervision.compute_cross_prototype_loss(a, q, 0.2),
             reference.mean_loss(pixels, labels, q64, 0.2),
         ),
         (
-            weak_supervision.cross_cam_loss(a, p, b, 0.2),
+            weak_supervision.compute_cross_cam_loss(a, p, b, 0.2),
             reference.mean_loss(pixels, others, p64, 0.2),
         ),
         (
-            weak_supervision.intra_view_loss(a, p, 0.2),
+            weak_supervision.compute_intra_view_loss(a, p, 0.2),
             reference.mean_loss(pixels, labels, p64, 0.2),
         ),
     ]
@@ -194,7 +194,9 @@ def test_the_four_losses() -> None:
     sets = [set(row.nonzero().flatten().tolist()) for row in negatives]
     pairs.append(
         (
-            weak_supervision.intra_view_loss(a, p, 0.2, negatives=negatives, weights=weights),
+            weak_supervision.compute_intra_view_loss(
+                a, p, 0.2, negatives=negatives, weights=weights
+            ),
             reference.mean_loss(pixels, labels, p64, 0.2, sets, weights.tolist()),
         )
     )
@@ -207,7 +209,7 @@ def test_classification_loss() -> None:
     scores = 3 * torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     present = torch.rand(4, 7, generator=torch.Generator().manual_seed(1)) < 0.4
     expected = reference.soft_margin(scores.numpy(), present.tolist())
-    assert weak_supervision.classification_loss(scores, present).item() == pytest.approx(
+    assert weak_supervision.compute_classification_loss(scores, present).item() == pytest.approx(
         expected, rel=1e-5
     )
     torch_own = torch.nn.functional.multilabel_soft_margin_loss(scores, present.float())
@@ -227,7 +229,7 @@ def test_a_batch_without_any_pixel_loses_nothing() -> None:
     embeddings = view.embeddings.clone().requires_grad_()
     negatives = weak_supervision.mine_prototypes(view, prototypes, batch.random_keys)
     weights = weak_supervision.sample_pixels(view, prototypes, batch.random_keys[:, 0])
-    loss = weak_supervision.contrast(
+    loss = weak_supervision.compute_contrast(
         embeddings, nothing, prototypes, 0.1, negatives=negatives, weights=weights
     )
     loss.backward()
@@ -242,7 +244,7 @@ def test_two_processes_have_the_prototypes_and_the_loss_of_the_whole_batch(tmp_p
     expected = weak_supervision.estimate_prototypes(
         pixels, confidences, weak_processes.TOP, random_keys
     )
-    loss = weak_supervision.contrast(pixels, labels, expected, 0.1)
+    loss = weak_supervision.compute_contrast(pixels, labels, expected, 0.1)
     run_in_processes(weak_processes.work, 2, str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for part in parts:

@@ -33,7 +33,7 @@ def work(rank: int, folder: str) -> None:
     )
     pixels, confidences, labels, random_keys = (each.chunk(2)[rank] for each in whole_batch())
     found = weak_supervision.estimate_prototypes(pixels, confidences, TOP, random_keys)
-    loss = weak_supervision.contrast(pixels, labels, found, 0.1)
+    loss = weak_supervision.compute_contrast(pixels, labels, found, 0.1)
     result = {"vectors": found.vectors, "exists": found.exists, "loss": loss.item()}
     torch.save(result, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -104,7 +104,7 @@ def classified(head: Any, views: list[Tensor]) -> float:
 def test_losses_of_two_views(parts: dict[str, bool]) -> None:
     head = make(second_view=True, **parts)
     views = features(head)
-    found = head.losses_of_views(views, PRESENT, COVERED)
+    found = head.compute_view_losses(views, PRESENT, COVERED)
     one, two = (view_of(head, seen) for seen in views)
     cross = intra = 0.0
     for this, other in ((one, two), (two, one)):
@@ -124,7 +124,7 @@ def test_losses_of_two_views(parts: dict[str, bool]) -> None:
 def test_one_view_alone() -> None:
     head = make()
     views = features(head)[:1]
-    found = head.losses_of_views(views, PRESENT, COVERED)
+    found = head.compute_view_losses(views, PRESENT, COVERED)
     assert found.keys() == {"loss_cls"}
     assert found["loss_cls"].item() == pytest.approx(classified(head, views), rel=1e-5)
     assert head.projection is None
@@ -134,7 +134,7 @@ def test_contrast_leaves_the_classifier_alone() -> None:
     """Maps, labels and prototypes carry no gradient; the projection and the features do."""
     head = make(second_view=True, **ALL)
     views = [seen.requires_grad_() for seen in features(head)]
-    losses = head.losses_of_views(views, PRESENT, COVERED)
+    losses = head.compute_view_losses(views, PRESENT, COVERED)
     (losses["loss_cross"] + losses["loss_intra"]).backward()
     assert head.classifier.weight.grad is None
     assert head.projection.weight.grad.abs().sum() > 0
@@ -146,7 +146,7 @@ def test_choices_within_a_view_change_that_loss_alone(choice: str) -> None:
     head, choosing = make(second_view=True, **ALL), make(second_view=True, **ALL, **{choice: True})
     choosing.load_state_dict(head.state_dict())
     views = features(head)
-    before, after = (h.losses_of_views(views, PRESENT, COVERED) for h in (head, choosing))
+    before, after = (h.compute_view_losses(views, PRESENT, COVERED) for h in (head, choosing))
     assert before["loss_intra"] != after["loss_intra"]
     assert before["loss_cls"] == after["loss_cls"]
     torch.testing.assert_close(before["loss_cross"], after["loss_cross"])

@@ -78,5 +78,5 @@ def test_maps_are_summed_over_scales_and_flips(scales: tuple[float, ...], flip: 
 
 
 def test_without_labels_there_are_no_masks() -> None:
-    with pytest.raises(ValueError, match="a CAM network needs the image-level labels"):
+    with pytest.raises(ValueError, match="image-level labels are missing"):
         network().predict(images())

@@ -101,7 +101,7 @@ def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(mon
         with torch.no_grad():
             projected = copy.deepcopy(part).projection(features).permute(0, 2, 3, 1).flatten(0, 2)
         rows = torch.nn.functional.normalize(projected)
-        remembered, of_memory = (each.numpy() for each in part.memory.samples())
+        remembered, of_memory = (each.numpy() for each in part.memory.collect_samples())
         by_hand = copy.deepcopy(part.memory)
         drawn.clear()
         found = part(features, labels, scores)
@@ -109,12 +109,12 @@ def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(mon
         random_keys = [each.numpy() for each in drawn]
         anchors = reference.choose_anchors(labels.tolist(), wrong, 40, random_keys[0])
         own = rows.numpy()[anchors], labels.numpy()[anchors]
-        itself = range(len(remembered), len(remembered) + len(anchors))
+        anchor_samples = range(len(remembered), len(remembered) + len(anchors))
         expected = reference.loss(
             *own,
             np.concatenate([remembered, own[0]]),
             np.concatenate([of_memory, own[1]]),
-            itself,
+            anchor_samples,
             0.1,
             positives=8,
             negatives=16,
@@ -122,7 +122,7 @@ def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(mon
             random_keys=random_keys[1],
         )
         assert found.item() == pytest.approx(0.3 * expected, rel=1e-4)
-        by_hand.push(rows, labels, 2, drawn[2])
+        by_hand.push_batch(rows, labels, 2, drawn[2])
         for name, value in by_hand.state_dict().items():
             torch.testing.assert_close(value, part.memory.state_dict()[name], rtol=0, atol=1e-6)
     assert (part.memory.pixels_seen > 0).all()
@@ -153,7 +153,7 @@ def test_random_selection_takes_no_mistake_into_account() -> None:
     found = []
     for wrong in (torch.zeros(60).bool(), torch.ones(60).bool()):
         torch.manual_seed(5)
-        found.append(part.loss(rows, labels, wrong))
+        found.append(part.compute_loss(rows, labels, wrong))
     assert torch.equal(*found)
 
 
@@ -243,7 +243,7 @@ def test_several_queries_through_the_decoder_train_and_the_best_counts() -> None
 
 
 def test_what_does_not_fit_the_query_decoder_is_refused() -> None:
-    with pytest.raises(ValueError, match="FCNHead has no queries to decode; use Segmenter"):
+    with pytest.raises(ValueError, match="FCNHead has no queries; use Segmenter"):
         segmentor({"type": "QueryDecoderHead", "decode_head": decode_head("FCNHead")})
     with pytest.raises(ValueError, match="contrast: Segmenter's decoder returns masks"):
         query_decoder(contrast=SETTINGS)

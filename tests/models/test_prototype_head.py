@@ -48,7 +48,7 @@ def make_head(name: str = "SegformerHead", **changes):
 def pixels(head, maps) -> np.ndarray:
     """The head's embeddings as (N, D) float64."""
     with torch.no_grad():
-        return copy.deepcopy(head).embed(maps).flatten(0, 2).double().numpy()
+        return copy.deepcopy(head).compute_embeddings(maps).flatten(0, 2).double().numpy()
 
 
 def downsampled(maps: np.ndarray, size: int) -> np.ndarray:
@@ -82,16 +82,18 @@ def expected_losses(head, embeddings, maps, *, size, score_norm=False, tau=0.1, 
     """Eq. 6, 7, 11 and 12 one after the other, unweighted; and target and class scores."""
     bank = head.bank
     k, distance = bank.num_prototypes, bank.distance
-    table = reference.similarity(embeddings, bank.prototypes.numpy(), distance, bank.huber_delta)
+    table = reference.compute_similarities(
+        embeddings, bank.prototypes.numpy(), distance, bank.huber_delta
+    )
     labels = downsampled(maps, size)
     if k == 1:
         target = labels.copy()
     else:
-        target, sure = reference.assign(
+        target, sure = reference.assign_pixels(
             table, labels, CLASSES, k, bank.kappa, bank.sinkhorn_iterations
         )
         assert sure.min() > CLEAR, "a pixel is torn between two prototypes: choose another seed"
-    scores = reference.class_scores(table, k)
+    scores = reference.compute_class_scores(table, k)
     if score_norm:
         scores = layer_norm(scores)
     scores = scores / score_tau
@@ -128,7 +130,7 @@ def test_losses_and_update_are_those_of_the_equations(distance: str, num_prototy
     assert losses["loss_ppc"].item() == pytest.approx(0.3 * ppc, rel=1e-4)
     assert losses["loss_ppd"].item() == pytest.approx(0.2 * ppd, rel=1e-4)
     assert total_loss(losses).item() == pytest.approx(0.5 * ce + 0.3 * ppc + 0.2 * ppd, rel=1e-4)
-    after = reference.update(before, embeddings, target, 0.7, distance)
+    after = reference.update_prototypes(before, embeddings, target, 0.7, distance)
     np.testing.assert_allclose(head.bank.prototypes.numpy(), after, atol=2e-6)
     assert np.abs(after - before).max() > 0.01
 
@@ -172,10 +174,10 @@ def test_only_correct_pixels_update() -> None:
     correct = scores.argmax(1) == small
     assert 0.1 < correct[small >= 0].mean() < 0.9
     head.loss(maps, samples(labels), {})
-    after = reference.update(
+    after = reference.update_prototypes(
         before, embeddings, np.where(correct, target, reference.IGNORED), 0.7, "cosine"
     )
-    everything = reference.update(before, embeddings, target, 0.7, "cosine")
+    everything = reference.update_prototypes(before, embeddings, target, 0.7, "cosine")
     np.testing.assert_allclose(head.bank.prototypes.numpy(), after, atol=2e-6)
     assert np.abs(after - everything).max() > 0.01
 
@@ -211,7 +213,7 @@ def test_embedding_norm_is_a_layer_norm_before_the_unit_length() -> None:
     head = make_head(embedding_norm="layer").eval()
     with torch.no_grad():
         features = head.features(feature_maps()).permute(0, 2, 3, 1).reshape(-1, 8)
-        found = head.embed(feature_maps()).reshape(-1, 8)
+        found = head.compute_embeddings(feature_maps()).reshape(-1, 8)
     rows = layer_norm(features.double().numpy())
     expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
@@ -220,8 +222,10 @@ def test_embedding_norm_is_a_layer_norm_before_the_unit_length() -> None:
 def test_embeddings_are_unit_vectors_for_cosine_alone() -> None:
     with torch.no_grad():
         # Without the projection a decoder's ReLU leaves some pixels at zero, which stay there.
-        cosine = make_head(projection=True).embed(feature_maps())
-        euclidean = make_head(projection=True, distance="euclidean").embed(feature_maps())
+        cosine = make_head(projection=True).compute_embeddings(feature_maps())
+        euclidean = make_head(projection=True, distance="euclidean").compute_embeddings(
+            feature_maps()
+        )
     assert cosine.shape == (2, 16, 16, 8)
     torch.testing.assert_close(cosine.norm(dim=-1), torch.ones(2, 16, 16))
     assert (euclidean.norm(dim=-1) - 1).abs().max() > 0.1
@@ -244,7 +248,7 @@ def test_projection_stands_between_decoder_and_embedding() -> None:
     with torch.no_grad():
         head.projection[3].weight.zero_()
         head.projection[3].bias.copy_(torch.arange(8.0))
-        found = head.embed(feature_maps())
+        found = head.compute_embeddings(feature_maps())
     torch.testing.assert_close(found, torch.arange(8.0).expand(2, 16, 16, 8))
 
 
@@ -379,7 +383,10 @@ def test_bfloat16_autocast(preset: dict) -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model.loss(images(), samples(labels))
         assert model.decode_head.features(model.extract_feat(images())).dtype == torch.bfloat16
-        assert model.decode_head.embed(model.extract_feat(images())).dtype == torch.float32
+        assert (
+            model.decode_head.compute_embeddings(model.extract_feat(images())).dtype
+            == torch.float32
+        )
     total_loss(losses).backward()
     expected = full.loss(images(), samples(labels))
     for name in ("decode.loss_ce", "decode.loss_ppc", "decode.loss_ppd"):

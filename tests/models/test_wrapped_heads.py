@@ -201,7 +201,7 @@ def test_a_head_without_a_classifier_is_refused_in_one_sentence(wrapper: str, na
 
 def test_a_head_that_refines_another_is_refused() -> None:
     ocr = {"type": "OCRHead", **ONE, "channels": 8, "ocr_channels": 4, "num_classes": 3}
-    with pytest.raises(ValueError, match=r"OCRHead refines the scores of a head before it"):
+    with pytest.raises(ValueError, match=r"OCRHead refines the scores of another head"):
         segmentor({"type": "PrototypeHead", "decode_head": ocr})
 
 

@@ -93,7 +93,9 @@ def train(case: str, root: Path, world: int, rank: int) -> dict[str, Any]:
     for _ in range(STEPS):
         batch = ignore(next(batches), first=rank * 4 // world)
         found = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
-        losses.append({k: collective.gather(v.detach()).mean(0).item() for k, v in found.items()})
+        losses.append(
+            {k: collective.all_gather(v.detach()).mean(0).item() for k, v in found.items()}
+        )
     state = {name: value.clone() for name, value in parts.module.state_dict().items()}
     return {"losses": losses, "gradients": gradients, "state": state}
 

@@ -44,8 +44,10 @@ def assigned(model: Any, root: Path) -> list[tuple[np.ndarray, np.ndarray]]:
         image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1).float()
         image = (image - preprocessor.mean) / preprocessor.std
         with torch.no_grad():
-            embeddings = model.decode_head.embed(model.backbone(image[None]))
-            table = model.decode_head.bank.similarity(embeddings.flatten(0, 2)).view(-1, 6, K)
+            embeddings = model.decode_head.compute_embeddings(model.backbone(image[None]))
+            table = model.decode_head.bank.compute_similarities(embeddings.flatten(0, 2)).view(
+                -1, 6, K
+            )
         step = image.shape[1] // embeddings.shape[1]
         labels, looks = (
             np.array(Image.open(root / kind / "val" / path.name))[::step, ::step].ravel()

@@ -261,11 +261,8 @@ def test_the_verb(
         (["decoder.auxiliary=true"], r"decoder\.auxiliary: an auxiliary head learns from label"),
         (["contrast=pixel"], r"contrast\.weight: pixel contrast learns from label maps"),
         (["evaluation=slide_512"], r"evaluation\.mode: class activation maps are normalised over"),
-        (
-            ["method.second_view=false"],
-            r"method\.cross_prototype and cross_cam: without method\.se",
-        ),
-        (["method.intra=false"], r"method\.prototype_mining: without method\.intra there is noth"),
+        (["method.second_view=false"], r"method\.cross_prototype requires method\.second_view"),
+        (["method.intra=false"], r"method\.prototype_mining requires method\.intra=true"),
     ],
 )
 def test_settings_that_do_not_fit_are_one_sentence(

@@ -147,10 +147,10 @@ class Processes:
         """The bytes of every process, by rank; every process gets all of them."""
         if self.size == 1:
             return [data]
-        sizes = collective.gather(torch.tensor(len(data))).tolist()
+        sizes = collective.all_gather(torch.tensor(len(data))).tolist()
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        rows = collective.gather(padded)
+        rows = collective.all_gather(padded)
         return [row[:size].numpy().tobytes() for row, size in zip(rows, sizes, strict=True)]
 
     # How it ends

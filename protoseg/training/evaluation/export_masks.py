@@ -19,7 +19,7 @@ from protoseg import files
 from protoseg.config.fields import plain
 from protoseg.config.identity import spec_from_dict
 from protoseg.config.schema import DatasetSpec, RunSpec
-from protoseg.core.weak_supervision import pseudo_labels
+from protoseg.core.weak_supervision import make_pseudo_labels
 from protoseg.datasets.digest import folder_digest, verify
 from protoseg.datasets.layout import find_root, pairs
 from protoseg.errors import ProtosegError, UsageError
@@ -134,7 +134,7 @@ def _predict(
     with torch.no_grad():
         for done, batch in enumerate(parts.test_loader, start=1):
             (sample,) = parts.model.test_step(batch)
-            yield pseudo_labels(sample.seg_logits.data[None, 1:], threshold)[0].cpu().numpy()
+            yield make_pseudo_labels(sample.seg_logits.data[None, 1:], threshold)[0].cpu().numpy()
             if progress is not None:
                 progress(done, number)
 
