@@ -1,4 +1,4 @@
-"""Batches for the tests: as many pixels of each class as asked for, in a random order."""
+"""Random batches for the tests: labels, similarities, vectors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 def shuffled_labels(
     rng: np.random.Generator, sizes: Sequence[int], ignored: Sequence[int] = ()
 ) -> np.ndarray:
-    """``sizes[c]`` labels of each class ``c`` and the ``ignored`` ones, shuffled."""
+    """Return ``sizes[c]`` labels of each class c and the ``ignored`` labels, shuffled."""
     return rng.permutation([*np.repeat(np.arange(len(sizes)), sizes), *ignored]).astype(np.int64)
 
 
 def cosines(rng: np.random.Generator, num_pixels: int, num_prototypes: int) -> np.ndarray:
-    """Values that cosine similarities take, all over [-1, 1], (N, K) float32."""
+    """Return uniform random numbers in [-1, 1], the range of cosines, (N, K) float32."""
     return rng.uniform(-1, 1, (num_pixels, num_prototypes)).astype(np.float32)
 
 
 def vectors(rng: np.random.Generator, *shape: int, unit: bool = True) -> np.ndarray:
-    """Random vectors along the last axis, of length 1 unless told otherwise; float32."""
+    """Return random float32 vectors along the last axis; unit vectors by default."""
     drawn = rng.standard_normal(shape)
     if unit:
         drawn /= np.linalg.norm(drawn, axis=-1, keepdims=True)
@@ -30,5 +30,5 @@ def vectors(rng: np.random.Generator, *shape: int, unit: bool = True) -> np.ndar
 
 
 def as_float64(tensor: Tensor) -> np.ndarray:
-    """A tensor as numpy float64, for the references."""
+    """Convert a tensor to numpy float64, for the references."""
     return tensor.detach().to(torch.float64).numpy()

@@ -1,4 +1,4 @@
-"""One thread for every test here, and processes that are forked with torch imported."""
+"""Fixtures: one torch thread for each test, and a fork server that has imported torch."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from threads import one_thread  # noqa: F401  a fixture
 
 @pytest.fixture(scope="package", autouse=True)
 def _prepared_fork_server(fork_server: ForkServer) -> None:  # noqa: F811
-    """Its imports go on while the first tests run."""
+    """Start the imports of the fork server while the first tests run."""
     fork_server.prepare(TORCH)

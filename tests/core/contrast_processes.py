@@ -1,4 +1,4 @@
-"""What each of several real processes does in `test_contrast_processes`; run in forks."""
+"""The work of each forked process in `test_contrast_processes`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES, CHANNELS, IMAGES, PIXELS, STEPS, ANCHORS = 4, 8, 4, 50, 4, 24
 
 
 def whole_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings, labels and lots of all images; the last image shows one class alone."""
+    """Return embeddings, labels and random keys of all images; the last image has one class."""
     generator = torch.Generator().manual_seed(step)
     number = IMAGES * PIXELS
     labels = torch.randint(-1, CLASSES, (number,), generator=generator)
@@ -28,27 +28,27 @@ def whole_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def new_memory() -> ContrastMemory:
-    """The same in every process, and in the test."""
+    """Create the same memory in every process and in the test."""
     return ContrastMemory(CLASSES, CHANNELS, pixel_queue=13, region_queue=5, pixels_per_image=3)
 
 
 def push_batch(memory: ContrastMemory, step: int) -> None:
-    """This process's images of a step."""
-    mine = [part.chunk(world_size())[rank()] for part in whole_batch(step)]
-    memory.push_batch(mine[0], mine[1], IMAGES // world_size(), mine[2])
+    """Push the images of this process in a step."""
+    own_part = [part.chunk(world_size())[rank()] for part in whole_batch(step)]
+    memory.push_batch(own_part[0], own_part[1], IMAGES // world_size(), own_part[2])
 
 
 def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
-    """Of this process's anchors, which see those of all; the last class has none of its own."""
+    """Return loss and gradient of the anchors of this process; samples come from all processes."""
     rows, labels, _ = whole_batch(9)
-    mine = [part[:ANCHORS].chunk(world_size())[rank()] for part in (rows, labels)]
-    anchors = mine[0].clone().requires_grad_()
-    batch = all_gather(anchors.detach()).flatten(0, 1), all_gather(mine[1]).flatten()
+    own_part = [part[:ANCHORS].chunk(world_size())[rank()] for part in (rows, labels)]
+    anchors = own_part[0].clone().requires_grad_()
+    batch = all_gather(anchors.detach()).flatten(0, 1), all_gather(own_part[1]).flatten()
     samples, sample_labels = memory.collect_samples(batch)
     first = len(samples) - (world_size() - rank()) * len(anchors)
     chosen = choose_samples(
         anchors,
-        mine[1],
+        own_part[1],
         samples,
         sample_labels,
         first + torch.arange(len(anchors)),
@@ -64,8 +64,8 @@ def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
     return loss.detach(), anchors.grad
 
 
-def take_part() -> dict[str, Any]:
-    """All steps; the memory after each, then loss and gradient."""
+def run_steps() -> dict[str, Any]:
+    """Run all steps; return the memory after each step, then loss and gradient."""
     memory = new_memory()
     states = []
     for step in range(STEPS):
@@ -76,10 +76,10 @@ def take_part() -> dict[str, Any]:
 
 
 def work(rank: int, world: int, folder: str) -> None:
-    """Take part; write what this process ended with."""
+    """Run in a process group, and save the results of this process."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
-    torch.save(take_part(), Path(folder) / f"{rank}.pt")
+    torch.save(run_steps(), Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -1,6 +1,6 @@
-"""Pixel-query (Eq. 2) and pixel contrast as their description writes them: float64, pixel by pixel.
+"""Float64 references of pixel-query (Eq. 2) and pixel contrast, pixel by pixel.
 
-Loops over anchors, samples, images and classes; nothing here comes from `protoseg.core`.
+Loops over anchors, samples, images and classes. Nothing is imported from `protoseg.core`.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ IGNORED = -1
 
 
 def query_scores(pixels, queries, temperature):
-    """Eq. 2: the best cosine of a pixel and the K queries of a class, divided by T, (N, C)."""
+    """Compute Eq. 2: the best cosine of a pixel and K queries of a class, divided by T, (N, C)."""
     scores = np.zeros((len(pixels), len(queries)))
     for n, pixel in enumerate(np.float64(pixels)):
         for c, of_class in enumerate(np.float64(queries)):
@@ -22,16 +22,16 @@ def query_scores(pixels, queries, temperature):
 
 
 def choose_anchors(labels, hard, count, random_keys):
-    """Class by class a row of pixels, hard and other in turns by lot; then the rows in turns."""
+    """Alternate hard and easy pixels within each class, then alternate between classes."""
     rows = {}
     for c in sorted(set(labels) - {IGNORED}):
         of_class = [n for n in np.argsort(random_keys) if labels[n] == c]
-        kinds = [n for n in of_class if hard[n]], [n for n in of_class if not hard[n]]
+        groups = [n for n in of_class if hard[n]], [n for n in of_class if not hard[n]]
         row = []
-        while kinds[0] or kinds[1]:
-            for kind in kinds:
-                if kind:
-                    row.append(kind.pop(0))
+        while groups[0] or groups[1]:
+            for group in groups:
+                if group:
+                    row.append(group.pop(0))
         rows[c] = row
     chosen = []
     for turn in range(len(labels)):
@@ -43,10 +43,10 @@ def choose_anchors(labels, hard, count, random_keys):
 def choose_samples(
     anchor, label, samples, sample_labels, anchor_samples, positives, negatives, hard, random_keys
 ):
-    """The positives and the negatives of one anchor, as sets of numbers of samples."""
+    """Return positives and negatives of one anchor as sets of sample indices."""
     products = np.float64(samples) @ np.float64(anchor)
     filled = [s for s in range(len(samples)) if sample_labels[s] != IGNORED]
-    by_lot = sorted(filled, key=lambda s: random_keys[s])
+    in_random_order = sorted(filled, key=lambda s: random_keys[s])
     same = [s for s in filled if sample_labels[s] == label and s != anchor_samples]
     other = [s for s in filled if sample_labels[s] != label]
     half = (positives // 2, negatives // 2) if hard else (0, 0)
@@ -54,17 +54,17 @@ def choose_samples(
         sorted(same, key=lambda s: products[s])[: half[0]],
         sorted(other, key=lambda s: -products[s])[: half[1]],
     )
-    # Drawn for all anchors alike: of the class, and of all samples.
-    of_class = [s for s in by_lot if sample_labels[s] == label][: positives - half[0]]
-    of_all = by_lot[: negatives - half[1]]
+    # The same random choice for all anchors of a class, and for all anchors.
+    of_class = [s for s in in_random_order if sample_labels[s] == label][: positives - half[0]]
+    of_all = in_random_order[: negatives - half[1]]
     return (
         set(hardest[0]) | {s for s in of_class if s in same},
         set(hardest[1]) | {s for s in of_all if s in other},
     )
 
 
-def nce(anchor, samples, positives, negatives, temperature):
-    """L_NCE of one anchor: the mean over its positives."""
+def anchor_loss(anchor, samples, positives, negatives, temperature):
+    """Compute L_NCE of one anchor, the mean over its positives."""
     terms = []
     for j in positives:
         own = np.exp(np.sum(np.float64(anchor) * np.float64(samples[j])) / temperature)
@@ -76,20 +76,20 @@ def nce(anchor, samples, positives, negatives, temperature):
     return np.mean(terms)
 
 
-def loss(anchors, labels, samples, sample_labels, anchor_samples, temperature, **choice):
-    """The mean over the anchors that have a positive; 0 without any."""
-    found = []
-    for anchor, label, me in zip(anchors, labels, anchor_samples, strict=True):
+def contrast_loss(anchors, labels, samples, sample_labels, anchor_samples, temperature, **choice):
+    """Compute the mean over anchors with a positive; 0 if there is none."""
+    losses = []
+    for anchor, label, own_sample in zip(anchors, labels, anchor_samples, strict=True):
         if label == IGNORED:
             continue
-        chosen = choose_samples(anchor, label, samples, sample_labels, me, **choice)
+        chosen = choose_samples(anchor, label, samples, sample_labels, own_sample, **choice)
         if chosen[0]:
-            found.append(nce(anchor, samples, *chosen, temperature))
-    return float(np.mean(found)) if found else 0.0
+            losses.append(anchor_loss(anchor, samples, *chosen, temperature))
+    return float(np.mean(losses)) if losses else 0.0
 
 
 class Memory:
-    """Queues as lists: the newest last, no more than fit."""
+    """Queues as lists with the newest entry last."""
 
     def __init__(self, num_classes, pixel_queue, region_queue, pixels_per_image):
         self.sizes = {"pixels": pixel_queue, "regions": region_queue}
@@ -97,7 +97,7 @@ class Memory:
         self.pixels_per_image = pixels_per_image
 
     def push_batch(self, embeddings, labels, images, random_keys):
-        """One image after the other, one class after the other."""
+        """Add images one by one, and classes one by one."""
         of_image = np.split(np.arange(len(labels)), images)
         for image in of_image:
             for c in range(len(self.queues["pixels"])):

@@ -1,7 +1,7 @@
-"""ProtoSeg as its paper writes it: float64 numpy, one class, one prototype, one pixel at a time.
+"""Float64 reference of ProtoSeg: one class, one prototype and one pixel at a time.
 
-Written from the equations alone, without a look at `protoseg.core`, so that the two can disagree.
-Slow on purpose: nothing here is shared, vectorised over classes, or reused by the package.
+Written from the equations of the paper, independently of `protoseg.core`. It is slow on purpose:
+nothing is vectorised over classes or shared with the package.
 """
 
 import numpy as np
@@ -10,15 +10,15 @@ from scipy.special import logsumexp
 IGNORED = -1
 
 
-def pixels_of(labels, c):
-    """Indices of the pixels of class ``c``."""
+def find_pixels(labels, c):
+    """Return the indices of the pixels of class c."""
     return np.flatnonzero(np.asarray(labels) == c)
 
 
 def sinkhorn_of_class(similarities, kappa, iterations):
-    """Eq. 9-10 for the (n, K) similarities of one class: rows first, then columns, each step.
+    """Solve Eq. 9-10 for the (n, K) similarities of one class.
 
-    Returns the columns of L scaled to sum to 1, as an (n, K) array.
+    Each step scales prototypes, then pixels. Returns the columns of L scaled to sum to 1, (n, K).
     """
     n, k = similarities.shape
     log_l = np.asarray(similarities, dtype=np.float64) / kappa
@@ -29,17 +29,17 @@ def sinkhorn_of_class(similarities, kappa, iterations):
 
 
 def sinkhorn(similarities, labels, num_classes, kappa, iterations):
-    """The transport plan of every class in turn, (N, K); rows of ignored pixels are 0."""
+    """Solve each class separately, (N, K); rows of ignored pixels are 0."""
     plan = np.zeros(np.shape(similarities), dtype=np.float64)
     for c in range(num_classes):
-        own = pixels_of(labels, c)
+        own = find_pixels(labels, c)
         if len(own):
             plan[own] = sinkhorn_of_class(similarities[own], kappa, iterations)
     return plan
 
 
 def margin(plan):
-    """How far each pixel's best prototype is ahead of its second best; 1 where there is one."""
+    """Return the difference of each pixel's two best prototypes; 1 if K = 1."""
     if plan.shape[1] == 1:
         return np.ones(len(plan))
     best = np.sort(plan, axis=1)
@@ -47,7 +47,7 @@ def margin(plan):
 
 
 def compute_similarities(embeddings, prototypes, distance, delta=0.1):
-    """``-<i, p>``, pixel by pixel and prototype by prototype, (N, C·K)."""
+    """Compute ``-<i, p>`` for each pixel and each prototype, (N, C·K)."""
     embeddings, prototypes = np.float64(embeddings), np.float64(prototypes)
     num_classes, k, _ = prototypes.shape
     table = np.zeros((len(embeddings), num_classes * k))
@@ -64,7 +64,7 @@ def compute_similarities(embeddings, prototypes, distance, delta=0.1):
 
 
 def compute_class_scores(table, num_prototypes):
-    """Eq. 6: ``-s_{i,c}``, the similarity to the nearest prototype of the class."""
+    """Compute Eq. 6, ``-s_{i,c}``: the similarity to the nearest prototype of the class."""
     num_classes = table.shape[1] // num_prototypes
     return np.array(
         [
@@ -75,17 +75,17 @@ def compute_class_scores(table, num_prototypes):
 
 
 def negative_log_softmax(logits, at):
-    """``-log softmax(logits)[at]``."""
+    """Compute ``-log softmax(logits)[at]``."""
     return float(logsumexp(np.float64(logits)) - np.float64(logits[at]))
 
 
 def mean_over_valid(values):
-    """The mean of a list, 0 for an empty one."""
+    """Return the mean of a list, 0 if it is empty."""
     return float(np.mean(values)) if len(values) else 0.0
 
 
 def cross_entropy(scores, labels):
-    """Eq. 7."""
+    """Compute Eq. 7."""
     return mean_over_valid(
         [
             negative_log_softmax(row, label)
@@ -96,7 +96,7 @@ def cross_entropy(scores, labels):
 
 
 def contrast(table, target, temperature):
-    """Eq. 11."""
+    """Compute Eq. 11."""
     return mean_over_valid(
         [
             negative_log_softmax(np.float64(row) / temperature, at)
@@ -107,7 +107,7 @@ def contrast(table, target, temperature):
 
 
 def distance_loss(table, target, distance):
-    """Eq. 12: squared excess over the smallest value of the distance."""
+    """Compute Eq. 12: the squared difference to the smallest value of the distance."""
     best = 1.0 if distance == "cosine" else 0.0
     return mean_over_valid(
         [
@@ -119,17 +119,17 @@ def distance_loss(table, target, distance):
 
 
 def unit(vector):
-    """The vector at length 1."""
+    """Scale a vector to length 1."""
     return vector / np.sqrt(np.sum(vector**2))
 
 
 def update_prototypes(prototypes, embeddings, target, momentum, distance):
-    """Eq. 14, one prototype after the other; those without a pixel are handed back as they were."""
+    """Apply Eq. 14 to each prototype; prototypes without a pixel are unchanged."""
     num_classes, k, _ = prototypes.shape
     after, embeddings = np.float64(prototypes), np.float64(embeddings)
     for c in range(num_classes):
         for j in range(k):
-            own = pixels_of(target, c * k + j)
+            own = find_pixels(target, c * k + j)
             if not len(own):
                 continue
             mean = np.sum(embeddings[own], axis=0) / len(own)
@@ -141,15 +141,15 @@ def update_prototypes(prototypes, embeddings, target, momentum, distance):
 
 
 def assign_pixels(table, labels, num_classes, num_prototypes, kappa, iterations):
-    """Eq. 8-10: the column ``c·K + k`` of each pixel, and how sure that argmax is."""
+    """Solve Eq. 8-10: the column ``c·K + k`` of each pixel, and the margin of this choice."""
     column = np.full(len(table), IGNORED)
-    sure = np.ones(len(table))
+    margins = np.ones(len(table))
     for c in range(num_classes):
-        own = pixels_of(labels, c)
+        own = find_pixels(labels, c)
         if not len(own):
             continue
         block = table[own, c * num_prototypes : (c + 1) * num_prototypes]
         plan = sinkhorn_of_class(block, kappa, iterations)
         column[own] = c * num_prototypes + np.argmax(plan, axis=1)
-        sure[own] = margin(plan)
-    return column, sure
+        margins[own] = margin(plan)
+    return column, margins

@@ -1,4 +1,4 @@
-"""The whole prototype step under ``torch.compile``: one graph, the same numbers."""
+"""The prototype step under ``torch.compile``: one graph with the same results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from protoseg.core.losses import compute_cross_entropy, compute_prototype_losses
 from protoseg.core.prototypes import PrototypeBank
 
 
-def step(bank, pixels, labels):
-    """Similarities, assignment, losses and update, as the head does them."""
+def run_step(bank, pixels, labels):
+    """Compute similarities, assignment, losses and update, as the head does."""
     similarities = bank.compute_similarities(pixels)
-    target, moved = bank.assign_pixels(similarities, labels)
+    target, update = bank.assign_pixels(similarities, labels)
     scores, contrast, compactness = compute_prototype_losses(
         similarities, target, bank.num_prototypes, 0.1, bank.distance
     )
-    bank.update_prototypes(pixels, moved)
+    bank.update_prototypes(pixels, update)
     return compute_cross_entropy(scores, labels) + 0.01 * contrast + 0.01 * compactness
 
 
@@ -29,7 +29,9 @@ def step(bank, pixels, labels):
     ("backend", "distance"),
     [("aot_eager", "cosine"), ("aot_eager", "euclidean"), ("inductor", "cosine")],
 )
-def test_a_step_compiles_to_one_graph_and_does_the_same(backend, distance, tmp_path, monkeypatch):
+def test_a_compiled_step_is_one_graph_with_the_same_results(
+    backend, distance, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.manual_seed(0)
     bank = PrototypeBank(5, 3, 16, distance=distance, momentum=0.9)
@@ -37,17 +39,17 @@ def test_a_step_compiles_to_one_graph_and_does_the_same(backend, distance, tmp_p
     pixels = F.normalize(torch.randn(500, 16), dim=1)
     labels = torch.randint(-1, 5, (500,))
     torch._dynamo.reset()
-    # Processes that compile, and headers in a cache of the user's, would be left behind.
+    # Without these settings compiler processes and cached headers remain after the test.
     settings = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
     config = torch._inductor.config
-    known = {name: value for name, value in settings.items() if hasattr(config, name)}
-    with config.patch(known), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch's own compiler
-        compiled = torch.compile(step, fullgraph=True, backend=backend)
+    available = {name: value for name, value in settings.items() if hasattr(config, name)}
+    with config.patch(available), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from torch's compiler
+        compiled = torch.compile(run_step, fullgraph=True, backend=backend)
         results = []
-        for run, own in ((step, bank), (compiled, other)):
+        for run, run_bank in ((run_step, bank), (compiled, other)):
             leaf = pixels.clone().requires_grad_()
-            loss = run(own, leaf, labels)
+            loss = run(run_bank, leaf, labels)
             loss.backward()
             results.append((loss.detach(), leaf.grad))
     torch._dynamo.reset()

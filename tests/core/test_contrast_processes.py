@@ -1,4 +1,4 @@
-"""Pixel contrast in real processes (gloo), against one process with the whole batch."""
+"""Pixel contrast in several processes (gloo) equals one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from core import contrast_processes as processes
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """What every process ended with, by rank."""
+    """Return the results of every process, by rank."""
     folder = tmp_path_factory.mktemp("processes")
     run_in_processes(processes.work, 2, 2, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def alone():
-    """One process with the whole batch."""
-    return processes.take_part()
+def single_process():
+    """Return the results of one process with the whole batch."""
+    return processes.run_steps()
 
 
 def test_all_processes_hold_the_same_memory(ranks):
@@ -29,18 +29,20 @@ def test_all_processes_hold_the_same_memory(ranks):
             assert torch.equal(value, other[name]), name
 
 
-def test_it_is_the_memory_of_one_process_with_the_whole_batch(ranks, alone):
-    for step, (found, expected) in enumerate(zip(ranks[0]["states"], alone["states"], strict=True)):
-        assert expected["pixels"].any(), "something is held"
+def test_the_memory_equals_that_of_one_process_with_the_whole_batch(ranks, single_process):
+    for step, (actual, expected) in enumerate(
+        zip(ranks[0]["states"], single_process["states"], strict=True)
+    ):
+        assert expected["pixels"].any(), "the memory is empty"
         for name in ("pixels", "pixels_seen", "regions_seen"):
-            assert torch.equal(found[name], expected[name]), f"{name} after step {step}"
-        torch.testing.assert_close(found["regions"], expected["regions"], rtol=0, atol=1e-6)
-    assert (alone["states"][-1]["pixels_seen"] > 13).any(), "and has wrapped"
+            assert torch.equal(actual[name], expected[name]), f"{name} after step {step}"
+        torch.testing.assert_close(actual["regions"], expected["regions"], rtol=0, atol=1e-6)
+    assert (single_process["states"][-1]["pixels_seen"] > 13).any(), "the queue has not wrapped"
 
 
-def test_the_mean_over_the_processes_is_the_loss_of_one(ranks, alone):
+def test_mean_loss_and_gradient_equal_those_of_one_process(ranks, single_process):
     mean = torch.stack([rank["loss"] for rank in ranks]).mean()
-    torch.testing.assert_close(mean, alone["loss"], rtol=1e-5, atol=1e-6)
-    # DDP takes the mean of the gradients of the processes.
-    together = torch.cat([rank["gradient"] for rank in ranks]) / len(ranks)
-    torch.testing.assert_close(together, alone["gradient"], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(mean, single_process["loss"], rtol=1e-5, atol=1e-6)
+    # DDP averages the gradients of the processes.
+    mean_gradient = torch.cat([rank["gradient"] for rank in ranks]) / len(ranks)
+    torch.testing.assert_close(mean_gradient, single_process["gradient"], rtol=1e-4, atol=1e-6)

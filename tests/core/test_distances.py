@@ -1,4 +1,4 @@
-"""The distances of Table 5d and the class scores of Eq. 6: values and gradients."""
+"""Distances (Table 5d) and class scores (Eq. 6): values and gradients."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from protoseg.core.distances import (
 every_distance = pytest.mark.parametrize("distance", DISTANCES)
 
 
-def textbook(pixels, prototypes, distance, delta):
-    """``-<i, p>`` from the difference of the vectors itself, for autograd in float64."""
+def difference_similarities(pixels, prototypes, distance, delta):
+    """Compute ``-<i, p>`` from the difference of the vectors, for autograd in float64."""
     if distance == "cosine":
         return torch.einsum("nd,ckd->nck", pixels, prototypes).flatten(1)
     gap = (pixels[:, None, None] - prototypes).norm(dim=-1).flatten(1)
@@ -31,7 +31,7 @@ def textbook(pixels, prototypes, distance, delta):
 
 @every_distance
 @pytest.mark.parametrize("length", [0.01, 1.0, 20.0])
-def test_similarities_are_the_formulas_of_the_paper(distance, length):
+def test_similarities_equal_the_formulas_of_the_paper(distance, length):
     for delta in (0.02, 0.1, 3.0):
         rng = np.random.default_rng(0)
         pixels = length * vectors(rng, 17, 8, unit=distance == "cosine")
@@ -46,7 +46,7 @@ def test_similarities_are_the_formulas_of_the_paper(distance, length):
         )
 
 
-def test_huber_is_a_tenth_unless_told_otherwise():
+def test_the_default_huber_delta_is_a_tenth():
     pixel, prototype = torch.zeros(1, 4), torch.full((1, 1, 4), 0.15)
     expected = -0.1 * ((1 + (0.3 / 0.1) ** 2) ** 0.5 - 1)
     assert compute_similarities(pixel, prototype, "huber").item() == pytest.approx(
@@ -54,7 +54,7 @@ def test_huber_is_a_tenth_unless_told_otherwise():
     )
 
 
-def test_huber_is_square_when_near_and_straight_when_far():
+def test_huber_is_quadratic_for_short_and_linear_for_long_distances():
     origin = torch.zeros(1, 1, 1)
     near, far = torch.tensor([[1e-3]]), torch.tensor([[1e3]])
     assert compute_similarities(near, origin, "huber", 1.0).item() == pytest.approx(
@@ -63,13 +63,13 @@ def test_huber_is_square_when_near_and_straight_when_far():
     assert compute_similarities(far, origin, "huber", 1.0).item() == pytest.approx(-999, rel=1e-4)
 
 
-def test_an_unknown_distance_is_refused_with_the_known_ones():
+def test_an_unknown_distance_is_an_error_that_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'manhattan'.*cosine, euclidean, huber"):
         compute_similarities(torch.zeros(1, 2), torch.zeros(1, 1, 2), "manhattan")  # type: ignore[arg-type]
 
 
 @every_distance
-def test_gradients_are_those_of_finite_differences(distance):
+def test_gradients_equal_finite_differences(distance):
     rng = np.random.default_rng(1)
     pixels = torch.tensor(vectors(rng, 5, 4)).double().requires_grad_()
     prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
@@ -77,18 +77,20 @@ def test_gradients_are_those_of_finite_differences(distance):
 
 
 @every_distance
-def test_values_and_gradients_are_those_of_the_difference_of_the_vectors(distance):
+def test_values_and_gradients_equal_those_from_vector_differences(distance):
     rng = np.random.default_rng(2)
     prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
-    ours, theirs = (torch.tensor(vectors(rng, 9, 4)).double().requires_grad_() for _ in range(2))
-    theirs.data.copy_(ours.data)
-    table = compute_similarities(ours, prototypes, distance, 0.3)
-    expected = textbook(theirs, prototypes, distance, 0.3)
+    vectors_ours, vectors_reference = (
+        torch.tensor(vectors(rng, 9, 4)).double().requires_grad_() for _ in range(2)
+    )
+    vectors_reference.data.copy_(vectors_ours.data)
+    table = compute_similarities(vectors_ours, prototypes, distance, 0.3)
+    expected = difference_similarities(vectors_reference, prototypes, distance, 0.3)
     torch.testing.assert_close(table, expected, rtol=1e-9, atol=1e-9)
     weights = torch.linspace(-1, 1, table.numel()).double().view_as(table)
     (table * weights).sum().backward()
     (expected * weights).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(vectors_ours.grad, vectors_reference.grad, rtol=1e-8, atol=1e-8)
 
 
 @every_distance
@@ -121,7 +123,7 @@ def test_half_precision_pixels_are_compared_in_float32(distance, dtype):
 
 @every_distance
 def test_autocast_does_not_coarsen_the_similarities(distance):
-    # In bfloat16, |i|² + |p|² - 2 i·p has nothing left of a short distance between long vectors.
+    # In bfloat16, |i|² + |p|² - 2 i·p loses short distances between long vectors to rounding.
     rng = np.random.default_rng(5)
     prototypes = torch.tensor(10 * vectors(rng, 2, 3, 16))
     pixels = (prototypes.flatten(0, 1) + 0.01).requires_grad_()
@@ -132,7 +134,7 @@ def test_autocast_does_not_coarsen_the_similarities(distance):
 
 
 @pytest.mark.parametrize("num_prototypes", [1, 2, 5])
-def test_the_score_of_a_class_is_that_of_its_nearest_prototype(num_prototypes):
+def test_a_class_score_is_the_similarity_to_the_nearest_prototype(num_prototypes):
     table = vectors(np.random.default_rng(6), 11, 4 * num_prototypes)
     scores = compute_class_scores(torch.tensor(table), num_prototypes)
     np.testing.assert_array_equal(
@@ -140,14 +142,14 @@ def test_the_score_of_a_class_is_that_of_its_nearest_prototype(num_prototypes):
     )
 
 
-def test_the_gradient_of_a_score_goes_to_the_nearest_prototype_only():
+def test_the_gradient_of_a_score_reaches_the_nearest_prototype_only():
     table = torch.tensor([[0.1, 0.9, 0.5, 0.4]], requires_grad=True)
     compute_class_scores(table, 2).sum().backward()
     assert table.grad is not None
     assert table.grad.tolist() == [[0, 1, 1, 0]]
 
 
-def test_only_cosine_is_normalised():
+def test_only_the_cosine_distance_normalises_vectors():
     rng = np.random.default_rng(7)
     drawn = torch.tensor(5 * vectors(rng, 3, 2, 4, unit=False))
     torch.testing.assert_close(normalise_vectors(drawn, "cosine").norm(dim=-1), torch.ones(3, 2))
@@ -155,40 +157,40 @@ def test_only_cosine_is_normalised():
     assert normalise_vectors(drawn, "huber") is drawn
 
 
-def test_a_pixel_of_zeros_stays_zeros():
+def test_a_zero_vector_stays_zero():
     assert normalise_vectors(torch.zeros(2, 4), "cosine").tolist() == [[0] * 4] * 2
 
 
 @pytest.mark.parametrize("numbers", [1, 40, 10**6], ids="{} at once".format)
 @pytest.mark.parametrize("shape", [(7, 5), (2, 3, 5), (2, 4, 3, 5)], ids=str)
-def test_unit_vectors_have_the_gradient_of_their_formula(shape, numbers, monkeypatch):
+def test_the_gradient_of_unit_vectors_equals_autograd(shape, numbers, monkeypatch):
     monkeypatch.setattr(distances, "BLOCK", {"cpu": numbers})
     drawn = torch.randn(shape, dtype=torch.float64)
     drawn[0] *= 1e-3
-    # As the head gives them: channels last by a permutation, in memory they are first.
+    # Like the features of a head: a permuted view with channels last, stored channels first.
     drawn = drawn.movedim(-1, 0).contiguous().movedim(0, -1).requires_grad_()
     unit = normalise_vectors(drawn, "cosine")
     assert unit.is_contiguous()
     torch.testing.assert_close(unit, torch.nn.functional.normalize(drawn, dim=-1))
     assert torch.autograd.gradcheck(lambda x: normalise_vectors(x, "cosine"), (drawn,), eps=1e-8)
     weights = torch.randn(shape, dtype=torch.float64)
-    (found,) = torch.autograd.grad((unit * weights).sum(), drawn)
+    (gradient,) = torch.autograd.grad((unit * weights).sum(), drawn)
     (expected,) = torch.autograd.grad(
         (torch.nn.functional.normalize(drawn, dim=-1) * weights).sum(), drawn
     )
-    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(gradient, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_a_vector_next_to_nothing_has_a_finite_gradient():
+def test_a_tiny_vector_has_a_finite_gradient():
     drawn = torch.tensor([[0.0, 0.0], [3e-13, 4e-13]], dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([1.0, 2.0], dtype=torch.float64)
-    (found,) = torch.autograd.grad((normalise_vectors(drawn, "cosine") * weights).sum(), drawn)
-    torch.testing.assert_close(found, (weights / 1e-12).expand(2, 2))
+    (gradient,) = torch.autograd.grad((normalise_vectors(drawn, "cosine") * weights).sum(), drawn)
+    torch.testing.assert_close(gradient, (weights / 1e-12).expand(2, 2))
 
 
-def test_unit_vectors_keep_nothing_but_their_input_and_its_norms():
+def test_normalisation_saves_only_its_input_and_norms_for_backward():
     drawn = torch.randn(2, 64, 8, 8).permute(0, 2, 3, 1).requires_grad_()
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         normalise_vectors(drawn, "cosine")
-    assert {t.data_ptr() for t in kept if t.numel() >= drawn.numel()} == {drawn.data_ptr()}
+    assert {t.data_ptr() for t in saved if t.numel() >= drawn.numel()} == {drawn.data_ptr()}

@@ -1,4 +1,4 @@
-"""The losses (Eq. 7, 11, 12), pixel by pixel in float64."""
+"""The losses (Eq. 7, 11, 12) against a float64 reference."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
 def batch(num_columns=12, num_pixels=50, ignored=9):
-    """Similarities or scores (N, columns), and a target column a pixel, some ignored."""
+    """Return similarities or scores (N, columns), and a target per pixel, some ignored."""
     rng = np.random.default_rng(0)
     target = rng.integers(0, num_columns, num_pixels)
     target[rng.permutation(num_pixels)[:ignored]] = IGNORED
     return cosines(rng, num_pixels, num_columns), target
 
 
-def test_cross_entropy_is_the_mean_of_minus_log_p_over_the_pixels_that_count():
+def test_cross_entropy_is_the_mean_negative_log_probability_of_valid_pixels():
     scores, labels = batch()
     loss = compute_cross_entropy(torch.tensor(scores), torch.tensor(labels))
     assert loss.item() == pytest.approx(reference.cross_entropy(scores, labels), rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
-def test_contrast_is_against_all_prototypes_of_all_classes(temperature):
+def test_contrast_uses_all_prototypes_of_all_classes(temperature):
     table, target = batch()
     loss = pixel_prototype_contrast(torch.tensor(table), torch.tensor(target), temperature)
     expected = reference.contrast(table, target, temperature)
@@ -54,7 +54,7 @@ def test_contrast_is_against_all_prototypes_of_all_classes(temperature):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_distance_loss_is_the_square_of_what_is_left_to_the_prototype(distance):
+def test_distance_loss_is_the_squared_difference_to_the_prototype(distance):
     table, target = batch()
     if distance != "cosine":
         table = -np.abs(table)
@@ -64,20 +64,20 @@ def test_distance_loss_is_the_square_of_what_is_left_to_the_prototype(distance):
 
 
 @pytest.mark.parametrize(("distance", "best"), [("cosine", 1.0), ("euclidean", 0), ("huber", 0)])
-def test_distance_loss_is_nothing_on_the_prototype_itself(distance, best):
+def test_distance_loss_is_zero_on_the_prototype(distance, best):
     table = torch.full((3, 4), float(best))
     assert pixel_prototype_distance(table, torch.tensor([0, 1, 2]), distance).item() == 0
 
 
 @every_loss
-def test_gradients_are_those_of_finite_differences(loss):
+def test_gradients_equal_finite_differences(loss):
     table, target = batch(num_columns=4, num_pixels=7, ignored=2)
     pixels = torch.tensor(table).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss(x, torch.tensor(target)), pixels)
 
 
 @every_loss
-def test_an_ignored_pixel_neither_counts_nor_gets_a_gradient(loss):
+def test_an_ignored_pixel_has_no_loss_and_no_gradient(loss):
     table, target = batch()
     pixels = torch.tensor(table, requires_grad=True)
     total = loss(pixels, torch.tensor(target))
@@ -92,7 +92,7 @@ def test_an_ignored_pixel_neither_counts_nor_gets_a_gradient(loss):
 
 @every_loss
 @pytest.mark.parametrize("num_pixels", [0, 1, 20])
-def test_a_batch_of_ignored_pixels_costs_exactly_nothing(loss, num_pixels):
+def test_a_batch_of_ignored_pixels_has_loss_zero(loss, num_pixels):
     table = torch.randn(num_pixels, 6, requires_grad=True)
     total = loss(table, torch.full((num_pixels,), IGNORED))
     assert total.shape == ()
@@ -114,7 +114,7 @@ def test_a_large_batch_in_half_precision_is_summed_in_float32(loss, dtype):
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
-def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
+def test_gradients_reach_embeddings_but_not_prototypes(distance):
     rng = np.random.default_rng(2)
     bank = PrototypeBank(3, 2, 8, distance=distance)
     pixels = torch.tensor(vectors(rng, 30, 8), requires_grad=True)
@@ -123,9 +123,7 @@ def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
     loss = pixel_prototype_contrast(table, target, 0.1)
     loss = loss + pixel_prototype_distance(table, target, distance)
     before = bank.prototypes.clone()
-    bank.update_prototypes(
-        pixels, moved
-    )  # in place, between forward and backward, as a head does it
+    bank.update_prototypes(pixels, moved)  # in place, between forward and backward
     loss.backward()
     assert not bank.prototypes.requires_grad
     assert bank.prototypes.grad is None
@@ -149,7 +147,7 @@ def test_gradients_reach_the_embeddings_and_never_the_prototypes(distance):
 
 @pytest.mark.parametrize("num_prototypes", [1, 3])
 @pytest.mark.parametrize("rows", [1, 7, 1000], ids="{} numbers at once".format)
-def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, monkeypatch):
+def test_the_shared_gradient_is_the_sum_of_the_three_gradients(num_prototypes, rows, monkeypatch):
     monkeypatch.setattr(distances, "BLOCK", {"cpu": rows})
     table, target = batch(num_columns=6, num_pixels=14, ignored=3)
     table = torch.tensor(table, dtype=torch.float64, requires_grad=True)
@@ -159,7 +157,7 @@ def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, mo
         return compute_prototype_losses(table, target, num_prototypes, 0.3)
 
     assert torch.autograd.gradcheck(outputs, (table,))
-    # The same three as plain operations of torch.
+    # The same three losses from separate torch operations.
     scores, contrast, compactness = outputs(table)
     weights = torch.linspace(-1, 1, scores.numel(), dtype=torch.float64).view_as(scores)
     ((scores * weights).sum() + 2 * contrast - 3 * compactness).backward()
@@ -173,12 +171,12 @@ def test_the_three_share_one_gradient_that_is_their_sum(num_prototypes, rows, mo
     assert torch.allclose(ours, table.grad, rtol=1e-12, atol=1e-14)
 
 
-def test_one_matrix_of_the_similarities_size_is_made_for_the_gradient():
-    """What is kept between the passes is no second matrix, and neither is what lies in between."""
+def test_only_the_similarities_are_saved_for_backward():
+    """No second matrix of this size is saved for the backward pass."""
     table = torch.randn(4000, 500, requires_grad=True)
     target = torch.arange(4000) % 500
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         compute_prototype_losses(table, target, 10, 0.1)
-    large = {t.data_ptr() for t in kept if t.numel() >= table.numel()}
+    large = {t.data_ptr() for t in saved if t.numel() >= table.numel()}
     assert large == {table.data_ptr()}

@@ -1,4 +1,4 @@
-"""Pixel contrast: anchors, samples and the loss, each against loops in float64."""
+"""Pixel contrast: anchors, samples and loss against float64 loops."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLASSES, CHANNELS = 4, 8
 
 
 def batch(seed: int = 0, num_pixels: int = 90):
-    """Labels, some ignored, with a rare class and an absent one; hard pixels; lots."""
+    """Return labels (some ignored, one rare and one absent class), hard pixels, random keys."""
     rng = np.random.default_rng(seed)
     labels = rng.choice([IGNORED, 0, 1, 3], num_pixels, p=[0.2, 0.5, 0.27, 0.03])
     labels[:2] = 3
@@ -26,7 +26,7 @@ def batch(seed: int = 0, num_pixels: int = 90):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_anchors_are_those_of_the_loop(share):
+def test_anchors_equal_those_of_the_loop(share):
     labels, hard, random_keys = batch()
     hard = hard if 0 < share < 1 else np.full(len(labels), bool(share))
     for count in (1, 2, 3, 10, 40, 90, 500):
@@ -34,13 +34,13 @@ def test_anchors_are_those_of_the_loop(share):
             torch.tensor(labels), torch.tensor(hard), CLASSES, count, torch.tensor(random_keys)
         )
         expected = reference.choose_anchors(labels.tolist(), hard, count, random_keys)
-        there = own != IGNORED
-        assert pixel[there].tolist() == expected, count
-        assert own[there].tolist() == labels[expected].tolist(), count
-        assert len(pixel) == min(count, len(labels)), "a shape that no label changes"
+        is_valid = own != IGNORED
+        assert pixel[is_valid].tolist() == expected, count
+        assert own[is_valid].tolist() == labels[expected].tolist(), count
+        assert len(pixel) == min(count, len(labels)), "the shape must not depend on labels"
 
 
-def test_half_of_the_anchors_are_hard_and_classes_are_even():
+def test_half_of_the_anchors_are_hard_and_classes_have_equal_shares():
     labels = torch.arange(600) % 3
     hard = torch.rand(600) < 0.5
     pixel, own = choose_anchors(labels, hard, 3, 60, torch.rand(600))
@@ -60,7 +60,7 @@ def test_a_batch_of_ignored_pixels_has_no_anchor(num_pixels):
 
 
 def samples_of(seed: int, size: int = 120, empty: float = 0.3):
-    """Unit vectors with classes, some places empty; lots."""
+    """Return unit vectors, their classes (some slots are empty), and random keys."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, size)
     labels[rng.random(size) < empty] = IGNORED
@@ -68,7 +68,7 @@ def samples_of(seed: int, size: int = 120, empty: float = 0.3):
 
 
 def case(seed: int = 0, anchors: int = 12, **samples):
-    """Anchors that are samples themselves: rows, labels, samples, their labels, itself, lots."""
+    """Return anchors and labels, samples and labels, anchor indices among samples, random keys."""
     rows, labels, random_keys = samples_of(seed, **samples)
     anchor_samples = np.arange(len(rows) - anchors, len(rows))
     return rows[anchor_samples], labels[anchor_samples], rows, labels, anchor_samples, random_keys
@@ -85,7 +85,7 @@ def run(
     max_per_class=None,
     **choice,
 ):
-    """Ours: the loss, what was chosen, and the anchors with their gradient."""
+    """Return the loss, the chosen samples, and the anchors as a leaf tensor."""
     leaf = torch.tensor(anchors).requires_grad_()
     samples = torch.tensor(rows)
     chosen = choose_samples(
@@ -111,45 +111,45 @@ every_choice = pytest.mark.parametrize("choice", CHOICES, ids=str)
 
 
 @every_choice
-def test_samples_are_those_of_the_loop(choice, monkeypatch):
-    given = case()
-    anchors, labels, rows, sample_labels, anchor_samples, random_keys = given
+def test_samples_equal_those_of_the_loop(choice, monkeypatch):
+    arguments = case()
+    anchors, labels, rows, sample_labels, anchor_samples, random_keys = arguments
     expected = [
         ([], [])
         if label == IGNORED
         else reference.choose_samples(
-            anchor, label, rows, sample_labels, me, random_keys=random_keys, **choice
+            anchor, label, rows, sample_labels, own_sample, random_keys=random_keys, **choice
         )
-        for anchor, label, me in zip(anchors, labels, anchor_samples, strict=True)
+        for anchor, label, own_sample in zip(anchors, labels, anchor_samples, strict=True)
     ]
-    # With few and with all products at once; with the size of the largest class and without.
+    # Small blocks and one block; with and without the size of the largest class.
     for block, max_per_class in itertools.product((1, 300, 2**24), (False, True)):
         monkeypatch.setattr(pixel_contrast, "BLOCK", block)
-        _, chosen, _ = run(*given, max_per_class=max_per_class, **choice)
+        _, chosen, _ = run(*arguments, max_per_class=max_per_class, **choice)
         parts = slice(0, chosen.positives), slice(chosen.positives, None)
         for i, of_anchor in enumerate(expected):
-            found = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
-            assert [sorted(each) for each in found] == [sorted(each) for each in of_anchor]
+            actual = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
+            assert [sorted(each) for each in actual] == [sorted(each) for each in of_anchor]
 
 
 @every_choice
-def test_the_loss_is_that_of_the_loop(choice):
-    given = case(1)
-    *parts, random_keys = given
+def test_the_loss_equals_that_of_the_loop(choice):
+    arguments = case(1)
+    *parts, random_keys = arguments
     for temperature in (0.07, 0.1, 1.0):
-        loss, _, _ = run(*given, temperature=temperature, **choice)
-        expected = reference.loss(*parts, temperature, random_keys=random_keys, **choice)
+        loss, _, _ = run(*arguments, temperature=temperature, **choice)
+        expected = reference.contrast_loss(*parts, temperature, random_keys=random_keys, **choice)
         assert expected > 0.1
         assert loss.item() == pytest.approx(expected, rel=1e-5), temperature
 
 
-def test_the_gradient_is_that_of_the_loss_written_out():
-    given = case(2)
+def test_the_gradient_equals_that_of_the_formula():
+    arguments = case(2)
     choice = {"positives": 6, "negatives": 10, "hard": True}
-    loss, chosen, leaf = run(*given, **choice)
+    loss, chosen, leaf = run(*arguments, **choice)
     loss.backward()
-    anchors = torch.tensor(given[0], dtype=torch.float64, requires_grad=True)
-    products = anchors @ torch.tensor(given[2], dtype=torch.float64).t() / 0.1
+    anchors = torch.tensor(arguments[0], dtype=torch.float64, requires_grad=True)
+    products = anchors @ torch.tensor(arguments[2], dtype=torch.float64).t() / 0.1
     terms = []
     for i in range(len(anchors)):
         counts = chosen.counts[i]
@@ -161,13 +161,13 @@ def test_the_gradient_is_that_of_the_loss_written_out():
             terms.append(-(positive.exp() / (positive.exp() + total)).log().mean())
     torch.stack(terms).mean().backward()
     torch.testing.assert_close(leaf.grad.double(), anchors.grad, rtol=1e-4, atol=1e-6)
-    silent = torch.tensor(given[1]) == IGNORED
-    assert silent.any()
-    assert (leaf.grad[silent] == 0).all()
-    assert leaf.grad[~silent].ne(0).any(1).all()
+    is_ignored = torch.tensor(arguments[1]) == IGNORED
+    assert is_ignored.any()
+    assert (leaf.grad[is_ignored] == 0).all()
+    assert leaf.grad[~is_ignored].ne(0).any(1).all()
 
 
-def test_samples_get_no_gradient_not_even_those_of_the_batch():
+def test_samples_of_the_batch_get_no_gradient():
     anchors, labels, rows, sample_labels, anchor_samples, random_keys = map(torch.tensor, case(3))
     anchors.requires_grad_()
     rows.requires_grad_()
@@ -181,7 +181,7 @@ def test_samples_get_no_gradient_not_even_those_of_the_batch():
 
 
 def degenerate():
-    """(what, what is given): each has a finite loss and gradient."""
+    """Yield (name, arguments) of batches that must have a finite loss and gradient."""
     anchors, labels, rows, sample_labels, anchor_samples, random_keys = case(4)
     yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, anchor_samples, random_keys)
     one = np.full_like(sample_labels, 2)
@@ -205,29 +205,31 @@ def degenerate():
 
 
 @pytest.mark.parametrize(
-    ("what", "given"), list(degenerate()), ids=lambda v: v if type(v) is str else ""
+    ("name", "arguments"), list(degenerate()), ids=lambda v: v if type(v) is str else ""
 )
 @pytest.mark.parametrize("hard", [True, False])
-def test_degenerate_batches(what, given, hard):
-    loss, _, leaf = run(*given, positives=6, negatives=10, hard=hard)
+def test_degenerate_batches_have_finite_gradients(name, arguments, hard):
+    loss, _, leaf = run(*arguments, positives=6, negatives=10, hard=hard)
     loss.backward()
     assert leaf.grad.isfinite().all()
-    if what == "all alike":
+    if name == "all alike":
         assert loss.item() > 0
         return
-    assert loss.item() == 0, "without a positive, or without a negative"
+    assert loss.item() == 0, "there is no positive or no negative"
     assert (leaf.grad == 0).all()
 
 
-def test_harder_samples_cost_more():
-    given = case(5, size=400, anchors=40, empty=0.0)
-    hard, random = (run(*given, positives=8, negatives=16, hard=h)[0].item() for h in (True, False))
+def test_hard_samples_have_a_higher_loss():
+    arguments = case(5, size=400, anchors=40, empty=0.0)
+    hard, random = (
+        run(*arguments, positives=8, negatives=16, hard=h)[0].item() for h in (True, False)
+    )
     assert hard > random + 0.5
 
 
-def test_the_matrix_of_all_products_is_not_kept():
-    given = case(6, size=4000, anchors=50)
-    kept = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        run(*given, positives=4, negatives=8, hard=True)
-    assert max(t.numel() for t in kept) <= 4000 * CHANNELS, "the samples themselves, no more"
+def test_the_matrix_of_all_products_is_not_saved():
+    arguments = case(6, size=4000, anchors=50)
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        run(*arguments, positives=4, negatives=8, hard=True)
+    assert max(t.numel() for t in saved) <= 4000 * CHANNELS, "only the samples may be saved"

@@ -1,4 +1,4 @@
-"""Pixel-query (Eq. 2) against cosines taken one by one in float64."""
+"""The pixel-query classifier (Eq. 2) against a float64 reference."""
 
 from __future__ import annotations
 
@@ -13,49 +13,60 @@ from protoseg.core.pixel_queries import QueryClassifier
 
 def classifier(num_queries: int, **changes) -> QueryClassifier:
     torch.manual_seed(0)
-    made = QueryClassifier(4, num_queries, 8, **changes)
+    query_classifier = QueryClassifier(4, num_queries, 8, **changes)
     with torch.no_grad():  # of any length
-        made.queries *= torch.rand(4, num_queries, 1) * 5 + 0.1
-    return made
+        query_classifier.queries *= torch.rand(4, num_queries, 1) * 5 + 0.1
+    return query_classifier
 
 
 @pytest.mark.parametrize("num_queries", [1, 3])
 @pytest.mark.parametrize("temperature", [1.0, 0.07])
 @pytest.mark.parametrize("learnable", [False, True])
 def test_a_class_scores_the_best_cosine_of_its_queries(num_queries, temperature, learnable):
-    made = classifier(num_queries, temperature=temperature, learnable_temperature=learnable)
+    query_classifier = classifier(
+        num_queries, temperature=temperature, learnable_temperature=learnable
+    )
     pixels = vectors(np.random.default_rng(0), 20, 8, unit=False)
-    expected = reference.query_scores(pixels, made.queries.detach().numpy(), temperature)
-    np.testing.assert_allclose(made(torch.tensor(pixels)).detach(), expected, rtol=1e-5, atol=1e-5)
+    expected = reference.query_scores(
+        pixels, query_classifier.queries.detach().numpy(), temperature
+    )
+    np.testing.assert_allclose(
+        query_classifier(torch.tensor(pixels)).detach(), expected, rtol=1e-5, atol=1e-5
+    )
 
 
-def test_gradients_are_those_of_finite_differences_and_turn_the_best_query_alone():
-    made = classifier(3, learnable_temperature=True).double()
-    made.float = lambda: made  # the gradient check below is in float64
+def test_gradients_rotate_the_best_query_only():
+    query_classifier = classifier(3, learnable_temperature=True).double()
+    query_classifier.float = lambda: query_classifier  # the gradient check below is in float64
     pixel = torch.tensor(vectors(np.random.default_rng(1), 1, 8), dtype=torch.float64)
-    scores = made(pixel)
+    scores = query_classifier(pixel)
     scores[0, 2].backward()
-    turned = made.queries.grad.ne(0).any(-1)
+    turned = query_classifier.queries.grad.ne(0).any(-1)
     assert turned.sum() == 1
     assert turned[2].any()
-    assert made.log_temperature.grad.item() == pytest.approx(-scores[0, 2].item(), rel=1e-5)
-    along = (made.queries.grad * made.queries).sum(-1).abs().max()
-    assert along < 1e-6, "the length of a query is no matter"
+    assert query_classifier.log_temperature.grad.item() == pytest.approx(
+        -scores[0, 2].item(), rel=1e-5
+    )
+    along = (query_classifier.queries.grad * query_classifier.queries).sum(-1).abs().max()
+    assert along < 1e-6, "the length of a query must not matter"
 
 
-def test_the_temperature_is_a_parameter_only_where_it_is_learned():
+def test_the_temperature_is_a_parameter_only_if_it_is_learned():
     assert {name for name, _ in classifier(2).named_parameters()} == {"queries"}
-    made = classifier(2, temperature=0.1, learnable_temperature=True)
-    assert {name for name, _ in made.named_parameters()} == {"queries", "log_temperature"}
-    assert made.log_temperature.item() == pytest.approx(np.log(0.1))
+    query_classifier = classifier(2, temperature=0.1, learnable_temperature=True)
+    assert {name for name, _ in query_classifier.named_parameters()} == {
+        "queries",
+        "log_temperature",
+    }
+    assert query_classifier.log_temperature.item() == pytest.approx(np.log(0.1))
 
 
-def test_it_is_float32_under_autocast():
-    made, pixels = classifier(2), torch.randn(30, 8)
+def test_scores_are_float32_under_autocast():
+    query_classifier, pixels = classifier(2), torch.randn(30, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = made(pixels)
-    assert found.dtype == torch.float32
-    assert torch.equal(found, made(pixels))
+        scores = query_classifier(pixels)
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, query_classifier(pixels))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +77,6 @@ def test_it_is_float32_under_autocast():
         ({"num_queries": 1, "temperature": -1.0}, "temperature: -1.0 is out of range"),
     ],
 )
-def test_values_out_of_range_are_refused(changes, message):
+def test_values_out_of_range_are_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         classifier(**changes)

@@ -1,4 +1,4 @@
-"""Sums over the rows of a class, against numpy in float64."""
+"""Sums over the rows of each segment, against numpy in float64."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ SIZES = {
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
-def test_sums_over_segments(sizes):
+def test_sums_equal_those_of_numpy(sizes):
     for outside in (0, 1, CHUNK, 700):
         values, labels, weights = batch(sizes, 5, outside)
-        found = sort_by_segment(torch.tensor(labels), len(sizes))
+        sorted_rows = sort_by_segment(torch.tensor(labels), len(sizes))
         rows = torch.tensor(values)
-        in_order = rows[found.order]
-        weighted = found.sum_sorted_rows(in_order, torch.tensor(weights)[found.order])
+        in_order = rows[sorted_rows.order]
+        weighted = sorted_rows.sum_sorted_rows(in_order, torch.tensor(weights)[sorted_rows.order])
         expected = expected_sums(values, labels, len(sizes))
-        for sums, right in (
-            (found.sum_rows(rows), expected),
-            (found.sum_sorted_rows(in_order), expected),
+        for sums, expected_sum in (
+            (sorted_rows.sum_rows(rows), expected),
+            (sorted_rows.sum_sorted_rows(in_order), expected),
             (weighted, expected_sums(values, labels, len(sizes), weights)),
         ):
             np.testing.assert_allclose(
-                as_float64(sums), right, rtol=0, atol=1e-4, err_msg=f"{outside} outside"
+                as_float64(sums), expected_sum, rtol=0, atol=1e-4, err_msg=f"{outside} outside"
             )
-        assert found.counts.tolist() == sizes
+        assert sorted_rows.counts.tolist() == sizes
 
 
 @settings(
@@ -66,46 +66,46 @@ def test_sums_over_segments(sizes):
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(st.lists(st.integers(-3, 9), max_size=60), st.integers(1, 7), st.integers(2, 8))
-def test_any_labels(labels, number, chunk):
+def test_any_labels_give_the_right_sums(labels, number, chunk):
     labels = np.array(labels, dtype=np.int64)
     values = np.random.default_rng(0).normal(size=(len(labels), 2)).astype(np.float32)
     before, segments.CHUNK = segments.CHUNK, chunk
     try:
-        found = sort_by_segment(torch.tensor(labels), number)
+        sorted_rows = sort_by_segment(torch.tensor(labels), number)
     finally:
         segments.CHUNK = before
     expected = expected_sums(values, labels, number)
-    sums = as_float64(found.sum_rows(torch.tensor(values)))
+    sums = as_float64(sorted_rows.sum_rows(torch.tensor(values)))
     np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-5)
     inside = labels[(labels >= 0) & (labels < number)]
-    assert found.counts.tolist() == np.bincount(inside, minlength=number).tolist()
+    assert sorted_rows.counts.tolist() == np.bincount(inside, minlength=number).tolist()
 
 
 def test_rows_of_a_segment_keep_their_order():
     labels = torch.tensor([2, 0, 5, 2, 0, -1, 2])
-    found = sort_by_segment(labels, 3)
-    assert found.order.tolist() == [1, 4, 0, 3, 6, 2, 5]
-    assert found.segment.tolist() == [0, 0, 2, 2, 2, 3, 3]
-    assert found.offsets.tolist() == [0, 2, 2, 5, 7]
+    sorted_rows = sort_by_segment(labels, 3)
+    assert sorted_rows.order.tolist() == [1, 4, 0, 3, 6, 2, 5]
+    assert sorted_rows.segment.tolist() == [0, 0, 2, 2, 2, 3, 3]
+    assert sorted_rows.offsets.tolist() == [0, 2, 2, 5, 7]
 
 
 def test_a_sum_over_a_million_rows_keeps_its_precision():
     values = np.full((1_000_000, 1), 0.1, dtype=np.float32)
     values[0] = 1e4
-    found = sort_by_segment(torch.zeros(len(values), dtype=torch.long), 1)
-    total = found.sum_rows(torch.tensor(values)).item()
+    sorted_rows = sort_by_segment(torch.zeros(len(values), dtype=torch.long), 1)
+    total = sorted_rows.sum_rows(torch.tensor(values)).item()
     assert total == pytest.approx(values.sum(dtype=np.float64), rel=5e-6)
 
 
-def test_what_lies_outside_does_not_leak_in():
+def test_rows_outside_all_segments_are_not_summed():
     labels = torch.tensor([0, 7, -1, 0])
     rows = torch.tensor([[1.0], [torch.inf], [torch.nan], [2.0]])
-    found = sort_by_segment(labels, 2)
-    assert found.sum_rows(rows).tolist() == [[3.0], [0.0]]
+    sorted_rows = sort_by_segment(labels, 2)
+    assert sorted_rows.sum_rows(rows).tolist() == [[3.0], [0.0]]
 
 
-def test_the_same_bits_every_time():
+def test_sums_are_deterministic():
     values, labels, _ = batch([700, 3, 2000], 4)
-    found = sort_by_segment(torch.tensor(labels), 3)
-    sums = [found.sum_rows(torch.tensor(values)) for _ in range(5)]
+    sorted_rows = sort_by_segment(torch.tensor(labels), 3)
+    sums = [sorted_rows.sum_rows(torch.tensor(values)) for _ in range(5)]
     assert all(torch.equal(sums[0], each) for each in sums)

@@ -1,4 +1,4 @@
-"""Real processes (gloo), each with a part of a batch, against one process with the whole."""
+"""Prototypes in several processes (gloo) equal those of one process with the whole batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from core.processes import (
     STEPS,
     cases,
     new_bank,
-    parts,
-    pixels_of,
+    normalise_pixels,
+    split_indices,
     whole_batch,
 )
 from protoseg.core import collective
@@ -23,14 +23,14 @@ from protoseg.core import collective
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def cases_of(layout, *ways):
-    """(distributed, K, distance) of a layout."""
-    return [case[1:] for case in cases() if case[0] == layout and case[1] in ways]
+def cases_of(layout, *distributed_modes):
+    """Return (distributed, K, distance) of a layout."""
+    return [case[1:] for case in cases() if case[0] == layout and case[1] in distributed_modes]
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["2 processes", "4 processes"])
 def ranks(request, tmp_path_factory):
-    """What every process ended with, by rank."""
+    """Return the results of every process, by rank."""
     folder = tmp_path_factory.mktemp("processes")
     world = request.param
     run_in_processes(processes.work, world, world, str(folder))
@@ -48,41 +48,45 @@ def test_all_processes_hold_the_same_prototypes(ranks, layout):
 
 
 @every_layout
-def test_pooled_is_one_process_with_the_whole_batch(ranks, layout):
+def test_pooled_equals_one_process_with_the_whole_batch(ranks, layout):
     for case in cases_of(layout, "pooled"):
         _, num_prototypes, distance = case
         bank = new_bank("pooled", num_prototypes, distance)
         for number in range(STEPS):
             pixels, labels = whole_batch(number)
-            target = processes.step(bank, pixels_of(pixels, distance), labels)
-            seen = 0
+            target = processes.run_step(bank, normalise_pixels(pixels, distance), labels)
+            pixel_count = 0
             for rank in ranks:
-                mine, found, prototypes, updates = rank[layout, *case][number]
-                seen += len(mine)
-                assert torch.equal(found, target[mine]), case
+                own_part, actual, prototypes, updates = rank[layout, *case][number]
+                pixel_count += len(own_part)
+                assert torch.equal(actual, target[own_part]), case
                 torch.testing.assert_close(prototypes, bank.prototypes, rtol=0, atol=1e-5)
                 assert torch.equal(updates, bank.updates), case
-            assert seen == len(labels)
+            assert pixel_count == len(labels)
 
 
 @every_layout
-def test_averaged_is_the_mean_of_what_each_process_would_do(ranks, layout):
+def test_averaged_is_the_mean_over_independent_processes(ranks, layout):
     for case in cases_of(layout, "averaged"):
         _, num_prototypes, distance = case
         before = new_bank("averaged", num_prototypes, distance).prototypes
         for number in range(STEPS):
             pixels, labels = whole_batch(number)
-            alone = []
-            for rank, mine in zip(ranks, parts(labels, layout, len(ranks)), strict=True):
+            banks = []
+            for rank, own_part in zip(
+                ranks, split_indices(labels, layout, len(ranks)), strict=True
+            ):
                 bank = new_bank("averaged", num_prototypes, distance)
                 bank.prototypes.copy_(before)
-                target = processes.step(bank, pixels_of(pixels, distance)[mine], labels[mine])
+                target = processes.run_step(
+                    bank, normalise_pixels(pixels, distance)[own_part], labels[own_part]
+                )
                 assert torch.equal(rank[layout, *case][number][1], target), case
-                alone.append(bank)
-            mean = torch.stack([bank.prototypes for bank in alone]).mean(0)
+                banks.append(bank)
+            mean = torch.stack([bank.prototypes for bank in banks]).mean(0)
             if distance == "cosine":
                 mean = torch.nn.functional.normalize(mean, dim=-1)
-            moved = torch.stack([bank.updates > 0 for bank in alone]).any(0)
+            moved = torch.stack([bank.updates > 0 for bank in banks]).any(0)
             after = ranks[0][layout, *case][number][2]
             torch.testing.assert_close(after[moved], mean[moved], rtol=0, atol=1e-5)
             assert torch.equal(after[~moved], before[~moved]), case
@@ -91,7 +95,7 @@ def test_averaged_is_the_mean_of_what_each_process_would_do(ranks, layout):
 
 @pytest.mark.parametrize("distributed", ["pooled", "averaged"])
 @every_layout
-def test_pixels_of_all_processes_start_the_prototypes_of_all(ranks, distributed, layout):
+def test_pixels_of_all_processes_initialise_the_prototypes(ranks, distributed, layout):
     before, started = None, torch.zeros(CLASSES, dtype=torch.bool)
     for number, batch in enumerate((STEPS - 1, 0, 1)):
         pixels, labels = whole_batch(batch)
@@ -103,44 +107,46 @@ def test_pixels_of_all_processes_start_the_prototypes_of_all(ranks, distributed,
         for c in torch.arange(CLASSES)[now & ~started].tolist():
             same = (prototypes[c][:, None] == pixels[labels == c]).all(-1)
             assert same.any(1).all()
-            assert len(set(same.int().argmax(1).tolist())) == 5  # distinct: each class has more
+            assert (
+                len(set(same.int().argmax(1).tolist())) == 5
+            )  # distinct, since each class has more pixels
         if before is not None:
             assert torch.equal(prototypes[started], before[started])
         before, started = prototypes, now
 
 
-def test_pixels_of_every_process_are_drawn(ranks):
+def test_several_processes_contribute_initial_pixels(ranks):
     pixels, labels = whole_batch(STEPS - 1)
-    share = parts(labels, "even", len(ranks))
+    share = split_indices(labels, "even", len(ranks))
     prototypes = ranks[0]["start", "even", "pooled"][0][0][:3].flatten(0, 1)
-    drawn = [(prototypes[:, None] == pixels[mine]).all(-1).any().item() for mine in share]
+    drawn = [(prototypes[:, None] == pixels[own_part]).all(-1).any().item() for own_part in share]
     assert sum(drawn) >= 2
 
 
-def test_sums_maxima_and_collections_are_over_all_processes(ranks):
+def test_sums_maxima_and_gathered_tensors_cover_all_processes(ranks):
     world = len(ranks)
     numbers = torch.arange(float(world))
     for number, rank in enumerate(ranks):
-        seen = rank["collective"]
-        assert (seen["world_size"], seen["rank"]) == (world, number)
-        assert seen["all_sum"].tolist() == [numbers.sum(), -numbers.sum()]
-        assert seen["all_max"].tolist() == [world - 1, 0]
-        assert torch.equal(seen["all_gather"], torch.stack([numbers, -numbers], 1))
-        assert seen["untouched"].tolist() == [number, -number]
+        results = rank["collective"]
+        assert (results["world_size"], results["rank"]) == (world, number)
+        assert results["all_sum"].tolist() == [numbers.sum(), -numbers.sum()]
+        assert results["all_max"].tolist() == [world - 1, 0]
+        assert torch.equal(results["all_gather"], torch.stack([numbers, -numbers], 1))
+        assert results["untouched"].tolist() == [number, -number]
 
 
-def test_outside_a_distributed_run_there_is_one_process():
-    here = torch.arange(3.0)
+def test_collectives_return_their_input_outside_a_distributed_run():
+    values = torch.arange(3.0)
     assert collective.world_size() == 1
     assert collective.rank() == 0
-    assert collective.all_sum(here) is here
-    assert collective.all_max(here) is here
-    assert torch.equal(collective.all_gather(here), here[None])
+    assert collective.all_sum(values) is values
+    assert collective.all_max(values) is values
+    assert torch.equal(collective.all_gather(values), values[None])
 
 
-def test_alone_averaged_is_pooled():
+def test_averaged_equals_pooled_in_one_process():
     pixels, labels = torch.randn(40, CHANNELS), torch.arange(40) % CLASSES
     banks = [new_bank(distributed, 3, "cosine") for distributed in ("pooled", "averaged")]
-    targets = [processes.step(bank, pixels, labels) for bank in banks]
+    targets = [processes.run_step(bank, pixels, labels) for bank in banks]
     assert torch.equal(*targets)
     assert torch.equal(*[bank.prototypes for bank in banks])

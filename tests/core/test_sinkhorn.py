@@ -1,4 +1,4 @@
-"""Clustering within classes (Eq. 8-10), against float64 logarithms and against POT."""
+"""Clustering within classes (Eq. 8-10) against a float64 reference and POT."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoseg.core.segments import sort_by_segment
 from protoseg.core.sinkhorn import run_sinkhorn, select_own_similarities
 
 CLEAR = 1e-3
-"""Pixels whose two best prototypes are closer than this in L may fall either way."""
+"""Pixels with a smaller margin between their two best prototypes in L are ties."""
 
 SIZES = {
     "even": [40, 40, 40],
@@ -30,24 +30,24 @@ SIZES = {
 
 
 def solve(similarities, labels, num_classes, **options):
-    """`run_sinkhorn` from numpy to numpy float64, with a bound and without, which must agree."""
+    """Run `run_sinkhorn` with and without a bound; the results must agree. Return float64."""
     bound = float(np.abs(similarities).max(initial=1.0))
-    given = torch.tensor(similarities), torch.tensor(labels), num_classes
-    with_bound, without = (run_sinkhorn(*given, bound=b, **options) for b in (bound, None))
+    arguments = torch.tensor(similarities), torch.tensor(labels), num_classes
+    with_bound, without = (run_sinkhorn(*arguments, bound=b, **options) for b in (bound, None))
     assert with_bound.dtype == without.dtype == torch.float32
     torch.testing.assert_close(with_bound, without, rtol=0, atol=4e-4)
     return as_float64(with_bound)
 
 
 def assert_same_plan(plan, expected, atol=2e-4, what=""):
-    """Close everywhere, and the same prototype wherever the reference is not undecided."""
+    """Assert that L is close everywhere and that the argmax is equal except for ties."""
     np.testing.assert_allclose(plan, expected, rtol=0, atol=atol, err_msg=what)
-    clear = reference.margin(expected) > CLEAR
-    assert (plan.argmax(1) == expected.argmax(1))[clear].all(), what
+    is_clear = reference.margin(expected) > CLEAR
+    assert (plan.argmax(1) == expected.argmax(1))[is_clear].all(), what
 
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
-def test_every_class_is_solved_as_if_it_were_alone(sizes):
+def test_every_class_is_solved_independently(sizes):
     for num_prototypes, kappa in itertools.product([1, 2, 10, 50], [0.01, 0.05, 0.2, 1.0]):
         rng = np.random.default_rng(num_prototypes)
         labels = shuffled_labels(rng, sizes, ignored=[255, -1, len(sizes)] * 7)
@@ -58,7 +58,7 @@ def test_every_class_is_solved_as_if_it_were_alone(sizes):
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5, 50])
-def test_it_takes_the_number_of_steps_asked_for(iterations):
+def test_iterations_sets_the_number_of_steps(iterations):
     rng = np.random.default_rng(0)
     labels = shuffled_labels(rng, [60, 5, 200])
     similarities = cosines(rng, len(labels), 7)
@@ -66,7 +66,7 @@ def test_it_takes_the_number_of_steps_asked_for(iterations):
     assert_same_plan(plan, reference.sinkhorn(similarities, labels, 3, 0.05, iterations))
 
 
-def test_three_steps_at_kappa_005_are_the_default():
+def test_the_defaults_are_three_steps_and_kappa_005():
     rng = np.random.default_rng(0)
     labels = shuffled_labels(rng, [60, 30])
     similarities = cosines(rng, len(labels), 5)
@@ -77,7 +77,7 @@ def test_three_steps_at_kappa_005_are_the_default():
 
 @pytest.mark.parametrize("kappa", [0.01, 0.05])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_similarities_neither_overflow_nor_lose_more(dtype, kappa):
+def test_half_precision_similarities_do_not_overflow(dtype, kappa):
     rng = np.random.default_rng(1)
     labels = shuffled_labels(rng, [300, 3, 0, 41], ignored=[255] * 9)
     similarities = torch.tensor(cosines(rng, len(labels), 10)).to(dtype)
@@ -88,7 +88,7 @@ def test_half_precision_similarities_neither_overflow_nor_lose_more(dtype, kappa
 
 
 @pytest.mark.parametrize("offset", [-1000.0, 1000.0])
-def test_large_similarities_of_the_unnormalised_distances_do_not_overflow(offset):
+def test_large_similarities_of_unnormalised_distances_do_not_overflow(offset):
     rng = np.random.default_rng(2)
     labels = shuffled_labels(rng, [50, 50])
     similarities = cosines(rng, 100, 4) * 10 + np.float32(offset)
@@ -97,7 +97,7 @@ def test_large_similarities_of_the_unnormalised_distances_do_not_overflow(offset
 
 
 def test_a_class_of_a_million_pixels_keeps_its_precision():
-    # Small terms after a large one: a float32 running sum would lose them one by one.
+    # Small terms after a large one: a sequential float32 sum would lose them.
     rng = np.random.default_rng(3)
     similarities = rng.normal(0.08, 0.01, (1_000_000, 2)).astype(np.float32)
     similarities[0] = [0.95, 0.0]
@@ -109,19 +109,19 @@ def test_a_class_of_a_million_pixels_keeps_its_precision():
 
 
 @pytest.mark.parametrize("kappa", [0.009, 0.01, 0.049, 0.05, 0.051, 1.0])
-def test_similarities_at_both_ends_of_their_bound(kappa):
-    # The widest range that the scaling vectors have to span, for each type that they come in.
+def test_similarities_at_both_bounds_are_solved(kappa):
+    # The widest range of the scaling vectors, for each of their types.
     rng = np.random.default_rng(8)
     labels = shuffled_labels(rng, [300, 2, 41])
     similarities = rng.choice(np.float32([-1, -1, -1, 0.3, 1]), (len(labels), 6))
-    similarities[:, 4] = -1  # a prototype that no pixel likes
+    similarities[:, 4] = -1  # a prototype with low similarity to all pixels
     for iterations in (1, 3, 30):
         plan = solve(similarities, labels, 3, kappa=kappa, iterations=iterations)
         expected = reference.sinkhorn(similarities, labels, 3, kappa, iterations)
         assert_same_plan(plan, expected, what=f"{iterations} iterations")
 
 
-def test_similarities_a_rounding_above_their_bound_do_no_harm():
+def test_rounding_above_the_bound_is_harmless():
     rng = np.random.default_rng(9)
     labels = shuffled_labels(rng, [60, 30])
     similarities = cosines(rng, len(labels), 5)
@@ -131,7 +131,7 @@ def test_similarities_a_rounding_above_their_bound_do_no_harm():
     assert_same_plan(as_float64(plan), expected)
 
 
-def test_rows_sum_to_a_share_of_the_class_after_many_steps():
+def test_after_many_steps_prototypes_have_equal_sums():
     rng = np.random.default_rng(4)
     sizes, num_prototypes = [500, 30, 4, 0, 1], 6
     labels = shuffled_labels(rng, sizes, ignored=[255] * 50)
@@ -142,7 +142,7 @@ def test_rows_sum_to_a_share_of_the_class_after_many_steps():
         np.testing.assert_allclose(rows, size / num_prototypes, rtol=1e-3)
 
 
-def test_pixels_spread_over_the_prototypes_of_a_class_even_when_all_prefer_one():
+def test_pixels_spread_over_prototypes_even_if_all_prefer_one():
     rng = np.random.default_rng(5)
     similarities = cosines(rng, 4000, 4) * 0.1
     similarities[:, 2] += 0.9
@@ -151,7 +151,7 @@ def test_pixels_spread_over_the_prototypes_of_a_class_even_when_all_prefer_one()
     np.testing.assert_allclose(shares, 0.25, atol=0.03)
 
 
-def test_at_convergence_it_is_the_optimal_transport_that_pot_finds():
+def test_at_convergence_the_plan_equals_that_of_pot():
     ot = pytest.importorskip("ot")
     rng = np.random.default_rng(6)
     sizes, num_prototypes, kappa = [70, 12], 5, 0.1
@@ -174,7 +174,7 @@ def test_at_convergence_it_is_the_optimal_transport_that_pot_finds():
 
 @st.composite
 def problems(draw):
-    """A ragged batch: similarities, labels with ignored ones among them, C, κ and steps."""
+    """Draw a ragged batch: similarities, labels (some ignored), C, κ and iterations."""
     sizes = draw(st.lists(st.integers(0, 40), min_size=1, max_size=6))
     ignored = draw(st.lists(st.sampled_from([255, -1, -100, len(sizes)]), max_size=8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -185,7 +185,7 @@ def problems(draw):
 
 
 any_problem = given(problems())
-repeatably = settings(
+with_fixed_examples = settings(
     max_examples=60,
     deadline=None,
     derandomize=True,
@@ -194,7 +194,7 @@ repeatably = settings(
 )
 
 
-@repeatably
+@with_fixed_examples
 @any_problem
 def test_any_batch_equals_the_reference(problem):
     similarities, labels, num_classes, options = problem
@@ -202,9 +202,9 @@ def test_any_batch_equals_the_reference(problem):
     assert_same_plan(solve(similarities, labels, num_classes, **options), expected)
 
 
-@repeatably
+@with_fixed_examples
 @any_problem
-def test_columns_sum_to_one_and_those_of_ignored_pixels_are_zero(problem):
+def test_columns_sum_to_one_or_are_zero_for_ignored_pixels(problem):
     similarities, labels, num_classes, options = problem
     plan = solve(similarities, labels, num_classes, **options)
     counts = (labels >= 0) & (labels < num_classes)
@@ -213,7 +213,7 @@ def test_columns_sum_to_one_and_those_of_ignored_pixels_are_zero(problem):
     assert (plan[~counts] == 0).all()
 
 
-@repeatably
+@with_fixed_examples
 @any_problem
 def test_the_order_of_the_pixels_does_not_matter(problem):
     similarities, labels, num_classes, options = problem
@@ -223,30 +223,30 @@ def test_the_order_of_the_pixels_does_not_matter(problem):
     np.testing.assert_allclose(shuffled, plan[order], rtol=0, atol=2e-4)
 
 
-@repeatably
+@with_fixed_examples
 @any_problem
-def test_a_prototype_liked_more_by_all_pixels_of_its_class_gains_nothing(problem):
+def test_an_equal_bonus_for_all_pixels_of_a_class_changes_nothing(problem):
     similarities, labels, num_classes, options = problem
     bonus = np.random.default_rng(0).uniform(-0.5, 0.5, (num_classes, similarities.shape[1]))
-    liked = similarities + bonus[labels.clip(0, num_classes - 1)].astype(np.float32)
+    raised = similarities + bonus[labels.clip(0, num_classes - 1)].astype(np.float32)
     plan = solve(similarities, labels, num_classes, **options)
     np.testing.assert_allclose(
-        solve(liked, labels, num_classes, **options), plan, rtol=0, atol=5e-4
+        solve(raised, labels, num_classes, **options), plan, rtol=0, atol=5e-4
     )
 
 
-def test_everything_outside_the_classes_is_one_segment_of_its_own():
+def test_all_ignored_pixels_form_one_segment():
     labels = torch.tensor([0, 2, 3, 255, -1, -100, 1])
     assert sort_by_segment(labels, 3).segment.tolist() == [0, 1, 2, 3, 3, 3, 3]
 
 
-def test_a_pixel_meets_the_prototypes_of_its_own_class():
+def test_own_similarities_are_those_of_the_class():
     similarities = torch.arange(5 * 6.0).view(5, 6)
     own = select_own_similarities(similarities, torch.tensor([0, 2, 1, 255, -1]), num_prototypes=2)
     assert own.tolist() == [[0, 1], [10, 11], [14, 15], [18, 19], [24, 25]]
 
 
-def test_a_batch_without_a_pixel_has_an_empty_plan():
+def test_an_empty_batch_has_an_empty_plan():
     assert run_sinkhorn(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 3).shape == (0, 4)
 
 

@@ -1,4 +1,4 @@
-"""Weak supervision against its formulas in float64, and its parts against what they promise."""
+"""Weak supervision against its formulas in float64."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ THRESHOLD, TEMPERATURE, TOP = 0.3, 0.1, 7
 
 @dataclass(frozen=True)
 class Batch:
-    """Two images with some classes, one without any; the last row of the first one is padding."""
+    """Two images with some classes and one without; the last row of the first one is padding."""
 
     activations: Tensor
     present: Tensor
@@ -32,7 +32,7 @@ class Batch:
     random_keys: Tensor
 
 
-def make(seed: int = 0) -> Batch:
+def make_batch(seed: int = 0) -> Batch:
     generator = torch.Generator().manual_seed(seed)
     activations = torch.randn(B, C - 1, H, W, generator=generator)
     present = torch.tensor([[1, 0, 1, 1, 0], [0, 0, 1, 0, 1], [0, 0, 0, 0, 0]]).bool()
@@ -49,7 +49,7 @@ def make(seed: int = 0) -> Batch:
     return Batch(activations, present, view, torch.rand(B * H * W, C, generator=generator))
 
 
-def ours(batch: Batch, **settings: Any) -> Prototypes:
+def estimate_prototypes(batch: Batch, **settings: Any) -> Prototypes:
     view = batch.view
     random_keys = batch.random_keys[:, 0]
     return weak_supervision.estimate_prototypes(
@@ -57,54 +57,57 @@ def ours(batch: Batch, **settings: Any) -> Prototypes:
     )
 
 
-def theirs(batch: Batch, normalised: bool = True, shift: float = 0.0) -> list[Any]:
-    """The reference's prototypes; equal confidences are told apart by the lots, as a tie-break."""
+def reference_prototypes(batch: Batch, normalised: bool = True, shift: float = 0.0) -> list[Any]:
+    """Return the prototypes of the reference; random keys break ties of confidences."""
     view = batch.view
     confidences = (
         view.confidences.double().numpy() - shift * batch.random_keys[:, :1].double().numpy()
     )
-    found = [
+    actual = [
         reference.prototype(view.embeddings.numpy(), confidences, c, TOP, normalised)
         for c in range(C)
     ]
     exists = view.confidences.sum(0) > 0
-    return [p if exists[c] else None for c, p in enumerate(found)]
+    return [p if exists[c] else None for c, p in enumerate(actual)]
 
 
-def test_maps_confidences_and_labels() -> None:
-    batch = make()
+def test_maps_confidences_and_labels_equal_the_reference() -> None:
+    batch = make_batch()
     maps = weak_supervision.normalise_maps(batch.activations, batch.present)
     expected = reference.maps_of(batch.activations.numpy(), batch.present.numpy())
     np.testing.assert_allclose(maps, expected, atol=1e-7)
     confidences = weak_supervision.add_background(maps)
     np.testing.assert_allclose(confidences, reference.confidences_of(expected), atol=1e-7)
     for threshold in (0.0, 0.3, 0.7, 1.0):
-        found = weak_supervision.make_pseudo_labels(maps, threshold)
-        np.testing.assert_array_equal(found, reference.labels_of(maps.numpy(), threshold))
+        actual = weak_supervision.make_pseudo_labels(maps, threshold)
+        np.testing.assert_array_equal(actual, reference.labels_of(maps.numpy(), threshold))
     assert (weak_supervision.make_pseudo_labels(maps, 0.0)[2] == 0).all(), (
-        "an image without classes is background"
+        "an image without classes must be background"
     )
-    assert not maps[:, 1].any(), "no map of a class that is in no image"
+    assert not maps[:, 1].any(), "an absent class must have no map"
 
 
 @pytest.mark.parametrize("unit", [True, False])
-def test_prototypes(unit: bool) -> None:
-    batch = make()
-    found, expected = ours(batch, unit=unit), theirs(batch, unit, shift=1e-9)
-    assert found.exists.tolist() == [p is not None for p in expected]
-    assert not found.exists.all(), "a class is in no image"
+def test_prototypes_equal_the_reference(unit: bool) -> None:
+    batch = make_batch()
+    actual, expected = (
+        estimate_prototypes(batch, unit=unit),
+        reference_prototypes(batch, unit, shift=1e-9),
+    )
+    assert actual.exists.tolist() == [p is not None for p in expected]
+    assert not actual.exists.all(), "one class must be absent"
     for c, vector in enumerate(expected):
         if vector is not None:
-            np.testing.assert_allclose(found.vectors[c], vector, atol=2e-6, err_msg=f"class {c}")
+            np.testing.assert_allclose(actual.vectors[c], vector, atol=2e-6, err_msg=f"class {c}")
 
 
-def test_contrast_and_its_gradient() -> None:
-    batch = make()
-    view, prototypes = batch.view, ours(batch)
+def test_contrast_and_its_gradient_equal_the_reference() -> None:
+    batch = make_batch()
+    view, prototypes = batch.view, estimate_prototypes(batch)
     embeddings = view.embeddings.clone().requires_grad_()
     loss = weak_supervision.compute_contrast(embeddings, view.labels, prototypes, TEMPERATURE)
     loss.backward()
-    vectors = unpack(prototypes)
+    vectors = convert_prototypes(prototypes)
     arguments = (view.labels.numpy(), vectors, TEMPERATURE)
     expected = reference.mean_loss(view.embeddings.numpy(), *arguments)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
@@ -121,24 +124,24 @@ def test_contrast_and_its_gradient() -> None:
     assert not embeddings.grad[view.labels == weak_supervision.IGNORED].any()
 
 
-def unpack(prototypes: Prototypes) -> list[Any]:
-    """As the reference takes them: None for a class without one."""
+def convert_prototypes(prototypes: Prototypes) -> list[Any]:
+    """Convert to the format of the reference: None for a class without a prototype."""
     pairs = zip(prototypes.vectors.double().numpy(), prototypes.exists.tolist(), strict=True)
     return [vector if exists else None for vector, exists in pairs]
 
 
-def test_mining() -> None:
-    batch = make()
-    view, prototypes = batch.view, ours(batch)
-    vectors = unpack(prototypes)
-    several: list[dict[str, float]] = [
+def test_mined_prototypes_equal_the_reference() -> None:
+    batch = make_batch()
+    view, prototypes = batch.view, estimate_prototypes(batch)
+    vectors = convert_prototypes(prototypes)
+    settings_list: list[dict[str, float]] = [
         {},
         {"hardest": 0.3},
         {"drawn": 1.0},
         {"hardest": 1.0, "drawn": 1.0},
     ]
-    for settings in several:
-        found = weak_supervision.mine_prototypes(view, prototypes, batch.random_keys, **settings)
+    for settings in settings_list:
+        actual = weak_supervision.mine_prototypes(view, prototypes, batch.random_keys, **settings)
         for i, label in enumerate(view.labels.tolist()):
             if label != weak_supervision.IGNORED and prototypes.exists[label]:
                 expected = reference.mined(
@@ -148,31 +151,31 @@ def test_mining() -> None:
                     batch.random_keys[i].tolist(),
                     **settings,
                 )
-                assert set(found[i].nonzero().flatten().tolist()) == expected, f"pixel {i}"
+                assert set(actual[i].nonzero().flatten().tolist()) == expected, f"pixel {i}"
 
 
-def test_sampling() -> None:
-    batch = make()
-    view, prototypes = batch.view, ours(batch)
-    found = weak_supervision.sample_pixels(view, prototypes, batch.random_keys[:, 1])
+def test_sampled_pixels_equal_the_reference() -> None:
+    batch = make_batch()
+    view, prototypes = batch.view, estimate_prototypes(batch)
+    actual = weak_supervision.sample_pixels(view, prototypes, batch.random_keys[:, 1])
     expected = reference.sampled(
         view.embeddings.numpy(),
         view.labels.tolist(),
         prototypes.vectors.double().numpy(),
         batch.random_keys[:, 1].tolist(),
     )
-    assert found.tolist() == expected
-    assert {0.0, 1.0, 2.0} == set(found.tolist())
-    assert found.sum() == (view.labels != weak_supervision.IGNORED).sum(), (
-        "as many as there are pixels"
+    assert actual.tolist() == expected
+    assert {0.0, 1.0, 2.0} == set(actual.tolist())
+    assert actual.sum() == (view.labels != weak_supervision.IGNORED).sum(), (
+        "the weights must sum to the number of pixels"
     )
 
 
-def test_the_four_losses() -> None:
-    first, second = make(0), make(1)
+def test_the_four_losses_equal_the_reference() -> None:
+    first, second = make_batch(0), make_batch(1)
     a, b = first.view, second.view
-    p, q = ours(first), ours(second)
-    p64, q64 = unpack(p), unpack(q)
+    p, q = estimate_prototypes(first), estimate_prototypes(second)
+    p64, q64 = convert_prototypes(p), convert_prototypes(q)
     pixels, labels, others = a.embeddings.numpy(), a.labels.tolist(), b.labels.tolist()
     assert labels != others
     pairs = [
@@ -200,24 +203,24 @@ def test_the_four_losses() -> None:
             reference.mean_loss(pixels, labels, p64, 0.2, sets, weights.tolist()),
         )
     )
-    found = [loss.item() for loss, _ in pairs]
-    assert found == pytest.approx([expected for _, expected in pairs], rel=1e-5)
-    assert len({round(value, 4) for value in found}) == 4
+    actual = [loss.item() for loss, _ in pairs]
+    assert actual == pytest.approx([expected for _, expected in pairs], rel=1e-5)
+    assert len({round(value, 4) for value in actual}) == 4
 
 
-def test_classification_loss() -> None:
+def test_classification_loss_equals_the_reference_and_torch() -> None:
     scores = 3 * torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     present = torch.rand(4, 7, generator=torch.Generator().manual_seed(1)) < 0.4
     expected = reference.soft_margin(scores.numpy(), present.tolist())
     assert weak_supervision.compute_classification_loss(scores, present).item() == pytest.approx(
         expected, rel=1e-5
     )
-    torch_own = torch.nn.functional.multilabel_soft_margin_loss(scores, present.float())
-    assert torch_own.item() == pytest.approx(expected, rel=1e-5)
+    torch_loss = torch.nn.functional.multilabel_soft_margin_loss(scores, present.float())
+    assert torch_loss.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_without_any_pixel_loses_nothing() -> None:
-    batch = make()
+def test_a_batch_without_valid_pixels_has_loss_zero() -> None:
+    batch = make_batch()
     nothing = torch.full_like(batch.view.labels, weak_supervision.IGNORED)
     view = dataclasses.replace(
         batch.view, labels=nothing, confidences=torch.zeros_like(batch.view.confidences)
@@ -239,7 +242,7 @@ def test_a_batch_without_any_pixel_loses_nothing() -> None:
     assert not weights.any()
 
 
-def test_two_processes_have_the_prototypes_and_the_loss_of_the_whole_batch(tmp_path: Path) -> None:
+def test_two_processes_give_the_prototypes_and_loss_of_the_whole_batch(tmp_path: Path) -> None:
     pixels, confidences, labels, random_keys = weak_processes.whole_batch()
     expected = weak_supervision.estimate_prototypes(
         pixels, confidences, weak_processes.TOP, random_keys

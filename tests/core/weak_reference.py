@@ -1,6 +1,6 @@
-"""Pixel-to-prototype contrast as its description writes it: float64 numpy, pixel by pixel.
+"""Float64 reference of weak supervision and pixel-to-prototype contrast, pixel by pixel.
 
-Written from the formulas alone, independently of `protoseg.core.weak_supervision`. Class 0 is the
+Written from the formulas, independently of `protoseg.core.weak_supervision`. Class 0 is the
 background.
 """
 
@@ -12,7 +12,7 @@ IGNORED = -1
 
 
 def maps_of(activations, present):
-    """ReLU, then each class of each image divided by its own maximum; absent classes are 0."""
+    """Apply ReLU and divide by the maximum per image and class; absent classes are 0."""
     out = np.zeros(np.shape(activations))
     for b, image in enumerate(np.float64(activations)):
         for c, activation in enumerate(image):
@@ -23,7 +23,7 @@ def maps_of(activations, present):
 
 
 def confidences_of(maps):
-    """The background is as sure as no class is."""
+    """Add the background confidence, 1 minus the highest map."""
     return np.stack([np.concatenate([[1 - np.max(image, axis=0)], image]) for image in maps])
 
 
@@ -44,7 +44,7 @@ def unit(vector):
 
 
 def prototype(embeddings, confidences, c, top, normalised):
-    """Of class c, or None where no pixel has any confidence. No two confidences may be equal."""
+    """Compute the prototype of class c; None if all confidences are 0. Ties are not handled."""
     own = sorted(range(len(embeddings)), key=lambda i: -confidences[i][c])[:top]
     weights = [float(confidences[i][c]) for i in own]
     if sum(weights) == 0:
@@ -55,7 +55,7 @@ def prototype(embeddings, confidences, c, top, normalised):
 
 
 def pixel_loss(v, y, prototypes, temperature, negatives=None):
-    """F(v; y; P), P a list with None for a class without prototype."""
+    """Compute F(v; y; P); P is a list with None for classes without a prototype."""
     used = [c for c, p in enumerate(prototypes) if p is not None]
     if negatives is not None:
         used = [c for c in used if c == y or c in negatives]
@@ -66,7 +66,7 @@ def pixel_loss(v, y, prototypes, temperature, negatives=None):
 
 
 def mean_loss(embeddings, labels, prototypes, temperature, negatives=None, times=None):
-    """The mean of F; pixels ignored or without a prototype are left out; 0 without any."""
+    """Compute the mean of F over pixels that are not ignored and have a prototype; else 0."""
     total = number = 0.0
     for i, (v, y) in enumerate(zip(embeddings, labels, strict=True)):
         if y == IGNORED or prototypes[y] is None:
@@ -83,7 +83,7 @@ def half_up(value):
 
 
 def mined(v, y, prototypes, random_keys, hardest=0.6, drawn=0.5):
-    """The 60 % of the negatives closest to v, of them the 50 % with the lowest lots."""
+    """Return, of the 60% of negatives closest to v, the 50% with the lowest random keys."""
     others = [c for c, p in enumerate(prototypes) if p is not None and c != y]
     if not others:
         return set()
@@ -94,7 +94,7 @@ def mined(v, y, prototypes, random_keys, hardest=0.6, drawn=0.5):
 
 
 def sampled(embeddings, labels, prototypes, random_keys):
-    """How often each pixel counts: a class's farther half once, and as many by lot once more."""
+    """Return the weight of each pixel: the farther half of a class, plus as many at random."""
     times = [0] * len(labels)
     for c, p in enumerate(prototypes):
         own = [i for i, y in enumerate(labels) if y == c]
@@ -107,7 +107,7 @@ def sampled(embeddings, labels, prototypes, random_keys):
 
 
 def soft_margin(scores, present):
-    """-mean[y log σ(x) + (1 - y) log(1 - σ(x))]."""
+    """Compute -mean[y log σ(x) + (1 - y) log(1 - σ(x))]."""
     terms = []
     for row, labels in zip(np.float64(scores), present, strict=True):
         for x, y in zip(row, labels, strict=True):

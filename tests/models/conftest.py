@@ -1,4 +1,7 @@
-"""One thread: the tensors here are small, and threads that wait for busy cores cost seconds."""
+"""Fixtures: one torch thread, a fixed seed and the scope of mmseg.
+
+The tensors are small, and threads that wait for busy cores would take seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from threads import one_thread  # noqa: F401  a fixture
 
 
 @pytest.fixture(autouse=True)
-def _the_same_draws_each_time() -> Iterator[None]:
+def _fixed_seed() -> Iterator[None]:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope("mmseg"):
         yield

@@ -1,4 +1,4 @@
-"""Small segmentors around mmseg's decode heads, and batches for them."""
+"""Small segmentors with mmseg's decode heads, and batches for them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mmseg.structures import SegDataSample
 
 import protoseg.models  # noqa: F401  registers the heads
 
-# mmengine logs the initialisation of every single parameter.
+# mmengine logs the initialisation of every parameter.
 if not MMLogger.check_instance_created("protoseg"):
     MMLogger.get_instance("protoseg", log_level="ERROR")
 
 CHANNELS = (8, 8, 12, 16)
-"""Of TinyNet's four feature maps, at strides 2, 4, 8 and 16."""
+"""Channels of TinyNet's four feature maps, at strides 2, 4, 8 and 16."""
 IGNORE = 255
 BN = {"type": "BN"}
 CE = {"type": "CrossEntropyLoss", "avg_non_ignore": True}
@@ -56,7 +56,7 @@ HEADS: dict[str, dict[str, Any]] = {
 
 
 def decode_head(name: str, num_classes: int = 3, **changes: Any) -> dict[str, Any]:
-    """The config of one of `HEADS`; 8 channels, no dropout, a mean over valid pixels."""
+    """Return the config of one of `HEADS`: 8 channels, no dropout, mean over valid pixels."""
     return {
         "type": name.partition(",")[0],
         "channels": 8,
@@ -70,7 +70,7 @@ def decode_head(name: str, num_classes: int = 3, **changes: Any) -> dict[str, An
 
 
 def segmentor(head: dict[str, Any], **changes: Any) -> Any:
-    """An ``EncoderDecoder`` of TinyNet and a head, with its starting weights."""
+    """Build an ``EncoderDecoder`` of TinyNet and a head, with initial weights."""
     config = {
         "type": "EncoderDecoder",
         "data_preprocessor": {
@@ -92,7 +92,7 @@ def segmentor(head: dict[str, Any], **changes: Any) -> Any:
 
 
 def feature_maps(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """What TinyNet would hand to a head for images of 32×32."""
+    """Return feature maps with the shapes of TinyNet for images of 32×32."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
         torch.randn(batch, width, 32 // stride, 32 // stride, generator=generator)
@@ -101,19 +101,19 @@ def feature_maps(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
 
 
 def samples(maps: np.ndarray) -> list[SegDataSample]:
-    """Data samples with label maps (B, H, W) as ground truth."""
-    found = []
+    """Return data samples with label maps (B, H, W) as ground truth."""
+    data_samples = []
     for labels in maps:
         sample = SegDataSample(metainfo={"img_shape": labels.shape, "ori_shape": labels.shape})
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels)[None].long())
-        found.append(sample)
-    return found
+        data_samples.append(sample)
+    return data_samples
 
 
 def label_maps(
     num_classes: int, batch: int = 2, size: int = 32, seed: int = 0, ignored: float = 0.2
 ) -> np.ndarray:
-    """Random labels (B, H, W), a share of them ignored."""
+    """Return random label maps (B, H, W) with a share of ignored pixels."""
     rng = np.random.default_rng(seed)
     maps = rng.integers(0, num_classes, (batch, size, size))
     maps[rng.random(maps.shape) < ignored] = IGNORE
@@ -121,15 +121,15 @@ def label_maps(
 
 
 def images(batch: int = 2, seed: int = 0) -> torch.Tensor:
-    """Images as the data preprocessor hands them on, (B, 3, 32, 32)."""
+    """Return preprocessed images, (B, 3, 32, 32)."""
     return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
 def total_loss(losses: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The sum that mmengine trains."""
+    """Return the sum that mmengine minimises."""
     return sum(value for name, value in losses.items() if "loss" in name)
 
 
 def total_numbers(parameters: Sequence[torch.Tensor]) -> int:
-    """How many numbers parameters hold."""
+    """Return the number of elements of all parameters."""
     return sum(p.numel() for p in parameters)

@@ -1,4 +1,4 @@
-"""The losses of two views, put together as the formulas say, in float64; the choices in them."""
+"""The losses of the CAM head against a float64 reference; the switches of its losses."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PARTS: list[dict[str, bool]] = [
 ]
 
 
-def make(**settings: Any) -> Any:
-    """A head; every pixel is in every prototype, so that none is drawn."""
+def make_head(**settings: Any) -> Any:
+    """Build a head whose prototypes contain all pixels, so that nothing is random."""
     config = {
         "type": "CamHead",
         "decode_head": decode_head(
@@ -48,17 +48,21 @@ def make(**settings: Any) -> Any:
     return head.train()
 
 
-def features(head: Any) -> list[Tensor]:
-    """Of a view, and of another one at half its size; the strongest are those of padding."""
+def make_features(head: Any) -> list[Tensor]:
+    """Return features of a view and of one at half size; padding has the largest values."""
     views = []
     for height, width in ((8, 6), (4, 3)):
-        seen = torch.randn(3, head.feature_channels, height, width)
-        views.append(torch.where(torch.from_numpy(inside(height, width))[:, None], seen, 9 * seen))
+        feature_map = torch.randn(3, head.feature_channels, height, width)
+        views.append(
+            torch.where(
+                torch.from_numpy(find_inside(height, width))[:, None], feature_map, 9 * feature_map
+            )
+        )
     return views
 
 
-def inside(height: int, width: int) -> np.ndarray:
-    """Pixels whose centre is image."""
+def find_inside(height: int, width: int) -> np.ndarray:
+    """Return the pixels whose centre is image, not padding."""
     out = np.zeros((3, height, width), bool)
     for b, (high, wide) in enumerate(COVERED.tolist()):
         for y in range(height):
@@ -67,18 +71,18 @@ def inside(height: int, width: int) -> np.ndarray:
     return out
 
 
-def view_of(head: Any, seen: Tensor) -> dict[str, Any]:
-    """Embeddings, labels and prototypes of a view at the grid of the smaller one."""
-    seen = seen.double()
-    maps = torch.einsum("oc,bchw->bohw", head.classifier.weight.double()[:, :, 0, 0], seen)
+def expected_view(head: Any, feature_map: Tensor) -> dict[str, Any]:
+    """Return embeddings, labels and prototypes of a view at the grid of the smaller one."""
+    feature_map = feature_map.double()
+    maps = torch.einsum("oc,bchw->bohw", head.classifier.weight.double()[:, :, 0, 0], feature_map)
     weight = head.projection.weight.double()[:, :, 0, 0]
-    vectors = torch.einsum("oc,bchw->bohw", weight, seen)
+    vectors = torch.einsum("oc,bchw->bohw", weight, feature_map)
     vectors = (vectors + head.projection.bias.double()[:, None, None]).relu()
     maps, vectors = (
         F.interpolate(each, size=(4, 3), mode="bilinear", align_corners=False).detach()
         for each in (maps, vectors)
     )
-    image = inside(4, 3)
+    image = find_inside(4, 3)
     confidences = reference.maps_of(maps.numpy() * image[:, None], PRESENT.numpy())
     labels = reference.labels_of(confidences, THRESHOLD)
     labels[~image] = weak_supervision.IGNORED
@@ -89,23 +93,23 @@ def view_of(head: Any, seen: Tensor) -> dict[str, Any]:
     return {"v": rows, "y": labels.flatten(), "p": prototypes}
 
 
-def classified(head: Any, views: list[Tensor]) -> float:
-    """Mean over the views of the loss of pooled activations, padding left out."""
+def classification_loss(head: Any, views: list[Tensor]) -> float:
+    """Return the mean over views of the classification loss, without padding."""
     total = 0.0
-    for seen in views:
-        maps = head.classifier(seen).detach().double().numpy()
-        image = inside(*seen.shape[2:])
+    for feature_map in views:
+        maps = head.classifier(feature_map).detach().double().numpy()
+        image = find_inside(*feature_map.shape[2:])
         pooled = [[plane[image[b]].mean() for plane in planes] for b, planes in enumerate(maps)]
         total += reference.soft_margin(pooled, PRESENT.numpy()) / len(views)
     return total
 
 
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "+".join(parts))
-def test_losses_of_two_views(parts: dict[str, bool]) -> None:
-    head = make(second_view=True, **parts)
-    views = features(head)
-    found = head.compute_view_losses(views, PRESENT, COVERED)
-    one, two = (view_of(head, seen) for seen in views)
+def test_losses_of_two_views_equal_the_reference(parts: dict[str, bool]) -> None:
+    head = make_head(second_view=True, **parts)
+    views = make_features(head)
+    losses = head.compute_view_losses(views, PRESENT, COVERED)
+    one, two = (expected_view(head, feature_map) for feature_map in views)
     cross = intra = 0.0
     for this, other in ((one, two), (two, one)):
         if "cross_prototype" in parts:
@@ -113,39 +117,44 @@ def test_losses_of_two_views(parts: dict[str, bool]) -> None:
         if "cross_cam" in parts:
             cross += reference.mean_loss(this["v"], other["y"], this["p"], TEMPERATURE) / 2
         intra += reference.mean_loss(this["v"], this["y"], this["p"], TEMPERATURE) / 2
-    expected = {"loss_cls": classified(head, views)}
+    expected = {"loss_cls": classification_loss(head, views)}
     expected |= {"loss_cross": ALPHA * cross} if cross else {}
     expected |= {"loss_intra": BETA * intra} if "intra" in parts else {}
-    assert found.keys() == expected.keys()
+    assert losses.keys() == expected.keys()
     for name, value in expected.items():
-        assert found[name].item() == pytest.approx(value, rel=2e-5), name
+        assert losses[name].item() == pytest.approx(value, rel=2e-5), name
 
 
-def test_one_view_alone() -> None:
-    head = make()
-    views = features(head)[:1]
-    found = head.compute_view_losses(views, PRESENT, COVERED)
-    assert found.keys() == {"loss_cls"}
-    assert found["loss_cls"].item() == pytest.approx(classified(head, views), rel=1e-5)
+def test_one_view_has_the_classification_loss_only() -> None:
+    head = make_head()
+    views = make_features(head)[:1]
+    losses = head.compute_view_losses(views, PRESENT, COVERED)
+    assert losses.keys() == {"loss_cls"}
+    assert losses["loss_cls"].item() == pytest.approx(classification_loss(head, views), rel=1e-5)
     assert head.projection is None
 
 
-def test_contrast_leaves_the_classifier_alone() -> None:
-    """Maps, labels and prototypes carry no gradient; the projection and the features do."""
-    head = make(second_view=True, **ALL)
-    views = [seen.requires_grad_() for seen in features(head)]
+def test_contrast_does_not_train_the_classifier() -> None:
+    """Maps, labels and prototypes have no gradient; projection and features have one."""
+    head = make_head(second_view=True, **ALL)
+    views = [feature_map.requires_grad_() for feature_map in make_features(head)]
     losses = head.compute_view_losses(views, PRESENT, COVERED)
     (losses["loss_cross"] + losses["loss_intra"]).backward()
     assert head.classifier.weight.grad is None
     assert head.projection.weight.grad.abs().sum() > 0
-    assert all(seen.grad is not None and seen.grad.abs().sum() > 0 for seen in views)
+    assert all(
+        feature_map.grad is not None and feature_map.grad.abs().sum() > 0 for feature_map in views
+    )
 
 
 @pytest.mark.parametrize("choice", ["prototype_mining", "pixel_sampling"])
-def test_choices_within_a_view_change_that_loss_alone(choice: str) -> None:
-    head, choosing = make(second_view=True, **ALL), make(second_view=True, **ALL, **{choice: True})
+def test_selection_switches_change_the_intra_view_loss_only(choice: str) -> None:
+    head, choosing = (
+        make_head(second_view=True, **ALL),
+        make_head(second_view=True, **ALL, **{choice: True}),
+    )
     choosing.load_state_dict(head.state_dict())
-    views = features(head)
+    views = make_features(head)
     before, after = (h.compute_view_losses(views, PRESENT, COVERED) for h in (head, choosing))
     assert before["loss_intra"] != after["loss_intra"]
     assert before["loss_cls"] == after["loss_cls"]

@@ -1,4 +1,4 @@
-"""Pseudo-masks of a network, scale by scale and flip by flip, put together here once more."""
+"""Pseudo-masks of a CAM network against a separate sum over scales and flips."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.core import weak_reference as reference
 CLASSES = 5
 LABELS = [[1, 3], [2]]
 SIZES = [(32, 32), (24, 40)]
-"""(height, width) of the images in the files; the network sees both at 32×32."""
+"""Original (height, width) of the images; the network input is 32×32."""
 
 
-def network(**settings: Any) -> Any:
+def make_network(**settings: Any) -> Any:
     config = {
         "type": "CamHead",
         "decode_head": decode_head(
@@ -35,15 +35,15 @@ def network(**settings: Any) -> Any:
 
 
 def data_samples() -> list[SegDataSample]:
-    found = []
+    samples = []
     for labels, size in zip(LABELS, SIZES, strict=True):
         sample = SegDataSample(metainfo={"img_shape": (32, 32), "ori_shape": size})
         sample.set_metainfo({"image_labels": labels})
-        found.append(sample)
-    return found
+        samples.append(sample)
+    return samples
 
 
-def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False)
 
 
@@ -51,7 +51,7 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
 @pytest.mark.parametrize("flip", [False, True], ids=["as it is", "flipped too"])
 @torch.no_grad()
 def test_maps_are_summed_over_scales_and_flips(scales: tuple[float, ...], flip: bool) -> None:
-    model = network(scales=scales, flip=flip, threshold=0.4)
+    model = make_network(scales=scales, flip=flip, threshold=0.4)
     predicted = model.predict(images(), data_samples())
     head = model.decode_head
     for number, (sample, labels, size) in enumerate(zip(predicted, LABELS, SIZES, strict=True)):
@@ -59,12 +59,12 @@ def test_maps_are_summed_over_scales_and_flips(scales: tuple[float, ...], flip: 
         total = torch.zeros(1, CLASSES - 1, *size)
         for scale in scales:
             side = int(32 * scale)
-            scaled = image if scale == 1 else resized(image, (side, side))
+            scaled = image if scale == 1 else resize(image, (side, side))
             maps = head.classifier(model.extract_feat(scaled)[3]).relu()
-            total += resized(maps, size)
+            total += resize(maps, size)
             if flip:
                 maps = head.classifier(model.extract_feat(scaled.flip(3))[3]).relu()
-                total += resized(maps.flip(3), size)
+                total += resize(maps.flip(3), size)
         present = [[c in labels for c in range(1, CLASSES)]]
         expected = reference.maps_of(total.numpy(), present)
         confidences = sample.seg_logits.data.numpy()
@@ -72,11 +72,13 @@ def test_maps_are_summed_over_scales_and_flips(scales: tuple[float, ...], flip: 
             confidences, reference.confidences_of(expected)[0], rtol=1e-4, atol=1e-5
         )
         mask = sample.pred_sem_seg.data.numpy().reshape(size)
-        sure = np.abs(expected - 0.4).min(axis=(0, 1)) > 1e-4
-        np.testing.assert_array_equal(mask[sure], reference.labels_of(expected, 0.4)[0][sure])
+        is_clear = np.abs(expected - 0.4).min(axis=(0, 1)) > 1e-4
+        np.testing.assert_array_equal(
+            mask[is_clear], reference.labels_of(expected, 0.4)[0][is_clear]
+        )
         assert set(np.unique(mask)) <= {0, *labels}
 
 
-def test_without_labels_there_are_no_masks() -> None:
+def test_prediction_without_image_level_labels_is_an_error() -> None:
     with pytest.raises(ValueError, match="image-level labels are missing"):
-        network().predict(images())
+        make_network().predict(images())

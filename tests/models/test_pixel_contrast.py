@@ -1,4 +1,4 @@
-"""Pixel contrast on top of each head: what it adds, what it leaves alone, what it remembers."""
+"""Pixel contrast with each head, and the pixel-query heads."""
 
 from __future__ import annotations
 
@@ -37,43 +37,43 @@ HEADS = ("ParametricHead", "PixelQueryHead", "PrototypeHead")
 every_head = pytest.mark.parametrize("wrapper", HEADS)
 
 
-def make(wrapper: str, contrast: dict | None = SETTINGS, **changes):
+def make_segmentor(wrapper: str, contrast: dict | None = SETTINGS, **changes):
     config = {"type": wrapper, "decode_head": decode_head("SegformerHead", 3), "num_prototypes": 2}
     contrast = copy.deepcopy(contrast) and {**contrast, **changes}
     return segmentor({**config, "contrast": contrast}).train()
 
 
 @every_head
-def test_it_adds_one_loss_and_changes_no_other(wrapper: str) -> None:
+def test_contrast_adds_one_loss_and_changes_no_other(wrapper: str) -> None:
     torch.manual_seed(3)
-    plain = make(wrapper, None)
-    with_contrast = make(wrapper)
+    plain = make_segmentor(wrapper, None)
+    with_contrast = make_segmentor(wrapper)
     missing = with_contrast.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert {name.split(".")[1] for name in missing} == {"contrast"}
     truth = samples(label_maps(3))
     torch.manual_seed(7)
     expected = plain.loss(images(), truth)
     torch.manual_seed(7)
-    found = with_contrast.loss(images(), truth)
-    assert found.keys() - expected.keys() == {"decode.loss_contrast"}
+    actual = with_contrast.loss(images(), truth)
+    assert actual.keys() - expected.keys() == {"decode.loss_contrast"}
     for name, value in expected.items():
-        assert torch.equal(found[name], value), name
-    found["decode.loss_contrast"].backward()
-    silent = {
+        assert torch.equal(actual[name], value), name
+    actual["decode.loss_contrast"].backward()
+    without_gradient = {
         name.rpartition(".")[0]
         for name, parameter in with_contrast.named_parameters()
         if parameter.grad is None or not parameter.grad.any()
     }
-    # A bias in front of a norm has no gradient but rounding; the classifier has none at all.
+    # The gradient of a bias before a norm is only rounding error; the classifier has none.
     classifiers = {"decode_head.classifier"} if wrapper != "PrototypeHead" else set()
-    assert classifiers <= silent
-    assert not {name for name in silent if "backbone" in name}
-    assert "decode_head.contrast.projection.3" not in silent
+    assert classifiers <= without_gradient
+    assert not {name for name in without_gradient if "backbone" in name}
+    assert "decode_head.contrast.projection.3" not in without_gradient
 
 
 @every_head
-def test_it_serves_training_alone(wrapper: str) -> None:
-    model = make(wrapper).eval()
+def test_evaluation_does_not_change_the_memory(wrapper: str) -> None:
+    model = make_segmentor(wrapper).eval()
     before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
         model.predict(images(), samples(label_maps(3)))
@@ -82,38 +82,40 @@ def test_it_serves_training_alone(wrapper: str) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(monkeypatch) -> None:
-    """From the feature map: the projection is torch's, all that follows is the reference's."""
-    part = PixelContrast(8, 3, **SETTINGS).train()
-    drawn: list[torch.Tensor] = []
+def test_the_loss_equals_the_reference_and_the_batch_is_added_to_the_memory(monkeypatch) -> None:
+    """The projection is from torch, everything after it from the reference."""
+    contrast = PixelContrast(8, 3, **SETTINGS).train()
+    draws: list[torch.Tensor] = []
     rand = torch.rand
 
-    def noted(*size, **options):
-        drawn.append(rand(*size, **options))
-        return drawn[-1]
+    def record_draw(*size, **options):
+        draws.append(rand(*size, **options))
+        return draws[-1]
 
-    monkeypatch.setattr(torch, "rand", noted)
+    monkeypatch.setattr(torch, "rand", record_draw)
     for step in range(4):
         generator = torch.Generator().manual_seed(step)
         features = torch.randn(2, 8, 6, 5, generator=generator)
         labels = torch.randint(-1, 3, (60,), generator=generator)
         scores = torch.randn(2, 3, 6, 5, generator=generator)
         with torch.no_grad():
-            projected = copy.deepcopy(part).projection(features).permute(0, 2, 3, 1).flatten(0, 2)
+            projected = (
+                copy.deepcopy(contrast).projection(features).permute(0, 2, 3, 1).flatten(0, 2)
+            )
         rows = torch.nn.functional.normalize(projected)
-        remembered, of_memory = (each.numpy() for each in part.memory.collect_samples())
-        by_hand = copy.deepcopy(part.memory)
-        drawn.clear()
-        found = part(features, labels, scores)
+        memory_rows, memory_labels = (each.numpy() for each in contrast.memory.collect_samples())
+        expected_memory = copy.deepcopy(contrast.memory)
+        draws.clear()
+        actual = contrast(features, labels, scores)
         wrong = (scores.permute(0, 2, 3, 1).flatten(0, 2).argmax(1) != labels).numpy()
-        random_keys = [each.numpy() for each in drawn]
+        random_keys = [each.numpy() for each in draws]
         anchors = reference.choose_anchors(labels.tolist(), wrong, 40, random_keys[0])
         own = rows.numpy()[anchors], labels.numpy()[anchors]
-        anchor_samples = range(len(remembered), len(remembered) + len(anchors))
-        expected = reference.loss(
+        anchor_samples = range(len(memory_rows), len(memory_rows) + len(anchors))
+        expected = reference.contrast_loss(
             *own,
-            np.concatenate([remembered, own[0]]),
-            np.concatenate([of_memory, own[1]]),
+            np.concatenate([memory_rows, own[0]]),
+            np.concatenate([memory_labels, own[1]]),
             anchor_samples,
             0.1,
             positives=8,
@@ -121,16 +123,16 @@ def test_the_loss_is_that_of_the_loop_and_the_batch_is_remembered_afterwards(mon
             hard=True,
             random_keys=random_keys[1],
         )
-        assert found.item() == pytest.approx(0.3 * expected, rel=1e-4)
-        by_hand.push_batch(rows, labels, 2, drawn[2])
-        for name, value in by_hand.state_dict().items():
-            torch.testing.assert_close(value, part.memory.state_dict()[name], rtol=0, atol=1e-6)
-    assert (part.memory.pixels_seen > 0).all()
+        assert actual.item() == pytest.approx(0.3 * expected, rel=1e-4)
+        expected_memory.push_batch(rows, labels, 2, draws[2])
+        for name, value in expected_memory.state_dict().items():
+            torch.testing.assert_close(value, contrast.memory.state_dict()[name], rtol=0, atol=1e-6)
+    assert (contrast.memory.pixels_seen > 0).all()
 
 
 @pytest.mark.parametrize("changes", [{}, {"selection": "random"}, {"pixel_queue": 0}])
 def test_under_autocast_embeddings_and_memory_are_float32(changes: dict) -> None:
-    model = make("ParametricHead", **changes)
+    model = make_segmentor("ParametricHead", **changes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model.loss(images(), samples(label_maps(3)))
     assert losses["decode.loss_contrast"].dtype == torch.float32
@@ -139,22 +141,22 @@ def test_under_autocast_embeddings_and_memory_are_float32(changes: dict) -> None
 
 
 @every_head
-def test_a_batch_without_labels_costs_nothing_and_is_not_remembered(wrapper: str) -> None:
-    model = make(wrapper)
+def test_a_batch_without_labels_has_loss_zero_and_is_not_added(wrapper: str) -> None:
+    model = make_segmentor(wrapper)
     losses = model.loss(images(), samples(np.full((2, 32, 32), IGNORE)))
     assert losses["decode.loss_contrast"].item() == 0
     total_loss(losses).backward()
     assert not model.decode_head.contrast.memory.pixels_seen.any()
 
 
-def test_random_selection_takes_no_mistake_into_account() -> None:
-    part = PixelContrast(8, 3, **{**SETTINGS, "selection": "random"})
+def test_random_selection_ignores_wrong_predictions() -> None:
+    contrast = PixelContrast(8, 3, **{**SETTINGS, "selection": "random"})
     labels, rows = torch.arange(60) % 3, torch.nn.functional.normalize(torch.randn(60, 16))
-    found = []
+    actual = []
     for wrong in (torch.zeros(60).bool(), torch.ones(60).bool()):
         torch.manual_seed(5)
-        found.append(part.compute_loss(rows, labels, wrong))
-    assert torch.equal(*found)
+        actual.append(contrast.compute_loss(rows, labels, wrong))
+    assert torch.equal(*actual)
 
 
 @pytest.mark.parametrize(
@@ -172,12 +174,12 @@ def test_random_selection_takes_no_mistake_into_account() -> None:
         ({"selection": "soft"}, "contrast.selection: unknown 'soft'; known: hard, random"),
     ],
 )
-def test_values_out_of_range_are_refused(changes: dict, message: str) -> None:
+def test_values_out_of_range_are_errors(changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        make("ParametricHead", **changes)
+        make_segmentor("ParametricHead", **changes)
 
 
-# Queries: on the decoder's features, and through a transformer
+# Pixel-query heads
 
 
 def query_decoder(num_prototypes: int = 1, **changes):
@@ -197,22 +199,22 @@ def query_decoder(num_prototypes: int = 1, **changes):
     return segmentor({**wrapped, **changes}), segmentor(head)
 
 
-def test_pixel_query_scores_are_those_of_the_equation() -> None:
-    model = make("PixelQueryHead", None)
+def test_pixel_query_scores_equal_the_equation() -> None:
+    model = make_segmentor("PixelQueryHead", None)
     head = model.decode_head.eval()
     with torch.no_grad():
         features = head.features(feature_maps())
-        found = head(feature_maps())
+        actual = head(feature_maps())
     queries = head.classifier.queries.detach().numpy()
     assert np.linalg.norm(queries, axis=2) == pytest.approx(1, abs=1e-5)
-    pixels, found = (m.permute(0, 2, 3, 1).flatten(0, 2).numpy() for m in (features, found))
-    some = pixels.any(1)  # a pixel without a direction has no cosine: its scores are 0
-    expected = reference.query_scores(pixels[some], queries, 1.0)
-    np.testing.assert_allclose(found[some], expected, atol=1e-5)
-    assert not found[~some].any()
+    pixels, actual = (m.permute(0, 2, 3, 1).flatten(0, 2).numpy() for m in (features, actual))
+    is_nonzero = pixels.any(1)  # a zero vector has no cosine, so its scores are 0
+    expected = reference.query_scores(pixels[is_nonzero], queries, 1.0)
+    np.testing.assert_allclose(actual[is_nonzero], expected, atol=1e-5)
+    assert not actual[~is_nonzero].any()
 
 
-def test_one_query_a_class_through_the_decoder_is_mmsegs_segmenter() -> None:
+def test_one_query_per_class_equals_the_segmenter_of_mmseg() -> None:
     ours, plain = query_decoder()
     plain.load_state_dict({k.replace("head.head", "head"): v for k, v in ours.state_dict().items()})
     ours.eval()
@@ -220,13 +222,13 @@ def test_one_query_a_class_through_the_decoder_is_mmsegs_segmenter() -> None:
     truth = samples(label_maps(3))
     with torch.no_grad():
         assert torch.equal(ours.decode_head(feature_maps()), plain.decode_head(feature_maps()))
-        found, expected = ours.loss(images(), truth), plain.loss(images(), truth)
-    assert found.keys() == expected.keys()
-    for name in found:
-        assert torch.equal(found[name], expected[name])
+        actual, expected = ours.loss(images(), truth), plain.loss(images(), truth)
+    assert actual.keys() == expected.keys()
+    for name in actual:
+        assert torch.equal(actual[name], expected[name])
 
 
-def test_several_queries_through_the_decoder_train_and_the_best_counts() -> None:
+def test_several_queries_train_and_the_maximum_is_the_score() -> None:
     model, _ = query_decoder(4)
     model.train()
     head = model.decode_head
@@ -235,14 +237,14 @@ def test_several_queries_through_the_decoder_train_and_the_best_counts() -> None
     assert head.head.cls_emb.grad.ne(0).any(-1).sum() > 3
     model.eval()
     with torch.no_grad():
-        every = head.head(feature_maps())
-        assert every.shape[1] == 12
-        assert torch.equal(head(feature_maps()), every.view(2, 3, 4, 2, 2).amax(2))
+        query_scores = head.head(feature_maps())
+        assert query_scores.shape[1] == 12
+        assert torch.equal(head(feature_maps()), query_scores.view(2, 3, 4, 2, 2).amax(2))
         (sample, _) = model.predict(images(), samples(label_maps(3)))
     assert sample.seg_logits.data.shape == (3, 32, 32)
 
 
-def test_what_does_not_fit_the_query_decoder_is_refused() -> None:
+def test_unsupported_options_of_the_query_decoder_are_errors() -> None:
     with pytest.raises(ValueError, match="FCNHead has no queries; use Segmenter"):
         segmentor({"type": "QueryDecoderHead", "decode_head": decode_head("FCNHead")})
     with pytest.raises(ValueError, match="contrast: Segmenter's decoder returns masks"):

@@ -1,4 +1,4 @@
-"""The prototype head against the equations in float64, and what each of its switches does."""
+"""The prototype head against the equations in float64, and the effect of each switch."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ RELEASED = {
     "score_norm": "layer",
     "distributed": "averaged",
 }
-"""What experiments/method/released.yaml changes."""
+"""The settings of experiments/method/released.yaml."""
 
 
 def make_head(name: str = "SegformerHead", **changes):
-    """A head in training whose prototypes are no longer where they started."""
+    """Build a head in training mode."""
     settings = {"num_prototypes": K, "momentum": 0.7, **changes}
     head = segmentor(
         {"type": "PrototypeHead", "decode_head": decode_head(name, CLASSES), **settings}
@@ -45,41 +45,41 @@ def make_head(name: str = "SegformerHead", **changes):
     return head.train()
 
 
-def pixels(head, maps) -> np.ndarray:
-    """The head's embeddings as (N, D) float64."""
+def embed_pixels(head, maps) -> np.ndarray:
+    """Return the embeddings of the head, (N, D) float64."""
     with torch.no_grad():
         return copy.deepcopy(head).compute_embeddings(maps).flatten(0, 2).double().numpy()
 
 
 def downsampled(maps: np.ndarray, size: int) -> np.ndarray:
-    """Labels by nearest neighbour at ``size``, flat, ignored ones as the reference wants them."""
+    """Resize labels by nearest neighbour, flatten, and use the ignore value of the reference."""
     step = maps.shape[1] // size
     small = maps[:, ::step, ::step].ravel()
     return np.where(small == IGNORE, reference.IGNORED, small)
 
 
 def upsampled(scores: np.ndarray, size: int) -> np.ndarray:
-    """(B, h, w, C) to (B, size, size, C), bilinear between pixel centres."""
+    """Resize (B, h, w, C) to (B, size, size, C), bilinear between pixel centres."""
 
-    def along(values: np.ndarray, axis: int) -> np.ndarray:
+    def resize_axis(values: np.ndarray, axis: int) -> np.ndarray:
         length = values.shape[axis]
-        place = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, None)
-        low = np.floor(place).astype(int)
+        position = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, None)
+        low = np.floor(position).astype(int)
         high = np.minimum(low + 1, length - 1)
-        share = (place - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+        share = (position - low).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
         return values.take(low, axis) * (1 - share) + values.take(high, axis) * share
 
-    return along(along(scores, 1), 2)
+    return resize_axis(resize_axis(scores, 1), 2)
 
 
 def layer_norm(rows: np.ndarray) -> np.ndarray:
-    """A LayerNorm in its starting state."""
+    """Apply LayerNorm with initial parameters."""
     centred = rows - rows.mean(1, keepdims=True)
     return centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5)
 
 
 def expected_losses(head, embeddings, maps, *, size, score_norm=False, tau=0.1, score_tau=1.0):
-    """Eq. 6, 7, 11 and 12 one after the other, unweighted; and target and class scores."""
+    """Return the unweighted losses of Eq. 7, 11 and 12, targets, class scores and labels."""
     bank = head.bank
     k, distance = bank.num_prototypes, bank.distance
     table = reference.compute_similarities(
@@ -89,10 +89,10 @@ def expected_losses(head, embeddings, maps, *, size, score_norm=False, tau=0.1, 
     if k == 1:
         target = labels.copy()
     else:
-        target, sure = reference.assign_pixels(
+        target, margins = reference.assign_pixels(
             table, labels, CLASSES, k, bank.kappa, bank.sinkhorn_iterations
         )
-        assert sure.min() > CLEAR, "a pixel is torn between two prototypes: choose another seed"
+        assert margins.min() > CLEAR, "a pixel is a tie between two prototypes: choose another seed"
     scores = reference.compute_class_scores(table, k)
     if score_norm:
         scores = layer_norm(scores)
@@ -107,7 +107,7 @@ def expected_losses(head, embeddings, maps, *, size, score_norm=False, tau=0.1, 
 
 @pytest.mark.parametrize("distance", ["cosine", "euclidean", "huber"])
 @pytest.mark.parametrize("num_prototypes", [1, K])
-def test_losses_and_update_are_those_of_the_equations(distance: str, num_prototypes: int) -> None:
+def test_losses_and_update_equal_the_equations(distance: str, num_prototypes: int) -> None:
     weights = {"ce_weight": 0.5, "ppc_weight": 0.3, "ppd_weight": 0.2}
     head = make_head(
         distance=distance,
@@ -121,7 +121,7 @@ def test_losses_and_update_are_those_of_the_equations(distance: str, num_prototy
         **weights,
     )
     maps, labels = feature_maps(), label_maps(CLASSES)
-    embeddings, before = pixels(head, maps), head.bank.prototypes.clone().numpy()
+    embeddings, before = embed_pixels(head, maps), head.bank.prototypes.clone().numpy()
     (ce, ppc, ppd), target, _, _ = expected_losses(
         head, embeddings, labels, size=16, tau=0.4, score_tau=0.6
     )
@@ -135,16 +135,16 @@ def test_losses_and_update_are_those_of_the_equations(distance: str, num_prototy
     assert np.abs(after - before).max() > 0.01
 
 
-def test_scores_are_of_the_prototypes_before_the_step() -> None:
+def test_scores_use_the_prototypes_before_the_update() -> None:
     head = make_head()
     maps, labels = feature_maps(), label_maps(CLASSES)
     before = copy.deepcopy(head)
     losses = head.loss(maps, samples(labels), {})
-    again = before.head.loss_by_feat(before(maps), samples(labels))
-    torch.testing.assert_close(losses["loss_ce"], again["loss_ce"])
+    expected = before.head.loss_by_feat(before(maps), samples(labels))
+    torch.testing.assert_close(losses["loss_ce"], expected["loss_ce"])
 
 
-def test_ignored_pixels_move_nothing() -> None:
+def test_ignored_pixels_update_nothing() -> None:
     maps, labels = feature_maps(), label_maps(CLASSES)
     one, other = make_head(), make_head()
     other.load_state_dict(one.state_dict())
@@ -152,12 +152,12 @@ def test_ignored_pixels_move_nothing() -> None:
     changed[labels == 1] = IGNORE
     one.loss(maps, samples(labels), {})
     other.loss(maps, samples(changed), {})
-    moved = one.bank.updates.sum(1) > 0
-    assert moved.all()
+    is_updated = one.bank.updates.sum(1) > 0
+    assert is_updated.all()
     assert (other.bank.updates.sum(1) > 0).tolist() == [True, False, True]
 
 
-def test_another_ignore_index_of_the_head_counts() -> None:
+def test_the_ignore_index_of_the_decode_head_is_used() -> None:
     head = segmentor(
         {"type": "PrototypeHead", "decode_head": decode_head("FCNHead", CLASSES, ignore_index=2)}
     ).decode_head.train()
@@ -166,10 +166,10 @@ def test_another_ignore_index_of_the_head_counts() -> None:
     assert (head.bank.updates.sum(1) > 0).tolist() == [True, True, False]
 
 
-def test_only_correct_pixels_update() -> None:
+def test_only_correct_pixels_update_with_that_switch() -> None:
     head = make_head(update_pixels="correct")
     maps, labels = feature_maps(), label_maps(CLASSES)
-    embeddings, before = pixels(head, maps), head.bank.prototypes.clone().numpy()
+    embeddings, before = embed_pixels(head, maps), head.bank.prototypes.clone().numpy()
     _, target, scores, small = expected_losses(head, embeddings, labels, size=16)
     correct = scores.argmax(1) == small
     assert 0.1 < correct[small >= 0].mean() < 0.9
@@ -182,7 +182,7 @@ def test_only_correct_pixels_update() -> None:
     assert np.abs(after - everything).max() > 0.01
 
 
-def test_correct_pixels_alone_do_not_change_the_losses() -> None:
+def test_update_pixels_does_not_change_the_losses() -> None:
     maps, labels = feature_maps(), label_maps(CLASSES)
     one, other = make_head(), make_head(update_pixels="correct")
     other.load_state_dict(one.state_dict())
@@ -194,11 +194,11 @@ def test_correct_pixels_alone_do_not_change_the_losses() -> None:
 def test_score_norm_is_a_layer_norm_over_the_classes() -> None:
     head = make_head(score_norm="layer")
     maps, labels = feature_maps(), label_maps(CLASSES)
-    embeddings = pixels(head, maps)
+    embeddings = embed_pixels(head, maps)
     (ce, _, _), _, scores, _ = expected_losses(head, embeddings, labels, size=16, score_norm=True)
     with torch.no_grad():
-        found = head(maps).permute(0, 2, 3, 1).reshape(-1, CLASSES)
-    np.testing.assert_allclose(found.numpy(), scores, atol=1e-3)
+        actual = head(maps).permute(0, 2, 3, 1).reshape(-1, CLASSES)
+    np.testing.assert_allclose(actual.numpy(), scores, atol=1e-3)
     assert head.loss(maps, samples(labels), {})["loss_ce"].item() == pytest.approx(ce, rel=1e-3)
     assert total_numbers(list(head.score_norm.parameters())) == 2 * CLASSES
 
@@ -213,15 +213,15 @@ def test_embedding_norm_is_a_layer_norm_before_the_unit_length() -> None:
     head = make_head(embedding_norm="layer").eval()
     with torch.no_grad():
         features = head.features(feature_maps()).permute(0, 2, 3, 1).reshape(-1, 8)
-        found = head.compute_embeddings(feature_maps()).reshape(-1, 8)
+        actual = head.compute_embeddings(feature_maps()).reshape(-1, 8)
     rows = layer_norm(features.double().numpy())
     expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(actual.numpy(), expected, atol=1e-5)
 
 
-def test_embeddings_are_unit_vectors_for_cosine_alone() -> None:
+def test_embeddings_are_unit_vectors_for_cosine_only() -> None:
     with torch.no_grad():
-        # Without the projection a decoder's ReLU leaves some pixels at zero, which stay there.
+        # Without the projection the ReLU of the decoder makes some pixels zero vectors.
         cosine = make_head(projection=True).compute_embeddings(feature_maps())
         euclidean = make_head(projection=True, distance="euclidean").compute_embeddings(
             feature_maps()
@@ -231,10 +231,10 @@ def test_embeddings_are_unit_vectors_for_cosine_alone() -> None:
     assert (euclidean.norm(dim=-1) - 1).abs().max() > 0.1
 
 
-def test_projection_is_two_convolutions_that_learn() -> None:
+def test_projection_is_two_trainable_convolutions() -> None:
     head = make_head(projection=True)
-    kinds = [type(layer) for layer in head.projection]
-    assert kinds == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
+    layer_types = [type(layer) for layer in head.projection]
+    assert layer_types == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Conv2d]
     assert total_numbers(list(head.projection.parameters())) == 2 * (8 * 8 + 8) + 2 * 8
     total_loss(head.loss(feature_maps(), samples(label_maps(CLASSES)), {})).backward()
     for parameter in head.projection.parameters():
@@ -243,16 +243,16 @@ def test_projection_is_two_convolutions_that_learn() -> None:
     assert total_numbers(list(make_head().projection.parameters())) == 0
 
 
-def test_projection_stands_between_decoder_and_embedding() -> None:
+def test_projection_is_between_decoder_and_embedding() -> None:
     head = make_head(projection=True, distance="euclidean").eval()
     with torch.no_grad():
         head.projection[3].weight.zero_()
         head.projection[3].bias.copy_(torch.arange(8.0))
-        found = head.compute_embeddings(feature_maps())
-    torch.testing.assert_close(found, torch.arange(8.0).expand(2, 16, 16, 8))
+        actual = head.compute_embeddings(feature_maps())
+    torch.testing.assert_close(actual, torch.arange(8.0).expand(2, 16, 16, 8))
 
 
-def test_released_preset_trains_and_moves_prototypes() -> None:
+def test_the_released_preset_trains_and_updates_prototypes() -> None:
     head = make_head(**RELEASED)
     before = head.bank.prototypes.clone()
     losses = head.loss(feature_maps(), samples(label_maps(CLASSES)), {})
@@ -263,7 +263,7 @@ def test_released_preset_trains_and_moves_prototypes() -> None:
         assert parameter.grad.isfinite().all(), name
 
 
-def test_gumbel_assignment_moves_other_prototypes_but_not_the_losses() -> None:
+def test_gumbel_assignment_changes_the_update_but_not_the_losses() -> None:
     maps, labels = feature_maps(), label_maps(CLASSES)
     one, other = make_head(), make_head(assignment="gumbel")
     other.load_state_dict(one.state_dict())
@@ -277,7 +277,7 @@ def test_gumbel_assignment_moves_other_prototypes_but_not_the_losses() -> None:
     ("weight", "loss"),
     [("ce_weight", "loss_ce"), ("ppc_weight", "loss_ppc"), ("ppd_weight", "loss_ppd")],
 )
-def test_each_weight_is_of_its_own_loss(weight: str, loss: str) -> None:
+def test_each_weight_scales_its_loss_only(weight: str, loss: str) -> None:
     maps, labels = feature_maps(), label_maps(CLASSES)
     one, other = make_head(**{weight: 1.0}), make_head(**{weight: 3.0})
     other.load_state_dict(one.state_dict())
@@ -286,7 +286,7 @@ def test_each_weight_is_of_its_own_loss(weight: str, loss: str) -> None:
         torch.testing.assert_close(second[name], first[name] * (3 if name == loss else 1))
 
 
-def test_the_default_weights_are_the_papers() -> None:
+def test_the_defaults_are_those_of_the_paper() -> None:
     head = make_head()
     assert (head.ce_weight, head.ppc_weight, head.ppd_weight) == (1.0, 0.01, 0.01)
     assert (head.temperature, head.bank.kappa, head.bank.sinkhorn_iterations) == (0.1, 0.05, 3)
@@ -295,12 +295,12 @@ def test_the_default_weights_are_the_papers() -> None:
     assert default.decode_head.bank.momentum == 0.999
 
 
-def test_several_losses_of_the_decoder_are_all_weighted() -> None:
+def test_all_losses_of_the_decode_head_are_weighted() -> None:
     both = [
         {"type": "CrossEntropyLoss", "avg_non_ignore": True, "loss_name": "loss_ce"},
         {"type": "DiceLoss", "loss_name": "loss_dice", "ignore_index": None},
     ]
-    found = []
+    actual = []
     for weight in (1.0, 2.0):
         torch.manual_seed(5)
         head = segmentor(
@@ -310,11 +310,11 @@ def test_several_losses_of_the_decoder_are_all_weighted() -> None:
                 "ce_weight": weight,
             }
         ).decode_head
-        found.append(head.loss(feature_maps(), samples(label_maps(CLASSES, ignored=0)), {}))
-    assert {"loss_ce", "loss_dice"} <= found[0].keys()
+        actual.append(head.loss(feature_maps(), samples(label_maps(CLASSES, ignored=0)), {}))
+    assert {"loss_ce", "loss_dice"} <= actual[0].keys()
     for name in ("loss_ce", "loss_dice"):
-        torch.testing.assert_close(found[1][name], 2 * found[0][name])
-    assert torch.equal(found[0]["acc_seg"], found[1]["acc_seg"])
+        torch.testing.assert_close(actual[1][name], 2 * actual[0][name])
+    assert torch.equal(actual[0]["acc_seg"], actual[1]["acc_seg"])
 
 
 @pytest.mark.parametrize("init", ["normal", "pixels"])
@@ -329,17 +329,17 @@ def test_eval_mode_never_updates(init: str) -> None:
         assert torch.equal(value, before[name]), name
 
 
-def test_prediction_in_training_mode_does_not_update_either() -> None:
+def test_prediction_in_training_mode_does_not_update() -> None:
     head = make_head()
     before = head.bank.prototypes.clone()
     head.predict(feature_maps(), [{"img_shape": (32, 32)}] * 2, {})
     assert torch.equal(head.bank.prototypes, before)
 
 
-def test_prototypes_started_from_pixels_are_pixels_of_their_class() -> None:
+def test_prototypes_initialised_from_pixels_are_pixels_of_their_class() -> None:
     head = make_head(init="pixels", momentum=1.0)
     maps, labels = feature_maps(), label_maps(CLASSES)
-    embeddings, small = pixels(head, maps), downsampled(labels, 16)
+    embeddings, small = embed_pixels(head, maps), downsampled(labels, 16)
     head.loss(maps, samples(labels), {})
     for c in range(CLASSES):
         own = embeddings[small == c]
@@ -347,7 +347,7 @@ def test_prototypes_started_from_pixels_are_pixels_of_their_class() -> None:
             assert np.abs(own - prototype).max(1).min() < 1e-5
 
 
-def test_no_gradient_reaches_prototypes_and_backward_survives_their_step() -> None:
+def test_backward_works_after_the_update_and_prototypes_get_no_gradient() -> None:
     head = make_head()
     losses = head.loss(feature_maps(), samples(label_maps(CLASSES)), {})
     total_loss(losses).backward()
@@ -355,8 +355,8 @@ def test_no_gradient_reaches_prototypes_and_backward_survives_their_step() -> No
     assert head.bank.prototypes.grad is None
 
 
-def test_gradients_are_those_of_the_prototypes_before_the_step() -> None:
-    """The step happens before backward, which must not see it."""
+def test_gradients_use_the_prototypes_before_the_update() -> None:
+    """The update runs before backward and must not change the gradients."""
     maps, labels = feature_maps(), label_maps(CLASSES)
     moving, still = make_head(momentum=0.0), make_head(momentum=1.0)
     still.load_state_dict(moving.state_dict())
@@ -368,7 +368,7 @@ def test_gradients_are_those_of_the_prototypes_before_the_step() -> None:
 
 
 @pytest.mark.parametrize("preset", [{}, RELEASED], ids=["paper", "released"])
-def test_bfloat16_autocast(preset: dict) -> None:
+def test_bfloat16_autocast_keeps_embeddings_and_prototypes_float32(preset: dict) -> None:
     model = segmentor(
         {
             "type": "PrototypeHead",
@@ -402,7 +402,10 @@ def test_bfloat16_autocast(preset: dict) -> None:
 def test_prediction_is_the_class_of_the_nearest_prototype() -> None:
     head = make_head("FCNHead").eval()
     with torch.no_grad():
-        found = head.predict(feature_maps(), [{"img_shape": (2, 2)}] * 2, {}).argmax(1)
-    embeddings, prototypes = pixels(head, feature_maps()), head.bank.prototypes.double().numpy()
+        actual = head.predict(feature_maps(), [{"img_shape": (2, 2)}] * 2, {}).argmax(1)
+    embeddings, prototypes = (
+        embed_pixels(head, feature_maps()),
+        head.bank.prototypes.double().numpy(),
+    )
     nearest = [np.argmin(np.linalg.norm(prototypes - i, axis=2).min(1)) for i in embeddings]
-    assert found.flatten().tolist() == nearest
+    assert actual.flatten().tolist() == nearest

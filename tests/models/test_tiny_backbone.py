@@ -1,4 +1,4 @@
-"""The small backbone: sizes, names and that it takes part in training."""
+"""TinyNet: sizes of its feature maps, registration and gradients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from protoseg.models import TinyNet
 
 
-def test_four_maps_at_strides_2_to_16() -> None:
+def test_feature_maps_have_strides_2_to_16() -> None:
     net = MODELS.build({"type": "TinyNet"})
     assert isinstance(net, TinyNet)
     maps = net(torch.zeros(2, 3, 64, 96))
@@ -26,7 +26,7 @@ def test_sizes_that_16_does_not_divide_are_rounded_up() -> None:
     assert [tuple(m.shape[2:]) for m in maps] == [(17, 25), (9, 13), (5, 7), (3, 4)]
 
 
-def test_every_parameter_learns() -> None:
+def test_every_parameter_gets_a_gradient() -> None:
     net = TinyNet(channels=(4, 5, 6, 7)).train()
     torch.manual_seed(0)
     sum(m.square().mean() for m in net(torch.randn(2, 3, 32, 32))).backward()

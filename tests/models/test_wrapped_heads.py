@@ -1,4 +1,4 @@
-"""Every head around mmseg's decode heads: they build, learn and predict, or say why not."""
+"""Each head with each decode head of mmseg: building, training, prediction and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRAPPERS = ("PrototypeHead", "ParametricHead", "PixelQueryHead")
 every_head = pytest.mark.parametrize("name", HEADS)
 every_wrapper = pytest.mark.parametrize("wrapper", WRAPPERS)
 UNUSED = {"EMAHead": "ema_mid_conv"}
-"""mmseg freezes this layer, so it has no gradient in its own head either."""
+"""mmseg freezes this layer, so it has no gradient."""
 
 
 def wrapped(wrapper: str, name: str, num_classes: int = 3, **changes):
@@ -44,7 +44,7 @@ def wrapped(wrapper: str, name: str, num_classes: int = 3, **changes):
 
 @every_wrapper
 @every_head
-def test_trains_and_predicts_through_mmseg(wrapper: str, name: str) -> None:
+def test_a_head_trains_and_predicts_in_mmseg(wrapper: str, name: str) -> None:
     model = wrapped(wrapper, name).train()
     losses = model.loss(images(), samples(label_maps(3)))
     expected = {"decode.loss_ce", "decode.acc_seg"}
@@ -59,9 +59,9 @@ def test_trains_and_predicts_through_mmseg(wrapper: str, name: str) -> None:
         assert parameter.grad.isfinite().all(), parameter_name
     model.eval()
     with torch.no_grad():
-        found = model.predict(images(), samples(label_maps(3)))
-    assert len(found) == 2
-    for sample in found:
+        predictions = model.predict(images(), samples(label_maps(3)))
+    assert len(predictions) == 2
+    for sample in predictions:
         assert sample.seg_logits.data.shape == (3, 32, 32)
         assert sample.seg_logits.data.isfinite().all()
         classes = sample.seg_logits.data.argmax(0, keepdim=True)
@@ -80,8 +80,8 @@ def test_two_classes_have_two_scores(wrapper: str) -> None:
 
 
 @every_wrapper
-def test_an_image_without_a_label_adds_nothing(wrapper: str) -> None:
-    model = wrapped(wrapper, "FCNHead").eval()  # eval: BatchNorm would mix the images
+def test_an_image_without_labels_does_not_change_the_losses(wrapper: str) -> None:
+    model = wrapped(wrapper, "FCNHead").eval()  # in training mode BatchNorm would mix the images
     maps = label_maps(3)
     maps[1] = IGNORE
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_an_image_without_a_label_adds_nothing(wrapper: str) -> None:
 
 
 @every_wrapper
-def test_a_batch_without_any_label_is_a_step_that_moves_nothing(wrapper: str) -> None:
+def test_a_batch_without_labels_has_loss_zero_and_updates_nothing(wrapper: str) -> None:
     model = wrapped(wrapper, "FCNHead").train()
     before = copy.deepcopy(model.decode_head.state_dict())
     losses = model.loss(images(), samples(label_maps(3, ignored=2.0)))
@@ -109,23 +109,24 @@ def test_a_batch_without_any_label_is_a_step_that_moves_nothing(wrapper: str) ->
 
 
 @every_head
-def test_prototypes_have_exactly_the_classifiers_parameters_fewer(name: str) -> None:
-    plain = segmentor(decode_head(name, num_classes=5))
-    ours = wrapped("PrototypeHead", name, num_classes=5)
-    classifier = total_numbers(list(plain.decode_head.conv_seg.parameters()))
-    assert classifier == 5 * (plain.decode_head.conv_seg.in_channels + 1)
-    assert total_numbers(list(plain.parameters())) - classifier == total_numbers(
-        list(ours.parameters())
+def test_the_prototype_head_lacks_exactly_the_classifier_parameters(name: str) -> None:
+    mmseg_model = segmentor(decode_head(name, num_classes=5))
+    prototype_model = wrapped("PrototypeHead", name, num_classes=5)
+    classifier = total_numbers(list(mmseg_model.decode_head.conv_seg.parameters()))
+    assert classifier == 5 * (mmseg_model.decode_head.conv_seg.in_channels + 1)
+    assert total_numbers(list(mmseg_model.parameters())) - classifier == total_numbers(
+        list(prototype_model.parameters())
     )
     names = {
-        n.removeprefix("decode_head.").removeprefix("head.") for n, _ in ours.named_parameters()
+        n.removeprefix("decode_head.").removeprefix("head.")
+        for n, _ in prototype_model.named_parameters()
     }
-    wanted = {n.removeprefix("decode_head.") for n, _ in plain.named_parameters()}
-    assert wanted - names == {"conv_seg.weight", "conv_seg.bias"}
-    assert names <= wanted
+    expected_names = {n.removeprefix("decode_head.") for n, _ in mmseg_model.named_parameters()}
+    assert expected_names - names == {"conv_seg.weight", "conv_seg.bias"}
+    assert names <= expected_names
 
 
-def test_prototypes_are_buffers_that_travel_in_the_checkpoint() -> None:
+def test_prototypes_are_buffers_in_the_state_dict() -> None:
     model = wrapped("PrototypeHead", "SegformerHead")
     assert not [name for name, _ in model.named_parameters() if "protot" in name or "bank" in name]
     state = model.state_dict()
@@ -141,7 +142,7 @@ def test_prototypes_are_buffers_that_travel_in_the_checkpoint() -> None:
 
 
 @every_wrapper
-def test_dropout_of_the_decoder_stays_in_front_of_the_classifier(wrapper: str) -> None:
+def test_dropout_of_the_decoder_is_kept(wrapper: str) -> None:
     model = segmentor({"type": wrapper, "decode_head": decode_head("FCNHead", dropout_ratio=0.5)})
     head, maps = model.decode_head, feature_maps()
     head.head.eval()
@@ -154,21 +155,23 @@ def test_dropout_of_the_decoder_stays_in_front_of_the_classifier(wrapper: str) -
 
 
 @every_wrapper
-def test_the_decoders_weights_start_as_in_mmseg(wrapper: str) -> None:
-    """The ``init_cfg`` of the lost classifier must not reach another layer."""
+def test_decoder_weights_are_initialised_like_in_mmseg(wrapper: str) -> None:
+    """The ``init_cfg`` of the removed classifier must not apply to another layer."""
     torch.manual_seed(3)
-    plain = segmentor(decode_head("UPerHead")).decode_head.state_dict()
+    mmseg_model = segmentor(decode_head("UPerHead")).decode_head.state_dict()
     torch.manual_seed(3)
-    ours = wrapped(wrapper, "UPerHead").decode_head.head.state_dict()
+    prototype_model = wrapped(wrapper, "UPerHead").decode_head.head.state_dict()
     compared = 0
-    for name, value in ours.items():
+    for name, value in prototype_model.items():
         if value.numel() >= 64:
-            assert value.std().item() == pytest.approx(plain[name].std().item(), rel=0.35), name
+            assert value.std().item() == pytest.approx(mmseg_model[name].std().item(), rel=0.35), (
+                name
+            )
             compared += 1
     assert compared > 5
 
 
-def test_segmentors_can_ask_for_what_mmsegs_own_head_answers() -> None:
+def test_a_head_has_the_properties_that_segmentors_read() -> None:
     head = wrapped("PrototypeHead", "FCNHead", num_classes=4).decode_head
     assert (head.num_classes, head.out_channels, head.ignore_index) == (4, 4, 255)
     assert head.align_corners is False
@@ -192,14 +195,16 @@ FOREIGN = {
 
 @every_wrapper
 @pytest.mark.parametrize("name", FOREIGN)
-def test_a_head_without_a_classifier_is_refused_in_one_sentence(wrapper: str, name: str) -> None:
+def test_a_decode_head_without_a_classifier_is_an_error_on_one_line(
+    wrapper: str, name: str
+) -> None:
     with pytest.raises(ValueError, match=rf"decode_head: {name} has no classifier 'conv_seg'") as e:
         segmentor({"type": wrapper, "decode_head": FOREIGN[name] | {"type": name}})
     assert "SegformerHead" in str(e.value)
     assert "\n" not in str(e.value)
 
 
-def test_a_head_that_refines_another_is_refused() -> None:
+def test_a_cascade_decode_head_is_an_error() -> None:
     ocr = {"type": "OCRHead", **ONE, "channels": 8, "ocr_channels": 4, "num_classes": 3}
     with pytest.raises(ValueError, match=r"OCRHead refines the scores of another head"):
         segmentor({"type": "PrototypeHead", "decode_head": ocr})
@@ -220,7 +225,7 @@ def test_a_head_that_refines_another_is_refused() -> None:
     ],
     ids=lambda head: head["type"],
 )
-def test_a_head_with_several_outputs_is_refused(head: dict) -> None:
+def test_a_decode_head_with_several_outputs_is_an_error(head: dict) -> None:
     model = segmentor(
         {
             "type": "PrototypeHead",
@@ -254,6 +259,6 @@ def test_a_head_with_several_outputs_is_refused(head: dict) -> None:
         ("PrototypeHead", {"sinkhorn_iterations": 0}, "sinkhorn_iterations"),
     ],
 )
-def test_values_out_of_range_are_refused(wrapper: str, changes: dict, message: str) -> None:
+def test_values_out_of_range_are_errors(wrapper: str, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrapped(wrapper, "FCNHead", **changes)
