@@ -1,10 +1,10 @@
 """Compare two saved runs of the same machine: ``python benchmarks/compare.py OLD.json NEW.json``.
 
-For each case it says ``slower``, ``faster``, ``same`` or ``can not tell``. A change is the time of
-the new run over that of the old one; its interval goes from the best case of both intervals to the
-worst. Where both runs timed the same references, the change must also show against them: if all of
-them became slower by as much, it was the machine. Exit status 1 where a case is slower, 2 where the
-runs can not be compared.
+The result of each case is ``slower``, ``faster``, ``same`` or ``inconclusive``. The change is the
+new time divided by the old time; its interval combines the intervals of both runs. If both runs
+timed the same references, the change must also show relative to them. If the references became
+slower too, the machine is the cause. Exit status: 1 if a case is slower, 2 if the runs cannot be
+compared.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-Verdict = Literal["slower", "faster", "same", "can not tell"]
+Verdict = Literal["slower", "faster", "same", "inconclusive"]
 
 THRESHOLDS = {
     "clustering": 1.15,
@@ -28,54 +28,54 @@ THRESHOLDS = {
     "training iteration": 1.05,
     "planning and reporting": 1.30,
 }
-"""Group -> from which change on it counts; files and small kernels scatter more than long steps."""
-OTHERS = 1.15
+"""Group -> smallest change that counts. Files and small kernels vary more than long steps."""
+DEFAULT_THRESHOLD = 1.15
 MACHINE = ("device", "platform", "cores", "threads")
 
 
 @dataclass(frozen=True)
 class Change:
-    """How many times as long as before, with an interval."""
+    """New time divided by old time, with an interval."""
 
     median: float
     low: float
     high: float
 
-    def verdict(self, threshold: float) -> Verdict:
-        """What the interval allows to say."""
+    def classify(self, threshold: float) -> Verdict:
+        """Return the verdict that holds for the whole interval."""
         if self.low > threshold:
             return "slower"
         if self.high < 1 / threshold:
             return "faster"
         if self.low >= 1 / threshold and self.high <= threshold:
             return "same"
-        return "can not tell"
+        return "inconclusive"
 
 
 @dataclass(frozen=True)
 class Line:
-    """The comparison of one case."""
+    """The comparison of one case in both runs."""
 
     group: str
     case: str
     verdict: Verdict
     change: Change
     relative: Change | None
-    """The change as the references see it; None without any."""
+    """The change relative to the references; None if the runs share no reference."""
 
 
-def _change(new: dict[str, float], old: dict[str, float]) -> Change:
+def _compute_change(new: dict[str, float], old: dict[str, float]) -> Change:
     return Change(new["median"] / old["median"], new["low"] / old["high"], new["high"] / old["low"])
 
 
-def _relative(new: dict[str, Any], old: dict[str, Any]) -> Change | None:
-    """The change against the references that both runs timed, their geometric mean."""
+def _compute_relative_change(new: dict[str, Any], old: dict[str, Any]) -> Change | None:
+    """Return the change relative to the shared references, their geometric mean."""
     shared = [name for name in new["references"] if name in old["references"]]
     if not shared:
         return None
-    # A ratio says how many times as long the reference takes: it falls when ours gets slower.
+    # A ratio is reference time / our time, so it falls if ours becomes slower.
     changes = [
-        _change(old["references"][name]["ratio"], new["references"][name]["ratio"])
+        _compute_change(old["references"][name]["ratio"], new["references"][name]["ratio"])
         for name in shared
     ]
     logs = [[math.log(v) for v in (c.median, c.low, c.high)] for c in changes]
@@ -83,47 +83,47 @@ def _relative(new: dict[str, Any], old: dict[str, Any]) -> Change | None:
 
 
 def compare_case(new: dict[str, Any], old: dict[str, Any], threshold: float) -> Line:
-    """The verdict on one case that both runs hold."""
-    change, relative = _change(new["ours"], old["ours"]), _relative(new, old)
-    verdict = change.verdict(threshold)
-    if relative is not None and relative.verdict(threshold) != verdict:
-        verdict = "can not tell"
+    """Compare one case of both runs."""
+    change, relative = _compute_change(new["ours"], old["ours"]), _compute_relative_change(new, old)
+    verdict = change.classify(threshold)
+    if relative is not None and relative.classify(threshold) != verdict:
+        verdict = "inconclusive"
     return Line(new["group"], new["case"], verdict, change, relative)
 
 
-def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Line]:
-    """The verdicts on all cases that both runs hold.
+def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> list[Line]:
+    """Compare all cases that both runs contain.
 
     Raises:
-        ValueError: the runs are of different machines or versions of the format, or share no case.
+        ValueError: the runs have different machines or formats, or share no case.
     """
     for key in ("schema_version", *MACHINE):
         if old.get(key) != new.get(key):
             raise ValueError(
-                f"{key} is {old.get(key)!r} in the old run and {new.get(key)!r} in the new one: "
-                "only runs of the same machine and threads compare"
+                f"{key} is {old.get(key)!r} in the old run and {new.get(key)!r} in the new one; "
+                "run both benchmarks on the same machine with the same number of threads"
             )
     before = {(case["group"], case["case"]): case for case in old["cases"]}
     lines = [
-        compare_case(case, before[key], THRESHOLDS.get(case["group"], OTHERS))
+        compare_case(case, before[key], THRESHOLDS.get(case["group"], DEFAULT_THRESHOLD))
         for case in new["cases"]
         if (key := (case["group"], case["case"])) in before
     ]
     if not lines:
-        raise ValueError("the two runs share no case")
+        raise ValueError("the two runs share no case; compare runs of the same benchmarks")
     return lines
 
 
-def report(lines: list[Line], old: dict[str, Any], new: dict[str, Any]) -> str:
-    """The verdicts as text, group by group, and a summary."""
+def format_report(lines: list[Line], old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Format the verdicts by group, with a summary."""
     out, group = [], ""
     for line in lines:
         if line.group != group:
             group = line.group
-            threshold = THRESHOLDS.get(group, OTHERS)
-            out.append(f"{group} (counts from {threshold:.2f} times on)")
+            threshold = THRESHOLDS.get(group, DEFAULT_THRESHOLD)
+            out.append(f"{group} (threshold {threshold:.2f})")
         change = f"{line.change.median:.2f} ({line.change.low:.2f} to {line.change.high:.2f})"
-        against = f", against references {line.relative.median:.2f}" if line.relative else ""
+        against = f", relative to references {line.relative.median:.2f}" if line.relative else ""
         out.append(f"  {line.verdict:12}  {change}{against}  {line.case}")
     versions = {
         name: (was, new["versions"].get(name))
@@ -133,26 +133,26 @@ def report(lines: list[Line], old: dict[str, Any], new: dict[str, Any]) -> str:
     out += [f"{name}: {was} before, {now} now" for name, (was, now) in versions.items()]
     counts = {v: sum(line.verdict == v for line in lines) for v in Verdict.__args__}  # type: ignore[attr-defined]
     out.append(", ".join(f"{number} {verdict}" for verdict, number in counts.items()))
-    left = {(c["group"], c["case"]) for c in old["cases"]} ^ {
+    unshared = {(c["group"], c["case"]) for c in old["cases"]} ^ {
         (c["group"], c["case"]) for c in new["cases"]
     }
-    out += [f"in one of the runs alone: {len(left)} cases"] if left else []
+    out += [f"in one run only: {len(unshared)} cases"] if unshared else []
     return "\n".join(out)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 where nothing is slower, 1 where something is, 2 where nothing can be compared."""
+    """Compare two files; return 0, 1 if a case is slower, or 2 if they cannot be compared."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        old, new = (json.loads(path.read_text()) for path in (given.old, given.new))
-        lines = compare(old, new)
+        old, new = (json.loads(path.read_text()) for path in (options.old, options.new))
+        lines = compare_runs(old, new)
     except (OSError, ValueError, KeyError, TypeError) as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
-    print(report(lines, old, new))
+    print(format_report(lines, old, new))
     return int(any(line.verdict == "slower" for line in lines))
 
 

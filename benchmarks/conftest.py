@@ -1,7 +1,7 @@
-"""Options, and the fixture that checks, races and weighs one case.
+"""Options of the benchmarks, and the fixture that times a case and measures its memory.
 
-`python -m pytest benchmarks` prints pytest-benchmark's own table; `make bench` saves a run. With
-``--benchmark-disable`` every case is run and checked once, and nothing is timed.
+`python -m pytest benchmarks` prints pytest-benchmark's table; `make bench` saves a run. With
+``--benchmark-disable`` every case is run and checked once without timing.
 """
 
 from __future__ import annotations
@@ -13,27 +13,36 @@ from typing import Any
 
 import pytest
 import torch
-from interleaved_timing import OURS, Replay, Step, race, ratios, summary
-from peak_memory import peak_bytes
+from interleaved_timing import (
+    OURS,
+    ReplayTimer,
+    Step,
+    summarise_ratios,
+    summarise_times,
+    time_contenders,
+)
+from peak_memory import measure_peak_bytes
 
-REPLAY = Replay()
+REPLAY_TIMER = ReplayTimer()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("protoseg")
-    group.addoption("--seconds", type=float, default=3.0, help="for the rounds of a case (3)")
+    group.addoption(
+        "--seconds", type=float, default=3.0, help="time limit for the rounds of a case (3)"
+    )
     group.addoption("--threads", type=int, default=0, help="torch's threads (all cores)")
-    group.addoption("--device", choices=["cpu", "cuda"], help="cuda where there is one")
+    group.addoption("--device", choices=["cpu", "cuda"], help="default: cuda if available")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.benchmark(timer=REPLAY, warmup=False))
+        item.add_marker(pytest.mark.benchmark(timer=REPLAY_TIMER, warmup=False))
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Where the cases run."""
+    """The device of the benchmarks."""
     default = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(request.config.getoption("--device") or default)
 
@@ -47,7 +56,7 @@ def _settings(request: pytest.FixtureRequest) -> None:
 
 
 class Case:
-    """One case: ours, what it is compared with, and what is kept of both."""
+    """Times one case next to its references and stores the results."""
 
     def __init__(self, benchmark: Any, device: torch.device, seconds: float) -> None:
         self.benchmark = benchmark
@@ -66,12 +75,18 @@ class Case:
         slow: float = 1.0,
         **extra: Any,
     ) -> None:
-        """Time ``ours`` side by side with its references; the peak bytes of each, if asked for.
+        """Time ``ours`` next to its references.
 
         Args:
-            case: what is timed, in a few words; with the group it is the case's name for good.
-            slow: by how much the time for the rounds is stretched.
-            extra: kept in the saved run.
+            group: group of the case.
+            case: short description. Group and description identify the case in saved runs, so they
+                must never change.
+            ours: the step to time.
+            references: name -> step to compare with.
+            memory: whether to measure the peak memory of each step.
+            rounds: fewest and most rounds.
+            slow: factor of the time limit.
+            extra: values stored in the saved run.
         """
         contenders = {OURS: ours, **(references or {})}
         info = self.benchmark.extra_info
@@ -81,25 +96,27 @@ class Case:
             for step in contenders.values():
                 step()
         if not self.benchmark.disabled:
-            found = race(contenders, self.device, seconds=slow * self.seconds, rounds=rounds)
-            mine = found.pop(OURS)
-            info["ours"] = summary(mine)
+            times = time_contenders(
+                contenders, self.device, seconds=slow * self.seconds, rounds=rounds
+            )
+            own_times = times.pop(OURS)
+            info["ours"] = summarise_times(own_times)
             info["references"] = {
-                name: {**summary(seconds), "ratio": ratios(seconds, mine)}
-                for name, seconds in found.items()
+                name: {**summarise_times(seconds), "ratio": summarise_ratios(seconds, own_times)}
+                for name, seconds in times.items()
             }
-            REPLAY.load(mine)
-            self.benchmark.pedantic(_nothing, rounds=len(mine))
+            REPLAY_TIMER.load_times(own_times)
+            self.benchmark.pedantic(_do_nothing, rounds=len(own_times))
         else:
-            self.benchmark.pedantic(_nothing)
+            self.benchmark.pedantic(_do_nothing)
         if memory:
             info["memory"] = {
-                name: peak_bytes(step, self.device) for name, step in contenders.items()
+                name: measure_peak_bytes(step, self.device) for name, step in contenders.items()
             }
 
 
-def _nothing() -> None:
-    """What pytest-benchmark calls while it is told what the race has measured."""
+def _do_nothing() -> None:
+    """The function that pytest-benchmark calls while the timer replays measured times."""
 
 
 @pytest.fixture
@@ -111,20 +128,22 @@ def case(
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
-    """What a saved run says of where it was made: no host name, no path."""
+    """Store device, versions and commit in a saved run, without host name or path."""
     from protoseg.training.provenance.environment import provenance
 
-    found = provenance()
-    packages = {"torch", "numpy", "onedl-mmsegmentation", "mmsegmentation"} & set(found["packages"])
-    versions = {name: found["packages"][name] for name in sorted(packages)}
+    origin = provenance()
+    packages = {"torch", "numpy", "onedl-mmsegmentation", "mmsegmentation"} & set(
+        origin["packages"]
+    )
+    versions = {name: origin["packages"][name] for name in sorted(packages)}
     versions["POT"] = importlib.metadata.version("POT")
-    versions["python"] = found["python"]
+    versions["python"] = origin["python"]
     machine_info["protoseg"] = {
-        "device": found["device"],
-        "platform": found["platform"],
+        "device": origin["device"],
+        "platform": origin["platform"],
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
         "versions": versions,
-        "commit": found["commit"],
-        "dirty": found["dirty"],
+        "commit": origin["commit"],
+        "dirty": origin["dirty"],
     }

@@ -1,7 +1,8 @@
-"""Timing side by side: on a machine that others use too, only what ran in the same minute compares.
+"""Interleaved timing of several functions, for machines with other load.
 
-One round times each contender once, in an order that turns from round to round; a round gives one
-ratio to each reference, and the median of the ratios is reported with an interval.
+Only times of the same minute are comparable. A round times each function once, in an order that
+rotates from round to round. Each round gives one ratio per reference; the result is the median
+ratio with an interval.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ Step = Callable[[], object]
 OURS = "ProtoSeg"
 
 BLOCK_SECONDS = 0.004
-"""A contender that takes less is called several times in a row, and the mean is taken."""
+"""A faster function is called several times per round, and the mean is used."""
 
 
-def watch(step: Step, calls: int, device: torch.device) -> float:
-    """Seconds of one call, the mean of some in a row; by CUDA events on a GPU."""
+def time_calls(step: Step, calls: int, device: torch.device) -> float:
+    """Return the mean seconds per call of several calls; uses CUDA events on a GPU."""
     if device.type == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
@@ -32,54 +33,57 @@ def watch(step: Step, calls: int, device: torch.device) -> float:
         end.record()
         torch.cuda.synchronize(device)
         return start.elapsed_time(end) / 1000 / calls
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for _ in range(calls):
         step()
-    return (time.perf_counter() - begun) / calls
+    return (time.perf_counter() - started) / calls
 
 
-def race(
+def time_contenders(
     contenders: Mapping[str, Step],
     device: torch.device,
     *,
     seconds: float,
     rounds: tuple[int, int] = (7, 60),
 ) -> dict[str, list[float]]:
-    """Seconds of one call of each contender, round by round.
+    """Return the seconds per call of each function in each round.
 
     Args:
-        seconds: how long the whole may take, as far as the fewest and the most ``rounds`` allow.
+        contenders: name -> function.
+        device: device of the functions.
+        seconds: time limit; the fewest and the most rounds take precedence.
+        rounds: fewest and most rounds.
     """
     calls = {}
     for name, step in contenders.items():
-        once = watch(step, 1, device)  # the first call compiles, allocates, starts threads
+        once = time_calls(step, 1, device)  # warm-up: compilation, allocation, threads
         if once < 0.5:
-            once = min(watch(step, 1, device) for _ in range(2))
+            once = min(time_calls(step, 1, device) for _ in range(2))
         calls[name] = max(1, min(200, math.ceil(BLOCK_SECONDS / once)))
         calls[name] = calls[name] if once < BLOCK_SECONDS else 1
-    begun = time.perf_counter()
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    started = time.perf_counter()
+    times: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     collects = gc.isenabled()
     gc.collect()
     gc.disable()
     try:
         for number in range(rounds[1]):
-            if number >= rounds[0] and time.perf_counter() - begun > seconds:
+            if number >= rounds[0] and time.perf_counter() - started > seconds:
                 break
             turn = number % len(names)
             for name in (*names[turn:], *names[:turn]):
-                found[name].append(watch(contenders[name], calls[name], device))
+                times[name].append(time_calls(contenders[name], calls[name], device))
     finally:
         if collects:
             gc.enable()
-    return found
+    return times
 
 
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median, and an interval that holds the true median in 95 % of cases (order statistics).
+def summarise_times(values: Sequence[float]) -> dict[str, float]:
+    """Return the median and its 95% confidence interval from order statistics.
 
-    Fewer than six values can not give one: then it is the lowest and the highest.
+    With fewer than six values the interval is the minimum and maximum.
     """
     ordered, n = sorted(values), len(values)
     outside, k = 0.0, 0
@@ -92,31 +96,31 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     return {"median": statistics.median(ordered), "low": ordered[at], "high": ordered[n - 1 - at]}
 
 
-def ratios(of: Sequence[float], to: Sequence[float]) -> dict[str, float]:
-    """`summary` of how many times as long ``of`` took as ``to``, round by round."""
-    return summary([a / b for a, b in zip(of, to, strict=True)])
+def summarise_ratios(of: Sequence[float], to: Sequence[float]) -> dict[str, float]:
+    """Return `summarise_times` of the ratios ``of / to`` of each round."""
+    return summarise_times([a / b for a, b in zip(of, to, strict=True)])
 
 
-class Replay:
-    """A timer for pytest-benchmark that tells the seconds which a race has measured already.
+class ReplayTimer:
+    """A timer for pytest-benchmark that replays times measured by `time_contenders`.
 
-    pytest-benchmark times one function; it keeps the books here, and the race holds the watch.
+    pytest-benchmark can time only one function, so it is used only to store the results.
     """
 
-    __name__ = "benchmarks.race"
+    __name__ = "benchmarks.interleaved_timing"
 
     def __init__(self) -> None:
         self._clock = 0.0
-        self._left: list[float] = []
+        self._remaining: list[float] = []
         self._running = False
 
-    def load(self, seconds: Sequence[float]) -> None:
-        """What the next rounds are to take."""
-        self._clock, self._left, self._running = 0.0, list(reversed(seconds)), False
+    def load_times(self, seconds: Sequence[float]) -> None:
+        """Set the seconds of the next rounds."""
+        self._clock, self._remaining, self._running = 0.0, list(reversed(seconds)), False
 
     def __call__(self) -> float:
-        """The time; every second call ends a round."""
+        """Return the replayed clock; every second call ends a round."""
         if self._running:
-            self._clock += self._left.pop()
+            self._clock += self._remaining.pop()
         self._running = not self._running
         return self._clock

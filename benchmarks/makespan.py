@@ -1,11 +1,11 @@
-"""How long many runs take on a testbed, against the ideal, and where the rest of the time goes.
+"""Measure the makespan of many runs on a SLURM testbed, and where the time is spent.
 
     python benchmarks/makespan.py [--runs 64] [--slots 16] [--iterations 150] [--report FILE.md]
 
-Starts a testbed of two nodes with half of the slots each, submits one matrix of real training runs
-on the built-in data, waits until all have their record, and reports the makespan (first job's
-start to last job's end) as a ratio to the ideal (sum of the runs' times / slots), and what the
-slots spent their time on. Root and Debian's SLURM packages are needed, as for the testbed.
+The script starts a testbed of two nodes, submits one matrix of real training runs on the built-in
+data, and waits until all have a record. It reports the makespan (start of the first job to end of
+the last), the ratio to the ideal (sum of run times / slots), and the time per activity. Like the
+testbed, it requires root and Debian's SLURM packages.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from testbed.conf import Shape
-from testbed.testbed import Testbed
-
 ROOT = Path(__file__).resolve().parents[1]
-PATIENCE = 3600.0
+sys.path.insert(0, str(ROOT / "slurm"))  # the testbed package
+
+from testbed.conf import Shape  # noqa: E402
+from testbed.testbed import Testbed  # noqa: E402
+
+TIMEOUT_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Task:
-    """Moments of one run, in seconds since the epoch, and what its record says of its training."""
+    """Start and end times of one run in seconds since the epoch, and durations from its record."""
 
     job_start: float
     job_end: float
@@ -42,8 +44,8 @@ class Task:
     evaluation: float
 
 
-def matrix(folder: Path, runs: int, iterations: int) -> Path:
-    """A matrix of ``runs`` small runs; half parametric, half with prototypes."""
+def write_matrix(folder: Path, runs: int, iterations: int) -> Path:
+    """Write a matrix of ``runs`` small runs, half parametric, half with prototypes."""
     content = {
         "title": "makespan",
         "base": {
@@ -73,22 +75,22 @@ def matrix(folder: Path, runs: int, iterations: int) -> Path:
     return path
 
 
-def protoseg(environment: dict[str, str], *words: str) -> Any:
-    """The JSON that a command prints."""
-    command = [sys.executable, "-m", "protoseg.cli", *words, "--json"]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    if not done.stdout:
-        raise SystemExit(f"protoseg {' '.join(words)}: {done.stderr}")
-    return json.loads(done.stdout)
+def run_protoseg(environment: dict[str, str], *arguments: str) -> Any:
+    """Run a protoseg command and return its JSON output."""
+    command = [sys.executable, "-m", "protoseg.cli", *arguments, "--json"]
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    if not result.stdout:
+        raise SystemExit(f"protoseg {' '.join(arguments)}: {result.stderr}")
+    return json.loads(result.stdout)
 
 
-def seconds(moment: str) -> float:
-    """A time in ISO 8601 as seconds since the epoch."""
-    return datetime.datetime.fromisoformat(moment).timestamp()
+def parse_time(text: str) -> float:
+    """Convert an ISO 8601 time to seconds since the epoch."""
+    return datetime.datetime.fromisoformat(text).timestamp()
 
 
 def read_tasks(testbed: Testbed, runs_folder: Path) -> list[Task]:
-    """What sacct and the run folders say of every run."""
+    """Read the times of every run from sacct and the run folders."""
     columns = "--format=JobID%40,Start,End"
     out = testbed.ask("sacct", "-X", "-n", "-P", "--allusers", columns)
     jobs = {line.split("|")[0]: line.split("|")[1:] for line in out.splitlines() if "_" in line}
@@ -103,8 +105,8 @@ def read_tasks(testbed: Testbed, runs_folder: Path) -> list[Task]:
             Task(
                 job_start,
                 job_end,
-                seconds(start["time"]),
-                seconds(end["time"]),
+                parse_time(start["time"]),
+                parse_time(end["time"]),
                 cost["seconds"],
                 cost["evaluation_seconds"],
             )
@@ -112,8 +114,8 @@ def read_tasks(testbed: Testbed, runs_folder: Path) -> list[Task]:
     return tasks
 
 
-def report(tasks: list[Task], slots: int, command: str, submitted: float) -> str:
-    """The numbers as Markdown."""
+def format_report(tasks: list[Task], slots: int, command: str, submitted: float) -> str:
+    """Format the results as Markdown."""
     makespan = max(t.job_end for t in tasks) - min(t.job_start for t in tasks)
     runs = sum(t.end - t.begin for t in tasks)
     jobs = sum(t.job_end - t.job_start for t in tasks)
@@ -123,17 +125,17 @@ def report(tasks: list[Task], slots: int, command: str, submitted: float) -> str
     parts = {
         "training": training,
         "evaluation": evaluation,
-        "imports, building, data digest, record (rest of the worker)": runs - training - evaluation,
-        "before the worker began: batch script, srun, interpreter": sum(
+        "imports, build, data digest, record (rest of the worker)": runs - training - evaluation,
+        "before the start of the worker: batch script, srun, interpreter": sum(
             t.begin - t.job_start for t in tasks
         ),
-        "after the worker's end: srun, batch script, SLURM's epilogue": sum(
+        "after the end of the worker: srun, batch script, SLURM's epilogue": sum(
             t.job_end - t.end for t in tasks
         ),
-        "slots without a job: scheduling, and the last runs' tail": total - jobs,
+        "slots without a job: scheduling, and idle slots at the end": total - jobs,
     }
     rows = [
-        f"| {name} | {value:.0f} | {100 * value / total:.1f} % |" for name, value in parts.items()
+        f"| {name} | {value:.0f} | {100 * value / total:.1f}% |" for name, value in parts.items()
     ]
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True,
                             text=True).stdout.strip()  # fmt: skip
@@ -142,15 +144,15 @@ def report(tasks: list[Task], slots: int, command: str, submitted: float) -> str
             f"# {len(tasks)} runs on {slots} slots",
             "",
             f"`{command}` at commit {commit}, {os.cpu_count()} CPU cores, "
-            f"Python {platform.python_version()}. Moments are known to a second.",
+            f"Python {platform.python_version()}. Times have a resolution of one second.",
             "",
             f"- submitted in {submitted:.1f} s by one command",
-            f"- makespan {makespan:.0f} s; ideal (the runs' own times, {runs:.0f} s, / {slots}) "
+            f"- makespan {makespan:.0f} s; ideal (sum of run times, {runs:.0f} s, / {slots}) "
             f"{ideal:.0f} s; **ratio {makespan / ideal:.2f}**",
-            f"- the {slots} slots share {os.cpu_count()} cores, so the runs' own times are long, "
-            "and the same for both sides of the ratio",
+            f"- the {slots} slots share {os.cpu_count()} cores. This slows the runs and affects "
+            "both sides of the ratio",
             "",
-            "| what the slots did | seconds | share |",
+            "| activity | seconds | share |",
             "|---|---:|---:|",
             *rows,
             "",
@@ -159,7 +161,7 @@ def report(tasks: list[Task], slots: int, command: str, submitted: float) -> str
 
 
 def main() -> int:
-    """Run it and print, or write, the report."""
+    """Run the measurement; print the report and, if requested, write it."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -167,12 +169,12 @@ def main() -> int:
     parser.add_argument("--slots", type=int, default=16)
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--report", type=Path)
-    given = parser.parse_args()
-    shown = ["python benchmarks/makespan.py", f"--runs {given.runs}", f"--slots {given.slots}"]
-    command = " ".join([*shown, f"--iterations {given.iterations}"])
+    options = parser.parse_args()
+    shown = ["python benchmarks/makespan.py", f"--runs {options.runs}", f"--slots {options.slots}"]
+    command = " ".join([*shown, f"--iterations {options.iterations}"])
     with tempfile.TemporaryDirectory(prefix="makespan-") as name:
         folder = Path(name)
-        testbed = Testbed(folder / "slurm", Shape(cpus=given.slots // 2))
+        testbed = Testbed(folder / "slurm", Shape(cpus=options.slots // 2))
         testbed.up()
         try:
             environment = {
@@ -182,24 +184,26 @@ def main() -> int:
                 "PROTOSEG_DATA": str(folder / "data"),
                 "PROTOSEG_RESULTS": str(folder / "results"),
             }
-            path = str(matrix(folder, given.runs, given.iterations))
+            path = str(write_matrix(folder, options.runs, options.iterations))
             before = time.perf_counter()
-            protoseg(environment, "sweep", path, "cluster=testbed", "cluster.memory=500M")
+            run_protoseg(environment, "sweep", path, "cluster=testbed", "cluster.memory=500M")
             submitted = time.perf_counter() - before
-            end = time.monotonic() + PATIENCE
+            end = time.monotonic() + TIMEOUT_SECONDS
             while time.monotonic() < end:
-                counts = protoseg(environment, "status", path)["counts"]
-                if counts["done"] == given.runs:
+                counts = run_protoseg(environment, "status", path)["counts"]
+                if counts["done"] == options.runs:
                     break
                 time.sleep(5)
             else:
-                raise SystemExit(f"not done after {PATIENCE:.0f} s: {counts}")
+                raise SystemExit(f"not done after {TIMEOUT_SECONDS:.0f} s: {counts}")
             time.sleep(8)  # accounting lags
-            text = report(read_tasks(testbed, folder / "runs"), given.slots, command, submitted)
+            text = format_report(
+                read_tasks(testbed, folder / "runs"), options.slots, command, submitted
+            )
         finally:
             testbed.down()
-    if given.report:
-        given.report.write_text(text)
+    if options.report:
+        options.report.write_text(text)
     print(text)
     return 0
 

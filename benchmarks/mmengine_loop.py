@@ -1,4 +1,4 @@
-"""Two training loops side by side, an iteration of each at a time: protoseg's and mmengine's."""
+"""The training loops of protoseg and mmengine, each run one iteration per call."""
 
 from __future__ import annotations
 
@@ -23,63 +23,63 @@ from protoseg.training.loop import TrainingLoop
 from protoseg.training.signals import StopRequest
 
 
-class Ended(Exception):  # noqa: N818  not an error
-    """The benchmark is over; raised inside a loop that would go on."""
+class LoopEnded(Exception):  # noqa: N818  not an error
+    """Raised inside a loop to end it when the benchmark is over."""
 
 
 class Gate:
-    """Lets a loop, which runs in a thread of its own, do one iteration at a call."""
+    """Runs a training loop in a thread, one iteration per call."""
 
     def __init__(self, train: Callable[[], object]) -> None:
         self._go, self._done = threading.Semaphore(0), threading.Semaphore(0)
         self._train = train
-        self._over = False
-        self._problem: BaseException | None = None
+        self._is_closed = False
+        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
         self._go.acquire()
         try:
             self._train()
-        except Ended:
+        except LoopEnded:
             return
         except BaseException as error:
-            self._problem = error
+            self._error = error
         self._done.release()
 
-    def passed(self) -> None:
-        """Called by the loop, once an iteration, always at the same place."""
+    def wait_for_call(self) -> None:
+        """Block the loop until the next call; the loop calls this once per iteration."""
         self._done.release()
         self._go.acquire()
-        if self._over:
-            raise Ended
+        if self._is_closed:
+            raise LoopEnded
 
     def __call__(self) -> None:
-        """One iteration."""
+        """Run one iteration."""
         if self._thread.ident is None:
             self._thread.start()
         self._go.release()
         self._done.acquire()
-        if self._problem is not None:
-            raise self._problem
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
-        """End the loop where it stands."""
-        self._over = True
+        """End the loop at its current iteration."""
+        self._is_closed = True
         self._go.release()
         if self._thread.ident is not None:
             self._thread.join()
 
 
 class GatedStop(StopRequest):
-    """The loop asks it once an iteration whether to stop."""
+    """A stop request that blocks the loop once per iteration, when the loop checks it."""
 
     gate: Gate | None = None
 
     @property  # type: ignore[override]
     def signal_number(self) -> signal.Signals | None:
         if self.gate is not None:
-            self.gate.passed()
+            self.gate.wait_for_call()
         return None
 
     @signal_number.setter
@@ -87,30 +87,32 @@ class GatedStop(StopRequest):
         pass
 
 
-def ours(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, TrainingLoop, claim.Claim]:
-    """protoseg's loop as the worker runs it: claim with heartbeat, progress, loss curve, log."""
+def build_protoseg_loop(
+    spec: RunSpec, data: Path, path: Path
+) -> tuple[Gate, TrainingLoop, claim.Claim]:
+    """Build protoseg's loop as the worker runs it: claim, heartbeat, progress, loss curve, log."""
     config = build_config(spec, data_root=find_root(spec.dataset, data))
-    folder = RunFolder(place)
-    place.mkdir()
-    held = claim.acquire(folder.claim)
-    assert held is not None
+    folder = RunFolder(path)
+    path.mkdir()
+    run_claim = claim.acquire(folder.claim)
+    assert run_claim is not None
     stop = GatedStop()
-    stop.still_mine = held.is_mine
+    stop.still_mine = run_claim.is_mine
     loop = TrainingLoop(build_components(config, None), folder, spec.schedule.iterations, 1e9, stop)
     stop.gate = Gate(lambda: loop.run(0))
-    return stop.gate, loop, held
+    return stop.gate, loop, run_claim
 
 
-def forget_log() -> None:
-    """Takes the file of a Runner's log out of mmengine's logger, which outlives the Runner."""
+def close_log_files() -> None:
+    """Close the log files in mmengine's logger, which remain open after the Runner ends."""
     logger = MMLogger.get_current_instance()
-    for handler in [one for one in logger.handlers if isinstance(one, logging.FileHandler)]:
+    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
         logger.removeHandler(handler)
         handler.close()
 
 
-def plain(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, Runner]:
-    """mmseg's own way: the same config with mmseg's data set, hooks and runtime, and its Runner."""
+def build_mmengine_loop(spec: RunSpec, data: Path, path: Path) -> tuple[Gate, Runner]:
+    """Build mmengine's Runner with the same config, and mmseg's data set, hooks and runtime."""
     root = find_root(spec.dataset, data)
     config = build_config(spec, data_root=root)
     defaults = recipe(spec.schedule.recipe)
@@ -125,16 +127,16 @@ def plain(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, Runner]:
         "seg_map_suffix": spec.dataset.annotation_suffix,
         "metainfo": {"classes": spec.dataset.classes},
         "reduce_zero_label": False,
-        "pipeline": [*LOADING, *(step for step in pipeline if step["type"] in MMSEG)],
+        "pipeline": [*LOADING_STEPS, *(step for step in pipeline if step["type"] in MMSEG_STEPS)],
     }
     iterations = spec.schedule.iterations
     hooks = defaults.default_hooks.to_dict()
-    hooks.pop("visualization")  # draws nothing unless told to, and warns of it
+    hooks.pop("visualization")  # draws nothing by default, but prints a warning
     hooks["checkpoint"] = {"type": "CheckpointHook", "by_epoch": False, "interval": 10**9,
                            "save_last": False}  # fmt: skip
     runner = Runner(
         model=config.model,
-        work_dir=str(place),
+        work_dir=str(path),
         train_dataloader=loader,
         train_cfg={
             "type": "IterBasedTrainLoop",
@@ -146,29 +148,29 @@ def plain(spec: RunSpec, data: Path, place: Path) -> tuple[Gate, Runner]:
         default_hooks=hooks,
         custom_hooks=[hook := GateHook()],
         env_cfg=defaults.env_cfg.to_dict(),
-        visualizer={**defaults.visualizer.to_dict(), "name": place.parent.name},
+        visualizer={**defaults.visualizer.to_dict(), "name": path.parent.name},
         log_processor=defaults.log_processor.to_dict(),
         log_level="INFO",
         default_scope="mmseg",
         randomness={"seed": spec.seed},
-        experiment_name=place.parent.name,
+        experiment_name=path.parent.name,
     )
     hook.gate = Gate(runner.train)
     return hook.gate, runner
 
 
-LOADING = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
-MMSEG = ("RandomResize", "RandomCrop", "RandomFlip", "PhotoMetricDistortion", "PackSegInputs")
-"""The steps after loading, which are mmseg's own in both."""
+LOADING_STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
+MMSEG_STEPS = ("RandomResize", "RandomCrop", "RandomFlip", "PhotoMetricDistortion", "PackSegInputs")
+"""Pipeline steps after loading; both loops use those of mmseg."""
 
 
 class GateHook(Hook):
-    """After everything else that is done in an iteration."""
+    """A hook that blocks the loop after all other hooks of an iteration."""
 
     priority = "LOWEST"
     gate: Gate | None = None
 
     def after_train_iter(self, *_: Any, **__: Any) -> None:
-        """Wait for the next call."""
+        """Block until the next call."""
         assert self.gate is not None
-        self.gate.passed()
+        self.gate.wait_for_call()

@@ -1,4 +1,4 @@
-"""Whole models by protoseg's own recipe, with synthetic crops to train them on."""
+"""Complete models built from specs, and synthetic crops to train them on."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ MIT_B2 = (
 )
 
 
-def camvid_spec(method: str, num_prototypes: int = 10) -> RunSpec:
-    """MobileNetV2 as the matrix ``camvid_methods`` trains it."""
+def build_camvid_spec(method: str, num_prototypes: int = 10) -> RunSpec:
+    """Return the spec of MobileNetV2 as in the matrix ``camvid_methods``."""
     matrix = load_matrix(Composer(EXPERIMENTS), "camvid_methods", [])
-    kind = {"paper": "prototype", "parametric": "parametric"}[method]
+    method_kind = {"paper": "prototype", "parametric": "parametric"}[method]
     for run in matrix.runs:
-        found = run.spec.method
-        if (found.kind, getattr(found, "num_prototypes", 1)) == (kind, num_prototypes):
+        spec = run.spec.method
+        if (spec.kind, getattr(spec, "num_prototypes", 1)) == (method_kind, num_prototypes):
             return run.spec
-    raise LookupError(f"camvid_methods: no row {method}, K = {num_prototypes}")
+    raise LookupError(f"camvid_methods: there is no row {method}, K = {num_prototypes}")
 
 
-def mit_b2_spec(method: str, num_classes: int) -> RunSpec:
-    """MiT-B2 and SegFormer's decoder on crops of 512; the data set's classes stand for others."""
+def build_mit_b2_spec(method: str, num_classes: int) -> RunSpec:
+    """Return the spec of MiT-B2 with SegFormer's decoder, crops of 512 and placeholder classes."""
     overrides = [f"method={method}", "method.num_prototypes=10", *MIT_B2]
     settings = [s for _, values in parse_overrides(overrides) for s in values]
     spec = Composer(EXPERIMENTS).spec(settings, "benchmarks")
@@ -47,12 +47,12 @@ def mit_b2_spec(method: str, num_classes: int) -> RunSpec:
     return dataclasses.replace(spec, dataset=dataclasses.replace(spec.dataset, classes=classes))
 
 
-def network(spec: RunSpec, device: torch.device) -> tuple[Any, Any]:
-    """The segmentor of a spec, with random weights, and its optimiser."""
+def build_network(spec: RunSpec, device: torch.device) -> tuple[Any, Any]:
+    """Build the segmentor of a spec with random weights, and its optimiser."""
     model, optimizer = timing.network(spec)
     return model.to(device), optimizer
 
 
-def crops(images: int, size: int, num_classes: int) -> dict[str, Any]:
-    """A batch as a loader hands it over: images of 8 bits and data samples."""
-    return synthetic_batches.crops(batches.label_maps(images, size, num_classes))
+def make_crops(images: int, size: int, num_classes: int) -> dict[str, Any]:
+    """Create a batch like a data loader: 8-bit images and data samples."""
+    return synthetic_batches.crops(batches.make_label_maps(images, size, num_classes))

@@ -1,9 +1,9 @@
-"""Peak memory of a step: what it holds at its worst beyond what it was given.
+"""Peak memory of a step: the maximum it allocates beyond its inputs.
 
-On a GPU the caching allocator counts (`torch.cuda.max_memory_allocated`). On a CPU torch's profiler
-records every allocation and release of torch's allocator, in kernels and in the backward pass too;
-the running sum of these is exact. What other libraries allocate by themselves (oneDNN's scratch
-space, OpenMP's stacks) is in neither.
+On a GPU this is `torch.cuda.max_memory_allocated`. On a CPU it is the running sum of all
+allocations and releases of torch's allocator, as recorded by torch's profiler, including kernels
+and the backward pass. Memory that other libraries allocate (scratch space of oneDNN, stacks of
+OpenMP) is not included.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-COUNTED = "the call that counts"
+MEASURED_CALL = "the measured call"
 
 
-def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
-    """Bytes that one call holds at its worst, beyond what was held before it.
+def measure_peak_bytes(step: Callable[[], object], device: torch.device) -> int:
+    """Return the maximum number of bytes that one call allocates beyond those allocated before.
 
-    It should not be the first call: what is made once and kept is no part of a step. Gradients that
-    an earlier call left behind and this one drops are held before it.
+    Call ``step`` once before, so that one-time allocations are not included. Gradients that an
+    earlier call allocated and this call releases count as allocated before.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -30,29 +30,29 @@ def peak_bytes(step: Callable[[], object], device: torch.device) -> int:
         step()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        step()  # the release of what is older than the recording would go unseen
-        with record_function(COUNTED):
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recording:
+        step()  # releases of older memory are not recorded, so the step runs twice
+        with record_function(MEASURED_CALL):
             step()
-    changes, start = _changes(seen.profiler.kineto_results.experimental_event_tree())
-    before = held = sum(size for at, size in changes if at < start)
-    peak = held
+    changes, start = _collect_changes(recording.profiler.kineto_results.experimental_event_tree())
+    before = allocated = sum(size for at, size in changes if at < start)
+    peak = allocated
     for at, size in changes:
         if at >= start:
-            held += size
-            peak = max(peak, held)
+            allocated += size
+            peak = max(peak, allocated)
     return peak - before
 
 
-def _changes(nodes: list[Any]) -> tuple[list[tuple[int, int]], int]:
-    """(time, bytes) of each allocation and release in order, and when the counted call began."""
+def _collect_changes(nodes: list[Any]) -> tuple[list[tuple[int, int]], int]:
+    """Return (time, bytes) of each allocation and release, and the start of the measured call."""
     changes: list[tuple[int, int]] = []
     start, waiting = 0, list(nodes)
     while waiting:
         node = waiting.pop()
         if node.tag == torch._C._profiler._EventType.Allocation:
             changes.append((node.start_time_ns, node.extra_fields.alloc_size))
-        elif node.name == COUNTED:
+        elif node.name == MEASURED_CALL:
             start = node.start_time_ns
         waiting += node.children
     return sorted(changes, key=lambda change: change[0]), start

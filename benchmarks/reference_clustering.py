@@ -1,10 +1,9 @@
-"""The reference: ProtoSeg's training step as its paper writes it down, one class after the other.
+"""The reference of the clustering: Algorithm 1 of ProtoSeg with a loop over classes.
 
-Algorithm 1 in plain torch: a boolean mask for each class, three Sinkhorn-Knopp steps on its pixels,
-argmax, one-hot, sums, the momentum update. Nothing of it comes from `protoseg.core`; it is what a
-reader of the paper would write, neither slowed down nor tuned. The authors' released code does more
-for each class: it divides in place, one sum at a time, and draws a hard Gumbel sample for each
-pixel; `released` is its form.
+Plain torch: a boolean mask per class, three Sinkhorn-Knopp steps on its pixels, argmax, one-hot,
+sums and momentum update. It is written from the paper, independently of `protoseg.core`, and
+neither slowed down nor tuned. The authors' released code does more per class: separate in-place
+divisions, and a hard Gumbel sample per pixel. `assign_class_released` has this form.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from protoseg.models import PrototypeHead
 IGNORED = -1
 
 
-def sinkhorn(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> Tensor:
-    """Eq. 8-10 for one class: similarities (n, K) -> L with columns that sum to 1, (n, K)."""
+def run_sinkhorn(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> Tensor:
+    """Solve Eq. 8-10 for one class: similarities (n, K) -> L with columns that sum to 1, (n, K)."""
     plan = torch.exp(similarities / kappa).t()
     num_prototypes, num_pixels = plan.shape
     plan = plan / plan.sum()
@@ -31,11 +30,13 @@ def sinkhorn(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> Tenso
     return (plan * num_pixels).t()
 
 
-def released(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> tuple[Tensor, Tensor]:
-    """The same for one class as the released code does it: argmax of L, and a Gumbel sample of it.
+def assign_class_released(
+    similarities: Tensor, kappa: float = 0.05, steps: int = 3
+) -> tuple[Tensor, Tensor]:
+    """Assign the pixels of one class like the released code.
 
     Returns:
-        The prototype of each pixel, (n,), and one-hot the one that it updates, (n, K).
+        The argmax of L, (n,), and a one-hot Gumbel sample, (n, K).
     """
     plan = torch.exp(similarities / kappa).t()
     num_prototypes, num_pixels = plan.shape
@@ -51,33 +52,35 @@ def released(similarities: Tensor, kappa: float = 0.05, steps: int = 3) -> tuple
 
 
 def assign_released(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:
-    """`assign_pixels` with the steps of `released`; its samples are drawn and dropped."""
+    """Run `assign_pixels` with `assign_class_released`; its Gumbel samples are not used."""
     chosen = torch.full_like(labels, IGNORED)
     for c in range(num_classes):
         mask = labels == c
         pixels = own[mask]
         if len(pixels):
-            chosen[mask] = released(pixels, kappa)[0]
+            chosen[mask] = assign_class_released(pixels, kappa)[0]
     return chosen
 
 
 def assign_pixels(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 0.05) -> Tensor:
-    """The prototype, 0 to K - 1, of each pixel, class after class.
+    """Assign each pixel to a prototype, 0 to K - 1, with a loop over classes.
 
     Args:
         own: similarities of each pixel to the prototypes of its own class, (N, K).
-        labels: class of each pixel, (N,); `IGNORED` for none.
+        labels: class of each pixel, (N,), or `IGNORED`.
+        num_classes: C.
+        kappa: κ of Eq. 9.
     """
     chosen = torch.full_like(labels, IGNORED)
     for c in range(num_classes):
         mask = labels == c
         pixels = own[mask]
         if len(pixels):
-            chosen[mask] = sinkhorn(pixels, kappa).argmax(1)
+            chosen[mask] = run_sinkhorn(pixels, kappa).argmax(1)
     return chosen
 
 
-def cluster_and_update(
+def assign_and_update(
     similarities: Tensor,
     embeddings: Tensor,
     labels: Tensor,
@@ -85,12 +88,12 @@ def cluster_and_update(
     momentum: float = 0.999,
     kappa: float = 0.05,
 ) -> tuple[Tensor, Tensor]:
-    """Algorithm 1: assign the pixels of each class, then move its prototypes (Eq. 14).
+    """Run Algorithm 1: assign the pixels of each class, then update its prototypes (Eq. 14).
 
     Args:
         similarities: (N, C·K).
         embeddings: (N, D), unit vectors.
-        labels: (N,), `IGNORED` for none.
+        labels: (N,), or `IGNORED`.
         prototypes: (C, K, D).
 
     Returns:
@@ -105,7 +108,7 @@ def cluster_and_update(
         own = per_class[mask, c]
         if not len(own):
             continue
-        chosen = sinkhorn(own, kappa).argmax(1)
+        chosen = run_sinkhorn(own, kappa).argmax(1)
         target[mask] = c * num_prototypes + chosen
         one_hot = F.one_hot(chosen, num_prototypes).to(embeddings.dtype)
         sums = one_hot.t() @ embeddings[mask]
@@ -117,12 +120,12 @@ def cluster_and_update(
 
 
 class LoopHead(PrototypeHead):
-    """`PrototypeHead` whose training step is the textbook's; cosine distance, all pixels."""
+    """`PrototypeHead` with the reference training step; cosine distance, all pixels update."""
 
     def losses(
         self, features: Tensor, batch_data_samples: list[Any]
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """As the class above it, each term by its own equation."""
+        """Compute each loss with separate torch operations."""
         embeddings = self.embed_features(features)
         pixels = embeddings.flatten(0, 2)
         labels = self.labels(batch_data_samples, embeddings.shape[1:3])
@@ -130,7 +133,7 @@ class LoopHead(PrototypeHead):
         similarities = pixels @ bank.prototypes.flatten(0, 1).t()
         scores = similarities.unflatten(1, (bank.num_classes, bank.num_prototypes)).amax(2)
         with torch.no_grad():
-            target, after = cluster_and_update(
+            target, after = assign_and_update(
                 similarities, pixels, labels, bank.prototypes, bank.momentum, bank.kappa
             )
             bank.prototypes = after

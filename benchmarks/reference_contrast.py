@@ -1,7 +1,6 @@
-"""The reference for pixel contrast: what a reader of its description would write, with loops.
+"""The reference of pixel contrast, with loops over classes, anchors and images.
 
-Anchors and samples one class after the other, the loss one anchor after the other, the queues one
-image and one class after the other. Plain torch; nothing of it comes from `protoseg.core`.
+Plain torch, written from the description of the method, independently of `protoseg.core`.
 """
 
 from __future__ import annotations
@@ -13,24 +12,24 @@ IGNORED = -1
 
 
 def choose_anchors(labels: Tensor, hard: Tensor, count: int, random_keys: Tensor) -> Tensor:
-    """Hard pixels and others in turns within a class, then the classes in turns; (A,)."""
+    """Alternate hard and easy pixels within each class, then alternate between classes; (A,)."""
     rows, turns = [], []
     for c in labels.unique().tolist():
         if c == IGNORED:
             continue
-        kinds = []
-        for kind in (hard, ~hard):
-            own = ((labels == c) & kind).nonzero()[:, 0]
-            kinds.append(own[random_keys[own].argsort()])
-        both = min(map(len, kinds))
-        row = torch.stack([kind[:both] for kind in kinds], 1).flatten()
-        row = torch.cat([row, kinds[0][both:], kinds[1][both:]])[:count]
+        groups = []
+        for is_member in (hard, ~hard):
+            own = ((labels == c) & is_member).nonzero()[:, 0]
+            groups.append(own[random_keys[own].argsort()])
+        shorter = min(map(len, groups))
+        row = torch.stack([group[:shorter] for group in groups], 1).flatten()
+        row = torch.cat([row, groups[0][shorter:], groups[1][shorter:]])[:count]
         rows.append(row)
         turns.append(torch.arange(len(row), device=labels.device) + random_keys[row].double())
     return torch.cat(rows)[torch.cat(turns).argsort()[:count]]
 
 
-def loss(
+def compute_loss(
     anchors: Tensor,
     labels: Tensor,
     samples: Tensor,
@@ -41,7 +40,7 @@ def loss(
     negatives: int,
     temperature: float,
 ) -> Tensor:
-    """``L_NCE`` with half of the samples by hardness and half by lot, one anchor at a time."""
+    """Compute ``L_NCE`` with half hard and half random samples, one anchor at a time."""
     order = random_keys.argsort()
     order = order[sample_labels[order] != IGNORED]
     pool = order[: negatives - negatives // 2]
@@ -50,14 +49,16 @@ def loss(
         for c in labels.unique().tolist()
     }
     losses = []
-    for anchor, label, me in zip(anchors, labels.tolist(), anchor_samples.tolist(), strict=True):
+    for anchor, label, own_sample in zip(
+        anchors, labels.tolist(), anchor_samples.tolist(), strict=True
+    ):
         products = samples @ anchor
         same = (sample_labels == label).nonzero()[:, 0]
-        same = same[same != me]
+        same = same[same != own_sample]
         other = ((sample_labels != label) & (sample_labels != IGNORED)).nonzero()[:, 0]
         far = same[products[same].argsort()[: positives // 2]]
         near = other[products[other].argsort(descending=True)[: negatives // 2]]
-        positive = torch.cat([far, drawn[label][drawn[label] != me]]).unique()
+        positive = torch.cat([far, drawn[label][drawn[label] != own_sample]]).unique()
         negative = torch.cat([near, pool[sample_labels[pool] != label]]).unique()
         if not len(positive):
             continue
@@ -69,7 +70,7 @@ def loss(
 
 
 class Queues:
-    """A queue of pixels and one of regions for each class, written entry by entry."""
+    """A queue of pixels and one of regions per class, written entry by entry."""
 
     def __init__(self, num_classes: int, pixels: Tensor, regions: Tensor, seen: list[Tensor]):
         self.num_classes = num_classes
@@ -79,19 +80,19 @@ class Queues:
     def push_batch(
         self, embeddings: Tensor, labels: Tensor, images: int, random_keys: Tensor, per_image: int
     ) -> None:
-        """As `protoseg.core.memory_bank.ContrastMemory.push_batch`."""
-        for rows, of, lot in zip(
+        """Add a batch like `protoseg.core.memory_bank.ContrastMemory.push_batch`."""
+        for rows, image_labels, image_keys in zip(
             *(each.chunk(images) for each in (embeddings, labels, random_keys)), strict=True
         ):
             for c in range(self.num_classes):
-                mask = of == c
+                mask = image_labels == c
                 own = rows[mask]
                 if not len(own):
                     continue
-                drawn = own[lot[mask].argsort()[:per_image]]
+                drawn = own[image_keys[mask].argsort()[:per_image]]
                 region = torch.nn.functional.normalize(own.mean(0), dim=0)
-                for kind, new in enumerate((drawn, region[None])):
-                    queue, seen = self.queues[kind], self.seen[kind]
+                for index, new in enumerate((drawn, region[None])):
+                    queue, seen = self.queues[index], self.seen[index]
                     for row in new:
                         queue[c, seen[c] % queue.shape[1]] = row
                         seen[c] += 1

@@ -1,8 +1,8 @@
-"""Run the benchmarks and save what came out: ``python benchmarks/run.py [pytest's arguments]``.
+"""Run the benchmarks and save the results: ``python benchmarks/run.py [arguments of pytest]``.
 
-Writes results/benchmarks/DEVICE-DATE.json and the latency tables beside it. A saved run keeps the
-device, the versions, the commit, and of each case the medians, intervals, ratios and peak bytes; no
-host name and no path. ``--out FILE`` names the file.
+Writes results/benchmarks/DEVICE-DATE.json, or the file of ``--out``, and the latency tables. A
+saved run contains the device, versions, commit, and for each case medians, intervals, ratios and
+peak bytes. It contains no host name and no path.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ ROOT = Path(__file__).resolve().parents[1]
 SCHEMA_VERSION = 1
 
 
-def trim(raw: dict[str, Any], load: tuple[float, float]) -> dict[str, Any]:
-    """A saved run out of what pytest-benchmark wrote.
+def trim_run(raw: dict[str, Any], load: tuple[float, float]) -> dict[str, Any]:
+    """Reduce the JSON of pytest-benchmark to a saved run.
 
     Args:
-        load: processes that wanted to run in the minute before the benchmarks, and in the last.
+        raw: content of the JSON file.
+        load: load average before the benchmarks and at their end.
     """
     machine = raw["machine_info"]["protoseg"]
     cases = []
     for bench in raw["benchmarks"]:
         info = bench["extra_info"]
-        kept = {"group": bench["group"], "case": info["case"], "rounds": bench["stats"]["rounds"]}
-        kept["ours"] = _digits(info["ours"])
-        kept["references"] = _digits(info["references"])
-        kept |= {key: info[key] for key in ("memory", "matrix_bytes") if key in info}
-        cases.append(kept)
+        case = {"group": bench["group"], "case": info["case"], "rounds": bench["stats"]["rounds"]}
+        case["ours"] = _round_numbers(info["ours"])
+        case["references"] = _round_numbers(info["references"])
+        case |= {key: info[key] for key in ("memory", "matrix_bytes") if key in info}
+        cases.append(case)
     names = [(case["group"], case["case"]) for case in cases]
-    assert len(set(names)) == len(names), "two cases of one name"
+    assert len(set(names)) == len(names), "two cases have the same name"
     return {
         "schema_version": SCHEMA_VERSION,
         "time": raw["datetime"][:19] + "+00:00",
@@ -47,22 +48,22 @@ def trim(raw: dict[str, Any], load: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def _digits(value: Any) -> Any:
-    """Numbers to six digits: more say nothing."""
+def _round_numbers(value: Any) -> Any:
+    """Round numbers to six significant digits."""
     if isinstance(value, dict):
-        return {key: _digits(inner) for key, inner in value.items()}
+        return {key: _round_numbers(inner) for key, inner in value.items()}
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def slug(device: str) -> str:
-    """A device's name as part of a file name."""
+def make_slug(device: str) -> str:
+    """Convert a device name to a part of a file name."""
     name = re.sub(r"\((r|tm)\)|\b(processor|with|radeon|graphics|cpu @.*)\b", " ", device.lower())
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-")
 
 
-def new_name(folder: Path, saved: dict[str, Any]) -> Path:
-    """DEVICE-DATE.json, with a number behind it where there is one already."""
-    base = f"{slug(saved['device'])}-{saved['time'][:10]}"
+def choose_path(folder: Path, saved: dict[str, Any]) -> Path:
+    """Return DEVICE-DATE.json, with a number if this file exists."""
+    base = f"{make_slug(saved['device'])}-{saved['time'][:10]}"
     path, number = folder / f"{base}.json", 1
     while path.exists():
         number += 1
@@ -71,25 +72,25 @@ def new_name(folder: Path, saved: dict[str, Any]) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    """Run, trim, save, make the tables."""
+    """Run the benchmarks, save the results and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, help="file of the saved run")
-    given, rest = parser.parse_known_args(arguments)
+    parser.add_argument("--out", type=Path, help="path of the saved run")
+    options, pytest_arguments = parser.parse_known_args(arguments)
     folder = ROOT / "results" / "benchmarks"
     before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as place:
-        raw = Path(place) / "raw.json"
-        words = ["-m", "pytest", "benchmarks", "--benchmark-only", f"--benchmark-json={raw}"]
-        words += ["--benchmark-columns=median,iqr,rounds", "-q", *rest]
-        status = subprocess.run([sys.executable, *words], cwd=ROOT).returncode
+    with tempfile.TemporaryDirectory() as temporary:
+        raw = Path(temporary) / "raw.json"
+        command = ["-m", "pytest", "benchmarks", "--benchmark-only", f"--benchmark-json={raw}"]
+        command += ["--benchmark-columns=median,iqr,rounds", "-q", *pytest_arguments]
+        status = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
         if not raw.exists() or not raw.stat().st_size:
             return status or 1
-        saved = trim(json.loads(raw.read_text()), (before, os.getloadavg()[0]))
-    path = given.out or new_name(folder, saved)
+        saved = trim_run(json.loads(raw.read_text()), (before, os.getloadavg()[0]))
+    path = options.out or choose_path(folder, saved)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(saved, indent=1) + "\n")
-    words = [sys.executable, "-m", "protoseg.cli", "tables", str(path)]
-    return subprocess.run(words, cwd=ROOT).returncode or status
+    command = [sys.executable, "-m", "protoseg.cli", "tables", str(path)]
+    return subprocess.run(command, cwd=ROOT).returncode or status
 
 
 if __name__ == "__main__":

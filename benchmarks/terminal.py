@@ -1,4 +1,4 @@
-"""A command in a pseudo-terminal: what it prints, Ctrl-C, and when it exits."""
+"""A command in a pseudo-terminal: its output, Ctrl-C, and its exit status."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WIDTH, HEIGHT = 100, 30
 
 
 class TerminalSession:
-    """Runs a command as the foreground job of its own pseudo-terminal.
+    """Runs a command as the foreground job of a pseudo-terminal.
 
     Args:
         command: program and arguments.
-        environment: all its variables.
+        environment: its environment variables.
         folder: its working directory.
     """
 
@@ -45,7 +45,7 @@ class TerminalSession:
         return ESCAPES.sub("", self._output.decode(errors="replace")).replace("\r", "\n")
 
     def press_ctrl_c(self) -> None:
-        """What the key does: the terminal sends SIGINT to its foreground process group."""
+        """Send Ctrl-C: the terminal sends SIGINT to its foreground process group."""
         with contextlib.suppress(OSError):  # the command has exited
             os.write(self._terminal, b"\x03")
 
@@ -60,7 +60,7 @@ class TerminalSession:
         return status
 
     def close(self) -> None:
-        """Kill the command if it still runs, and close the terminal."""
+        """Kill the command if it is running, and close the terminal."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -68,7 +68,7 @@ class TerminalSession:
         os.close(self._terminal)
 
     def _read(self) -> None:
-        # Ends with EIO when the last process has closed the terminal.
+        # Reading fails with EIO when the last process has closed the terminal.
         with contextlib.suppress(OSError):
             while data := os.read(self._terminal, 1 << 14):
                 self._output += data

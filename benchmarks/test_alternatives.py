@@ -1,4 +1,4 @@
-"""What else was tried in the clustering: each step as it is, beside other ways to do the same."""
+"""Each step of the clustering next to alternative implementations."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GROUP = f"alternatives, {PIXELS:,} px, K = {K}, {CLASSES} classes"
 
 @pytest.fixture
 def own(device: torch.device) -> Tensor:
-    """Similarities to each pixel's own class, (N, K)."""
-    return batches.cosines(PIXELS, K, device)
+    """Similarities to the prototypes of the own class, (N, K)."""
+    return batches.make_cosines(PIXELS, K, device)
 
 
 @pytest.fixture
 def labels(device: torch.device) -> Tensor:
-    return batches.labels(PIXELS, CLASSES, device=device)
+    return batches.make_labels(PIXELS, CLASSES, device=device)
 
 
 @pytest.fixture
@@ -45,22 +45,22 @@ def test_sorting(case: Callable[..., None], labels: Tensor) -> None:
 def test_similarities_to_the_own_class(
     case: Callable[..., None], device: torch.device, labels: Tensor, pixels: Segments
 ) -> None:
-    similarities = batches.cosines(PIXELS, CLASSES * K, device)
+    similarities = batches.make_cosines(PIXELS, CLASSES * K, device)
     rows = torch.arange(PIXELS, device=device)
 
-    def mask() -> Tensor:
+    def index_mask() -> Tensor:
         return similarities.unflatten(1, (CLASSES, K))[rows, labels]
 
-    def placed() -> Tensor:
-        places = pixels.order * CLASSES + pixels.segment
-        return similarities.view(-1, K).index_select(0, places)
+    def select_sorted() -> Tensor:
+        positions = pixels.order * CLASSES + pixels.segment
+        return similarities.view(-1, K).index_select(0, positions)
 
     def ours() -> Tensor:
         return select_own_similarities(similarities, labels, K)
 
-    assert torch.equal(ours(), mask())
-    assert torch.equal(ours().index_select(0, pixels.order), placed())
-    others = {"in sorted order": placed, "advanced indexing": mask}
+    assert torch.equal(ours(), index_mask())
+    assert torch.equal(ours().index_select(0, pixels.order), select_sorted())
+    others = {"in sorted order": select_sorted, "advanced indexing": index_mask}
     case(GROUP, "similarities to the own class: rows of a view", ours, others)
 
 
@@ -95,8 +95,8 @@ def test_the_best_of_a_row(case: Callable[..., None], own: Tensor) -> None:
     )
 
 
-def new_matrices(own: Tensor, pixels: Segments) -> Tensor:
-    """Three steps of scaling vectors, each with matrices of its own."""
+def scale_new_matrices(own: Tensor, pixels: Segments) -> Tensor:
+    """Run three steps of scaling vectors, each with new matrices."""
     kernel = torch.exp(own.index_select(0, pixels.order) / 0.05)
     share = pixels.counts[:, None] / K
     columns: Tensor | None = None
@@ -113,14 +113,14 @@ def test_scaling(case: Callable[..., None], own: Tensor, pixels: Segments) -> No
         rows = own.index_select(0, pixels.order)
         return solve_transport(rows, pixels, kappa=0.05, iterations=3, bound=bound)
 
-    torch.testing.assert_close(ours(), new_matrices(own, pixels), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours(), scale_new_matrices(own, pixels), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(ours(), ours(None), rtol=1e-3, atol=1e-5)
     case(
         GROUP,
         "three steps of Sinkhorn: scaling vectors, in place",
         ours,
         {
-            "new matrices": lambda: new_matrices(own, pixels),
+            "new matrices": lambda: scale_new_matrices(own, pixels),
             "on logarithms": lambda: ours(None),
             "double the range (float64)": lambda: solve_transport(
                 own.double().index_select(0, pixels.order), pixels, kappa=0.05, iterations=3,
@@ -130,11 +130,11 @@ def test_scaling(case: Callable[..., None], own: Tensor, pixels: Segments) -> No
     )  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, inside of compile
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from torch.compile
 def test_compiled(case: Callable[..., None], own: Tensor, labels: Tensor) -> None:
     def ours() -> Tensor:
         return assign_pixels(own, labels, CLASSES, bound=1.0)[0]
 
     compiled = torch.compile(ours)
-    assert (ours() != compiled()).sum() < PIXELS / 1000, "more than ties"
+    assert (ours() != compiled()).sum() < PIXELS / 1000, "the assignments differ in more than ties"
     case(GROUP, "assignment: as it is", ours, {"torch.compile": compiled}, slow=5)

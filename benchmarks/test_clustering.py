@@ -1,4 +1,4 @@
-"""Clustering within classes: ours for all classes at once, against one class after the other."""
+"""Clustering of all classes at once, compared with loops over classes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SIZES = [
 
 
 def ours(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """What `PrototypeBank.assign_pixels` does with similarities to each pixel's own class."""
+    """Assign pixels like `PrototypeBank.assign_pixels`, from similarities to the own class."""
     chosen, _ = assign_pixels(own, labels, num_classes, kappa=KAPPA, iterations=STEPS, bound=1.0)
     return torch.where(labels >= 0, chosen, reference_clustering.IGNORED)
 
 
 def pot(method: str) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """POT's solver, class after class: the same three steps, the pixels' marginal last."""
+    """Return a loop over classes with POT's solver: three steps, the marginal of pixels last."""
 
     def assign_pixels(own: Tensor, labels: Tensor, num_classes: int) -> Tensor:
         chosen = torch.full_like(labels, reference_clustering.IGNORED)
@@ -62,23 +62,25 @@ REFERENCES = {
     "loop": reference_clustering.assign_pixels,
     "loop, released": reference_clustering.assign_released,
     "POT sinkhorn": pot("sinkhorn"),
-    # The other solver: GeomLoss anneals κ and averages its two sides, so that it has no three steps
-    # of Algorithm 1 to compare, and OTT needs JAX.
+    # GeomLoss and OTT are not compared: GeomLoss anneals κ and averages both sides, which differs
+    # from the three steps of Algorithm 1, and OTT requires JAX.
     "POT sinkhorn_log": pot("sinkhorn_log"),
 }
 
 
-def check_and_race(
+def check_and_time(
     case: Callable[..., None], own: Tensor, labels: Tensor, num_classes: int, name: str
 ) -> None:
-    expected = float64_oracle.assignment(own, labels, num_classes, KAPPA, STEPS)
-    every = {"ProtoSeg": ours, **REFERENCES}
-    for who, solve in every.items():
-        float64_oracle.check_assignment(solve(own, labels, num_classes), expected, who)
+    expected = float64_oracle.assign_exactly(own, labels, num_classes, KAPPA, STEPS)
+    solvers = {"ProtoSeg": ours, **REFERENCES}
+    for solver, solve in solvers.items():
+        actual = solve(own, labels, num_classes)
+        float64_oracle.check_assignment(actual, expected, solver)
     steps = {
-        who: (lambda solve=solve: solve(own, labels, num_classes)) for who, solve in every.items()
+        solver: (lambda solve=solve: solve(own, labels, num_classes))
+        for solver, solve in solvers.items()
     }
-    # No solver: the part of the work that every one of them has to do.
+    # Not a solver, but the part of the work that every solver must do.
     steps["exponentials alone"] = lambda: own.div(KAPPA).exp_()
     case("clustering", name, steps.pop("ProtoSeg"), steps)
 
@@ -87,10 +89,10 @@ def check_and_race(
 def test_even_classes(
     case: Callable[..., None], device: torch.device, pixels: int, k: int, classes: int
 ) -> None:
-    own = batches.cosines(pixels, k, device)
-    labels = batches.labels(pixels, classes, device=device)
+    own = batches.make_cosines(pixels, k, device)
+    labels = batches.make_labels(pixels, classes, device=device)
     noun = "class" if classes == 1 else "classes"
-    check_and_race(case, own, labels, classes, f"{pixels:,} px, K = {k}, {classes} {noun}")
+    check_and_time(case, own, labels, classes, f"{pixels:,} px, K = {k}, {classes} {noun}")
 
 
 @pytest.mark.parametrize("sizes", ["long tail", "20 present"])
@@ -98,9 +100,9 @@ def test_even_classes(
 def test_uneven_classes(
     case: Callable[..., None], device: torch.device, sizes: batches.Sizes, classes: int
 ) -> None:
-    own = batches.cosines(65_536, 10, device)
-    labels = batches.labels(65_536, classes, sizes, device)
-    check_and_race(case, own, labels, classes, f"65,536 px, K = 10, {classes} classes, {sizes}")
+    own = batches.make_cosines(65_536, 10, device)
+    labels = batches.make_labels(65_536, classes, sizes, device)
+    check_and_time(case, own, labels, classes, f"65,536 px, K = 10, {classes} classes, {sizes}")
 
 
 @pytest.mark.parametrize("sizes", ["even", "long tail", "20 present"])
@@ -114,35 +116,37 @@ def test_assignment_and_update(
     classes: int,
     sizes: batches.Sizes,
 ) -> None:
-    """From the similarities to the moved prototypes; the similarities are given."""
+    """From given similarities to updated prototypes."""
     k, channels = 10, 256
-    labels = batches.labels(pixels, classes, sizes, device)
-    embeddings = batches.embeddings(pixels, channels, device)
+    labels = batches.make_labels(pixels, classes, sizes, device)
+    embeddings = batches.make_embeddings(pixels, channels, device)
     bank = PrototypeBank(classes, k, channels, kappa=KAPPA, sinkhorn_iterations=STEPS).to(device)
     before = bank.prototypes.clone()
     similarities = bank.compute_similarities(embeddings)
 
     def step() -> Tensor:
-        target, moved = bank.assign_pixels(similarities, labels)
-        bank.update_prototypes(embeddings, moved)
+        target, update = bank.assign_pixels(similarities, labels)
+        bank.update_prototypes(embeddings, update)
         return target
 
     def loop() -> tuple[Tensor, Tensor]:
-        return reference_clustering.cluster_and_update(similarities, embeddings, labels, before)
+        return reference_clustering.assign_and_update(similarities, embeddings, labels, before)
 
     rows = torch.arange(pixels, device=device)
     inside = labels.clamp_min(0)
     own = similarities.unflatten(1, (classes, k))[rows, inside]
-    chosen, sure = float64_oracle.assignment(own, labels, classes, KAPPA, STEPS)
-    expected = torch.where(chosen < 0, chosen, inside * k + chosen), sure
-    found, (target, after) = step(), loop()
-    float64_oracle.check_assignment(found, expected, "ProtoSeg")
+    chosen, is_clear = float64_oracle.assign_exactly(own, labels, classes, KAPPA, STEPS)
+    expected = torch.where(chosen < 0, chosen, inside * k + chosen), is_clear
+    actual, (target, after) = step(), loop()
+    float64_oracle.check_assignment(actual, expected, "ProtoSeg")
     float64_oracle.check_assignment(target, expected, "loop")
-    # A tie may fall either way, and moves other prototypes then.
-    alike = torch.ones(classes * k, dtype=torch.bool, device=device)
-    alike[torch.cat([found[found != target], target[found != target]])] = False
-    ours, theirs = (each.flatten(0, 1)[alike] for each in (bank.prototypes, after))
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    # Ties can be assigned differently, and then update different prototypes.
+    is_equal = torch.ones(classes * k, dtype=torch.bool, device=device)
+    is_equal[torch.cat([actual[actual != target], target[actual != target]])] = False
+    updated, expected_prototypes = (
+        each.flatten(0, 1)[is_equal] for each in (bank.prototypes, after)
+    )
+    torch.testing.assert_close(updated, expected_prototypes, atol=1e-5, rtol=0)
     name = f"{pixels:,} px, K = {k}, {classes} classes, D = {channels}"
     others = {"loop": loop, "reading the embeddings": embeddings.sum}
     case("assignment and update", f"{name}, {sizes}", step, others)

@@ -1,4 +1,4 @@
-"""Pixel contrast: anchors, samples, loss with its gradient, and queues, beside loops over them."""
+"""A step of pixel contrast (anchors, samples, loss, gradient, queues) next to loops."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def test_step(
     queue: int,
     anchors: int,
 ) -> None:
-    """From unit vectors of a batch to their gradient and the memory of the next step."""
-    labels = batches.labels(pixels, classes, "long tail", device)
-    embeddings = batches.embeddings(pixels, CHANNELS, device)
+    """From the unit vectors of a batch to their gradient and the updated memory."""
+    labels = batches.make_labels(pixels, classes, "long tail", device)
+    embeddings = batches.make_embeddings(pixels, CHANNELS, device)
     generator = torch.Generator().manual_seed(0)
     random_keys = torch.rand(pixels, generator=generator).to(device)
     hard = (torch.rand(pixels, generator=generator) < 0.3).to(device)
@@ -51,20 +51,20 @@ def test_step(
     number = classes * 2 * queue + anchors
     sample_keys = torch.rand(number, generator=generator).to(device)
     start = {name: value.clone() for name, value in memory.state_dict().items()}
-    held = torch.cat([each.flatten(0, 1) for each in (start["pixels"], start["regions"])]).t()
+    entries = torch.cat([each.flatten(0, 1) for each in (start["pixels"], start["regions"])]).t()
     choice = {"positives": anchors, "negatives": 2 * anchors}
 
     def ours() -> tuple[Tensor, Tensor]:
         leaf = embeddings.detach().requires_grad_()
         chosen, own = choose_anchors(labels, hard, classes, anchors, random_keys)
         rows = leaf.index_select(0, chosen)
-        samples, of = memory.collect_samples((rows.detach(), own))
+        samples, sample_labels = memory.collect_samples((rows.detach(), own))
         anchor_samples = torch.arange(number - anchors, number, device=device)
         picked = choose_samples(
             rows,
             own,
             samples,
-            of,
+            sample_labels,
             anchor_samples,
             classes,
             hard=True,
@@ -90,23 +90,30 @@ def test_step(
         chosen = reference_contrast.choose_anchors(labels, hard, anchors, random_keys)
         own = labels[chosen]
         rows = leaf[chosen]
-        samples = torch.cat([held.t(), rows.detach()])
-        of = torch.cat([torch.where(flags, classes_of, reference_contrast.IGNORED), own])
+        samples = torch.cat([entries.t(), rows.detach()])
+        sample_labels = torch.cat([torch.where(flags, classes_of, reference_contrast.IGNORED), own])
         anchor_samples = torch.arange(number - anchors, number, device=device)
-        loss = reference_contrast.loss(
-            rows, own, samples, of, anchor_samples, sample_keys, temperature=0.1, **choice
+        loss = reference_contrast.compute_loss(
+            rows,
+            own,
+            samples,
+            sample_labels,
+            anchor_samples,
+            sample_keys,
+            temperature=0.1,
+            **choice,
         )
         loss.backward()
         queues.push_batch(embeddings, labels, IMAGES, random_keys, PER_IMAGE)
         assert leaf.grad is not None
         return loss.detach(), leaf.grad
 
-    found, expected = ours(), loop()
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=0)
-    difference = (found[1] - expected[1]).norm() / expected[1].norm()
+    actual, expected = ours(), loop()
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-4, atol=0)
+    difference = (actual[1] - expected[1]).norm() / expected[1].norm()
     assert difference < 1e-2, f"the gradients differ by {difference:.1e}"
-    for mine, theirs in zip((memory.pixels, memory.regions), queues.queues, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-5)
+    for queue_ours, queue_loop in zip((memory.pixels, memory.regions), queues.queues, strict=True):
+        torch.testing.assert_close(queue_ours, queue_loop, rtol=0, atol=1e-5)
     name = f"{pixels:,} px, {classes} classes, {queue} + {queue} a class, {anchors} anchors"
-    others = {"loop": loop, "anchors × memory alone": lambda: embeddings[:anchors] @ held}
+    others = {"loop": loop, "anchors × memory alone": lambda: embeddings[:anchors] @ entries}
     case("pixel contrast", name, ours, others, memory=True, rounds=(5, 30), slow=2)

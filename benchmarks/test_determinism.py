@@ -1,4 +1,4 @@
-"""What the levels of determinism cost: a training iteration, ``bitwise`` beside ``seeded``."""
+"""The cost of determinism: a training iteration at level ``bitwise`` and ``seeded``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import EXPERIMENTS, camvid_spec, crops, mit_b2_spec, network
+from networks import EXPERIMENTS, build_camvid_spec, build_mit_b2_spec, build_network, make_crops
 
 from protoseg.config.compose import Composer
 from protoseg.config.schema import RunSpec
@@ -17,15 +17,15 @@ from protoseg.training import determinism
 
 @pytest.fixture(autouse=True)
 def _cublas(device: torch.device) -> None:
-    """Both levels get the work space that ``bitwise`` wants: it is read when CUDA starts."""
+    """Set the workspace of ``bitwise`` for both levels, because CUDA reads it once at its start."""
     if device.type == "cuda" and determinism.CUBLAS not in os.environ:
         if torch.cuda.is_initialized():
-            pytest.skip("CUDA has started already: bench this file alone, -k determinism")
+            pytest.skip("CUDA is already initialised; run this file alone with -k determinism")
         os.environ[determinism.CUBLAS] = determinism.CUBLAS_CONFIGS[0]
 
 
-def at_level(level: str, step: Callable[[], float]) -> Callable[[], float]:
-    """``step`` at a level, and torch as it was afterwards; switching takes microseconds."""
+def run_at_level(level: str, step: Callable[[], float]) -> Callable[[], float]:
+    """Wrap ``step`` to run at a level and restore torch afterwards; this takes microseconds."""
 
     def run() -> float:
         backends = torch.backends
@@ -42,52 +42,56 @@ def at_level(level: str, step: Callable[[], float]) -> Callable[[], float]:
     return run
 
 
-def iteration(
+def build_iteration(
     spec: RunSpec, batch: dict[str, Any], device: torch.device, level: str
 ) -> Callable[[], float]:
-    """One training iteration at a level; the loss."""
-    model, optimizer = network(spec, device)
+    """Return a function that runs one training iteration at a level and returns the loss."""
+    model, optimizer = build_network(spec, device)
 
     def step() -> float:
         return float(model.train_step(batch, optim_wrapper=optimizer)["loss"].detach())
 
-    return at_level(level, step)
+    return run_at_level(level, step)
 
 
-def check(spec: RunSpec, device: torch.device) -> None:
-    """Two trainings of two iterations at ``bitwise`` agree in every bit."""
-    batch = crops(2, 128, len(spec.dataset.classes))
+def check_bitwise(spec: RunSpec, device: torch.device) -> None:
+    """Assert that two trainings of two iterations at ``bitwise`` are bit-identical."""
+    batch = make_crops(2, 128, len(spec.dataset.classes))
     losses = []
     for _ in range(2):
-        step = iteration(spec, batch, device, "bitwise")
+        step = build_iteration(spec, batch, device, "bitwise")
         losses.append([step(), step()])
     assert losses[0] == losses[1]
 
 
 def test_tiny(case: Callable[..., None], device: torch.device) -> None:
-    spec, batch = Composer(EXPERIMENTS).spec([], "benchmarks"), crops(8, 64, 6)
-    check(spec, device)
+    spec, batch = Composer(EXPERIMENTS).spec([], "benchmarks"), make_crops(8, 64, 6)
+    check_bitwise(spec, device)
     case(
         "determinism",
         "TinyNet, 8 crops of 64, 6 classes, K = 10",
-        iteration(spec, batch, device, "seeded"),
-        {"bitwise": iteration(spec, batch, device, "bitwise")},
+        build_iteration(spec, batch, device, "seeded"),
+        {"bitwise": build_iteration(spec, batch, device, "bitwise")},
         rounds=(20, 60),
     )
 
 
 def test_mobilenet_v2(case: Callable[..., None], device: torch.device) -> None:
-    batch, paper, parametric = crops(8, 256, 11), camvid_spec("paper"), camvid_spec("parametric")
-    check(paper, device)
-    check(parametric, device)
+    batch, paper, parametric = (
+        make_crops(8, 256, 11),
+        build_camvid_spec("paper"),
+        build_camvid_spec("parametric"),
+    )
+    check_bitwise(paper, device)
+    check_bitwise(parametric, device)
     case(
         "determinism",
         "MobileNetV2, 8 crops of 256, 11 classes, K = 10",
-        iteration(paper, batch, device, "seeded"),
+        build_iteration(paper, batch, device, "seeded"),
         {
-            "bitwise": iteration(paper, batch, device, "bitwise"),
-            "parametric": iteration(parametric, batch, device, "seeded"),
-            "parametric, bitwise": iteration(parametric, batch, device, "bitwise"),
+            "bitwise": build_iteration(paper, batch, device, "bitwise"),
+            "parametric": build_iteration(parametric, batch, device, "seeded"),
+            "parametric, bitwise": build_iteration(parametric, batch, device, "bitwise"),
         },
         rounds=(10, 30),
         slow=20,
@@ -95,13 +99,13 @@ def test_mobilenet_v2(case: Callable[..., None], device: torch.device) -> None:
 
 
 def test_mit_b2(case: Callable[..., None], device: torch.device) -> None:
-    batch, paper = crops(2, 512, 150), mit_b2_spec("paper", 150)
-    check(paper, device)
+    batch, paper = make_crops(2, 512, 150), build_mit_b2_spec("paper", 150)
+    check_bitwise(paper, device)
     case(
         "determinism",
         "MiT-B2, 2 crops of 512, 150 classes, K = 10",
-        iteration(paper, batch, device, "seeded"),
-        {"bitwise": iteration(paper, batch, device, "bitwise")},
+        build_iteration(paper, batch, device, "seeded"),
+        {"bitwise": build_iteration(paper, batch, device, "bitwise")},
         rounds=(5, 20),
         slow=10,
     )

@@ -1,4 +1,4 @@
-"""The whole head, forward and backward, from the decoder's feature map to its gradient."""
+"""Forward and backward pass of a head, from the feature map of the decoder to its gradient."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = [
 
 
 def decode_head(num_classes: int) -> dict[str, Any]:
-    """A decode head without a decoder: what is timed is what stands in place of its classifier."""
+    """Return the config of a decode head without layers, so that only the classifier is timed."""
     return {
         "type": "FCNHead",
         "num_convs": 0,
@@ -43,8 +43,8 @@ def decode_head(num_classes: int) -> dict[str, Any]:
     }
 
 
-def step_of(head: torch.nn.Module, features: Tensor, samples: list[Any]) -> Callable[[], Tensor]:
-    """One forward and backward pass; returns the loss."""
+def build_step(head: torch.nn.Module, features: Tensor, samples: list[Any]) -> Callable[[], Tensor]:
+    """Return a function that runs forward and backward and returns the loss."""
 
     def step() -> Tensor:
         features.grad = None
@@ -63,7 +63,7 @@ def step_of(head: torch.nn.Module, features: Tensor, samples: list[Any]) -> Call
 def test_forward_and_backward(
     case: Callable[..., None], device: torch.device, images: int, classes: int, k: int
 ) -> None:
-    maps = batches.label_maps(images, 512, classes, device)
+    maps = batches.make_label_maps(images, 512, classes, device)
     features = torch.randn(images, CHANNELS, 128, 128, device=device).requires_grad_()
     with DefaultScope.overwrite_default_scope("mmseg"):
         config = decode_head(classes)
@@ -73,12 +73,12 @@ def test_forward_and_backward(
         parametric.init_weights()
     loop.bank.load_state_dict(copy.deepcopy(ours.bank.state_dict()))
     samples = synthetic_batches.samples(maps)
-    steps = [step_of(head, features, samples) for head in (ours, parametric, loop)]
-    found = steps[0]()
+    steps = [build_step(head, features, samples) for head in (ours, parametric, loop)]
+    loss = steps[0]()
     gradient = features.grad
-    expected = steps[2]()
-    # A pixel with two equally good prototypes may get either: the losses differ in the last digits.
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=0)
+    expected_loss = steps[2]()
+    # Ties between prototypes can be assigned differently, so losses differ in the last digits.
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=0)
     difference = (gradient - features.grad).norm() / features.grad.norm()
     assert difference < 1e-2, f"the gradients differ by {difference:.1e}"
     pixels = images * 128 * 128

@@ -1,4 +1,4 @@
-"""Inference: the class scores of a head, and of a whole model."""
+"""Inference: class scores of a head and predictions of a complete model."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from mmengine.registry import DefaultScope
-from networks import camvid_spec, crops, network
+from networks import build_camvid_spec, build_network, make_crops
 from test_head import CHANNELS, decode_head
 from torch import Tensor
 
@@ -18,17 +18,17 @@ CASES = [(classes, k) for classes in (19, 150, 847) for k in (1, 10)]
 
 @pytest.mark.parametrize(("classes", "k"), CASES, ids=[f"{c}-{k}" for c, k in CASES])
 def test_head(case: Callable[..., None], device: torch.device, classes: int, k: int) -> None:
-    """Class scores of one image of 512, from a feature map of 128 × 128."""
+    """Class scores of one image of size 512, from a feature map of 128 × 128."""
     features = torch.randn(1, CHANNELS, 128, 128, device=device)
     with DefaultScope.overwrite_default_scope("mmseg"):
         ours = PrototypeHead(decode_head(classes), num_prototypes=k).to(device).eval()
         parametric = ParametricHead(decode_head(classes), num_prototypes=k).to(device).eval()
     with torch.no_grad():
-        # The same weights on the same unit vectors: then the two must say the same.
+        # With the same weights and unit vectors both heads must give the same scores.
         parametric.classifier.weight.copy_(ours.bank.prototypes.flatten(0, 1)[..., None, None])
         parametric.classifier.bias.zero_()
 
-    def step_of(head: torch.nn.Module) -> Callable[[], Tensor]:
+    def build_step(head: torch.nn.Module) -> Callable[[], Tensor]:
         def step() -> Tensor:
             with torch.inference_mode():
                 return head((features,))
@@ -41,19 +41,19 @@ def test_head(case: Callable[..., None], device: torch.device, classes: int, k: 
     case(
         "inference, head",
         f"16,384 px, {classes} classes, K = {k}",
-        step_of(ours),
-        {"parametric": step_of(parametric)},
+        build_step(ours),
+        {"parametric": build_step(parametric)},
         memory=True,
     )
 
 
 def test_whole_model(case: Callable[..., None], device: torch.device) -> None:
-    """MobileNetV2 on one CamVid-like image, from the pixels to the predicted labels."""
+    """MobileNetV2 on one image of the size of CamVid crops, from pixels to labels."""
     steps = []
     for method in ("paper", "parametric"):
-        model, _ = network(camvid_spec(method), device)
+        model, _ = build_network(build_camvid_spec(method), device)
         model.eval()
-        batch = crops(1, 256, 11)
+        batch = make_crops(1, 256, 11)
 
         def step(model: torch.nn.Module = model, batch: dict[str, object] = batch) -> object:
             with torch.inference_mode():

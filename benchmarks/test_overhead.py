@@ -1,8 +1,8 @@
-"""What exact resume costs: an iteration of protoseg's loop beside one of mmengine's Runner.
+"""The overhead of exact resume: an iteration of protoseg's loop and of mmengine's Runner.
 
-The same MobileNetV2 on the same images (the built-in ones, drawn at 360), the same config, no
-loader processes: reading and augmenting count. Both write their logs. What a checkpoint takes is a
-case of its own, for it comes once a minute and not with an iteration.
+Both train the same MobileNetV2 with the same config on the same images (built-in data, size 360).
+There are no loader processes, so reading and augmentation are included. Both write their logs. A
+checkpoint is a separate case, because it is written once per minute.
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine_loop import MMSEG, Gate, forget_log, ours, plain
+from mmengine_loop import (
+    MMSEG_STEPS,
+    Gate,
+    build_mmengine_loop,
+    build_protoseg_loop,
+    close_log_files,
+)
 from networks import EXPERIMENTS
 
 from protoseg.config.compose import Composer, parse_overrides
@@ -22,11 +28,11 @@ from protoseg.datasets import shapes
 
 GENERATOR = {"name": "shapes", "version": 1, "seed": 0, "size": 360, "train": 24, "val": 1}
 CHECKPOINT_SECONDS = 60
-"""How far apart checkpoints are unless a profile says otherwise."""
+"""Default interval of checkpoints."""
 
 
 def spec_of(method: str) -> RunSpec:
-    """MobileNetV2 as ``camvid_methods`` trains it, on images that the program makes."""
+    """Return the spec of MobileNetV2 as in ``camvid_methods``, on the built-in data."""
     overrides = (
         *(f"dataset.generator.{key}={value}" for key, value in GENERATOR.items()),
         f"dataset.digest={shapes.generator_digest(GENERATOR)}",
@@ -41,7 +47,7 @@ def spec_of(method: str) -> RunSpec:
 
 @pytest.fixture
 def close() -> Iterator[list[Callable[[], object]]]:
-    """What is to be called at the end, last first."""
+    """A list of functions that are called at the end, in reverse order."""
     calls: list[Callable[[], object]] = []
     yield calls
     for call in reversed(calls):
@@ -50,22 +56,22 @@ def close() -> Iterator[list[Callable[[], object]]]:
 
 @pytest.fixture
 def both(close: list[Any], tmp_path: Path, request: Any) -> dict[str, Any]:
-    """Both loops, before their first iteration."""
+    """Both loops before their first iteration."""
     spec = spec_of(request.param)
-    mine, loop, held = ours(spec, tmp_path, tmp_path / "ours")
-    theirs, runner = plain(spec, tmp_path, tmp_path / "plain")
-    close += [held.release, forget_log, mine.close, theirs.close]
-    return {"ours": mine, "loop": loop, "plain": theirs, "runner": runner}
+    protoseg_gate, loop, claim = build_protoseg_loop(spec, tmp_path, tmp_path / "ours")
+    mmengine_gate, runner = build_mmengine_loop(spec, tmp_path, tmp_path / "plain")
+    close += [claim.release, close_log_files, protoseg_gate.close, mmengine_gate.close]
+    return {"ours": protoseg_gate, "loop": loop, "plain": mmengine_gate, "runner": runner}
 
 
-def check(found: dict[str, Any]) -> None:
-    """Both train one model alike: the same numbers to learn, rates, schedules, pictures."""
-    for gate in (found["ours"], found["plain"]):
+def check_equal_training(loops: dict[str, Any]) -> None:
+    """Assert that both loops have the same parameters, learning rates and pipelines."""
+    for gate in (loops["ours"], loops["plain"]):
         assert isinstance(gate, Gate)
         gate()
-    loop, runner = found["loop"], found["runner"]
-    mine, theirs = loop.parts.module.state_dict(), runner.model.state_dict()
-    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in theirs.items()}
+    loop, runner = loops["loop"], loops["runner"]
+    state, expected = loop.parts.module.state_dict(), runner.model.state_dict()
+    assert {k: v.shape for k, v in state.items()} == {k: v.shape for k, v in expected.items()}
     rates = [[group["lr"] for group in wrapper.optimizer.param_groups]
              for wrapper in (loop.parts.optimizer, runner.optim_wrapper)]  # fmt: skip
     assert rates[0] == rates[1]
@@ -75,14 +81,14 @@ def check(found: dict[str, Any]) -> None:
         runner.train_dataloader.dataset.pipeline.transforms,
     )
     first, second = ([type(step).__name__ for step in steps][-5:] for steps in pipelines)
-    assert first == second == list(MMSEG)
+    assert first == second == list(MMSEG_STEPS)
 
 
 @pytest.mark.parametrize("both", ["parametric", "paper"], indirect=True)
 def test_iteration(
     both: dict[str, Any], case: Callable[..., None], request: pytest.FixtureRequest
 ) -> None:
-    check(both)
+    check_equal_training(both)
     method = request.node.callspec.params["both"]
     case(
         "overhead",
@@ -96,8 +102,8 @@ def test_iteration(
 
 @pytest.mark.parametrize("both", ["paper"], indirect=True)
 def test_checkpoint(both: dict[str, Any], case: Callable[..., None], tmp_path: Path) -> None:
-    """One checkpoint; its median over a minute is what saving every minute costs."""
-    check(both)
+    """One checkpoint; its time divided by a minute is the overhead of saving once per minute."""
+    check_equal_training(both)
     loop, runner = both["loop"], both["runner"]
     state = {"iteration": 0}
 

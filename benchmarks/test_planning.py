@@ -1,4 +1,4 @@
-"""How long `plan`, `status` and `tables` take for many runs; there is nothing to compare with."""
+"""Times of `plan`, `status` and `tables` for many runs, without references."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 TEMPLATE = "camvid-mobilenet_v2-segformer-parametric-k1-s0-*.json"
 
 
-def matrix_file(folder: Path, runs: int) -> Path:
-    """A matrix of ten methods and so many seeds that there are ``runs`` runs."""
+def write_matrix(folder: Path, runs: int) -> Path:
+    """Write a matrix of ``runs`` runs: ten methods and ``runs / 10`` seeds."""
     path = folder / f"bench_{runs}.yaml"
     matrix = {
         "title": "Benchmark",
@@ -39,38 +39,41 @@ def matrix_file(folder: Path, runs: int) -> Path:
     return path
 
 
-def record(run: PlannedRun, template: dict[str, Any]) -> dict[str, Any]:
-    """A sealed record of a run, with the numbers of another."""
-    own = {
+def make_record(run: PlannedRun, template: dict[str, Any]) -> dict[str, Any]:
+    """Make a sealed record of a run with the values of another run."""
+    identity = {
         "run_id": run.run_id,
         "spec": plain(run.spec, identity=True),
         "spec_digest": spec_digest(run.spec),
     }
-    return seal({**{k: v for k, v in template.items() if k != "digest"}, **own})
+    return seal({**{k: v for k, v in template.items() if k != "digest"}, **identity})
 
 
-def call(*words: str) -> str:
-    """What a call of ``protoseg`` prints."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        assert main(words) == 0
-    return printed.getvalue()
+def call_protoseg(*arguments: str) -> str:
+    """Run a ``protoseg`` command and return its output."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        assert main(arguments) == 0
+    return output.getvalue()
 
 
-def laboratory(folder: Path, runs: int, done: float) -> list[str]:
-    """Runs of which a part have records, as many more have begun; the words of a call."""
-    matrix = matrix_file(folder, runs)
+def create_runs(folder: Path, runs: int, done: float) -> list[str]:
+    """Create runs with and without records; return the arguments of a command.
+
+    A share ``done`` of the runs has records, and half of the others is started.
+    """
+    matrix = write_matrix(folder, runs)
     planned = load_matrix(Composer(ROOT / "experiments"), str(matrix), []).runs
     assert len(planned) == runs
     path = next((ROOT / "results" / "records").glob(TEMPLATE))
     template = json.loads(path.read_text())
     records = folder / "records"
     records.mkdir()
-    measured = int(runs * done)
-    for run in planned[:measured]:
-        (records / f"{run.run_id}.json").write_text(json.dumps(record(run, template)))
-    begun = planned[measured : measured + (runs - measured) // 2]
-    for run in begun:
+    num_done = int(runs * done)
+    for run in planned[:num_done]:
+        (records / f"{run.run_id}.json").write_text(json.dumps(make_record(run, template)))
+    started = planned[num_done : num_done + (runs - num_done) // 2]
+    for run in started:
         RunFolder(folder / "runs" / run.run_id).create(
             plain(run.spec, identity=True), {"data": "data"}
         )
@@ -80,16 +83,26 @@ def laboratory(folder: Path, runs: int, done: float) -> list[str]:
 @pytest.mark.parametrize("runs", [1_000, 10_000])
 @pytest.mark.parametrize("verb", ["plan", "status"])
 def test_plan(case: Callable[..., None], tmp_path: Path, verb: str, runs: int) -> None:
-    words = laboratory(tmp_path, runs, done=0.5)
-    counted = json.loads(call(verb, *words, "--json"))["counts"]
+    arguments = create_runs(tmp_path, runs, done=0.5)
+    counted = json.loads(call_protoseg(verb, *arguments, "--json"))["counts"]
     assert counted["done"] == runs // 2
     name = f"protoseg {verb}, {runs:,} runs, half of them done"
-    case("planning and reporting", name, functools.partial(call, verb, *words), rounds=(5, 10))
+    case(
+        "planning and reporting",
+        name,
+        functools.partial(call_protoseg, verb, *arguments),
+        rounds=(5, 10),
+    )
 
 
 def test_tables(case: Callable[..., None], tmp_path: Path) -> None:
-    words = laboratory(tmp_path, 1_000, done=1.0)
-    text = call("tables", *words, "--markdown")
+    arguments = create_runs(tmp_path, 1_000, done=1.0)
+    text = call_protoseg("tables", *arguments, "--markdown")
     assert text.count("| ") > 10
     name = "protoseg tables, 1,000 records"
-    case("planning and reporting", name, functools.partial(call, "tables", *words), rounds=(5, 10))
+    case(
+        "planning and reporting",
+        name,
+        functools.partial(call_protoseg, "tables", *arguments),
+        rounds=(5, 10),
+    )

@@ -1,6 +1,6 @@
-"""A training iteration of a whole model, with either head: forward, backward, optimiser.
+"""A training iteration of a complete model with each head: forward, backward, optimiser.
 
-Also what its precision and the layout of its weights cost.
+One case compares precisions and memory formats.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from networks import camvid_spec, crops, mit_b2_spec, network
+from networks import build_camvid_spec, build_mit_b2_spec, build_network, make_crops
 
 from protoseg.config.schema import RunSpec
 
 
-def iteration(
+def build_iteration(
     spec: RunSpec,
     batch: dict[str, Any],
     device: torch.device,
     layout: torch.memory_format = torch.preserve_format,
 ) -> Callable[[], float]:
-    """One training iteration; the loss, which is waited for as training does to write it down."""
-    model, optimizer = network(spec, device)
+    """Return a function that runs one training iteration and returns the loss.
+
+    It waits for the loss, like training does to log it.
+    """
+    model, optimizer = build_network(spec, device)
     model.to(memory_format=layout)
 
     def step() -> float:
@@ -34,14 +37,14 @@ def iteration(
 
 
 def test_mobilenet_v2(case: Callable[..., None], device: torch.device) -> None:
-    batch = crops(8, 256, 11)
+    batch = make_crops(8, 256, 11)
     case(
         "training iteration",
         "MobileNetV2, 8 crops of 256, 11 classes, K = 10",
-        iteration(camvid_spec("paper"), batch, device),
+        build_iteration(build_camvid_spec("paper"), batch, device),
         {
-            "parametric": iteration(camvid_spec("parametric"), batch, device),
-            "parametric, K = 1": iteration(camvid_spec("parametric", 1), batch, device),
+            "parametric": build_iteration(build_camvid_spec("parametric"), batch, device),
+            "parametric, K = 1": build_iteration(build_camvid_spec("parametric", 1), batch, device),
         },
         rounds=(10, 30),
         slow=20,
@@ -49,29 +52,29 @@ def test_mobilenet_v2(case: Callable[..., None], device: torch.device) -> None:
 
 
 def test_mit_b2(case: Callable[..., None], device: torch.device) -> None:
-    batch = crops(2, 512, 150)
+    batch = make_crops(2, 512, 150)
     case(
         "training iteration",
         "MiT-B2, 2 crops of 512, 150 classes, K = 10",
-        iteration(mit_b2_spec("paper", 150), batch, device),
-        {"parametric": iteration(mit_b2_spec("parametric", 150), batch, device)},
+        build_iteration(build_mit_b2_spec("paper", 150), batch, device),
+        {"parametric": build_iteration(build_mit_b2_spec("parametric", 150), batch, device)},
         rounds=(5, 20),
         slow=10,
     )
 
 
 def test_precision(case: Callable[..., None], device: torch.device) -> None:
-    batch = crops(8, 256, 11)
-    single = camvid_spec("paper")
+    batch = make_crops(8, 256, 11)
+    single = build_camvid_spec("paper")
     half = dataclasses.replace(single, precision="bf16")
     case(
         "training iteration",
         "MobileNetV2, 8 crops of 256, 11 classes, K = 10, bf16",
-        iteration(half, batch, device),
+        build_iteration(half, batch, device),
         {
-            "fp32": iteration(single, batch, device),
-            "fp32, channels last": iteration(single, batch, device, torch.channels_last),
-            "bf16, channels first": iteration(half, batch, device, torch.contiguous_format),
+            "fp32": build_iteration(single, batch, device),
+            "fp32, channels last": build_iteration(single, batch, device, torch.channels_last),
+            "bf16, channels first": build_iteration(half, batch, device, torch.contiguous_format),
         },
         rounds=(10, 30),
         slow=20,

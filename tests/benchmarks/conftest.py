@@ -1,4 +1,4 @@
-"""The modules of benchmarks/ are scripts beside one another: their folder is put on the path."""
+"""Fixtures: the scripts of benchmarks/ are importable, and a fork server has imported pytest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from threads import one_thread  # noqa: F401  a fixture
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 BENCHMARK_MODULES = ("pytest", "pytest_benchmark.plugin", "ot", "protoseg.models")
-"""What a process that runs benchmarks has imported before it is forked."""
+"""Modules that are imported before a benchmark process is forked."""
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -20,6 +20,6 @@ def _prepared_fork_server(
     request: pytest.FixtureRequest,
     fork_server: ForkServer,  # noqa: F811
 ) -> None:
-    """The imports of the fork server take seconds; meanwhile other tests run."""
+    """Start the imports of the fork server, which take seconds, while other tests run."""
     if any(item.path.name == "test_smoke.py" for item in request.session.items):
         fork_server.prepare(BENCHMARK_MODULES)

@@ -1,4 +1,4 @@
-"""Made-up saved runs."""
+"""Synthetic saved runs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Any
 
 
 def times(median: float, spread: float = 0.02) -> dict[str, float]:
-    """A median and an interval so many parts wide to either side."""
+    """Return a median and an interval of relative width ``spread`` to each side."""
     return {"median": median, "low": median * (1 - spread), "high": median * (1 + spread)}
 
 
 def case(name: str, ours: float, loop: float | None = None, **changes: Any) -> dict[str, Any]:
-    """A case of clustering; ``spread`` widens its intervals."""
+    """Return a clustering case; ``spread`` is the relative width of its intervals."""
     spread = changes.pop("spread", 0.02)
-    found: dict[str, Any] = {"group": "clustering", "case": name, "rounds": 20}
-    found |= {"ours": times(ours, spread), "references": {}}
+    content: dict[str, Any] = {"group": "clustering", "case": name, "rounds": 20}
+    content |= {"ours": times(ours, spread), "references": {}}
     if loop is not None:
-        found["references"]["loop"] = {**times(loop, spread), "ratio": times(loop / ours, spread)}
-    return {**found, **changes}
+        content["references"]["loop"] = {**times(loop, spread), "ratio": times(loop / ours, spread)}
+    return {**content, **changes}
 
 
 def saved(*cases: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A run of these cases."""
+    """Return a saved run with these cases."""
     return {
         "schema_version": 1,
         "time": "2026-11-20T12:00:00+00:00",

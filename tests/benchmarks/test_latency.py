@@ -1,4 +1,4 @@
-"""Latency tables from saved runs: golden files, the command, and what is committed."""
+"""Latency tables from saved runs: golden files, the command, and the committed tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 COMMITTED = sorted((ROOT / "results" / "benchmarks").glob("*.json"))
 
 
-def example() -> dict[str, Any]:
+def make_example_run() -> dict[str, Any]:
     pot = {**times(4.321e-4), "ratio": {"median": 1.728, "low": 1.6, "high": 1.8}}
     first = case("10,000 px, K = 10, 1 class", 2.5e-4, 2.8e-3)
     first["references"]["POT sinkhorn"] = pot
@@ -36,16 +36,16 @@ def example() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("ending", [".md", ".tex", ".csv"])
-def test_the_forms_are_as_they_were(ending: str, tmp_path: Path) -> None:
-    benchmarks.write_latency(Path("example.json"), example(), tmp_path)
-    found = (tmp_path / f"example{ending}").read_text()
-    if os.environ.get("GOLDEN"):  # GOLDEN=1 writes them anew
-        (GOLDEN / f"example{ending}").write_text(found)
-    assert found == (GOLDEN / f"example{ending}").read_text()
+def test_each_format_equals_its_golden_file(ending: str, tmp_path: Path) -> None:
+    benchmarks.write_latency(Path("example.json"), make_example_run(), tmp_path)
+    text = (tmp_path / f"example{ending}").read_text()
+    if os.environ.get("GOLDEN"):  # GOLDEN=1 rewrites the files
+        (GOLDEN / f"example{ending}").write_text(text)
+    assert text == (GOLDEN / f"example{ending}").read_text()
 
 
-def test_csv_has_plain_numbers_of_everyone() -> None:
-    lines = list(csv.DictReader(io.StringIO(benchmarks.to_csv(example()))))
+def test_csv_has_plain_numbers_of_all_functions() -> None:
+    lines = list(csv.DictReader(io.StringIO(benchmarks.to_csv(make_example_run()))))
     assert [line["who"] for line in lines[:3]] == ["ProtoSeg", "loop", "POT sinkhorn"]
     assert float(lines[0]["seconds"]) == 2.5e-4
     assert (lines[0]["ratio"], float(lines[2]["ratio"])) == ("", 1.728)
@@ -67,9 +67,9 @@ def test_durations_have_three_digits(seconds: float, text: str) -> None:
     assert benchmarks.format_duration(seconds) == text
 
 
-def test_the_command_writes_beside_the_run_and_needs_no_torch(tmp_path: Path) -> None:
+def test_the_command_writes_next_to_the_run_without_torch(tmp_path: Path) -> None:
     path = tmp_path / "cpu.json"
-    path.write_text(json.dumps(example()))
+    path.write_text(json.dumps(make_example_run()))
     code = (
         "import sys; from protoseg.cli import main; status = main(sys.argv[1:]); "
         "assert 'torch' not in sys.modules; sys.exit(status)"
@@ -89,15 +89,15 @@ def test_the_command_writes_beside_the_run_and_needs_no_torch(tmp_path: Path) ->
     assert (tmp_path / "other" / "cpu.tex").read_bytes() == (tmp_path / "cpu.tex").read_bytes()
 
 
-def test_json_tells_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_contains_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "cpu.json"
-    path.write_text(json.dumps(example()))
+    path.write_text(json.dumps(make_example_run()))
     assert main(["tables", str(path), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["tables"]["cpu"] == example()["cases"]
+    assert json.loads(capsys.readouterr().out)["tables"]["cpu"] == make_example_run()["cases"]
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "cannot be read"),
         ("{", "not JSON"),
@@ -106,31 +106,31 @@ def test_json_tells_the_cases(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         ('{"schema_version": 1, "time": "", "cases": []}', "has no device, cores"),
     ],
 )
-def test_what_is_no_saved_run_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, says: str
+def test_a_file_that_is_not_a_saved_run_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, message: str
 ) -> None:
     path = tmp_path / "x.json"
     if content is not None:
         path.write_text(content)
     assert main(["tables", str(path)]) == 2
-    assert says in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_matrix_beside_a_run_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_matrix_together_with_a_saved_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "x.json", "quickstart"]) == 2
     assert "quickstart can not stand beside" in capsys.readouterr().err
 
 
 @NEEDS_LATEX
-def test_latex_sets_the_tables(tmp_path: Path) -> None:
-    benchmarks.write_latency(Path("example.json"), example(), tmp_path)
+def test_latex_compiles_the_tables(tmp_path: Path) -> None:
+    benchmarks.write_latency(Path("example.json"), make_example_run(), tmp_path)
     committed = [path.with_suffix(".tex") for path in COMMITTED]
     sources = [path.read_text() for path in (tmp_path / "example.tex", *committed)]
     typeset(sources, tmp_path)
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
-def test_committed_tables_are_what_the_committed_runs_give(path: Path, tmp_path: Path) -> None:
+def test_committed_tables_equal_those_of_the_committed_runs(path: Path, tmp_path: Path) -> None:
     _, files = benchmarks.write_latency(path, benchmarks.read_run(path), tmp_path)
     for file in files:
         assert path.with_suffix(file.suffix).read_bytes() == file.read_bytes()

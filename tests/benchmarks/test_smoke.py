@@ -1,4 +1,4 @@
-"""The benchmarks run: the smallest case of each file, checked and not timed; one saved for real."""
+"""The benchmarks run: small cases without timing, and one saved run."""
 
 from __future__ import annotations
 
@@ -34,46 +34,48 @@ LONGER = (
     "test_planning.py::test_plan[plan-1000]",
     "test_overhead.py::test_checkpoint[paper]",
 )
-"""Of these files or parts of files no case takes less than a second or two."""
+"""Files whose cases all take more than a second."""
 
 
 def environment() -> dict[str, str]:
-    """The environment of the benchmarks."""
-    # Not a process of xdist's, where pytest-benchmark would refuse to time.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")}
-    return {**kept, "OMP_NUM_THREADS": "1"}
+    """Return the environment of the benchmarks."""
+    # Without the variables of xdist, because pytest-benchmark does not time in its workers.
+    variables = {
+        key: value for key, value in os.environ.items() if not key.startswith("PYTEST_XDIST")
+    }
+    return {**variables, "OMP_NUM_THREADS": "1"}
 
 
-def run_pytest(*words: str) -> str:
-    """What ``python -m pytest`` prints in the checkout, in a fork that needs no imports."""
+def run_pytest(*arguments: str) -> str:
+    """Run ``python -m pytest`` in a forked process of the checkout and return its output."""
     process = start_forked(
         "import os, sys, pytest\nos.chdir(sys.argv[1])\nsys.exit(pytest.main(sys.argv[2:]))",
-        [str(ROOT), *words, "-q", "-p", "no:cacheprovider"],
+        [str(ROOT), *arguments, "-q", "-p", "no:cacheprovider"],
         modules=BENCHMARK_MODULES,
         environment=environment(),
     )
     try:
-        printed, _ = finish(process)  # type: ignore[arg-type]
+        output, _ = finish(process)  # type: ignore[arg-type]
     finally:
         process.kill()
-    assert process.returncode == 0, printed
-    return printed
+    assert process.returncode == 0, output
+    return output
 
 
 def shell_lines() -> list[str]:
-    """The commands of docs/benchmarks.md."""
+    """Return the commands of docs/benchmarks.md."""
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
     return [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
 
 
-def test_every_file_has_a_case_here() -> None:
+def test_every_benchmark_file_has_a_case() -> None:
     files = {path.name for path in (ROOT / "benchmarks").glob("test_*.py")}
     assert {case.partition("::")[0] for case in (*SMALLEST, *LONGER)} == files
 
 
 @pytest.mark.parametrize("line", shell_lines())
-def test_a_documented_command_names_what_exists(line: str) -> None:
+def test_a_documented_command_is_valid(line: str) -> None:
     words = shlex.split(line)
     if words[0] == "make":
         result = subprocess.run(
@@ -94,19 +96,19 @@ def test_a_documented_command_names_what_exists(line: str) -> None:
         assert words[:2] == ["protoseg", "tables"]
 
 
-def test_the_smallest_cases_run_and_give_the_right_answers() -> None:
+def test_the_smallest_cases_pass() -> None:
     cases = [f"benchmarks/{case}" for case in SMALLEST]
     assert f"{len(SMALLEST)} passed" in run_pytest(*cases, "--benchmark-disable")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", LONGER)
-def test_a_longer_case_runs_and_gives_the_right_answers(case: str) -> None:
+def test_a_longer_case_passes(case: str) -> None:
     assert "1 passed" in run_pytest(f"benchmarks/{case}", "--benchmark-disable")
 
 
 def raw_run() -> dict[str, Any]:
-    """What pytest-benchmark writes of one case: of this only the parts that are read."""
+    """Return the parts of the JSON of pytest-benchmark that are read, for one case."""
     times = {"median": 1.23456789e-3, "low": 1e-3, "high": 2e-3}
     info = {"case": "10,000 px", "ours": times, "references": {"loop": {**times, "ratio": times}}}
     bench = {"group": "clustering", "extra_info": info, "stats": {"rounds": 9}}
@@ -119,7 +121,7 @@ def raw_run() -> dict[str, Any]:
 
 
 def test_a_saved_run_keeps_six_digits_and_no_host() -> None:
-    saved = run_script.trim(raw_run(), (0.5, 1.5))
+    saved = run_script.trim_run(raw_run(), (0.5, 1.5))
     (case,) = saved["cases"]
     assert (case["group"], case["case"], case["rounds"]) == ("clustering", "10,000 px", 9)
     assert case["ours"]["median"] == case["references"]["loop"]["ratio"]["median"] == 1.23457e-3
@@ -129,20 +131,20 @@ def test_a_saved_run_keeps_six_digits_and_no_host() -> None:
     assert "a host" not in json.dumps(saved)
     twice = raw_run()
     twice["benchmarks"] *= 2
-    with pytest.raises(AssertionError, match="two cases of one name"):
-        run_script.trim(twice, (0, 0))
+    with pytest.raises(AssertionError, match="two cases have the same name"):
+        run_script.trim_run(twice, (0, 0))
 
 
-def test_a_saved_run_is_named_after_device_and_day(tmp_path: Path) -> None:
-    saved = run_script.trim(raw_run(), (0, 0))
-    first = run_script.new_name(tmp_path, saved)
+def test_the_file_name_contains_device_and_day(tmp_path: Path) -> None:
+    saved = run_script.trim_run(raw_run(), (0, 0))
+    first = run_script.choose_path(tmp_path, saved)
     assert first.name == "cpu-amd-epyc-9-2026-11-20.json"
     first.touch()
-    assert run_script.new_name(tmp_path, saved).name == "cpu-amd-epyc-9-2026-11-20-2.json"
+    assert run_script.choose_path(tmp_path, saved).name == "cpu-amd-epyc-9-2026-11-20-2.json"
 
 
 @pytest.mark.slow
-def test_a_run_is_saved_without_host_and_paths_and_becomes_tables(tmp_path: Path) -> None:
+def test_a_saved_run_has_no_host_or_path_and_gives_tables(tmp_path: Path) -> None:
     path = tmp_path / "saved.json"
     case = "test_even_classes and 10000-5-19"
     words = ["benchmarks/run.py", "--out", str(path), "--seconds", "0.05", "-k", case]
@@ -156,16 +158,16 @@ def test_a_run_is_saved_without_host_and_paths_and_becomes_tables(tmp_path: Path
     )
     assert result.returncode == 0, result.stdout + result.stderr
     saved = json.loads(path.read_text())
-    [found] = saved["cases"]
-    assert found["case"] == "10,000 px, K = 5, 19 classes"
+    [saved_case] = saved["cases"]
+    assert saved_case["case"] == "10,000 px, K = 5, 19 classes"
     others = {"loop", "loop, released", "POT sinkhorn", "POT sinkhorn_log", "exponentials alone"}
-    assert set(found["references"]) == others
-    for times in (found["ours"], *found["references"].values()):
+    assert set(saved_case["references"]) == others
+    for times in (saved_case["ours"], *saved_case["references"].values()):
         assert 0 < times["low"] <= times["median"] <= times["high"]
-    for reference in found["references"].values():
+    for reference in saved_case["references"].values():
         ratio = reference["ratio"]
         assert ratio["low"] <= ratio["median"] <= ratio["high"]
-    assert found["rounds"] >= 7
+    assert saved_case["rounds"] >= 7
     assert (saved["threads"], len(saved["commit"])) == (1, 40)
     assert {"torch", "POT", "python"} <= set(saved["versions"])
     for secret in (os.uname().nodename, str(ROOT), str(Path.home())):
