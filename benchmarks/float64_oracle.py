@@ -16,7 +16,7 @@ def assign_exactly(
     """Assign each pixel to a prototype of its class.
 
     Args:
-        own: similarities of each pixel to the prototypes of its own class, (N, K).
+        own: similarities of each pixel to the prototypes of its class, (N, K).
         labels: (N,); negative for ignored pixels.
         num_classes: C.
         kappa: κ of Eq. 9.

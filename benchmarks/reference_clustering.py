@@ -66,7 +66,7 @@ def assign_pixels(own: Tensor, labels: Tensor, num_classes: int, kappa: float = 
     """Assign each pixel to a prototype, 0 to K - 1, with a loop over classes.
 
     Args:
-        own: similarities of each pixel to the prototypes of its own class, (N, K).
+        own: similarities of each pixel to the prototypes of its class, (N, K).
         labels: class of each pixel, (N,), or `IGNORED`.
         num_classes: C.
         kappa: κ of Eq. 9.

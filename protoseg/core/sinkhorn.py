@@ -26,7 +26,7 @@ far. The rest of the range of the type is reserved for the number of pixels."""
 
 
 def select_own_similarities(similarities: Tensor, labels: Tensor, num_prototypes: int) -> Tensor:
-    """Select the similarities of each pixel to the prototypes of its own class.
+    """Select the similarities of each pixel to the prototypes of its class.
 
     Args:
         similarities: (N, C·K).
@@ -96,7 +96,7 @@ def run_sinkhorn(
     Each iteration scales the rows (prototypes) of a class to equal sums, then the columns (pixels).
 
     Args:
-        similarities: of each pixel to the prototypes of its own class, (N, K).
+        similarities: of each pixel to the prototypes of its class, (N, K).
         labels: class of each pixel, (N,); values outside ``[0, num_classes)`` are ignored.
         num_classes: C.
         kappa: κ, the weight of the entropy (Eq. 9).

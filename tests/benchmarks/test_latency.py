@@ -31,8 +31,8 @@ def make_example_run() -> dict[str, Any]:
     head = case("1 image of 512 & all, 19 classes", 0.2512, None, group="head, forward & backward")
     head["references"] = {"parametric": {**times(0.24), "ratio": times(0.955)}}
     head["memory"] = {"ProtoSeg": 3 * 2**20, "parametric": 2**20 // 2}
-    alone = case("protoseg plan, 1,000 runs", 12.34, group="planning and reporting")
-    return saved(first, case("65,536 px, K = 10, 150 classes", 0.0101, 0.2), head, alone)
+    plan_case = case("protoseg plan, 1,000 runs", 12.34, group="planning and reporting")
+    return saved(first, case("65,536 px, K = 10, 150 classes", 0.0101, 0.2), head, plan_case)
 
 
 @pytest.mark.parametrize("ending", [".md", ".tex", ".csv"])

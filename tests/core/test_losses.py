@@ -83,8 +83,8 @@ def test_an_ignored_pixel_has_no_loss_and_no_gradient(loss):
     total = loss(pixels, torch.tensor(target))
     total.backward()
     counts = target != IGNORED
-    alone = loss(torch.tensor(table[counts]), torch.tensor(target[counts]))
-    torch.testing.assert_close(total.detach(), alone)
+    valid_loss = loss(torch.tensor(table[counts]), torch.tensor(target[counts]))
+    torch.testing.assert_close(total.detach(), valid_loss)
     assert pixels.grad is not None
     assert (pixels.grad[~counts] == 0).all()
     assert (pixels.grad[counts] != 0).any(1).all()

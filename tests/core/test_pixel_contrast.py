@@ -185,12 +185,12 @@ def degenerate():
     anchors, labels, rows, sample_labels, anchor_samples, random_keys = case(4)
     yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, anchor_samples, random_keys)
     one = np.full_like(sample_labels, 2)
-    yield "one class alone", (anchors, one[anchor_samples], rows, one, anchor_samples, random_keys)
-    alone = np.full_like(sample_labels, IGNORED)
-    alone[anchor_samples[0]] = 1
+    yield "one class only", (anchors, one[anchor_samples], rows, one, anchor_samples, random_keys)
+    single_label = np.full_like(sample_labels, IGNORED)
+    single_label[anchor_samples[0]] = 1
     yield (
         "one pixel, memory empty",
-        (anchors, alone[anchor_samples], rows, alone, anchor_samples, random_keys),
+        (anchors, single_label[anchor_samples], rows, single_label, anchor_samples, random_keys),
     )
     apart = np.full_like(sample_labels, IGNORED)
     apart[anchor_samples[:4]] = range(4)
