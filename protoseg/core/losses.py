@@ -21,6 +21,8 @@ from protoseg.core.distances import Distance, choose_block_rows
 
 IGNORED = -1
 """Target of an ignored pixel."""
+MASKED_LOGIT = -1e30
+"""Logit of an excluded sample or prototype; with an infinite value gradients would be NaN."""
 
 
 def compute_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:

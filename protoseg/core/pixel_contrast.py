@@ -14,11 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from protoseg.core.collective import all_sum, world_size
-from protoseg.core.losses import IGNORED
+from protoseg.core.losses import IGNORED, MASKED_LOGIT
 from protoseg.core.segments import is_inside, sort_by_segment
 
-MASKED_LOGIT = -1e30
-"""Logit of an excluded sample; with an infinite value gradients would be NaN."""
 BLOCK = 2**24
 """Products of anchors and samples computed at once; the full matrix can be very large."""
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from protoseg.core import weak_supervision
 from protoseg.core.weak_supervision import Prototypes, View
+from protoseg.models.layers import draw_random_keys
 from protoseg.models.wrapped_head import WrappedHead
 
 
@@ -136,7 +137,7 @@ class CamHead(WrappedHead):
                     view.embeddings,
                     view.confidences,
                     self.top_pixels,
-                    _draw_random_keys(view.labels),
+                    draw_random_keys(view.labels),
                     unit=self.unit_prototypes,
                 )
                 for view in pixels
@@ -193,7 +194,7 @@ class CamHead(WrappedHead):
                 view, own, random_keys, hardest=self.hardest, drawn=self.drawn
             )
         if self.pixel_sampling:
-            weights = weak_supervision.sample_pixels(view, own, _draw_random_keys(view.labels))
+            weights = weak_supervision.sample_pixels(view, own, draw_random_keys(view.labels))
         return weak_supervision.compute_intra_view_loss(
             view, own, self.temperature, negatives=negatives, weights=weights
         )
@@ -204,10 +205,6 @@ def _check_switch(is_available: bool, is_used: bool, name: str, required: str) -
         raise ValueError(
             f"method.{name} requires method.{required}=true; set it, or disable {name}"
         )
-
-
-def _draw_random_keys(like: Tensor) -> Tensor:
-    return torch.rand(len(like), device=like.device)
 
 
 def _find_inside(like: Tensor, covered: Tensor) -> Tensor:

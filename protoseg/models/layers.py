@@ -1,7 +1,8 @@
-"""Building blocks shared by the heads: a projection of feature maps and a reshape of pixel rows."""
+"""Building blocks shared by the heads: projection, reshape of pixel rows, random keys."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -24,3 +25,8 @@ def rows_to_map(rows: Tensor, like: Tensor) -> Tensor:
     """
     # Made contiguous at the small size. Otherwise torch's losses copy the upsampled map.
     return rows.unflatten(0, like.shape[:3]).permute(0, 3, 1, 2).contiguous()
+
+
+def draw_random_keys(like: Tensor) -> Tensor:
+    """Draw uniform random numbers in [0, 1), one per row of ``like``, on its device; (N,)."""
+    return torch.rand(len(like), device=like.device)

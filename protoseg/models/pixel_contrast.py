@@ -11,7 +11,7 @@ from protoseg.core.collective import all_gather, rank, world_size
 from protoseg.core.distances import normalise_vectors
 from protoseg.core.memory_bank import ContrastMemory
 from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute_contrast_loss
-from protoseg.models.layers import build_projection
+from protoseg.models.layers import build_projection, draw_random_keys
 
 Selection = Literal["hard", "random"]
 
@@ -99,7 +99,7 @@ class PixelContrast(nn.Module):
             predicted = scores.detach().argmax(1).flatten()
             loss = self.compute_loss(embeddings, labels, predicted != labels)
             if self.training:
-                self.memory.push_batch(embeddings, labels, images, _draw_random_keys(labels))
+                self.memory.push_batch(embeddings, labels, images, draw_random_keys(labels))
         return self.weight * loss
 
     def compute_loss(self, embeddings: Tensor, labels: Tensor, wrong: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class PixelContrast(nn.Module):
             wrong if hard else torch.zeros_like(wrong),
             self.num_classes,
             max(1, self.anchors // world_size()),
-            _draw_random_keys(labels),
+            draw_random_keys(labels),
         )
         anchors = embeddings.index_select(0, chosen)
         with torch.no_grad():
@@ -135,11 +135,7 @@ class PixelContrast(nn.Module):
             positives=self.positives,
             negatives=self.negatives,
             hard=hard,
-            random_keys=_draw_random_keys(sample_labels),
+            random_keys=draw_random_keys(sample_labels),
             max_per_class=self.memory.slots_per_class + world_size() * len(anchors),
         )
         return compute_contrast_loss(anchors, samples, selected, self.temperature)
-
-
-def _draw_random_keys(like: Tensor) -> Tensor:
-    return torch.rand(len(like), device=like.device)

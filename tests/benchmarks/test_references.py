@@ -13,7 +13,13 @@ import pytest
 import reference_clustering
 import torch
 from core import reference
-from models.segmentors import decode_head, feature_maps, label_maps, samples, total_loss
+from models.segmentors import (
+    make_decode_head,
+    make_feature_maps,
+    make_label_maps,
+    make_samples,
+    sum_losses,
+)
 from peak_memory import measure_peak_bytes
 
 from protoseg.models import PrototypeHead
@@ -24,7 +30,7 @@ CPU = torch.device("cpu")
 def test_sinkhorn_of_the_loop_equals_the_paper() -> None:
     own = batches.make_cosines(40, 5)
     plan = reference_clustering.run_sinkhorn(own)
-    expected = reference.sinkhorn_of_class(own.numpy(), 0.05, 3)
+    expected = reference.solve_sinkhorn_of_class(own.numpy(), 0.05, 3)
     np.testing.assert_allclose(plan.numpy(), expected, atol=1e-5)
     torch.testing.assert_close(plan.sum(1), torch.ones(40))
     chosen, sample = reference_clustering.assign_class_released(own)
@@ -42,8 +48,8 @@ def test_the_loop_equals_the_exact_assignment(sizes: batches.Sizes) -> None:
     float64_oracle.check_assignment(
         reference_clustering.assign_released(own, labels, 30), expected, "released"
     )
-    plan = reference.sinkhorn(own.numpy(), labels.numpy(), 30, 0.05, 3)
-    is_clear = (reference.margin(plan) > 1e-3) & (labels.numpy() >= 0)
+    plan = reference.solve_sinkhorn(own.numpy(), labels.numpy(), 30, 0.05, 3)
+    is_clear = (reference.compute_margins(plan) > 1e-3) & (labels.numpy() >= 0)
     assert (expected[0].numpy()[is_clear] == plan.argmax(1)[is_clear]).all()
     wrong = torch.where(actual == 1, 2, actual)
     with pytest.raises(AssertionError, match=r"assigned wrongly"):
@@ -72,11 +78,11 @@ def test_the_loop_head_equals_the_prototype_head() -> None:
     heads = []
     for head_class in (PrototypeHead, reference_clustering.LoopHead):
         torch.manual_seed(0)
-        heads.append(head_class(decode_head("SegformerHead"), num_prototypes=4))
+        heads.append(head_class(make_decode_head("SegformerHead"), num_prototypes=4))
     results = []
     for head in heads:
-        maps = [each.requires_grad_() for each in feature_maps()]
-        loss = total_loss(head.loss(maps, samples(label_maps(3)), None))
+        maps = [each.requires_grad_() for each in make_feature_maps()]
+        loss = sum_losses(head.loss(maps, make_samples(make_label_maps(3)), None))
         loss.backward()
         results.append((loss.detach(), *(each.grad for each in maps), head.bank.prototypes))
     for ours, loop in zip(*results, strict=True):

@@ -37,7 +37,7 @@ LONGER = (
 """Files whose cases all take more than a second."""
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """Return the environment of the benchmarks."""
     # Without the variables of xdist, because pytest-benchmark does not time in its workers.
     variables = {
@@ -52,7 +52,7 @@ def run_pytest(*arguments: str) -> str:
         "import os, sys, pytest\nos.chdir(sys.argv[1])\nsys.exit(pytest.main(sys.argv[2:]))",
         [str(ROOT), *arguments, "-q", "-p", "no:cacheprovider"],
         modules=BENCHMARK_MODULES,
-        environment=environment(),
+        environment=build_environment(),
     )
     try:
         output, _ = finish(process)  # type: ignore[arg-type]
@@ -62,7 +62,7 @@ def run_pytest(*arguments: str) -> str:
     return output
 
 
-def shell_lines() -> list[str]:
+def read_commands() -> list[str]:
     """Return the commands of docs/benchmarks.md."""
     page = (ROOT / "docs" / "benchmarks.md").read_text()
     blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
@@ -74,7 +74,7 @@ def test_every_benchmark_file_has_a_case() -> None:
     assert {case.partition("::")[0] for case in (*SMALLEST, *LONGER)} == files
 
 
-@pytest.mark.parametrize("line", shell_lines())
+@pytest.mark.parametrize("line", read_commands())
 def test_a_documented_command_is_valid(line: str) -> None:
     words = shlex.split(line)
     if words[0] == "make":
@@ -107,7 +107,7 @@ def test_a_longer_case_passes(case: str) -> None:
     assert "1 passed" in run_pytest(f"benchmarks/{case}", "--benchmark-disable")
 
 
-def raw_run() -> dict[str, Any]:
+def make_raw_run() -> dict[str, Any]:
     """Return the parts of the JSON of pytest-benchmark that are read, for one case."""
     times = {"median": 1.23456789e-3, "low": 1e-3, "high": 2e-3}
     info = {"case": "10,000 px", "ours": times, "references": {"loop": {**times, "ratio": times}}}
@@ -121,7 +121,7 @@ def raw_run() -> dict[str, Any]:
 
 
 def test_a_saved_run_keeps_six_digits_and_no_host() -> None:
-    saved = run_script.trim_run(raw_run(), (0.5, 1.5))
+    saved = run_script.trim_run(make_raw_run(), (0.5, 1.5))
     (case,) = saved["cases"]
     assert (case["group"], case["case"], case["rounds"]) == ("clustering", "10,000 px", 9)
     assert case["ours"]["median"] == case["references"]["loop"]["ratio"]["median"] == 1.23457e-3
@@ -129,14 +129,14 @@ def test_a_saved_run_keeps_six_digits_and_no_host() -> None:
     assert (saved["time"], saved["threads"]) == ("2026-11-20T12:00:00+00:00", 1)
     assert saved["load"] == {"before": 0.5, "end": 1.5}
     assert "a host" not in json.dumps(saved)
-    twice = raw_run()
+    twice = make_raw_run()
     twice["benchmarks"] *= 2
     with pytest.raises(AssertionError, match="two cases have the same name"):
         run_script.trim_run(twice, (0, 0))
 
 
 def test_the_file_name_contains_device_and_day(tmp_path: Path) -> None:
-    saved = run_script.trim_run(raw_run(), (0, 0))
+    saved = run_script.trim_run(make_raw_run(), (0, 0))
     first = run_script.choose_path(tmp_path, saved)
     assert first.name == "cpu-amd-epyc-9-2026-11-20.json"
     first.touch()
@@ -151,7 +151,7 @@ def test_a_saved_run_has_no_host_or_path_and_gives_tables(tmp_path: Path) -> Non
     result = subprocess.run(
         [sys.executable, *words],
         cwd=ROOT,
-        env=environment(),
+        env=build_environment(),
         capture_output=True,
         text=True,
         timeout=DEADLINE,

@@ -9,19 +9,19 @@ import torch
 from torch import Tensor
 
 
-def shuffled_labels(
+def shuffle_labels(
     rng: np.random.Generator, sizes: Sequence[int], ignored: Sequence[int] = ()
 ) -> np.ndarray:
     """Return ``sizes[c]`` labels of each class c and the ``ignored`` labels, shuffled."""
     return rng.permutation([*np.repeat(np.arange(len(sizes)), sizes), *ignored]).astype(np.int64)
 
 
-def cosines(rng: np.random.Generator, num_pixels: int, num_prototypes: int) -> np.ndarray:
+def draw_cosines(rng: np.random.Generator, num_pixels: int, num_prototypes: int) -> np.ndarray:
     """Return uniform random numbers in [-1, 1], the range of cosines, (N, K) float32."""
     return rng.uniform(-1, 1, (num_pixels, num_prototypes)).astype(np.float32)
 
 
-def vectors(rng: np.random.Generator, *shape: int, unit: bool = True) -> np.ndarray:
+def draw_vectors(rng: np.random.Generator, *shape: int, unit: bool = True) -> np.ndarray:
     """Return random float32 vectors along the last axis; unit vectors by default."""
     drawn = rng.standard_normal(shape)
     if unit:
@@ -29,6 +29,6 @@ def vectors(rng: np.random.Generator, *shape: int, unit: bool = True) -> np.ndar
     return drawn.astype(np.float32)
 
 
-def as_float64(tensor: Tensor) -> np.ndarray:
+def convert_float64(tensor: Tensor) -> np.ndarray:
     """Convert a tensor to numpy float64, for the references."""
     return tensor.detach().to(torch.float64).numpy()

@@ -1,4 +1,4 @@
-"""The work of each forked process in `test_contrast_processes`."""
+"""The run_process of each forked process in `test_contrast_processes`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protoseg.core.pixel_contrast import choose_samples, compute_contrast_loss
 CLASSES, CHANNELS, IMAGES, PIXELS, STEPS, ANCHORS = 4, 8, 4, 50, 4, 24
 
 
-def whole_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
+def make_whole_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return embeddings, labels and random keys of all images; the last image has one class."""
     generator = torch.Generator().manual_seed(step)
     number = IMAGES * PIXELS
@@ -27,20 +27,20 @@ def whole_batch(step: int) -> tuple[Tensor, Tensor, Tensor]:
     return rows, labels, torch.rand(number, generator=generator)
 
 
-def new_memory() -> ContrastMemory:
+def make_memory() -> ContrastMemory:
     """Create the same memory in every process and in the test."""
     return ContrastMemory(CLASSES, CHANNELS, pixel_queue=13, region_queue=5, pixels_per_image=3)
 
 
 def push_batch(memory: ContrastMemory, step: int) -> None:
     """Push the images of this process in a step."""
-    own_part = [part.chunk(world_size())[rank()] for part in whole_batch(step)]
+    own_part = [part.chunk(world_size())[rank()] for part in make_whole_batch(step)]
     memory.push_batch(own_part[0], own_part[1], IMAGES // world_size(), own_part[2])
 
 
-def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
+def compute_loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
     """Return loss and gradient of the anchors of this process; samples come from all processes."""
-    rows, labels, _ = whole_batch(9)
+    rows, labels, _ = make_whole_batch(9)
     own_part = [part[:ANCHORS].chunk(world_size())[rank()] for part in (rows, labels)]
     anchors = own_part[0].clone().requires_grad_()
     batch = all_gather(anchors.detach()).flatten(0, 1), all_gather(own_part[1]).flatten()
@@ -66,16 +66,16 @@ def loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
 
 def run_steps() -> dict[str, Any]:
     """Run all steps; return the memory after each step, then loss and gradient."""
-    memory = new_memory()
+    memory = make_memory()
     states = []
     for step in range(STEPS):
         push_batch(memory, step)
         states.append({name: value.clone() for name, value in memory.state_dict().items()})
-    loss, gradient = loss_and_gradient(memory)
+    loss, gradient = compute_loss_and_gradient(memory)
     return {"states": states, "loss": loss, "gradient": gradient}
 
 
-def work(rank: int, world: int, folder: str) -> None:
+def run_process(rank: int, world: int, folder: str) -> None:
     """Run in a process group, and save the results of this process."""
     torch.set_num_threads(1)
     dist.init_process_group(

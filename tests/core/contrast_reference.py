@@ -8,7 +8,7 @@ import numpy as np
 IGNORED = -1
 
 
-def query_scores(pixels, queries, temperature):
+def compute_query_scores(pixels, queries, temperature):
     """Compute Eq. 2: the best cosine of a pixel and K queries of a class, divided by T, (N, C)."""
     scores = np.zeros((len(pixels), len(queries)))
     for n, pixel in enumerate(np.float64(pixels)):
@@ -54,7 +54,7 @@ def choose_samples(
         sorted(same, key=lambda s: products[s])[: half[0]],
         sorted(other, key=lambda s: -products[s])[: half[1]],
     )
-    # The same random choice for all anchors of a class, and for all anchors.
+    # All anchors of a class share random positives; all anchors share random negatives.
     of_class = [s for s in in_random_order if sample_labels[s] == label][: positives - half[0]]
     of_all = in_random_order[: negatives - half[1]]
     return (
@@ -63,7 +63,7 @@ def choose_samples(
     )
 
 
-def anchor_loss(anchor, samples, positives, negatives, temperature):
+def compute_anchor_loss(anchor, samples, positives, negatives, temperature):
     """Compute L_NCE of one anchor, the mean over its positives."""
     terms = []
     for j in positives:
@@ -76,7 +76,9 @@ def anchor_loss(anchor, samples, positives, negatives, temperature):
     return np.mean(terms)
 
 
-def contrast_loss(anchors, labels, samples, sample_labels, anchor_samples, temperature, **choice):
+def compute_contrast_loss(
+    anchors, labels, samples, sample_labels, anchor_samples, temperature, **choice
+):
     """Compute the mean over anchors with a positive; 0 if there is none."""
     losses = []
     for anchor, label, own_sample in zip(anchors, labels, anchor_samples, strict=True):
@@ -84,7 +86,7 @@ def contrast_loss(anchors, labels, samples, sample_labels, anchor_samples, tempe
             continue
         chosen = choose_samples(anchor, label, samples, sample_labels, own_sample, **choice)
         if chosen[0]:
-            losses.append(anchor_loss(anchor, samples, *chosen, temperature))
+            losses.append(compute_anchor_loss(anchor, samples, *chosen, temperature))
     return float(np.mean(losses)) if losses else 0.0
 
 

@@ -1,4 +1,4 @@
-"""The work of each forked process in `test_several_processes`."""
+"""The run_process of each forked process in `test_several_processes`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from protoseg.core.prototypes import PrototypeBank
 CLASSES, CHANNELS, SIZES, STEPS = 4, 8, (120, 60, 7, 40), 3
 
 
-def whole_batch(run_step: int) -> tuple[Tensor, Tensor]:
+def make_whole_batch(run_step: int) -> tuple[Tensor, Tensor]:
     """Return pixels and labels of all processes; the last class occurs in the first two steps."""
     generator = torch.Generator().manual_seed(run_step)
     labels = torch.cat([torch.full((n,), c) for c, n in enumerate((*SIZES, 15))])
@@ -48,7 +48,7 @@ def split_indices(labels: Tensor, layout: str, world: int) -> list[Tensor]:
 LAYOUTS = ("even", "a class in one process", "one pixel", "only ignored")
 
 
-def cases() -> Iterator[tuple[str, str, int, str]]:
+def list_cases() -> Iterator[tuple[str, str, int, str]]:
     """Yield each (layout, distributed, K, distance)."""
     for layout in LAYOUTS:
         for distributed in ("pooled", "averaged"):
@@ -57,7 +57,9 @@ def cases() -> Iterator[tuple[str, str, int, str]]:
                     yield layout, distributed, num_prototypes, distance
 
 
-def new_bank(distributed: str, num_prototypes: int, distance: str, **options: Any) -> PrototypeBank:
+def make_bank(
+    distributed: str, num_prototypes: int, distance: str, **options: Any
+) -> PrototypeBank:
     """Create the same bank in every process and in the test."""
     torch.manual_seed(0)
     return PrototypeBank(
@@ -85,30 +87,30 @@ def run_step(bank: PrototypeBank, pixels: Tensor, labels: Tensor) -> Tensor:
     return target
 
 
-def work(rank: int, world: int, folder: str) -> None:
+def run_process(rank: int, world: int, folder: str) -> None:
     """Run every case, and save the results of this process."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
     results: dict[Any, Any] = {}
-    for case in cases():
+    for case in list_cases():
         layout, distributed, num_prototypes, distance = case
-        bank = new_bank(distributed, num_prototypes, distance)
+        bank = make_bank(distributed, num_prototypes, distance)
         steps = []
         for number in range(STEPS):
-            pixels, labels = whole_batch(number)
+            pixels, labels = make_whole_batch(number)
             own_part = split_indices(labels, layout, world)[rank]
             target = run_step(bank, normalise_pixels(pixels, distance)[own_part], labels[own_part])
             steps.append((own_part, target, bank.prototypes.clone(), bank.updates.clone()))
         results[case] = steps
     for layout in LAYOUTS:
         for distributed in ("pooled", "averaged"):
-            bank = new_bank(distributed, 5, "euclidean", init="pixels")
+            bank = make_bank(distributed, 5, "euclidean", init="pixels")
             torch.manual_seed(rank)
             starts = []
             for number in (STEPS - 1, 0, 1):  # the first batch lacks the last class
-                pixels, labels = whole_batch(number)
+                pixels, labels = make_whole_batch(number)
                 own_part = split_indices(labels, layout, world)[rank]
                 bank.initialise_new_classes(pixels[own_part], labels[own_part])
                 starts.append((bank.prototypes.clone(), bank.started.clone()))

@@ -15,7 +15,7 @@ def find_pixels(labels, c):
     return np.flatnonzero(np.asarray(labels) == c)
 
 
-def sinkhorn_of_class(similarities, kappa, iterations):
+def solve_sinkhorn_of_class(similarities, kappa, iterations):
     """Solve Eq. 9-10 for the (n, K) similarities of one class.
 
     Each step scales prototypes, then pixels. Returns the columns of L scaled to sum to 1, (n, K).
@@ -28,17 +28,17 @@ def sinkhorn_of_class(similarities, kappa, iterations):
     return np.exp(log_l + np.log(n))
 
 
-def sinkhorn(similarities, labels, num_classes, kappa, iterations):
+def solve_sinkhorn(similarities, labels, num_classes, kappa, iterations):
     """Solve each class separately, (N, K); rows of ignored pixels are 0."""
     plan = np.zeros(np.shape(similarities), dtype=np.float64)
     for c in range(num_classes):
         own = find_pixels(labels, c)
         if len(own):
-            plan[own] = sinkhorn_of_class(similarities[own], kappa, iterations)
+            plan[own] = solve_sinkhorn_of_class(similarities[own], kappa, iterations)
     return plan
 
 
-def margin(plan):
+def compute_margins(plan):
     """Return the difference of each pixel's two best prototypes; 1 if K = 1."""
     if plan.shape[1] == 1:
         return np.ones(len(plan))
@@ -74,42 +74,42 @@ def compute_class_scores(table, num_prototypes):
     )
 
 
-def negative_log_softmax(logits, at):
+def compute_negative_log_softmax(logits, at):
     """Compute ``-log softmax(logits)[at]``."""
     return float(logsumexp(np.float64(logits)) - np.float64(logits[at]))
 
 
-def mean_over_valid(values):
+def compute_mean(values):
     """Return the mean of a list, 0 if it is empty."""
     return float(np.mean(values)) if len(values) else 0.0
 
 
-def cross_entropy(scores, labels):
+def compute_cross_entropy(scores, labels):
     """Compute Eq. 7."""
-    return mean_over_valid(
+    return compute_mean(
         [
-            negative_log_softmax(row, label)
+            compute_negative_log_softmax(row, label)
             for row, label in zip(scores, labels, strict=True)
             if label != IGNORED
         ]
     )
 
 
-def contrast(table, target, temperature):
+def compute_contrast(table, target, temperature):
     """Compute Eq. 11."""
-    return mean_over_valid(
+    return compute_mean(
         [
-            negative_log_softmax(np.float64(row) / temperature, at)
+            compute_negative_log_softmax(np.float64(row) / temperature, at)
             for row, at in zip(table, target, strict=True)
             if at != IGNORED
         ]
     )
 
 
-def distance_loss(table, target, distance):
+def compute_distance_loss(table, target, distance):
     """Compute Eq. 12: the squared difference to the smallest value of the distance."""
     best = 1.0 if distance == "cosine" else 0.0
-    return mean_over_valid(
+    return compute_mean(
         [
             (best - np.float64(row[at])) ** 2
             for row, at in zip(table, target, strict=True)
@@ -118,7 +118,7 @@ def distance_loss(table, target, distance):
     )
 
 
-def unit(vector):
+def normalise(vector):
     """Scale a vector to length 1."""
     return vector / np.sqrt(np.sum(vector**2))
 
@@ -134,7 +134,7 @@ def update_prototypes(prototypes, embeddings, target, momentum, distance):
                 continue
             mean = np.sum(embeddings[own], axis=0) / len(own)
             if distance == "cosine":
-                after[c, j] = unit(momentum * after[c, j] + (1 - momentum) * unit(mean))
+                after[c, j] = normalise(momentum * after[c, j] + (1 - momentum) * normalise(mean))
             else:
                 after[c, j] = momentum * after[c, j] + (1 - momentum) * mean
     return after
@@ -149,7 +149,7 @@ def assign_pixels(table, labels, num_classes, num_prototypes, kappa, iterations)
         if not len(own):
             continue
         block = table[own, c * num_prototypes : (c + 1) * num_prototypes]
-        plan = sinkhorn_of_class(block, kappa, iterations)
+        plan = solve_sinkhorn_of_class(block, kappa, iterations)
         column[own] = c * num_prototypes + np.argmax(plan, axis=1)
-        margins[own] = margin(plan)
+        margins[own] = compute_margins(plan)
     return column, margins

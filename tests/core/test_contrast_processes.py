@@ -13,7 +13,7 @@ from core import contrast_processes as processes
 def ranks(tmp_path_factory):
     """Return the results of every process, by rank."""
     folder = tmp_path_factory.mktemp("processes")
-    run_in_processes(processes.work, 2, 2, str(folder))
+    run_in_processes(processes.run_process, 2, 2, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core import reference
-from core.batches import as_float64, vectors
+from core.batches import convert_float64, draw_vectors
 from protoseg.core import distances
 from protoseg.core.distances import (
     DISTANCES,
@@ -19,7 +19,7 @@ from protoseg.core.distances import (
 every_distance = pytest.mark.parametrize("distance", DISTANCES)
 
 
-def difference_similarities(pixels, prototypes, distance, delta):
+def compute_from_differences(pixels, prototypes, distance, delta):
     """Compute ``-<i, p>`` from the difference of the vectors, for autograd in float64."""
     if distance == "cosine":
         return torch.einsum("nd,ckd->nck", pixels, prototypes).flatten(1)
@@ -34,15 +34,19 @@ def difference_similarities(pixels, prototypes, distance, delta):
 def test_similarities_equal_the_formulas_of_the_paper(distance, length):
     for delta in (0.02, 0.1, 3.0):
         rng = np.random.default_rng(0)
-        pixels = length * vectors(rng, 17, 8, unit=distance == "cosine")
-        prototypes = length * vectors(rng, 4, 3, 8, unit=distance == "cosine")
+        pixels = length * draw_vectors(rng, 17, 8, unit=distance == "cosine")
+        prototypes = length * draw_vectors(rng, 4, 3, 8, unit=distance == "cosine")
         table = compute_similarities(
             torch.tensor(pixels), torch.tensor(prototypes), distance, delta
         )
         assert table.dtype == torch.float32
         expected = reference.compute_similarities(pixels, prototypes, distance, delta)
         np.testing.assert_allclose(
-            as_float64(table), expected, rtol=2e-5, atol=2e-6 * length, err_msg=f"delta {delta}"
+            convert_float64(table),
+            expected,
+            rtol=2e-5,
+            atol=2e-6 * length,
+            err_msg=f"delta {delta}",
         )
 
 
@@ -71,21 +75,21 @@ def test_an_unknown_distance_is_an_error_that_lists_the_known_ones():
 @every_distance
 def test_gradients_equal_finite_differences(distance):
     rng = np.random.default_rng(1)
-    pixels = torch.tensor(vectors(rng, 5, 4)).double().requires_grad_()
-    prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
+    pixels = torch.tensor(draw_vectors(rng, 5, 4)).double().requires_grad_()
+    prototypes = torch.tensor(draw_vectors(rng, 3, 2, 4)).double()
     assert torch.autograd.gradcheck(lambda x: compute_similarities(x, prototypes, distance), pixels)
 
 
 @every_distance
 def test_values_and_gradients_equal_those_from_vector_differences(distance):
     rng = np.random.default_rng(2)
-    prototypes = torch.tensor(vectors(rng, 3, 2, 4)).double()
+    prototypes = torch.tensor(draw_vectors(rng, 3, 2, 4)).double()
     vectors_ours, vectors_reference = (
-        torch.tensor(vectors(rng, 9, 4)).double().requires_grad_() for _ in range(2)
+        torch.tensor(draw_vectors(rng, 9, 4)).double().requires_grad_() for _ in range(2)
     )
     vectors_reference.data.copy_(vectors_ours.data)
     table = compute_similarities(vectors_ours, prototypes, distance, 0.3)
-    expected = difference_similarities(vectors_reference, prototypes, distance, 0.3)
+    expected = compute_from_differences(vectors_reference, prototypes, distance, 0.3)
     torch.testing.assert_close(table, expected, rtol=1e-9, atol=1e-9)
     weights = torch.linspace(-1, 1, table.numel()).double().view_as(table)
     (table * weights).sum().backward()
@@ -97,7 +101,7 @@ def test_values_and_gradients_equal_those_from_vector_differences(distance):
 @pytest.mark.parametrize("length", [1.0, 100.0])
 def test_a_pixel_on_its_prototype_has_a_finite_gradient(distance, length):
     for gap in (0.0, 1e-20, 1e-8, 1e-4):
-        prototypes = length * torch.tensor(vectors(np.random.default_rng(3), 2, 2, 8))
+        prototypes = length * torch.tensor(draw_vectors(np.random.default_rng(3), 2, 2, 8))
         pixels = (prototypes.flatten(0, 1) + gap).requires_grad_()
         table = compute_similarities(pixels, prototypes, distance)
         table.square().sum().backward()
@@ -113,32 +117,36 @@ def test_a_pixel_on_its_prototype_has_a_finite_gradient(distance, length):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_pixels_are_compared_in_float32(distance, dtype):
     rng = np.random.default_rng(4)
-    pixels = torch.tensor(3 * vectors(rng, 6, 16)).to(dtype)
-    prototypes = torch.tensor(3 * vectors(rng, 2, 3, 16))
+    pixels = torch.tensor(3 * draw_vectors(rng, 6, 16)).to(dtype)
+    prototypes = torch.tensor(3 * draw_vectors(rng, 2, 3, 16))
     table = compute_similarities(pixels, prototypes, distance)
     assert table.dtype == torch.float32
-    expected = reference.compute_similarities(as_float64(pixels), as_float64(prototypes), distance)
-    np.testing.assert_allclose(as_float64(table), expected, rtol=1e-5, atol=1e-5)
+    expected = reference.compute_similarities(
+        convert_float64(pixels), convert_float64(prototypes), distance
+    )
+    np.testing.assert_allclose(convert_float64(table), expected, rtol=1e-5, atol=1e-5)
 
 
 @every_distance
 def test_autocast_does_not_coarsen_the_similarities(distance):
     # In bfloat16, |i|² + |p|² - 2 i·p loses short distances between long vectors to rounding.
     rng = np.random.default_rng(5)
-    prototypes = torch.tensor(10 * vectors(rng, 2, 3, 16))
+    prototypes = torch.tensor(10 * draw_vectors(rng, 2, 3, 16))
     pixels = (prototypes.flatten(0, 1) + 0.01).requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         table = compute_similarities(pixels, prototypes, distance)
-    expected = reference.compute_similarities(as_float64(pixels), as_float64(prototypes), distance)
-    np.testing.assert_allclose(as_float64(table), expected, rtol=1e-5, atol=2e-3)
+    expected = reference.compute_similarities(
+        convert_float64(pixels), convert_float64(prototypes), distance
+    )
+    np.testing.assert_allclose(convert_float64(table), expected, rtol=1e-5, atol=2e-3)
 
 
 @pytest.mark.parametrize("num_prototypes", [1, 2, 5])
 def test_a_class_score_is_the_similarity_to_the_nearest_prototype(num_prototypes):
-    table = vectors(np.random.default_rng(6), 11, 4 * num_prototypes)
+    table = draw_vectors(np.random.default_rng(6), 11, 4 * num_prototypes)
     scores = compute_class_scores(torch.tensor(table), num_prototypes)
     np.testing.assert_array_equal(
-        as_float64(scores), reference.compute_class_scores(table, num_prototypes)
+        convert_float64(scores), reference.compute_class_scores(table, num_prototypes)
     )
 
 
@@ -151,7 +159,7 @@ def test_the_gradient_of_a_score_reaches_the_nearest_prototype_only():
 
 def test_only_the_cosine_distance_normalises_vectors():
     rng = np.random.default_rng(7)
-    drawn = torch.tensor(5 * vectors(rng, 3, 2, 4, unit=False))
+    drawn = torch.tensor(5 * draw_vectors(rng, 3, 2, 4, unit=False))
     torch.testing.assert_close(normalise_vectors(drawn, "cosine").norm(dim=-1), torch.ones(3, 2))
     assert normalise_vectors(drawn, "euclidean") is drawn
     assert normalise_vectors(drawn, "huber") is drawn

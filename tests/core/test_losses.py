@@ -7,78 +7,78 @@ import pytest
 import torch
 
 from core import reference
-from core.batches import as_float64, cosines, vectors
+from core.batches import convert_float64, draw_cosines, draw_vectors
 from protoseg.core import distances
 from protoseg.core.distances import DISTANCES
 from protoseg.core.losses import IGNORED, compute_cross_entropy, compute_prototype_losses
 from protoseg.core.prototypes import PrototypeBank
 
 
-def pixel_prototype_contrast(table, target, temperature):
+def compute_ppc(table, target, temperature):
     return compute_prototype_losses(table, target, 1, temperature)[1]
 
 
-def pixel_prototype_distance(table, target, distance="cosine"):
+def compute_ppd(table, target, distance="cosine"):
     return compute_prototype_losses(table, target, 1, 0.1, distance)[2]
 
 
 LOSSES = {
     "L_CE": compute_cross_entropy,
-    "L_PPC": lambda table, target: pixel_prototype_contrast(table, target, 0.1),
-    "L_PPD": pixel_prototype_distance,
-    "L_PPD, euclidean": lambda table, target: pixel_prototype_distance(table, target, "euclidean"),
+    "L_PPC": lambda table, target: compute_ppc(table, target, 0.1),
+    "L_PPD": compute_ppd,
+    "L_PPD, euclidean": lambda table, target: compute_ppd(table, target, "euclidean"),
 }
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 
 
-def batch(num_columns=12, num_pixels=50, ignored=9):
+def make_batch(num_columns=12, num_pixels=50, ignored=9):
     """Return similarities or scores (N, columns), and a target per pixel, some ignored."""
     rng = np.random.default_rng(0)
     target = rng.integers(0, num_columns, num_pixels)
     target[rng.permutation(num_pixels)[:ignored]] = IGNORED
-    return cosines(rng, num_pixels, num_columns), target
+    return draw_cosines(rng, num_pixels, num_columns), target
 
 
 def test_cross_entropy_is_the_mean_negative_log_probability_of_valid_pixels():
-    scores, labels = batch()
+    scores, labels = make_batch()
     loss = compute_cross_entropy(torch.tensor(scores), torch.tensor(labels))
-    assert loss.item() == pytest.approx(reference.cross_entropy(scores, labels), rel=1e-5)
+    assert loss.item() == pytest.approx(reference.compute_cross_entropy(scores, labels), rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
 def test_contrast_uses_all_prototypes_of_all_classes(temperature):
-    table, target = batch()
-    loss = pixel_prototype_contrast(torch.tensor(table), torch.tensor(target), temperature)
-    expected = reference.contrast(table, target, temperature)
+    table, target = make_batch()
+    loss = compute_ppc(torch.tensor(table), torch.tensor(target), temperature)
+    expected = reference.compute_contrast(table, target, temperature)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_distance_loss_is_the_squared_difference_to_the_prototype(distance):
-    table, target = batch()
+    table, target = make_batch()
     if distance != "cosine":
         table = -np.abs(table)
-    loss = pixel_prototype_distance(torch.tensor(table), torch.tensor(target), distance)
-    expected = reference.distance_loss(table, target, distance)
+    loss = compute_ppd(torch.tensor(table), torch.tensor(target), distance)
+    expected = reference.compute_distance_loss(table, target, distance)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(("distance", "best"), [("cosine", 1.0), ("euclidean", 0), ("huber", 0)])
 def test_distance_loss_is_zero_on_the_prototype(distance, best):
     table = torch.full((3, 4), float(best))
-    assert pixel_prototype_distance(table, torch.tensor([0, 1, 2]), distance).item() == 0
+    assert compute_ppd(table, torch.tensor([0, 1, 2]), distance).item() == 0
 
 
 @every_loss
 def test_gradients_equal_finite_differences(loss):
-    table, target = batch(num_columns=4, num_pixels=7, ignored=2)
+    table, target = make_batch(num_columns=4, num_pixels=7, ignored=2)
     pixels = torch.tensor(table).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss(x, torch.tensor(target)), pixels)
 
 
 @every_loss
 def test_an_ignored_pixel_has_no_loss_and_no_gradient(loss):
-    table, target = batch()
+    table, target = make_batch()
     pixels = torch.tensor(table, requires_grad=True)
     total = loss(pixels, torch.tensor(target))
     total.backward()
@@ -106,7 +106,7 @@ def test_a_batch_of_ignored_pixels_has_loss_zero(loss, num_pixels):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_large_batch_in_half_precision_is_summed_in_float32(loss, dtype):
     num_pixels = 200_000
-    table = torch.tensor(cosines(np.random.default_rng(1), num_pixels, 3)).to(dtype)
+    table = torch.tensor(draw_cosines(np.random.default_rng(1), num_pixels, 3)).to(dtype)
     target = torch.zeros(num_pixels, dtype=torch.long)
     total = loss(table, target)
     assert total.dtype == torch.float32
@@ -117,11 +117,11 @@ def test_a_large_batch_in_half_precision_is_summed_in_float32(loss, dtype):
 def test_gradients_reach_embeddings_but_not_prototypes(distance):
     rng = np.random.default_rng(2)
     bank = PrototypeBank(3, 2, 8, distance=distance)
-    pixels = torch.tensor(vectors(rng, 30, 8), requires_grad=True)
+    pixels = torch.tensor(draw_vectors(rng, 30, 8), requires_grad=True)
     table = bank.compute_similarities(pixels)
     target, moved = bank.assign_pixels(table, torch.arange(30) % 3)
-    loss = pixel_prototype_contrast(table, target, 0.1)
-    loss = loss + pixel_prototype_distance(table, target, distance)
+    loss = compute_ppc(table, target, 0.1)
+    loss = loss + compute_ppd(table, target, distance)
     before = bank.prototypes.clone()
     bank.update_prototypes(pixels, moved)  # in place, between forward and backward
     loss.backward()
@@ -130,7 +130,7 @@ def test_gradients_reach_embeddings_but_not_prototypes(distance):
     assert pixels.grad is not None
     assert (pixels.grad != 0).any(1).all()
 
-    by_hand = torch.tensor(as_float64(pixels), requires_grad=True)
+    by_hand = torch.tensor(convert_float64(pixels), requires_grad=True)
     flat = before.double().flatten(0, 1)
     if distance == "cosine":
         similarities = by_hand @ flat.t()
@@ -149,7 +149,7 @@ def test_gradients_reach_embeddings_but_not_prototypes(distance):
 @pytest.mark.parametrize("rows", [1, 7, 1000], ids="{} numbers at once".format)
 def test_the_shared_gradient_is_the_sum_of_the_three_gradients(num_prototypes, rows, monkeypatch):
     monkeypatch.setattr(distances, "BLOCK", {"cpu": rows})
-    table, target = batch(num_columns=6, num_pixels=14, ignored=3)
+    table, target = make_batch(num_columns=6, num_pixels=14, ignored=3)
     table = torch.tensor(table, dtype=torch.float64, requires_grad=True)
     target = torch.tensor(target)
 

@@ -10,18 +10,22 @@ import pytest
 import torch
 
 from core import contrast_reference as reference
-from core.batches import vectors
+from core.batches import draw_vectors
 from protoseg.core.losses import IGNORED
 from protoseg.core.memory_bank import ContrastMemory
 
 CLASSES, CHANNELS, IMAGES = 4, 6, 3
 
 
-def batch(seed: int, present=(IGNORED, 0, 1, 3), num_pixels: int = 60):
+def make_batch(seed: int, present=(IGNORED, 0, 1, 3), num_pixels: int = 60):
     """Return unit vectors of three images, their labels and random keys."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(present, num_pixels)
-    return vectors(rng, num_pixels, CHANNELS), labels, rng.random(num_pixels).astype(np.float32)
+    return (
+        draw_vectors(rng, num_pixels, CHANNELS),
+        labels,
+        rng.random(num_pixels).astype(np.float32),
+    )
 
 
 def make_memories(pixel_queue: int, region_queue: int, pixels_per_image: int):
@@ -61,7 +65,7 @@ def test_queues_equal_the_lists_while_they_fill_and_wrap(sizes):
     memory, lists = make_memories(*sizes)
     class_sets = [(IGNORED, 0, 1, 3), (0,), (IGNORED,), (2, 3), (0, 1, 2, 3), (1, IGNORED)]
     for seed, present in enumerate(class_sets * 2):
-        arguments = batch(seed, present)
+        arguments = make_batch(seed, present)
         push_batch(memory, *arguments)
         lists.push_batch(arguments[0], arguments[1], IMAGES, arguments[2])
         assert_same_entries(memory, lists)
@@ -72,7 +76,7 @@ def test_queues_equal_the_lists_while_they_fill_and_wrap(sizes):
 def test_images_can_have_one_pixel(num_pixels):
     memory, lists = make_memories(4, 4, 2)
     for seed in range(3):
-        arguments = batch(seed, (0, 1), num_pixels)
+        arguments = make_batch(seed, (0, 1), num_pixels)
         push_batch(memory, *arguments, images=num_pixels)
         lists.push_batch(arguments[0], arguments[1], num_pixels, arguments[2])
     assert_same_entries(memory, lists)
@@ -80,7 +84,7 @@ def test_images_can_have_one_pixel(num_pixels):
 
 def test_samples_are_all_slots_with_their_classes_and_the_extra_rows():
     memory, _ = make_memories(3, 2, 1)
-    push_batch(memory, *batch(0, (1,)))
+    push_batch(memory, *make_batch(0, (1,)))
     extra = torch.ones(2, CHANNELS), torch.tensor([3, IGNORED])
     rows, labels = memory.collect_samples(extra)
     assert rows.shape == (CLASSES * 5 + 2, CHANNELS)
@@ -97,8 +101,8 @@ def test_samples_are_all_slots_with_their_classes_and_the_extra_rows():
 
 def test_entries_have_no_gradient_and_are_in_the_state_dict():
     memory, _ = make_memories(3, 2, 2)
-    rows = torch.tensor(batch(0)[0]).requires_grad_()
-    memory.push_batch(rows, torch.tensor(batch(0)[1]), IMAGES, torch.tensor(batch(0)[2]))
+    rows = torch.tensor(make_batch(0)[0]).requires_grad_()
+    memory.push_batch(rows, torch.tensor(make_batch(0)[1]), IMAGES, torch.tensor(make_batch(0)[2]))
     assert not list(memory.parameters())
     assert not memory.pixels.requires_grad
     assert memory.state_dict().keys() == {"pixels", "regions", "pixels_seen", "regions_seen"}
@@ -107,15 +111,15 @@ def test_entries_have_no_gradient_and_are_in_the_state_dict():
 def test_a_resumed_memory_is_bit_identical():
     memory, _ = make_memories(7, 5, 2)
     for seed in range(3):
-        push_batch(memory, *batch(seed))
+        push_batch(memory, *make_batch(seed))
     file = io.BytesIO()
     torch.save(memory.state_dict(), file)
     file.seek(0)
     resumed, _ = make_memories(7, 5, 2)
     resumed.load_state_dict(torch.load(file, weights_only=True))
     for seed in range(3, 6):
-        push_batch(memory, *batch(seed))
-        push_batch(resumed, *batch(seed))
+        push_batch(memory, *make_batch(seed))
+        push_batch(resumed, *make_batch(seed))
     for name, value in memory.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -123,12 +127,12 @@ def test_a_resumed_memory_is_bit_identical():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_the_memory_stays_float32_in_a_half_precision_model(dtype):
     memory, _ = make_memories(7, 5, 2)
-    push_batch(memory, *batch(0))
+    push_batch(memory, *make_batch(0))
     before = copy.deepcopy(memory.state_dict())
     memory.to(dtype)
     for name, value in memory.state_dict().items():
         assert torch.equal(value, before[name]), name
-    push_batch(memory, *batch(1))
+    push_batch(memory, *make_batch(1))
 
 
 def test_the_memory_has_the_documented_constant_size():

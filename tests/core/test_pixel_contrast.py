@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from core import contrast_reference as reference
-from core.batches import vectors
+from core.batches import draw_vectors
 from protoseg.core import pixel_contrast
 from protoseg.core.losses import IGNORED
 from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute_contrast_loss
@@ -17,7 +17,7 @@ from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute
 CLASSES, CHANNELS = 4, 8
 
 
-def batch(seed: int = 0, num_pixels: int = 90):
+def make_batch(seed: int = 0, num_pixels: int = 90):
     """Return labels (some ignored, one rare and one absent class), hard pixels, random keys."""
     rng = np.random.default_rng(seed)
     labels = rng.choice([IGNORED, 0, 1, 3], num_pixels, p=[0.2, 0.5, 0.27, 0.03])
@@ -27,7 +27,7 @@ def batch(seed: int = 0, num_pixels: int = 90):
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_anchors_equal_those_of_the_loop(share):
-    labels, hard, random_keys = batch()
+    labels, hard, random_keys = make_batch()
     hard = hard if 0 < share < 1 else np.full(len(labels), bool(share))
     for count in (1, 2, 3, 10, 40, 90, 500):
         pixel, own = choose_anchors(
@@ -59,22 +59,22 @@ def test_a_batch_of_ignored_pixels_has_no_anchor(num_pixels):
     assert (own == IGNORED).all()
 
 
-def samples_of(seed: int, size: int = 120, empty: float = 0.3):
+def make_samples(seed: int, size: int = 120, empty: float = 0.3):
     """Return unit vectors, their classes (some slots are empty), and random keys."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, CLASSES, size)
     labels[rng.random(size) < empty] = IGNORED
-    return vectors(rng, size, CHANNELS), labels, rng.random(size).astype(np.float32)
+    return draw_vectors(rng, size, CHANNELS), labels, rng.random(size).astype(np.float32)
 
 
-def case(seed: int = 0, anchors: int = 12, **samples):
+def make_case(seed: int = 0, anchors: int = 12, **samples):
     """Return anchors and labels, samples and labels, anchor indices among samples, random keys."""
-    rows, labels, random_keys = samples_of(seed, **samples)
+    rows, labels, random_keys = make_samples(seed, **samples)
     anchor_samples = np.arange(len(rows) - anchors, len(rows))
     return rows[anchor_samples], labels[anchor_samples], rows, labels, anchor_samples, random_keys
 
 
-def run(
+def run_contrast(
     anchors,
     labels,
     rows,
@@ -112,7 +112,7 @@ every_choice = pytest.mark.parametrize("choice", CHOICES, ids=str)
 
 @every_choice
 def test_samples_equal_those_of_the_loop(choice, monkeypatch):
-    arguments = case()
+    arguments = make_case()
     anchors, labels, rows, sample_labels, anchor_samples, random_keys = arguments
     expected = [
         ([], [])
@@ -125,7 +125,7 @@ def test_samples_equal_those_of_the_loop(choice, monkeypatch):
     # Small blocks and one block; with and without the size of the largest class.
     for block, max_per_class in itertools.product((1, 300, 2**24), (False, True)):
         monkeypatch.setattr(pixel_contrast, "BLOCK", block)
-        _, chosen, _ = run(*arguments, max_per_class=max_per_class, **choice)
+        _, chosen, _ = run_contrast(*arguments, max_per_class=max_per_class, **choice)
         parts = slice(0, chosen.positives), slice(chosen.positives, None)
         for i, of_anchor in enumerate(expected):
             actual = [chosen.columns[i, part][chosen.counts[i, part]].tolist() for part in parts]
@@ -134,19 +134,21 @@ def test_samples_equal_those_of_the_loop(choice, monkeypatch):
 
 @every_choice
 def test_the_loss_equals_that_of_the_loop(choice):
-    arguments = case(1)
+    arguments = make_case(1)
     *parts, random_keys = arguments
     for temperature in (0.07, 0.1, 1.0):
-        loss, _, _ = run(*arguments, temperature=temperature, **choice)
-        expected = reference.contrast_loss(*parts, temperature, random_keys=random_keys, **choice)
+        loss, _, _ = run_contrast(*arguments, temperature=temperature, **choice)
+        expected = reference.compute_contrast_loss(
+            *parts, temperature, random_keys=random_keys, **choice
+        )
         assert expected > 0.1
         assert loss.item() == pytest.approx(expected, rel=1e-5), temperature
 
 
 def test_the_gradient_equals_that_of_the_formula():
-    arguments = case(2)
+    arguments = make_case(2)
     choice = {"positives": 6, "negatives": 10, "hard": True}
-    loss, chosen, leaf = run(*arguments, **choice)
+    loss, chosen, leaf = run_contrast(*arguments, **choice)
     loss.backward()
     anchors = torch.tensor(arguments[0], dtype=torch.float64, requires_grad=True)
     products = anchors @ torch.tensor(arguments[2], dtype=torch.float64).t() / 0.1
@@ -168,7 +170,9 @@ def test_the_gradient_equals_that_of_the_formula():
 
 
 def test_samples_of_the_batch_get_no_gradient():
-    anchors, labels, rows, sample_labels, anchor_samples, random_keys = map(torch.tensor, case(3))
+    anchors, labels, rows, sample_labels, anchor_samples, random_keys = map(
+        torch.tensor, make_case(3)
+    )
     anchors.requires_grad_()
     rows.requires_grad_()
     chosen = choose_samples(
@@ -180,9 +184,9 @@ def test_samples_of_the_batch_get_no_gradient():
     assert anchors.grad is not None
 
 
-def degenerate():
+def list_degenerate_batches():
     """Yield (name, arguments) of batches that must have a finite loss and gradient."""
-    anchors, labels, rows, sample_labels, anchor_samples, random_keys = case(4)
+    anchors, labels, rows, sample_labels, anchor_samples, random_keys = make_case(4)
     yield "all ignored", (anchors, labels * 0 - 1, rows, sample_labels, anchor_samples, random_keys)
     one = np.full_like(sample_labels, 2)
     yield "one class only", (anchors, one[anchor_samples], rows, one, anchor_samples, random_keys)
@@ -205,11 +209,13 @@ def degenerate():
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"), list(degenerate()), ids=lambda v: v if type(v) is str else ""
+    ("name", "arguments"),
+    list(list_degenerate_batches()),
+    ids=lambda v: v if type(v) is str else "",
 )
 @pytest.mark.parametrize("hard", [True, False])
 def test_degenerate_batches_have_finite_gradients(name, arguments, hard):
-    loss, _, leaf = run(*arguments, positives=6, negatives=10, hard=hard)
+    loss, _, leaf = run_contrast(*arguments, positives=6, negatives=10, hard=hard)
     loss.backward()
     assert leaf.grad.isfinite().all()
     if name == "all alike":
@@ -220,16 +226,16 @@ def test_degenerate_batches_have_finite_gradients(name, arguments, hard):
 
 
 def test_hard_samples_have_a_higher_loss():
-    arguments = case(5, size=400, anchors=40, empty=0.0)
+    arguments = make_case(5, size=400, anchors=40, empty=0.0)
     hard, random = (
-        run(*arguments, positives=8, negatives=16, hard=h)[0].item() for h in (True, False)
+        run_contrast(*arguments, positives=8, negatives=16, hard=h)[0].item() for h in (True, False)
     )
     assert hard > random + 0.5
 
 
 def test_the_matrix_of_all_products_is_not_saved():
-    arguments = case(6, size=4000, anchors=50)
+    arguments = make_case(6, size=4000, anchors=50)
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
-        run(*arguments, positives=4, negatives=8, hard=True)
+        run_contrast(*arguments, positives=4, negatives=8, hard=True)
     assert max(t.numel() for t in saved) <= 4000 * CHANNELS, "only the samples may be saved"

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from core import contrast_reference as reference
-from core.batches import vectors
+from core.batches import draw_vectors
 from protoseg.core.pixel_queries import QueryClassifier
 
 
-def classifier(num_queries: int, **changes) -> QueryClassifier:
+def make_classifier(num_queries: int, **changes) -> QueryClassifier:
     torch.manual_seed(0)
     query_classifier = QueryClassifier(4, num_queries, 8, **changes)
     with torch.no_grad():  # of any length
@@ -23,11 +23,11 @@ def classifier(num_queries: int, **changes) -> QueryClassifier:
 @pytest.mark.parametrize("temperature", [1.0, 0.07])
 @pytest.mark.parametrize("learnable", [False, True])
 def test_a_class_scores_the_best_cosine_of_its_queries(num_queries, temperature, learnable):
-    query_classifier = classifier(
+    query_classifier = make_classifier(
         num_queries, temperature=temperature, learnable_temperature=learnable
     )
-    pixels = vectors(np.random.default_rng(0), 20, 8, unit=False)
-    expected = reference.query_scores(
+    pixels = draw_vectors(np.random.default_rng(0), 20, 8, unit=False)
+    expected = reference.compute_query_scores(
         pixels, query_classifier.queries.detach().numpy(), temperature
     )
     np.testing.assert_allclose(
@@ -36,9 +36,9 @@ def test_a_class_scores_the_best_cosine_of_its_queries(num_queries, temperature,
 
 
 def test_gradients_rotate_the_best_query_only():
-    query_classifier = classifier(3, learnable_temperature=True).double()
+    query_classifier = make_classifier(3, learnable_temperature=True).double()
     query_classifier.float = lambda: query_classifier  # the gradient check below is in float64
-    pixel = torch.tensor(vectors(np.random.default_rng(1), 1, 8), dtype=torch.float64)
+    pixel = torch.tensor(draw_vectors(np.random.default_rng(1), 1, 8), dtype=torch.float64)
     scores = query_classifier(pixel)
     scores[0, 2].backward()
     turned = query_classifier.queries.grad.ne(0).any(-1)
@@ -52,8 +52,8 @@ def test_gradients_rotate_the_best_query_only():
 
 
 def test_the_temperature_is_a_parameter_only_if_it_is_learned():
-    assert {name for name, _ in classifier(2).named_parameters()} == {"queries"}
-    query_classifier = classifier(2, temperature=0.1, learnable_temperature=True)
+    assert {name for name, _ in make_classifier(2).named_parameters()} == {"queries"}
+    query_classifier = make_classifier(2, temperature=0.1, learnable_temperature=True)
     assert {name for name, _ in query_classifier.named_parameters()} == {
         "queries",
         "log_temperature",
@@ -62,7 +62,7 @@ def test_the_temperature_is_a_parameter_only_if_it_is_learned():
 
 
 def test_scores_are_float32_under_autocast():
-    query_classifier, pixels = classifier(2), torch.randn(30, 8)
+    query_classifier, pixels = make_classifier(2), torch.randn(30, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = query_classifier(pixels)
     assert scores.dtype == torch.float32
@@ -79,4 +79,4 @@ def test_scores_are_float32_under_autocast():
 )
 def test_values_out_of_range_are_errors(changes, message):
     with pytest.raises(ValueError, match=message):
-        classifier(**changes)
+        make_classifier(**changes)

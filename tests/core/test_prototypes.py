@@ -11,7 +11,7 @@ from scipy import stats
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from core import reference
-from core.batches import as_float64, shuffled_labels, vectors
+from core.batches import convert_float64, draw_vectors, shuffle_labels
 from protoseg.core.distances import DISTANCES
 from protoseg.core.losses import IGNORED
 from protoseg.core.prototypes import PrototypeBank
@@ -20,11 +20,11 @@ CLEAR = 1e-3
 every_distance = pytest.mark.parametrize("distance", DISTANCES)
 
 
-def batch(sizes, channels=8, ignored=(255, -1, 99), *, unit=True, seed=0):
+def make_batch(sizes, channels=8, ignored=(255, -1, 99), *, unit=True, seed=0):
     """Return pixels (N, D) and labels (N,) with ``sizes[c]`` pixels of class c."""
     rng = np.random.default_rng(seed)
-    labels = shuffled_labels(rng, sizes, ignored)
-    return torch.tensor(vectors(rng, len(labels), channels, unit=unit)), torch.tensor(labels)
+    labels = shuffle_labels(rng, sizes, ignored)
+    return torch.tensor(draw_vectors(rng, len(labels), channels, unit=unit)), torch.tensor(labels)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ def test_normal_initialises_unit_vectors_for_cosine():
 @pytest.mark.parametrize("std", [0.02, 0.5])
 def test_normal_is_truncated_at_two_standard_deviations(distance, std):
     bank = PrototypeBank(10, 10, 200, distance=distance, init_std=std)
-    drawn = as_float64(bank.prototypes).ravel()
+    drawn = convert_float64(bank.prototypes).ravel()
     assert np.abs(drawn).max() <= 2 * std * (1 + 1e-6)
     assert stats.kstest(drawn, stats.truncnorm(-2, 2, scale=std).cdf).pvalue > 1e-3
 
@@ -66,12 +66,12 @@ def find_pixels(prototypes, pixels):
 @every_distance
 @pytest.mark.parametrize("num_prototypes", [1, 2, 10])
 def test_pixels_of_the_class_become_its_prototypes(distance, num_prototypes):
-    pixels, labels = batch([40, 10, 12], unit=False)
+    pixels, labels = make_batch([40, 10, 12], unit=False)
     bank = PrototypeBank(3, num_prototypes, 8, distance=distance, init="pixels")
     assert not bank.started.any()
     bank.initialise_new_classes(pixels, labels)
     assert bank.started.all()
-    expected = torch.tensor([[*reference.unit(x)] for x in as_float64(pixels)]).float()
+    expected = torch.tensor([[*reference.normalise(x)] for x in convert_float64(pixels)]).float()
     for c in range(3):
         own = (expected if distance == "cosine" else pixels)[labels == c]
         drawn = find_pixels(bank.prototypes[c], own)
@@ -80,7 +80,7 @@ def test_pixels_of_the_class_become_its_prototypes(distance, num_prototypes):
 
 @pytest.mark.parametrize("size", [1, 3, 9])
 def test_a_class_of_fewer_pixels_than_prototypes_uses_all_of_them(size):
-    pixels, labels = batch([size, 50])
+    pixels, labels = make_batch([size, 50])
     bank = PrototypeBank(2, 10, 8, init="pixels")
     bank.initialise_new_classes(pixels, labels)
     assert set(find_pixels(bank.prototypes[0], pixels[labels == 0])) == set(range(size))
@@ -89,17 +89,17 @@ def test_a_class_of_fewer_pixels_than_prototypes_uses_all_of_them(size):
 def test_a_class_is_initialised_once_from_its_first_batch():
     bank = PrototypeBank(3, 2, 8, init="pixels")
     drawn_at_reset = bank.prototypes.clone()
-    bank.initialise_new_classes(*batch([20, 0, 20], seed=1))
+    bank.initialise_new_classes(*make_batch([20, 0, 20], seed=1))
     assert bank.started.tolist() == [True, False, True]
     assert torch.equal(bank.prototypes[1], drawn_at_reset[1])
     after_one = bank.prototypes.clone()
-    pixels, labels = batch([20, 20, 20], seed=2)
+    pixels, labels = make_batch([20, 20, 20], seed=2)
     bank.initialise_new_classes(pixels, labels)
     assert bank.started.all()
     assert torch.equal(bank.prototypes[[0, 2]], after_one[[0, 2]])
     find_pixels(bank.prototypes[1], pixels[labels == 1])
     after_two = bank.prototypes.clone()
-    bank.initialise_new_classes(*batch([20, 20, 20], seed=3))
+    bank.initialise_new_classes(*make_batch([20, 20, 20], seed=3))
     assert torch.equal(bank.prototypes, after_two)
 
 
@@ -128,14 +128,14 @@ def test_every_pixel_of_a_class_is_equally_likely_to_be_drawn():
 def test_normal_prototypes_are_not_replaced_by_pixels():
     bank = PrototypeBank(2, 2, 8)
     before = bank.prototypes.clone()
-    bank.initialise_new_classes(*batch([9, 9]))
+    bank.initialise_new_classes(*make_batch([9, 9]))
     assert torch.equal(bank.prototypes, before)
 
 
 @pytest.mark.parametrize("init", ["normal", "pixels"])
 def test_reset_restores_the_initial_state(init):
     bank = PrototypeBank(2, 2, 8, init=init, momentum=0.5)
-    pixels, labels = batch([9, 9])
+    pixels, labels = make_batch([9, 9])
     bank.initialise_new_classes(pixels, labels)
     bank.update_prototypes(pixels, bank.assign_pixels(bank.compute_similarities(pixels), labels)[1])
     before = bank.prototypes.clone()
@@ -166,11 +166,11 @@ def test_values_out_of_range_are_errors(options, message):
 @pytest.mark.parametrize("num_prototypes", [2, 5])
 def test_assignment_equals_the_reference(distance, num_prototypes):
     sizes = [60, 3, 0, 120]
-    pixels, labels = batch(sizes)
+    pixels, labels = make_batch(sizes)
     bank = PrototypeBank(4, num_prototypes, 8, distance=distance, init_std=0.3, kappa=0.1)
     target, update = bank.assign_pixels(bank.compute_similarities(pixels), labels)
     table = reference.compute_similarities(
-        as_float64(pixels), as_float64(bank.prototypes), distance
+        convert_float64(pixels), convert_float64(bank.prototypes), distance
     )
     expected, margins = reference.assign_pixels(table, labels, 4, num_prototypes, 0.1, 3)
     clear = margins > CLEAR
@@ -180,7 +180,7 @@ def test_assignment_equals_the_reference(distance, num_prototypes):
 
 
 def test_kappa_and_iterations_change_the_assignment():
-    pixels, labels = batch([50, 70])
+    pixels, labels = make_batch([50, 70])
     assignments = []
     for kappa, iterations in [(0.05, 3), (1.0, 3), (0.05, 1)]:
         torch.manual_seed(1)
@@ -188,7 +188,7 @@ def test_kappa_and_iterations_change_the_assignment():
         table = bank.compute_similarities(pixels)
         target = bank.assign_pixels(table, labels)[0].numpy()
         expected, margins = reference.assign_pixels(
-            as_float64(table), labels, 2, 10, kappa, iterations
+            convert_float64(table), labels, 2, 10, kappa, iterations
         )
         assert (target == expected)[margins > CLEAR].all()
         assignments.append(target.tolist())
@@ -199,7 +199,7 @@ def test_kappa_and_iterations_change_the_assignment():
 @pytest.mark.parametrize("assignment", ["argmax", "gumbel"])
 @pytest.mark.parametrize("num_prototypes", [1, 4])
 def test_only_valid_pixels_get_a_prototype_and_it_is_of_their_class(assignment, num_prototypes):
-    pixels, labels = batch([30, 5, 0], ignored=[255, -1, 3, -100])
+    pixels, labels = make_batch([30, 5, 0], ignored=[255, -1, 3, -100])
     bank = PrototypeBank(3, num_prototypes, 8, assignment=assignment)
     for column in bank.assign_pixels(bank.compute_similarities(pixels), labels):
         counts = (labels >= 0) & (labels < 3)
@@ -244,7 +244,7 @@ def test_gumbel_uses_the_probabilities_of_an_unclear_pixel_as_logits():
     torch.manual_seed(0)
     similarities = torch.rand(20, 4).repeat(5000, 1)
     labels = torch.zeros(len(similarities), dtype=torch.long)
-    plan = reference.sinkhorn_of_class(as_float64(similarities), 0.05, 3)[:20]
+    plan = reference.solve_sinkhorn_of_class(convert_float64(similarities), 0.05, 3)[:20]
     bank = PrototypeBank(1, 4, 4, assignment="gumbel")
     update = bank.assign_pixels(similarities, labels)[1].view(5000, 20)
     shares = torch.nn.functional.one_hot(update, 4).double().mean(0).numpy()
@@ -268,19 +268,19 @@ def make_targets(num_pixels, num_columns, seed=0):
 def test_updates_equal_the_reference(distance, momentum):
     rng = np.random.default_rng(1)
     bank = PrototypeBank(4, 3, 8, momentum=momentum, distance=distance)
-    expected = as_float64(bank.prototypes)
+    expected = convert_float64(bank.prototypes)
     for step in range(3):
-        pixels = vectors(rng, 100, 8, unit=distance == "cosine")
+        pixels = draw_vectors(rng, 100, 8, unit=distance == "cosine")
         target = make_targets(100, 12, seed=step)
         bank.update_prototypes(torch.tensor(pixels), torch.tensor(target))
         expected = reference.update_prototypes(expected, pixels, target, momentum, distance)
-    np.testing.assert_allclose(as_float64(bank.prototypes), expected, rtol=0, atol=2e-6)
+    np.testing.assert_allclose(convert_float64(bank.prototypes), expected, rtol=0, atol=2e-6)
 
 
 @every_distance
 @pytest.mark.parametrize("momentum", [0.0, 0.999])
 def test_prototypes_without_a_pixel_are_bit_identical(distance, momentum):
-    pixels, _ = batch([200], unit=False)
+    pixels, _ = make_batch([200], unit=False)
     target = torch.tensor(make_targets(len(pixels), 40))
     bank = PrototypeBank(8, 5, 8, momentum=momentum, distance=distance)
     # Not exactly unit vectors because of rounding: normalising them again would change bits.
@@ -296,7 +296,7 @@ def test_prototypes_without_a_pixel_are_bit_identical(distance, momentum):
 def test_updated_prototypes_are_unit_vectors_for_cosine():
     bank = PrototypeBank(3, 2, 8, momentum=0.3)
     for seed in range(20):
-        pixels, labels = batch([30, 2, 7], seed=seed)
+        pixels, labels = make_batch([30, 2, 7], seed=seed)
         bank.update_prototypes(
             pixels, bank.assign_pixels(bank.compute_similarities(pixels), labels)[1]
         )
@@ -319,7 +319,7 @@ def test_with_momentum_0_a_euclidean_prototype_becomes_the_mean():
 
 
 def test_with_momentum_1_prototypes_do_not_move():
-    pixels, labels = batch([30, 30])
+    pixels, labels = make_batch([30, 30])
     bank = PrototypeBank(2, 1, 8, momentum=1.0)
     before = bank.prototypes.clone()
     bank.update_prototypes(pixels, bank.assign_pixels(bank.compute_similarities(pixels), labels)[1])
@@ -328,13 +328,13 @@ def test_with_momentum_1_prototypes_do_not_move():
 
 @every_distance
 def test_a_single_prototype_follows_the_mean_of_its_class(distance):
-    pixels, labels = batch([30, 0, 7])
+    pixels, labels = make_batch([30, 0, 7])
     bank = PrototypeBank(3, 1, 8, momentum=0.9, distance=distance)
-    before = as_float64(bank.prototypes)
+    before = convert_float64(bank.prototypes)
     bank.update_prototypes(pixels, bank.assign_pixels(bank.compute_similarities(pixels), labels)[1])
     by_truth = np.where((labels >= 0) & (labels < 3), labels, IGNORED)
-    expected = reference.update_prototypes(before, as_float64(pixels), by_truth, 0.9, distance)
-    np.testing.assert_allclose(as_float64(bank.prototypes), expected, rtol=0, atol=1e-6)
+    expected = reference.update_prototypes(before, convert_float64(pixels), by_truth, 0.9, distance)
+    np.testing.assert_allclose(convert_float64(bank.prototypes), expected, rtol=0, atol=1e-6)
 
 
 def test_updates_counts_the_updates_of_each_prototype():
@@ -374,7 +374,7 @@ def test_prototypes_are_buffers_and_nothing_is_learnable():
 @pytest.mark.parametrize("init", ["normal", "pixels"])
 def test_a_resumed_bank_is_bit_identical(init, tmp_path):
     def step(bank, seed):
-        pixels, labels = batch([20, 0 if seed == 0 else 9, 5], seed=seed)
+        pixels, labels = make_batch([20, 0 if seed == 0 else 9, 5], seed=seed)
         bank.initialise_new_classes(pixels, labels)
         bank.update_prototypes(
             pixels, bank.assign_pixels(bank.compute_similarities(pixels), labels)[1]
@@ -407,18 +407,18 @@ def test_prototypes_stay_float32_in_a_half_precision_model(distance, dtype):
     model = torch.nn.Sequential(torch.nn.Linear(8, 8), bank).to(dtype)
     assert model[0].weight.dtype == dtype
     assert bank.prototypes.dtype == torch.float32
-    pixels, labels = batch([20, 20])
+    pixels, labels = make_batch([20, 20])
     pixels = pixels.to(dtype)
-    before = as_float64(bank.prototypes)
+    before = convert_float64(bank.prototypes)
     target, update = bank.assign_pixels(bank.compute_similarities(pixels), labels)
     bank.update_prototypes(pixels, update)
-    expected = reference.update_prototypes(before, as_float64(pixels), target, 0.999, distance)
-    np.testing.assert_allclose(as_float64(bank.prototypes), expected, rtol=0, atol=1e-6)
+    expected = reference.update_prototypes(before, convert_float64(pixels), target, 0.999, distance)
+    np.testing.assert_allclose(convert_float64(bank.prototypes), expected, rtol=0, atol=1e-6)
 
 
 @every_distance
 def test_a_step_under_autocast_equals_the_float32_step(distance):
-    pixels, labels = batch([40, 9, 0])
+    pixels, labels = make_batch([40, 9, 0])
     plain = PrototypeBank(3, 4, 8, distance=distance, momentum=0.9)
     under = copy.deepcopy(plain)
     expected, update = plain.assign_pixels(plain.compute_similarities(pixels), labels)

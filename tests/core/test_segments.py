@@ -8,17 +8,17 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from core.batches import as_float64
+from core.batches import convert_float64
 from protoseg.core import segments
 from protoseg.core.segments import CHUNK, sort_by_segment
 
 
-def expected_sums(values, labels, number, weights=None):
+def compute_expected_sums(values, labels, number, weights=None):
     values = values.astype(np.float64) * (1 if weights is None else weights[:, None])
     return np.stack([values[labels == s].sum(0) for s in range(number)])
 
 
-def batch(sizes, channels, outside=0):
+def make_batch(sizes, channels, outside=0):
     rng = np.random.default_rng(len(sizes))
     labels = np.concatenate([np.repeat(np.arange(len(sizes)), sizes), np.repeat(-1, outside)])
     labels = rng.permutation(labels.astype(np.int64))
@@ -41,19 +41,19 @@ SIZES = {
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
 def test_sums_equal_those_of_numpy(sizes):
     for outside in (0, 1, CHUNK, 700):
-        values, labels, weights = batch(sizes, 5, outside)
+        values, labels, weights = make_batch(sizes, 5, outside)
         sorted_rows = sort_by_segment(torch.tensor(labels), len(sizes))
         rows = torch.tensor(values)
         in_order = rows[sorted_rows.order]
         weighted = sorted_rows.sum_sorted_rows(in_order, torch.tensor(weights)[sorted_rows.order])
-        expected = expected_sums(values, labels, len(sizes))
+        expected = compute_expected_sums(values, labels, len(sizes))
         for sums, expected_sum in (
             (sorted_rows.sum_rows(rows), expected),
             (sorted_rows.sum_sorted_rows(in_order), expected),
-            (weighted, expected_sums(values, labels, len(sizes), weights)),
+            (weighted, compute_expected_sums(values, labels, len(sizes), weights)),
         ):
             np.testing.assert_allclose(
-                as_float64(sums), expected_sum, rtol=0, atol=1e-4, err_msg=f"{outside} outside"
+                convert_float64(sums), expected_sum, rtol=0, atol=1e-4, err_msg=f"{outside} outside"
             )
         assert sorted_rows.counts.tolist() == sizes
 
@@ -74,8 +74,8 @@ def test_any_labels_give_the_right_sums(labels, number, chunk):
         sorted_rows = sort_by_segment(torch.tensor(labels), number)
     finally:
         segments.CHUNK = before
-    expected = expected_sums(values, labels, number)
-    sums = as_float64(sorted_rows.sum_rows(torch.tensor(values)))
+    expected = compute_expected_sums(values, labels, number)
+    sums = convert_float64(sorted_rows.sum_rows(torch.tensor(values)))
     np.testing.assert_allclose(sums, expected, rtol=0, atol=1e-5)
     inside = labels[(labels >= 0) & (labels < number)]
     assert sorted_rows.counts.tolist() == np.bincount(inside, minlength=number).tolist()
@@ -105,7 +105,7 @@ def test_rows_outside_all_segments_are_not_summed():
 
 
 def test_sums_are_deterministic():
-    values, labels, _ = batch([700, 3, 2000], 4)
+    values, labels, _ = make_batch([700, 3, 2000], 4)
     sorted_rows = sort_by_segment(torch.tensor(labels), 3)
     sums = [sorted_rows.sum_rows(torch.tensor(values)) for _ in range(5)]
     assert all(torch.equal(sums[0], each) for each in sums)

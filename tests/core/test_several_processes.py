@@ -12,20 +12,20 @@ from core.processes import (
     CLASSES,
     LAYOUTS,
     STEPS,
-    cases,
-    new_bank,
+    list_cases,
+    make_bank,
+    make_whole_batch,
     normalise_pixels,
     split_indices,
-    whole_batch,
 )
 from protoseg.core import collective
 
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def cases_of(layout, *distributed_modes):
+def select_cases(layout, *distributed_modes):
     """Return (distributed, K, distance) of a layout."""
-    return [case[1:] for case in cases() if case[0] == layout and case[1] in distributed_modes]
+    return [case[1:] for case in list_cases() if case[0] == layout and case[1] in distributed_modes]
 
 
 @pytest.fixture(scope="module", params=[2, 4], ids=["2 processes", "4 processes"])
@@ -33,13 +33,13 @@ def ranks(request, tmp_path_factory):
     """Return the results of every process, by rank."""
     folder = tmp_path_factory.mktemp("processes")
     world = request.param
-    run_in_processes(processes.work, world, world, str(folder))
+    run_in_processes(processes.run_process, world, world, str(folder))
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
 @every_layout
 def test_all_processes_hold_the_same_prototypes(ranks, layout):
-    for case in cases_of(layout, "pooled", "averaged"):
+    for case in select_cases(layout, "pooled", "averaged"):
         for number in range(STEPS):
             _, _, prototypes, updates = ranks[0][layout, *case][number]
             for other in ranks[1:]:
@@ -49,11 +49,11 @@ def test_all_processes_hold_the_same_prototypes(ranks, layout):
 
 @every_layout
 def test_pooled_equals_one_process_with_the_whole_batch(ranks, layout):
-    for case in cases_of(layout, "pooled"):
+    for case in select_cases(layout, "pooled"):
         _, num_prototypes, distance = case
-        bank = new_bank("pooled", num_prototypes, distance)
+        bank = make_bank("pooled", num_prototypes, distance)
         for number in range(STEPS):
-            pixels, labels = whole_batch(number)
+            pixels, labels = make_whole_batch(number)
             target = processes.run_step(bank, normalise_pixels(pixels, distance), labels)
             pixel_count = 0
             for rank in ranks:
@@ -67,16 +67,16 @@ def test_pooled_equals_one_process_with_the_whole_batch(ranks, layout):
 
 @every_layout
 def test_averaged_is_the_mean_over_independent_processes(ranks, layout):
-    for case in cases_of(layout, "averaged"):
+    for case in select_cases(layout, "averaged"):
         _, num_prototypes, distance = case
-        before = new_bank("averaged", num_prototypes, distance).prototypes
+        before = make_bank("averaged", num_prototypes, distance).prototypes
         for number in range(STEPS):
-            pixels, labels = whole_batch(number)
+            pixels, labels = make_whole_batch(number)
             banks = []
             for rank, own_part in zip(
                 ranks, split_indices(labels, layout, len(ranks)), strict=True
             ):
-                bank = new_bank("averaged", num_prototypes, distance)
+                bank = make_bank("averaged", num_prototypes, distance)
                 bank.prototypes.copy_(before)
                 target = processes.run_step(
                     bank, normalise_pixels(pixels, distance)[own_part], labels[own_part]
@@ -98,7 +98,7 @@ def test_averaged_is_the_mean_over_independent_processes(ranks, layout):
 def test_pixels_of_all_processes_initialise_the_prototypes(ranks, distributed, layout):
     before, started = None, torch.zeros(CLASSES, dtype=torch.bool)
     for number, batch in enumerate((STEPS - 1, 0, 1)):
-        pixels, labels = whole_batch(batch)
+        pixels, labels = make_whole_batch(batch)
         prototypes, now = ranks[0]["start", layout, distributed][number]
         for other in ranks[1:]:
             assert torch.equal(other["start", layout, distributed][number][0], prototypes)
@@ -116,7 +116,7 @@ def test_pixels_of_all_processes_initialise_the_prototypes(ranks, distributed, l
 
 
 def test_several_processes_contribute_initial_pixels(ranks):
-    pixels, labels = whole_batch(STEPS - 1)
+    pixels, labels = make_whole_batch(STEPS - 1)
     share = split_indices(labels, "even", len(ranks))
     prototypes = ranks[0]["start", "even", "pooled"][0][0][:3].flatten(0, 1)
     drawn = [(prototypes[:, None] == pixels[own_part]).all(-1).any().item() for own_part in share]
@@ -146,7 +146,7 @@ def test_collectives_return_their_input_outside_a_distributed_run():
 
 def test_averaged_equals_pooled_in_one_process():
     pixels, labels = torch.randn(40, CHANNELS), torch.arange(40) % CLASSES
-    banks = [new_bank(distributed, 3, "cosine") for distributed in ("pooled", "averaged")]
+    banks = [make_bank(distributed, 3, "cosine") for distributed in ("pooled", "averaged")]
     targets = [processes.run_step(bank, pixels, labels) for bank in banks]
     assert torch.equal(*targets)
     assert torch.equal(*[bank.prototypes for bank in banks])

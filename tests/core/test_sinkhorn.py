@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from core import reference
-from core.batches import as_float64, cosines, shuffled_labels
+from core.batches import convert_float64, draw_cosines, shuffle_labels
 from protoseg.core.segments import sort_by_segment
 from protoseg.core.sinkhorn import run_sinkhorn, select_own_similarities
 
@@ -36,13 +36,13 @@ def solve(similarities, labels, num_classes, **options):
     with_bound, without = (run_sinkhorn(*arguments, bound=b, **options) for b in (bound, None))
     assert with_bound.dtype == without.dtype == torch.float32
     torch.testing.assert_close(with_bound, without, rtol=0, atol=4e-4)
-    return as_float64(with_bound)
+    return convert_float64(with_bound)
 
 
 def assert_same_plan(plan, expected, atol=2e-4, what=""):
     """Assert that L is close everywhere and that the argmax is equal except for ties."""
     np.testing.assert_allclose(plan, expected, rtol=0, atol=atol, err_msg=what)
-    is_clear = reference.margin(expected) > CLEAR
+    is_clear = reference.compute_margins(expected) > CLEAR
     assert (plan.argmax(1) == expected.argmax(1))[is_clear].all(), what
 
 
@@ -50,28 +50,28 @@ def assert_same_plan(plan, expected, atol=2e-4, what=""):
 def test_every_class_is_solved_independently(sizes):
     for num_prototypes, kappa in itertools.product([1, 2, 10, 50], [0.01, 0.05, 0.2, 1.0]):
         rng = np.random.default_rng(num_prototypes)
-        labels = shuffled_labels(rng, sizes, ignored=[255, -1, len(sizes)] * 7)
-        similarities = cosines(rng, len(labels), num_prototypes)
+        labels = shuffle_labels(rng, sizes, ignored=[255, -1, len(sizes)] * 7)
+        similarities = draw_cosines(rng, len(labels), num_prototypes)
         plan = solve(similarities, labels, len(sizes), kappa=kappa, iterations=3)
-        expected = reference.sinkhorn(similarities, labels, len(sizes), kappa, 3)
+        expected = reference.solve_sinkhorn(similarities, labels, len(sizes), kappa, 3)
         assert_same_plan(plan, expected, what=f"K = {num_prototypes}, kappa = {kappa}")
 
 
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5, 50])
 def test_iterations_sets_the_number_of_steps(iterations):
     rng = np.random.default_rng(0)
-    labels = shuffled_labels(rng, [60, 5, 200])
-    similarities = cosines(rng, len(labels), 7)
+    labels = shuffle_labels(rng, [60, 5, 200])
+    similarities = draw_cosines(rng, len(labels), 7)
     plan = solve(similarities, labels, 3, kappa=0.05, iterations=iterations)
-    assert_same_plan(plan, reference.sinkhorn(similarities, labels, 3, 0.05, iterations))
+    assert_same_plan(plan, reference.solve_sinkhorn(similarities, labels, 3, 0.05, iterations))
 
 
 def test_the_defaults_are_three_steps_and_kappa_005():
     rng = np.random.default_rng(0)
-    labels = shuffled_labels(rng, [60, 30])
-    similarities = cosines(rng, len(labels), 5)
+    labels = shuffle_labels(rng, [60, 30])
+    similarities = draw_cosines(rng, len(labels), 5)
     assert_same_plan(
-        solve(similarities, labels, 2), reference.sinkhorn(similarities, labels, 2, 0.05, 3)
+        solve(similarities, labels, 2), reference.solve_sinkhorn(similarities, labels, 2, 0.05, 3)
     )
 
 
@@ -79,21 +79,21 @@ def test_the_defaults_are_three_steps_and_kappa_005():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_similarities_do_not_overflow(dtype, kappa):
     rng = np.random.default_rng(1)
-    labels = shuffled_labels(rng, [300, 3, 0, 41], ignored=[255] * 9)
-    similarities = torch.tensor(cosines(rng, len(labels), 10)).to(dtype)
+    labels = shuffle_labels(rng, [300, 3, 0, 41], ignored=[255] * 9)
+    similarities = torch.tensor(draw_cosines(rng, len(labels), 10)).to(dtype)
     plan = run_sinkhorn(similarities, torch.tensor(labels), 4, kappa=kappa)
     assert plan.dtype == torch.float32
-    expected = reference.sinkhorn(as_float64(similarities), labels, 4, kappa, 3)
-    assert_same_plan(as_float64(plan), expected)
+    expected = reference.solve_sinkhorn(convert_float64(similarities), labels, 4, kappa, 3)
+    assert_same_plan(convert_float64(plan), expected)
 
 
 @pytest.mark.parametrize("offset", [-1000.0, 1000.0])
 def test_large_similarities_of_unnormalised_distances_do_not_overflow(offset):
     rng = np.random.default_rng(2)
-    labels = shuffled_labels(rng, [50, 50])
-    similarities = cosines(rng, 100, 4) * 10 + np.float32(offset)
+    labels = shuffle_labels(rng, [50, 50])
+    similarities = draw_cosines(rng, 100, 4) * 10 + np.float32(offset)
     plan = solve(similarities, labels, 2, kappa=1.0)
-    assert_same_plan(plan, reference.sinkhorn(similarities, labels, 2, 1.0, 3), atol=5e-3)
+    assert_same_plan(plan, reference.solve_sinkhorn(similarities, labels, 2, 1.0, 3), atol=5e-3)
 
 
 def test_a_class_of_a_million_pixels_keeps_its_precision():
@@ -104,7 +104,7 @@ def test_a_class_of_a_million_pixels_keeps_its_precision():
     labels = np.zeros(len(similarities), dtype=np.int64)
     for iterations in (1, 3):
         plan = solve(similarities, labels, 1, kappa=0.05, iterations=iterations)
-        expected = reference.sinkhorn_of_class(similarities, 0.05, iterations)
+        expected = reference.solve_sinkhorn_of_class(similarities, 0.05, iterations)
         np.testing.assert_allclose(plan, expected, rtol=0, atol=3e-5)
 
 
@@ -112,30 +112,30 @@ def test_a_class_of_a_million_pixels_keeps_its_precision():
 def test_similarities_at_both_bounds_are_solved(kappa):
     # The widest range of the scaling vectors, for each of their types.
     rng = np.random.default_rng(8)
-    labels = shuffled_labels(rng, [300, 2, 41])
+    labels = shuffle_labels(rng, [300, 2, 41])
     similarities = rng.choice(np.float32([-1, -1, -1, 0.3, 1]), (len(labels), 6))
     similarities[:, 4] = -1  # a prototype with low similarity to all pixels
     for iterations in (1, 3, 30):
         plan = solve(similarities, labels, 3, kappa=kappa, iterations=iterations)
-        expected = reference.sinkhorn(similarities, labels, 3, kappa, iterations)
+        expected = reference.solve_sinkhorn(similarities, labels, 3, kappa, iterations)
         assert_same_plan(plan, expected, what=f"{iterations} iterations")
 
 
 def test_rounding_above_the_bound_is_harmless():
     rng = np.random.default_rng(9)
-    labels = shuffled_labels(rng, [60, 30])
-    similarities = cosines(rng, len(labels), 5)
+    labels = shuffle_labels(rng, [60, 30])
+    similarities = draw_cosines(rng, len(labels), 5)
     similarities[3, 2] = np.float32(1 + 4e-7)
     plan = run_sinkhorn(torch.tensor(similarities), torch.tensor(labels), 2, bound=1.0)
-    expected = reference.sinkhorn(similarities, labels, 2, 0.05, 3)
-    assert_same_plan(as_float64(plan), expected)
+    expected = reference.solve_sinkhorn(similarities, labels, 2, 0.05, 3)
+    assert_same_plan(convert_float64(plan), expected)
 
 
 def test_after_many_steps_prototypes_have_equal_sums():
     rng = np.random.default_rng(4)
     sizes, num_prototypes = [500, 30, 4, 0, 1], 6
-    labels = shuffled_labels(rng, sizes, ignored=[255] * 50)
-    similarities = cosines(rng, len(labels), num_prototypes)
+    labels = shuffle_labels(rng, sizes, ignored=[255] * 50)
+    similarities = draw_cosines(rng, len(labels), num_prototypes)
     plan = solve(similarities, labels, len(sizes), kappa=0.2, iterations=500)
     for c, size in enumerate(sizes):
         rows = plan[labels == c].sum(0)
@@ -144,7 +144,7 @@ def test_after_many_steps_prototypes_have_equal_sums():
 
 def test_pixels_spread_over_prototypes_even_if_all_prefer_one():
     rng = np.random.default_rng(5)
-    similarities = cosines(rng, 4000, 4) * 0.1
+    similarities = draw_cosines(rng, 4000, 4) * 0.1
     similarities[:, 2] += 0.9
     plan = solve(similarities, np.zeros(4000, dtype=np.int64), 1, kappa=0.05, iterations=3)
     shares = np.bincount(plan.argmax(1), minlength=4) / 4000
@@ -155,8 +155,8 @@ def test_at_convergence_the_plan_equals_that_of_pot():
     ot = pytest.importorskip("ot")
     rng = np.random.default_rng(6)
     sizes, num_prototypes, kappa = [70, 12], 5, 0.1
-    labels = shuffled_labels(rng, sizes)
-    similarities = cosines(rng, len(labels), num_prototypes)
+    labels = shuffle_labels(rng, sizes)
+    similarities = draw_cosines(rng, len(labels), num_prototypes)
     plan = solve(similarities, labels, len(sizes), kappa=kappa, iterations=1000)
     for c, size in enumerate(sizes):
         own = labels == c
@@ -173,18 +173,18 @@ def test_at_convergence_the_plan_equals_that_of_pot():
 
 
 @st.composite
-def problems(draw):
+def draw_problem(draw):
     """Draw a ragged batch: similarities, labels (some ignored), C, κ and iterations."""
     sizes = draw(st.lists(st.integers(0, 40), min_size=1, max_size=6))
     ignored = draw(st.lists(st.sampled_from([255, -1, -100, len(sizes)]), max_size=8))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    labels = shuffled_labels(rng, sizes, ignored)
-    similarities = cosines(rng, len(labels), draw(st.integers(1, 50)))
+    labels = shuffle_labels(rng, sizes, ignored)
+    similarities = draw_cosines(rng, len(labels), draw(st.integers(1, 50)))
     options = {"kappa": draw(st.floats(0.01, 1)), "iterations": draw(st.integers(1, 6))}
     return similarities, labels, len(sizes), options
 
 
-any_problem = given(problems())
+any_problem = given(draw_problem())
 with_fixed_examples = settings(
     max_examples=60,
     deadline=None,
@@ -198,7 +198,7 @@ with_fixed_examples = settings(
 @any_problem
 def test_any_batch_equals_the_reference(problem):
     similarities, labels, num_classes, options = problem
-    expected = reference.sinkhorn(similarities, labels, num_classes, **options)
+    expected = reference.solve_sinkhorn(similarities, labels, num_classes, **options)
     assert_same_plan(solve(similarities, labels, num_classes, **options), expected)
 
 

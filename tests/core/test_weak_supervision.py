@@ -64,7 +64,7 @@ def reference_prototypes(batch: Batch, normalised: bool = True, shift: float = 0
         view.confidences.double().numpy() - shift * batch.random_keys[:, :1].double().numpy()
     )
     actual = [
-        reference.prototype(view.embeddings.numpy(), confidences, c, TOP, normalised)
+        reference.compute_prototype(view.embeddings.numpy(), confidences, c, TOP, normalised)
         for c in range(C)
     ]
     exists = view.confidences.sum(0) > 0
@@ -74,13 +74,13 @@ def reference_prototypes(batch: Batch, normalised: bool = True, shift: float = 0
 def test_maps_confidences_and_labels_equal_the_reference() -> None:
     batch = make_batch()
     maps = weak_supervision.normalise_maps(batch.activations, batch.present)
-    expected = reference.maps_of(batch.activations.numpy(), batch.present.numpy())
+    expected = reference.compute_maps(batch.activations.numpy(), batch.present.numpy())
     np.testing.assert_allclose(maps, expected, atol=1e-7)
     confidences = weak_supervision.add_background(maps)
-    np.testing.assert_allclose(confidences, reference.confidences_of(expected), atol=1e-7)
+    np.testing.assert_allclose(confidences, reference.add_background(expected), atol=1e-7)
     for threshold in (0.0, 0.3, 0.7, 1.0):
         actual = weak_supervision.make_pseudo_labels(maps, threshold)
-        np.testing.assert_array_equal(actual, reference.labels_of(maps.numpy(), threshold))
+        np.testing.assert_array_equal(actual, reference.compute_labels(maps.numpy(), threshold))
     assert (weak_supervision.make_pseudo_labels(maps, 0.0)[2] == 0).all(), (
         "an image without classes must be background"
     )
@@ -109,15 +109,15 @@ def test_contrast_and_its_gradient_equal_the_reference() -> None:
     loss.backward()
     vectors = convert_prototypes(prototypes)
     arguments = (view.labels.numpy(), vectors, TEMPERATURE)
-    expected = reference.mean_loss(view.embeddings.numpy(), *arguments)
+    expected = reference.compute_mean_loss(view.embeddings.numpy(), *arguments)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert embeddings.grad is not None
     start = view.embeddings.double().numpy()
     for pixel, channel in ((0, 0), (21, 3), (40, 7), (16, 2)):
         step = np.zeros_like(start)
         step[pixel, channel] = 1e-6
-        high = reference.mean_loss(start + step, *arguments)
-        low = reference.mean_loss(start - step, *arguments)
+        high = reference.compute_mean_loss(start + step, *arguments)
+        low = reference.compute_mean_loss(start - step, *arguments)
         assert embeddings.grad[pixel, channel].item() == pytest.approx(
             (high - low) / 2e-6, abs=2e-6
         )
@@ -144,7 +144,7 @@ def test_mined_prototypes_equal_the_reference() -> None:
         actual = weak_supervision.mine_prototypes(view, prototypes, batch.random_keys, **settings)
         for i, label in enumerate(view.labels.tolist()):
             if label != weak_supervision.IGNORED and prototypes.exists[label]:
-                expected = reference.mined(
+                expected = reference.mine_prototypes(
                     view.embeddings[i].numpy(),
                     label,
                     vectors,
@@ -158,7 +158,7 @@ def test_sampled_pixels_equal_the_reference() -> None:
     batch = make_batch()
     view, prototypes = batch.view, estimate_prototypes(batch)
     actual = weak_supervision.sample_pixels(view, prototypes, batch.random_keys[:, 1])
-    expected = reference.sampled(
+    expected = reference.sample_pixels(
         view.embeddings.numpy(),
         view.labels.tolist(),
         prototypes.vectors.double().numpy(),
@@ -181,15 +181,15 @@ def test_the_four_losses_equal_the_reference() -> None:
     pairs = [
         (
             weak_supervision.compute_cross_prototype_loss(a, q, 0.2),
-            reference.mean_loss(pixels, labels, q64, 0.2),
+            reference.compute_mean_loss(pixels, labels, q64, 0.2),
         ),
         (
             weak_supervision.compute_cross_cam_loss(a, p, b, 0.2),
-            reference.mean_loss(pixels, others, p64, 0.2),
+            reference.compute_mean_loss(pixels, others, p64, 0.2),
         ),
         (
             weak_supervision.compute_intra_view_loss(a, p, 0.2),
-            reference.mean_loss(pixels, labels, p64, 0.2),
+            reference.compute_mean_loss(pixels, labels, p64, 0.2),
         ),
     ]
     negatives = weak_supervision.mine_prototypes(a, p, first.random_keys)
@@ -200,7 +200,7 @@ def test_the_four_losses_equal_the_reference() -> None:
             weak_supervision.compute_intra_view_loss(
                 a, p, 0.2, negatives=negatives, weights=weights
             ),
-            reference.mean_loss(pixels, labels, p64, 0.2, sets, weights.tolist()),
+            reference.compute_mean_loss(pixels, labels, p64, 0.2, sets, weights.tolist()),
         )
     )
     actual = [loss.item() for loss, _ in pairs]
@@ -211,7 +211,7 @@ def test_the_four_losses_equal_the_reference() -> None:
 def test_classification_loss_equals_the_reference_and_torch() -> None:
     scores = 3 * torch.randn(4, 7, generator=torch.Generator().manual_seed(0))
     present = torch.rand(4, 7, generator=torch.Generator().manual_seed(1)) < 0.4
-    expected = reference.soft_margin(scores.numpy(), present.tolist())
+    expected = reference.compute_soft_margin(scores.numpy(), present.tolist())
     assert weak_supervision.compute_classification_loss(scores, present).item() == pytest.approx(
         expected, rel=1e-5
     )
@@ -243,12 +243,12 @@ def test_a_batch_without_valid_pixels_has_loss_zero() -> None:
 
 
 def test_two_processes_give_the_prototypes_and_loss_of_the_whole_batch(tmp_path: Path) -> None:
-    pixels, confidences, labels, random_keys = weak_processes.whole_batch()
+    pixels, confidences, labels, random_keys = weak_processes.make_whole_batch()
     expected = weak_supervision.estimate_prototypes(
         pixels, confidences, weak_processes.TOP, random_keys
     )
     loss = weak_supervision.compute_contrast(pixels, labels, expected, 0.1)
-    run_in_processes(weak_processes.work, 2, str(tmp_path))
+    run_in_processes(weak_processes.run_process, 2, str(tmp_path))
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for part in parts:
         torch.testing.assert_close(part["vectors"], expected.vectors)

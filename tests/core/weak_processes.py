@@ -1,4 +1,4 @@
-"""The work of each of two forked processes in `test_weak_supervision`."""
+"""The run_process of each of two forked processes in `test_weak_supervision`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protoseg.core import weak_supervision
 TOP = 9
 
 
-def whole_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def make_whole_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return embeddings, confidences, labels and random keys of 40 pixels and 5 classes."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.nn.functional.normalize(torch.randn(40, 8, generator=generator), dim=1)
@@ -25,13 +25,13 @@ def whole_batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return pixels, confidences, labels, torch.rand(40, generator=generator)
 
 
-def work(rank: int, folder: str) -> None:
+def run_process(rank: int, folder: str) -> None:
     """Process one half of the batch, and save prototypes and loss."""
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
     )
-    pixels, confidences, labels, random_keys = (each.chunk(2)[rank] for each in whole_batch())
+    pixels, confidences, labels, random_keys = (each.chunk(2)[rank] for each in make_whole_batch())
     prototypes = weak_supervision.estimate_prototypes(pixels, confidences, TOP, random_keys)
     loss = weak_supervision.compute_contrast(pixels, labels, prototypes, 0.1)
     result = {"vectors": prototypes.vectors, "exists": prototypes.exists, "loss": loss.item()}

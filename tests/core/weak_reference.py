@@ -11,7 +11,7 @@ import numpy as np
 IGNORED = -1
 
 
-def maps_of(activations, present):
+def compute_maps(activations, present):
     """Apply ReLU and divide by the maximum per image and class; absent classes are 0."""
     out = np.zeros(np.shape(activations))
     for b, image in enumerate(np.float64(activations)):
@@ -22,12 +22,12 @@ def maps_of(activations, present):
     return out
 
 
-def confidences_of(maps):
+def add_background(maps):
     """Add the background confidence, 1 minus the highest map."""
     return np.stack([np.concatenate([[1 - np.max(image, axis=0)], image]) for image in maps])
 
 
-def labels_of(maps, threshold):
+def compute_labels(maps, threshold):
     batch, classes, height, width = maps.shape
     out = np.zeros((batch, height, width), int)
     for b in range(batch):
@@ -39,11 +39,11 @@ def labels_of(maps, threshold):
     return out
 
 
-def unit(vector):
+def normalise(vector):
     return np.float64(vector) / np.sqrt(np.sum(np.float64(vector) ** 2))
 
 
-def prototype(embeddings, confidences, c, top, normalised):
+def compute_prototype(embeddings, confidences, c, top, normalised):
     """Compute the prototype of class c; None if all confidences are 0. Ties are not handled."""
     own = sorted(range(len(embeddings)), key=lambda i: -confidences[i][c])[:top]
     weights = [float(confidences[i][c]) for i in own]
@@ -51,10 +51,10 @@ def prototype(embeddings, confidences, c, top, normalised):
         return None
     mean = sum(w * np.float64(embeddings[i]) for w, i in zip(weights, own, strict=True))
     mean = mean / sum(weights)
-    return unit(mean) if normalised else mean
+    return normalise(mean) if normalised else mean
 
 
-def pixel_loss(v, y, prototypes, temperature, negatives=None):
+def compute_pixel_loss(v, y, prototypes, temperature, negatives=None):
     """Compute F(v; y; P); P is a list with None for classes without a prototype."""
     used = [c for c, p in enumerate(prototypes) if p is not None]
     if negatives is not None:
@@ -65,7 +65,7 @@ def pixel_loss(v, y, prototypes, temperature, negatives=None):
     return math.log(total) + highest - logits[y]
 
 
-def mean_loss(embeddings, labels, prototypes, temperature, negatives=None, times=None):
+def compute_mean_loss(embeddings, labels, prototypes, temperature, negatives=None, times=None):
     """Compute the mean of F over pixels that are not ignored and have a prototype; else 0."""
     total = number = 0.0
     for i, (v, y) in enumerate(zip(embeddings, labels, strict=True)):
@@ -73,27 +73,27 @@ def mean_loss(embeddings, labels, prototypes, temperature, negatives=None, times
             continue
         weight = 1 if times is None else times[i]
         mined = None if negatives is None else negatives[i]
-        total += weight * pixel_loss(v, y, prototypes, temperature, mined)
+        total += weight * compute_pixel_loss(v, y, prototypes, temperature, mined)
         number += weight
     return total / max(number, 1)
 
 
-def half_up(value):
+def round_half_up(value):
     return math.floor(value + 0.5)
 
 
-def mined(v, y, prototypes, random_keys, hardest=0.6, drawn=0.5):
+def mine_prototypes(v, y, prototypes, random_keys, hardest=0.6, drawn=0.5):
     """Return, of the 60% of negatives closest to v, the 50% with the lowest random keys."""
     others = [c for c, p in enumerate(prototypes) if p is not None and c != y]
     if not others:
         return set()
     others.sort(key=lambda c: -np.dot(np.float64(v), prototypes[c]))
-    hard = others[: max(1, half_up(hardest * len(others)))]
+    hard = others[: max(1, round_half_up(hardest * len(others)))]
     hard.sort(key=lambda c: random_keys[c])
-    return set(hard[: max(1, half_up(drawn * len(hard)))])
+    return set(hard[: max(1, round_half_up(drawn * len(hard)))])
 
 
-def sampled(embeddings, labels, prototypes, random_keys):
+def sample_pixels(embeddings, labels, prototypes, random_keys):
     """Return the weight of each pixel: the farther half of a class, plus as many at random."""
     times = [0] * len(labels)
     for c, p in enumerate(prototypes):
@@ -106,7 +106,7 @@ def sampled(embeddings, labels, prototypes, random_keys):
     return times
 
 
-def soft_margin(scores, present):
+def compute_soft_margin(scores, present):
     """Compute -mean[y log σ(x) + (1 - y) log(1 - σ(x))]."""
     terms = []
     for row, labels in zip(np.float64(scores), present, strict=True):

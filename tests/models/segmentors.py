@@ -55,7 +55,7 @@ HEADS: dict[str, dict[str, Any]] = {
 """Decode heads of mmseg that end in ``conv_seg``."""
 
 
-def decode_head(name: str, num_classes: int = 3, **changes: Any) -> dict[str, Any]:
+def make_decode_head(name: str, num_classes: int = 3, **changes: Any) -> dict[str, Any]:
     """Return the config of one of `HEADS`: 8 channels, no dropout, mean over valid pixels."""
     return {
         "type": name.partition(",")[0],
@@ -69,7 +69,7 @@ def decode_head(name: str, num_classes: int = 3, **changes: Any) -> dict[str, An
     }
 
 
-def segmentor(head: dict[str, Any], **changes: Any) -> Any:
+def build_segmentor(head: dict[str, Any], **changes: Any) -> Any:
     """Build an ``EncoderDecoder`` of TinyNet and a head, with initial weights."""
     config = {
         "type": "EncoderDecoder",
@@ -91,7 +91,7 @@ def segmentor(head: dict[str, Any], **changes: Any) -> Any:
     return model
 
 
-def feature_maps(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
+def make_feature_maps(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
     """Return feature maps with the shapes of TinyNet for images of 32×32."""
     generator = torch.Generator().manual_seed(seed)
     return tuple(
@@ -100,7 +100,7 @@ def feature_maps(batch: int = 2, seed: int = 0) -> tuple[torch.Tensor, ...]:
     )
 
 
-def samples(maps: np.ndarray) -> list[SegDataSample]:
+def make_samples(maps: np.ndarray) -> list[SegDataSample]:
     """Return data samples with label maps (B, H, W) as ground truth."""
     data_samples = []
     for labels in maps:
@@ -110,7 +110,7 @@ def samples(maps: np.ndarray) -> list[SegDataSample]:
     return data_samples
 
 
-def label_maps(
+def make_label_maps(
     num_classes: int, batch: int = 2, size: int = 32, seed: int = 0, ignored: float = 0.2
 ) -> np.ndarray:
     """Return random label maps (B, H, W) with a share of ignored pixels."""
@@ -120,16 +120,16 @@ def label_maps(
     return maps
 
 
-def images(batch: int = 2, seed: int = 0) -> torch.Tensor:
+def make_images(batch: int = 2, seed: int = 0) -> torch.Tensor:
     """Return preprocessed images, (B, 3, 32, 32)."""
     return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def total_loss(losses: dict[str, torch.Tensor]) -> torch.Tensor:
+def sum_losses(losses: dict[str, torch.Tensor]) -> torch.Tensor:
     """Return the sum that mmengine minimises."""
     return sum(value for name, value in losses.items() if "loss" in name)
 
 
-def total_numbers(parameters: Sequence[torch.Tensor]) -> int:
+def count_numbers(parameters: Sequence[torch.Tensor]) -> int:
     """Return the number of elements of all parameters."""
     return sum(p.numel() for p in parameters)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from models.segmentors import decode_head
+from models.segmentors import make_decode_head
 from protoseg.core import weak_supervision
 from tests.core import weak_reference as reference
 
@@ -32,7 +32,7 @@ def make_head(**settings: Any) -> Any:
     """Build a head whose prototypes contain all pixels, so that nothing is random."""
     config = {
         "type": "CamHead",
-        "decode_head": decode_head(
+        "decode_head": make_decode_head(
             "FCNHead", CLASSES, num_convs=0, concat_input=False, channels=16
         ),
         "channels": 32,
@@ -71,7 +71,7 @@ def find_inside(height: int, width: int) -> np.ndarray:
     return out
 
 
-def expected_view(head: Any, feature_map: Tensor) -> dict[str, Any]:
+def compute_expected_view(head: Any, feature_map: Tensor) -> dict[str, Any]:
     """Return embeddings, labels and prototypes of a view at the grid of the smaller one."""
     feature_map = feature_map.double()
     maps = torch.einsum("oc,bchw->bohw", head.classifier.weight.double()[:, :, 0, 0], feature_map)
@@ -83,24 +83,26 @@ def expected_view(head: Any, feature_map: Tensor) -> dict[str, Any]:
         for each in (maps, vectors)
     )
     image = find_inside(4, 3)
-    confidences = reference.maps_of(maps.numpy() * image[:, None], PRESENT.numpy())
-    labels = reference.labels_of(confidences, THRESHOLD)
+    confidences = reference.compute_maps(maps.numpy() * image[:, None], PRESENT.numpy())
+    labels = reference.compute_labels(confidences, THRESHOLD)
     labels[~image] = weak_supervision.IGNORED
-    confidences = (reference.confidences_of(confidences) * image[:, None]).transpose(0, 2, 3, 1)
+    confidences = (reference.add_background(confidences) * image[:, None]).transpose(0, 2, 3, 1)
     confidences = confidences.reshape(-1, CLASSES)
-    rows = [reference.unit(row) for row in vectors.permute(0, 2, 3, 1).reshape(-1, 32).numpy()]
-    prototypes = [reference.prototype(rows, confidences, c, 10_000, True) for c in range(CLASSES)]
+    rows = [reference.normalise(row) for row in vectors.permute(0, 2, 3, 1).reshape(-1, 32).numpy()]
+    prototypes = [
+        reference.compute_prototype(rows, confidences, c, 10_000, True) for c in range(CLASSES)
+    ]
     return {"v": rows, "y": labels.flatten(), "p": prototypes}
 
 
-def classification_loss(head: Any, views: list[Tensor]) -> float:
+def compute_classification_loss(head: Any, views: list[Tensor]) -> float:
     """Return the mean over views of the classification loss, without padding."""
     total = 0.0
     for feature_map in views:
         maps = head.classifier(feature_map).detach().double().numpy()
         image = find_inside(*feature_map.shape[2:])
         pooled = [[plane[image[b]].mean() for plane in planes] for b, planes in enumerate(maps)]
-        total += reference.soft_margin(pooled, PRESENT.numpy()) / len(views)
+        total += reference.compute_soft_margin(pooled, PRESENT.numpy()) / len(views)
     return total
 
 
@@ -109,15 +111,15 @@ def test_losses_of_two_views_equal_the_reference(parts: dict[str, bool]) -> None
     head = make_head(second_view=True, **parts)
     views = make_features(head)
     losses = head.compute_view_losses(views, PRESENT, COVERED)
-    one, two = (expected_view(head, feature_map) for feature_map in views)
+    one, two = (compute_expected_view(head, feature_map) for feature_map in views)
     cross = intra = 0.0
     for this, other in ((one, two), (two, one)):
         if "cross_prototype" in parts:
-            cross += reference.mean_loss(this["v"], this["y"], other["p"], TEMPERATURE) / 2
+            cross += reference.compute_mean_loss(this["v"], this["y"], other["p"], TEMPERATURE) / 2
         if "cross_cam" in parts:
-            cross += reference.mean_loss(this["v"], other["y"], this["p"], TEMPERATURE) / 2
-        intra += reference.mean_loss(this["v"], this["y"], this["p"], TEMPERATURE) / 2
-    expected = {"loss_cls": classification_loss(head, views)}
+            cross += reference.compute_mean_loss(this["v"], other["y"], this["p"], TEMPERATURE) / 2
+        intra += reference.compute_mean_loss(this["v"], this["y"], this["p"], TEMPERATURE) / 2
+    expected = {"loss_cls": compute_classification_loss(head, views)}
     expected |= {"loss_cross": ALPHA * cross} if cross else {}
     expected |= {"loss_intra": BETA * intra} if "intra" in parts else {}
     assert losses.keys() == expected.keys()
@@ -130,7 +132,9 @@ def test_one_view_has_the_classification_loss_only() -> None:
     views = make_features(head)[:1]
     losses = head.compute_view_losses(views, PRESENT, COVERED)
     assert losses.keys() == {"loss_cls"}
-    assert losses["loss_cls"].item() == pytest.approx(classification_loss(head, views), rel=1e-5)
+    assert losses["loss_cls"].item() == pytest.approx(
+        compute_classification_loss(head, views), rel=1e-5
+    )
     assert head.projection is None
 
 

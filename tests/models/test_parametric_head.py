@@ -7,20 +7,20 @@ import torch
 
 from models.segmentors import (
     HEADS,
-    decode_head,
-    feature_maps,
-    label_maps,
-    samples,
-    segmentor,
-    total_loss,
+    build_segmentor,
+    make_decode_head,
+    make_feature_maps,
+    make_label_maps,
+    make_samples,
+    sum_losses,
 )
 
 
 def make_head(name: str, num_prototypes: int, num_classes: int = 3):
-    return segmentor(
+    return build_segmentor(
         {
             "type": "ParametricHead",
-            "decode_head": decode_head(name, num_classes),
+            "decode_head": make_decode_head(name, num_classes),
             "num_prototypes": num_prototypes,
         }
     ).decode_head
@@ -29,11 +29,11 @@ def make_head(name: str, num_prototypes: int, num_classes: int = 3):
 @pytest.mark.parametrize("name", HEADS)
 def test_k_1_is_bit_identical_to_the_head_of_mmseg(name: str) -> None:
     ours = make_head(name, 1)
-    mmseg_head = segmentor(decode_head(name)).decode_head
+    mmseg_head = build_segmentor(make_decode_head(name)).decode_head
     state = {f"{key}": value for key, value in ours.head.state_dict().items()}
     state |= {f"conv_seg.{key}": value for key, value in ours.classifier.state_dict().items()}
     mmseg_head.load_state_dict(state)
-    maps, truth = feature_maps(), samples(label_maps(3))
+    maps, truth = make_feature_maps(), make_samples(make_label_maps(3))
     for mode in (True, False):
         ours.train(mode)
         mmseg_head.train(mode)
@@ -49,8 +49,8 @@ def test_k_1_is_bit_identical_to_the_head_of_mmseg(name: str) -> None:
     assert losses.keys() == expected.keys()
     for key in losses:
         assert torch.equal(losses[key], expected[key]), key
-    total_loss(losses).backward()
-    total_loss(expected).backward()
+    sum_losses(losses).backward()
+    sum_losses(expected).backward()
     assert torch.equal(ours.classifier.weight.grad, mmseg_head.conv_seg.weight.grad)
     metas = [{"img_shape": (32, 32)}] * 2
     torch.manual_seed(7)
@@ -61,7 +61,7 @@ def test_k_1_is_bit_identical_to_the_head_of_mmseg(name: str) -> None:
 
 def test_a_class_score_is_the_maximum_over_k() -> None:
     head = make_head("FCNHead", 10, num_classes=4).eval()
-    maps = feature_maps()
+    maps = make_feature_maps()
     with torch.no_grad():
         torch.nn.init.normal_(head.classifier.weight)
         torch.nn.init.normal_(head.classifier.bias)
@@ -82,8 +82,8 @@ def test_only_the_best_weight_vector_of_a_pixel_gets_a_gradient() -> None:
     head = make_head("FCNHead", 5).eval()
     with torch.no_grad():
         torch.nn.init.normal_(head.classifier.weight)
-        all_scores = head.classifier(head.features(feature_maps()))[0, :, 0, 0].view(3, 5)
-    head(feature_maps())[0, 1, 0, 0].backward()
+        all_scores = head.classifier(head.features(make_feature_maps()))[0, :, 0, 0].view(3, 5)
+    head(make_feature_maps())[0, 1, 0, 0].backward()
     has_gradient = head.classifier.weight.grad.flatten(1).any(1).view(3, 5)
     expected = torch.zeros(3, 5, dtype=torch.bool)
     expected[1, all_scores[1].argmax()] = True

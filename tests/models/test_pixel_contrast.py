@@ -12,13 +12,13 @@ from models.segmentors import (
     CE,
     CHANNELS,
     IGNORE,
-    decode_head,
-    feature_maps,
-    images,
-    label_maps,
-    samples,
-    segmentor,
-    total_loss,
+    build_segmentor,
+    make_decode_head,
+    make_feature_maps,
+    make_images,
+    make_label_maps,
+    make_samples,
+    sum_losses,
 )
 from protoseg.models.pixel_contrast import PixelContrast
 from tests.core import contrast_reference as reference
@@ -38,9 +38,13 @@ every_head = pytest.mark.parametrize("wrapper", HEADS)
 
 
 def make_segmentor(wrapper: str, contrast: dict | None = SETTINGS, **changes):
-    config = {"type": wrapper, "decode_head": decode_head("SegformerHead", 3), "num_prototypes": 2}
+    config = {
+        "type": wrapper,
+        "decode_head": make_decode_head("SegformerHead", 3),
+        "num_prototypes": 2,
+    }
     contrast = copy.deepcopy(contrast) and {**contrast, **changes}
-    return segmentor({**config, "contrast": contrast}).train()
+    return build_segmentor({**config, "contrast": contrast}).train()
 
 
 @every_head
@@ -50,11 +54,11 @@ def test_contrast_adds_one_loss_and_changes_no_other(wrapper: str) -> None:
     with_contrast = make_segmentor(wrapper)
     missing = with_contrast.load_state_dict(plain.state_dict(), strict=False).missing_keys
     assert {name.split(".")[1] for name in missing} == {"contrast"}
-    truth = samples(label_maps(3))
+    truth = make_samples(make_label_maps(3))
     torch.manual_seed(7)
-    expected = plain.loss(images(), truth)
+    expected = plain.loss(make_images(), truth)
     torch.manual_seed(7)
-    actual = with_contrast.loss(images(), truth)
+    actual = with_contrast.loss(make_images(), truth)
     assert actual.keys() - expected.keys() == {"decode.loss_contrast"}
     for name, value in expected.items():
         assert torch.equal(actual[name], value), name
@@ -76,8 +80,8 @@ def test_evaluation_does_not_change_the_memory(wrapper: str) -> None:
     model = make_segmentor(wrapper).eval()
     before = copy.deepcopy(model.state_dict())
     with torch.no_grad():
-        model.predict(images(), samples(label_maps(3)))
-        model.loss(images(), samples(label_maps(3)))
+        model.predict(make_images(), make_samples(make_label_maps(3)))
+        model.loss(make_images(), make_samples(make_label_maps(3)))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
 
@@ -112,7 +116,7 @@ def test_the_loss_equals_the_reference_and_the_batch_is_added_to_the_memory(monk
         anchors = reference.choose_anchors(labels.tolist(), wrong, 40, random_keys[0])
         own = rows.numpy()[anchors], labels.numpy()[anchors]
         anchor_samples = range(len(memory_rows), len(memory_rows) + len(anchors))
-        expected = reference.contrast_loss(
+        expected = reference.compute_contrast_loss(
             *own,
             np.concatenate([memory_rows, own[0]]),
             np.concatenate([memory_labels, own[1]]),
@@ -134,18 +138,18 @@ def test_the_loss_equals_the_reference_and_the_batch_is_added_to_the_memory(monk
 def test_under_autocast_embeddings_and_memory_are_float32(changes: dict) -> None:
     model = make_segmentor("ParametricHead", **changes)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        losses = model.loss(images(), samples(label_maps(3)))
+        losses = model.loss(make_images(), make_samples(make_label_maps(3)))
     assert losses["decode.loss_contrast"].dtype == torch.float32
     assert model.decode_head.contrast.memory.regions.dtype == torch.float32
-    total_loss(losses).backward()
+    sum_losses(losses).backward()
 
 
 @every_head
 def test_a_batch_without_labels_has_loss_zero_and_is_not_added(wrapper: str) -> None:
     model = make_segmentor(wrapper)
-    losses = model.loss(images(), samples(np.full((2, 32, 32), IGNORE)))
+    losses = model.loss(make_images(), make_samples(np.full((2, 32, 32), IGNORE)))
     assert losses["decode.loss_contrast"].item() == 0
-    total_loss(losses).backward()
+    sum_losses(losses).backward()
     assert not model.decode_head.contrast.memory.pixels_seen.any()
 
 
@@ -182,7 +186,7 @@ def test_values_out_of_range_are_errors(changes: dict, message: str) -> None:
 # Pixel-query heads
 
 
-def query_decoder(num_prototypes: int = 1, **changes):
+def build_query_decoder(num_prototypes: int = 1, **changes):
     head = {
         "type": "SegmenterMaskTransformerHead",
         "in_channels": CHANNELS[3],
@@ -196,58 +200,60 @@ def query_decoder(num_prototypes: int = 1, **changes):
         "loss_decode": CE,
     }
     wrapped = {"type": "QueryDecoderHead", "decode_head": head, "num_prototypes": num_prototypes}
-    return segmentor({**wrapped, **changes}), segmentor(head)
+    return build_segmentor({**wrapped, **changes}), build_segmentor(head)
 
 
 def test_pixel_query_scores_equal_the_equation() -> None:
     model = make_segmentor("PixelQueryHead", None)
     head = model.decode_head.eval()
     with torch.no_grad():
-        features = head.features(feature_maps())
-        actual = head(feature_maps())
+        features = head.features(make_feature_maps())
+        actual = head(make_feature_maps())
     queries = head.classifier.queries.detach().numpy()
     assert np.linalg.norm(queries, axis=2) == pytest.approx(1, abs=1e-5)
     pixels, actual = (m.permute(0, 2, 3, 1).flatten(0, 2).numpy() for m in (features, actual))
     is_nonzero = pixels.any(1)  # a zero vector has no cosine, so its scores are 0
-    expected = reference.query_scores(pixels[is_nonzero], queries, 1.0)
+    expected = reference.compute_query_scores(pixels[is_nonzero], queries, 1.0)
     np.testing.assert_allclose(actual[is_nonzero], expected, atol=1e-5)
     assert not actual[~is_nonzero].any()
 
 
 def test_one_query_per_class_equals_the_segmenter_of_mmseg() -> None:
-    ours, plain = query_decoder()
+    ours, plain = build_query_decoder()
     plain.load_state_dict({k.replace("head.head", "head"): v for k, v in ours.state_dict().items()})
     ours.eval()
     plain.eval()
-    truth = samples(label_maps(3))
+    truth = make_samples(make_label_maps(3))
     with torch.no_grad():
-        assert torch.equal(ours.decode_head(feature_maps()), plain.decode_head(feature_maps()))
-        actual, expected = ours.loss(images(), truth), plain.loss(images(), truth)
+        assert torch.equal(
+            ours.decode_head(make_feature_maps()), plain.decode_head(make_feature_maps())
+        )
+        actual, expected = ours.loss(make_images(), truth), plain.loss(make_images(), truth)
     assert actual.keys() == expected.keys()
     for name in actual:
         assert torch.equal(actual[name], expected[name])
 
 
 def test_several_queries_train_and_the_maximum_is_the_score() -> None:
-    model, _ = query_decoder(4)
+    model, _ = build_query_decoder(4)
     model.train()
     head = model.decode_head
     assert (head.num_classes, head.out_channels) == (3, 3)
-    total_loss(model.loss(images(), samples(label_maps(3)))).backward()
+    sum_losses(model.loss(make_images(), make_samples(make_label_maps(3)))).backward()
     assert head.head.cls_emb.grad.ne(0).any(-1).sum() > 3
     model.eval()
     with torch.no_grad():
-        query_scores = head.head(feature_maps())
+        query_scores = head.head(make_feature_maps())
         assert query_scores.shape[1] == 12
-        assert torch.equal(head(feature_maps()), query_scores.view(2, 3, 4, 2, 2).amax(2))
-        (sample, _) = model.predict(images(), samples(label_maps(3)))
+        assert torch.equal(head(make_feature_maps()), query_scores.view(2, 3, 4, 2, 2).amax(2))
+        (sample, _) = model.predict(make_images(), make_samples(make_label_maps(3)))
     assert sample.seg_logits.data.shape == (3, 32, 32)
 
 
 def test_unsupported_options_of_the_query_decoder_are_errors() -> None:
     with pytest.raises(ValueError, match="FCNHead has no queries; use Segmenter"):
-        segmentor({"type": "QueryDecoderHead", "decode_head": decode_head("FCNHead")})
+        build_segmentor({"type": "QueryDecoderHead", "decode_head": make_decode_head("FCNHead")})
     with pytest.raises(ValueError, match="contrast: Segmenter's decoder returns masks"):
-        query_decoder(contrast=SETTINGS)
+        build_query_decoder(contrast=SETTINGS)
     with pytest.raises(ValueError, match="num_prototypes: 0 is out of range; at least 1"):
-        query_decoder(0)
+        build_query_decoder(0)

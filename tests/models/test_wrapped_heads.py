@@ -14,14 +14,14 @@ from models.segmentors import (
     HEADS,
     IGNORE,
     ONE,
-    decode_head,
-    feature_maps,
-    images,
-    label_maps,
-    samples,
-    segmentor,
-    total_loss,
-    total_numbers,
+    build_segmentor,
+    count_numbers,
+    make_decode_head,
+    make_feature_maps,
+    make_images,
+    make_label_maps,
+    make_samples,
+    sum_losses,
 )
 
 WRAPPERS = ("PrototypeHead", "ParametricHead", "PixelQueryHead")
@@ -31,11 +31,11 @@ UNUSED = {"EMAHead": "ema_mid_conv"}
 """mmseg freezes this layer, so it has no gradient."""
 
 
-def wrapped(wrapper: str, name: str, num_classes: int = 3, **changes):
-    return segmentor(
+def build_wrapped(wrapper: str, name: str, num_classes: int = 3, **changes):
+    return build_segmentor(
         {
             "type": wrapper,
-            "decode_head": decode_head(name, num_classes),
+            "decode_head": make_decode_head(name, num_classes),
             "num_prototypes": 2,
             **changes,
         }
@@ -45,13 +45,13 @@ def wrapped(wrapper: str, name: str, num_classes: int = 3, **changes):
 @every_wrapper
 @every_head
 def test_a_head_trains_and_predicts_in_mmseg(wrapper: str, name: str) -> None:
-    model = wrapped(wrapper, name).train()
-    losses = model.loss(images(), samples(label_maps(3)))
+    model = build_wrapped(wrapper, name).train()
+    losses = model.loss(make_images(), make_samples(make_label_maps(3)))
     expected = {"decode.loss_ce", "decode.acc_seg"}
     if wrapper == "PrototypeHead":
         expected |= {"decode.loss_ppc", "decode.loss_ppd"}
     assert losses.keys() == expected
-    total_loss(losses).backward()
+    sum_losses(losses).backward()
     for parameter_name, parameter in model.named_parameters():
         if UNUSED.get(name, "-") in parameter_name:
             continue
@@ -59,7 +59,7 @@ def test_a_head_trains_and_predicts_in_mmseg(wrapper: str, name: str) -> None:
         assert parameter.grad.isfinite().all(), parameter_name
     model.eval()
     with torch.no_grad():
-        predictions = model.predict(images(), samples(label_maps(3)))
+        predictions = model.predict(make_images(), make_samples(make_label_maps(3)))
     assert len(predictions) == 2
     for sample in predictions:
         assert sample.seg_logits.data.shape == (3, 32, 32)
@@ -70,23 +70,25 @@ def test_a_head_trains_and_predicts_in_mmseg(wrapper: str, name: str) -> None:
 
 @every_wrapper
 def test_two_classes_have_two_scores(wrapper: str) -> None:
-    model = wrapped(wrapper, "FCNHead", num_classes=2).train()
-    total_loss(model.loss(images(), samples(label_maps(2)))).backward()
+    model = build_wrapped(wrapper, "FCNHead", num_classes=2).train()
+    sum_losses(model.loss(make_images(), make_samples(make_label_maps(2)))).backward()
     model.eval()
     with torch.no_grad():
-        (sample, _) = model.predict(images(), samples(label_maps(2)))
+        (sample, _) = model.predict(make_images(), make_samples(make_label_maps(2)))
     assert sample.seg_logits.data.shape == (2, 32, 32)
     assert sample.pred_sem_seg.data.unique().tolist() in ([0], [1], [0, 1])
 
 
 @every_wrapper
 def test_an_image_without_labels_does_not_change_the_losses(wrapper: str) -> None:
-    model = wrapped(wrapper, "FCNHead").eval()  # in training mode BatchNorm would mix the images
-    maps = label_maps(3)
+    model = build_wrapped(
+        wrapper, "FCNHead"
+    ).eval()  # in training mode BatchNorm would mix the images
+    maps = make_label_maps(3)
     maps[1] = IGNORE
     with torch.no_grad():
-        both = model.loss(images(), samples(maps))
-        first = model.loss(images()[:1], samples(maps[:1]))
+        both = model.loss(make_images(), make_samples(maps))
+        first = model.loss(make_images()[:1], make_samples(maps[:1]))
     for name in both:
         if name != "decode.acc_seg":
             torch.testing.assert_close(both[name], first[name], rtol=1e-5, atol=1e-7)
@@ -94,13 +96,13 @@ def test_an_image_without_labels_does_not_change_the_losses(wrapper: str) -> Non
 
 @every_wrapper
 def test_a_batch_without_labels_has_loss_zero_and_updates_nothing(wrapper: str) -> None:
-    model = wrapped(wrapper, "FCNHead").train()
+    model = build_wrapped(wrapper, "FCNHead").train()
     before = copy.deepcopy(model.decode_head.state_dict())
-    losses = model.loss(images(), samples(label_maps(3, ignored=2.0)))
+    losses = model.loss(make_images(), make_samples(make_label_maps(3, ignored=2.0)))
     for name, value in losses.items():
         assert value.isfinite().all(), name
-    assert total_loss(losses).item() == 0
-    total_loss(losses).backward()
+    assert sum_losses(losses).item() == 0
+    sum_losses(losses).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or not parameter.grad.any(), name
     for name, value in model.decode_head.state_dict().items():
@@ -110,11 +112,11 @@ def test_a_batch_without_labels_has_loss_zero_and_updates_nothing(wrapper: str) 
 
 @every_head
 def test_the_prototype_head_lacks_exactly_the_classifier_parameters(name: str) -> None:
-    mmseg_model = segmentor(decode_head(name, num_classes=5))
-    prototype_model = wrapped("PrototypeHead", name, num_classes=5)
-    classifier = total_numbers(list(mmseg_model.decode_head.conv_seg.parameters()))
+    mmseg_model = build_segmentor(make_decode_head(name, num_classes=5))
+    prototype_model = build_wrapped("PrototypeHead", name, num_classes=5)
+    classifier = count_numbers(list(mmseg_model.decode_head.conv_seg.parameters()))
     assert classifier == 5 * (mmseg_model.decode_head.conv_seg.in_channels + 1)
-    assert total_numbers(list(mmseg_model.parameters())) - classifier == total_numbers(
+    assert count_numbers(list(mmseg_model.parameters())) - classifier == count_numbers(
         list(prototype_model.parameters())
     )
     names = {
@@ -127,15 +129,15 @@ def test_the_prototype_head_lacks_exactly_the_classifier_parameters(name: str) -
 
 
 def test_prototypes_are_buffers_in_the_state_dict() -> None:
-    model = wrapped("PrototypeHead", "SegformerHead")
+    model = build_wrapped("PrototypeHead", "SegformerHead")
     assert not [name for name, _ in model.named_parameters() if "protot" in name or "bank" in name]
     state = model.state_dict()
     assert state["decode_head.bank.prototypes"].shape == (3, 2, 8)
     assert not state["decode_head.bank.prototypes"].requires_grad
     assert {"decode_head.bank.updates", "decode_head.bank.started"} <= state.keys()
     model.train()
-    model.loss(images(), samples(label_maps(3)))
-    other = wrapped("PrototypeHead", "SegformerHead")
+    model.loss(make_images(), make_samples(make_label_maps(3)))
+    other = build_wrapped("PrototypeHead", "SegformerHead")
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.decode_head.bank.prototypes, model.decode_head.bank.prototypes)
     assert other.decode_head.bank.updates.sum() > 0
@@ -143,8 +145,10 @@ def test_prototypes_are_buffers_in_the_state_dict() -> None:
 
 @every_wrapper
 def test_dropout_of_the_decoder_is_kept(wrapper: str) -> None:
-    model = segmentor({"type": wrapper, "decode_head": decode_head("FCNHead", dropout_ratio=0.5)})
-    head, maps = model.decode_head, feature_maps()
+    model = build_segmentor(
+        {"type": wrapper, "decode_head": make_decode_head("FCNHead", dropout_ratio=0.5)}
+    )
+    head, maps = model.decode_head, make_feature_maps()
     head.head.eval()
     kept = head.features(maps)
     head.head.dropout.train()
@@ -158,9 +162,9 @@ def test_dropout_of_the_decoder_is_kept(wrapper: str) -> None:
 def test_decoder_weights_are_initialised_like_in_mmseg(wrapper: str) -> None:
     """The ``init_cfg`` of the removed classifier must not apply to another layer."""
     torch.manual_seed(3)
-    mmseg_model = segmentor(decode_head("UPerHead")).decode_head.state_dict()
+    mmseg_model = build_segmentor(make_decode_head("UPerHead")).decode_head.state_dict()
     torch.manual_seed(3)
-    prototype_model = wrapped(wrapper, "UPerHead").decode_head.head.state_dict()
+    prototype_model = build_wrapped(wrapper, "UPerHead").decode_head.head.state_dict()
     compared = 0
     for name, value in prototype_model.items():
         if value.numel() >= 64:
@@ -172,7 +176,7 @@ def test_decoder_weights_are_initialised_like_in_mmseg(wrapper: str) -> None:
 
 
 def test_a_head_has_the_properties_that_segmentors_read() -> None:
-    head = wrapped("PrototypeHead", "FCNHead", num_classes=4).decode_head
+    head = build_wrapped("PrototypeHead", "FCNHead", num_classes=4).decode_head
     assert (head.num_classes, head.out_channels, head.ignore_index) == (4, 4, 255)
     assert head.align_corners is False
     assert head.threshold is None
@@ -199,7 +203,7 @@ def test_a_decode_head_without_a_classifier_is_an_error_on_one_line(
     wrapper: str, name: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"decode_head: {name} has no classifier 'conv_seg'") as e:
-        segmentor({"type": wrapper, "decode_head": FOREIGN[name] | {"type": name}})
+        build_segmentor({"type": wrapper, "decode_head": FOREIGN[name] | {"type": name}})
     assert "SegformerHead" in str(e.value)
     assert "\n" not in str(e.value)
 
@@ -207,7 +211,7 @@ def test_a_decode_head_without_a_classifier_is_an_error_on_one_line(
 def test_a_cascade_decode_head_is_an_error() -> None:
     ocr = {"type": "OCRHead", **ONE, "channels": 8, "ocr_channels": 4, "num_classes": 3}
     with pytest.raises(ValueError, match=r"OCRHead refines the scores of another head"):
-        segmentor({"type": "PrototypeHead", "decode_head": ocr})
+        build_segmentor({"type": "PrototypeHead", "decode_head": ocr})
 
 
 @pytest.mark.parametrize(
@@ -226,14 +230,14 @@ def test_a_cascade_decode_head_is_an_error() -> None:
     ids=lambda head: head["type"],
 )
 def test_a_decode_head_with_several_outputs_is_an_error(head: dict) -> None:
-    model = segmentor(
+    model = build_segmentor(
         {
             "type": "PrototypeHead",
             "decode_head": {**head, "channels": 8, "num_classes": 3, "loss_decode": CE},
         }
     )
     with pytest.raises(ValueError, match=rf"{head['type']} does not return one feature map of 8"):
-        model.train().loss(images(), samples(label_maps(3)))
+        model.train().loss(make_images(), make_samples(make_label_maps(3)))
 
 
 @pytest.mark.parametrize(
@@ -261,4 +265,4 @@ def test_a_decode_head_with_several_outputs_is_an_error(head: dict) -> None:
 )
 def test_values_out_of_range_are_errors(wrapper: str, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        wrapped(wrapper, "FCNHead", **changes)
+        build_wrapped(wrapper, "FCNHead", **changes)
