@@ -122,7 +122,7 @@ def test_the_files_of_a_page_can_be_read(name: str) -> None:
 
 @pytest.mark.slow
 def test_a_backbone_that_mmseg_has(follow: Follow, tmp_path: Path) -> None:
-    printed = follow(page("your_backbone.md").partition("## One of your own")[0])
+    printed = follow(page("your_backbone.md").partition("## A custom backbone")[0])
     record = the_record(tmp_path, "shapes-resnet18-fcn-prototype-k10-s0")
     assert "resnet18_v1c-b5776b93.pth" in only(printed, "protoseg weights")
     # Counted without memory, and on the network that was trained.
@@ -133,7 +133,7 @@ def test_a_backbone_that_mmseg_has(follow: Follow, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_backbone_of_ones_own(follow: Follow, tmp_path: Path) -> None:
-    printed = follow(page("your_backbone.md").partition("## One of your own")[2])
+    printed = follow(page("your_backbone.md").partition("## A custom backbone")[2])
     record = the_record(tmp_path, "shapes-small_net-segformer-prototype-k10-s0")
     assert f"{record['parameters']['learnable'] / 1e6:.3f}" in only(printed, "protoseg params")
     weights = (tmp_path / "data/weights/small_net.pth").read_bytes()
