@@ -1,11 +1,11 @@
-"""Measure the makespan of many runs on a SLURM testbed, and where the time is spent.
+"""The makespan of many runs on a testbed, compared with the ideal, and the use of the slots.
 
     python benchmarks/makespan.py [--runs 64] [--slots 16] [--iterations 150] [--report FILE.md]
 
-The script starts a testbed of two nodes, submits one matrix of real training runs on the built-in
-data, and waits until all have a record. It reports the makespan (start of the first job to end of
-the last), the ratio to the ideal (sum of run times / slots), and the time per activity. Like the
-testbed, it requires root and Debian's SLURM packages.
+Starts a testbed of two nodes, submits one matrix of training runs on the built-in data, and waits
+for all records. Reports the makespan (start of the first job to end of the last) divided by the
+ideal (sum of the runs' times / slots), and how the slots spent their time. Needs root and Debian's
+SLURM packages, like the testbed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "slurm"))  # the testbed package
+sys.path.insert(0, str(ROOT / "slurm"))
 
 from testbed.conf import Shape  # noqa: E402
 from testbed.testbed import Testbed  # noqa: E402
 
-TIMEOUT_SECONDS = 3600.0
+TIME_LIMIT = 3600.0
 
 
 @dataclass(frozen=True)
-class Task:
-    """Start and end times of one run in seconds since the epoch, and durations from its record."""
+class RunTimes:
+    """Times of one run in seconds since 1970, and the durations in its record in seconds."""
 
     job_start: float
     job_end: float
@@ -45,7 +45,7 @@ class Task:
 
 
 def write_matrix(folder: Path, runs: int, iterations: int) -> Path:
-    """Write a matrix of ``runs`` small runs, half parametric, half with prototypes."""
+    """Write a matrix of ``runs`` small runs (half with prototypes), and return its path."""
     content = {
         "title": "makespan",
         "base": {
@@ -76,33 +76,33 @@ def write_matrix(folder: Path, runs: int, iterations: int) -> Path:
 
 
 def run_protoseg(environment: dict[str, str], *arguments: str) -> Any:
-    """Run a protoseg command and return its JSON output."""
+    """Run a command with ``--json``, and return the parsed output."""
     command = [sys.executable, "-m", "protoseg.cli", *arguments, "--json"]
-    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
-    if not result.stdout:
-        raise SystemExit(f"protoseg {' '.join(arguments)}: {result.stderr}")
-    return json.loads(result.stdout)
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    if not done.stdout:
+        raise SystemExit(f"protoseg {' '.join(arguments)}: {done.stderr}")
+    return json.loads(done.stdout)
 
 
 def parse_time(text: str) -> float:
-    """Convert an ISO 8601 time to seconds since the epoch."""
+    """Convert an ISO 8601 time to seconds since 1970."""
     return datetime.datetime.fromisoformat(text).timestamp()
 
 
-def read_tasks(testbed: Testbed, runs_folder: Path) -> list[Task]:
+def read_times(testbed: Testbed, runs_folder: Path) -> list[RunTimes]:
     """Read the times of every run from sacct and the run folders."""
     columns = "--format=JobID%40,Start,End"
-    out = testbed.ask("sacct", "-X", "-n", "-P", "--allusers", columns)
+    out = testbed.query("sacct", "-X", "-n", "-P", "--allusers", columns)
     jobs = {line.split("|")[0]: line.split("|")[1:] for line in out.splitlines() if "_" in line}
-    tasks = []
+    times = []
     for folder in sorted(runs_folder.glob("[a-z]*")):
         start = json.loads((folder / "attempts" / "0001" / "start.json").read_text())
         end = json.loads((folder / "attempts" / "0001" / "end.json").read_text())
         cost = json.loads((folder / "record.json").read_text())["cost"]
         job_start, job_end = (time.mktime(time.strptime(t, "%Y-%m-%dT%H:%M:%S"))
                               for t in jobs[start["job"]])  # fmt: skip
-        tasks.append(
-            Task(
+        times.append(
+            RunTimes(
                 job_start,
                 job_end,
                 parse_time(start["time"]),
@@ -111,28 +111,35 @@ def read_tasks(testbed: Testbed, runs_folder: Path) -> list[Task]:
                 cost["evaluation_seconds"],
             )
         )
-    return tasks
+    return times
 
 
-def format_report(tasks: list[Task], slots: int, command: str, submitted: float) -> str:
-    """Format the results as Markdown."""
-    makespan = max(t.job_end for t in tasks) - min(t.job_start for t in tasks)
-    runs = sum(t.end - t.begin for t in tasks)
-    jobs = sum(t.job_end - t.job_start for t in tasks)
+def format_report(times: list[RunTimes], slots: int, command: str, submitted: float) -> str:
+    """Format the results as Markdown.
+
+    Args:
+        times: times of all runs.
+        slots: number of slots.
+        command: the command of this benchmark.
+        submitted: duration of the submission in seconds.
+    """
+    makespan = max(t.job_end for t in times) - min(t.job_start for t in times)
+    runs = sum(t.end - t.begin for t in times)
+    jobs = sum(t.job_end - t.job_start for t in times)
     ideal = runs / slots
     total = makespan * slots
-    training, evaluation = sum(t.training for t in tasks), sum(t.evaluation for t in tasks)
+    training, evaluation = sum(t.training for t in times), sum(t.evaluation for t in times)
     parts = {
         "training": training,
         "evaluation": evaluation,
-        "imports, build, data digest, record (rest of the worker)": runs - training - evaluation,
-        "before the start of the worker: batch script, srun, interpreter": sum(
-            t.begin - t.job_start for t in tasks
+        "imports, building, data digest, record (rest of the worker)": runs - training - evaluation,
+        "before the worker began: batch script, srun, interpreter": sum(
+            t.begin - t.job_start for t in times
         ),
-        "after the end of the worker: srun, batch script, SLURM's epilogue": sum(
-            t.job_end - t.end for t in tasks
+        "after the worker's end: srun, batch script, SLURM's epilogue": sum(
+            t.job_end - t.end for t in times
         ),
-        "slots without a job: scheduling, and idle slots at the end": total - jobs,
+        "slots without a job: scheduling, and the last runs' tail": total - jobs,
     }
     rows = [
         f"| {name} | {value:.0f} | {100 * value / total:.1f}% |" for name, value in parts.items()
@@ -141,18 +148,18 @@ def format_report(tasks: list[Task], slots: int, command: str, submitted: float)
                             text=True).stdout.strip()  # fmt: skip
     return "\n".join(
         [
-            f"# {len(tasks)} runs on {slots} slots",
+            f"# {len(times)} runs on {slots} slots",
             "",
             f"`{command}` at commit {commit}, {os.cpu_count()} CPU cores, "
-            f"Python {platform.python_version()}. Times have a resolution of one second.",
+            f"Python {platform.python_version()}. The resolution of the times is 1 s.",
             "",
             f"- submitted in {submitted:.1f} s by one command",
-            f"- makespan {makespan:.0f} s; ideal (sum of run times, {runs:.0f} s, / {slots}) "
+            f"- makespan {makespan:.0f} s; ideal (the runs' own times, {runs:.0f} s, / {slots}) "
             f"{ideal:.0f} s; **ratio {makespan / ideal:.2f}**",
-            f"- the {slots} slots share {os.cpu_count()} cores. This slows the runs and affects "
-            "both sides of the ratio",
+            f"- the {slots} slots share {os.cpu_count()} cores, which makes each run slower; this "
+            "affects makespan and ideal equally",
             "",
-            "| activity | seconds | share |",
+            "| time of the slots | seconds | share |",
             "|---|---:|---:|",
             *rows,
             "",
@@ -161,7 +168,7 @@ def format_report(tasks: list[Task], slots: int, command: str, submitted: float)
 
 
 def main() -> int:
-    """Run the measurement; print the report and, if requested, write it."""
+    """Run the benchmark, and print or write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -170,8 +177,10 @@ def main() -> int:
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
-    shown = ["python benchmarks/makespan.py", f"--runs {options.runs}", f"--slots {options.slots}"]
-    command = " ".join([*shown, f"--iterations {options.iterations}"])
+    command = (
+        f"python benchmarks/makespan.py --runs {options.runs} --slots {options.slots} "
+        f"--iterations {options.iterations}"
+    )
     with tempfile.TemporaryDirectory(prefix="makespan-") as name:
         folder = Path(name)
         testbed = Testbed(folder / "slurm", Shape(cpus=options.slots // 2))
@@ -188,18 +197,17 @@ def main() -> int:
             before = time.perf_counter()
             run_protoseg(environment, "sweep", path, "cluster=testbed", "cluster.memory=500M")
             submitted = time.perf_counter() - before
-            end = time.monotonic() + TIMEOUT_SECONDS
+            end = time.monotonic() + TIME_LIMIT
             while time.monotonic() < end:
                 counts = run_protoseg(environment, "status", path)["counts"]
                 if counts["done"] == options.runs:
                     break
                 time.sleep(5)
             else:
-                raise SystemExit(f"not done after {TIMEOUT_SECONDS:.0f} s: {counts}")
-            time.sleep(8)  # accounting lags
-            text = format_report(
-                read_tasks(testbed, folder / "runs"), options.slots, command, submitted
-            )
+                raise SystemExit(f"not finished after {TIME_LIMIT:.0f} s: {counts}")
+            time.sleep(8)  # accounting is delayed
+            times = read_times(testbed, folder / "runs")
+            text = format_report(times, options.slots, command, submitted)
         finally:
             testbed.down()
     if options.report:

@@ -46,6 +46,7 @@ ALLOWED = {
         *("protoseg.config", "protoseg.errors", "protoseg.files", "protoseg.launch"),
         *("protoseg.planning", "protoseg.runs", "protoseg.slurm"),
     },
+    "dispatch": {"protoseg.launch"},
     "report": {
         *("pandas", "numpy", "scipy", "jinja2", "markupsafe", "yaml", "matplotlib"),
         *("protoseg.config", "protoseg.errors", "protoseg.files", "protoseg.report"),

@@ -1,4 +1,4 @@
-"""The plan of matrices as they are now: reads run folders and records, and asks SLURM."""
+"""The current plan of matrices: reads run folders and records, and queries SLURM."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ def read_plan(
     *,
     fresh: bool = False,
 ) -> Plan:
-    """Read the state of every run of some matrices, and plan them.
+    """Read the state of every run of some matrices, and make their plan.
 
     A run is done if its run folder or one of ``record_folders`` has a valid record of it. SLURM is
-    asked about runs that were submitted and are neither done nor running.
+    queried about submitted runs that are neither done nor running.
 
     Args:
-        fresh: ask SLURM even if its last answer is only seconds old.
+        matrices: the matrices to plan.
+        runs_folder: parent of the run folders.
+        record_folders: more folders with records, e.g. results/records.
+        fresh: query SLURM even if there is a recent answer.
     """
     run_ids = dict.fromkeys(run.run_id for matrix in matrices for run in matrix.runs)
     statuses, problems = read_statuses(run_ids, runs_folder, record_folders)

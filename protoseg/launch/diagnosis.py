@@ -1,7 +1,7 @@
-"""Why jobs ended that could not say it themselves, written into the run folder.
+"""The reasons of attempts whose worker could not record its own end.
 
-The worker writes how its attempt ended. Where it could not, its batch job does; where that died
-too, whoever looks next asks the scheduler.
+A worker records its own end. If it cannot, its batch job records the reason; if that died too, the
+next command that reads the run queries SLURM.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from protoseg.runs.attempts import Attempt
 from protoseg.runs.folder import RunFolder, now
 from protoseg.runs.states import Reason, State
 from protoseg.slurm.client import Job
-from protoseg.slurm.end_states import reason_of
+from protoseg.slurm.end_states import explain_job_end
 
-VANISHED = "the worker vanished without a word"
+VANISHED = "the worker ended without recording a reason"
 
 
 def record_job_end(
@@ -29,82 +29,86 @@ def record_job_end(
     accounting: bool = False,
     past: Callable[[str], Sequence[Job]] = lambda key: (),
 ) -> None:
-    """Write down how a job ended that the run folder says nothing final about.
+    """Record the end of a job if the run folder has no final reason for it.
 
     Args:
-        folder: of the run.
-        key: of the job.
-        job: what the scheduler says of it; None where it knows nothing.
-        log: what its batch script printed, if that was kept.
-        accounting: the scheduler's accounting was asked too.
-        past: asks how a job that was requeued ended each time.
+        folder: folder of the run.
+        key: id of the job.
+        job: SLURM's view of the job; None if SLURM does not know it.
+        log: output file of its batch script, if there is one.
+        accounting: whether accounting answered.
+        past: returns the starts of a requeued job, oldest first.
 
     Raises:
-        ProtosegError: the folder can not be written.
+        ProtosegError: the folder cannot be written.
     """
     if folder.status().state is State.DONE or claim.live_holder(folder.claim) is not None:
         return
-    said = reason_of(job) if job else None
+    job_end = explain_job_end(job) if job else None
     source = job.source if job else "scheduler"
-    mine = [attempt for attempt in folder.attempts() if attempt.job == key]
-    if mine:
-        last = mine[-1]
+    attempts = [attempt for attempt in folder.attempts() if attempt.job == key]
+    if attempts:
+        last = attempts[-1]
         if job is None or job.restarts <= last.restarts:
-            reason, message = said or (Reason.LOST, VANISHED)
-            news = last.ending is None or (said is not None and reason is not Reason.LOST)
-            if news and _open_to_judgement(last, job):
+            reason, message = job_end or (Reason.LOST, VANISHED)
+            # "lost" does not replace a reason that is already recorded.
+            adds_reason = last.ending is None or (job_end and reason is not Reason.LOST)
+            if adds_reason and _may_correct_reason(last, job):
                 folder.record_verdict(last.number, reason, message, source)
             return
-        # The job started once more, or waited to: its end is not that of this attempt.
+        # SLURM requeued the job after this attempt: the job's end is not the attempt's end.
         record_earlier_end(folder, last, past(key))
-    if job is not None and said is None:
-        return  # it ended well without training: another worker had the run
-    if said is not None:
-        reason, message = said
+    if job is not None and job_end is None:
+        return  # it completed without an attempt: another worker held the run
+    if job_end is not None:
+        reason, message = job_end
     elif accounting and log is not None and not log.exists():
-        # Whatever ran has a row in accounting.
+        # Accounting has a row for every job that ran.
         reason = Reason.CANCELLED
-        message = "cancelled before it began (of that SLURM keeps no trace)"
+        message = "cancelled before it began (SLURM keeps no trace of that)"
     else:
-        reason, message = Reason.LOST, "the job vanished before its worker began"
+        reason, message = Reason.LOST, "the job disappeared before its worker began"
     node, restarts = (job.node, job.restarts) if job else ("", 0)
-    # After a restart the last line may still be from before it.
+    # After a restart, the last line may be from the start before.
     if reason in (Reason.LOST, Reason.BAD_CONFIG) and log is not None and not restarts:
         message = files.read_last_line(log) or message
     record_failed_start(folder, key, node, reason, message, source, restarts)
 
 
 def record_earlier_end(folder: RunFolder, attempt: Attempt, past: Sequence[Job]) -> None:
-    """Write down how an attempt ended after which its job was started again.
+    """Record the end of an attempt whose job was started again afterwards.
 
     Args:
-        past: how the job ended each time, oldest first; empty without accounting.
+        folder: folder of the run.
+        attempt: the attempt before the restart.
+        past: starts of the job, oldest first; empty without accounting.
 
     Raises:
-        ProtosegError: the folder can not be written.
+        ProtosegError: the folder cannot be written.
     """
     if attempt.ending is not None:
         return
-    then = [job for job in past if job.restarts <= attempt.restarts]
-    said = reason_of(then[-1]) if then else None
-    if then and then[-1].state == "REQUEUED":
-        said = Reason.PREEMPTED, "the job was requeued"
-    reason, message = said or (Reason.LOST, "the worker vanished; SLURM requeued its job")
-    folder.record_verdict(attempt.number, reason, message, "sacct" if said else "scheduler")
+    starts = [job for job in past if job.restarts <= attempt.restarts]
+    job_end = explain_job_end(starts[-1]) if starts else None
+    if starts and starts[-1].state == "REQUEUED":
+        job_end = Reason.PREEMPTED, "the job was requeued"
+    lost = Reason.LOST, "the worker ended without recording a reason; SLURM requeued its job"
+    reason, message = job_end or lost
+    folder.record_verdict(attempt.number, reason, message, "sacct" if job_end else "scheduler")
 
 
-def _open_to_judgement(attempt: Attempt, job: Job | None) -> bool:
-    """Whether the scheduler may know better than what is on disk about an attempt's end.
+def _may_correct_reason(attempt: Attempt, job: Job | None) -> bool:
+    """Return whether SLURM's reason may replace the recorded one.
 
-    A worker that was sent SIGTERM calls it a preemption if it could not ask.
+    A worker that gets SIGTERM and no answer from SLURM records a guess.
     """
     if attempt.verdict is not None:
         return False
     if attempt.end is None:
         return True
-    # A job that was requeued and then cancelled while it waited ended after this attempt did.
-    ran = job is not None and "" < job.start <= str(attempt.end.get("time", ""))
-    return ran and attempt.reason in (Reason.PREEMPTED, Reason.LOST)
+    # A job that was requeued and then cancelled in the queue ended after this attempt.
+    is_same_start = job is not None and "" < job.start <= str(attempt.end.get("time", ""))
+    return is_same_start and attempt.reason in (Reason.PREEMPTED, Reason.LOST)
 
 
 def record_failed_start(
@@ -116,17 +120,21 @@ def record_failed_start(
     source: str,
     restarts: int = 0,
 ) -> None:
-    """Count a job as an attempt that ended before its worker could begin one.
+    """Record an attempt for a job that ended before its worker began one.
 
     Args:
-        restarts: how often the job had been requeued.
+        folder: folder of the run.
+        key: id of the job.
+        node: node of the job; empty if unknown.
+        reason, message, source: the verdict on the attempt.
+        restarts: how often the job was requeued.
 
     Raises:
-        ProtosegError: the folder can not be written.
+        ProtosegError: the folder cannot be written.
     """
     files.make_folder(folder.path)
-    held = claim.acquire(folder.claim, job=key)
-    if held is None:
+    held_claim = claim.acquire(folder.claim, job=key)
+    if held_claim is None:
         return
     try:
         start = {
@@ -141,4 +149,4 @@ def record_failed_start(
         path = folder.start_attempt(start)
         folder.record_verdict(int(path.name), reason, message, source)
     finally:
-        held.release()
+        held_claim.release()

@@ -1,4 +1,4 @@
-"""Cutting the runs of a plan into job arrays."""
+"""Job arrays: runs of a plan, grouped by their resources."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from protoseg.config.fields import plain
 from protoseg.errors import UsageError
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.profile.resources import Resources
-from protoseg.launch.profile.values import times_memory
+from protoseg.launch.profile.values import multiply_memory
 from protoseg.planning.plan import PlanEntry
 
-NOTHING: Mapping[str, float] = {}
+NO_FACTORS: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
 class Array:
-    """Runs that one sbatch submits: task n of the array trains run n."""
+    """The runs of one sbatch: task n of the array trains run n."""
 
     resources: Resources
     entries: tuple[PlanEntry, ...]
 
     @property
     def run_ids(self) -> list[str]:
-        """The run of each task."""
+        """Run id of each task."""
         return [entry.run.run_id for entry in self.entries]
 
-    def part(self, start: int, end: int | None) -> Array:
-        """Some of its runs, as an array of their own."""
+    def slice_tasks(self, start: int, end: int | None) -> Array:
+        """Return an array of tasks ``start`` to ``end`` (exclusive)."""
         return dataclasses.replace(self, entries=self.entries[start:end])
 
 
-def cut(
+def cut_into_arrays(
     entries: Sequence[PlanEntry],
     profile: ClusterProfile,
     max_array_size: int | None,
-    memory: Mapping[str, float] = NOTHING,
+    memory: Mapping[str, float] = NO_FACTORS,
 ) -> list[Array]:
-    """Group runs by what they ask for, and cut the groups into arrays.
+    """Group runs by their resources, and cut the groups into arrays.
 
-    The order of the plan is kept inside a group, and groups follow their first run.
+    Runs keep the order of the plan inside a group; groups are in the order of their first run.
 
     Args:
         entries: runs to submit.
-        profile: how much an array may hold, and what a run gets.
-        max_array_size: the cluster's MaxArraySize; None where it is not known. SLURM's indices
-            stay below it, so this is also how many tasks there can be, counted from 0.
-        memory: run id -> how many times the profile's memory, for runs that need more.
+        profile: size of an array and resources of a run.
+        max_array_size: the cluster's MaxArraySize; None if unknown. SLURM's indices are smaller
+            and start at 0, so this is also the largest number of tasks.
+        memory: run id -> factor of the profile's memory, for runs that need more.
 
     Raises:
-        UsageError: a batch that can not be shared equally by the processes of its run.
+        UsageError: the processes of a run cannot share its batch equally.
     """
     groups: dict[Resources, list[PlanEntry]] = {}
     for entry in entries:
-        # Without rules nobody asks what is in it, and of ten thousand it takes a second.
+        # Only rules need the spec as plain data; it takes one second for 10,000 runs.
         spec = plain(entry.run.spec) if profile.rules else {}
         resources = profile.resources(spec)
         factor = memory.get(entry.run.run_id)
         if factor is not None:
-            amount = times_memory(resources.memory, factor)
+            amount = multiply_memory(resources.memory, factor)
             resources = dataclasses.replace(resources, memory=amount)
         _check_batch(entry, resources, profile)
         groups.setdefault(resources, []).append(entry)
@@ -76,8 +76,8 @@ def _check_batch(entry: PlanEntry, resources: Resources, profile: ClusterProfile
     batch, processes = entry.run.spec.schedule.batch_size, resources.processes_total
     if batch % processes:
         raise UsageError(
-            f"cluster {profile.name}: {entry.run.run_id}: a batch of {batch} can not be shared "
-            f"equally by {processes} processes ({resources.nodes} nodes, "
-            f"{resources.processes_per_node} processes each); change nodes, gpus or processes of "
-            "the profile (a rule does it for such runs alone), or schedule.batch_size."
+            f"cluster {profile.name}: {entry.run.run_id}: {processes} processes ({resources.nodes} "
+            f"nodes, {resources.processes_per_node} processes each) cannot share a batch of "
+            f"{batch} equally. Change nodes, gpus or processes of the profile (or of a rule for "
+            "such runs), or schedule.batch_size."
         )

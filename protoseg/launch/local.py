@@ -1,4 +1,4 @@
-"""Runs on this machine, a set number at once."""
+"""Local sweeps: trains the runs of a plan on this machine, several at once."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ POLL_SECONDS = 0.1
 
 @dataclass
 class Active:
-    """A run under way: its folder, its process, the GPU it was given."""
+    """A run that trains: its folder, its worker and its GPU."""
 
     folder: RunFolder
     worker: WorkerProcess
     gpu: int | None
     attempts_before: int
-    passed_on: int | None = None
-    """The last signal sent to it."""
+    forwarded_signal: int | None = None
+    """The last signal that was sent to its worker."""
 
 
 Event = Callable[[str, RunFolder, Status], None]
-"""Told (``started`` | ``ended``, folder, status); an end that may be retried comes again."""
+"""Called with (``started`` | ``ended``, folder, status); a retried run starts and ends again."""
 
 
 class LocalSweep:
     """Trains the runs of a plan on this machine.
 
     Args:
-        runs_folder: where run folders go.
-        launch: given to every worker.
-        jobs: runs at once.
-        gpus: indices of the GPUs to share out, empty on a CPU.
-        on_event: told when a run starts or ends.
+        runs_folder: parent of the run folders.
+        launch: settings of every worker.
+        jobs: number of runs at once.
+        gpus: indices of the GPUs to use; empty for the CPU.
+        on_event: called when a run starts or ends.
     """
 
     def __init__(
@@ -61,21 +61,21 @@ class LocalSweep:
         self.launch = launch
         self.jobs = jobs
         self.free_gpus = list(gpus)
-        self.on_event: Event = on_event or (lambda kind, folder, status: None)
+        self.on_event: Event = on_event or (lambda event, folder, status: None)
         self.active: list[Active] = []
         self.stop_signal: int | None = None
-        """What asked the sweep to stop; SIGKILL after the second request."""
-        # Apart from other sweeps, also those of other machines.
+        """The signal that stops the sweep; SIGKILL after the second request."""
+        # A folder that no other sweep uses, also on other machines.
         self._logs = runs_folder / ".workers" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         self._workers = WorkerProcesses(self._logs, launch.threads)
 
     @property
     def is_importing(self) -> bool:
-        """Whether the first workers wait for the imports of their server."""
+        """Whether the first workers wait for the imports of the fork server."""
         return self._workers.is_importing
 
     def prepare(self, entries: Sequence[PlanEntry]) -> list[RunFolder]:
-        """Write the run folders, before anything starts."""
+        """Create the run folders before any run starts; folders that fail are reported."""
         launch = vars(self.launch)
         folders = []
         files.make_folder(self.runs_folder)
@@ -84,13 +84,18 @@ class LocalSweep:
             try:
                 folder.create(plain(entry.run.spec, identity=True), launch)
             except (OSError, ProtosegError) as error:
-                self._refused(folder, error)  # its siblings have nothing to do with it
+                self._report_refusal(folder, error)  # the other runs are not affected
             else:
                 folders.append(folder)
         return folders
 
     def run(self, folders: Sequence[RunFolder], each_poll: Callable[[], None]) -> None:
-        """Train until every run has ended, or until all workers have exited after `stop`."""
+        """Train until every run has ended, or until all workers have exited after `stop`.
+
+        Args:
+            folders: the runs to train.
+            each_poll: called after every poll of the workers.
+        """
         waiting = list(folders)
         try:
             while self.active or (waiting and self.stop_signal is None):
@@ -99,14 +104,14 @@ class LocalSweep:
                     try:
                         self._start(folder)
                     except (OSError, ProtosegError) as error:
-                        # Its siblings under way go on; a full disk may have room again by then.
-                        self._refused(folder, error)
+                        # Other runs continue; a full disk may have space again later.
+                        self._report_refusal(folder, error)
                 waiting += self._collect_ended()
                 each_poll()
                 time.sleep(POLL_SECONDS)
         except BaseException:
-            # Whatever went wrong here (a closed pipe, say), the workers are not left unattended.
-            self.on_event = lambda kind, folder, status: None
+            # After any error (e.g. a closed pipe), workers must not run unattended.
+            self.on_event = lambda event, folder, status: None
             if self.stop_signal is None:
                 self.stop(signal.SIGTERM)
             while self.active:
@@ -119,10 +124,10 @@ class LocalSweep:
                 shutil.rmtree(self._logs, ignore_errors=True)
 
     def stop(self, signal_number: int) -> None:
-        """Start no more runs and pass the signal on: the workers save and exit.
+        """Start no more runs and forward the signal: the workers save and exit.
 
-        A second call kills them: the work since their last checkpoints is lost. Safe in a signal
-        handler.
+        A second call kills them, and the work since their last checkpoints is lost. Can be called
+        in a signal handler.
         """
         self.stop_signal = signal_number if self.stop_signal is None else signal.SIGKILL
 
@@ -138,47 +143,49 @@ class LocalSweep:
         self.active.append(Active(folder, worker, gpu, before))
         self.on_event("started", folder, folder.status())
 
-    def _refused(self, folder: RunFolder, error: Exception) -> None:
+    def _report_refusal(self, folder: RunFolder, error: Exception) -> None:
         if isinstance(error, OSError):
             error = files.storage_error(error, folder.path)
         self.on_event("ended", folder, Status(State.FAILED, message=str(error)))
 
     def _collect_ended(self) -> list[RunFolder]:
-        """Pass a signal on, report the workers that have exited; the runs to start again."""
+        """Forward a signal, report exited workers, and return the runs to start again."""
         if self.stop_signal is not None:
-            self._pass_on(self.stop_signal)
+            self._forward_signal(self.stop_signal)
         self._workers.update()
         ended = [active for active in self.active if active.worker.has_exited]
         self.active = [active for active in self.active if not active.worker.has_exited]
         return [active.folder for active in ended if self._report_end(active)]
 
-    def _pass_on(self, number: int) -> None:
+    def _forward_signal(self, number: int) -> None:
         self._workers.cancel_imports()
         for active in self.active:
-            # Once each: a worker has its handlers from its first moment.
-            if active.worker.pid is not None and active.passed_on != number:
+            # Once for each worker: its signal handlers exist from the start.
+            if active.worker.pid is not None and active.forwarded_signal != number:
                 active.worker.send_signal(number)
-                active.passed_on = number
+                active.forwarded_signal = number
 
     def _report_end(self, active: Active) -> bool:
-        """Report the end of a worker; whether the run goes back into the queue."""
+        """Report the end of a worker, and return whether its run starts again."""
         if active.gpu is not None:
             self.free_gpus.append(active.gpu)
         folder = active.folder
         attempts = folder.attempts()
         was_attempted = len(attempts) > active.attempts_before
-        if active.passed_on == signal.SIGKILL and was_attempted and attempts[-1].end is None:
+        if active.forwarded_signal == signal.SIGKILL and was_attempted and attempts[-1].end is None:
             saved = folder.checkpoint_iteration()
             state = f"saved at iteration {saved}" if saved else "nothing was saved"
-            message = f"killed by a second request to stop; {state}"
+            message = f"killed by a second stop request; {state}"
             folder.record_verdict(attempts[-1].number, Reason.CANCELLED, message, "sweep")
         status = folder.status()
         if not was_attempted and status.state in (State.NEW, State.INTERRUPTED):
             if self.stop_signal is not None:
                 return False
-            # It died before it could write anything; what it printed is all there is.
-            printed = files.read_last_line(active.worker.log)
-            message = printed or "the worker ended before it wrote anything"
+            # It ended before its attempt began: only its output explains why.
+            message = (
+                files.read_last_line(active.worker.log)
+                or "the worker ended before it wrote anything"
+            )
             status = Status(State.FAILED, message=message, attempts=status.attempts)
         self.on_event("ended", folder, status)
         restarts = was_attempted and retry.is_automatic(status.state, status.reason)
@@ -186,14 +193,18 @@ class LocalSweep:
 
 
 def local_gpus() -> list[int]:
-    """GPUs of this machine, without asking torch."""
+    """Return the indices of this machine's GPUs, without torch.
+
+    Raises:
+        UsageError: CUDA_VISIBLE_DEVICES names GPUs in another way than by index.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [part.strip() for part in visible.split(",") if part.strip()]
         if not all(name.isdigit() for name in names):
             raise UsageError(
-                f"CUDA_VISIBLE_DEVICES={visible}: a sweep on this machine shares out GPUs by "
-                "number; name them 0,1,... instead."
+                f"CUDA_VISIBLE_DEVICES={visible}: a local sweep needs GPU numbers. "
+                "Allowed: numbers like 0,1. Set the variable to GPU numbers."
             )
         return [int(name) for name in names]
     return sorted(
@@ -204,10 +215,15 @@ def local_gpus() -> list[int]:
 
 
 def cores() -> int:
-    """Processor cores that this process may use; fewer than the machine has, inside a job."""
+    """Return the number of CPU cores that this process may use (inside a job: those of the job)."""
     return len(os.sched_getaffinity(0))
 
 
 def default_jobs(available: int, gpus: Sequence[int]) -> int:
-    """Runs at once where the user names no number: one a GPU, or one for every two cores."""
+    """Return the default number of runs at once: one per GPU, or one per two cores.
+
+    Args:
+        available: number of CPU cores.
+        gpus: indices of the GPUs.
+    """
     return len(gpus) or max(1, available // 2)

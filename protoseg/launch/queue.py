@@ -1,8 +1,8 @@
-"""The queue: what the scheduler adds to what run folders say.
+"""The submissions of a runs folder, and the states that SLURM adds to those of the run folders.
 
-A run folder knows of records, live workers and ended attempts. It can not know that a job waits, or
-why a job ended whose worker had no time to say so. Only runs without a record and without a live
-worker are asked about, all in one question.
+A run folder shows records, live workers and ended attempts. Only SLURM shows whether a job waits,
+and why a job ended whose worker recorded no reason. One query covers all runs without a record and
+without a live worker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from protoseg.runs import retry
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import State
 from protoseg.slurm.client import Job, JobReport, SlurmClient
-from protoseg.slurm.cluster_info import cluster_name
+from protoseg.slurm.cluster_info import read_cluster_name
 
 
 @dataclass(frozen=True)
@@ -33,24 +33,24 @@ class Task:
 
     @property
     def key(self) -> str:
-        """The scheduler's key, empty where the job is not known."""
+        """SLURM's id of the task; empty if the job is not known."""
         return self.submission.key(self.index)
 
     @property
     def log(self) -> Path:
-        """What its batch script prints."""
+        """The output file of its batch script."""
         return self.submission.log(self.key)
 
 
-UNSURE = "being submitted, or its submitter died; the next sweep finds out"
+UNSURE = "being submitted, or its sweep died; the next sweep checks"
 
 
 class Queue:
-    """The submissions of a runs folder, and what the scheduler says of them.
+    """The submissions of a runs folder, with SLURM's report on their jobs.
 
     Args:
-        runs_folder: its ``.submissions`` are read.
-        scheduler: who is asked; by default the one of this machine.
+        runs_folder: folder whose ``.submissions`` are read.
+        scheduler: client for SLURM; by default one for this machine's cluster.
     """
 
     def __init__(self, runs_folder: Path, scheduler: SlurmClient | None = None) -> None:
@@ -62,15 +62,15 @@ class Queue:
             closed_tasks = submission.closed_tasks()
             for index, run_id in enumerate(submission.run_ids):
                 if index not in closed_tasks:
-                    # The newest first: it is the one that counts.
+                    # The newest task is first: it decides the state.
                     self.tasks.setdefault(run_id, []).insert(0, Task(submission, index))
 
     def apply(self, statuses: Mapping[str, Status], *, fresh: bool = False) -> dict[str, Status]:
-        """The states of runs with what the scheduler knows, written down where it is final.
+        """Return the states of runs with SLURM's additions; final ends are recorded.
 
         Args:
-            statuses: by run id, from folders and records.
-            fresh: ask again even if the last answer is a few seconds old.
+            statuses: run id -> status from folders and records.
+            fresh: query SLURM even if there is a recent answer.
         """
         open_runs = {
             run_id: self.tasks[run_id]
@@ -79,17 +79,17 @@ class Queue:
         }
         keys = [task.key for tasks in open_runs.values() for task in tasks if task.key]
         if keys:
-            self.answer = self.scheduler.ask(keys, fresh=fresh)
+            self.answer = self.scheduler.query_jobs(keys, fresh=fresh)
         result = dict(statuses)
         ended: dict[Path, tuple[Submission, dict[int, str]]] = {}
         for run_id, status in statuses.items():
             if status.state is State.DONE:
                 for task in self.tasks.get(run_id, []):
-                    _end(ended, task, "has its record")
+                    _add_ended_task(ended, task, "has its record")
         for run_id, tasks in open_runs.items():
             result[run_id] = self._apply(statuses[run_id], tasks, ended)
         for submission, indices in ended.values():
-            with contextlib.suppress(ProtosegError):  # somebody else's folder: looked at, not kept
+            with contextlib.suppress(ProtosegError):  # the folder may be read-only for this user
                 submission.close_tasks(indices)
         return result
 
@@ -99,17 +99,17 @@ class Queue:
         tasks: list[Task],
         ended: dict[Path, tuple[Submission, dict[int, str]]],
     ) -> Status:
-        """The state of one run; the tasks of it that have ended are put on the list."""
-        waiting: Status | None = None
+        """Return the state of one run, and add its ended tasks to ``ended``."""
+        queued: Status | None = None
         for task in tasks:
-            found = self._queued(task, status)
-            if found is not None:
-                waiting = waiting or found
+            task_status = self._queued_status(task, status)
+            if task_status is not None:
+                queued = queued or task_status
             elif task.key:
                 folder = RunFolder(self.runs_folder / task.submission.run_ids[task.index])
                 assert self.answer is not None
                 job = self._job(task)
-                # On a full disk it is tried again by whoever looks next.
+                # If the disk is full, the next command tries again.
                 with contextlib.suppress(ProtosegError):
                     record_job_end(
                         folder,
@@ -117,76 +117,77 @@ class Queue:
                         job,
                         task.log,
                         accounting=self.answer.accounting,
-                        past=self.scheduler.starts,
+                        past=self.scheduler.list_starts,
                     )
-                    _end(ended, task, job.state if job else "unknown to the scheduler")
+                    _add_ended_task(ended, task, job.state if job else "unknown to SLURM")
                 status = folder.status()
-        return waiting or status
+        return queued or status
 
     def submissions(self, keys: Iterable[str]) -> list[tuple[Submission, list[int]]]:
-        """The submissions on this cluster that some tasks belong to, with the tasks' indices."""
+        """Return this cluster's submissions of some tasks, each with the tasks' indices."""
         wanted = set(keys)
-        found: dict[Path, tuple[Submission, list[int]]] = {}
+        submissions: dict[Path, tuple[Submission, list[int]]] = {}
         for task in (task for tasks in self.tasks.values() for task in tasks):
             if task.key in wanted and not self.elsewhere(task):
-                place = found.setdefault(task.submission.folder, (task.submission, []))
-                place[1].append(task.index)
-        return list(found.values())
+                submission = task.submission
+                _, indices = submissions.setdefault(submission.folder, (submission, []))
+                indices.append(task.index)
+        return list(submissions.values())
 
     @cached_property
-    def here(self) -> str:
-        """The cluster that is asked."""
-        return cluster_name()
+    def cluster(self) -> str:
+        """Name of this machine's cluster."""
+        return read_cluster_name()
 
     @cached_property
     def scheduler(self) -> SlurmClient:
-        """Who is asked; each cluster that shares the runs folder keeps its answers apart."""
+        """The client for SLURM, with a cache file for each cluster that shares the runs folder."""
         if self._scheduler is not None:
             return self._scheduler
-        # Without a hyphen, by which submissions are told from what lies beside them.
-        name = re.sub(r"\W+", "_", f"scheduler {self.here}".strip(), flags=re.ASCII)
+        # No hyphen in the name: only submission folders have one.
+        name = re.sub(r"\W+", "_", f"scheduler {self.cluster}".strip(), flags=re.ASCII)
         return SlurmClient(self.runs_folder / FOLDER / f"{name}.json")
 
     def elsewhere(self, task: Task) -> str:
-        """The cluster of a task if it is another one, whose jobs are not known here; or empty."""
+        """Return the cluster of a task if it is not this one; else empty."""
         cluster = str(task.submission.intent.get("cluster") or "")
-        return "" if cluster == self.here else cluster
+        return "" if cluster == self.cluster else cluster
 
     def _job(self, task: Task) -> Job | None:
-        """The job of a task; another cluster, or a scheduler set up anew, counts from 1 too."""
+        """Return the job of a task; a job of another name is another cluster's with this id."""
         job = self.answer.jobs.get(task.key) if self.answer else None
         return None if job and job.name and job.name != task.submission.name else job
 
-    def _over(self, status: Status, task: Task, job: Job) -> bool:
-        """Whether the last attempt ended in a way after which its own job does not go on."""
+    def _has_finished(self, status: Status, task: Task, job: Job) -> bool:
+        """Return whether the last attempt ended for good, so that its job will not continue."""
         if retry.is_automatic(status.state, status.reason):
             return False
-        # SLURM counts a restart as soon as it has put a job that still ends back into the queue.
+        # SLURM counts a restart as soon as it requeues a job, even while the job still ends.
         attempts = RunFolder(self.runs_folder / task.submission.run_ids[task.index]).attempts()
         return not attempts or job.restarts <= attempts[-1].restarts
 
-    def _queued(self, task: Task, status: Status) -> Status | None:
-        """The state of a run whose task may still run; None where it has ended."""
+    def _queued_status(self, task: Task, status: Status) -> Status | None:
+        """Return the state of a run whose task may still run; None if the task has ended."""
         if not task.key:
             return replace(status, state=State.QUEUED, message=UNSURE)
         answer = self.answer
         if answer is None or not answer.reachable:
-            message = "submitted; the scheduler does not answer"
+            message = "submitted; SLURM does not answer"
             return replace(status, state=State.QUEUED, message=message, job=task.key)
         job = self._job(task)
         if job is None:
             if elsewhere := self.elsewhere(task):
-                message = f"submitted on the cluster {elsewhere}, which is not asked from here"
+                message = f"submitted on the cluster {elsewhere}; query it there"
                 return replace(status, state=State.QUEUED, message=message, job="")
-            # It may not show a job that it took a moment ago.
-            young = task.submission.age < UNSURE_SECONDS
+            # SLURM may not show a job yet that it has just accepted.
+            is_recent = task.submission.age < UNSURE_SECONDS
             submitted = replace(status, state=State.QUEUED, message="submitted", job=task.key)
-            return submitted if young else None
-        if job.ended:
+            return submitted if is_recent else None
+        if job.has_ended:
             return None
-        if job.active and status.job == task.key and self._over(status, task, job):
-            return status  # its worker is gone for good, the job only has to notice
-        if job.waiting:
+        if job.is_active and status.job == task.key and self._has_finished(status, task, job):
+            return status  # its worker has ended for good, and the job is about to end
+        if job.is_waiting:
             message = "waits" + (f" ({job.why})" if job.why else "")
         else:
             message = f"on {job.node or 'its node'}, starting or ending"
@@ -196,6 +197,8 @@ class Queue:
         )
 
 
-def _end(ended: dict[Path, tuple[Submission, dict[int, str]]], task: Task, why: str) -> None:
+def _add_ended_task(
+    ended: dict[Path, tuple[Submission, dict[int, str]]], task: Task, why: str
+) -> None:
     _, indices = ended.setdefault(task.submission.folder, (task.submission, {}))
     indices[task.index] = why

@@ -1,8 +1,8 @@
-"""The batch script of a job array, and handing it to sbatch: submitit's SLURM executor, subclassed.
+"""The batch script of a job array and its submission with sbatch, on submitit's SLURM executor.
 
-submitit makes the ``#SBATCH`` lines and the command; what differs here is that nothing is pickled,
-that the script starts ``protoseg.launch.task`` on a submission folder, and that every path and
-value arrives as it is, whatever characters it has.
+submitit writes the ``#SBATCH`` lines and the command. Here nothing is pickled: the script starts
+``protoseg.launch.task`` on a submission folder. Paths and values may contain any printable
+characters.
 """
 
 from __future__ import annotations
@@ -20,50 +20,28 @@ from typing import Any
 import submitit
 
 from protoseg import files
-from protoseg.errors import ProtosegError, UsageError
+from protoseg.errors import UsageError
 from protoseg.launch.job_arrays import Array
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.profile.values import check_name, check_text
+from protoseg.launch.sbatch_errors import SubmissionRefused, parse_refusal
 from protoseg.launch.submission import FOLDER, job_name
 from protoseg.slurm.end_states import NO_MODULE
 
 TASK = "protoseg.launch.task"
 SBATCH_SECONDS = 300.0
-"""sbatch waits by itself for a busy controller; after this long it is given up."""
+"""Time limit of sbatch, which itself waits for a busy controller."""
 DEFAULTS = ("ACCOUNT", "CONSTRAINT", "PARTITION", "QOS", "RESERVATION", "WCKEY")
-"""SBATCH_... variables that may fill in for what a profile leaves open, as users set them.
-Others are not passed on: sbatch lets them win over the script."""
+"""The user's SBATCH_... variables that apply where a profile sets no value. Others are removed:
+in sbatch they override the script."""
 OUTER_JOB = re.compile(r"SLURM_(?!CONF|JWT|CLUSTERS|SACK)")
-
-NO_ROOM = r"MaxSubmit|GrpSubmit|MaxJobs|GrpJobs|submit limit|temporarily un|MaxJobCount"
-"""In SLURM's words: limits on the number of jobs, which pass when some end."""
-TOO_BIG = r"(?:QOS|Assoc)(?:Max|Min|Grp)(?!Submit|Jobs)\w*"
-"""Limits that a job breaks by its own size; SLURM's sentence is the same, this stands beside it."""
-UNSURE = (
-    r"timed out|Zero Bytes|Unexpected message|Message (?:send|receive) failure|shutdown failure"
-)
-"""The answer got lost: the controller may have the job all the same."""
-
-
-class SubmissionRefused(ProtosegError):  # noqa: N818 (an answer, no error of ours)
-    """sbatch took no job.
-
-    Attributes:
-        limit: there is no room for so many jobs now; fewer, or the same later, may be taken.
-        unsure: the controller may have the job; ask for it by its name.
-    """
-
-    def __init__(self, message: str, *, limit: bool = False, unsure: bool = False) -> None:
-        super().__init__(message)
-        self.limit = limit
-        self.unsure = unsure
 
 
 class ArrayExecutor(submitit.SlurmExecutor):
-    """submitit's SLURM executor for one array of runs that lie on disk.
+    """submitit's SLURM executor for one array of runs in a submission folder.
 
     Args:
-        folder: of the submission; what the script's task is told.
+        folder: the submission folder, the argument of `protoseg.launch.task`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -71,33 +49,33 @@ class ArrayExecutor(submitit.SlurmExecutor):
 
     @classmethod
     def affinity(cls) -> int:
-        """Always there: the text of a script can be looked at where no SLURM is."""
+        """Return submitit's score for "available": scripts can be shown without SLURM."""
         return 2
 
-    def use(self, array: Array, profile: ClusterProfile, name: str) -> None:
-        """Take over what an array asks for."""
-        asked = array.resources
+    def set_resources(self, array: Array, profile: ClusterProfile, name: str) -> None:
+        """Set the parameters of submitit from an array and a profile."""
+        resources = array.resources
         self.update_parameters(
             job_name=name,
-            time=asked.time,
-            nodes=asked.nodes,
-            ntasks_per_node=asked.processes_per_node,
-            cpus_per_task=asked.cpus,
-            gpus_per_node=_gpus(asked.gpus, asked.gpu_type),
-            mem=asked.memory or None,
-            partition=asked.partition or None,
-            account=asked.account or None,
-            qos=asked.qos or None,
-            constraint=asked.constraint or None,
-            setup=_setup(profile),
+            time=resources.time,
+            nodes=resources.nodes,
+            ntasks_per_node=resources.processes_per_node,
+            cpus_per_task=resources.cpus,
+            gpus_per_node=_format_gpus(resources.gpus, resources.gpu_type),
+            mem=resources.memory or None,
+            partition=resources.partition or None,
+            account=resources.account or None,
+            qos=resources.qos or None,
+            constraint=resources.constraint or None,
+            setup=_setup_lines(profile),
             stderr_to_stdout=True,
             use_srun=False,
             wckey=None,
-            additional_parameters=_flags(array, profile, self.folder),
+            additional_parameters=_sbatch_options(array, profile, self.folder),
         )
 
-    def text(self) -> str:
-        """The batch script."""
+    def make_script(self) -> str:
+        """Return the batch script."""
         return self._make_submission_file_text(self._submitit_command_str, uid="")
 
     @property
@@ -109,29 +87,29 @@ class ArrayExecutor(submitit.SlurmExecutor):
 
     @staticmethod
     def _get_job_id_from_submission_command(string: bytes | str) -> str:
-        """The number in sbatch's output, among whatever else a site prints there."""
+        """Return the job number in sbatch's output; a site may print more text there."""
         text = string if isinstance(string, str) else string.decode(errors="replace")
         patterns = (r"^\s*(\d+)(?:;[\w.-]+)?\s*$", r"Submitted batch job (\d+)")
         for pattern in patterns:
-            if found := re.findall(pattern, text, re.MULTILINE):
-                return str(found[-1])  # banners come before the answer
+            if numbers := re.findall(pattern, text, re.MULTILINE):
+                return str(numbers[-1])  # banners come before the answer
         raise SubmissionRefused(f"sbatch printed no job number, but {text!r}.", unsure=True)
 
-    def run_sbatch(self, script: Path, given: Iterable[str]) -> str:
-        """The job number that sbatch answers with.
+    def run_sbatch(self, script: Path, script_options: Iterable[str]) -> str:
+        """Submit a batch script and return its job number.
 
         Args:
-            script: the file with the batch script.
-            given: options in the script; variables of the environment do not win over them.
+            script: path of the batch script.
+            script_options: options in the script, which environment variables must not override.
 
         Raises:
-            SubmissionRefused: it gave no number.
-            UsageError: there is no sbatch here.
+            SubmissionRefused: sbatch printed no number.
+            UsageError: this machine has no sbatch.
         """
         try:
             answer = subprocess.run(
                 self._make_submission_command(script),
-                env=_environment(given),
+                env=_sbatch_environment(script_options),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=SBATCH_SECONDS,
@@ -139,54 +117,59 @@ class ArrayExecutor(submitit.SlurmExecutor):
             )
         except FileNotFoundError as error:
             raise UsageError(
-                "sbatch: not found on this machine. cluster=... works where SLURM's commands are, "
-                "on a login node; without it the sweep runs here."
+                "sbatch: not found on this machine. Run the command on a login node of the "
+                "cluster, or without cluster=... to train on this machine."
             ) from error
         except subprocess.TimeoutExpired as error:
             raise SubmissionRefused(
                 f"sbatch did not answer within {SBATCH_SECONDS:.0f} s.", unsure=True
             ) from error
         if answer.returncode:
-            raise refusal(answer.stderr.decode(errors="replace"), answer.returncode)
+            raise parse_refusal(answer.stderr.decode(errors="replace"), answer.returncode)
         return self._get_job_id_from_submission_command(answer.stdout)
 
 
-def sbatch_text(array: Array, profile: ClusterProfile, submission_folder: Path, name: str) -> str:
-    """The batch script for an array.
+def make_batch_script(
+    array: Array, profile: ClusterProfile, submission_folder: Path, name: str
+) -> str:
+    """Return the batch script for an array.
 
     Args:
         array: the runs; task n trains run n.
         profile: modules, environment, signals, other options.
-        submission_folder: what `protoseg.launch.task` is told; holds ``logs/``.
-        name: the job's, of letters, digits and ``_ . -``.
+        submission_folder: argument of `protoseg.launch.task`; contains ``logs/``.
+        name: name of the job, of letters, digits and ``_ . -``.
 
     Raises:
-        UsageError: a path that can not stand in a batch script.
+        UsageError: a batch script cannot contain one of the paths.
     """
-    return _executor(array, profile, submission_folder, name).text()
+    return _make_executor(array, profile, submission_folder, name).make_script()
 
 
-def submit(array: Array, profile: ClusterProfile, submission_folder: Path, name: str) -> str:
-    """Write ``script.sh`` into the submission folder and hand it to sbatch: the array's number.
+def submit_array(array: Array, profile: ClusterProfile, submission_folder: Path, name: str) -> str:
+    """Write ``script.sh`` into the submission folder, submit it, and return the array's number.
+
+    Args:
+        array, profile, submission_folder, name: as in `make_batch_script`.
 
     Raises:
-        SubmissionRefused: sbatch took no job, or its answer got lost.
-        UsageError: no sbatch here, or a path that can not stand in a batch script.
-        ProtosegError: the folder can not be written.
+        SubmissionRefused: sbatch accepted no job, or its answer was lost.
+        UsageError: no sbatch, or a path that a batch script cannot contain.
+        ProtosegError: the folder cannot be written.
     """
-    executor = _executor(array, profile, submission_folder, name)
-    text = executor.text()
+    executor = _make_executor(array, profile, submission_folder, name)
+    text = executor.make_script()
     script = submission_folder / "script.sh"
-    with _not_for_others():
+    with _restrictive_umask():
         files.make_folder(submission_folder / "logs")
         files.write_bytes(script, text.encode())
-        given = re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE)
-        return executor.run_sbatch(script.absolute(), given)
+        script_options = re.findall(r"^#SBATCH --([a-z-]+)", text, re.MULTILINE)
+        return executor.run_sbatch(script.absolute(), script_options)
 
 
 @contextlib.contextmanager
-def _not_for_others() -> Iterator[None]:
-    """What is written inside can not be changed by others; sbatch gives the umask to the job."""
+def _restrictive_umask() -> Iterator[None]:
+    """Make new files unwritable for others; sbatch passes the umask on to the job."""
     before = os.umask(0o077)
     os.umask(before | 0o002)
     try:
@@ -198,7 +181,14 @@ def _not_for_others() -> Iterator[None]:
 def preview(
     arrays: Iterable[Array], profile: ClusterProfile, runs_folder: Path, matrix: str
 ) -> str:
-    """What a sweep would submit, for people: each script, with NONCE for what is drawn then."""
+    """Return the batch scripts of a sweep, with NONCE in place of the random token.
+
+    Args:
+        arrays: the arrays that the sweep would submit.
+        profile: the cluster profile.
+        runs_folder: parent of the run folders.
+        matrix: name of the matrix, for the job names.
+    """
     arrays = list(arrays)
     folder = runs_folder / FOLDER / "TIME-NONCE"
     parts = []
@@ -206,24 +196,11 @@ def preview(
         ids = array.run_ids
         span = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
         head = f"# ---- array {number} of {len(arrays)}: {len(ids)} runs ({span})\n"
-        parts.append(head + sbatch_text(array, profile, folder, job_name(matrix, "NONCE")))
+        parts.append(head + make_batch_script(array, profile, folder, job_name(matrix, "NONCE")))
     return "\n".join(parts)
 
 
-def refusal(words: str, status: int = 1) -> SubmissionRefused:
-    """The error for what sbatch printed when it took no job."""
-    lines = [re.sub(r"^sbatch: (error: |fatal: )?", "", x.strip()) for x in words.splitlines()]
-    said = "; ".join(dict.fromkeys(line.rstrip(".") for line in lines if line))
-    said = said[-500:] or f"exit status {status}, and not a word"
-    too_big = re.search(TOO_BIG, words) is not None
-    return SubmissionRefused(
-        f"sbatch: {said}.",
-        limit=not too_big and re.search(NO_ROOM, words, re.IGNORECASE) is not None,
-        unsure=re.search(UNSURE, words, re.IGNORECASE) is not None,
-    )
-
-
-def _executor(
+def _make_executor(
     array: Array, profile: ClusterProfile, submission_folder: Path, name: str
 ) -> ArrayExecutor:
     folder = submission_folder.absolute()
@@ -231,31 +208,31 @@ def _executor(
         try:
             check_text(path)
         except UsageError as error:
-            raise UsageError(f"{what}: {error} Choose another place.") from error
-    if "\\" in str(folder):  # to SLURM it means: leave all % alone
+            raise UsageError(f"{what}: {error} Use another path.") from error
+    if "\\" in str(folder):  # SLURM replaces no % in a path with a backslash
         raise UsageError(
-            f"run folders: {folder}: SLURM can not write logs into a folder with a backslash in "
-            "its name. Choose another place with --runs."
+            f"run folders: {folder}: SLURM cannot write logs into a folder with a backslash in "
+            "its name. Set another folder with --runs."
         )
     check_name("job name", name)
     executor = ArrayExecutor(folder)
-    executor.use(array, profile, name)
+    executor.set_resources(array, profile, name)
     return executor
 
 
-def _gpus(number: int, kind: str) -> str | None:
+def _format_gpus(number: int, gpu_type: str) -> str | None:
     if not number:
         return None
-    return f"{kind}:{number}" if kind else str(number)
+    return f"{gpu_type}:{number}" if gpu_type else str(number)
 
 
-def _flags(array: Array, profile: ClusterProfile, folder: Path) -> dict[str, Any]:
+def _sbatch_options(array: Array, profile: ClusterProfile, folder: Path) -> dict[str, Any]:
     last = len(array.entries) - 1
     throttle = f"%{profile.throttle}" if profile.throttle else ""
     flags: dict[str, Any] = {
         "array": f"0-{last}{throttle}",
         "chdir": str(folder),
-        # SLURM replaces what follows a % in the whole path, not in its last part alone.
+        # SLURM replaces % patterns in the whole path, not only in the file name.
         "output": f"{folder}/logs/".replace("%", "%%") + "%A_%a.txt",
         "open-mode": "append",
         "signal": f"USR2@{profile.signal_seconds}",
@@ -263,12 +240,12 @@ def _flags(array: Array, profile: ClusterProfile, folder: Path) -> dict[str, Any
     }
     if array.resources.reservation:
         flags["reservation"] = array.resources.reservation
-    # A backslash escapes in #SBATCH lines, inside quotes too.
-    given = {flag: value if value is True else str(value) for flag, value in profile.sbatch.items()}
-    return flags | {k: v if v is True else v.replace("\\", "\\\\") for k, v in given.items()}
+    # In #SBATCH lines a backslash is an escape character, also inside quotes.
+    options = {key: value if value is True else str(value) for key, value in profile.sbatch.items()}
+    return flags | {k: v if v is True else v.replace("\\", "\\\\") for k, v in options.items()}
 
 
-def _setup(profile: ClusterProfile) -> list[str]:
+def _setup_lines(profile: ClusterProfile) -> list[str]:
     lines = ["umask o-w"]
     for module in profile.modules:
         lines.append(f"module load {shlex.quote(module)} || exit {NO_MODULE}")
@@ -277,13 +254,14 @@ def _setup(profile: ClusterProfile) -> list[str]:
     return lines
 
 
-def _environment(given: Iterable[str]) -> dict[str, str]:
-    """The environment for sbatch: what the script says holds, and no outer job shines through."""
-    open_defaults = {f"SBATCH_{x}" for x in DEFAULTS} - {f"SBATCH_{x.upper()}" for x in given}
-    inside = "SLURM_JOB_ID" in os.environ
+def _sbatch_environment(script_options: Iterable[str]) -> dict[str, str]:
+    """Return the environment of sbatch, without script overrides and an outer job's variables."""
+    set_options = {f"SBATCH_{option.upper()}" for option in script_options}
+    open_defaults = {f"SBATCH_{name}" for name in DEFAULTS} - set_options
+    is_inside_job = "SLURM_JOB_ID" in os.environ
     return {
         key: value
         for key, value in os.environ.items()
         if (not key.startswith("SBATCH_") or key in open_defaults)
-        and not (inside and OUTER_JOB.match(key))
+        and not (is_inside_job and OUTER_JOB.match(key))
     }

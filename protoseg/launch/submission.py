@@ -1,17 +1,17 @@
-"""Submissions: what was given to the scheduler, written down before it was given.
+"""Submissions: a record of each job array on disk, written before sbatch is called.
 
 RUNS/.submissions/<time>-<nonce>/
-    launch.json      how the workers train (`protoseg.runs.folder.Launch`)
-    runs.jsonl       a line a run, in the order of the array: its id and its spec
-    intent.json      name, profile, resources, launch settings, who and when; before sbatch
-    job.json         the scheduler's number of the array; after sbatch, or by its first task
-    withdrawn.json   never accepted, or given up; a task of it that starts all the same leaves
-    settled.json     tasks that need no more asking, and why; an index that can be made again
+    launch.json      settings of the workers (`protoseg.runs.folder.Launch`)
+    runs.jsonl       one line per run in the order of the array: its id and its spec
+    intent.json      name, profile, resources, launch settings, user and time; before sbatch
+    job.json         SLURM's number of the array; written after sbatch, or by the first task
+    withdrawn.json   not accepted, or withdrawn; tasks that start later exit at once
+    settled.json     tasks that need no more queries, and why; can be rebuilt
     script.sh, logs/
 
-Between sbatch and its answer a submitter may die. The intent carries a nonce that is part of the
-job's name, so whoever comes next asks the scheduler for that name and either finds the job or
-withdraws the intent. Nothing here decides who trains a run: the claim in its folder does.
+A sweep may die between sbatch and its answer. The name of the job contains the nonce of the intent:
+the next sweep queries SLURM for this name, and either finds the job or withdraws the intent. The
+claim in the run folder decides who trains a run, not the submission.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from protoseg.runs.folder import now
 FOLDER = ".submissions"
 JOB_ID = re.compile(r"[0-9]+")
 UNSURE_SECONDS = 60.0
-"""An sbatch whose submitter was killed may still be on its way for this long."""
+"""Longest time that an sbatch of a killed sweep may take to reach the controller."""
 
 
 @dataclass(frozen=True)
@@ -46,22 +46,22 @@ class Submission:
 
     folder: Path
     intent: dict[str, Any]
-    _known: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _cached: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def name(self) -> str:
-        """The job's name, which no other submission has."""
+        """Name of the job, unique to this submission."""
         return str(self.intent["name"])
 
     @property
     def run_ids(self) -> list[str]:
-        """Run of each task, by its index in the array."""
+        """Run id of each task of the array."""
         ids: list[str] = self.intent["runs"]
         return ids
 
     @property
     def runs_folder(self) -> Path:
-        """Where its run folders are."""
+        """Parent of the run folders."""
         return self.folder.parent.parent
 
     @property
@@ -71,55 +71,55 @@ class Submission:
 
     @property
     def job_id(self) -> str:
-        """The scheduler's number of the array; empty where it is not known (yet)."""
-        if "job" not in self._known:
+        """SLURM's number of the array; empty if it is not known yet."""
+        if "job" not in self._cached:
             content = files.read_json(self.folder / "job.json")
-            found = str(content.get("job", "")) if isinstance(content, dict) else ""
-            if not JOB_ID.fullmatch(found):
+            job_id = str(content.get("job", "")) if isinstance(content, dict) else ""
+            if not JOB_ID.fullmatch(job_id):
                 return ""
-            self._known["job"] = found
-        return self._known["job"]
+            self._cached["job"] = job_id
+        return self._cached["job"]
 
     @property
-    def withdrawn(self) -> bool:
-        """Whether its tasks have to leave."""
+    def is_withdrawn(self) -> bool:
+        """Whether its tasks must exit without training."""
         return (self.folder / "withdrawn.json").exists()
 
     def key(self, index: int) -> str:
-        """The scheduler's key of a task, ``123_4``; empty where the job is not known."""
+        """Return SLURM's id of a task, ``123_4``; empty if the job is not known."""
         return f"{self.job_id}_{index}" if self.job_id else ""
 
     def log(self, key: str) -> Path:
-        """What the batch script of a task prints."""
+        """Return the output file of a task's batch script."""
         return self.folder / "logs" / f"{key}.txt"
 
     def note_job(self, job_id: str) -> None:
-        """Write down the answer of sbatch; the first one to know it does."""
+        """Record the job number, unless it is recorded already."""
         content = {"job": job_id, "time": now()}
         files.create_json(self.folder / "job.json", content)
 
     def withdraw(self, why: str) -> None:
-        """Give it up: no task of it trains."""
+        """Withdraw the submission: none of its tasks trains."""
         files.create_json(self.folder / "withdrawn.json", {"why": why, "time": now()})
 
     def closed_tasks(self) -> dict[int, str]:
-        """Index of each task that needs no more asking -> why."""
+        """Return index -> reason of the tasks that need no more queries."""
         content = files.read_json(self.folder / "settled.json")
         if not isinstance(content, dict):
             return {}
         return {int(index): str(why) for index, why in content.items() if index.isdigit()}
 
     def close_tasks(self, tasks: dict[int, str]) -> None:
-        """Add tasks that need no more asking."""
+        """Add tasks (index -> reason) that need no more queries."""
         merged = {**self.closed_tasks(), **tasks}
         content = {str(index): merged[index] for index in sorted(merged)}
         files.write_json(self.folder / "settled.json", content)
 
     def spec(self, index: int) -> dict[str, Any]:
-        """The spec of a task's run, as plain data.
+        """Return the spec of a task's run as plain data.
 
         Raises:
-            ProtosegError: the list of runs is torn.
+            ProtosegError: the list of runs is incomplete.
         """
         path = self.folder / "runs.jsonl"
         try:
@@ -131,20 +131,20 @@ class Submission:
             spec: dict[str, Any] = entry["spec"]
         except (OSError, StopIteration, ValueError, KeyError, IndexError, TypeError) as error:
             raise ProtosegError(
-                f"{path}: has no run for task {index}, or is torn. Cancel the job and run the "
-                "sweep again."
+                f"{path}: has no valid run for task {index}. Cancel the job and run the sweep "
+                "again."
             ) from error
         return spec
 
 
 def job_name(matrix: str, nonce: str) -> str:
-    """The name of a job, of nothing but letters, digits and ``_ . -``."""
+    """Return the name of a job, with only letters, digits and ``_ . -``."""
     slug = re.sub(r"[^A-Za-z0-9_-]+", "-", matrix).strip("-")[:40] or "runs"
     return f"{slug}.{nonce}"
 
 
 def user() -> str:
-    """Login name of who calls; the number where it has none."""
+    """Return the login name of the current user, or the user number without one."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
@@ -154,16 +154,17 @@ def user() -> str:
 def write_intent(
     runs_folder: Path, matrix: str, runs: Sequence[tuple[str, dict[str, Any]]], **settings: Any
 ) -> Submission:
-    """Write down what is about to be submitted.
+    """Write the files of a submission before sbatch is called.
 
     Args:
-        matrix: whose runs they are, for the job's name.
+        runs_folder: parent of the run folders.
+        matrix: name of the matrix, for the job's name.
         runs: (run id, spec) of each task.
-        settings: kept with it, what the tasks need to know: nodes, processes, cpus, requeue,
-            retry_failed, and ``launch``, which the workers read.
+        settings: settings for the tasks: nodes, processes, cpus, requeue, retry_failed, and
+            ``launch`` for the workers.
 
     Raises:
-        ProtosegError: the folder can not be written.
+        ProtosegError: the folder cannot be written.
     """
     nonce = secrets.token_hex(6)
     moment = time.time()
@@ -187,37 +188,37 @@ def write_intent(
 
 
 def read_submission(folder: Path) -> Submission | None:
-    """A submission, or None where the folder holds no whole intent."""
+    """Read a submission; None if the folder has no valid intent."""
     intent = files.read_json(folder / "intent.json")
     try:
-        well = (
+        is_valid = (
             isinstance(intent["name"], str)
             and float(intent["clock"]) > 0
             and all(run_id_pattern().fullmatch(run_id) for run_id in intent["runs"])
         )
     except (TypeError, KeyError, ValueError):
         return None
-    return Submission(folder, intent) if well else None
+    return Submission(folder, intent) if is_valid else None
 
 
 def open_submissions(runs_folder: Path) -> list[Submission]:
-    """Submissions with tasks that may still run, oldest first."""
-    found = []
+    """Return the submissions with tasks that may still run, oldest first."""
+    submissions = []
     for folder in sorted((runs_folder / FOLDER).glob("*-*")):
         submission = read_submission(folder)
-        if submission is None or submission.withdrawn:
+        if submission is None or submission.is_withdrawn:
             continue
         if len(submission.closed_tasks()) < len(submission.run_ids):
-            found.append(submission)
-    return found
+            submissions.append(submission)
+    return submissions
 
 
 @contextlib.contextmanager
-def submitting(runs_folder: Path) -> Iterator[None]:
-    """One submitter at a time, over all terminals that share the runs folder.
+def lock_submissions(runs_folder: Path) -> Iterator[None]:
+    """Hold the lock that lets one sweep at a time submit runs of a runs folder.
 
-    The kernel drops the lock when its process dies. On a file system without locks two sweeps may
-    both submit a run; its claim then lets one of them train it.
+    The kernel releases the lock when its process dies. On a file system without locks two sweeps
+    may submit the same run; the run's claim then lets one job train it.
     """
     files.make_folder(runs_folder / FOLDER)
     with files.locked(runs_folder / FOLDER / ".lock"):

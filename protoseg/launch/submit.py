@@ -1,4 +1,4 @@
-"""The sweep on a cluster: what a plan leaves to do is submitted, and the submitter may leave."""
+"""Submission of a sweep: job arrays for the unfinished runs of a plan, one sbatch per array."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from pathlib import Path
 
 from protoseg.config.fields import plain
 from protoseg.errors import UsageError
-from protoseg.launch.job_arrays import Array, cut
+from protoseg.launch.job_arrays import Array, cut_into_arrays
 from protoseg.launch.profile.profile import ClusterProfile
-from protoseg.launch.sbatch import SubmissionRefused, submit
+from protoseg.launch.sbatch import submit_array
+from protoseg.launch.sbatch_errors import SubmissionRefused
 from protoseg.launch.submission import (
     Submission,
+    lock_submissions,
     open_submissions,
-    submitting,
     write_intent,
 )
 from protoseg.planning.plan import Plan, PlanEntry
@@ -24,28 +25,28 @@ from protoseg.runs import retry
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.runs.states import Reason, State
 from protoseg.slurm.client import SlurmClient, SlurmUnreachable
-from protoseg.slurm.cluster_info import array_limit, cluster_name
-from protoseg.slurm.command import installed
+from protoseg.slurm.cluster_info import read_array_limit, read_cluster_name
+from protoseg.slurm.command import is_installed
 
 SETTLE_SECONDS = 15.0
-"""An sbatch whose submitter was killed is given this long to arrive. One that comes later still
-finds its intent withdrawn, and its tasks leave at once."""
+"""How long a sweep waits for an earlier sbatch without an answer. The tasks of a job that arrives
+later find their intent withdrawn and exit at once."""
 
 
 @dataclass
 class SubmissionResult:
-    """What a sweep gave to the scheduler, and what it did not."""
+    """The runs of a sweep that were submitted, and those that were not."""
 
     jobs: dict[str, list[str]] = field(default_factory=dict)
     """Array job id -> its runs."""
     under_way: dict[str, str] = field(default_factory=dict)
-    """Runs that a worker has or the scheduler holds already, and where."""
+    """Runs that are already running or queued -> where."""
     left_alone: dict[str, str] = field(default_factory=dict)
-    """Runs that failed before, and why."""
+    """Runs that failed before -> why."""
     refused: list[str] = field(default_factory=list)
-    """Runs that the scheduler did not take."""
+    """Runs that sbatch did not accept."""
     refusal: str = ""
-    """Its words about them."""
+    """sbatch's message about them."""
 
 
 def submit_runs(
@@ -58,76 +59,77 @@ def submit_runs(
     retry_failed: bool,
     on_array: Callable[[str, Array], None] = lambda job, array: None,
 ) -> SubmissionResult:
-    """Submit the runs that a plan leaves to do.
+    """Submit the unfinished runs of a plan.
 
     Args:
-        replan: makes the plan; called when no other sweep can submit in between.
-        runs_folder: shared by all nodes.
-        profile: how to ask for resources.
+        make_plan: makes the plan; called while no other sweep can submit.
+        runs_folder: parent of the run folders, shared by all nodes.
+        profile: the cluster profile.
         places: the folders ``data`` and ``weights`` of `Launch`.
         name: part of the jobs' names.
-        retry_failed: also runs that failed for a reason that does not pass.
-        on_array: told of each array that was accepted.
+        retry_failed: also submit failed runs that are not retried automatically.
+        on_array: called with the job id and the array after each accepted array.
 
     Raises:
-        UsageError: no sbatch here, or runs that can not be shared out over the processes.
-        SchedulerSilent: an earlier submission is unsure and nobody can be asked about it.
+        UsageError: no sbatch, or the processes of a run cannot share its batch equally.
+        SlurmUnreachable: an earlier submission is unconfirmed and SLURM does not answer.
     """
-    if not installed("sbatch"):
+    if not is_installed("sbatch"):
         raise UsageError(
-            "sbatch: not found on this machine. cluster=... works where SLURM's commands are, on a "
-            "login node; without it the sweep runs here."
+            "sbatch: not found on this machine. Run the command on a login node of the cluster, or "
+            "without cluster=... to train on this machine."
         )
-    scheduler = SlurmClient()
-    with submitting(runs_folder):
-        reconcile(runs_folder, scheduler)
+    client = SlurmClient()
+    with lock_submissions(runs_folder):
+        reconcile_submissions(runs_folder, client)
         plan = make_plan()
-        chosen, left = select_runs(plan, retry_failed)
-        outcome = SubmissionResult()
+        selected, skipped = select_runs(plan, retry_failed)
+        result = SubmissionResult()
         for entry in plan.entries:
             run_id = entry.run.run_id
-            if run_id in left:
-                failed = entry.status.state is State.FAILED
-                (outcome.left_alone if failed else outcome.under_way)[run_id] = left[run_id]
-        if not chosen:
-            return outcome
-        waiting = _cut(chosen, runs_folder, profile)
-        while waiting:
-            array = waiting.pop(0)
-            submission = _intent(runs_folder, array, profile, places, name, retry_failed)
+            if run_id in skipped:
+                has_failed = entry.status.state is State.FAILED
+                (result.left_alone if has_failed else result.under_way)[run_id] = skipped[run_id]
+        if not selected:
+            return result
+        arrays = _make_arrays(selected, runs_folder, profile)
+        while arrays:
+            array = arrays.pop(0)
+            submission = _write_intent(runs_folder, array, profile, places, name, retry_failed)
             try:
-                job = submit(array, profile, submission.folder, submission.name)
+                job_id = submit_array(array, profile, submission.folder, submission.name)
             except UsageError:
                 submission.withdraw("sbatch was never called")
                 raise
             except SubmissionRefused as refused:
-                # The answer may have been lost on its way: a job of that name is ours.
-                job = _await(scheduler, submission) if refused.unsure else ""
-                if not job:
+                # If only the answer was lost, SLURM has a job of this name.
+                job_id = _wait_for_job(client, submission) if refused.is_unsure else ""
+                if not job_id:
                     submission.withdraw(f"sbatch: {refused}")
-                    if refused.limit and len(array.entries) > 1:
-                        # There may be room for some of them.
+                    if refused.is_limit and len(array.entries) > 1:
+                        # SLURM may accept half of them.
                         half = (len(array.entries) + 1) // 2
-                        parts = array.entries[:half], array.entries[half:]
-                        waiting[:0] = [replace(array, entries=part) for part in parts]
+                        halves = array.entries[:half], array.entries[half:]
+                        arrays[:0] = [replace(array, entries=entries) for entries in halves]
                         continue
-                    # What else asks for the same would hear the same.
-                    outcome.refusal = str(refused)
-                    same = [array, *(a for a in waiting if a.resources == array.resources)]
-                    waiting = [a for a in waiting if a.resources != array.resources]
-                    outcome.refused += [e.run.run_id for each in same for e in each.entries]
+                    # SLURM would refuse all arrays with the same resources.
+                    result.refusal = str(refused)
+                    same = [array, *(a for a in arrays if a.resources == array.resources)]
+                    arrays = [a for a in arrays if a.resources != array.resources]
+                    result.refused += [run_id for refused_array in same
+                                       for run_id in refused_array.run_ids]  # fmt: skip
                     continue
-            submission.note_job(job)
-            if submission.withdrawn:
-                outcome.refusal = "another sweep gave their submission up while sbatch was busy."
-                outcome.refused += submission.run_ids
+            submission.note_job(job_id)
+            if submission.is_withdrawn:
+                result.refusal = "another sweep withdrew their submission while sbatch was busy."
+                result.refused += submission.run_ids
                 continue
-            outcome.jobs[job] = submission.run_ids
-            on_array(job, array)
-    return outcome
+            result.jobs[job_id] = submission.run_ids
+            on_array(job_id, array)
+    return result
 
 
-def _intent(
+def _write_intent(
     runs_folder: Path,
     array: Array,
     profile: ClusterProfile,
@@ -141,7 +143,7 @@ def _intent(
         retries = retry.add_memory_retry(retries)
     launch = Launch(
         **places,
-        threads=resources.threads_each,
+        threads=resources.threads_per_process,
         workers=resources.workers,
         checkpoint_seconds=profile.checkpoint_seconds,
         retries=retries,
@@ -156,23 +158,25 @@ def _intent(
         cpus=resources.cpus,
         requeue=profile.requeue,
         retry_failed=retry_failed,
-        cluster=cluster_name(),
+        cluster=read_cluster_name(),
         launch=asdict(launch),
     )
 
 
 def arrays_of(plan: Plan, runs_folder: Path, profile: ClusterProfile) -> list[Array]:
-    """The arrays that a sweep would submit for a plan.
+    """Return the arrays that a sweep would submit for a plan.
 
     Raises:
-        UsageError: as `cut`.
+        UsageError: as `cut_into_arrays`.
     """
-    chosen, _ = select_runs(plan, retry_failed=False)
-    return _cut(chosen, runs_folder, profile)
+    selected, _ = select_runs(plan, retry_failed=False)
+    return _make_arrays(selected, runs_folder, profile)
 
 
-def _cut(entries: Sequence[PlanEntry], runs_folder: Path, profile: ClusterProfile) -> list[Array]:
-    """Arrays of runs; one that ever ran out of memory gets more, where the profile allows it."""
+def _make_arrays(
+    entries: Sequence[PlanEntry], runs_folder: Path, profile: ClusterProfile
+) -> list[Array]:
+    """Cut runs into arrays; runs that ran out of memory get more if the profile allows it."""
     factors = {
         entry.run.run_id: profile.memory_escalation
         for entry in entries
@@ -180,44 +184,46 @@ def _cut(entries: Sequence[PlanEntry], runs_folder: Path, profile: ClusterProfil
         for attempt in RunFolder(runs_folder / entry.run.run_id).attempts()
         if attempt.reason is Reason.OUT_OF_MEMORY
     }
-    return cut(entries, profile, array_limit(), factors)
+    return cut_into_arrays(entries, profile, read_array_limit(), factors)
 
 
-def reconcile(runs_folder: Path, scheduler: SlurmClient) -> None:
-    """Find out what became of intents without an answer; called by the one who may submit.
+def reconcile_submissions(runs_folder: Path, client: SlurmClient) -> None:
+    """Find the jobs of intents without an answer, and withdraw intents without a job.
+
+    The caller holds the lock of `lock_submissions`.
 
     Raises:
-        SchedulerSilent: nobody could be asked.
+        SlurmUnreachable: SLURM does not answer.
     """
     for submission in open_submissions(runs_folder):
         if submission.job_id:
             continue
-        if job := _await(scheduler, submission):
-            submission.note_job(job)
+        if job_id := _wait_for_job(client, submission):
+            submission.note_job(job_id)
         else:
-            submission.withdraw("its submitter died before the scheduler had it")
+            submission.withdraw("its sweep died before SLURM had the job")
 
 
-def _await(scheduler: SlurmClient, submission: Submission) -> str:
-    """The job of a submission once it shows up; empty if it does not within `SETTLE_SECONDS`."""
-    # By both clocks: that of a machine which submitted may run ahead.
+def _wait_for_job(client: SlurmClient, submission: Submission) -> str:
+    """Return the job of a submission; empty if none appears within `SETTLE_SECONDS`."""
+    # Both clocks count: that of the machine which submitted may be ahead.
     until = time.monotonic() + SETTLE_SECONDS
-    while not (job := _find(scheduler, submission)):
+    while not (job_id := _find_job(client, submission)):
         if submission.age >= SETTLE_SECONDS or time.monotonic() > until:
             break
         time.sleep(1)
-    return job
+    return job_id
 
 
-def _find(scheduler: SlurmClient, submission: Submission) -> str:
-    """The job of a submission, asked of the scheduler; empty where it has none."""
-    if submission.job_id:  # a task of it has begun
+def _find_job(client: SlurmClient, submission: Submission) -> str:
+    """Return the job of a submission; empty if SLURM has none."""
+    if submission.job_id:  # one of its tasks has begun
         return submission.job_id
     try:
-        found = scheduler.named(submission.name)
+        job_ids = client.find_jobs_by_name(submission.name)
     except SlurmUnreachable as error:
         raise SlurmUnreachable(
-            f"{submission.folder}: whether it was submitted can not be told, the scheduler is "
-            f"silent ({error}). Run the sweep again when it answers."
+            f"{submission.folder}: SLURM does not answer, so it is unknown whether this was "
+            f"submitted ({error}). Run the sweep again when SLURM answers."
         ) from error
-    return found[0] if found else ""
+    return job_ids[0] if job_ids else ""

@@ -1,12 +1,11 @@
-"""``python -m protoseg.launch.task SUBMISSION``: what a task of a job array does.
+"""``python -m protoseg.launch.task SUBMISSION``: the program of a task of a job array.
 
-It finds its run in the submission, starts the worker (one process a GPU) through srun, and stays
-until it ends. A run that was cut off for a reason that passes goes back into the queue; whoever
-submitted it need not be there. All that counts is on disk: if this process dies with its node,
-SLURM or the next ``sweep`` starts the run again.
+It finds its run in the submission, starts the worker (one process per GPU) with srun, and waits for
+its end. If the run ended for a temporary reason, its job is requeued. The state of a run is on
+disk: if this process dies with its node, SLURM or the next ``sweep`` starts the run again.
 
-Exit status: that of the worker (0 done or nothing to do, 1 failed, 75 cut off), or 74 where the run
-folder could not be written.
+Exit status: that of the worker (0 done or nothing to do, 1 failed, 75 interrupted), or 74 if the
+run folder could not be written.
 """
 
 from __future__ import annotations
@@ -34,39 +33,39 @@ from protoseg.slurm.environment import CurrentJob, current_job, why_stopped
 
 OK, FAILED = 0, 1
 
-UNTOLD = (Reason.LOST, Reason.CODE_ERROR)
-"""What a worker says whose other processes were killed."""
+REPLACED_REASONS = (Reason.LOST, Reason.CODE_ERROR)
+"""Reasons that a worker records if SLURM killed its other processes."""
 NODE_FAILURE = re.compile(rb"srun: error: Node failure on ")
 OUT_OF_MEMORY = re.compile(rb"oom[-_ ]kill|exceeded (job |step )?memory limit|Out Of Memory")
-"""How SLURM tells in a step's output that it killed a step for its memory."""
+"""SLURM's message in the output of a step that it killed for its memory."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do the task of this array element."""
-    given = sys.argv[1:] if arguments is None else arguments
-    here = current_job()
-    if len(given) != 1 or here is None:
+    """Run the task of the current array element, and return the exit status."""
+    paths = sys.argv[1:] if arguments is None else arguments
+    current = current_job()
+    if len(paths) != 1 or current is None:
         print("usage, inside a job: python -m protoseg.launch.task SUBMISSION", file=sys.stderr)
         return 2
-    stopped = _Signals()
+    signals = _Signals()
     try:
-        submission = read_submission(Path(given[0]))
+        submission = read_submission(Path(paths[0]))
         if submission is None:
-            raise ProtosegError(f"{given[0]}: holds no submission.")
-        return _run(submission, here, stopped)
+            raise ProtosegError(f"{paths[0]}: is not a submission folder. Run the sweep again.")
+        return _run_task(submission, current, signals)
     except ProtosegError as error:
-        _say(str(error))
+        _print_line(str(error))
         return NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
 
 
-def _say(text: str) -> None:
-    """Print a line; where the disk with the logs is full, the work is not to end for that."""
+def _print_line(text: str) -> None:
+    """Print a line; a full disk for the logs must not end the task."""
     with contextlib.suppress(OSError):
         os.write(1, f"{now()}  {text}\n".encode())
 
 
 class _Signals:
-    """Notes SIGTERM and the like: the steps get them too, and their ends are waited for."""
+    """Keeps the last stop signal; the steps get it too, and the task waits for their ends."""
 
     def __init__(self) -> None:
         self.number: int | None = None
@@ -77,43 +76,43 @@ class _Signals:
         self.number = number
 
 
-def _run(submission: Submission, here: CurrentJob, stopped: _Signals) -> int:
-    array, _, index = here.key.partition("_")
-    if submission.withdrawn:
-        _say(f"{submission.name}: withdrawn; nothing to do.")
+def _run_task(submission: Submission, current: CurrentJob, signals: _Signals) -> int:
+    array, _, index = current.key.partition("_")
+    if submission.is_withdrawn:
+        _print_line(f"{submission.name}: withdrawn; nothing to do.")
         return OK
-    # The submitter may have died before it could write this down.
+    # The sweep may have died before it could record the job number.
     submission.note_job(array)
     task = int(index)
     run_id = submission.run_ids[task]
     folder = RunFolder(submission.runs_folder / run_id)
     folder.create(submission.spec(task), submission.intent["launch"])
-    _say(f"job {here.key} on {here.node}, start {here.restarts}: {run_id}")
-    _judge_earlier(folder, here)
+    _print_line(f"job {current.key} on {current.node}, start {current.restarts}: {run_id}")
+    _record_earlier_start(folder, current)
     status = folder.status()
-    tried = any(attempt.job == here.key for attempt in folder.attempts())
-    retry_failed = bool(submission.intent.get("retry_failed")) and not tried
+    was_tried = any(attempt.job == current.key for attempt in folder.attempts())
+    retry_failed = bool(submission.intent.get("retry_failed")) and not was_tried
     has_ended = status.state in (State.DONE, State.FAILED)
     if has_ended and not retry.is_due(status.state, status.reason, retry_failed):
-        _say(f"{status.state.value} already: {status.message or 'has its record'}")
+        _print_line(f"already {status.state.value}: {status.message or 'has its record'}")
         return OK
-    code, words = _work(submission, folder)
-    return _afterwards(submission, folder, here, code, words, stopped)
+    code, output = _run_worker(submission, folder)
+    return _finish_task(submission, folder, current, code, output, signals)
 
 
-def _judge_earlier(folder: RunFolder, here: CurrentJob) -> None:
-    """Write down how the start before this one ended, if its worker could not."""
+def _record_earlier_start(folder: RunFolder, current: CurrentJob) -> None:
+    """Record the end of this job's start before, if its worker did not."""
     attempts = folder.attempts()
-    if not attempts or attempts[-1].ending is not None or attempts[-1].job != here.key:
+    if not attempts or attempts[-1].ending is not None or attempts[-1].job != current.key:
         return
     if claim.live_holder(folder.claim) is not None:
-        return  # a node that the scheduler gave up lives on; the worker waits for it
+        return  # SLURM set its node down, but its worker still runs; the new worker waits for it
     with contextlib.suppress(ProtosegError):
-        record_earlier_end(folder, attempts[-1], SlurmClient().starts(here.key))
+        record_earlier_end(folder, attempts[-1], SlurmClient().list_starts(current.key))
 
 
-def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
-    """Run the worker to its end: its exit status, and what srun said last."""
+def _run_worker(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
+    """Run the worker to its end, and return its exit status and the last output of srun."""
     intent = submission.intent
     command = [
         "srun",
@@ -122,7 +121,7 @@ def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
         f"--cpus-per-task={intent['cpus']}",
         "--kill-on-bad-exit=1",
         "--unbuffered",
-        # A name of ours in sacct, and none that a run or a matrix could choose.
+        # A fixed name in sacct, independent of runs and matrices.
         "--job-name=worker",
         *(sys.executable, "-m", "protoseg.training.worker"),
         str(folder.path),
@@ -132,97 +131,99 @@ def _work(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
     try:
         process = subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
     except OSError as error:
-        raise ProtosegError(f"srun: can not be started: {error.strerror}.") from error
+        raise ProtosegError(f"srun: cannot be started: {error.strerror}.") from error
 
-    def read() -> None:
+    def copy_output() -> None:
         assert process.stderr is not None
         for line in process.stderr:
-            with contextlib.suppress(OSError):  # no room for logs; srun must not wait for a reader
+            with contextlib.suppress(OSError):  # disk full: srun must not block on its output
                 os.write(2, line)
             tail.extend(line)
             del tail[:-16384]
 
-    reader = threading.Thread(target=read, daemon=True)
+    reader = threading.Thread(target=copy_output, daemon=True)
     reader.start()
     code = process.wait()
     reader.join(timeout=10)
     return code, bytes(tail)
 
 
-def _afterwards(
+def _finish_task(
     submission: Submission,
     folder: RunFolder,
-    here: CurrentJob,
+    current: CurrentJob,
     code: int,
-    words: bytes,
-    stopped: _Signals,
+    output: bytes,
+    signals: _Signals,
 ) -> int:
-    """Write down what the worker could not, and put the run back into the queue if it may go on."""
-    _outlive(folder, here)
-    attempts = [a for a in folder.attempts() if a.job == here.key]
+    """Record the reason that the worker could not, and requeue the job if the run may continue."""
+    _wait_for_worker(folder, current)
+    attempts = [a for a in folder.attempts() if a.job == current.key]
     last = attempts[-1] if attempts else None
-    mine = last is not None and last.restarts == here.restarts
-    if folder.status().state is State.DONE or (code == OK and not mine):
+    has_begun = last is not None and last.restarts == current.restarts
+    if folder.status().state is State.DONE or (code == OK and not has_begun):
         return OK
-    silent = mine and last is not None and last.ending is None
-    # A process that the kernel killed leaves its siblings with a broken pipe to complain of.
-    out_of_memory = OUT_OF_MEMORY.search(words) is not None and last is not None and mine
-    if last is not None and (silent or (out_of_memory and last.reason in UNTOLD)):
-        reason, message = _death(code, words, stopped, here)
+    has_no_ending = has_begun and last is not None and last.ending is None
+    # If the kernel kills one process, the others report a broken pipe.
+    out_of_memory = OUT_OF_MEMORY.search(output) is not None and last is not None and has_begun
+    if last is not None and (has_no_ending or (out_of_memory and last.reason in REPLACED_REASONS)):
+        reason, message = _diagnose_end(code, output, signals, current)
         folder.record_verdict(last.number, reason, message, "batch script")
-    elif not mine:
-        reason, message = _death(code, words, stopped, here)
+    elif not has_begun:
+        reason, message = _diagnose_end(code, output, signals, current)
         if reason is Reason.LOST:
-            message = _last_words(words) or message
+            message = _find_last_message(output) or message
         record_failed_start(
-            folder, here.key, here.node, reason, message, "batch script", here.restarts
+            folder, current.key, current.node, reason, message, "batch script", current.restarts
         )
     status = folder.status()
-    _say(f"{status.state.value}: {status.reason}: {status.message}")
-    goes_on = retry.is_automatic(status.state, status.reason)
-    if goes_on and stopped.number is not None:
-        # The job itself is being ended, perhaps for another reason than its worker was: asked to
-        # requeue, SLURM brings a cancelled job back to life.
-        goes_on = retry.requeues_ending_job(why_stopped(stopped.number)[0])
-    if goes_on and submission.intent["requeue"] and not submission.withdrawn:
+    _print_line(f"{status.state.value}: {status.reason}: {status.message}")
+    continues = retry.is_automatic(status.state, status.reason)
+    if continues and signals.number is not None:
+        # The job itself is being ended, maybe for another reason than its worker. A requeue would
+        # restart a cancelled job.
+        continues = retry.requeues_ending_job(why_stopped(signals.number)[0])
+    if continues and submission.intent["requeue"] and not submission.is_withdrawn:
         try:
-            SlurmClient().requeue(here.key)
-            _say("back into the queue")
+            SlurmClient().requeue(current.key)
+            _print_line("requeued")
         except ProtosegError as error:  # the next sweep submits it
-            _say(f"not requeued: {error}")
+            _print_line(f"not requeued: {error}")
     return code if code in (FAILED, 75) else FAILED
 
 
-def _outlive(folder: RunFolder, here: CurrentJob) -> None:
-    """Wait for the worker where srun went before it: SLURM gave the node up, and both live on."""
+def _wait_for_worker(folder: RunFolder, current: CurrentJob) -> None:
+    """Wait for the worker if srun ended first: SLURM set the node down, but both still run."""
     while True:
         holder = claim.live_holder(folder.claim)
-        if holder is None or holder.job != here.key or holder.host != claim.host_identity():
+        if holder is None or holder.job != current.key or holder.host != claim.host_identity():
             return
         time.sleep(1)
 
 
-def _last_words(words: bytes) -> str:
-    """The last line that srun passed on; its own talk about ending the step says nothing new."""
-    lines = [line.strip() for line in words.decode(errors="replace").splitlines()]
-    own = ("srun: launch/", "srun: Job step aborted", "srun: got ", "srun: forcing", "slurmstepd")
-    telling = [line for line in lines if line and not line.startswith(own)]
-    foreign = [line for line in telling if not line.startswith("srun:")]
-    return (foreign or telling or [""])[-1][-300:]
+def _find_last_message(output: bytes) -> str:
+    """Return the last line of the output, without srun's messages about ending the step."""
+    lines = [line.strip() for line in output.decode(errors="replace").splitlines()]
+    noise = ("srun: launch/", "srun: Job step aborted", "srun: got ", "srun: forcing", "slurmstepd")
+    messages = [line for line in lines if line and not line.startswith(noise)]
+    from_worker = [line for line in messages if not line.startswith("srun:")]
+    return (from_worker or messages or [""])[-1][-300:]
 
 
-def _death(code: int, words: bytes, stopped: _Signals, here: CurrentJob) -> tuple[Reason, str]:
-    """Why a worker ended without a word."""
-    if OUT_OF_MEMORY.search(words):
-        return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory"
-    if NODE_FAILURE.search(words):
-        return Reason.NODE_FAILURE, f"SLURM gave up the node {here.node}"
+def _diagnose_end(
+    code: int, output: bytes, signals: _Signals, current: CurrentJob
+) -> tuple[Reason, str]:
+    """Return why a worker ended that recorded no reason, with one sentence."""
+    if OUT_OF_MEMORY.search(output):
+        return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory use"
+    if NODE_FAILURE.search(output):
+        return Reason.NODE_FAILURE, f"SLURM set the node {current.node} down"
     if code == NOT_WRITTEN:
         return Reason.STORAGE, "the run folder could not be written"
-    if stopped.number is not None:
-        return why_stopped(stopped.number)
+    if signals.number is not None:
+        return why_stopped(signals.number)
     number = code - 128 if code > 128 else -code if code < 0 else 0
-    if number == signal.SIGUSR2:  # the warning came before the worker could listen
+    if number == signal.SIGUSR2:  # the warning came before the worker's signal handler
         return why_stopped(number)
     if number:
         try:
@@ -230,7 +231,7 @@ def _death(code: int, words: bytes, stopped: _Signals, here: CurrentJob) -> tupl
         except ValueError:
             name = f"signal {number}"
         return Reason.LOST, f"the worker was killed ({name})"
-    return Reason.LOST, f"the worker vanished without a word (srun ended with {code})"
+    return Reason.LOST, f"the worker ended without recording a reason (srun exited with {code})"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The worker processes of a sweep on this machine, forked by a server that imports once."""
+"""The worker processes of a local sweep, forked by a server that has imported torch once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class WorkerProcess:
 
     Args:
         folder: the run folder.
-        log: file for what the worker prints before it opens the log of its attempt.
-        environment: variables for this worker, besides those of the sweep.
+        log: file for the worker's output before it opens the log of its attempt.
+        environment: variables of this worker, in addition to those of the sweep.
     """
 
     def __init__(self, folder: Path, log: Path, environment: dict[str, str]) -> None:
@@ -33,10 +33,10 @@ class WorkerProcess:
         """None until the process exists."""
         self.has_exited = False
         self.fresh_process: subprocess.Popen[bytes] | None = None
-        """Where it was not forked."""
+        """The process, if it was not forked."""
 
     def send_signal(self, number: int) -> None:
-        """Send a signal; without effect before the process exists and after it has exited."""
+        """Send a signal; no effect before the process exists and after it has exited."""
         if self.pid is not None and not self.has_exited:
             with contextlib.suppress(OSError):
                 os.kill(self.pid, number)
@@ -46,7 +46,7 @@ class ForkServerClient:
     """The connection to one fork server; see `protoseg.training.fork_server`.
 
     Args:
-        log: file for what the server prints.
+        log: file for the output of the server.
         environment: all variables of the server and its workers.
     """
 
@@ -55,7 +55,7 @@ class ForkServerClient:
         self.is_ready = False
         """Whether the server has finished its imports."""
         self.workers: dict[int, WorkerProcess] = {}
-        """Those requested that have not exited."""
+        """The requested workers that have not exited."""
         self._start_times: dict[int, str | None] = {}
         self._count = 0
         self._partial = b""
@@ -66,7 +66,7 @@ class ForkServerClient:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
-                start_new_session=True,  # Ctrl-C of the terminal reaches the sweep alone
+                start_new_session=True,  # Ctrl-C of the terminal reaches only the sweep
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -74,7 +74,7 @@ class ForkServerClient:
         os.set_blocking(self._answers.fileno(), False)
 
     def request(self, worker: WorkerProcess) -> None:
-        """Ask for a worker; `update` tells when it runs."""
+        """Request a worker; `update` sets its process id when it runs."""
         self._count += 1
         self.workers[self._count] = worker
         content = {
@@ -88,7 +88,7 @@ class ForkServerClient:
             self._requests.flush()
 
     def update(self) -> list[tuple[WorkerProcess, str]]:
-        """Read the answers; the workers that the server refused to fork, each with the reason."""
+        """Read the server's answers, and return (worker, reason) of those that it refused."""
         has_died = self.process.poll() is not None
         refused = []
         while data := self._answers.read():
@@ -104,12 +104,12 @@ class ForkServerClient:
         return refused
 
     def retire(self) -> None:
-        """Take no more requests: the server exits as soon as its last worker has exited."""
+        """Send no more requests: the server exits when its last worker has exited."""
         with contextlib.suppress(OSError):
             self._requests.close()
 
     def close(self) -> None:
-        """Retire the server and read no more answers; workers that still run finish."""
+        """Retire the server and read no more answers; running workers continue."""
         self.retire()
         self._answers.close()
         if self.workers:
@@ -128,7 +128,7 @@ class ForkServerClient:
             self.workers.pop(answer["id"]).has_exited = True
 
     def _find_exits(self) -> None:
-        """Without a server: a worker has exited if its process is gone."""
+        """Find exited workers of a dead server: a worker has exited if its process is gone."""
         for number, worker in list(self.workers.items()):
             if worker.pid is None:
                 worker.log = self.log
@@ -139,12 +139,12 @@ class ForkServerClient:
 
 
 class WorkerProcesses:
-    """All worker processes of a sweep.
+    """All worker processes of a local sweep.
 
     Args:
-        folder: for what the servers print.
-        threads: threads of torch in each worker, which must be fixed before torch is imported; 0
-            leaves torch's choice.
+        folder: folder for the logs of the servers.
+        threads: threads of torch in each worker, set before torch is imported; 0 is torch's
+            default.
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -154,7 +154,7 @@ class WorkerProcesses:
             names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
             self._environment |= dict.fromkeys(names, str(threads))
         self._servers: list[ForkServerClient] = []
-        """The last one takes requests; the others wait for their workers."""
+        """The last server gets the requests; the others wait for their workers."""
         self._fresh: list[WorkerProcess] = []
 
     @property
@@ -163,7 +163,7 @@ class WorkerProcesses:
         return bool(self._servers) and not self._servers[-1].is_ready
 
     def start(self, folder: Path, log: Path, environment: dict[str, str]) -> WorkerProcess:
-        """Start a worker on a run folder; arguments as of `WorkerProcess`."""
+        """Start a worker on a run folder; the arguments are those of `WorkerProcess`."""
         worker = WorkerProcess(folder, log, environment)
         if not self._servers or self._servers[-1].process.poll() is not None:
             self._start_server()
@@ -171,7 +171,7 @@ class WorkerProcesses:
         return worker
 
     def update(self) -> None:
-        """Find out which workers have been started and which have exited."""
+        """Update which workers have started and which have exited."""
         for server in list(self._servers):
             for worker, reason in server.update():
                 if reason == "stale":
@@ -184,7 +184,7 @@ class WorkerProcesses:
             worker.has_exited = worker.fresh_process.poll() is not None
 
     def cancel_imports(self) -> None:
-        """End a server that still imports; its workers count as exited."""
+        """Kill a server that still imports; its workers count as exited."""
         for server in self._servers:
             if not server.is_ready:
                 server.process.kill()
@@ -195,7 +195,7 @@ class WorkerProcesses:
             server.close()
 
     def _start_server(self) -> None:
-        # numpy's OpenBLAS would start threads during the import.
+        # Otherwise numpy's OpenBLAS starts threads during the import.
         environment = {**self._environment, "OPENBLAS_NUM_THREADS": "1"}
         log = self.folder / f"server{len(self._servers)}.txt"
         self._servers.append(ForkServerClient(log, environment))

@@ -1,5 +1,4 @@
-"""What the scheduler (SLURM) knows of jobs, and nothing else: no submission, no run folders.
+"""Queries to SLURM about jobs and clusters, independent of submissions and run folders.
 
-Every answer may be missing. A scheduler that is silent, half up or slow changes what is known,
-never what is true: the run folder stays the truth.
+Every answer may be missing. The run folder decides the state of a run; SLURM only adds to it.
 """

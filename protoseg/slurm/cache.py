@@ -1,4 +1,4 @@
-"""Answers that processes share in a file, so that together they ask once in a while and no more."""
+"""A cache of job reports in a file, so that several processes query SLURM only once."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from protoseg.errors import ProtosegError
 from protoseg.slurm.jobs import Job, JobReport
 
 LOCK_SECONDS = 60.0
-"""How long to wait while another process asks."""
+"""Longest wait for another process that queries SLURM."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A question and its answer."""
+    """A query and its answer."""
 
     time: float
-    """When it was answered; seconds since 1970."""
+    """Time of the answer, in seconds since 1970."""
     ids: frozenset[str]
     answer: JobReport
 
 
 class Cache:
-    """Answers of the last seconds, in memory and, given a path, in a file."""
+    """Recent answers of SLURM, in memory and, if there is a path, in a file."""
 
     def __init__(self, path: Path | None, seconds: float) -> None:
         self._path = path
         self._seconds = seconds
-        self._own: list[Entry] = []
+        self._entries: list[Entry] = []
 
     def get(
         self,
@@ -41,39 +41,50 @@ class Cache:
         ask: Callable[[frozenset[str]], JobReport],
         fresh: bool = False,
     ) -> JobReport:
-        """An answer that covers the wanted ids: a young one from the cache, or else a new one."""
-        found = None if fresh else self._find(wanted)
-        if found is None:
-            with self._alone():
-                # Another process may have asked the same while this one waited.
-                found = None if fresh else self._find(wanted)
-                if found is None:
+        """Return a report on the wanted ids, from the cache if it is recent enough.
+
+        Args:
+            wanted: job ids.
+            ask: queries SLURM about ids.
+            fresh: query SLURM in any case.
+        """
+        report = None if fresh else self._find_report(wanted)
+        if report is None:
+            with self._locked():
+                # Another process may have queried the same jobs while this one waited.
+                report = None if fresh else self._find_report(wanted)
+                if report is None:
                     answer = ask(wanted)
                     self._add(Entry(time.time(), wanted, answer))
                     return answer
-        return replace(found, jobs={id: job for id, job in found.jobs.items() if id in wanted})
+        return replace(report, jobs={id: job for id, job in report.jobs.items() if id in wanted})
 
-    def _young(self) -> list[Entry]:
-        entries = self._own if self._path is None else _read(self._path)
-        # A clock that runs ahead elsewhere must not keep an answer for ever.
+    def _recent_entries(self) -> list[Entry]:
+        entries = self._entries if self._path is None else _read_entries(self._path)
+        # The clock of another machine may be ahead: its entry must not stay valid for long.
         now = time.time()
         return [entry for entry in entries if abs(now - entry.time) < self._seconds]
 
-    def _find(self, wanted: frozenset[str]) -> JobReport | None:
-        fitting = [entry for entry in self._young() if wanted <= entry.ids]
+    def _find_report(self, wanted: frozenset[str]) -> JobReport | None:
+        fitting = [entry for entry in self._recent_entries() if wanted <= entry.ids]
         return max(fitting, key=lambda entry: entry.time).answer if fitting else None
 
     def _add(self, entry: Entry) -> None:
-        self._own = [*(old for old in self._young() if not old.ids <= entry.ids), entry]
+        self._entries = [
+            *(old for old in self._recent_entries() if not old.ids <= entry.ids),
+            entry,
+        ]
         if self._path is not None:
-            # A cache that can not be written costs another question, nothing else.
+            # If the cache cannot be written, the next process queries SLURM again.
             with contextlib.suppress(ProtosegError, OSError):
                 files.make_folder(self._path.parent)
-                files.write_json(self._path, {"answers": [_plain(own) for own in self._own]})
+                files.write_json(
+                    self._path, {"answers": [_entry_to_json(own) for own in self._entries]}
+                )
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the lock beside the file; without locks (some network disks) just go on."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock of the file; file systems without locks are used without one."""
         if self._path is None:
             yield
             return
@@ -83,7 +94,7 @@ class Cache:
             yield
 
 
-def _plain(entry: Entry) -> dict[str, Any]:
+def _entry_to_json(entry: Entry) -> dict[str, Any]:
     answer = entry.answer
     jobs = {id: asdict(job) for id, job in answer.jobs.items()}
     known = {"reachable": answer.reachable, "accounting": answer.accounting}
@@ -91,8 +102,8 @@ def _plain(entry: Entry) -> dict[str, Any]:
             "problem": answer.problem}  # fmt: skip
 
 
-def _read(path: Path) -> list[Entry]:
-    """The entries of a file that are what they should be; another version may have written it."""
+def _read_entries(path: Path) -> list[Entry]:
+    """Return the valid entries of a file; another version of protoseg may have written it."""
     try:
         content = files.read_json(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Calling a command of the scheduler: with an end, no shell, none of the user's own settings."""
+"""Calls of SLURM's commands, with a time limit, without a shell and without user settings."""
 
 from __future__ import annotations
 
@@ -13,68 +13,71 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SECONDS = 30.0
-"""How long a command may take. A busy controller needs ten; one that hangs never answers."""
+"""Time limit of a command. A busy controller needs about 10 s."""
 
-AGAIN = 2
-"""How often a command that was stopped by SIGTERM is called again."""
+SIGTERM_RETRIES = 2
+"""How often a command that SIGTERM stopped is called again."""
 
-OURS = {
+SETTINGS = {
     "LC_ALL": "C",
     "TZ": "UTC",
     "SLURM_TIME_FORMAT": "standard",
-    # Without it the task ids of a pending array are cut after 64 characters: "123_[0-3,7,...]".
+    # By default SLURM cuts the task ids of a pending array after 64 characters.
     "SLURM_BITSTR_LEN": "0",
 }
 FOREIGN = ("SQUEUE_", "SACCT_", "SCANCEL_", "SCONTROL_", "SINFO_", "SLURM_DEBUG_FLAGS")
-"""Beginnings of variables by which users change what the commands select and print."""
+"""Prefixes of variables with which users change what the commands select and print."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a command said."""
+    """The result of a command."""
 
     command: str
     status: int | None
-    """Exit status; None where it could not be started or did not end in time."""
+    """Exit status; None if it did not start or did not end in time."""
     out: str
     errors: str
     """Its standard error."""
     problem: str
-    """One line about what went wrong, empty where nothing did."""
+    """One line on what went wrong; empty on success."""
 
     @property
-    def fine(self) -> bool:
-        """It ended by itself and with status 0."""
+    def is_ok(self) -> bool:
+        """Whether it ended with status 0."""
         return self.status == 0
 
 
-def installed(command: str) -> bool:
-    """Whether this machine has the command."""
+def is_installed(command: str) -> bool:
+    """Return whether this machine has the command."""
     return shutil.which(command) is not None
 
 
-def call(
-    command: Sequence[str], seconds: float = SECONDS, stdin: str = "", again: int = AGAIN
+def run_command(
+    command: Sequence[str],
+    seconds: float = SECONDS,
+    stdin: str = "",
+    retries: int = SIGTERM_RETRIES,
 ) -> Reply:
-    """Run a command and return what it said; it never raises for what the command does.
+    """Run a command and return its result. Never raises, whatever the command does.
 
-    The command gets a process group of its own, which is killed when the time is over: site
-    wrappers are scripts, and their children would keep the pipes open.
+    The command runs in its own process group, which is killed after ``seconds``: a site may wrap
+    it in a script whose children would keep the pipes open.
     """
     until = time.monotonic() + seconds
-    reply = _call(command, seconds, stdin)
-    for _ in range(again):
-        # SLURM sends its signal to every process of a job, and some twice: also to this command,
-        # which a worker started to ask about the first one.
+    reply = _run_once(command, seconds, stdin)
+    for _ in range(retries):
+        # SLURM signals every process of a job, some of them twice. A worker that queries SLURM
+        # about the first signal loses this command to the second.
         if reply.status != -signal.SIGTERM or time.monotonic() > until:
             break
-        reply = _call(command, max(0.1, until - time.monotonic()), stdin)
+        reply = _run_once(command, max(0.1, until - time.monotonic()), stdin)
     return reply
 
 
-def _call(command: Sequence[str], seconds: float, stdin: str) -> Reply:
+def _run_once(command: Sequence[str], seconds: float, stdin: str) -> Reply:
     name = command[0]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | OURS
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)} | SETTINGS
     try:
         process = subprocess.Popen(
             list(command),
@@ -96,18 +99,22 @@ def _call(command: Sequence[str], seconds: float, stdin: str) -> Reply:
     except subprocess.TimeoutExpired:
         return Reply(name, None, "", "", f"{name}: no answer in {seconds:g} s")
     finally:
-        _end(process)
-    problem = "" if process.returncode == 0 else f"{name}: {_sentence(errors, process.returncode)}"
+        _kill(process)
+    problem = (
+        ""
+        if process.returncode == 0
+        else f"{name}: {_summarise_errors(errors, process.returncode)}"
+    )
     return Reply(name, process.returncode, out, errors, problem)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Kill a command that did not end, with its children, and let go of its pipes."""
-    # Not yet waited for, its number is still its own, even where it left its children alone.
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Kill a command that did not end, with its children, and close its pipes."""
+    # Until it is waited for, its process id is not reused.
     if process.returncode is None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        # A process in an uninterruptible wait (a dead file server) does not even die of SIGKILL.
+        # A process in an uninterruptible wait (dead file server) survives SIGKILL.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=2)
     for pipe in (process.stdin, process.stdout, process.stderr):
@@ -116,10 +123,10 @@ def _end(process: subprocess.Popen[str]) -> None:
                 pipe.close()
 
 
-def _sentence(errors: str, status: int) -> str:
-    """The line of standard error that says most: the last error, or else the last line."""
+def _summarise_errors(errors: str, status: int) -> str:
+    """Return the last error line of standard error, or else its last line."""
     lines = [line.strip() for line in errors.splitlines() if line.strip()]
-    said = [line for line in lines if re.search(r"\b(error|fatal): ", line)] or lines
-    if not said:
+    candidates = [line for line in lines if re.search(r"\b(error|fatal): ", line)] or lines
+    if not candidates:
         return f"ended with status {status}"
-    return re.sub(r"^([a-z]+: )?([a-z_]+ )?(error|fatal): ", "", said[-1])
+    return re.sub(r"^([a-z]+: )?([a-z_]+ )?(error|fatal): ", "", candidates[-1])

@@ -1,4 +1,4 @@
-"""Jobs as the scheduler shows them: ids, states, and the lines of squeue, sacct and scontrol."""
+"""Jobs in SLURM's notation: ids, array expressions, states and times."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ENDED = {
     *("OUT_OF_MEMORY", "PREEMPTED", "RECONFIG_FAIL", "REVOKED", "TIMEOUT"),
 }
 
-ID = re.compile(r"[0-9]{1,18}(_[0-9]{1,10})?")
-ARRAY = re.compile(r"([0-9]+)_\[([^\]%]*)(%[0-9]+)?(\])?")
+ID_PATTERN = re.compile(r"[0-9]{1,18}(_[0-9]{1,10})?")
+ARRAY_PATTERN = re.compile(r"([0-9]+)_\[([^\]%]*)(%[0-9]+)?(\])?")
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,13 @@ class Job:
     """One job, or one task of an array."""
 
     id: str
-    """As everywhere in protoseg: "123_4" for a task of an array, "123" for a job that is none."""
+    """ "123_4" for a task of an array, "123" for any other job."""
     state: str
-    """SLURM's word in its base form: RUNNING, CANCELLED, NODE_FAIL ..."""
+    """SLURM's state in its base form: RUNNING, CANCELLED, NODE_FAIL ..."""
     why: str = ""
-    """SLURM's word for why it waits (Priority, Resources, JobHeldUser ...) or how it ended."""
+    """SLURM's reason why it waits (Priority, Resources, JobHeldUser ...) or how it ended."""
     node: str = ""
-    """The nodes it runs on or ran on last."""
+    """The nodes that it runs on or last ran on."""
     restarts: int = 0
     """How often it was requeued."""
     exit_code: str = ""
@@ -42,50 +42,50 @@ class Job:
     submitted: str = ""
     start: str = ""
     end: str = ""
-    """Times in UTC, ISO 8601; empty where unknown. The end of a running job is its time limit."""
+    """Times in UTC, ISO 8601; empty if unknown. The end of a running job is its time limit."""
     name: str = ""
     by: str = ""
-    """User number of who cancelled it, where known."""
+    """Number of the user who cancelled it, if known."""
     source: Source = "squeue"
 
     @property
-    def waiting(self) -> bool:
-        """It is going to run, as far as the scheduler knows."""
+    def is_waiting(self) -> bool:
+        """Whether SLURM will start it."""
         return self.state in WAITING
 
     @property
-    def active(self) -> bool:
-        """It holds its nodes now. A job that is COMPLETING may have workers that still save."""
+    def is_active(self) -> bool:
+        """Whether it holds its nodes now. Workers of a COMPLETING job may still save."""
         return self.state in ACTIVE
 
     @property
-    def ended(self) -> bool:
-        """It will not run again by itself."""
+    def has_ended(self) -> bool:
+        """Whether it has ended and SLURM will not start it again."""
         return self.state in ENDED
 
 
 @dataclass(frozen=True)
 class JobReport:
-    """What the scheduler said about some jobs.
+    """SLURM's answer about some jobs.
 
-    A job that is missing in ``jobs`` while ``reachable`` is true is unknown to the scheduler: it
-    ended longer ago than SLURM remembers (MinJobAge) and no accounting tells how, it was a task
-    that was cancelled alone while it waited (which leaves no trace), or it never was. While
-    ``reachable`` is false, nothing follows from its absence.
+    If ``reachable`` is true, SLURM does not know a job that is missing in ``jobs``: it ended before
+    MinJobAge and there is no accounting, it was a single task that was cancelled while it waited
+    (SLURM keeps no trace of that), or it never existed. If ``reachable`` is false, a missing job
+    means nothing.
     """
 
     jobs: Mapping[str, Job] = field(default_factory=dict)
     reachable: bool = False
-    """The controller answered."""
+    """Whether the controller answered."""
     accounting: bool = False
-    """The accounting answered, or did not need to be asked."""
+    """Whether accounting answered, or was not needed."""
     problem: str = ""
-    """One sentence about what could not be asked."""
+    """One sentence on what did not answer."""
 
 
-def is_id(text: str) -> bool:
-    """Whether a text may stand on a command line as a job's id."""
-    return ID.fullmatch(text) is not None
+def is_job_id(text: str) -> bool:
+    """Return whether a text is a job id that can be passed to a command."""
+    return ID_PATTERN.fullmatch(text) is not None
 
 
 def array_id(job: str) -> str:
@@ -93,13 +93,13 @@ def array_id(job: str) -> str:
     return job.partition("_")[0]
 
 
-def expand(text: str, wanted: Collection[str]) -> Iterator[str]:
-    """The wanted ids that an id as SLURM prints it stands for.
+def expand_ids(text: str, wanted: Collection[str]) -> Iterator[str]:
+    """Yield the wanted ids that an id in SLURM's output includes.
 
-    "123_4" is itself; "123_[0-3,7-900:2%4]" is every task in it. An expression that SLURM cut
-    ("123_[0-3,7,...]", "123_[0-3,7,1") stands for the tasks before the cut; the rest is unknown.
+    "123_4" includes only itself; "123_[0-3,7-900:2%4]" includes all its tasks. An expression that
+    SLURM has cut ("123_[0-3,7,...]", "123_[0-3,7,1") includes the tasks before the cut.
     """
-    match = ARRAY.fullmatch(text)
+    match = ARRAY_PATTERN.fullmatch(text)
     if match is None:
         if text in wanted:
             yield text
@@ -107,7 +107,7 @@ def expand(text: str, wanted: Collection[str]) -> Iterator[str]:
     array, expression, _, closed = match.groups()
     parts = expression.split(",")
     if not closed:
-        parts.pop()  # perhaps the first digits of a longer number
+        parts.pop()  # may be only the first digits of a longer number
     ranges = []
     for part in parts:
         tasks = re.fullmatch(r"([0-9]{1,10})(?:-([0-9]{1,10})(?::([0-9]{1,10}))?)?", part.strip())
@@ -115,45 +115,47 @@ def expand(text: str, wanted: Collection[str]) -> Iterator[str]:
             first, last, step = int(tasks[1]), int(tasks[2] or tasks[1]), int(tasks[3] or 1)
             ranges.append(range(first, last + 1, max(1, step)))
     for id in wanted:
-        own, _, task = id.partition("_")
-        if own == array and task and any(int(task) in numbers for numbers in ranges):
+        wanted_array, _, task = id.partition("_")
+        if wanted_array == array and task and any(int(task) in numbers for numbers in ranges):
             yield id
 
 
-def compress(ids: Iterable[str]) -> list[str]:
-    """Ids as scancel takes them, the tasks of an array together: "123_[0-3,7]"."""
+def compress_ids(ids: Iterable[str]) -> list[str]:
+    """Return ids in the form of scancel, with the tasks of an array together: "123_[0-3,7]"."""
     arrays: dict[str, list[int]] = {}
-    whole = []
+    compressed = []
     for id in dict.fromkeys(ids):
         array, _, task = id.partition("_")
         if task:
             arrays.setdefault(array, []).append(int(task))
         else:
-            whole.append(id)
+            compressed.append(id)
     for array, tasks in arrays.items():
         tasks.sort()
-        own = set(tasks)
-        starts = [n for n in tasks if n - 1 not in own]
-        ends = [n for n in tasks if n + 1 not in own]
+        numbers = set(tasks)
+        starts = [n for n in tasks if n - 1 not in numbers]
+        ends = [n for n in tasks if n + 1 not in numbers]
         parts = [f"{a}-{b}" if a < b else f"{a}" for a, b in zip(starts, ends, strict=True)]
-        whole += [f"{array}_[{','.join(parts)}]" if len(tasks) > 1 else f"{array}_{parts[0]}"]
-    return whole
+        compressed += [f"{array}_[{','.join(parts)}]" if len(tasks) > 1 else f"{array}_{parts[0]}"]
+    return compressed
 
 
-def base_state(text: str) -> tuple[str, str]:
-    """ "CANCELLED by 1000" -> ("CANCELLED", "1000"); "CANCELLED+" and "running" are understood."""
-    words = text.replace("+", " ").split()
-    by = words[2] if len(words) > 2 and words[1] == "by" else ""
-    return (words[0].upper() if words else ""), by
+def parse_state(text: str) -> tuple[str, str]:
+    """ "CANCELLED by 1000" -> ("CANCELLED", "1000"); accepts "CANCELLED+" and "running" too."""
+    parts = text.replace("+", " ").split()
+    by = parts[2] if len(parts) > 2 and parts[1] == "by" else ""
+    return (parts[0].upper() if parts else ""), by
 
 
-def moment(text: str) -> str:
-    """A time of SLURM, asked for in UTC, as ISO 8601 with its zone; empty where there is none."""
-    found = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", text.strip())
-    return f"{found[0]}+00:00" if found else ""
+def parse_slurm_time(text: str) -> str:
+    """Convert a time of SLURM in UTC to ISO 8601 with its zone; empty if there is none."""
+    match = re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}", text.strip())
+    return f"{match[0]}+00:00" if match else ""
 
 
-def known(text: str, nothing: Iterable[str] = ("(null)", "N/A", "None", "Unknown", "n/a")) -> str:
-    """The value, or "" for the words by which SLURM says that there is none."""
+def clean_value(
+    text: str, nothing: Iterable[str] = ("(null)", "N/A", "None", "Unknown", "n/a")
+) -> str:
+    """Return the value, or "" for SLURM's placeholders for a missing value."""
     stripped = text.strip()
     return "" if stripped in nothing or stripped == "None assigned" else stripped

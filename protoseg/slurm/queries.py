@@ -1,4 +1,4 @@
-"""The three commands that know of jobs, each asked once for many: squeue, sacct, scontrol."""
+"""Queries about jobs with squeue, sacct and scontrol, each in one call for many jobs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from protoseg.slurm.command import SECONDS, Reply, call
-from protoseg.slurm.jobs import Job, array_id, base_state, expand, known, moment
+from protoseg.slurm.command import SECONDS, Reply, run_command
+from protoseg.slurm.jobs import (
+    Job,
+    array_id,
+    clean_value,
+    expand_ids,
+    parse_slurm_time,
+    parse_state,
+)
 
-CHUNK = 5000
-"""Array ids on one command line: 5,000 of them are half of what Linux allows one argument."""
-SCONTROL_LIMIT = 16
-"""Arrays asked for with scontrol, which takes one at a time."""
+IDS_PER_CALL = 5000
+"""Array ids in one argument; 5,000 of them take half of what Linux allows."""
+MAX_SCONTROL_ARRAYS = 16
+"""Most arrays for scontrol, which takes one at a time."""
 SEPARATOR = "\x1f"
-"""Between values: ASCII's unit separator. A line that has not exactly as many values as were asked
-for is none of ours: sites print banners on standard output, and names may hold newlines."""
+"""ASCII's unit separator between values. Lines with another number of values are ignored: sites
+print banners on standard output, and names may contain newlines."""
 
 SQUEUE = {
     "jobarrayid": "id",
@@ -51,10 +58,10 @@ SCONTROL = {
     "EndTime": "end",
     "JobName": "name",
 }
-"""What each command calls the fields of `Job`."""
+"""Each command's names for the fields of `Job`."""
 
-UNKNOWN = re.compile(r"Invalid job id|^Job [0-9_]+ not found", re.MULTILINE)
-SILENT = re.compile(
+UNKNOWN_JOB = re.compile(r"Invalid job id|^Job [0-9_]+ not found", re.MULTILINE)
+NO_ANSWER = re.compile(
     r"Unable to contact slurm controller|timed out|Connection refused|no answer in|"
     r"Zero Bytes were transmitted|standby|not connected|not responding",
     re.IGNORECASE,
@@ -63,182 +70,182 @@ SILENT = re.compile(
 
 @dataclass(frozen=True)
 class QueryResult:
-    """What one command knew."""
+    """The answer of one command."""
 
     jobs: Mapping[str, list[Job]] = field(default_factory=dict)
-    """Id -> its incarnations, oldest first; squeue and scontrol know the newest alone."""
+    """Id -> its starts, oldest first; squeue and scontrol show only the newest."""
     problem: str = ""
-    """Why it could not be asked, in one sentence; empty where it answered."""
-    silent: bool = False
-    """The daemon behind it did not answer: no use in asking it by another command."""
+    """Why it did not answer, in one sentence; empty if it answered."""
+    is_silent: bool = False
+    """Whether the controller did not answer: then other commands get no answer either."""
 
 
-def unknown_job(reply: Reply) -> bool:
-    """Whether a command failed because, and only because, the scheduler does not know the job."""
-    return UNKNOWN.search(f"{reply.errors}\n{reply.out}") is not None
+def is_unknown_job(reply: Reply) -> bool:
+    """Return whether a command failed only because SLURM does not know the job."""
+    return UNKNOWN_JOB.search(f"{reply.errors}\n{reply.out}") is not None
 
 
-def squeue(wanted: Collection[str]) -> QueryResult:
-    """The wanted jobs in the controller's memory: waiting, running, or ended some minutes ago."""
+def query_squeue(wanted: Collection[str]) -> QueryResult:
+    """Query the controller for jobs that wait, run, or ended some minutes ago."""
     jobs: dict[str, list[Job]] = {}
     arrays = sorted(set(map(array_id, wanted)))
-    for start in range(0, len(arrays), CHUNK):
-        reply, lines = ask_squeue("--jobs=" + ",".join(arrays[start : start + CHUNK]))
-        if lines is None and unknown_job(reply):  # of a single unknown job it makes an error
+    for start in range(0, len(arrays), IDS_PER_CALL):
+        reply, lines = run_squeue("--jobs=" + ",".join(arrays[start : start + IDS_PER_CALL]))
+        if lines is None and is_unknown_job(reply):  # a query for one unknown job fails
             continue
         if lines is None:
-            return QueryResult(jobs, reply.problem, SILENT.search(reply.problem) is not None)
+            return QueryResult(jobs, reply.problem, NO_ANSWER.search(reply.problem) is not None)
         for values in lines:
-            jobs |= {id: [_job(id, values, "squeue")] for id in expand(values["id"], wanted)}
+            jobs |= {
+                id: [_make_job(id, values, "squeue")] for id in expand_ids(values["id"], wanted)
+            }
     return QueryResult(jobs)
 
 
-def ask_squeue(selection: str) -> tuple[Reply, list[dict[str, str]] | None]:
-    """One line of values a job or task; None where the controller or squeue did not answer."""
+def run_squeue(selection: str) -> tuple[Reply, list[dict[str, str]] | None]:
+    """Return one row of values per job or task; None without an answer."""
     fields = ",".join(f"{name}:{SEPARATOR}" for name in SQUEUE)
-    # --all: partitions may be hidden. All states: for some minutes it knows what has ended too.
+    # --all: partitions may be hidden. All states: squeue shows ended jobs for some minutes.
     command = ["squeue", "--all", "--array", "--states=all", selection, f"--Format={fields}"]
-    reply = call(command)
-    return _rows(reply, (*SQUEUE.values(), ""))
+    reply = run_command(command)
+    return _parse_rows(reply, (*SQUEUE.values(), ""))
 
 
-def sacct(ids: Collection[str], wanted: Collection[str]) -> QueryResult:
-    """The wanted jobs in accounting, each with all its incarnations.
+def query_sacct(ids: Collection[str], wanted: Collection[str]) -> QueryResult:
+    """Query accounting for jobs, each with all its starts.
 
     Args:
-        ids: what to ask for: arrays, or single tasks.
+        ids: arrays or single tasks for the command line.
+        wanted: ids of the jobs to return.
     """
     jobs: dict[str, list[Job]] = {}
-    asked = sorted(ids)
-    for start in range(0, len(asked), CHUNK):
-        reply, lines = ask_sacct("--jobs=" + ",".join(asked[start : start + CHUNK]))
+    sorted_ids = sorted(ids)
+    for start in range(0, len(sorted_ids), IDS_PER_CALL):
+        reply, lines = run_sacct("--jobs=" + ",".join(sorted_ids[start : start + IDS_PER_CALL]))
         if lines is None:
             return QueryResult(jobs, reply.problem)
         for values in lines:
-            for id in expand(values["id"], wanted):
-                jobs.setdefault(id, []).append(_job(id, values, "sacct"))
+            for id in expand_ids(values["id"], wanted):
+                jobs.setdefault(id, []).append(_make_job(id, values, "sacct"))
         # An array that was cancelled before any task ran is one row without tasks.
-        whole = {values["id"]: values for values in lines if values["id"].isdecimal()}
+        arrays = {values["id"]: values for values in lines if values["id"].isdecimal()}
         for id in wanted:
-            if id not in jobs and array_id(id) in whole:
-                jobs[id] = [_job(id, whole[array_id(id)], "sacct")]
+            if id not in jobs and array_id(id) in arrays:
+                jobs[id] = [_make_job(id, arrays[array_id(id)], "sacct")]
     for id, starts in jobs.items():
-        # A job number may also have been another job's, years ago; the newest counts.
+        # SLURM reuses job numbers after years; the newest job counts.
         starts.sort(key=lambda job: job.submitted)
         jobs[id] = [replace(job, restarts=n) for n, job in enumerate(starts)]
     return QueryResult(jobs)
 
 
-def ending_in_sacct(id: str, seconds: float) -> Job | None:
-    """How accounting says that a job ends which is just being stopped; None where it can not say.
+def wait_for_end_in_sacct(id: str, seconds: float) -> Job | None:
+    """Return the end of a job that is being stopped, from accounting; None if it is unknown.
 
-    Accounting hears of it up to a second or two later; it is asked again until then, for half of
-    the given seconds. An incarnation that waits is the next one already.
+    Accounting shows the end one or two seconds later, so the query is repeated for half of the
+    given seconds. A pending start is already the next one.
     """
-    end, again = time.monotonic() + seconds, time.monotonic() + seconds / 2
+    end, last_query = time.monotonic() + seconds, time.monotonic() + seconds / 2
     while (left := end - time.monotonic()) > 0:
-        _, lines = ask_sacct(f"--jobs={id}", seconds=left)
+        _, lines = run_sacct(f"--jobs={id}", seconds=left)
         if lines is None:
             return None
-        jobs = [_job(id, values, "sacct") for values in lines if values["id"] == id]
-        begun = sorted((j for j in jobs if j.state != "PENDING"), key=lambda job: job.submitted)
-        if begun and not begun[-1].active:
-            return begun[-1]
-        if time.monotonic() > again:
+        jobs = [_make_job(id, values, "sacct") for values in lines if values["id"] == id]
+        started = sorted((j for j in jobs if j.state != "PENDING"), key=lambda job: job.submitted)
+        if started and not started[-1].is_active:
+            return started[-1]
+        if time.monotonic() > last_query:
             return None
         time.sleep(0.3)
     return None
 
 
-def ask_sacct(
+def run_sacct(
     *selection: str, seconds: float = SECONDS
 ) -> tuple[Reply, list[dict[str, str]] | None]:
-    """One line of values a job and incarnation; None where accounting did not answer."""
-    # All users: two people may share one folder of runs.
+    """Return one row of values per job and start; None if accounting did not answer."""
+    # All users: two people may share one runs folder.
     command = ["sacct", "--allusers", "--allocations", "--duplicates", "--parsable2", *selection,
                f"--delimiter={SEPARATOR}", "--format=" + ",".join(SACCT)]  # fmt: skip
-    return _rows(call(command, seconds), tuple(SACCT.values()))
+    return _parse_rows(run_command(command, seconds), tuple(SACCT.values()))
 
 
-def _rows(reply: Reply, names: tuple[str, ...]) -> tuple[Reply, list[dict[str, str]] | None]:
-    """The lines of an answer that are ours, without the heading.
+def _parse_rows(reply: Reply, names: tuple[str, ...]) -> tuple[Reply, list[dict[str, str]] | None]:
+    """Return the rows of an answer with the expected number of values, without the heading.
 
-    A command that answered printed the heading at least; one that is not what it seems (a site's
-    wrapper that knows no options) did not, and its silence about a job says nothing.
+    Without a heading there is no answer: a site's wrapper may ignore the options of the command.
     """
-    if not reply.fine:
+    if not reply.is_ok:
         return reply, None
     lines = [line.split(SEPARATOR) for line in reply.out.split("\n")]
-    fitting = [line for line in lines if len(line) == len(names)]
-    if not fitting:
-        problem = f"{reply.command}: prints something else than what it was asked for"
+    rows = [line for line in lines if len(line) == len(names)]
+    if not rows:
+        problem = f"{reply.command}: the output does not have the requested columns"
         return replace(reply, problem=problem), None
-    return reply, [
-        dict(zip(names, map(str.strip, line), strict=True)) for line in fitting if line[0]
-    ][1:]
+    return reply, [dict(zip(names, map(str.strip, row), strict=True)) for row in rows if row[0]][1:]
 
 
-def scontrol(wanted: Collection[str]) -> QueryResult:
-    """The wanted jobs as scontrol shows them; it takes one array at a time, so only a few."""
+def query_scontrol(wanted: Collection[str]) -> QueryResult:
+    """Query scontrol for jobs, of a few arrays at most: it takes one array at a time."""
     jobs: dict[str, list[Job]] = {}
     arrays = sorted(set(map(array_id, wanted)))
-    for array in arrays[:SCONTROL_LIMIT]:
+    for array in arrays[:MAX_SCONTROL_ARRAYS]:
         reply = show_job(array)
-        if not reply.fine and not unknown_job(reply):
-            return QueryResult(jobs, reply.problem, silent=True)
-        jobs |= {id: [job] for id, job, _ in shown(reply.out, wanted)}
-    left = len(arrays) - SCONTROL_LIMIT
-    return QueryResult(jobs, f"scontrol: {left} arrays not asked for" if left > 0 else "")
+        if not reply.is_ok and not is_unknown_job(reply):
+            return QueryResult(jobs, reply.problem, is_silent=True)
+        jobs |= {id: [job] for id, job, _ in parse_scontrol(reply.out, wanted)}
+    left = len(arrays) - MAX_SCONTROL_ARRAYS
+    return QueryResult(jobs, f"scontrol: {left} arrays not queried" if left > 0 else "")
 
 
 def show_job(id: str, seconds: float = SECONDS) -> Reply:
-    """All that the controller says of a job or array."""
-    return call(["scontrol", "--all", "--oneliner", "show", "job", id], seconds)
+    """Run ``scontrol show job`` for a job or array."""
+    return run_command(["scontrol", "--all", "--oneliner", "show", "job", id], seconds)
 
 
-def shown(out: str, wanted: Collection[str]) -> Iterator[tuple[str, Job, dict[str, str]]]:
-    """The wanted jobs in the output of ``scontrol --oneliner show job``: id, job, all values."""
+def parse_scontrol(out: str, wanted: Collection[str]) -> Iterator[tuple[str, Job, dict[str, str]]]:
+    """Yield (id, job, all values) for wanted jobs in ``scontrol --oneliner show job``."""
     for line in out.split("\n"):
         if not line.startswith("JobId="):
             continue
-        values = pairs(line)
+        values = parse_pairs(line)
         id, task = values["JobId"], values.get("ArrayTaskId", "")
         if task:
             array = values.get("ArrayJobId", "")
             id = f"{array}_{task}" if task.isdecimal() else f"{array}_[{task}]"
-        ours = {name: values[key] for key, name in SCONTROL.items() if key in values}
-        for each in expand(id, wanted):
-            yield each, _job(each, ours, "scontrol"), values
+        fields = {name: values[key] for key, name in SCONTROL.items() if key in values}
+        for wanted_id in expand_ids(id, wanted):
+            yield wanted_id, _make_job(wanted_id, fields, "scontrol"), values
 
 
-def pairs(line: str) -> dict[str, str]:
-    """The ``Key=value`` pairs of a line; of a key that stands twice the first counts."""
-    found: dict[str, str] = {}
+def parse_pairs(line: str) -> dict[str, str]:
+    """Return the ``Key=value`` pairs of a line; the first value of a repeated key counts."""
+    values: dict[str, str] = {}
     for match in re.finditer(r"(?:^| )([A-Za-z][A-Za-z:/]*)=(\S*)", line):
-        found.setdefault(match[1], match[2])
-    return found
+        values.setdefault(match[1], match[2])
+    return values
 
 
-def _job(id: str, values: Mapping[str, str], source: str) -> Job:
-    """A job from the words of SLURM."""
-    state, by = base_state(values.get("state", ""))
+def _make_job(id: str, values: Mapping[str, str], source: str) -> Job:
+    """Make a job from SLURM's values."""
+    state, by = parse_state(values.get("state", ""))
     restarts = values.get("restarts", "")
     return Job(
         id=id,
         state=state,
-        why=known(values.get("why", "")),
-        node=known(values.get("node", "")),
+        why=clean_value(values.get("why", "")),
+        node=clean_value(values.get("node", "")),
         restarts=int(restarts) if restarts.isdecimal() else 0,
         exit_code=_exit_code(values.get("exit_code", "")),
-        submitted=moment(values.get("submitted", "")),
-        start=moment(values.get("start", "")),
-        end=moment(values.get("end", "")),
-        name=known(values.get("name", "")),
+        submitted=parse_slurm_time(values.get("submitted", "")),
+        start=parse_slurm_time(values.get("start", "")),
+        end=parse_slurm_time(values.get("end", "")),
+        name=clean_value(values.get("name", "")),
         by=by,
         source=source,  # type: ignore[arg-type]
     )
 
 
 def _exit_code(text: str) -> str:
-    """squeue writes the status of wait(2), 1792, where the others write "7:0"."""
+    """Convert squeue's wait(2) status (1792) to the form of the other commands ("7:0")."""
     return f"{int(text) >> 8}:{int(text) & 127}" if text.isdecimal() else text

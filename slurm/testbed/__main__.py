@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-# The package is imported by its name, also where this folder is run: its modules have plain names.
+# Replace this folder by its parent, so that the package is imported by its name.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from testbed.conf import Shape  # noqa: E402
@@ -24,18 +24,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="testbed", description="A SLURM cluster on one machine.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     for verb, help_text in (
-        ("up", "start it"),
-        ("down", "end every process of it and remove its folder"),
-        ("status", "which daemons run, and SLURM's view of nodes and queue"),
-        ("env", "print the line for your shell"),
+        ("up", "start the cluster"),
+        ("down", "end all its processes and remove its folder"),
+        ("status", "show the daemons, nodes and queue"),
+        ("env", "print the export line for your shell"),
     ):
         sub = verbs.add_parser(verb, help=help_text)
         sub.add_argument("--folder", type=Path, default=FOLDER, help=f"default: {FOLDER}")
         if verb == "up":
             for name in ("nodes", "cpus", "gpus", "grace"):
                 sub.add_argument(f"--{name}", type=int, default=getattr(Shape, name))
-            sub.add_argument("--name", default=Shape.name, help="of a node, before its number")
-            sub.add_argument("--cgroups", action="store_true", help="the kernel limits memory")
+            sub.add_argument("--name", default=Shape.name, help="prefix of the node names")
+            sub.add_argument("--cgroups", action="store_true", help="limit memory with cgroups")
             sub.add_argument("--no-accounting", action="store_true")
     options = parser.parse_args(arguments)
     try:
@@ -49,16 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
             testbed.down()
         if options.verb in ("up", "env"):
             print(f"export SLURM_CONF={testbed.conf}")
-        return _show(testbed) if options.verb == "status" else 0
+        return _print_status(testbed) if options.verb == "status" else 0
     except TestbedError as error:
         print(error, file=sys.stderr)
         return 1
 
 
-def _show(testbed: Testbed) -> int:
+def _print_status(testbed: Testbed) -> int:
     running = testbed.status()
     for name, runs in running.items():
-        print(f"{name:12}{'runs' if runs else 'does not run'}")
+        print(f"{name:12}{'running' if runs else 'not running'}")
     if running["slurmctld"]:
         print(testbed.run("sinfo").stdout, testbed.run("squeue").stdout, sep="", end="")
     return 0 if all(running.values()) else 1

@@ -1,6 +1,6 @@
-"""The configuration files of the testbed's daemons, as text (see testbed.py).
+"""The configuration files of the testbed's daemons (see testbed.py).
 
-Every setting that is not SLURM's default says why it is there.
+Comments explain every setting that is not SLURM's default.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ CLUSTER = "testbed"
 ACCOUNT = "lab"
 SMALL_QOS = "small"
 MEMORY_CGROUPS = Path("/sys/fs/cgroup/memory")
-"""Version 1 alone: what SLURM 22.05 does with version 2 needs systemd."""
+"""Only version 1: SLURM 22.05 needs systemd for version 2."""
 SMALL_QOS_JOBS = 20
-"""How many jobs (array tasks) a user may have in the queue at once under ``SMALL_QOS``."""
+"""Most jobs (array tasks) of a user in the queue under ``SMALL_QOS``."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What the cluster looks like: its nodes, what each claims to have, its book-keeping."""
+    """The nodes of the cluster, the resources that each claims, and the accounting."""
 
     nodes: int = 2
     cpus: int = 8
     gpus: int = 8
     memory: int = 64_000
-    """MB a node. Claimed like the CPUs; nobody checks it against the machine."""
+    """MB per node. Claimed like the CPUs, and not compared with the machine."""
     accounting: bool = True
     node_timeout: int = 60
-    """Seconds after which SLURM gives a silent node up. A busy machine must not look dead."""
+    """Seconds without an answer after which SLURM sets a node down; long, for busy machines."""
     grace: int = 0
     """Seconds between the SIGTERM of a preemption and its requeue, for partition ``batch``."""
     cgroups: bool = False
-    """The kernel holds jobs to their memory, and SLURM says OUT_OF_MEMORY. Needs MEMORY_CGROUPS to
-    be writable, and a ``name`` of its own: the cgroups of a node are called after it."""
+    """The kernel limits the memory of jobs, and SLURM reports OUT_OF_MEMORY. Needs a writable
+    MEMORY_CGROUPS and a unique ``name``: the cgroups are named after the nodes."""
     name: str = "node"
 
     @property
@@ -47,13 +47,13 @@ class Shape:
 
     @property
     def node_cgroups(self) -> tuple[Path, ...]:
-        """Where SLURM keeps the cgroups of each node's jobs; the one thing outside the folder."""
+        """SLURM's cgroup folders of the nodes; the only files outside the testbed's folder."""
         names = self.node_names if self.cgroups else ()
         return tuple(MEMORY_CGROUPS / f"slurm_{name}" for name in names)
 
 
 def write_files(folder: Path, shape: Shape) -> None:
-    """Everything the daemons need before they start, with ports that are free now."""
+    """Write all files that the daemons need, with ports that are free now."""
     for name in ("etc", "gpus", "log", "run", "state", *(f"spool/{n}" for n in shape.node_names)):
         (folder / name).mkdir(parents=True)
     for node in shape.node_names:
@@ -61,40 +61,48 @@ def write_files(folder: Path, shape: Shape) -> None:
             (folder / "gpus" / f"{node}-{gpu}").symlink_to("/dev/null")
     host, etc = socket.gethostname().split(".")[0], folder / "etc"
     ports = dict(
-        zip(("slurmctld", "slurmdbd", "mariadbd", *shape.node_names), _ports(), strict=False)
+        zip(
+            ("slurmctld", "slurmdbd", "mariadbd", *shape.node_names),
+            _find_free_ports(),
+            strict=False,
+        )
     )
     password = secrets.token_hex(16)
-    _private(etc / "munge.key", secrets.token_bytes(128))
-    _private(etc / "slurmdbd.conf", slurmdbd_conf(folder, host, ports, password).encode())
-    _private(etc / "database.sql", database_sql(password).encode())
+    _write_private(etc / "munge.key", secrets.token_bytes(128))
+    _write_private(
+        etc / "slurmdbd.conf", format_slurmdbd_conf(folder, host, ports, password).encode()
+    )
+    _write_private(etc / "database.sql", format_database_sql(password).encode())
     (etc / "mariadb.port").write_text(str(ports["mariadbd"]))
-    (etc / "gres.conf").write_text(gres_conf(folder, shape))
+    (etc / "gres.conf").write_text(format_gres_conf(folder, shape))
     if shape.cgroups:
         (etc / "cgroup.conf").write_text(CGROUP_CONF)
-    (etc / "slurm.conf").write_text(slurm_conf(folder, shape, host, ports))
+    (etc / "slurm.conf").write_text(format_slurm_conf(folder, shape, host, ports))
 
 
-def _private(path: Path, content: bytes) -> None:
+def _write_private(path: Path, content: bytes) -> None:
     path.touch(mode=0o600)
     path.write_bytes(content)
 
 
-def _ports() -> Iterator[int]:
-    """Free ports, for ever. Below the kernel's own range, or a passing client may take the port of
-    a daemon that is being restarted."""
-    given: set[int] = set()
+def _find_free_ports() -> Iterator[int]:
+    """Yield free ports below the kernel's ephemeral range.
+
+    In that range a client may take the port of a daemon that restarts.
+    """
+    used: set[int] = set()
     while True:
         port = random.SystemRandom().randrange(20_000, 32_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            if port not in given:
-                given.add(port)
+            if port not in used:
+                used.add(port)
                 yield port
 
 
-def slurm_conf(folder: Path, shape: Shape, host: str, ports: dict[str, int]) -> str:
-    """slurm.conf. ``ports`` has one for ``slurmctld``, ``slurmdbd`` and every node."""
-    # Without cgroups nothing else stops a job that takes more memory than it asked for.
+def format_slurm_conf(folder: Path, shape: Shape, host: str, ports: dict[str, int]) -> str:
+    """Return slurm.conf; ``ports`` holds one port for slurmctld, slurmdbd and each node."""
+    # Without cgroups only this setting stops a job that uses more memory than it requested.
     memory = "" if shape.cgroups else "JobAcctGatherParams=OverMemoryKill\n"
     lines = f"""\
 {memory}ClusterName={CLUSTER}
@@ -104,7 +112,7 @@ SlurmUser=root
 SlurmdUser=root
 MailProg=/bin/true
 
-# Everything in one folder, so that two testbeds do not meet.
+# All files in one folder, so that several testbeds can run at once.
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/run/slurmctld.pid
@@ -112,10 +120,10 @@ SlurmdPidFile={folder}/run/slurmd-%n.pid
 SlurmctldLogFile={folder}/log/slurmctld.log
 SlurmdLogFile={folder}/log/slurmd-%n.log
 AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it may start again (default 120 s).
+# cred_expire is also the delay before a requeued job starts again (default 120 s).
 AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
 
-# A container may have no cgroups to give away, and has fewer CPUs than the nodes claim.
+# A container may have no cgroups, and has fewer CPUs than the nodes claim.
 SlurmdParameters=config_overrides
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/{"cgroup" if shape.cgroups else "none"}
@@ -128,20 +136,20 @@ DefMemPerCPU=4000
 GresTypes=gpu
 MpiDefault=none
 
-# A job that lost its node or its place starts again by itself.
+# SLURM restarts a job after a node failure or a preemption.
 JobRequeue=1
 ReturnToService=2
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 
-# A free place is filled within a second or two. A job has time to save after SIGTERM, also on a
-# busy machine (default 30).
+# A free slot is filled within about 2 s. KillWait gives jobs on a busy machine time to save after
+# SIGTERM (default 30).
 SlurmdTimeout={shape.node_timeout}
 SlurmctldTimeout=15
 KillWait=60
 SchedulerParameters=sched_interval=5,sched_min_interval=200000,batch_sched_delay=1,bf_interval=2,\
 default_queue_depth=2000,bf_max_job_test=2000,preempt_youngest_first
-# SLURM's own defaults, written down because tests are about them.
+# SLURM's defaults, written here because tests check them.
 MaxArraySize=1001
 MaxJobCount=10000
 MinJobAge=300
@@ -151,7 +159,7 @@ MinJobAge=300
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={ports["slurmdbd"]}
-# Not a password: where slurmdbd's clients find munge (AuthInfo is not asked for that).
+# Not a password: munge's socket for slurmdbd's clients, which do not use AuthInfo.
 AccountingStoragePass={folder}/run/munge.socket
 AccountingStorageTRES=gres/gpu
 AccountingStorageEnforce=limits,qos
@@ -168,7 +176,7 @@ AccountingStorageEnforce=limits,qos
     return lines + (
         f"PartitionName=batch {everywhere} Default=YES DefaultTime=60 MaxTime=INFINITE"
         f" PriorityTier=1 PreemptMode=REQUEUE GraceTime={shape.grace}\n"
-        # Its jobs take the place of those in `batch`, and nobody takes theirs.
+        # Its jobs preempt those of `batch`, and cannot be preempted.
         f"PartitionName=urgent {everywhere} DefaultTime=60 MaxTime=INFINITE"
         f" PriorityTier=10 PreemptMode=OFF\n"
         f"PartitionName=short {everywhere} DefaultTime=1 MaxTime=2 PriorityTier=1\n"
@@ -182,8 +190,8 @@ ConstrainRAMSpace=yes
 """
 
 
-def gres_conf(folder: Path, shape: Shape) -> str:
-    """gres.conf: a GPU is a path that leads to a device, which is all SLURM asks of it."""
+def format_gres_conf(folder: Path, shape: Shape) -> str:
+    """Return gres.conf; SLURM only needs a path to some device for each GPU."""
     numbers = f"[0-{shape.gpus - 1}]" if shape.gpus > 1 else "0"
     return "".join(
         f"NodeName={name} Name=gpu File={folder}/gpus/{name}-{numbers} Flags=nvidia_gpu_env\n"
@@ -192,8 +200,8 @@ def gres_conf(folder: Path, shape: Shape) -> str:
     )
 
 
-def slurmdbd_conf(folder: Path, host: str, ports: dict[str, int], password: str) -> str:
-    """slurmdbd.conf. SLURM wants it readable by its user alone: it holds the password."""
+def format_slurmdbd_conf(folder: Path, host: str, ports: dict[str, int], password: str) -> str:
+    """Return slurmdbd.conf; it contains the password, so only SLURM's user may read the file."""
     return f"""\
 DbdHost={host}
 DbdAddr=127.0.0.1
@@ -212,8 +220,8 @@ StorageLoc=slurm
 """
 
 
-def database_sql(password: str) -> str:
-    """What the database runs at every start: its one user and its one database."""
+def format_database_sql(password: str) -> str:
+    """Return the SQL of every database start: it creates one user and one database."""
     return f"""\
 CREATE DATABASE IF NOT EXISTS slurm;
 CREATE USER IF NOT EXISTS 'slurm'@'127.0.0.1' IDENTIFIED BY '{password}';

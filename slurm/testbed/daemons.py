@@ -1,4 +1,4 @@
-"""The daemons of a testbed: commands, starting, stopping, last words (see testbed.py)."""
+"""The daemons of a testbed: their commands, start, stop and failure messages (see testbed.py)."""
 
 from __future__ import annotations
 
@@ -11,37 +11,42 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from testbed.processes import LOOKS, MARK, await_executions, daemon, end
-from testbed.waiting import DEADLINE_SECONDS, log_tails, within
+from testbed.processes import EMPTY_LOOKS, MARK, await_executions, end_processes, find_daemon
+from testbed.waiting import DEADLINE_SECONDS, log_tails, poll_until
 
 FOREIGN = ("SLURM", "SBATCH", "SQUEUE", "SACCT", "SRUN", "SCANCEL", "SINFO")
-"""How the names of variables begin that would talk SLURM's programs into something else."""
+"""Prefixes of variables that change what SLURM's programs do."""
 DATABASE_OPTIONS = (
     *("--innodb-log-file-size=4M", "--innodb-flush-log-at-trx-commit=0"),
     *("--innodb-flush-method=nosync", "--skip-innodb-doublewrite"),
 )
-"""The accounting of a test: small, and not worth a flush of the disk."""
+"""A small database without disk flushes: its data are needed only during a test."""
 
 
 class TestbedError(Exception):
-    """What could not be done, which daemon it was and its last words."""
+    """A failure of the testbed, with the daemon's name and the end of its log."""
 
-    __test__ = False  # not a test, whatever pytest thinks of the name
+    __test__ = False  # pytest collects classes whose names start with Test
 
 
 class Daemons:
-    """The daemons of one folder. Names: munged, mariadbd, slurmdbd, slurmctld, and every node's."""
+    """The daemons of one testbed: munged, mariadbd, slurmdbd, slurmctld, and one slurmd per node.
+
+    Args:
+        folder: folder of the testbed.
+        env: variables for SLURM's commands.
+    """
 
     def __init__(self, folder: Path, env: dict[str, str]) -> None:
         self.folder, self.env = folder, env
 
     def start(self, name: str) -> None:
-        """Start one that does not run yet. `wait` finds out whether it works."""
-        if self.runs(name):
+        """Start a daemon unless it runs; `wait` waits until it is ready."""
+        if self.is_running(name):
             return
         if name == "munged":
             (self.folder / "run" / "munge.socket").unlink(missing_ok=True)
-        # setsid --fork: nobody's child, so it outlives `up` and leaves no zombie to the tests.
+        # With setsid --fork the daemon outlives `up` and leaves no zombie.
         with (self.folder / "log" / f"{name}.out").open("ab") as out:
             subprocess.run(
                 ["setsid", "--fork", *self._command(name)],
@@ -49,39 +54,46 @@ class Daemons:
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=out, stderr=out, check=True,
             )  # fmt: skip
         if name == "munged":
-            self.wait(name, lambda: answers(self.folder / "run" / "munge.socket"))
+            self.wait(name, lambda: accepts_connections(self.folder / "run" / "munge.socket"))
 
     def stop(self, name: str) -> None:
-        """Ask it to end, and kill it where it does not."""
-        end(daemon(self.folder, name), signal.SIGTERM)
-        end(daemon(self.folder, name), signal.SIGKILL)
+        """Stop a daemon with SIGTERM, then with SIGKILL."""
+        end_processes(find_daemon(self.folder, name), signal.SIGTERM)
+        end_processes(find_daemon(self.folder, name), signal.SIGKILL)
 
     def kill(self, name: str) -> None:
-        end(daemon(self.folder, name), signal.SIGKILL)
+        """Kill a daemon with SIGKILL."""
+        end_processes(find_daemon(self.folder, name), signal.SIGKILL)
 
-    def runs(self, name: str) -> bool:
-        """Whether it is there."""
-        for _ in range(LOOKS):
-            if daemon(self.folder, name):
+    def is_running(self, name: str) -> bool:
+        """Return whether a daemon runs."""
+        for _ in range(EMPTY_LOOKS):
+            if find_daemon(self.folder, name):
                 return True
             await_executions()
         return False
 
     def wait(self, name: str, ready: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until it is ready; TestbedError as soon as it has ended, or after ``seconds``."""
-        if not within(seconds, lambda: ready() or not self.runs(name)) or not self.runs(name):
-            raise TestbedError(self.last_words(name))
+        """Wait until a daemon is ready.
 
-    def last_words(self, name: str) -> str:
-        """Whether the daemon runs, and the end of its log."""
-        names = (f"{name}.log", f"slurmd-{name}.log", f"{name}.out")
-        state = "does not answer" if self.runs(name) else "ended"
-        return f"{name} {state}\n{log_tails(self.folder / 'log' / found for found in names)}"
+        Raises:
+            TestbedError: the daemon has ended, or is not ready after ``seconds``.
+        """
+        if not poll_until(
+            seconds, lambda: ready() or not self.is_running(name)
+        ) or not self.is_running(name):
+            raise TestbedError(self.describe_failure(name))
+
+    def describe_failure(self, name: str) -> str:
+        """Return whether the daemon runs, and the end of its log."""
+        file_names = (f"{name}.log", f"slurmd-{name}.log", f"{name}.out")
+        state = "does not answer" if self.is_running(name) else "ended"
+        return f"{name} {state}\n{log_tails(self.folder / 'log' / file for file in file_names)}"
 
     def _command(self, name: str) -> list[str]:
         etc, run, log = (self.folder / part for part in ("etc", "run", "log"))
         if name == "munged":
-            # --force: it would refuse a socket in a folder that not everybody may enter.
+            # Without --force it refuses a socket in a private folder.
             paths = {"socket": run / "munge.socket", "key-file": etc / "munge.key",
                      "log-file": log / "munged.log", "pid-file": run / "munged.pid",
                      "seed-file": run / "munged.seed"}  # fmt: skip
@@ -97,7 +109,7 @@ class Daemons:
         return [name, "-D"] if name in ("slurmdbd", "slurmctld") else ["slurmd", "-D", "-N", name]
 
     def _database(self) -> Path:
-        """The folder of the database, with its own tables made where they are missing."""
+        """Return the folder of the database, after creating it if it is missing."""
         data = self.folder / "database"
         if not data.exists():
             made = subprocess.run(
@@ -112,23 +124,22 @@ class Daemons:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without what belongs to another cluster or to a job, and with the
-    folders of the daemons in its PATH."""
+    """Return this environment without SLURM's variables, and with the daemons' folders in PATH."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(FOREIGN)}
-    return kept | {"PATH": search_path()}
+    return kept | {"PATH": extend_path()}
 
 
-def search_path() -> str:
+def extend_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
-def absent(programs: tuple[str, ...]) -> list[str]:
-    """Those that are not installed."""
-    return [name for name in programs if shutil.which(name, path=search_path()) is None]
+def find_missing(programs: tuple[str, ...]) -> list[str]:
+    """Return the programs that are not installed."""
+    return [name for name in programs if shutil.which(name, path=extend_path()) is None]
 
 
-def answers(path: Path) -> bool:
-    """Does somebody listen at this socket."""
+def accepts_connections(path: Path) -> bool:
+    """Return whether a process listens at this socket."""
     with socket.socket(socket.AF_UNIX) as client, suppress(OSError):
         client.connect(str(path))
         return True

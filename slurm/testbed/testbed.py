@@ -1,8 +1,8 @@
 """A real SLURM cluster on one machine, for tests; its command line is `testbed.__main__`.
 
-Runs munged, mariadbd, slurmdbd, slurmctld and one slurmd a node from Debian's packages (PACKAGES),
-as root, on the loopback interface. It writes only to its folder; several testbeds with different
-folders can run at once. Uses the standard library only, so that it also runs outside the project.
+Runs munged, mariadbd, slurmdbd, slurmctld and one slurmd per node from Debian's packages
+(PACKAGES), as root, on the loopback interface. It writes only to its folder, so several testbeds
+can run at once. It needs only the standard library, so it also runs outside the project.
 """
 
 from __future__ import annotations
@@ -20,33 +20,49 @@ from dataclasses import asdict
 from pathlib import Path
 
 from testbed.conf import ACCOUNT, CLUSTER, SMALL_QOS, SMALL_QOS_JOBS, Shape, write_files
-from testbed.daemons import Daemons, TestbedError, absent, answers, clean_environment
-from testbed.processes import all_processes, end, job_processes, kill_all, node_processes
-from testbed.waiting import DEADLINE_SECONDS, log_tails, within
+from testbed.daemons import (
+    Daemons,
+    TestbedError,
+    accepts_connections,
+    clean_environment,
+    find_missing,
+)
+from testbed.processes import (
+    end_processes,
+    find_all_processes,
+    find_job_processes,
+    find_node_processes,
+    kill_all,
+)
+from testbed.waiting import DEADLINE_SECONDS, log_tails, poll_until
 
 PACKAGES = "slurm-wlm munge slurmdbd mariadb-server"
 PROGRAMS = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "srun")
 FOLDER = Path(tempfile.gettempdir()) / "protoseg-testbed"
 LONGEST_FOLDER = 60
-"""Characters. The sockets inside have to stay below the kernel's 107."""
+"""Characters. The kernel allows 107 for the paths of the sockets inside."""
 
 
-def missing() -> str:
-    """Why a testbed can not run here and what to do about it; empty where it can."""
+def find_problem() -> str:
+    """Return why a testbed cannot run here and what to do; empty if it can run."""
     if sys.platform != "linux":
-        return "SLURM runs on Linux only"
-    if names := absent(PROGRAMS):
+        return "SLURM needs Linux"
+    if names := find_missing(PROGRAMS):
         return f"{', '.join(names)} not found; on Debian 12: apt-get install {PACKAGES}"
     if os.geteuid() != 0:
-        return "SLURM's daemons need root here; run as root, e.g. in a container"
+        return "SLURM's daemons need root; run as root, e.g. in a container"
     return ""
 
 
 class Testbed:
-    """One cluster in one folder. A second object with the same folder finds what the first started.
+    """One cluster in one folder. Several objects with the same folder control the same cluster.
 
-    Every method waits until what it does is done, and raises TestbedError with the end of the
-    daemon's log if a daemon ends or the deadline passes (DEADLINE_SECONDS).
+    Every method waits until it is done. If a daemon ends or the deadline passes
+    (DEADLINE_SECONDS), it raises TestbedError with the end of the daemon's log.
+
+    Args:
+        folder: folder of the cluster.
+        shape: nodes and settings; by default those of the cluster that runs in the folder.
     """
 
     __test__ = False  # see TestbedError
@@ -56,22 +72,22 @@ class Testbed:
         self._shape = shape
         if not re.fullmatch(rf"[\w./-]{{1,{LONGEST_FOLDER}}}", str(self.folder), re.ASCII):
             raise TestbedError(
-                f"{self.folder}: letters, digits and _ . / - alone, and {LONGEST_FOLDER} of them "
-                "at most, or SLURM does not find its files and sockets; name another --folder"
+                f"{self.folder}: SLURM cannot use this folder. Allowed: at most {LONGEST_FOLDER} "
+                "letters, digits and _ . / -. Set another --folder."
             )
         self._daemons = Daemons(self.folder, self.env)
 
-    # What it is.
+    # Properties.
 
     @property
     def shape(self) -> Shape:
-        """As asked for, or as the testbed in this folder was started."""
-        if self._shape is None and self._known.exists():
-            self._shape = Shape(**json.loads(self._known.read_text()))
+        """The given shape, or that of the cluster that runs in the folder."""
+        if self._shape is None and self._shape_file.exists():
+            self._shape = Shape(**json.loads(self._shape_file.read_text()))
         return self._shape or Shape()
 
     @property
-    def _known(self) -> Path:
+    def _shape_file(self) -> Path:
         return self.folder / "testbed.json"
 
     @property
@@ -80,7 +96,7 @@ class Testbed:
 
     @property
     def env(self) -> dict[str, str]:
-        """What a process needs in its environment to talk to this cluster."""
+        """Variables with which SLURM's commands use this cluster."""
         return {"SLURM_CONF": str(self.conf)}
 
     @property
@@ -89,42 +105,46 @@ class Testbed:
 
     @property
     def daemons(self) -> tuple[str, ...]:
-        """Names of all daemons, in the order in which they start."""
+        """Names of all daemons, in their start order."""
         accounting = ("mariadbd", "slurmdbd") if self.shape.accounting else ()
         return ("munged", *accounting, "slurmctld", *self.nodes)
 
     def status(self) -> dict[str, bool]:
-        """Daemon -> does it run."""
-        return {name: self._daemons.runs(name) for name in self.daemons}
+        """Return daemon -> whether it runs."""
+        return {name: self._daemons.is_running(name) for name in self.daemons}
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """A command that talks to this cluster. Never raises for its exit status."""
+        """Run a command on this cluster; its exit status never raises."""
         return subprocess.run(
             command, env=clean_environment() | self.env, text=True, capture_output=True,
             timeout=DEADLINE_SECONDS, stdin=subprocess.DEVNULL, check=False,
         )  # fmt: skip
 
-    def ask(self, *command: str) -> str:
-        """What a command answers; TestbedError with its message where it fails."""
+    def query(self, *command: str) -> str:
+        """Run a command on this cluster and return its output.
+
+        Raises:
+            TestbedError: the command failed; with its message.
+        """
         done = self.run(*command)
         if done.returncode:
             raise TestbedError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout.strip()
 
-    # Up and down.
+    # Start and stop of the whole cluster.
 
     def up(self) -> Testbed:
-        """Starts all of it, or nothing: a daemon that fails takes the others down again."""
-        if problem := missing():
+        """Start all daemons; if one fails, stop the others again."""
+        if problem := find_problem():
             raise TestbedError(problem)
-        if all_processes(self.folder, self.conf):
-            raise TestbedError(f"{self.folder}: a testbed runs there already; `down` ends it")
+        if find_all_processes(self.folder, self.conf):
+            raise TestbedError(f"{self.folder}: a testbed already runs there. `down` stops it.")
         try:
-            self._write()
+            self._write_files()
             self._daemons.start("munged")
             if self.shape.accounting:
                 self.start_accounting()
-                self._register()
+                self._register_accounts()
             self.start_controller()
             for node in self.nodes:
                 self._daemons.start(node)
@@ -136,42 +156,43 @@ class Testbed:
         return self
 
     def down(self, keep: bool = False) -> None:
-        """Ends every process, jobs included, and removes the folder (``keep``: leaves it)."""
+        """End all processes and jobs, and remove the folder unless ``keep``."""
 
         left: list[int] = []
 
         def ended() -> bool:
-            # Not SIGTERM: what they would still write is thrown away in a moment.
-            left[:] = end(all_processes(self.folder, self.conf), signal.SIGKILL)
-            return not all_processes(self.folder, self.conf)
+            # SIGKILL: the folder is removed, so nothing needs to be saved.
+            left[:] = end_processes(find_all_processes(self.folder, self.conf), signal.SIGKILL)
+            return not find_all_processes(self.folder, self.conf)
 
-        if not within(DEADLINE_SECONDS, ended):
+        if not poll_until(DEADLINE_SECONDS, ended):
             raise TestbedError(f"these processes do not end: {' '.join(map(str, left))}")
         for cgroup in self.shape.node_cgroups:
-            # A file system of the kernel's: folders go one by one, the files in them by themselves.
+            # In a cgroup file system only folders are removed, innermost first.
             for inner in sorted(cgroup.glob("**/"), reverse=True):
                 inner.rmdir()
-        if not keep and self._known.exists():
+        if not keep and self._shape_file.exists():
             shutil.rmtree(self.folder)
 
-    # One part at a time.
+    # Start and stop of single parts.
 
     def kill_slurmd(self, node: str) -> None:
-        """SIGKILL to the node's slurmd alone: its jobs go on, nobody answers for them."""
+        """Kill only the node's slurmd with SIGKILL: its jobs still run."""
         self._daemons.kill(node)
 
     def start_slurmd(self, node: str, seconds: float = DEADLINE_SECONDS) -> None:
+        """Start a node's slurmd and wait until it accepts jobs."""
         self._daemons.start(node)
         self.wait_for_node(node, seconds)
 
     def kill_node(self, node: str) -> None:
-        """The machine is dead: SIGKILL to slurmd, every slurmstepd and every process of a job."""
+        """Kill slurmd, all slurmstepd and all job processes of a node, as if its machine died."""
         self.kill_slurmd(node)
-        kill_all(lambda: node_processes(self.folder, self.conf, node))
+        kill_all(lambda: find_node_processes(self.folder, self.conf, node))
 
     def declare_down(self, node: str) -> None:
-        """Let SLURM give a node up at once, as it does by itself when slurmd is silent for long."""
-        self.ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+        """Set a node down in SLURM, as SLURM does if slurmd does not answer for a long time."""
+        self.query("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
     def stop_controller(self) -> None:
         self._daemons.stop("slurmctld")
@@ -185,29 +206,33 @@ class Testbed:
         self.start_controller()
 
     def stop_accounting(self) -> None:
-        """slurmdbd and its database stop answering; the controller keeps what it has to tell."""
+        """Stop slurmdbd and its database; the controller keeps its data for them."""
         self._daemons.stop("slurmdbd")
         self._daemons.stop("mariadbd")
 
     def start_accounting(self) -> None:
         database = self.folder / "run" / "mariadb.socket"
         self._daemons.start("mariadbd")
-        self._daemons.wait("mariadbd", lambda: answers(database))
+        self._daemons.wait("mariadbd", lambda: accepts_connections(database))
         self._daemons.start("slurmdbd")
-        known = ("sacctmgr", "--noheader", "list", "cluster")
-        self._daemons.wait("slurmdbd", lambda: self.run(*known).returncode == 0)
+        list_clusters = ("sacctmgr", "--noheader", "list", "cluster")
+        self._daemons.wait("slurmdbd", lambda: self.run(*list_clusters).returncode == 0)
 
     def wait_for_node(self, node: str, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait until the node takes jobs."""
-        self._daemons.wait(node, lambda: self._takes_jobs(node), seconds)
+        """Wait until the node accepts jobs."""
+        self._daemons.wait(node, lambda: self._accepts_jobs(node), seconds)
 
     def wait_until(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition is true.
 
+        Args:
+            what: description of the condition for the error message.
+            condition: polled until it returns True.
+
         Raises:
             TestbedError: the deadline passed; with the queue, the nodes and the controller's log.
         """
-        if not within(DEADLINE_SECONDS, condition):
+        if not poll_until(DEADLINE_SECONDS, condition):
             state = [
                 self.run(*command).stdout
                 for command in (("squeue", "--array", "--states=all"), ("sinfo", "--long"))
@@ -218,55 +243,55 @@ class Testbed:
             )
 
     def restore(self) -> None:
-        """As after ``up``: every daemon runs, the queue is empty, ``batch`` has its grace time."""
-        if not self._daemons.runs("slurmctld"):
+        """Restore the state after ``up``: all daemons run, no jobs, the grace time of ``batch``."""
+        if not self._daemons.is_running("slurmctld"):
             self.start_controller()
-        if self.shape.accounting and not self._daemons.runs("slurmdbd"):
+        if self.shape.accounting and not self._daemons.is_running("slurmdbd"):
             self.start_accounting()
         for node in self.nodes:
-            if not self._daemons.runs(node):
+            if not self._daemons.is_running(node):
                 self.start_slurmd(node)
-        self.ask("scontrol", "update", "PartitionName=batch", f"GraceTime={self.shape.grace}")
+        self.query("scontrol", "update", "PartitionName=batch", f"GraceTime={self.shape.grace}")
 
         def empty() -> bool:
             left = self.run("squeue", "--noheader")
             if left.returncode == 0 and left.stdout.strip() == "":
                 return True
-            # Again and again: a job may requeue itself while it is being cancelled.
+            # In a loop: a job may requeue itself while it is cancelled.
             self.run("scancel", "--user=root")
-            # Those that ignore SIGTERM would have KillWait.
-            end(job_processes(self.conf), signal.SIGKILL)
+            # Jobs that ignore SIGTERM would run until KillWait.
+            end_processes(find_job_processes(self.conf), signal.SIGKILL)
             return False
 
         self.wait_until("an empty queue", empty)
         for node in self.nodes:
-            if not self._takes_jobs(node):
+            if not self._accepts_jobs(node):
                 self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
                 self.wait_for_node(node)
 
-    # Underneath.
+    # Helpers.
 
-    def _takes_jobs(self, node: str) -> bool:
+    def _accepts_jobs(self, node: str) -> bool:
         states = self.run("sinfo", "--noheader", "--nodes", node, "--format", "%T").stdout.split()
-        # A planned node is idle: the scheduler means it for a job that still waits for others.
+        # A planned node is idle and reserved for a pending job.
         return set(states) in ({"idle"}, {"planned"}, {"mixed"}, {"allocated"})
 
-    def _write(self) -> None:
+    def _write_files(self) -> None:
         if self.folder.exists() and any(self.folder.iterdir()):
-            if not self._known.exists():
-                raise TestbedError(f"{self.folder} holds something else; name an empty --folder")
+            if not self._shape_file.exists():
+                raise TestbedError(f"{self.folder} is not a testbed. Set an empty --folder.")
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._known.write_text(json.dumps(asdict(self.shape)))
+        self._shape_file.write_text(json.dumps(asdict(self.shape)))
         write_files(self.folder, self.shape)
 
-    def _register(self) -> None:
-        """Users, accounts and limits: without an association nobody may submit."""
-        for words in (
+    def _register_accounts(self) -> None:
+        """Add the user, account and limits: SLURM accepts jobs only with an association."""
+        for command in (
             f"add cluster {CLUSTER}",
             f"add qos {SMALL_QOS} MaxSubmitJobsPerUser={SMALL_QOS_JOBS}",
             f"add account {ACCOUNT} Cluster={CLUSTER}",
             f"add user root Account={ACCOUNT} Cluster={CLUSTER}",
             f"modify user root set DefaultAccount={ACCOUNT} QOS=normal,{SMALL_QOS}",
         ):
-            self.ask("sacctmgr", "--immediate", *words.split())
+            self.query("sacctmgr", "--immediate", *command.split())

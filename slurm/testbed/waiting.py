@@ -1,4 +1,4 @@
-"""Waiting for a testbed: one generous deadline, which a slow machine raises (see testbed.py)."""
+"""Polling with one deadline for all waits of a testbed (see testbed.py)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 DEADLINE_SECONDS = 300.0 * float(os.environ.get("PROTOSEG_TEST_DEADLINE_SCALE", "1"))
-"""After this, whatever is waited for will not happen. It normally takes a few seconds."""
+"""Deadline of every wait; most take a few seconds. Slow machines raise the scale."""
 POLL_SECONDS = 0.1
 LOG_LINES = 15
 
 
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
+def poll_until(seconds: float, condition: Callable[[], bool]) -> bool:
     """Poll a condition until it is true; False if it is still false after ``seconds``."""
     end = time.monotonic() + seconds
     while not condition():
@@ -24,7 +24,7 @@ def within(seconds: float, condition: Callable[[], bool]) -> bool:
 
 
 def log_tails(logs: Iterable[Path]) -> str:
-    """The last lines of the logs that exist, indented."""
+    """Return the last lines of the logs that exist, indented."""
     lines = []
     for log in logs:
         if log.exists():

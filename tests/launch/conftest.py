@@ -1,4 +1,4 @@
-"""One folder of small data for all tests here; a lab for each; no limits of hypothesis on time."""
+"""Fixtures: one data folder for all tests, a harness per test, no time limits of hypothesis."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from launch.lab import Lab
+from launch.harness import Harness
 
-# Before the tests are imported: they keep the settings of that moment.
+# Before the import of the tests, which use the settings of that moment.
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data folder; the first run makes the data in it."""
+    """The data folder; the first run generates the data."""
     return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture
-def lab(tmp_path: Path, data: Path) -> Iterator[Lab]:
-    """Empty folders for one test."""
-    lab = Lab(tmp_path, data)
-    yield lab
-    lab.end_processes()
+def harness(tmp_path: Path, data: Path) -> Iterator[Harness]:
+    """A harness with empty folders."""
+    harness = Harness(tmp_path, data)
+    yield harness
+    harness.end_processes()

@@ -1,4 +1,4 @@
-"""Ctrl-C in a pseudo-terminal in each phase of a sweep; `benchmarks/interrupt.py` times it."""
+"""Tests of Ctrl-C in each phase of a sweep; `benchmarks/interrupt.py` measures the times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from waiting import DEADLINE, wait_until
 
-from launch.lab import Lab
+from launch.harness import Harness
 from protoseg.runs.states import Reason, State
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
@@ -25,16 +25,16 @@ Start = Callable[..., TerminalSession]
 
 
 @pytest.fixture
-def start(lab: Lab) -> Iterator[Start]:
-    """Starts a sweep of two runs in a pseudo-terminal."""
+def start(harness: Harness) -> Iterator[Start]:
+    """Start a sweep of two runs in a pseudo-terminal."""
     sessions: list[TerminalSession] = []
 
     def start(iterations: int, val: int = 4, pause_after: int | None = None) -> TerminalSession:
         sizes = {"dataset.generator.val": val, "dataset.counts": {"train": 12, "val": val}}
         rows = [row | sizes for row in ROWS]
-        matrix = lab.matrix(rows, seeds=[0], iterations=iterations, pause_after=pause_after)
+        matrix = harness.matrix(rows, seeds=[0], iterations=iterations, pause_after=pause_after)
         command = [sys.executable, "-m", "protoseg.cli", "sweep", matrix, "--jobs", "2"]
-        session = TerminalSession(command, lab.variables(), str(ROOT))
+        session = TerminalSession(command, harness.variables(), str(ROOT))
         sessions.append(session)
         return session
 
@@ -54,9 +54,9 @@ def wait_for_text(session: TerminalSession, text: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["2 runs", "importing", "building", "loss", "evaluating"])
 def test_ctrl_c_ends_the_sweep_and_the_same_command_continues(
-    lab: Lab, start: Start, phase: str
+    harness: Harness, start: Start, phase: str
 ) -> None:
-    # Each phase must last until it is drawn and interrupted.
+    # Each phase must last until it is displayed and interrupted.
     if phase == "evaluating":
         session = start(2, val=3000)
     else:
@@ -66,7 +66,7 @@ def test_ctrl_c_ends_the_sweep_and_the_same_command_continues(
     assert session.wait(DEADLINE) == 1, last_lines(session)
     assert "Traceback" not in session.text
     assert "run the same command again" in session.text
-    for folder in lab.folders():
+    for folder in harness.folders():
         assert folder.status().state in (State.NEW, State.INTERRUPTED, State.DONE)
         for attempt in folder.attempts():
             assert attempt.reason in (None, Reason.CANCELLED)
@@ -74,15 +74,17 @@ def test_ctrl_c_ends_the_sweep_and_the_same_command_continues(
 
 
 @pytest.mark.slow
-def test_a_second_ctrl_c_kills_and_keeps_the_last_checkpoint(lab: Lab, start: Start) -> None:
+def test_a_second_ctrl_c_kills_and_keeps_the_last_checkpoint(
+    harness: Harness, start: Start
+) -> None:
     session = start(5000)
     wait_for_text(session, "loss")
-    # Both at once: the workers have no time to save.
+    # The second Ctrl-C follows at once: the workers have no time to save.
     session.press_ctrl_c()
     wait_for_text(session, "Stopping")
     session.press_ctrl_c()
     assert session.wait(DEADLINE) == 1, last_lines(session)
-    for folder in lab.folders():
+    for folder in harness.folders():
         (attempt,) = folder.attempts()
         assert attempt.reason is Reason.CANCELLED
         assert folder.status().state is State.INTERRUPTED

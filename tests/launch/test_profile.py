@@ -1,4 +1,4 @@
-"""Cluster profiles: what they hold, how they are changed, and the sentence for what is wrong."""
+"""Tests of cluster profiles: values, overrides and error messages."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ from hypothesis import strategies as st
 
 from protoseg.config.fields import build, plain
 from protoseg.errors import UsageError
-from protoseg.launch.profile.profile import OURS, ClusterProfile, load_profile, profile_names
+from protoseg.launch.profile.profile import (
+    RESERVED_OPTIONS,
+    ClusterProfile,
+    load_profile,
+    profile_names,
+)
 from protoseg.launch.profile.resources import Resources
 from protoseg.launch.profile.values import (
     LONGEST_SECONDS,
     check_text,
     format_memory,
     format_time,
+    multiply_memory,
     parse_memory,
     parse_time,
-    times_memory,
 )
 from protoseg.runs.states import Reason
 
@@ -29,7 +34,7 @@ SLURM = Path(__file__).resolve().parents[2] / "slurm"
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """A folder for profiles, with a space in its name."""
+    """A profile folder with a space in its name."""
     folder = tmp_path / "my clusters"
     folder.mkdir()
     return folder
@@ -40,8 +45,8 @@ def load(folder: Path, text: str, *overrides: str) -> ClusterProfile:
     return load_profile(folder, "site", overrides)
 
 
-def refusal(folder: Path, text: str, *overrides: str) -> str:
-    """The sentence that a profile earns; one line, and never a traceback."""
+def load_error(folder: Path, text: str, *overrides: str) -> str:
+    """Return the error message of a profile, which is one line."""
     with pytest.raises(UsageError) as caught:
         load(folder, text, *overrides)
     assert caught.value.exit_code == 2
@@ -49,22 +54,22 @@ def refusal(folder: Path, text: str, *overrides: str) -> str:
     return str(caught.value)
 
 
-# The profiles of the repository.
+# Profiles of the repository.
 
 
 @pytest.mark.parametrize("name", profile_names(SLURM))
-def test_every_profile_composes_and_says_what_it_is(name: str) -> None:
+def test_every_profile_of_the_repository_loads_and_has_a_comment(name: str) -> None:
     profile = load_profile(SLURM, name)
     assert profile.name == name
     assert (SLURM / f"{name}.yaml").read_text().startswith("# ")
     assert build(ClusterProfile, plain(profile), "again: ") == profile
 
 
-def test_the_profiles_are_those_that_the_documentation_names() -> None:
+def test_the_repository_has_the_documented_profiles() -> None:
     assert profile_names(SLURM) == ["eight_gpus", "one_h200", "testbed"]
 
 
-def test_the_profile_of_eight_gpus_gives_small_batches_one() -> None:
+def test_eight_gpus_gives_one_gpu_to_small_batches() -> None:
     profile = load_profile(SLURM, "eight_gpus")
     big: dict[str, Any] = {"dataset": {"name": "camvid"}, "schedule": {"batch_size": 16}}
     small = {"dataset": {"name": "camvid"}, "schedule": {"batch_size": 4}}
@@ -72,10 +77,10 @@ def test_the_profile_of_eight_gpus_gives_small_batches_one() -> None:
     assert profile.resources(big).processes_total == 8
     assert profile.resources(big).time == "1-00:00:00"
     assert (profile.resources(small).gpus, profile.resources(small).memory) == (1, "60G")
-    assert profile.resources(shapes).memory == "16G", "the first rule that holds wins"
+    assert profile.resources(shapes).memory == "16G", "the first matching rule applies"
 
 
-def test_the_testbed_s_runs_are_on_the_cpu() -> None:
+def test_runs_on_the_testbed_use_the_cpu() -> None:
     resources = load_profile(SLURM, "testbed").resources({})
     assert (resources.gpus, resources.processes_total, resources.cpus) == (0, 1, 1)
     assert resources.seconds == 1800
@@ -100,7 +105,7 @@ def test_the_testbed_s_runs_are_on_the_cpu() -> None:
         ("1000-0", LONGEST_SECONDS),
     ],
 )
-def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
+def test_parse_time_accepts_slurms_forms(text: str, seconds: int) -> None:
     assert parse_time(text) == seconds
 
 
@@ -108,7 +113,7 @@ def test_times_are_read_as_slurm_reads_them(text: str, seconds: int) -> None:
     ("seconds", "text"),
     [(630, "0:10:30"), (7200, "2:00:00"), (129600, "1-12:00:00"), (86399, "23:59:59")],
 )
-def test_times_are_printed_as_slurm_prints_them(seconds: int, text: str) -> None:
+def test_format_time_uses_slurms_form(seconds: int, text: str) -> None:
     assert format_time(seconds) == text
 
 
@@ -119,8 +124,8 @@ def test_times_are_printed_as_slurm_prints_them(seconds: int, text: str) -> None
         *("10:30\n", "UNLIMITED", "1001-0", "٣", "1:", ":30", "99999999999", "1e3", "1-1:1:1:1"),
     ],
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="allowed: "):
+def test_parse_time_rejects_other_text(text: str) -> None:
+    with pytest.raises(UsageError, match="Allowed: "):
         parse_time(text)
 
 
@@ -128,7 +133,9 @@ small = st.integers(0, 90)
 
 
 @given(days=small, hours=small, minutes=small, seconds=small)
-def test_every_form_of_a_time(days: int, hours: int, minutes: int, seconds: int) -> None:
+def test_parse_time_gives_the_seconds_of_every_form(
+    days: int, hours: int, minutes: int, seconds: int
+) -> None:
     forms = {
         f"{minutes}": 60 * minutes,
         f"{minutes}:{seconds:02d}": 60 * minutes + seconds,
@@ -146,12 +153,12 @@ def test_every_form_of_a_time(days: int, hours: int, minutes: int, seconds: int)
 
 
 @given(st.integers(1, LONGEST_SECONDS))
-def test_a_printed_time_is_the_same_time(seconds: int) -> None:
+def test_format_time_keeps_the_seconds(seconds: int) -> None:
     assert parse_time(format_time(seconds)) == seconds
 
 
 @given(st.text(max_size=12) | st.text("0123456789:-", max_size=12))
-def test_any_text_is_a_time_or_is_refused(text: str) -> None:
+def test_parse_time_accepts_or_rejects_any_text(text: str) -> None:
     try:
         seconds = parse_time(text)
     except UsageError:
@@ -164,24 +171,26 @@ def test_any_text_is_a_time_or_is_refused(text: str) -> None:
     ("written", "made"),
     [("10:30", 630), ("2:00:00", 7200), ("90", 90), ("1:30.5", 90.5), ("null", None)],
 )
-def test_a_number_that_yaml_made_of_a_time_is_refused(site: Path, written: str, made: Any) -> None:
+def test_a_time_that_yaml_reads_as_a_number_is_an_error(
+    site: Path, written: str, made: Any
+) -> None:
     sentence = (
-        f"time: expected text in quotes, found {made!r} (YAML reads 10:30 without quotes as 630); "
-        'allowed: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, e.g. "10:30".'
+        f"time: expected text in quotes, found {made!r} (YAML reads 10:30 without quotes as 630). "
+        'Allowed: minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S, e.g. "10:30".'
     )
-    assert refusal(site, f"time: {written}") == f"cluster site: {sentence}"
+    assert load_error(site, f"time: {written}") == f"cluster site: {sentence}"
     rule = f"rules: [{{when: {{seed: 1}}, time: {written}}}]"
-    assert refusal(site, rule) == f"cluster site: rules[0]: {sentence}"
+    assert load_error(site, rule) == f"cluster site: rules[0]: {sentence}"
 
 
 @pytest.mark.parametrize("written", ["1-12", "1-12:00:00", "0:30:00", '"10:30"', "'90'"])
-def test_what_yaml_leaves_text_is_a_time(site: Path, written: str) -> None:
+def test_a_time_that_yaml_reads_as_text_is_accepted(site: Path, written: str) -> None:
     text = written.strip("'\"")
     assert load(site, f"time: {written}").seconds == parse_time(text)
 
 
 @pytest.mark.parametrize("text", ["10:30", "1-12:00:00", "2:00:00", "90", "1-12", "'10:30'"])
-def test_a_time_on_the_command_line_is_what_was_typed(site: Path, text: str) -> None:
+def test_a_time_on_the_command_line_is_used_as_typed(site: Path, text: str) -> None:
     profile = load(site, "time: '1:00:00'", f"cluster.time={text}")
     assert profile.seconds == parse_time(text.strip("'"))
 
@@ -193,36 +202,36 @@ def test_a_time_on_the_command_line_is_what_was_typed(site: Path, text: str) -> 
     ("text", "kept"),
     [("16G", "16G"), ("16GB", "16G"), ("2048", "2G"), ("1536m", "1536M"), ("1T", "1T"), ("0", "0")],
 )
-def test_memory_has_one_spelling(site: Path, text: str, kept: str) -> None:
+def test_memory_is_normalised(site: Path, text: str, kept: str) -> None:
     assert load(site, f"memory: '{text}'").resources({}).memory == kept
 
 
 @given(st.integers(0, 1000), st.sampled_from("KMGT"))
-def test_memory_keeps_its_amount(number: int, unit: str) -> None:
+def test_format_memory_keeps_the_amount(number: int, unit: str) -> None:
     assert parse_memory(format_memory(parse_memory(f"{number}{unit}"))) == parse_memory(
         f"{number}{unit}"
     )
 
 
 @given(st.integers(1, 15), st.sampled_from("KMGT"), st.floats(1.01, 64))
-def test_more_memory_is_never_less_than_asked(number: int, unit: str, factor: float) -> None:
+def test_multiply_memory_rounds_up(number: int, unit: str, factor: float) -> None:
     before, after = (
         parse_memory(f"{number}{unit}"),
-        parse_memory(times_memory(f"{number}{unit}", factor)),
+        parse_memory(multiply_memory(f"{number}{unit}", factor)),
     )
     assert before * factor * (1 - 1e-9) <= after <= before * factor + 1024
 
 
-def test_unknown_amounts_are_not_multiplied() -> None:
-    assert times_memory("", 2) == ""
-    assert times_memory("0", 2) == "0"
-    assert times_memory("16G", 1.5) == "24G"
+def test_multiply_memory_keeps_unset_amounts() -> None:
+    assert multiply_memory("", 2) == ""
+    assert multiply_memory("0", 2) == "0"
+    assert multiply_memory("16G", 1.5) == "24G"
 
 
-# How a profile is put together.
+# Composition of a profile.
 
 
-def test_a_profile_may_stand_on_another(site: Path) -> None:
+def test_a_profile_extends_another_one(site: Path) -> None:
     (site / "base.yaml").write_text("partition: a\nqos: q\nenvironment: {A: '1', B: '2'}\n")
     text = "defaults: [base, _self_]\npartition: b\nenvironment: {B: '3'}\n"
     profile = load(site, text)
@@ -230,7 +239,7 @@ def test_a_profile_may_stand_on_another(site: Path) -> None:
     assert profile.environment == {"A": "1", "B": "3"}
 
 
-def test_words_of_the_command_line_win(site: Path) -> None:
+def test_the_command_line_overrides_a_profile(site: Path) -> None:
     profile = load(
         site,
         "partition: a\nqos: q\nmodules: [x]\n",
@@ -253,12 +262,12 @@ def test_interpolations_are_resolved(site: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MY_ACCOUNT", "lab")
     assert load(site, "account: ${oc.env:MY_ACCOUNT}").account == "lab"
     monkeypatch.setenv("MY_ACCOUNT", "lab; rm -r x")
-    assert "account: 'lab; rm -r x' can not stand here" in refusal(
+    assert "account: 'lab; rm -r x' is not allowed here" in load_error(
         site, "account: ${oc.env:MY_ACCOUNT}"
     )
 
 
-def test_equal_requests_are_equal_values() -> None:
+def test_equal_resources_compare_equal() -> None:
     one = Resources(gpus=2, gpu_type="a100", time="90", memory="2048M").normalised()
     other = Resources(
         gpus=2, gpu_type="a100", time="1:30:00", memory="2G", processes=2
@@ -268,13 +277,13 @@ def test_equal_requests_are_equal_values() -> None:
     assert Resources(gpu_type="a100").normalised() == Resources().normalised()
 
 
-def test_resources_in_words() -> None:
+def test_resources_as_text() -> None:
     assert str(Resources()) == "1 core; 1:00:00"
     several = Resources(nodes=2, gpus=8, gpu_type="h100", cpus=4, memory="0", time="1-0")
     assert str(several) == "2 nodes, each 8 h100 GPUs, 32 cores, all its memory; 1-00:00:00"
 
 
-# Sentences.
+# Error messages.
 
 
 @pytest.mark.parametrize(
@@ -282,62 +291,68 @@ def test_resources_in_words() -> None:
     [
         ("partitoin: a", "unknown key 'partitoin'. Did you mean 'partition'? Known: account, "),
         ("name: a", "unknown key 'name'. Did you mean '"),
-        ("memory: 1001T", "memory: '1001T' is out of range; allowed: at most 1000T."),
-        ("time: '10.5'", "time: '10.5' is no time limit; allowed: minutes, M:S, H:M:S, D-H, D-H:"),
-        ("time: '0'", "time: '0' is out of range; allowed: more than 0, at most 1000 days."),
-        ("time: '2'", "signal_seconds: 120 s before the end of a time limit of 0:02:00"),
-        ("rules: [{when: {seed: 1}, time: '1'}]", "signal_seconds: 120 s before the end of a tim"),
+        ("memory: 1001T", "memory: '1001T' is out of range. Allowed: at most 1000T."),
+        (
+            "time: '10.5'",
+            "time: '10.5' is not a time limit. Allowed: minutes, M:S, H:M:S, D-H, D-H:",
+        ),
+        ("time: '0'", "time: '0' is out of range. Allowed: more than 0, at most 1,000 days."),
+        ("time: '2'", "signal_seconds: 120 s is not below the time limit of 0:02:00"),
+        ("rules: [{when: {seed: 1}, time: '1'}]", "signal_seconds: 120 s is not below the time l"),
         ("memory: 16", "memory: expected text in quotes, found 16."),
-        ("memory: lots", "memory: 'lots' is no amount of memory; allowed: a whole number with K"),
-        ("memory: 1.5G", "memory: '1.5G' is no amount of memory; allowed: a whole number with K"),
+        ("memory: lots", "memory: 'lots' is not an amount of memory. Allowed: a whole number"),
+        ("memory: 1.5G", "memory: '1.5G' is not an amount of memory. Allowed: a whole number"),
         ("nodes: 0", "nodes: 0 is out of range; allowed: at least 1 and at most 100000."),
         ("gpus: -1", "gpus: -1 is out of range; allowed: at least 0 and at most 100000."),
         ("gpus: '2'", "gpus: expected a whole number, found '2'."),
         ("cpus: 0", "cpus: 0 is out of range; allowed: at least 1"),
-        ("gpus: 2\nprocesses: 3", "processes: 3 on 2 GPUs of a node; each process needs a GPU of"),
-        ("partition: a b", "partition: 'a b' can not stand here; allowed: letters, digits and _"),
-        ("partition: -x", "partition: '-x' can not stand here; allowed: "),
-        ("account: 'a,b'", "account: 'a,b' can not stand here; allowed: "),
-        ('qos: "a\'b"', 'qos: "a\'b" can not stand here; allowed: '),
-        ("reservation: 'a$(id)'", "reservation: 'a$(id)' can not stand here; allowed: "),
-        ("gpu_type: 'a:8'", "gpu_type: 'a:8' can not stand here; allowed: "),
-        ("constraint: 'a b'", "constraint: 'a b' can not stand here; allowed: names of features"),
+        ("gpus: 2\nprocesses: 3", "processes: 3 processes on 2 GPUs of a node. Allowed: at most"),
+        ("partition: a b", "partition: 'a b' is not allowed here. Allowed: letters, digits and _"),
+        ("partition: -x", "partition: '-x' is not allowed here. Allowed: "),
+        ("account: 'a,b'", "account: 'a,b' is not allowed here. Allowed: "),
+        ('qos: "a\'b"', 'qos: "a\'b" is not allowed here. Allowed: '),
+        ("reservation: 'a$(id)'", "reservation: 'a$(id)' is not allowed here. Allowed: "),
+        ("gpu_type: 'a:8'", "gpu_type: 'a:8' is not allowed here. Allowed: "),
+        ("constraint: 'a b'", "constraint: 'a b' is not allowed here. Allowed: names of features"),
         ("modules: cuda", "modules: expected a list, found 'cuda'."),
         ("modules: [1.2]", "modules[0]: expected text in quotes, found 1.2."),
-        ("modules: ['a;b']", "modules[0]: 'a;b' can not stand here; allowed: "),
-        ("modules: [a, --force]", "modules[1]: '--force' can not stand here; allowed: "),
+        ("modules: ['a;b']", "modules[0]: 'a;b' is not allowed here. Allowed: "),
+        ("modules: [a, --force]", "modules[1]: '--force' is not allowed here. Allowed: "),
         ("environment: {A: 4}", "environment.A: expected text in quotes, found 4."),
         ("environment: {A: no}", "environment.A: expected text in quotes, found False."),
-        ("environment: {'A B': x}", "environment.A B: 'A B' can not stand here; allowed: letters"),
-        ("environment: {'A=1; B': x}", "environment.A=1; B: 'A=1; B' can not stand here; allowe"),
-        ("environment: {SLURM_JOB_ID: x}", "environment.SLURM_JOB_ID: is set by SLURM and not"),
-        ("environment: {UID: x}", "environment.UID: is set by the shell and not to be changed"),
-        ("sbatch: {array: 0-3}", "sbatch.array: '--array' is protoseg's own, and not to be chang"),
-        ("sbatch: {arr: 0-3}", "sbatch.arr: '--array' is protoseg's own, and not to be changed"),
-        ("sbatch: {mem: 3G}", "sbatch.mem: '--mem' is set by the key 'memory'; remove it here."),
-        ("sbatch: {J: x}", "sbatch.J: 'J' can not stand here; allowed: a long option of sbatch"),
-        ("sbatch: {--exclusive: x}", "sbatch.--exclusive: '--exclusive' can not stand here"),
-        ("sbatch: {'nice=1 --x': x}", "sbatch.nice=1 --x: 'nice=1 --x' can not stand here"),
-        ("sbatch: {exclusive: false}", "sbatch.exclusive: expected text, a number, or true for"),
-        ("sbatch: {exclude: [a, b]}", "sbatch.exclude: expected text, a number, or true for"),
+        ("environment: {'A B': x}", "environment.A B: 'A B' is not allowed here. Allowed: letters"),
+        ("environment: {'A=1; B': x}", "environment.A=1; B: 'A=1; B' is not allowed here. Allow"),
+        ("environment: {SLURM_JOB_ID: x}", "environment.SLURM_JOB_ID: only SLURM may set this"),
+        ("environment: {UID: x}", "environment.UID: only the shell may set this variable"),
+        ("sbatch: {array: 0-3}", "sbatch.array: '--array' is set by protoseg itself. Remove"),
+        ("sbatch: {arr: 0-3}", "sbatch.arr: '--array' is set by protoseg itself. Remove it"),
+        ("sbatch: {mem: 3G}", "sbatch.mem: '--mem' is set by the profile's key 'memory'."),
+        ("sbatch: {J: x}", "sbatch.J: 'J' is not allowed here. Allowed: a long option of sbatch"),
+        ("sbatch: {--exclusive: x}", "sbatch.--exclusive: '--exclusive' is not allowed here"),
+        ("sbatch: {'nice=1 --x': x}", "sbatch.nice=1 --x: 'nice=1 --x' is not allowed here"),
+        ("sbatch: {exclusive: false}", "sbatch.exclusive: found False. Allowed: text, a number,"),
+        ("sbatch: {exclude: [a, b]}", "sbatch.exclude: found ['a', 'b']. Allowed: text, a"),
         ("retries: {lst: 3}", "retries: unknown reason 'lst'. Did you mean 'lost'? Known: bad_con"),
         ("retries: {lost: -1}", "retries.lost: -1 is out of range; allowed: at least 0."),
         ("retries: {lost: many}", "retries.lost: expected a whole number, found 'many'."),
         ("retries: {bad_data: 1}", "retries.bad_data: such an error is not retried by itself"),
         ("retries: {code_error: null}", "retries.code_error: such an error is not retried by its"),
-        ("memory_escalation: 2", "memory_escalation: multiplies 'memory', which names no amount"),
-        ("memory: '0'\nmemory_escalation: 2", "memory_escalation: multiplies 'memory', which nam"),
-        ("memory: 1G\nmemory_escalation: 1", "memory_escalation: 1 gives no more memory; allowed"),
+        ("memory_escalation: 2", "memory_escalation: multiplies 'memory', which is not set to an"),
+        ("memory: '0'\nmemory_escalation: 2", "memory_escalation: multiplies 'memory', which is "),
+        ("memory: 1G\nmemory_escalation: 1", "memory_escalation: 1 does not raise the memory."),
         ("throttle: -1", "throttle: -1 is out of range; allowed: at least 0."),
         ("array_size: 0", "array_size: 0 is out of range; allowed: at least 1."),
         ("signal_seconds: 0", "signal_seconds: 0 is out of range; allowed: at least 1 and at mos"),
         ("requeue: 1", "requeue: expected true or false, found 1."),
         ("rules: {when: {seed: 1}}", "rules: expected a list, found {'when': {'seed': 1}}."),
-        ("rules: [{gpus: 1}]", "rules[0]: expected 'when' with at least one key of a spec, e.g."),
-        ("rules: [{when: {seed: 1}}]", "rules[0]: changes nothing; name the resources that such"),
+        ("rules: [{gpus: 1}]", "rules[0]: 'when' is None. Allowed: at least one key of a spec"),
+        ("rules: [{when: {seed: 1}}]", "rules[0]: sets no resources. Add the resources"),
         ("rules: [{when: {seed: 1}, gpu: 1}]", "rules[0]: unknown key 'gpu'. Did you mean 'gpus'"),
         ("rules: [{when: {seed: 1}, cpus: 0}]", "rules[0]: cpus: 0 is out of range; allowed: at "),
-        ("rules: [{when: {seed: 1}, memory: x}]", "rules[0]: memory: 'x' is no amount of memory"),
+        (
+            "rules: [{when: {seed: 1}, memory: x}]",
+            "rules[0]: memory: 'x' is not an amount of memory",
+        ),
         ("rules: [{when: {sed: 1}, cpus: 1}]", "rules[0]: when.sed: unknown key 'sed'. Did you m"),
         ("rules: [{when: {backbone: tiny}, cpus: 1}]", "rules[0]: when.backbone: is a group of th"),
         (
@@ -353,19 +368,19 @@ def test_resources_in_words() -> None:
         ("partition: ${x}", "Interpolation key 'x' not found"),
     ],
 )
-def test_one_clear_sentence(site: Path, text: str, sentence: str) -> None:
-    said = refusal(site, text)
-    assert sentence in said
-    assert said.startswith(("cluster site: ", str(site / "site.yaml")))
+def test_an_invalid_profile_gives_one_line(site: Path, text: str, sentence: str) -> None:
+    message = load_error(site, text)
+    assert sentence in message
+    assert message.startswith(("cluster site: ", str(site / "site.yaml")))
 
 
-@pytest.mark.parametrize("key", [key for key, owner in OURS.items() if not owner])
-def test_options_that_are_protoseg_s_own_are_refused(site: Path, key: str) -> None:
-    assert f"sbatch.{key}: " in refusal(site, f"sbatch: {{{key}: x}}")
-    assert f"sbatch.{key}: " in refusal(site, "nodes: 1", f"cluster.sbatch.{key}=x")
+@pytest.mark.parametrize("key", [key for key, owner in RESERVED_OPTIONS.items() if not owner])
+def test_options_that_protoseg_sets_are_an_error(site: Path, key: str) -> None:
+    assert f"sbatch.{key}: " in load_error(site, f"sbatch: {{{key}: x}}")
+    assert f"sbatch.{key}: " in load_error(site, "nodes: 1", f"cluster.sbatch.{key}=x")
 
 
-def test_an_unknown_profile_names_the_nearest(site: Path) -> None:
+def test_an_unknown_profile_error_suggests_the_nearest(site: Path) -> None:
     load(site, "")
     for name in ("sit", "../site", "site.yaml", "a b", ""):
         with pytest.raises(UsageError, match=r"unknown cluster .* Known: site\.$"):
@@ -380,18 +395,18 @@ def test_an_unknown_profile_names_the_nearest(site: Path) -> None:
     ("override", "sentence"),
     [
         ("cluster.tim=90", "cluster site: unknown key 'tim'. Did you mean 'time'?"),
-        ("cluster.nodes=1,2", "override 'cluster.nodes=1,2': a profile has one value for 'nodes'"),
+        ("cluster.nodes=1,2", "override 'cluster.nodes=1,2': several values for 'nodes'"),
         ("cluster.gpus=", "cluster site: gpus: expected a whole number, found ''."),
-        ("cluster.time=", "cluster site: time: '' is no time limit; allowed: "),
+        ("cluster.time=", "cluster site: time: '' is not a time limit. Allowed: "),
         ("cluster.time.x=1", "cluster site: time: expected text in quotes, found {'x': 1}"),
-        ("cluster.partition=a;b", "cluster site: partition: 'a;b' can not stand here"),
-        ("cluster.environment.A=a\nb", "cluster site: environment.A: 'a\\nb' holds a line end"),
+        ("cluster.partition=a;b", "cluster site: partition: 'a;b' is not allowed here"),
+        ("cluster.environment.A=a\nb", "cluster site: environment.A: 'a\\nb' contains a line"),
         ("cluster.modules=[", "override 'cluster.modules=[': "),
         ("~cluster.qos", "cluster site: unknown key 'qos'. Did you mean 'nodes'? Known: nodes."),
     ],
 )
-def test_wrong_words_on_the_command_line(site: Path, override: str, sentence: str) -> None:
-    assert sentence in refusal(site, "nodes: 1", override)
+def test_an_invalid_override_gives_one_line(site: Path, override: str, sentence: str) -> None:
+    assert sentence in load_error(site, "nodes: 1", override)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +416,7 @@ def test_wrong_words_on_the_command_line(site: Path, override: str, sentence: st
     "field",
     ["partition", "account", "qos", "reservation", "constraint", "gpu_type", "memory", "time"],
 )
-def test_no_value_can_end_a_line(field: str, bad: str) -> None:
+def test_values_with_line_ends_or_control_characters_are_an_error(field: str, bad: str) -> None:
     with pytest.raises(UsageError):
         build(ClusterProfile, {field: bad}, "test: ")
 
@@ -409,15 +424,15 @@ def test_no_value_can_end_a_line(field: str, bad: str) -> None:
 @pytest.mark.parametrize(
     "bad", ["a\nb", "a\rb", "a\0b", "a\x1bb", "a\u2028b", "a\u2029b", "a\x85b", "\ud800"]
 )
-def test_no_free_text_can_end_a_line(bad: str) -> None:
-    with pytest.raises(UsageError, match="allowed: one line of text"):
+def test_free_text_with_line_ends_or_control_characters_is_an_error(bad: str) -> None:
+    with pytest.raises(UsageError, match="Allowed: one line of text"):
         check_text(bad)
     for data in ({"environment": {"A": bad}}, {"sbatch": {"comment": bad}}, {"modules": [bad]}):
         with pytest.raises(UsageError):
             build(ClusterProfile, data, "test: ")
 
 
-def test_every_reason_can_be_given_a_number_but_those_that_do_not_pass() -> None:
+def test_retries_rejects_permanent_reasons_and_timeout() -> None:
     for reason in Reason:
         lasting = reason in (Reason.BAD_DATA, Reason.BAD_CONFIG, Reason.CODE_ERROR, Reason.TIMEOUT)
         try:

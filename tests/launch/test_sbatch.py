@@ -1,4 +1,4 @@
-"""The batch script: its text, and that values arrive in it and are never executed."""
+"""Tests of batch scripts: their text, and values that are passed but never executed."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from launch.arrays import array
+from launch.arrays import make_array
 from protoseg.errors import UsageError
-from protoseg.launch import sbatch as script
+from protoseg.launch import sbatch as sbatch_module
 from protoseg.launch.profile.profile import ClusterProfile, load_profile
 from protoseg.launch.sbatch import (
     ArrayExecutor,
-    SubmissionRefused,
+    make_batch_script,
     preview,
-    refusal,
-    sbatch_text,
-    submit,
+    submit_array,
 )
+from protoseg.launch.sbatch_errors import SubmissionRefused, parse_refusal
 
 GOLDEN = Path(__file__).parent / "golden"
 SLURM = Path(__file__).resolve().parents[2] / "slurm"
@@ -69,57 +68,62 @@ ODD = [
 ]
 
 
-def profile_of(data: dict[str, Any]) -> ClusterProfile:
+def make_profile(data: dict[str, Any]) -> ClusterProfile:
     profile = ClusterProfile(**{k: tuple(v) if k == "modules" else v for k, v in data.items()})
     assert isinstance(profile, ClusterProfile)
     return profile
 
 
-def flags(text: str) -> dict[str, str | bool]:
-    """The options in a script, by one reading of the quotes that is not sbatch's own."""
-    found: dict[str, str | bool] = {}
+def parse_options(text: str) -> dict[str, str | bool]:
+    """Parse the options of a script with the quoting rules of a shell."""
+    options: dict[str, str | bool] = {}
     for line in text.split("\n"):
         if line.startswith("#SBATCH"):
             _, word = shlex.split(line)
             name, equals, value = word.removeprefix("--").partition("=")
-            found[name] = value if equals else True
-    return found
+            options[name] = value if equals else True
+    return options
 
 
 @pytest.mark.parametrize("name", ["testbed", "one_h200", "eight_gpus", "everything"])
-def test_the_text_of_a_batch_script(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change here changes what people's clusters are asked for; look at it, then renew it."""
+def test_batch_scripts_equal_the_golden_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A difference changes the jobs of users: check it, then update the golden file."""
     monkeypatch.setattr(sys, "executable", "/opt/my venv/bin/python")
-    profile = profile_of(EVERYTHING) if name == "everything" else load_profile(SLURM, name)
-    found = sbatch_text(array(profile), profile, FOLDER, "matrix.abcdef")
-    assert found == (GOLDEN / f"{name}.sh").read_text(encoding="utf-8")
+    profile = make_profile(EVERYTHING) if name == "everything" else load_profile(SLURM, name)
+    text = make_batch_script(make_array(profile), profile, FOLDER, "matrix.abcdef")
+    assert text == (GOLDEN / f"{name}.sh").read_text(encoding="utf-8")
 
 
-def test_one_run_is_an_array_too() -> None:
+def test_one_run_is_an_array_of_one_task() -> None:
     profile = ClusterProfile()
-    assert flags(sbatch_text(array(profile, 1), profile, FOLDER, "m.1"))["array"] == "0-0"
+    assert (
+        parse_options(make_batch_script(make_array(profile, 1), profile, FOLDER, "m.1"))["array"]
+        == "0-0"
+    )
 
 
-def test_what_a_profile_leaves_open_is_not_in_the_script() -> None:
+def test_unset_keys_of_a_profile_give_no_options() -> None:
     profile = ClusterProfile()
-    found = flags(sbatch_text(array(profile), profile, FOLDER, "m.1"))
-    silent = {"partition", "account", "qos", "reservation", "constraint", "mem", "gpus-per-node"}
-    assert not silent & set(found)
-    assert "wckey" not in found
+    options = parse_options(make_batch_script(make_array(profile), profile, FOLDER, "m.1"))
+    unset = {"partition", "account", "qos", "reservation", "constraint", "mem", "gpus-per-node"}
+    assert not unset & set(options)
+    assert "wckey" not in options
 
 
-def test_the_last_line_becomes_the_task() -> None:
-    profile = profile_of(EVERYTHING)
-    text = sbatch_text(array(profile), profile, FOLDER, "m.1")
+def test_the_last_line_starts_the_task() -> None:
+    profile = make_profile(EVERYTHING)
+    text = make_batch_script(make_array(profile), profile, FOLDER, "m.1")
     assert shlex.split(text.rstrip("\n").split("\n")[-1]) == [
         *("exec", sys.executable, "-m", "protoseg.launch.task", str(FOLDER))
     ]
 
 
-def test_the_preview_shows_each_array() -> None:
+def test_preview_shows_each_array() -> None:
     profile = ClusterProfile(array_size=2)
-    whole = array(ClusterProfile(), 3)
-    shown = preview([whole.part(0, 2), whole.part(2, None)], profile, Path("/r uns"), "a b.yaml")
+    whole = make_array(ClusterProfile(), 3)
+    shown = preview(
+        [whole.slice_tasks(0, 2), whole.slice_tasks(2, None)], profile, Path("/r uns"), "a b.yaml"
+    )
     first, last = whole.run_ids[0], whole.run_ids[2]
     assert f"# ---- array 1 of 2: 2 runs ({first} ... {whole.run_ids[1]})\n#!/bin/bash" in shown
     assert f"# ---- array 2 of 2: 1 runs ({last})\n#!/bin/bash" in shown
@@ -127,12 +131,12 @@ def test_the_preview_shows_each_array() -> None:
     assert shown.count("exec ") == 2
 
 
-# What is executed.
+# Execution of scripts.
 
 
 @pytest.fixture
-def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A python that says how it was called, in a folder with an odd name."""
+def fake_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Python that prints its arguments, in a folder with special characters."""
     path = tmp_path / "py's $(touch PWNED) bin" / "python"
     path.parent.mkdir()
     path.write_text(
@@ -146,7 +150,7 @@ def stub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def execute(text: str, folder: Path, umask: int = 0o022) -> tuple[list[str], dict[str, str], int]:
-    """Run a script as a job would; its arguments, environment and umask."""
+    """Run a script as a job does, and return arguments, environment and umask of Python."""
     file = folder / "script.sh"
     file.write_text(text, encoding="utf-8")
     assert subprocess.run(["bash", "-n", file], capture_output=True, text=True).stderr == ""
@@ -160,21 +164,21 @@ def execute(text: str, folder: Path, umask: int = 0o022) -> tuple[list[str], dic
     return arguments, variables, mask
 
 
-def test_nothing_is_executed_and_all_arrives(stub: Path, tmp_path: Path) -> None:
+def test_special_characters_are_passed_and_not_executed(fake_python: Path, tmp_path: Path) -> None:
     values = {f"V{number}": value for number, value in enumerate([*ODD, "back\\slash", "a\\"])}
     for odd in ODD:
         folder = tmp_path / "runs" / odd / ".submissions" / "x-1"
         profile = ClusterProfile(environment=values, modules=("gcc/13", "cuda/12.4"))
         work = tmp_path / "work"
         work.mkdir(exist_ok=True)
-        text = sbatch_text(array(profile), profile, folder, "m.1")
+        text = make_batch_script(make_array(profile), profile, folder, "m.1")
         arguments, variables, _ = execute(text, work)
-        assert arguments == [str(stub), "-m", "protoseg.launch.task", str(folder)]
+        assert arguments == [str(fake_python), "-m", "protoseg.launch.task", str(folder)]
         assert {name: variables[name] for name in values} == values
         assert (work / "modules").read_text() == "load gcc/13\nload cuda/12.4\n"
         (work / "modules").unlink()
-        assert flags(text)["chdir"] == str(folder)
-        assert flags(text)["output"] == str(folder).replace("%", "%%") + "/logs/%A_%a.txt"
+        assert parse_options(text)["chdir"] == str(folder)
+        assert parse_options(text)["output"] == str(folder).replace("%", "%%") + "/logs/%A_%a.txt"
     assert not list(tmp_path.rglob("PWNED"))
 
 
@@ -187,70 +191,70 @@ shell = st.text("ab '\"\\$`(){}[]<>|&;*?!#~%=-\t"[:-1], max_size=30)
     max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-def test_any_text_arrives(stub: Path, tmp_path: Path, values: list[str]) -> None:
+def test_any_text_is_passed_unchanged(fake_python: Path, tmp_path: Path, values: list[str]) -> None:
     environment = {f"V{number}": value for number, value in enumerate(values)}
     options = {"comment": values[0], "mail-user": values[-1]}
     profile = ClusterProfile(environment=environment, sbatch=options)
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
-    text = sbatch_text(array(profile), profile, tmp_path, "m.1")
+    text = make_batch_script(make_array(profile), profile, tmp_path, "m.1")
     _, variables, _ = execute(text, work)
     assert {name: variables[name] for name in environment} == environment
-    # sbatch takes a backslash for an escape, inside quotes too; so they are doubled.
-    assert flags(text)["comment"] == values[0].replace("\\", "\\\\")
-    assert flags(text)["mail-user"] == values[-1].replace("\\", "\\\\")
-    assert len(re.findall("^#SBATCH", text, re.MULTILINE)) == len(flags(text))
+    # For sbatch a backslash is an escape character, also inside quotes, so it is doubled.
+    assert parse_options(text)["comment"] == values[0].replace("\\", "\\\\")
+    assert parse_options(text)["mail-user"] == values[-1].replace("\\", "\\\\")
+    assert len(re.findall("^#SBATCH", text, re.MULTILINE)) == len(parse_options(text))
 
 
 @pytest.mark.parametrize(
     ("outside", "inside"), [(0o000, 0o002), (0o002, 0o002), (0o022, 0o022), (0o077, 0o077)]
 )
-def test_nothing_a_job_writes_is_writable_by_others(
-    stub: Path, tmp_path: Path, outside: int, inside: int
+def test_other_users_cannot_write_the_files_of_a_job(
+    fake_python: Path, tmp_path: Path, outside: int, inside: int
 ) -> None:
     profile = ClusterProfile()
-    text = sbatch_text(array(profile), profile, tmp_path, "m.1")
+    text = make_batch_script(make_array(profile), profile, tmp_path, "m.1")
     assert execute(text, tmp_path, outside)[2] == inside
 
 
-def test_a_module_that_does_not_load_stops_the_job(stub: Path, tmp_path: Path) -> None:
+def test_a_module_that_cannot_be_loaded_stops_the_job(fake_python: Path, tmp_path: Path) -> None:
     profile = ClusterProfile(modules=("cuda/1", "gcc/1"))
     file = tmp_path / "script.sh"
-    file.write_text(sbatch_text(array(profile), profile, tmp_path, "m.1"))
+    file.write_text(make_batch_script(make_array(profile), profile, tmp_path, "m.1"))
     broken = {"PATH": os.environ["PATH"], "BASH_FUNC_module%%": "() { echo no $2 >&2; return 1; }"}
     result = subprocess.run(["bash", file], env=broken, capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (78, "", "no cuda/1\n")
     result = subprocess.run(["bash", file], env={}, capture_output=True, text=True)
-    assert result.returncode == 78, "nor one where there are no modules at all"
+    assert result.returncode == 78, "a machine without the module command"
     assert result.stdout == ""
 
 
 @pytest.mark.parametrize("bad", ["a\nb", "a\rb", "a\u2028b", "\udcff", "a\x1b[0mb"])
-def test_paths_that_can_not_stand_in_a_script_are_refused(
+def test_paths_with_control_characters_are_an_error(
     bad: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = ClusterProfile()
-    with pytest.raises(UsageError, match=r"^run folders: .* one line of text\. Choose another"):
-        sbatch_text(array(profile), profile, Path("/x") / bad, "m.1")
+    with pytest.raises(UsageError, match=r"^run folders: .* one line of text\. Use another"):
+        make_batch_script(make_array(profile), profile, Path("/x") / bad, "m.1")
     monkeypatch.setattr(sys, "executable", f"/x/{bad}/python")
     with pytest.raises(UsageError, match=r"^python: "):
-        sbatch_text(array(profile), profile, FOLDER, "m.1")
+        make_batch_script(make_array(profile), profile, FOLDER, "m.1")
 
 
-def test_a_backslash_in_a_folder_s_name_is_refused() -> None:
+def test_a_backslash_in_a_folder_name_is_an_error() -> None:
     profile = ClusterProfile()
     with pytest.raises(UsageError, match="a backslash in its name"):
-        sbatch_text(array(profile), profile, Path("/x/a\\b"), "m.1")
+        make_batch_script(make_array(profile), profile, Path("/x/a\\b"), "m.1")
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a\n#SBATCH --wait", "a;b", "ä", "a%j", "$(id)", "-x"])
-def test_a_job_name_is_plain(name: str) -> None:
+def test_a_job_name_with_other_characters_is_an_error(name: str) -> None:
     profile = ClusterProfile()
     with pytest.raises(UsageError):
-        sbatch_text(array(profile), profile, FOLDER, name)
+        make_batch_script(make_array(profile), profile, FOLDER, name)
 
 
-# What sbatch answers.
+# Answers of sbatch.
 
 
 @pytest.mark.parametrize(
@@ -266,17 +270,17 @@ def test_a_job_name_is_plain(name: str) -> None:
         ("caf\u00e9\n123", "123"),
     ],
 )
-def test_the_job_s_number_is_found_behind_banners(output: str, job: str) -> None:
+def test_the_job_number_is_found_after_banners(output: str, job: str) -> None:
     assert ArrayExecutor._get_job_id_from_submission_command(output) == job
     assert ArrayExecutor._get_job_id_from_submission_command(output.encode("latin-1")) == job
 
 
 @pytest.mark.parametrize("output", ["", "ok\n", "12a\n", "job\n"])
-def test_an_answer_without_a_number_is_unsure(output: str) -> None:
+def test_an_answer_without_a_job_number_is_unsure(output: str) -> None:
     with pytest.raises(SubmissionRefused) as caught:
         ArrayExecutor._get_job_id_from_submission_command(output)
-    assert caught.value.unsure
-    assert not caught.value.limit
+    assert caught.value.is_unsure
+    assert not caught.value.is_limit
 
 
 POLICY = (
@@ -286,7 +290,7 @@ POLICY = (
 
 
 @pytest.mark.parametrize(
-    ("words", "limit", "unsure"),
+    ("output", "limit", "unsure"),
     [
         (f"sbatch: error: QOSMaxSubmitJobPerUserLimit\n{POLICY}", True, False),
         (f"sbatch: error: AssocMaxSubmitJobLimit\n{POLICY}", True, False),
@@ -305,17 +309,17 @@ POLICY = (
         ("", 0, 0),
     ],
 )
-def test_refusals_are_told_apart(words: str, limit: bool, unsure: bool) -> None:
-    found = refusal(words)
-    assert (found.limit, found.unsure) == (bool(limit), bool(unsure))
-    assert str(found).startswith("sbatch: ")
-    assert str(found).endswith(".")
-    assert "\n" not in str(found)
-    assert "error:" not in str(found)
+def test_refusals_are_classified(output: str, limit: bool, unsure: bool) -> None:
+    error = parse_refusal(output)
+    assert (error.is_limit, error.is_unsure) == (bool(limit), bool(unsure))
+    assert str(error).startswith("sbatch: ")
+    assert str(error).endswith(".")
+    assert "\n" not in str(error)
+    assert "error:" not in str(error)
 
 
-def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Put a program named sbatch first on the PATH."""
+def install_sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Install a program named sbatch as the first on PATH."""
     folder.mkdir()
     program = folder / "sbatch"
     program.write_text(f"#!/bin/sh\n{body}\n")
@@ -323,8 +327,12 @@ def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
-def test_what_is_handed_to_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sbatch(tmp_path / "bin", monkeypatch, 'for x; do echo "arg $x"; done; env; umask; echo 77')
+def test_sbatch_gets_the_script_and_a_clean_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_sbatch(
+        tmp_path / "bin", monkeypatch, 'for x; do echo "arg $x"; done; env; umask; echo 77'
+    )
     for name, value in {
         "SBATCH_WAIT": "1",
         "SBATCH_TIMELIMIT": "1",
@@ -338,51 +346,57 @@ def test_what_is_handed_to_sbatch(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     profile = ClusterProfile(partition="ours")
     folder = tmp_path / "it's $(x)"
-    seen: dict[str, bytes] = {}
-    found = ArrayExecutor._get_job_id_from_submission_command
+    answers: dict[str, bytes] = {}
+    parse_job_id = ArrayExecutor._get_job_id_from_submission_command
 
-    def look(answer: bytes) -> str:
-        seen["answer"] = answer
-        return found(answer)
+    def keep_answer(answer: bytes) -> str:
+        answers["answer"] = answer
+        return parse_job_id(answer)
 
-    monkeypatch.setattr(ArrayExecutor, "_get_job_id_from_submission_command", staticmethod(look))
+    monkeypatch.setattr(
+        ArrayExecutor, "_get_job_id_from_submission_command", staticmethod(keep_answer)
+    )
     old = os.umask(0)
     try:
-        assert submit(array(profile), profile, folder, "m.1") == "77"
+        assert submit_array(make_array(profile), profile, folder, "m.1") == "77"
     finally:
         os.umask(old)
-    lines = seen["answer"].decode().splitlines()
+    lines = answers["answer"].decode().splitlines()
     assert [line for line in lines if line.startswith("arg ")] == [
         *("arg --parsable", f"arg {folder}/script.sh")
     ]
     slurm = sorted(line for line in lines if re.match("SBATCH_|SLURM_", line))
     assert slurm == ["SBATCH_ACCOUNT=theirs", "SLURM_CONF=/etc/x"]
     assert "0002" in lines
-    assert (folder / "script.sh").read_text() == sbatch_text(array(profile), profile, folder, "m.1")
+    assert (folder / "script.sh").read_text() == make_batch_script(
+        make_array(profile), profile, folder, "m.1"
+    )
     assert (folder / "logs").is_dir()
     assert not (folder / "logs").stat().st_mode & 0o002
     assert not (folder / "script.sh").stat().st_mode & 0o002
 
 
-def test_a_refusal_says_what_sbatch_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sbatch(tmp_path / "bin", monkeypatch, "echo 'sbatch: error: No, never.' >&2; exit 1")
+def test_a_refusal_contains_the_message_of_sbatch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_sbatch(tmp_path / "bin", monkeypatch, "echo 'sbatch: error: No, never.' >&2; exit 1")
     profile = ClusterProfile()
     with pytest.raises(SubmissionRefused) as caught:
-        submit(array(profile), profile, tmp_path, "m.1")
+        submit_array(make_array(profile), profile, tmp_path, "m.1")
     assert str(caught.value) == "sbatch: No, never."
 
 
-def test_an_sbatch_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sbatch(tmp_path / "bin", monkeypatch, "exec sleep 600")
-    monkeypatch.setattr(script, "SBATCH_SECONDS", 0.1)
+def test_a_hanging_sbatch_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install_sbatch(tmp_path / "bin", monkeypatch, "exec sleep 600")
+    monkeypatch.setattr(sbatch_module, "SBATCH_SECONDS", 0.1)
     profile = ClusterProfile()
     with pytest.raises(SubmissionRefused, match="did not answer") as caught:
-        submit(array(profile), profile, tmp_path, "m.1")
-    assert caught.value.unsure
+        submit_array(make_array(profile), profile, tmp_path, "m.1")
+    assert caught.value.is_unsure
 
 
-def test_without_sbatch_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_sbatch_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     profile = ClusterProfile()
     with pytest.raises(UsageError, match="sbatch: not found on this machine"):
-        submit(array(profile), profile, tmp_path, "m.1")
+        submit_array(make_array(profile), profile, tmp_path, "m.1")

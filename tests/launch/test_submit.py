@@ -1,4 +1,4 @@
-"""Submitting where clocks differ or another sweep comes between; tests/slurm has the real thing."""
+"""Tests of submit_runs with other clocks and concurrent sweeps; tests/slurm/testbed has SLURM."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from protoseg.launch.submission import open_submissions, read_submission, write_
 RUN = "shapes-tiny-s0-0123456789"
 
 
-class Unknowing:
-    """A scheduler that has not accepted anything yet."""
+class EmptyClient:
+    """A client without jobs."""
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.queried = 0
 
-    def named(self, name: str) -> list[str]:
-        self.asked += 1
+    def find_jobs_by_name(self, name: str) -> list[str]:
+        self.queried += 1
         return []
 
 
-def test_a_submitter_with_a_clock_ahead_is_waited_for_no_longer(
+def test_an_intent_with_a_clock_ahead_is_waited_for_no_longer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [time.monotonic()]
@@ -36,16 +36,16 @@ def test_a_submitter_with_a_clock_ahead_is_waited_for_no_longer(
     written = write_intent(tmp_path, "m", [(RUN, {})], launch={})
     ahead = {**written.intent, "clock": written.intent["clock"] + 3600}
     files.write_json(written.folder / "intent.json", ahead)
-    scheduler: Any = Unknowing()
-    submit.reconcile(tmp_path, scheduler)
-    assert scheduler.asked == submit.SETTLE_SECONDS + 2, "every second until after the limit"
+    client: Any = EmptyClient()
+    submit.reconcile_submissions(tmp_path, client)
+    assert client.queried == submit.SETTLE_SECONDS + 2, "one query per second until the limit"
     assert open_submissions(tmp_path) == []
 
 
-def test_a_submission_that_another_sweep_gave_up_is_not_told_as_submitted(
+def test_a_submission_that_another_sweep_withdrew_counts_as_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without locks: it looked while sbatch was busy for longer than an answer can take."""
+    """Without file locks, another sweep withdraws the submission while sbatch is busy."""
     entry: Any = SimpleNamespace(run=SimpleNamespace(run_id=RUN))
     array = SimpleNamespace(entries=(entry,), resources=None)
 
@@ -54,18 +54,18 @@ def test_a_submission_that_another_sweep_gave_up_is_not_told_as_submitted(
         assert written is not None
         early = {**written.intent, "clock": written.intent["clock"] - 600}
         files.write_json(folder / "intent.json", early)
-        submit.reconcile(tmp_path, Unknowing())  # type: ignore[arg-type]
+        submit.reconcile_submissions(tmp_path, EmptyClient())  # type: ignore[arg-type]
         return "77"
 
-    monkeypatch.setattr(submit, "installed", lambda command: True)
-    monkeypatch.setattr(submit, "SlurmClient", Unknowing)
+    monkeypatch.setattr(submit, "is_installed", lambda command: True)
+    monkeypatch.setattr(submit, "SlurmClient", EmptyClient)
     monkeypatch.setattr(submit, "select_runs", lambda plan, retry_failed: ([entry], {}))
-    monkeypatch.setattr(submit, "_cut", lambda *_: [array])
+    monkeypatch.setattr(submit, "_make_arrays", lambda *_: [array])
     monkeypatch.setattr(
-        submit, "_intent", lambda *_: write_intent(tmp_path, "m", [(RUN, {})], launch={})
+        submit, "_write_intent", lambda *_: write_intent(tmp_path, "m", [(RUN, {})], launch={})
     )
-    monkeypatch.setattr(submit, "submit", sbatch)
-    told: list[str] = []
+    monkeypatch.setattr(submit, "submit_array", sbatch)
+    reported: list[str] = []
     nothing: Any = None
     outcome = submit.submit_runs(
         lambda: SimpleNamespace(entries=[]),  # type: ignore[arg-type, return-value]
@@ -74,7 +74,7 @@ def test_a_submission_that_another_sweep_gave_up_is_not_told_as_submitted(
         {},
         name="m",
         retry_failed=False,
-        on_array=lambda job, array: told.append(job),
+        on_array=lambda job, array: reported.append(job),
     )
-    assert (outcome.jobs, outcome.refused, told) == ({}, [RUN], [])
+    assert (outcome.jobs, outcome.refused, reported) == ({}, [RUN], [])
     assert "another sweep" in outcome.refusal

@@ -1,4 +1,4 @@
-"""Workers forked by a server: what they inherit, how they end, and what happens without it."""
+"""Tests of forked workers: their environment, their ends, and a server that dies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEC = ("method=released", "method.num_prototypes=3", "method.momentum=0.9")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder that holds the small built-in data set."""
+    """A data folder with the small built-in data set."""
     folder = tmp_path_factory.mktemp("data")
     find_root(small_spec().dataset, folder)
     return folder
@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def processes(tmp_path: Path) -> Iterator[WorkerProcesses]:
-    """Worker processes of a server that no other test uses."""
+    """Worker processes with a server for one test."""
     processes = WorkerProcesses(tmp_path, threads=1)
     yield processes
     processes.cancel_imports()
@@ -40,7 +40,7 @@ def processes(tmp_path: Path) -> Iterator[WorkerProcesses]:
 
 @pytest.fixture(scope="module")
 def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WorkerProcesses]:
-    """Worker processes of one server for the tests that leave it alive."""
+    """Worker processes with one server for all tests that do not stop it."""
     processes = WorkerProcesses(tmp_path_factory.mktemp("server"), threads=1)
     yield processes
     processes.cancel_imports()
@@ -48,7 +48,7 @@ def shared_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worke
 
 
 def endless_run(folder: Path, data: Path, *overrides: str) -> RunFolder:
-    """A run that trains until something stops it."""
+    """Make a run that trains until it is stopped."""
     return make_folder(folder, small_spec("schedule.iterations=100000", *overrides), data)
 
 
@@ -61,9 +61,9 @@ def wait_for_pid(processes: WorkerProcesses, worker: WorkerProcess) -> int:
         processes.update()
         return worker.pid
 
-    found = wait_until(pid, "the worker to be forked", logs=[worker.log])
-    assert found is not None
-    return found
+    process_id = wait_until(pid, "the worker to be forked", logs=[worker.log])
+    assert process_id is not None
+    return process_id
 
 
 def wait_for_exit(processes: WorkerProcesses, worker: WorkerProcess) -> None:
@@ -88,7 +88,7 @@ def log_of(folder: RunFolder) -> Path:
 
 
 @pytest.mark.slow
-def test_a_forked_worker_gives_the_bits_of_a_fresh_process(
+def test_a_forked_worker_is_bit_identical_to_a_fresh_process(
     data: Path, tmp_path: Path, processes: WorkerProcesses
 ) -> None:
     spec = small_spec(*SPEC)
@@ -108,7 +108,7 @@ def test_a_forked_worker_gives_the_bits_of_a_fresh_process(
     assert result(forked[0]) == result(forked[1]) == result(fresh)
 
 
-def test_the_server_has_one_thread_and_no_terminal(
+def test_the_fork_server_has_one_thread_and_no_terminal(
     data: Path, tmp_path: Path, shared_processes: WorkerProcesses
 ) -> None:
     folder = endless_run(tmp_path, data)
@@ -124,7 +124,7 @@ def test_the_server_has_one_thread_and_no_terminal(
     assert folder.checkpoint_iteration() >= 1
 
 
-def test_a_killed_worker_is_an_exit(
+def test_a_killed_worker_counts_as_exited(
     data: Path, tmp_path: Path, shared_processes: WorkerProcesses
 ) -> None:
     folder = endless_run(tmp_path, data)
@@ -134,7 +134,9 @@ def test_a_killed_worker_is_an_exit(
 
 
 @pytest.mark.slow
-def test_a_closed_server_exits(data: Path, tmp_path: Path, processes: WorkerProcesses) -> None:
+def test_a_closed_server_exits_after_its_worker(
+    data: Path, tmp_path: Path, processes: WorkerProcesses
+) -> None:
     folder = make_folder(tmp_path, small_spec(), data)
     worker = start(processes, folder, tmp_path / "worker.txt")
     assert processes.is_importing
@@ -161,7 +163,7 @@ def test_a_worker_outlives_its_server(
 
 
 @pytest.mark.slow
-def test_a_server_that_cannot_import_is_an_exit(
+def test_a_failed_import_of_the_server_counts_as_exit(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(tmp_path, small_spec(), data)
@@ -177,7 +179,7 @@ def test_a_server_that_cannot_import_is_an_exit(
     assert worker.log.read_text().splitlines()[-1] == "ImportError: this mmseg is broken"
 
 
-def test_workers_that_wait_for_the_imports_can_be_cancelled(
+def test_cancel_imports_ends_waiting_workers(
     data: Path, tmp_path: Path, processes: WorkerProcesses
 ) -> None:
     folder = make_folder(tmp_path, small_spec(), data)
@@ -189,10 +191,10 @@ def test_workers_that_wait_for_the_imports_can_be_cancelled(
 
 
 @pytest.mark.slow
-def test_changed_source_files_are_imported_by_a_new_server(
+def test_a_new_server_imports_changed_source_files(
     data: Path, tmp_path: Path, processes: WorkerProcesses
 ) -> None:
-    """A record names the digest of the source files at its start: no older code may train."""
+    """A record has the digest of the source files at its start, so older code must not train."""
     import protoseg
 
     folder = endless_run(tmp_path, data)
@@ -214,7 +216,7 @@ def test_changed_source_files_are_imported_by_a_new_server(
     processes.update()
     wait_until(lambda: process_start(server) is None, "the old server to exit")
 
-    # Once more, with a server that has no worker: it exits at once.
+    # A server without workers exits at once.
     os.utime(source)
     try:
         third = start(processes, folder, tmp_path / "third.txt")

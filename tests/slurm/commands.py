@@ -1,4 +1,4 @@
-"""Commands of a cluster as small programs on PATH: they print what real ones printed."""
+"""SLURM's commands as small programs on PATH, with captured output."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from waiting import DEADLINE
 
-from protoseg.slurm import command as call
+from protoseg.slurm import command as command_module
 
 CAPTURED = Path(__file__).parent / "captured"
-"""Output of SLURM 22.05.8, asked as `protoseg.slurm` asks; paths and nothing else replaced."""
+"""Output of SLURM 22.05.8 for the queries of `protoseg.slurm`; only paths are replaced."""
 
 DOWN = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
 NO_JOB = "slurm_load_jobs error: Invalid job id specified"
@@ -27,16 +27,16 @@ UNIT = "\x1f"
 
 
 def captured(name: str) -> str:
-    """What a command printed on a real cluster."""
+    """Return the captured output of a command."""
     return (CAPTURED / f"{name}.txt").read_text(encoding="utf-8")
 
 
 PATIENT_FROM_SECONDS = 1.0
-"""A test of a command that hangs gives it less; any other command has until the deadline."""
+"""Shorter time limits are for commands that hang; other commands have until the deadline."""
 
 
 class Commands:
-    """The only commands on PATH, once this is made.
+    """The only commands on PATH.
 
     The limits that protoseg sets for real commands do not apply: a busy machine may be slow.
     """
@@ -46,16 +46,18 @@ class Commands:
         self._calls = folder / "calls.log"
         (folder / "bin").mkdir(parents=True)
         monkeypatch.setenv("PATH", str(folder / "bin"))
-        run = call._call
+        run = command_module._run_once
 
-        def run_patiently(command: Sequence[str], seconds: float, stdin: str) -> call.Reply:
+        def run_patiently(
+            command: Sequence[str], seconds: float, stdin: str
+        ) -> command_module.Reply:
             limit = seconds if seconds < PATIENT_FROM_SECONDS else DEADLINE
             return run(command, limit, stdin)
 
-        monkeypatch.setattr(call, "_call", run_patiently)
+        monkeypatch.setattr(command_module, "_run_once", run_patiently)
 
     def script(self, name: str, body: str) -> None:
-        """Install a shell script, which notes each call."""
+        """Install a shell script that records each call."""
         path = self.folder / "bin" / name
         log = shlex.quote(f"{self._calls}.{name}")
         note = f'printf "%s\\n" "$*" | /usr/bin/tr "\\n" " " >> {log}; echo >> {log}'
@@ -63,34 +65,34 @@ class Commands:
         path.chmod(0o755)
 
     def prints(self, name: str, out: str = "", errors: str = "", status: int = 0) -> None:
-        """Install a command that prints this and ends so."""
+        """Install a command with this output and exit status."""
         for stream, text in (("out", out), ("err", errors)):
             (self.folder / f"{name}.{stream}").write_text(text, encoding="utf-8")
         where = shlex.quote(str(self.folder / name))
         self.script(name, f"/bin/cat {where}.out\n/bin/cat {where}.err >&2\nexit {status}")
 
     def hangs(self, name: str) -> None:
-        """Install a command that never ends, nor does its child."""
+        """Install a command that does not end, with a child that does not end."""
         self.script(name, f"{self.start_child}\nwait")
 
     @property
     def child(self) -> Path:
-        """Holds the process id of the newest child."""
+        """The file with the process id of the newest child."""
         return Path(f"{self._calls}.child")
 
     @property
     def start_child(self) -> str:
-        """A shell command that starts a child that sleeps, and writes `child`."""
+        """A shell command that starts a sleeping child and writes `child`."""
         return f"/bin/sleep 600 &\necho $! > {shlex.quote(str(self.child))}"
 
     def calls(self, name: str) -> list[str]:
-        """The arguments of each call so far."""
+        """Return the arguments of each call so far."""
         log = Path(f"{self._calls}.{name}")
         return log.read_text(encoding="utf-8").splitlines() if log.exists() else []
 
 
 def squeue_lines(*jobs: tuple[str, str]) -> str:
-    """squeue's answer for jobs given by id and state."""
+    """Return squeue's output for jobs with (id, state)."""
     head = captured("squeue").split("\n")[0]
     body = [
         UNIT.join([id, state, "None", "node1", "0", "0", "N/A", "N/A", "N/A", "matrix.x", ""])
@@ -100,7 +102,7 @@ def squeue_lines(*jobs: tuple[str, str]) -> str:
 
 
 def sacct_lines(*jobs: tuple[str, str, str]) -> str:
-    """sacct's answer for jobs given by id, state and time of submission."""
+    """Return sacct's output for jobs with (id, state, submission time)."""
     head = captured("sacct").split("\n")[0]
     body = [
         UNIT.join([id, state, "0:0", "node1", submitted, "Unknown", "Unknown", "matrix.x"])

@@ -1,4 +1,4 @@
-"""Processes that ask the same ask together."""
+"""Tests of the cache that processes share."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ import sys
 from pathlib import Path
 from protoseg.slurm import client
 client.REFRESH_SECONDS = {DEADLINE}
-answer = client.SlurmClient(Path(sys.argv[1])).ask(["1_0", "1_1"])
+answer = client.SlurmClient(Path(sys.argv[1])).query_jobs(["1_0", "1_1"])
 print(*sorted(answer.jobs), answer.reachable)
 """
 
 
 @pytest.fixture(autouse=True)
 def _answers_stay_young(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answer becomes old while a slow test runs."""
+    """Keep answers valid during slow tests."""
     monkeypatch.setattr(client, "REFRESH_SECONDS", DEADLINE)
 
 
@@ -37,44 +37,44 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "shared folder" / "scheduler.json"
 
 
-def test_the_same_is_asked_once(commands: Commands, file: Path) -> None:
+def test_equal_queries_are_sent_once(commands: Commands, file: Path) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
-    first = SlurmClient(file).ask(["1_0", "1_1"])
-    again = SlurmClient(file).ask(["1_1", "1_0"])
-    part = SlurmClient(file).ask(["1_1"])
+    first = SlurmClient(file).query_jobs(["1_0", "1_1"])
+    again = SlurmClient(file).query_jobs(["1_1", "1_0"])
+    part = SlurmClient(file).query_jobs(["1_1"])
     assert again == first
     assert list(part.jobs) == ["1_1"]
     assert len(commands.calls("squeue")) == 1
 
 
-def test_other_jobs_fresh_answers_and_old_ones_are_asked_anew(
+def test_other_jobs_fresh_and_old_queries_are_sent_again(
     commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
-    scheduler = SlurmClient(file)
-    scheduler.ask(["1_0"])
-    scheduler.ask(["1_0", "1_1"])
+    slurm_client = SlurmClient(file)
+    slurm_client.query_jobs(["1_0"])
+    slurm_client.query_jobs(["1_0", "1_1"])
     assert len(commands.calls("squeue")) == 2
-    scheduler.ask(["1_0"], fresh=True)
+    slurm_client.query_jobs(["1_0"], fresh=True)
     assert len(commands.calls("squeue")) == 3
     later = time.time() + client.REFRESH_SECONDS + 1
     monkeypatch.setattr(time, "time", lambda: later)
-    SlurmClient(file).ask(["1_0"])
+    SlurmClient(file).query_jobs(["1_0"])
     assert len(commands.calls("squeue")) == 4
     monkeypatch.setattr(time, "time", lambda: later - 3600)
-    SlurmClient(file).ask(["1_0"])
-    assert len(commands.calls("squeue")) == 5, "an answer from the future is none"
+    SlurmClient(file).query_jobs(["1_0"])
+    assert len(commands.calls("squeue")) == 5, "an answer from the future is invalid"
 
 
-def test_two_matrices_do_not_push_each_other_out(commands: Commands, file: Path) -> None:
+def test_the_cache_keeps_the_answers_for_two_matrices(commands: Commands, file: Path) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("2_0", "RUNNING")))
     for _ in range(3):
-        SlurmClient(file).ask(["1_0"])
-        SlurmClient(file).ask(["2_0"])
+        SlurmClient(file).query_jobs(["1_0"])
+        SlurmClient(file).query_jobs(["2_0"])
     assert len(commands.calls("squeue")) == 2
 
 
-def test_the_file_does_not_grow(
+def test_the_cache_file_keeps_only_recent_answers(
     commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands.prints("squeue", squeue_lines())
@@ -82,28 +82,28 @@ def test_the_file_does_not_grow(
     begin = time.time()
     for n in range(5):
         monkeypatch.setattr(time, "time", lambda n=n: begin + n * (client.REFRESH_SECONDS + 1))
-        SlurmClient(file).ask([f"{n}_0"])
+        SlurmClient(file).query_jobs([f"{n}_0"])
     assert len(json.loads(file.read_text())["answers"]) == 1
 
 
-def test_silence_is_remembered_too(commands: Commands, file: Path) -> None:
+def test_a_failed_query_is_cached(commands: Commands, file: Path) -> None:
     commands.prints("squeue", errors=DOWN, status=1)
     for _ in range(3):
-        answer = SlurmClient(file).ask(["1_0"])
+        answer = SlurmClient(file).query_jobs(["1_0"])
         assert not answer.reachable
         assert "Unable to contact" in answer.problem
     assert len(commands.calls("squeue")) == 1
 
 
-def test_without_a_file_a_scheduler_remembers_for_itself(commands: Commands) -> None:
+def test_a_client_without_a_file_caches_in_memory(commands: Commands) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
-    scheduler = SlurmClient()
-    scheduler.ask(["1_0"])
-    scheduler.ask(["1_0"])
+    slurm_client = SlurmClient()
+    slurm_client.query_jobs(["1_0"])
+    slurm_client.query_jobs(["1_0"])
     assert len(commands.calls("squeue")) == 1
 
 
-def test_processes_that_come_together_ask_once(commands: Commands, file: Path) -> None:
+def test_concurrent_processes_query_once(commands: Commands, file: Path) -> None:
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING"), ("1_1", "PENDING")))
     go = commands.folder / "go"
     wait = f"until [ -e {shlex.quote(str(go))} ]; do /bin/sleep 0.02; done"
@@ -124,30 +124,26 @@ def test_processes_that_come_together_ask_once(commands: Commands, file: Path) -
      '{"answers": [{"time": NOW, "ids": ["1_0"], "jobs": {"1_0": 7}, "reachable": true}]}',
      '{"answers": [{"time": NOW, "ids": [7, []], "jobs": {}}]}'],
 )  # fmt: skip
-def test_a_file_that_is_torn_or_strange_is_asked_over(
-    commands: Commands, file: Path, text: str
-) -> None:
+def test_an_invalid_cache_file_is_ignored(commands: Commands, file: Path, text: str) -> None:
     file.parent.mkdir()
     file.write_text(text.replace("NOW", str(time.time())))
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
-    assert SlurmClient(file).ask(["1_0"]).jobs["1_0"].state == "RUNNING"
+    assert SlurmClient(file).query_jobs(["1_0"]).jobs["1_0"].state == "RUNNING"
     assert len(commands.calls("squeue")) == 1
 
 
-def test_a_folder_that_can_not_be_written_costs_a_question(
-    commands: Commands, tmp_path: Path
-) -> None:
+def test_a_cache_that_cannot_be_written_is_ignored(commands: Commands, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
-    scheduler = SlurmClient(tmp_path / "file" / "scheduler.json")
-    assert scheduler.ask(["1_0"]).reachable
+    slurm_client = SlurmClient(tmp_path / "file" / "scheduler.json")
+    assert slurm_client.query_jobs(["1_0"]).reachable
 
 
-def test_a_lock_that_nobody_lets_go_is_waited_for_no_longer_than_it_says(
+def test_a_held_lock_is_waited_for_a_limited_time(
     commands: Commands, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "LOCK_SECONDS", 0.1)
     commands.prints("squeue", squeue_lines(("1_0", "RUNNING")))
     other = cache_module.Cache(file, 10)
-    with other._alone():
-        assert SlurmClient(file).ask(["1_0"]).reachable
+    with other._locked():
+        assert SlurmClient(file).query_jobs(["1_0"]).reachable

@@ -1,4 +1,4 @@
-"""What a cluster is like, and a job that looks whether it sees the run folders."""
+"""Tests of the facts about a cluster, and of the probe job."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from waiting import DEADLINE
 
 from protoseg.errors import ProtosegError
 from protoseg.slurm import probe as probe_module
-from protoseg.slurm.cluster_info import Site, array_limit, site
+from protoseg.slurm.cluster_info import Site, read_array_limit, site
 from protoseg.slurm.probe import probe
 from slurm.commands import BANNER, DOWN, NO_DATABASE, Commands, captured, sacct_lines, squeue_lines
 
 ASKED = datetime.datetime.fromisoformat("2026-11-20T09:56:35+00:00").timestamp()
-"""When the controller printed the captured configuration."""
+"""Time at which the controller printed the captured configuration."""
 
 
-def cluster(commands: Commands, config: str = "", partitions: str = "", sinfo: str = "") -> None:
-    """Let scontrol and sinfo answer as captured, or with what is given."""
+def install_cluster(
+    commands: Commands, config: str = "", partitions: str = "", sinfo: str = ""
+) -> None:
+    """Install scontrol and sinfo with captured or given output."""
     folder = commands.folder
     (folder / "config").write_text(config or captured("config"))
     (folder / "partitions").write_text(partitions or captured("partitions"))
@@ -33,20 +35,22 @@ def cluster(commands: Commands, config: str = "", partitions: str = "", sinfo: s
     commands.prints("sacct", sacct_lines())
 
 
-def test_a_real_cluster(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    cluster(commands)
+def test_the_facts_of_a_captured_cluster(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_cluster(commands)
     monkeypatch.setattr(time, "time", lambda: ASKED + 0.5)
-    found = site()
-    assert (found.reachable, found.version, found.name) == (True, "22.05.8", "testbed")
-    assert (found.max_array_size, found.max_job_count, found.min_job_age_seconds) == (
+    info = site()
+    assert (info.reachable, info.version, info.name) == (True, "22.05.8", "testbed")
+    assert (info.max_array_size, info.max_job_count, info.min_job_age_seconds) == (
         1001, 10000, 300)  # fmt: skip
-    assert (found.has_accounting, found.accounting_problem) == (True, "")
-    assert found.job_requeue is True
-    assert (found.preempt_type, found.preempt_mode) == ("preempt/partition_prio", "REQUEUE")
-    assert found.send_user_signal is False
-    assert found.kill_wait_seconds == 10
-    assert found.clock_ahead_seconds == 0
-    batch, urgent, short = found.partitions
+    assert (info.has_accounting, info.accounting_problem) == (True, "")
+    assert info.job_requeue is True
+    assert (info.preempt_type, info.preempt_mode) == ("preempt/partition_prio", "REQUEUE")
+    assert info.send_user_signal is False
+    assert info.kill_wait_seconds == 10
+    assert info.clock_ahead_seconds == 0
+    batch, urgent, short = info.partitions
     assert (batch.name, batch.default, batch.state) == ("batch", True, "UP")
     assert (batch.nodes, batch.nodes_up, batch.gpus) == (2, 2, ("gpu:8",))
     assert (urgent.preempt_mode, urgent.default) == ("OFF", False)
@@ -57,15 +61,15 @@ def test_a_real_cluster(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> 
     ("offset", "ahead"),
     [(0, 0.0), (0.9, 0.0), (-30, 30.0), (30, -29.0), (-0.4, 0.4)],
 )
-def test_the_controllers_clock(
+def test_the_clock_offset_of_the_controller(
     commands: Commands, monkeypatch: pytest.MonkeyPatch, offset: float, ahead: float
 ) -> None:
-    cluster(commands)
+    install_cluster(commands)
     monkeypatch.setattr(time, "time", lambda: ASKED + offset)
     assert site().clock_ahead_seconds == ahead
 
 
-def test_other_sites(commands: Commands) -> None:
+def test_the_facts_of_other_clusters(commands: Commands) -> None:
     config = captured("config")
     for old, new in (
         ("JobRequeue              = 1", "JobRequeue              = 0"),
@@ -82,44 +86,44 @@ def test_other_sites(commands: Commands) -> None:
         ("batch*", "2", "(null)", "drained"),
         ("urgent", "many", "gpu:8", "idle"),
     ]
-    cluster(commands, config, sinfo="".join(unit.join((*row, "")) + "\n" for row in rows))
+    install_cluster(commands, config, sinfo="".join(unit.join((*row, "")) + "\n" for row in rows))
     commands.prints("sacct", errors=NO_DATABASE, status=1)
-    found = site()
-    assert (found.job_requeue, found.max_array_size, found.send_user_signal) == (False, 0, True)
-    assert not found.has_accounting
-    assert "Problem talking to the database" in found.accounting_problem
-    batch = found.partitions[0]
+    info = site()
+    assert (info.job_requeue, info.max_array_size, info.send_user_signal) == (False, 0, True)
+    assert not info.has_accounting
+    assert "Problem talking to the database" in info.accounting_problem
+    batch = info.partitions[0]
     assert (batch.nodes, batch.nodes_up) == (7, 4)
     assert batch.gpus == ("gpu:a100:8", "gpu:h100.80gb:4")
-    assert found.partitions[1].nodes == 0
+    assert info.partitions[1].nodes == 0
 
 
-def test_the_limit_of_arrays_alone_takes_one_call(commands: Commands) -> None:
-    assert array_limit() is None
-    cluster(commands)
-    assert array_limit() == 1001
+def test_read_array_limit_takes_one_call(commands: Commands) -> None:
+    assert read_array_limit() is None
+    install_cluster(commands)
+    assert read_array_limit() == 1001
     assert len(commands.calls("scontrol")) == 1
     assert commands.calls("sinfo") == commands.calls("sacct") == []
 
 
-def test_no_accounting_is_told_from_a_broken_one(commands: Commands) -> None:
+def test_missing_accounting_is_reported_without_a_query(commands: Commands) -> None:
     config = captured("config").replace("accounting_storage/slurmdbd", "accounting_storage/none")
-    cluster(commands, config)
-    assert site().accounting_problem == "SLURM keeps no accounting here"
+    install_cluster(commands, config)
+    assert site().accounting_problem == "this SLURM has no accounting"
     assert commands.calls("sacct") == []
 
 
-def test_a_controller_that_is_down(commands: Commands) -> None:
+def test_an_unreachable_controller_is_reported(commands: Commands) -> None:
     assert site() == Site(reachable=False, problem="scontrol: not on this machine")
-    # 22.05 ends with status 0 when nobody answers.
+    # SLURM 22.05 exits with 0 if no controller answers.
     commands.prints("scontrol", errors=DOWN.replace("load_jobs", "load_ctl_conf"), status=0)
-    found = site()
-    assert not found.reachable
-    assert "Unable to contact slurm controller" in found.problem
+    info = site()
+    assert not info.reachable
+    assert "Unable to contact slurm controller" in info.problem
 
 
 class Clock:
-    """A clock that a test sets; a sleep moves it and takes no time."""
+    """A clock of a test; sleep() advances it without waiting."""
 
     def __init__(self, now: float = ASKED) -> None:
         self.now = now
@@ -135,13 +139,13 @@ class Clock:
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A probe waits for a slow machine; its job has no modules of Python to import."""
-    monkeypatch.setattr(probe_module, "SETTLE_SECONDS", DEADLINE)
+    """Long waits for slow machines, and a job without imports."""
+    monkeypatch.setattr(probe_module, "FILE_DELAY_SECONDS", DEADLINE)
     monkeypatch.setattr(probe_module.sys, "executable", "/bin/true")
 
 
-def sbatch(commands: Commands) -> None:
-    """An sbatch that runs the script at once, in the background, as a node would."""
+def install_sbatch(commands: Commands) -> None:
+    """Install an sbatch that runs the script at once in the background, as a node does."""
     script = commands.folder / "script"
     node = f"PATH=/usr/bin:/bin SLURMD_NODENAME=node7 /bin/sh {script} &"
     answer = f"echo '{BANNER}'\necho '77;testbed'"
@@ -151,15 +155,15 @@ def sbatch(commands: Commands) -> None:
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("name", ["runs", "my runs' $(touch x) %j \"ü\n"])
 def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: str) -> None:
-    sbatch(commands)
+    install_sbatch(commands)
     commands.prints("squeue", squeue_lines(("77", "COMPLETED")))
     folder = tmp_path / name
-    found = probe(folder, "batch")
-    assert (found.job, found.node, found.problem) == ("77", "node7", "")
-    assert found.clock_ahead_seconds == 0
-    assert "protoseg" not in found.lacks
+    result = probe(folder, "batch")
+    assert (result.job, result.node, result.problem) == ("77", "node7", "")
+    assert result.clock_ahead_seconds == 0
+    assert "protoseg" not in result.lacks
     assert "--partition=batch" in commands.calls("sbatch")[0]
-    assert list(folder.iterdir()) == [], "it cleans up"
+    assert list(folder.iterdir()) == [], "the probe removes its files"
     assert not (tmp_path / "x").exists()
 
 
@@ -168,7 +172,7 @@ def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: s
     ("python", "lacks"),
     [("/bin/true", ("scontrol",)), ("/bin/false", ("scontrol", "protoseg"))],
 )
-def test_what_a_node_lacks_is_named(
+def test_the_probe_reports_missing_programs(
     commands: Commands,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -176,7 +180,7 @@ def test_what_a_node_lacks_is_named(
     lacks: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(probe_module.sys, "executable", python)
-    sbatch(commands)
+    install_sbatch(commands)
     bare = tmp_path / "node"
     bare.mkdir()
     for name in ("date", "mv", "sh"):
@@ -190,21 +194,21 @@ def test_what_a_node_lacks_is_named(
 
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(("offset", "ahead"), [(-60, -59.0), (0, 0.0), (60, 60.0)])
-def test_a_nodes_clock(
+def test_the_probe_reports_the_clock_offset_of_the_node(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: int, ahead: float
 ) -> None:
     date = tmp_path / "node"
     date.mkdir()
     (date / "date").write_text(f"#!/bin/sh\necho {ASKED + offset:.0f}\n")
     (date / "date").chmod(0o755)
-    sbatch(commands)
+    install_sbatch(commands)
     script = commands.folder / "bin" / "sbatch"
     script.write_text(script.read_text().replace("PATH=/usr/bin", f"PATH={date}:/usr/bin"))
     monkeypatch.setattr(time, "time", lambda: ASKED)
     assert probe(tmp_path / "runs").clock_ahead_seconds == ahead
 
 
-def test_a_node_that_does_not_see_the_folder(
+def test_the_probe_reports_a_node_without_the_folder(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -212,17 +216,17 @@ def test_a_node_that_does_not_see_the_folder(
     commands.prints("sbatch", "77\n")
     commands.prints("squeue", squeue_lines(("77", "FAILED")))
     commands.prints("scancel")
-    found = probe(tmp_path / "runs")
-    assert (found.node, found.started) == ("", True)
-    assert "FAILED" in found.problem
-    assert "node1" in found.problem
+    result = probe(tmp_path / "runs")
+    assert (result.node, result.started) == ("", True)
+    assert "FAILED" in result.problem
+    assert "node1" in result.problem
     assert clock.now - ASKED == pytest.approx(
-        probe_module.ASK_SECONDS + probe_module.SETTLE_SECONDS, abs=0.5
+        probe_module.ASK_SECONDS + probe_module.FILE_DELAY_SECONDS, abs=0.5
     )
     assert not list((tmp_path / "runs").iterdir())
 
 
-def test_a_full_cluster_says_nothing_about_its_disks(
+def test_the_probe_reports_a_job_that_did_not_start(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = Clock()
@@ -230,20 +234,20 @@ def test_a_full_cluster_says_nothing_about_its_disks(
     commands.prints("sbatch", "77\n")
     commands.prints("squeue", squeue_lines(("77", "PENDING")).replace("None", "Priority"))
     commands.prints("scancel")
-    found = probe(tmp_path / "runs", seconds=10)
-    assert not found.started
+    result = probe(tmp_path / "runs", seconds=10)
+    assert not result.started
     assert clock.now - ASKED == pytest.approx(10, abs=0.5)
-    assert len(commands.calls("squeue")) == 3, "every three seconds"
-    assert "PENDING Priority" in found.problem
+    assert len(commands.calls("squeue")) == 3, "one query every three seconds"
+    assert "PENDING Priority" in result.problem
     assert [call.strip() for call in commands.calls("scancel")] == ["77"]
 
 
-def test_a_probe_that_is_refused(commands: Commands, tmp_path: Path) -> None:
+def test_a_refused_probe_is_an_error(commands: Commands, tmp_path: Path) -> None:
     errors = "sbatch: error: Batch job submission failed: Invalid partition name specified"
     commands.prints("sbatch", errors=errors, status=1)
     with pytest.raises(ProtosegError, match="Invalid partition name specified"):
         probe(tmp_path, "nowhere")
     assert not list(tmp_path.glob(".probe*"))
     for name in ("a b", "--wrap=id", "$(id)", "x\n"):
-        with pytest.raises(ProtosegError, match="no name of a partition"):
+        with pytest.raises(ProtosegError, match="is not a partition name"):
             probe(tmp_path, name)

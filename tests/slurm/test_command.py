@@ -1,4 +1,4 @@
-"""Commands end, whatever they do, and nothing of the user's own settings reaches them."""
+"""Tests of calls of commands: time limits, and no user settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from waiting import DEADLINE, wait_until
 
-from protoseg.slurm.command import call, installed
+from protoseg.slurm.command import is_installed, run_command
 from slurm.commands import NO_DATABASE, Commands
 
 
@@ -24,7 +24,7 @@ def is_alive(pid: int) -> bool:
 
 @pytest.fixture
 def clock_starts_with_the_child(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command's time limit begins when its child runs."""
+    """Start the time limit of a command when its child runs."""
     communicate = subprocess.Popen.communicate
 
     def communicate_later(process: Any, *arguments: Any, **options: Any) -> Any:
@@ -42,38 +42,38 @@ def assert_child_dies(commands: Commands) -> None:
 @pytest.mark.usefixtures("clock_starts_with_the_child")
 def test_a_command_that_hangs_is_killed_with_its_children(commands: Commands) -> None:
     commands.hangs("squeue")
-    reply = call(["squeue"], seconds=0.1)
+    reply = run_command(["squeue"], seconds=0.1)
     assert (reply.status, reply.problem) == (None, "squeue: no answer in 0.1 s")
     assert_child_dies(commands)
 
 
 @pytest.mark.usefixtures("clock_starts_with_the_child")
-def test_a_child_that_keeps_the_pipe_open_does_not_hold_the_answer_for_ever(
+def test_a_child_that_keeps_the_pipe_open_is_killed(
     commands: Commands,
 ) -> None:
     commands.script("squeue", commands.start_child)
-    assert call(["squeue"], seconds=0.1).status is None
+    assert run_command(["squeue"], seconds=0.1).status is None
     assert_child_dies(commands)
 
 
-def test_a_command_that_slurm_stops_with_the_job_is_called_again(commands: Commands) -> None:
+def test_a_command_stopped_by_sigterm_is_called_again(commands: Commands) -> None:
     once = commands.folder / "once"
     commands.script(
         "squeue", f'if test -e "{once}"; then echo fine; else echo > "{once}"; kill $$; fi'
     )
-    assert call(["squeue"], seconds=DEADLINE).out == "fine\n"
+    assert run_command(["squeue"], seconds=DEADLINE).out == "fine\n"
     commands.script("squeue", "kill $$")
-    assert call(["squeue"], seconds=DEADLINE).status == -signal.SIGTERM
+    assert run_command(["squeue"], seconds=DEADLINE).status == -signal.SIGTERM
 
 
-def test_missing_and_broken_commands_are_sentences(commands: Commands) -> None:
-    assert call(["squeue"]).problem == "squeue: not on this machine"
-    assert not installed("squeue")
+def test_missing_and_broken_commands_are_reported(commands: Commands) -> None:
+    assert run_command(["squeue"]).problem == "squeue: not on this machine"
+    assert not is_installed("squeue")
     path = commands.folder / "bin" / "sacct"
     path.write_bytes(b"\x7fELF not really")
     path.chmod(0o755)
-    assert call(["sacct"]).problem.startswith("sacct: ")
-    assert call(["sacct"]).status is None
+    assert run_command(["sacct"]).problem.startswith("sacct: ")
+    assert run_command(["sacct"]).status is None
 
 
 @pytest.mark.parametrize(
@@ -86,12 +86,12 @@ def test_missing_and_broken_commands_are_sentences(commands: Commands) -> None:
         ("", "sacct: ended with status 3"),
     ],
 )
-def test_what_went_wrong_is_one_line(commands: Commands, errors: str, sentence: str) -> None:
+def test_a_problem_is_one_line(commands: Commands, errors: str, sentence: str) -> None:
     commands.prints("sacct", errors=errors, status=3)
-    assert call(["sacct"]).problem == sentence
+    assert run_command(["sacct"]).problem == sentence
 
 
-def test_the_users_settings_are_left_out(
+def test_user_settings_do_not_reach_the_command(
     commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SQUEUE_STATES", "RUNNING")
@@ -101,21 +101,23 @@ def test_the_users_settings_are_left_out(
     monkeypatch.setenv("SLURM_CONF", "/etc/slurm/slurm.conf")
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     commands.script("squeue", "/usr/bin/env")
-    seen = dict(line.split("=", 1) for line in call(["squeue"]).out.splitlines() if "=" in line)
-    assert not {"SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_INTERACTIVE"} & set(seen)
-    assert (seen["TZ"], seen["SLURM_TIME_FORMAT"], seen["SLURM_BITSTR_LEN"]) == (
-        "UTC", "standard", "0")  # fmt: skip
-    assert seen["SLURM_CONF"] == "/etc/slurm/slurm.conf"
+    environment = dict(
+        line.split("=", 1) for line in run_command(["squeue"]).out.splitlines() if "=" in line
+    )
+    assert not {"SQUEUE_STATES", "SACCT_FORMAT", "SCANCEL_INTERACTIVE"} & set(environment)
+    names = ("TZ", "SLURM_TIME_FORMAT", "SLURM_BITSTR_LEN")
+    assert [environment[name] for name in names] == ["UTC", "standard", "0"]
+    assert environment["SLURM_CONF"] == "/etc/slurm/slurm.conf"
     assert os.environ["TZ"] == "Asia/Tokyo"
 
 
-def test_output_that_is_no_text_is_survived(commands: Commands) -> None:
+def test_invalid_bytes_in_the_output_are_accepted(commands: Commands) -> None:
     commands.script("squeue", "printf '\\377\\376 1\\n'")
-    assert call(["squeue"]).fine
+    assert run_command(["squeue"]).is_ok
 
 
-def test_arguments_are_not_a_shells(commands: Commands, tmp_path: Path) -> None:
+def test_arguments_are_not_expanded(commands: Commands, tmp_path: Path) -> None:
     commands.script("squeue", 'printf "%s" "$1"')
     text = f"$(touch {tmp_path}/x); `id` 'a \"b\n"
-    assert call(["squeue", text]).out == text
+    assert run_command(["squeue", text]).out == text
     assert not (tmp_path / "x").exists()

@@ -1,4 +1,4 @@
-"""What one run asks of a cluster: the part of a profile that becomes a job's resources."""
+"""The resources of a job: the part of a cluster profile that one run needs."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ from protoseg.launch.profile.values import (
     parse_time,
 )
 
-MOST = 100_000
-"""More nodes, GPUs or processes than any cluster has: beyond it stands a typing error."""
+MAX_COUNT = 100_000
+"""More nodes, GPUs or processes than any cluster has; a larger value is a typing error."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one job asks for. Runs with equal resources share a job array.
+    """The resources of one job. Runs with equal resources share a job array.
 
-    ``time`` and ``memory`` are kept in SLURM's own form, whichever they were given in.
+    ``time`` and ``memory`` are converted to one form of SLURM.
 
     Raises:
-        UsageError: a value that SLURM or a shell script could not take as it is meant.
+        UsageError: SLURM or a shell script would not accept a value.
     """
 
     partition: str = ""
-    """Empty, here and below: the site's default, no such option is given to sbatch."""
+    """Empty, here and below: the cluster's default; sbatch gets no such option."""
     account: str = ""
     qos: str = ""
     reservation: str = ""
     constraint: str = ""
-    """Features that the nodes must have, as sbatch --constraint takes them."""
-    nodes: int = number(1, low=1, high=MOST)
-    gpus: int = number(0, low=0, high=MOST)
+    """Features of the nodes in the form of sbatch --constraint."""
+    nodes: int = number(1, low=1, high=MAX_COUNT)
+    gpus: int = number(0, low=0, high=MAX_COUNT)
     """GPUs on each node."""
     gpu_type: str = ""
-    """Which GPUs, by the name that the site gave them; empty takes any."""
-    processes: int = number(0, low=0, high=MOST)
-    """Processes of the run on each node; 0 is one a GPU, or one."""
-    cpus: int = number(1, low=1, high=MOST)
+    """The cluster's name of the GPU type; empty accepts any."""
+    processes: int = number(0, low=0, high=MAX_COUNT)
+    """Processes of the run on each node; 0 is one per GPU, or one without GPUs."""
+    cpus: int = number(1, low=1, high=MAX_COUNT)
     """CPU cores of each process."""
     memory: str = ""
-    """Memory of each node, e.g. ``16G``; empty leaves it to the site, ``0`` takes all of it."""
+    """Memory of each node, e.g. ``16G``; empty is the cluster's default, ``0`` all of the node."""
     time: str = "1:00:00"
-    """Time limit of one attempt; a run that needs longer goes on in the next one."""
-    workers: int = number(0, low=0, high=MOST)
-    """Loader processes of each process."""
-    threads: int = number(0, low=0, high=MOST)
-    """Threads of torch in each process; 0 is one a CPU core."""
+    """Time limit of one attempt; a longer run is resumed in the next attempt."""
+    workers: int = number(0, low=0, high=MAX_COUNT)
+    """Data loader workers of each process."""
+    threads: int = number(0, low=0, high=MAX_COUNT)
+    """Threads of torch in each process; 0 is one per CPU core."""
 
     def __post_init__(self) -> None:
-        for kind in ("partition", "account", "qos", "reservation", "constraint", "gpu_type"):
-            if text := getattr(self, kind):
-                checked(kind, check_name, kind, text)
-        object.__setattr__(self, "time", checked("time", check_time, self.time))
+        for key in ("partition", "account", "qos", "reservation", "constraint", "gpu_type"):
+            if text := getattr(self, key):
+                check_value(key, check_name, key, text)
+        object.__setattr__(self, "time", check_value("time", check_time, self.time))
         if self.memory:
-            kibibytes = checked("memory", parse_memory, self.memory)
+            kibibytes = check_value("memory", parse_memory, self.memory)
             object.__setattr__(self, "memory", format_memory(kibibytes))
         if self.gpus and self.processes > self.gpus:
             raise UsageError(
-                f"processes: {self.processes} on {self.gpus} GPUs of a node; each process needs a "
-                "GPU of its own. Lower it, or leave it 0 for one a GPU."
+                f"processes: {self.processes} processes on {self.gpus} GPUs of a node. Allowed: at "
+                "most one process per GPU. Lower it, or set 0 for one per GPU."
             )
 
     @property
@@ -82,16 +82,16 @@ class Resources:
 
     @property
     def seconds(self) -> int:
-        """The time limit."""
+        """The time limit in seconds."""
         return parse_time(self.time)
 
     @property
-    def threads_each(self) -> int:
+    def threads_per_process(self) -> int:
         """Threads of torch in each process."""
         return self.threads or self.cpus
 
     def __str__(self) -> str:
-        """In words, for people: ``2 nodes, each 8 h100 GPUs, 64 cores, 128G; 4:00:00``."""
+        """One line for the terminal: ``2 nodes, each 8 h100 GPUs, 64 cores, 128G; 4:00:00``."""
         cores = self.processes_per_node * self.cpus
         each = [
             f"{self.gpus} {self.gpu_type} GPU{'s' * (self.gpus > 1)}" if self.gpus else "",
@@ -103,15 +103,15 @@ class Resources:
         return f"{nodes}{text}; {self.time}"
 
     def normalised(self) -> Resources:
-        """The same request with one spelling, so that equal requests are equal values."""
+        """Return the resources with defaults filled in, so that equal requests compare equal."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(Resources)}
-        values |= {"processes": self.processes_per_node, "threads": self.threads_each}
+        values |= {"processes": self.processes_per_node, "threads": self.threads_per_process}
         values |= {"gpu_type": self.gpu_type if self.gpus else ""}
         return Resources(**values)
 
 
-def checked(where: str, check: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``check(*arguments)`` returns; its errors name ``where``."""
+def check_value(where: str, check: Callable[..., Any], *arguments: Any) -> Any:
+    """Return ``check(*arguments)``; error messages start with ``where``."""
     try:
         return check(*arguments)
     except UsageError as error:

@@ -1,11 +1,11 @@
-"""Rules of a cluster profile: runs of a kind that need other resources than the rest.
+"""Rules of a cluster profile: other resources for some runs.
 
     rules:
       - when: {schedule.batch_size: [8, 16], backbone.name: mit_b0}
         gpus: 1
         time: "4:00:00"
 
-A rule holds where the run's spec has one of the values of each key; the first that holds wins.
+A rule matches a run whose spec has, for each key, one of the values. The first match applies.
 """
 
 from __future__ import annotations
@@ -27,98 +27,99 @@ WHEN = "when"
 
 @dataclass(frozen=True)
 class Rule:
-    """Conditions on a spec, and the resources where they hold."""
+    """Conditions on a spec, and the resources of the runs that match."""
 
     when: Mapping[str, list[Any]]
-    """Dotted key of the spec -> values, of which it must have one."""
+    """Dotted key of the spec -> allowed values."""
     resources: Resources
 
-    def holds(self, spec: Mapping[str, Any]) -> bool:
-        """Whether a spec, as plain data, has what the rule asks for."""
-        return all(_value(spec, key) in values for key, values in self.when.items())
+    def matches(self, spec: Mapping[str, Any]) -> bool:
+        """Return whether a spec (plain data) matches the rule."""
+        return all(_get_value(spec, key) in values for key, values in self.when.items())
 
 
 def read_rule(data: Mapping[str, Any], base: Mapping[str, Any], where: str) -> Rule:
-    """A rule from plain data.
+    """Make a rule from plain data.
 
     Args:
         data: ``when``, and the resources that differ.
-        base: the resources of all other runs, by key.
-        where: the place that errors name.
+        base: key -> resources of all other runs.
+        where: location for error messages.
 
     Raises:
-        UsageError: an unknown key, a value of the wrong type, or nothing that differs.
+        UsageError: an unknown key, a value of the wrong type, or no resources.
     """
     when = data.get(WHEN)
     changes = {key: value for key, value in data.items() if key != WHEN}
     if not isinstance(when, Mapping) or not when:
         raise UsageError(
-            f"{where}: expected '{WHEN}' with at least one key of a spec, e.g. "
-            f"{WHEN}: {{schedule.batch_size: 16}}, found {when!r}."
+            f"{where}: '{WHEN}' is {when!r}. Allowed: at least one key of a spec, e.g. "
+            f"{WHEN}: {{schedule.batch_size: 16}}."
         )
     if not changes:
-        raise UsageError(f"{where}: changes nothing; name the resources that such runs get.")
+        raise UsageError(f"{where}: sets no resources. Add the resources of such runs.")
     conditions = {
-        str(key): _allowed(str(key), value, f"{where}: {WHEN}.{key}") for key, value in when.items()
+        str(key): _allowed_values(str(key), value, f"{where}: {WHEN}.{key}")
+        for key, value in when.items()
     }
     try:
         resources = build(Resources, {**base, **changes}, f"{where}: ")
     except UsageError as error:
-        raise UsageError(_placed(str(error), where)) from error
+        raise UsageError(_add_place(str(error), where)) from error
     return Rule(conditions, resources)
 
 
-def _placed(message: str, where: str) -> str:
+def _add_place(message: str, where: str) -> str:
     return message if message.startswith(where) else f"{where}: {message}"
 
 
-def _allowed(key: str, value: Any, where: str) -> list[Any]:
-    """The values that satisfy a condition, as a plain spec would hold them."""
-    kinds = _kinds(key, where)
-    is_list = any(typing.get_origin(kind) is tuple for kind, _ in kinds)
-    several = isinstance(value, list | tuple) and not is_list
-    return [_converted(kinds, one, where) for one in (value if several else [value])]
+def _allowed_values(key: str, value: Any, where: str) -> list[Any]:
+    """Return the values that satisfy a condition, in the form of a plain spec."""
+    types = _find_types(key, where)
+    is_list_key = any(typing.get_origin(type_) is tuple for type_, _ in types)
+    values = value if isinstance(value, list | tuple) and not is_list_key else [value]
+    return [_convert_value(types, one, where) for one in values]
 
 
-def _converted(kinds: list[tuple[Any, Any]], value: Any, where: str) -> Any:
+def _convert_value(types: list[tuple[Any, Any]], value: Any, where: str) -> Any:
     problem: UsageError | None = None
-    for kind, bounds in kinds:
+    for type_, bounds in types:
         try:
-            return plain(convert(kind, value, where, bounds))
+            return plain(convert(type_, value, where, bounds))
         except UsageError as error:
             problem = problem or error
     assert problem is not None
     raise problem
 
 
-def _kinds(key: str, where: str) -> list[tuple[Any, Any]]:
-    """Type and bounds of a key of a spec; several where methods differ in it."""
+def _find_types(key: str, where: str) -> list[tuple[Any, Any]]:
+    """Return (type, bounds) of a key of a spec; methods may have several types for one key."""
     owners: list[Any] = [RunSpec]
-    found: list[tuple[Any, Any]] = []
+    types: list[tuple[Any, Any]] = []
     for part in key.split("."):
-        known = [(field, owner) for owner in owners for field in dataclasses.fields(owner)]
-        found = [(field_types(o)[f.name], f.metadata) for f, o in known if f.name == part]
-        if not found:
-            names = {field.name for field, _ in known}
+        fields = [(field, owner) for owner in owners for field in dataclasses.fields(owner)]
+        types = [(field_types(o)[f.name], f.metadata) for f, o in fields if f.name == part]
+        if not types:
+            names = {field.name for field, _ in fields}
             raise UsageError(unknown("key", part, where, names))
-        if any(typing.get_origin(kind) is dict for kind, _ in found):
-            return [(Any, {})]  # what stands inside free settings is anyone's
+        if any(typing.get_origin(type_) is dict for type_, _ in types):
+            return [(Any, {})]  # free settings accept any value
         owners = []
-        for kind, _ in found:
-            owners += MethodSpec.variants.values() if kind is MethodSpec else [kind]
+        for type_, _ in types:
+            owners += MethodSpec.variants.values() if type_ is MethodSpec else [type_]
         owners = [owner for owner in owners if dataclasses.is_dataclass(owner)]
     if owners:
         keys = ", ".join(dict.fromkeys(f.name for o in owners for f in dataclasses.fields(o)))
-        raise UsageError(f"{where}: is a group of the spec; name one of its keys: {keys}.")
-    return found
+        raise UsageError(f"{where}: is a group of the spec. Use one of its keys: {keys}.")
+    return types
 
 
-def _value(spec: Any, key: str) -> Any:
+def _get_value(spec: Any, key: str) -> Any:
     for part in key.split("."):
         if not isinstance(spec, Mapping) or part not in spec:
-            return _NOTHING
+            return _MISSING
         spec = spec[part]
     return spec
 
 
-_NOTHING = object()
+_MISSING = object()

@@ -1,8 +1,8 @@
-"""Values of a cluster profile as SLURM writes them: times, amounts of memory, names.
+"""Values of a cluster profile in SLURM's notation: times, amounts of memory, names.
 
-All of them end up in a shell script and in ``#SBATCH`` lines, so nothing passes that could end a
-line or a word there. Errors are `UsageError`; they say what is wrong with the value, and the
-caller puts the place in front.
+All values are written to a shell script and to ``#SBATCH`` lines, so no value may contain a
+character that ends a line or an argument there. A `UsageError` describes the value; the caller adds
+the location.
 """
 
 from __future__ import annotations
@@ -43,55 +43,55 @@ _NAMES = {
 
 
 def check_text(text: str) -> str:
-    """The text itself, if it is one line of characters that can be seen.
+    """Return the text if it is one line of printable text.
 
     Raises:
-        UsageError: it holds control characters, line ends, or bytes that are no text.
+        UsageError: it contains control characters, line ends, or invalid bytes.
     """
     for character in text:
         if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp"):
             raise UsageError(
-                f"{text!r} holds a line end, a control character or bytes that are no text; "
-                "allowed: one line of text."
+                f"{text!r} contains a line end, a control character or invalid bytes. "
+                "Allowed: one line of text."
             )
     return text
 
 
-def check_name(kind: str, text: str) -> str:
-    """The text itself, if it may stand where SLURM or a shell wants a ``kind`` (see `_NAMES`).
+def check_name(name_type: str, text: str) -> str:
+    """Return the text if it is a valid name of a ``name_type`` (see `_NAMES`).
 
     Raises:
-        UsageError: it may not.
+        UsageError: SLURM or a shell would not accept it.
     """
-    pattern, allowed = _NAMES[kind]
-    if not re.fullmatch(pattern, text, re.ASCII) or (kind != "flag" and text.startswith("-")):
-        raise UsageError(f"{text!r} can not stand here; allowed: {allowed}.")
+    pattern, allowed = _NAMES[name_type]
+    if not re.fullmatch(pattern, text, re.ASCII) or (name_type != "flag" and text.startswith("-")):
+        raise UsageError(f"{text!r} is not allowed here. Allowed: {allowed}.")
     return text
 
 
 def parse_time(text: str) -> int:
-    """Seconds of a time limit as SLURM reads it: ``90`` and ``1:30:00`` are an hour and a half.
+    """Parse a time limit in SLURM's forms (``90`` and ``1:30:00`` are 1.5 hours) into seconds.
 
     Raises:
-        UsageError: not in one of SLURM's forms, zero, or longer than 1000 days.
+        UsageError: not one of SLURM's forms, zero, or longer than 1,000 days.
     """
-    found = _TIME.fullmatch(text)
-    if not found:
+    match = _TIME.fullmatch(text)
+    if not match:
         raise UsageError(
-            f"{text!r} is no time limit; allowed: {TIME_FORMS}, e.g. '10:30' for ten and a half "
-            "minutes, '1-12:00:00' for a day and a half."
+            f"{text!r} is not a time limit. Allowed: {TIME_FORMS}, e.g. '10:30' for 10.5 minutes, "
+            "'1-12:00:00' for 1.5 days."
         )
-    part = {name: int(value or 0) for name, value in found.groupdict().items()}
+    part = {name: int(value or 0) for name, value in match.groupdict().items()}
     hours = part["h"] + part["d_h"] + 24 * part["days"]
     minutes = part["m"] + part["d_m"] + part["minutes"] + 60 * hours
     seconds = part["s"] + part["d_s"] + 60 * minutes
     if not 0 < seconds <= LONGEST_SECONDS:
-        raise UsageError(f"{text!r} is out of range; allowed: more than 0, at most 1000 days.")
+        raise UsageError(f"{text!r} is out of range. Allowed: more than 0, at most 1,000 days.")
     return seconds
 
 
 def format_time(seconds: int) -> str:
-    """Seconds in SLURM's own form: ``0:10:30``, ``1-12:00:00``."""
+    """Format seconds in SLURM's form: ``0:10:30``, ``1-12:00:00``."""
     days, rest = divmod(seconds, 86400)
     clock = (rest // 3600, rest // 60 % 60, rest % 60)
     hours, minutes, left = clock
@@ -101,47 +101,47 @@ def format_time(seconds: int) -> str:
 
 
 def check_time(value: Any) -> str:
-    """A time limit in SLURM's own form.
+    """Return a time limit in SLURM's form.
 
     Raises:
-        UsageError: see `parse_time`; also a number, for YAML makes 630 of an unquoted 10:30.
+        UsageError: see `parse_time`; also for a number: YAML reads an unquoted 10:30 as 630.
     """
     if not isinstance(value, str):
         raise UsageError(
-            f"expected text in quotes, found {value!r} (YAML reads 10:30 without quotes as 630); "
-            f'allowed: {TIME_FORMS}, e.g. "10:30".'
+            f"expected text in quotes, found {value!r} (YAML reads 10:30 without quotes as 630). "
+            f'Allowed: {TIME_FORMS}, e.g. "10:30".'
         )
     return format_time(parse_time(value))
 
 
 def parse_memory(text: str) -> int:
-    """Kibibytes of an amount such as ``16G``; 0 is SLURM's word for all that a node has.
+    """Parse an amount such as ``16G`` into kibibytes; in SLURM, 0 means all memory of a node.
 
     Raises:
         UsageError: not a whole number with a unit, or more than any machine has.
     """
-    found = _MEMORY.fullmatch(text)
-    if not found:
+    match = _MEMORY.fullmatch(text)
+    if not match:
         raise UsageError(
-            f"{text!r} is no amount of memory; allowed: a whole number with K, M, G or T, e.g. "
-            "'16G' (without a unit: M), or '0' for a whole node."
+            f"{text!r} is not an amount of memory. Allowed: a whole number with K, M, G or T, "
+            "e.g. '16G' (without a unit: M), or '0' for a whole node."
         )
-    kibibytes = int(found[1]) * _KIBIBYTES[found[2].upper()]
+    kibibytes = int(match[1]) * _KIBIBYTES[match[2].upper()]
     if kibibytes > 1000 * _KIBIBYTES["T"]:
-        raise UsageError(f"{text!r} is out of range; allowed: at most 1000T.")
+        raise UsageError(f"{text!r} is out of range. Allowed: at most 1000T.")
     return kibibytes
 
 
 def format_memory(kibibytes: int) -> str:
-    """The amount in the largest unit that leaves a whole number."""
+    """Format an amount in the largest unit that gives a whole number."""
     for unit in ("T", "G", "M"):
         if kibibytes and kibibytes % _KIBIBYTES[unit] == 0:
             return f"{kibibytes // _KIBIBYTES[unit]}{unit}"
     return f"{kibibytes}K" if kibibytes else "0"
 
 
-def times_memory(text: str, factor: float) -> str:
-    """An amount of memory multiplied, rounded up to whole mebibytes; ``""`` and ``0`` stay."""
+def multiply_memory(text: str, factor: float) -> str:
+    """Multiply an amount of memory, rounded up to whole mebibytes; ``""`` and ``0`` stay."""
     kibibytes = parse_memory(text) if text else 0
     if not kibibytes:
         return text

@@ -1,15 +1,15 @@
-"""Real training runs killed at random moments, and compared bit for bit with undisturbed ones.
+"""A kill campaign: training runs killed at random moments, compared with undisturbed ones.
 
     python tests/campaigns/kills/campaign.py [--runs 22] [--kills 120] [--seed 0] [--jobs 2]
                                        [--fresh] [--report FILE.md]
 
-Every run (workers.py) is trained once in peace, by one loader-free worker that saves nothing but
-its end. Then it is trained again under fire (faults.py): its worker processes get SIGKILL,
-SIGTERM, SIGINT, SIGUSR2 or SIGHUP as they start, train, write checkpoints, evaluate, or write the
-record; between two attempts the newest checkpoint may be damaged; every attempt has another number
-of loader processes. At the end everything that training leaves behind must be equal, to the bit.
+Every run (workers.py) is trained once undisturbed, by a worker without loader processes that saves
+only at its end. Then it is trained with kills (faults.py): its processes get SIGKILL, SIGTERM,
+SIGINT, SIGUSR2 or SIGHUP during start, training, checkpoints, evaluation or the record. Between two
+attempts the newest checkpoint may be damaged, and the number of loader processes changes. At the
+end all results of both trainings must be bit-identical.
 
-Exit status: 0 if everything is, 1 if not.
+Exit status: 0 if they are, 1 if not.
 """
 
 from __future__ import annotations
@@ -28,13 +28,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from campaigns.kills.compare import compare
-from campaigns.kills.faults import Fire, plan
-from campaigns.kills.report import Run, hits, summary, write_report
-from campaigns.kills.workers import VARIANTS, Attempt, ForkedAttempt, composed, make, processes
+from campaigns.kills.faults import FaultRun, draw_strikes
+from campaigns.kills.report import Run, format_summary, hits, write_report
+from campaigns.kills.workers import (
+    VARIANTS,
+    Attempt,
+    ForkedAttempt,
+    composed,
+    make_run_folder,
+    processes,
+)
 from protoseg.datasets.layout import find_root
 
 LEAVE_SECONDS = 15.0
-"""How long an orphaned loader process may take to see that its worker is gone."""
+"""Longest time in which a loader process ends after its worker."""
 
 
 def train(
@@ -46,41 +53,45 @@ def train(
     kind: type[Attempt] = Attempt,
     first_kind: type[Attempt] = Attempt,
 ) -> Run:
-    """Train one run in peace and under fire, and compare.
+    """Train one run undisturbed and with kills, and compare both.
 
     Args:
-        number: of the run; with the seed it decides all that is drawn.
-        place: a folder with the data sets in ``data``.
-        kind: how workers are started.
-        first_kind: how those that train undisturbed, or are killed as they start.
+        run: the run; its result is added.
+        number: number of the run; with the seed it determines all random choices.
+        kills: number of planned kills.
+        seed: seed of the campaign.
+        place: folder with the data sets in ``data``.
+        kind: class that starts the workers.
+        first_kind: class for undisturbed workers and those that are killed during their start.
     """
     draw = random.Random(f"{seed} {number}")
     spec = composed(run.variant, run.seed)
-    peace = make(place / "peace", spec, place / "data")
-    run.run_id = peace.run_id
-    alone = first_kind(peace, run.variant.processes, step=0)
-    alone.start()
-    statuses = alone.wait()
-    if any(statuses) or not peace.record.exists():
-        run.wrong.append(f"undisturbed it ended with {statuses}: {alone.log()[-400:]}")
+    undisturbed = make_run_folder(place / "peace", spec, place / "data")
+    run.run_id = undisturbed.run_id
+    attempt = first_kind(undisturbed, run.variant.processes, step=0)
+    attempt.start()
+    statuses = attempt.wait()
+    if any(statuses) or not undisturbed.record.exists():
+        log = attempt.log()[-400:]
+        run.wrong.append(f"the undisturbed training ended with {statuses}: {log}")
         return run
-    folder = make(place / "fire", spec, place / "data")
-    strikes = plan(draw, kills)
+    folder = make_run_folder(place / "fire", spec, place / "data")
+    strikes = draw_strikes(draw, kills)
     size = run.variant.processes
-    run.fire = Fire(folder, size, place / "data", strikes, draw, kind, first_kind)
+    run.fire = FaultRun(folder, size, place / "data", strikes, draw, kind, first_kind)
     try:
         run.fire.run()
     except (TimeoutError, subprocess.TimeoutExpired) as error:
-        run.fire.wrong.append(f"a worker hangs: {error}")
+        run.fire.wrong.append(f"a worker does not end: {error}")
     run.wrong += run.fire.wrong
     if folder.record.exists():
-        run.same = compare(peace, folder)
+        run.same = compare(undisturbed, folder)
         run.wrong += [f"differs from the undisturbed run: {what}" for what in run.same.names]
     return run
 
 
 def leftovers(groups: set[int]) -> list[int]:
-    """Processes of the campaign that are still there some time after its end."""
+    """Return the processes of the campaign that still run some time after its end."""
     end = time.monotonic() + LEAVE_SECONDS
     while True:
         left = [pid for pid, _, group in processes() if group in groups]
@@ -89,64 +100,65 @@ def leftovers(groups: set[int]) -> list[int]:
         time.sleep(0.5)
 
 
-def shares(kills: int, runs: int, draw: random.Random) -> list[int]:
-    """How many kills each run is to get: as many as the others, or a few more or less."""
-    found = [kills // runs] * runs
+def draw_shares(kills: int, runs: int, draw: random.Random) -> list[int]:
+    """Draw the number of kills of each run; the numbers are similar."""
+    counts = [kills // runs] * runs
     for number in draw.sample(range(runs), kills % runs):
-        found[number] += 1
+        counts[number] += 1
     for _ in range(runs):
         one, other = draw.randrange(runs), draw.randrange(runs)
-        if found[one] > 1:
-            found[one], found[other] = found[one] - 1, found[other] + 1
-    return found
+        if counts[one] > 1:
+            counts[one], counts[other] = counts[one] - 1, counts[other] + 1
+    return counts
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run a campaign, and return the exit status."""
     parser = argparse.ArgumentParser(prog="campaign.py", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=22)
-    parser.add_argument("--kills", type=int, default=120, help="planned; some come too late")
-    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--kills", type=int, default=120, help="planned kills; some are too late")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all random choices")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, each on one thread")
     parser.add_argument(
-        "--fresh", action="store_true", help="import torch anew in every attempt: five times slower"
+        "--fresh", action="store_true", help="import torch in every attempt: five times slower"
     )
-    parser.add_argument("--keep", action="store_true", help="leave the folders for a look")
-    parser.add_argument("--report", type=Path, help="Markdown; every kill goes beside it as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep the folders")
+    parser.add_argument("--report", type=Path, help="Markdown file; a JSON file gets every kill")
     options = parser.parse_args(arguments)
     if options.runs < 1 or options.kills < options.runs:
-        parser.error("--kills: at least one a run")
-    place = Path(tempfile.mkdtemp(prefix="kills-"))
-    (place / "data").mkdir()
-    find_root(composed(VARIANTS[0], 0).dataset, place / "data")
+        parser.error("--kills: too few. Allowed: at least one kill per run.")
+    folder = Path(tempfile.mkdtemp(prefix="kills-"))
+    (folder / "data").mkdir()
+    find_root(composed(VARIANTS[0], 0).dataset, folder / "data")
     runs = [Run(VARIANTS[n % len(VARIANTS)], seed=n) for n in range(options.runs)]
-    kills = shares(options.kills, options.runs, random.Random(options.seed))
-    begun = time.monotonic()
-    kind = Attempt if options.fresh else ForkedAttempt
-    # Processes, not threads: they fork.
+    kills = draw_shares(options.kills, options.runs, random.Random(options.seed))
+    start = time.monotonic()
+    attempt_class = Attempt if options.fresh else ForkedAttempt
+    # Processes and not threads, because they fork.
     with concurrent.futures.ProcessPoolExecutor(options.jobs) as pool:
-        waiting = [
-            pool.submit(train, run, number, kills[number], options.seed, place, kind)
+        futures = [
+            pool.submit(train, run, number, kills[number], options.seed, folder, attempt_class)
             for number, run in enumerate(runs)
         ]
-        for done in concurrent.futures.as_completed(waiting):
-            run = done.result()
+        for future in concurrent.futures.as_completed(futures):
+            run = future.result()
             runs[run.seed] = run
             hit = len(hits([run]))
-            verdict = "; ".join(run.wrong) or "the same bits"
-            seconds = time.monotonic() - begun
+            verdict = "; ".join(run.wrong) or "bit-identical"
+            seconds = time.monotonic() - start
             print(f"{seconds:6.0f} s  {run.run_id}: {hit} kills, {verdict}", flush=True)
-    seconds = time.monotonic() - begun
+    seconds = time.monotonic() - start
     left = leftovers({group for run in runs if run.fire for group in run.fire.groups})
     wrong = [f"{run.run_id}: {text}" for run in runs for text in run.wrong]
-    wrong += [f"{len(left)} processes were left behind"] * bool(left)
-    text = summary(runs, seconds, wrong)
+    wrong += [f"{len(left)} processes still run"] * bool(left)
+    text = format_summary(runs, seconds, wrong)
     print(text)
     if options.report:
         write_report(options.report, options, runs, text, seconds, wrong)
     if options.keep:
-        print(place)
+        print(folder)
     else:
-        shutil.rmtree(place)
+        shutil.rmtree(folder)
     return 1 if wrong else 0
 
 

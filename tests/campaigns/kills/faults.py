@@ -1,7 +1,7 @@
-"""A run under fire (campaign.py): killed at chosen moments, its checkpoints spoilt, restarted.
+"""A run with kills (see campaign.py): killed in chosen phases, with damaged checkpoints, restarted.
 
-A strike names a phase and is carried out there as the folder and the log show it from outside; the
-process itself knows nothing. What phase was really hit is read from what the dead left behind.
+A strike is a kill in a phase. The run folder and the log show the phase from outside; the worker
+has no part in it. The files after the kill show which phase was really hit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from campaigns.kills.workers import ITERATIONS, Attempt, launch
+from campaigns.kills.workers import ITERATIONS, Attempt, launch_settings
 from protoseg import files
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason
@@ -27,7 +27,7 @@ SIGNALS = {"SIGKILL": 8, "SIGTERM": 3, "SIGINT": 2, "SIGUSR2": 2, "SIGHUP": 1}
 DAMAGES = ("byte flipped", "cut short", "emptied", "note removed", "note torn", "note flipped")
 DAMAGE_SHARE = 0.4
 EVALUATION_SECONDS = 0.25
-"""How long an evaluation takes, about; strikes fall within."""
+"""Approximate time of an evaluation, in which strikes are drawn."""
 LOOK_SECONDS = 0.0005
 TRACES = (
     "confusion.npz",
@@ -36,55 +36,55 @@ TRACES = (
     "checkpoints/.iter_*.tmp",
     "checkpoints/iter_*.pth",
 )
-PASSING = {Reason.CANCELLED, Reason.LOST, Reason.PREEMPTED, Reason.TIMEOUT}
-"""How an attempt may end that was struck: any other reason would keep a sweep from going on."""
+TEMPORARY = {Reason.CANCELLED, Reason.LOST, Reason.PREEMPTED, Reason.TIMEOUT}
+"""Allowed reasons of a killed attempt: with any other reason, a sweep would not resume the run."""
 
 
 @dataclass
 class Strike:
-    """One kill as it is planned, and what became of it."""
+    """One planned kill and its result."""
 
     phase: str
     iteration: int
-    """In training: not before this one."""
+    """First iteration for a kill during training."""
     signal: str
     whom: str
-    """``worker`` (of several, any), ``group`` (all processes), or ``loader`` (a loader process)."""
+    """``worker`` (any of them), ``group`` (all processes), or ``loader`` (a loader process)."""
     damage: str = ""
-    """Done to the newest checkpoint afterwards."""
+    """Damage to the newest checkpoint after the kill."""
     workers: int = 0
     checkpoint_seconds: float = 0.0
     hit: str = ""
-    """The phase that was really hit; empty where the run was done before."""
+    """The phase that was hit; empty if the run ended before."""
     reached: int = 0
-    """Iteration of the newest checkpoint afterwards, before it was damaged."""
+    """Iteration of the newest checkpoint after the kill, before the damage."""
     reason: str = ""
     statuses: list[int] = field(default_factory=list)
 
 
-def plan(draw: random.Random, kills: int) -> list[Strike]:
-    """Strikes in an order in which all can happen: a run that is trained can only be evaluated."""
+def draw_strikes(draw: random.Random, kills: int) -> list[Strike]:
+    """Draw strikes in a possible order: training first, then evaluation, then the record."""
     names, weights = list(WEIGHTS), list(WEIGHTS.values())
     order = {"start": 0, "training": 1, "checkpoint": 1, "evaluation": 2, "record": 3}
     phases = sorted(draw.choices(names, weights, k=kills), key=lambda phase: order[phase])
     trained = sum(order[phase] == 1 for phase in phases)
-    marks = iter(sorted(draw.sample(range(1, ITERATIONS - 1), trained)))
+    iterations = iter(sorted(draw.sample(range(1, ITERATIONS - 1), trained)))
     strikes = []
     for phase in phases:
         workers = draw.choice((0, 1, 2))
-        whom = draw.choices(("worker", "group", "loader"), (5, 3, 1))[0]
+        target = draw.choices(("worker", "group", "loader"), (5, 3, 1))[0]
         name = draw.choices(list(SIGNALS), list(SIGNALS.values()))[0]
-        if whom == "loader":
+        if target == "loader":
             name, workers = "SIGKILL", max(1, workers)
-        mark = next(marks) if order[phase] == 1 else 0
-        strike = Strike(phase, mark, name, whom, workers=workers)
+        iteration = next(iterations) if order[phase] == 1 else 0
+        strike = Strike(phase, iteration, name, target, workers=workers)
         strike.checkpoint_seconds = draw.choice((0.0, 0.0, 0.05, 0.4))
         if phase == "checkpoint":
             strike.checkpoint_seconds = 0.0
         if draw.random() < DAMAGE_SHARE:
             strike.damage = draw.choice(DAMAGES)
         strikes.append(strike)
-    # Those that hit it as it starts find it at any state.
+    # A kill during the start is possible at any progress.
     early = [s for s in strikes if s.phase == "start"]
     later = [s for s in strikes if s.phase != "start"]
     for strike in early:
@@ -93,12 +93,15 @@ def plan(draw: random.Random, kills: int) -> list[Strike]:
 
 
 @dataclass
-class Fire:
-    """One run, trained to its record by as many attempts as it takes.
+class FaultRun:
+    """One run that is trained to its record, with all its strikes.
 
     Args:
-        size: processes that train it together.
+        folder: folder of the run.
+        size: number of processes of the run.
         data: folder with the data sets.
+        strikes: the planned kills.
+        draw: source of random choices.
     """
 
     folder: RunFolder
@@ -108,72 +111,77 @@ class Fire:
     draw: random.Random
     kind: type[Attempt] = Attempt
     first_kind: type[Attempt] = Attempt
-    """How workers start that are killed as they start."""
+    """Class for workers that are killed during their start."""
     wrong: list[str] = field(default_factory=list)
     damages: Counter[str] = field(default_factory=Counter)
     groups: list[int] = field(default_factory=list)
     attempts: int = 0
-    _spoilt: str = ""
-    """Name of a checkpoint that is damaged, until an attempt has said so."""
+    _damaged: str = ""
+    """Name of a damaged checkpoint, until an attempt reports it."""
 
     def run(self) -> None:
-        """All strikes, then undisturbed to the end."""
+        """Apply all strikes, then train undisturbed to the end."""
         for strike in self.strikes:
             if self.folder.record.exists():
                 return
-            self._strike(strike)
+            self._apply_strike(strike)
         if self.folder.record.exists():
             return
-        attempt = self._begin(self.draw.choice((0, 1, 2)), 0.4, self.kind)
+        attempt = self._start_attempt(self.draw.choice((0, 1, 2)), 0.4, self.kind)
         statuses = attempt.wait()
-        self._look_back(attempt)
+        self._check_damage_noticed(attempt)
         if any(statuses) or not self.folder.record.exists():
             tail = attempt.log()[-400:] or attempt.beside.read_text()[-400:]
-            self.wrong.append(f"left alone it ended with {statuses} and no record: {tail}")
+            self.wrong.append(f"the last attempt ended with {statuses} and no record: {tail}")
 
-    def _begin(self, workers: int, checkpoint_seconds: float, kind: type[Attempt]) -> Attempt:
-        files.write_json(self.folder.launch, launch(self.data, workers, checkpoint_seconds))
+    def _start_attempt(
+        self, workers: int, checkpoint_seconds: float, attempt_class: type[Attempt]
+    ) -> Attempt:
+        files.write_json(
+            self.folder.launch, launch_settings(self.data, workers, checkpoint_seconds)
+        )
         self.attempts += 1
-        attempt = kind(self.folder, self.size, step=self.attempts)
+        attempt = attempt_class(self.folder, self.size, step=self.attempts)
         attempt.start()
         self.groups.append(attempt.group)
         return attempt
 
-    def _strike(self, strike: Strike) -> None:
-        before, known = self._traces(), len(self.folder.attempts())
-        kind = self.first_kind if strike.phase == "start" else self.kind
-        attempt = self._begin(strike.workers, strike.checkpoint_seconds, kind)
+    def _apply_strike(self, strike: Strike) -> None:
+        before, known = self._list_unfinished_files(), len(self.folder.attempts())
+        attempt_class = self.first_kind if strike.phase == "start" else self.kind
+        attempt = self._start_attempt(strike.workers, strike.checkpoint_seconds, attempt_class)
         try:
             waited = self._wait_for(strike, attempt, before)
-            seen = self._phase(attempt, before)
+            phase_before = self._find_phase(attempt, before)
             if waited:
-                self._send(strike, attempt)
+                self._send_signal(strike, attempt)
             strike.statuses = attempt.wait()
         finally:
             attempt.kill()
         if not waited or self.folder.record.exists():
-            return  # too late: it had ended, or what it still did was the end
-        # What SIGKILL leaves behind is exact; after any other the worker puts things in order.
-        strike.hit = self._phase(attempt, before) if strike.signal == "SIGKILL" else seen
+            return  # too late: the attempt had ended or wrote its record
+        # After SIGKILL the files show the phase; after other signals the worker cleans up.
+        strike.hit = (
+            self._find_phase(attempt, before) if strike.signal == "SIGKILL" else phase_before
+        )
         strike.reached = self.folder.checkpoint_iteration()
-        found = self.folder.attempts()[known:]
-        reason = found[-1].reason if found else None
+        attempts = self.folder.attempts()[known:]
+        reason = attempts[-1].reason if attempts else None
         strike.reason = reason.value if reason else "no attempt yet"
-        if found and reason not in PASSING:
+        if attempts and reason not in TEMPORARY:
             self.wrong.append(
-                f"{strike.signal} to the {strike.whom}: '{reason}', {found[-1].message}"
+                f"{strike.signal} to the {strike.whom}: '{reason}', {attempts[-1].message}"
             )
         if strike.signal != "SIGKILL" and strike.hit != "start" and strike.statuses[0] != 75:
             self.wrong.append(f"{strike.signal} in {strike.hit}: exit {strike.statuses}")
-        self._look_back(attempt)
+        self._check_damage_noticed(attempt)
         if strike.damage:
-            self._damage(strike)
+            self._damage_checkpoint(strike)
 
     def _wait_for(self, strike: Strike, attempt: Attempt, before: set[tuple[str, int]]) -> bool:
-        """Wait for the moment; False if the attempt ended before."""
+        """Wait for the moment of a strike; return False if the attempt ends before."""
         if strike.phase == "start":
             return self._sleep(attempt, self.draw.uniform(0, attempt.start_seconds))
-        mark = strike.iteration
         if strike.phase in ("evaluation", "record"):
             while not attempt.trained():
                 if attempt.over():
@@ -181,12 +189,14 @@ class Fire:
                 time.sleep(0.005)
             if strike.phase == "evaluation":
                 return self._sleep(attempt, self.draw.uniform(0, EVALUATION_SECONDS))
-            while not any(is_end(name) for name, _ in self._traces() - before):
+            while not any(
+                is_record_file(name) for name, _ in self._list_unfinished_files() - before
+            ):
                 if attempt.over():
                     return False
                 time.sleep(LOOK_SECONDS)
             return self._sleep(attempt, self.draw.uniform(0, 0.004))
-        while attempt.iteration() < mark or not attempt.iteration():
+        while attempt.iteration() < strike.iteration or not attempt.iteration():
             if attempt.over():
                 return False
             if attempt.trained():
@@ -208,7 +218,7 @@ class Fire:
             time.sleep(min(0.02, max(0.0, end - time.monotonic())))
         return not attempt.over()
 
-    def _send(self, strike: Strike, attempt: Attempt) -> None:
+    def _send_signal(self, strike: Strike, attempt: Attempt) -> None:
         number = signal.Signals[strike.signal]
         loaders = attempt.loaders() if strike.whom == "loader" else []
         with contextlib.suppress(ProcessLookupError):
@@ -220,21 +230,21 @@ class Fire:
                 strike.whom = "worker"
                 os.kill(self.draw.choice(attempt.workers).pid, number)
 
-    def _traces(self) -> set[tuple[str, int]]:
-        """What tells that something is being written: half a file, or one without its note."""
-        found = set()
+    def _list_unfinished_files(self) -> set[tuple[str, int]]:
+        """Return (name, inode) of files that are being written: temporary, or without a digest."""
+        unfinished = set()
         paths = [p for pattern in TRACES for p in self.folder.path.glob(pattern)]
         notes = {path.stem for path in self.folder.checkpoints.glob("iter_*.json")}
         for path in paths:
             if path.suffix != ".pth" or path.stem not in notes:
                 with contextlib.suppress(OSError):
-                    found.add((path.name, path.stat().st_ino))
-        return found
+                    unfinished.add((path.name, path.stat().st_ino))
+        return unfinished
 
-    def _phase(self, attempt: Attempt, before: set[tuple[str, int]]) -> str:
-        """The phase that an attempt is in, or died in."""
-        new = self._traces() - before
-        if any(is_end(name) for name, _ in new):
+    def _find_phase(self, attempt: Attempt, before: set[tuple[str, int]]) -> str:
+        """Return the phase in which an attempt is, or was when it died."""
+        new = self._list_unfinished_files() - before
+        if any(is_record_file(name) for name, _ in new):
             return "record"
         if new:
             return "checkpoint"
@@ -242,10 +252,10 @@ class Fire:
             return "evaluation"
         return "training" if attempt.iteration() else "start"
 
-    def _damage(self, strike: Strike) -> None:
-        """Spoil the newest checkpoint that is whole."""
+    def _damage_checkpoint(self, strike: Strike) -> None:
+        """Damage the newest complete checkpoint."""
         notes = sorted(self.folder.checkpoints.glob("iter_*.json"))
-        if not notes or self._spoilt:
+        if not notes or self._damaged:
             strike.damage = ""
             return
         note, path = notes[-1], notes[-1].with_suffix(".pth")
@@ -263,31 +273,32 @@ class Fire:
             case "note torn":
                 note.write_bytes(note.read_bytes()[: self.draw.randrange(20)])
             case "note flipped":
-                words = bytearray(note.read_bytes())
-                at = self.draw.choice([n for n, byte in enumerate(words) if byte not in b" \n"])
-                words[at] ^= 1 << self.draw.randrange(8)
-                note.write_bytes(words)
-        self._spoilt = path.name
+                text = bytearray(note.read_bytes())
+                at = self.draw.choice([n for n, byte in enumerate(text) if byte not in b" \n"])
+                text[at] ^= 1 << self.draw.randrange(8)
+                note.write_bytes(text)
+        self._damaged = path.name
         self.damages[strike.damage] += 1
 
-    def _look_back(self, attempt: Attempt) -> None:
-        """A damaged checkpoint must have been passed over, with a sentence."""
+    def _check_damage_noticed(self, attempt: Attempt) -> None:
+        """Check that the attempt reported and skipped a damaged checkpoint."""
         text = attempt.log()
-        if not self._spoilt:
+        if not self._damaged:
             return
-        said = any(self._spoilt in line and "passed over" in line for line in text.splitlines())
-        if said:
-            self._spoilt = ""
+        lines = text.splitlines()
+        is_reported = any(self._damaged in line and "passed over" in line for line in lines)
+        if is_reported:
+            self._damaged = ""
         elif "  iteration " in text or "going on from" in text:
-            self.wrong.append(f"{self._spoilt} is damaged, and was not passed over: {text[-400:]}")
-            self._spoilt = ""
+            self.wrong.append(f"{self._damaged} is damaged, but was not skipped: {text[-400:]}")
+            self._damaged = ""
 
 
-def is_end(name: str) -> bool:
-    """Whether a file belongs to the last step, the confusion counts and the record."""
+def is_record_file(name: str) -> bool:
+    """Return whether a file belongs to the record phase (confusion counts and record)."""
     return "confusion" in name or "record" in name
 
 
-def as_row(strike: Strike) -> dict[str, Any]:
-    """A strike for the report."""
+def format_strike(strike: Strike) -> dict[str, Any]:
+    """Return a strike as a row of the report."""
     return {key: value for key, value in vars(strike).items() if key != "iteration"}

@@ -1,4 +1,4 @@
-"""The runs of a kill campaign (campaign.py): small and real, with all that is random on."""
+"""The runs and workers of a kill campaign (see campaign.py): small, with all random features on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from protoseg.runs.folder import RunFolder
 ROOT = Path(__file__).resolve().parents[3]
 ITERATIONS = 40
 PATIENCE = 900.0
-"""Seconds after which an attempt hangs; on a machine with much else to do it may take minutes."""
+"""Time limit of an attempt in seconds; on a busy machine an attempt may take minutes."""
 GENERATOR = {"name": "shapes", "version": 1, "seed": 0, "size": 48, "train": 16, "val": 48}
 BASE = (
     *(f"dataset.generator.{key}={value}" for key, value in GENERATOR.items()),
@@ -40,7 +40,7 @@ BASE = (
 )
 PAPER = ("method=paper", "method.momentum=0.9")
 RELEASED = ("method=released", "method.momentum=0.9")
-# SegFormer's encoder, a twentieth as wide; its stochastic depth is that of the recipe, doubled.
+# SegFormer's encoder with 1/20 of its width and twice its stochastic depth.
 TRANSFORMER = (
     "backbone=mit_b0",
     "backbone.weights=''",
@@ -49,7 +49,7 @@ TRANSFORMER = (
     "+backbone.settings.num_layers=[1,1,1,2]",
     "+backbone.settings.drop_path_rate=0.2",
 )
-# A memory that this many iterations fill and turn over.
+# A memory bank that the iterations fill more than once.
 CONTRAST = (
     "contrast=pixel_small",
     "contrast.pixel_queue=40",
@@ -62,7 +62,7 @@ CONTRAST = (
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to train, in words and in overrides; all have the decoder's dropout."""
+    """A training configuration: description and overrides; all use the decoder's dropout."""
 
     words: str
     overrides: tuple[str, ...]
@@ -101,21 +101,23 @@ VARIANTS = (
 
 
 def composed(variant: Variant, seed: int) -> RunSpec:
-    """The spec of a variant with a seed."""
+    """Compose the spec of a variant with a seed."""
     overrides = (*BASE, "decoder=segformer_64", "backbone=tiny", *variant.overrides)
     overrides = (*overrides, f"seed={seed}")
     settings = [s for _, values in parse_overrides(overrides) for s in values]
     return Composer(ROOT / "experiments").spec(settings, "kill campaign")
 
 
-def make(place: Path, spec: RunSpec, data: Path) -> RunFolder:
-    """The folder of a run that waits for its worker."""
-    folder = RunFolder(place / run_id(spec))
-    folder.create(plain(spec), launch(data))
+def make_run_folder(parent: Path, spec: RunSpec, data: Path) -> RunFolder:
+    """Create the folder of a run."""
+    folder = RunFolder(parent / run_id(spec))
+    folder.create(plain(spec), launch_settings(data))
     return folder
 
 
-def launch(data: Path, workers: int = 0, checkpoint_seconds: float = 1e9) -> dict[str, Any]:
+def launch_settings(
+    data: Path, workers: int = 0, checkpoint_seconds: float = 1e9
+) -> dict[str, Any]:
     """Launch settings of one thread."""
     return {
         "data": str(data),
@@ -126,8 +128,8 @@ def launch(data: Path, workers: int = 0, checkpoint_seconds: float = 1e9) -> dic
     }
 
 
-def environment(rank: int, size: int, step: int) -> dict[str, str]:
-    """The variables of a worker; of several, those that srun would set for a job nobody knows."""
+def worker_environment(rank: int, size: int, step: int) -> dict[str, str]:
+    """Return the variables of a worker; for several processes, those of srun with a false job."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     clean |= {"OMP_NUM_THREADS": "1"}
     if size == 1:
@@ -147,23 +149,23 @@ def environment(rank: int, size: int, step: int) -> dict[str, str]:
 
 
 class Worker(Protocol):
-    """What an attempt needs to know of a process; a `subprocess.Popen` is one."""
+    """The interface of a worker process; `subprocess.Popen` has it too."""
 
     pid: int
 
     def poll(self) -> int | None:
-        """Its exit status; None while it runs."""
+        """Return the exit status; None while it runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, once it has ended."""
+        """Wait for the end, and return the exit status."""
 
 
 @dataclass
 class Attempt:
-    """The worker processes of one attempt, in a process group of their own."""
+    """The worker processes of one attempt, in their own process group."""
 
     start_seconds: ClassVar[float] = 6.0
-    """From the start to the first iteration, about."""
+    """Approximate time from the start to the first iteration."""
     folder: RunFolder
     size: int
     step: int
@@ -175,10 +177,10 @@ class Attempt:
         self._others = set(self._logs())
         for rank in range(self.size):
             group = self.workers[0].pid if self.workers else 0
-            self.workers.append(self.worker(environment(rank, self.size, self.step), group))
+            self.workers.append(self.worker(worker_environment(rank, self.size, self.step), group))
 
     def worker(self, variables: dict[str, str], group: int) -> Worker:
-        """The real worker, ``python -m protoseg.training.worker RUN_DIR``."""
+        """Start the real worker, ``python -m protoseg.training.worker RUN_DIR``."""
         with open(self.beside, "ab") as beside:
             return subprocess.Popen(
                 [sys.executable, "-m", "protoseg.training.worker", str(self.folder.path)],
@@ -192,20 +194,24 @@ class Attempt:
 
     @property
     def beside(self) -> Path:
-        """What workers print that have no log yet."""
+        """The output file of workers before their log."""
         return self.folder.path.with_suffix(".txt")
 
     @property
     def group(self) -> int:
-        """The number of its process group."""
+        """The id of the process group."""
         return self.workers[0].pid
 
     def over(self) -> bool:
-        """Whether any of its workers has ended."""
+        """Return whether any of its workers has ended."""
         return any(worker.poll() is not None for worker in self.workers)
 
     def wait(self, seconds: float = PATIENCE) -> list[int]:
-        """The exit statuses; what has not ended by then is killed and raises."""
+        """Wait for the exit statuses; workers that still run after ``seconds`` are killed.
+
+        Raises:
+            TimeoutError, subprocess.TimeoutExpired: a worker still ran.
+        """
         end = time.monotonic() + seconds
         try:
             return [worker.wait(max(0.1, end - time.monotonic())) for worker in self.workers]
@@ -214,19 +220,21 @@ class Attempt:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, as far as it still lives."""
+        """Kill the whole process group with SIGKILL."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.group, signal.SIGKILL)
         for worker in self.workers:
             worker.wait()
 
     def loaders(self) -> list[int]:
-        """The loader processes alive."""
-        mine = {worker.pid for worker in self.workers}
-        return [pid for pid, parent, group in processes() if parent in mine and group == self.group]
+        """Return the loader processes that run."""
+        workers = {worker.pid for worker in self.workers}
+        return [
+            pid for pid, parent, group in processes() if parent in workers and group == self.group
+        ]
 
     def log(self) -> str:
-        """What this attempt has written into its log so far."""
+        """Return the log of this attempt so far."""
         new = [path for path in self._logs() if path not in self._others]
         return new[0].read_text(errors="replace") if new else ""
 
@@ -234,19 +242,19 @@ class Attempt:
         return list(self.folder.attempts_folder.glob("*/log.txt"))
 
     def iteration(self) -> int:
-        """The last iteration that this attempt has trained; 0 before the first."""
-        found = re.findall(r"  iteration (\d+)/", self.log())
-        return int(found[-1]) if found else 0
+        """Return the last trained iteration of this attempt; 0 before the first."""
+        iterations = re.findall(r"  iteration (\d+)/", self.log())
+        return int(iterations[-1]) if iterations else 0
 
     def trained(self) -> bool:
-        """Whether nothing but the evaluation is left."""
-        text = self.log()
-        whole = f"iteration {ITERATIONS}/{ITERATIONS}", f"going on from iteration {ITERATIONS}\n"
-        return any(words in text for words in whole)
+        """Return whether only the evaluation is left."""
+        log = self.log()
+        last = f"iteration {ITERATIONS}/{ITERATIONS}", f"going on from iteration {ITERATIONS}\n"
+        return any(text in log for text in last)
 
 
 class Child:
-    """A child of this process, with as much of `subprocess.Popen` as is needed."""
+    """A forked child of this process with the interface of `Worker`."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
@@ -268,7 +276,7 @@ class Child:
 
 
 class ForkedAttempt(Attempt):
-    """The same worker, forked from this process, which has imported torch and mmseg for it."""
+    """The same worker, forked from this process, which has imported torch and mmseg."""
 
     start_seconds: ClassVar[float] = 0.6
 
@@ -278,7 +286,7 @@ class ForkedAttempt(Attempt):
 
         pid = os.fork()
         if pid:
-            with contextlib.suppress(OSError):  # whoever of the two comes first
+            with contextlib.suppress(OSError):  # parent and child both set the group
                 os.setpgid(pid, group)
             return Child(pid)
         status = 70
@@ -299,11 +307,11 @@ class ForkedAttempt(Attempt):
 
 
 def processes() -> list[tuple[int, int, int]]:
-    """Every process of this machine that is no zombie: its number, its parent's, its group."""
-    found = []
+    """Return (pid, parent's pid, group) of every process except zombies."""
+    rows = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             fields = path.read_text().rpartition(")")[2].split()
             if fields[0] not in "ZX":
-                found.append((int(path.parent.name), int(fields[1]), int(fields[2])))
-    return found
+                rows.append((int(path.parent.name), int(fields[1]), int(fields[2])))
+    return rows

@@ -1,6 +1,6 @@
-"""What a fault campaign works with (see campaign.py): folders, matrices, commands, its own disk.
+"""The folders, matrices and commands of a fault campaign (see campaign.py).
 
-The run folders lie on a small tmpfs, so that the disk can be full for a while and nobody else's is.
+The run folders are on a small tmpfs, so that a campaign can fill its own disk.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ HEADS = (
     {"label": "ProtoSeg", "method": "released", "method.num_prototypes": 2},
 )
 WRAPPER = """#!/bin/sh
-# The real sbatch, on a slow day.
+# The real sbatch, with delays.
 sleep "${CAMPAIGN_SBATCH_BEFORE:-0}"
 "$CAMPAIGN_SBATCH" "$@"
 status=$?
@@ -45,7 +45,7 @@ exit $status
 
 @dataclass(frozen=True)
 class QueuedRun:
-    """A run's job, as the queue shows it."""
+    """A job of a run in SLURM's queue."""
 
     key: str
     run: str
@@ -55,16 +55,18 @@ class QueuedRun:
 
 
 @dataclass
-class Lab:
+class Harness:
     """Folders and commands of one campaign.
 
     Args:
-        folder: its own; short, for the testbed's sockets lie below it.
-        runs_wanted: how many, a multiple of two.
-        iterations: of each run.
-        parts: the matrix grows from call to call, as a user's does: part n holds the first n/parts.
-        paced: trainings wait for the faults (pace.py).
-        margin: factor of the times that the judge allows for a machine to react.
+        folder: folder of the campaign; a short path, because it contains the testbed's sockets.
+        testbed: the cluster.
+        runs_wanted: number of runs, a multiple of two.
+        iterations: iterations of each run.
+        random: source of all random choices.
+        paced: whether trainings wait for the faults (pace.py).
+        margin: factor of the oracle's reaction times.
+        parts: the matrix grows from call to call; part n contains the first n/parts of the runs.
     """
 
     folder: Path
@@ -76,17 +78,17 @@ class Lab:
     margin: float = 1.0
     parts: int = 1
     stage: int = 1
-    """The part that the user has got to."""
+    """The current part of the matrix."""
     slurm: str = ""
-    """Its version."""
+    """SLURM's version."""
     began: float = field(default_factory=time.time)
     events: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     too_late: list[str] = field(default_factory=list)
-    """Faults that were still to come when every run had its record."""
+    """Faults that were not injected before every run had its record."""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    # Places.
+    # Paths.
 
     @property
     def disk(self) -> Path:
@@ -94,7 +96,7 @@ class Lab:
 
     @property
     def runs(self) -> Path:
-        """A name with a space and an umlaut: users have such folders."""
+        """The runs folder; its name has a space and an umlaut, as users' folders may."""
         return self.disk / "meine läufe"
 
     @property
@@ -102,16 +104,16 @@ class Lab:
         return list(range((self.runs_wanted + len(HEADS) - 1) // len(HEADS)))
 
     def matrix(self, part: int) -> str:
-        """Path of the matrix as it is at that stage."""
+        """Return the path of a part of the matrix."""
         return str(self.folder / f"part{part}.yaml")
 
     @property
     def pace(self) -> Path:
-        """Holds the share of faults that are done."""
+        """The file with the share of injected faults."""
         return self.folder / "pace" / "done"
 
     def next_part(self) -> str:
-        """The matrix with some runs that nobody has submitted yet, as long as there are such."""
+        """Move to the next part of the matrix, and return its path."""
         self.stage = min(self.parts, self.stage + 1)
         return self.matrix(self.stage)
 
@@ -120,7 +122,7 @@ class Lab:
         return self.matrix(self.parts)
 
     def prepare(self) -> None:
-        """Make the folders, the matrices, the slow sbatch, and mount the disk."""
+        """Create the folders, the matrices and the slow sbatch, and mount the disk."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "bin").mkdir()
         wrapper = self.folder / "bin" / "sbatch"
@@ -133,14 +135,14 @@ class Lab:
         mount = ["mount", "-t", "tmpfs", "-o", options, "campaign", str(self.disk)]
         done = subprocess.run(mount, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise TestbedError(f"no disk that can be filled: {done.stderr.strip()}")
+            raise TestbedError(f"cannot mount a small disk: {done.stderr.strip()}")
         self.runs.mkdir()
         for part in range(1, self.parts + 1):
-            upto = max(1, round(len(self.seeds) * part / self.parts))
-            self.write_matrix(Path(self.matrix(part)), self.seeds[:upto])
+            count = max(1, round(len(self.seeds) * part / self.parts))
+            self.write_matrix(Path(self.matrix(part)), self.seeds[:count])
 
     def write_matrix(self, path: Path, seeds: list[int]) -> str:
-        """A matrix of tiny runs, both heads for each seed."""
+        """Write a matrix of tiny runs with both heads for each seed, and return its path."""
         content = {
             "title": "a fault campaign",
             "base": {
@@ -165,7 +167,7 @@ class Lab:
         return str(path)
 
     def close(self) -> None:
-        """Unmount the disk; what it held is gone."""
+        """Unmount the disk; its content is lost."""
         if os.path.ismount(self.disk):
             subprocess.run(["umount", self.disk], check=False)
             if os.path.ismount(self.disk):
@@ -174,7 +176,7 @@ class Lab:
     # Commands.
 
     def environment(self, runs: Path | None = None) -> dict[str, str]:
-        """Of every command, as a user at a login node has it."""
+        """Return the environment of every command, as on a login node."""
         path = f"{self.folder / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
         return {
             **{key: value for key, value in os.environ.items() if not key.startswith("SLURM")},
@@ -188,10 +190,12 @@ class Lab:
             "PROTOSEG_RESULTS": str(self.folder / "results"),
         }
 
-    def start(self, *words: str, runs: Path | None = None, **extra: str) -> subprocess.Popen[str]:
-        """Start ``protoseg WORDS`` in a process group of its own."""
+    def start(
+        self, *arguments: str, runs: Path | None = None, **extra: str
+    ) -> subprocess.Popen[str]:
+        """Start ``protoseg ARGUMENTS`` in its own process group."""
         return subprocess.Popen(
-            [sys.executable, "-m", "protoseg.cli", *words],
+            [sys.executable, "-m", "protoseg.cli", *arguments],
             cwd=ROOT,
             env=self.environment(runs) | extra,
             stdin=subprocess.DEVNULL,
@@ -204,25 +208,27 @@ class Lab:
     def finish(
         self, process: subprocess.Popen[str], what: str, allowed: tuple[int, ...] = (0, 1)
     ) -> subprocess.CompletedProcess[str]:
-        """Wait for a command; a traceback, a strange exit status or a hang is a problem."""
+        """Wait for a command; a traceback, another exit status or a timeout is a problem."""
         try:
             out, err = process.communicate(timeout=DEADLINE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-            self.problem(f"{what}: no answer within {DEADLINE_SECONDS:.0f} s")
+            self.add_problem(f"{what}: no answer within {DEADLINE_SECONDS:.0f} s")
         if "Traceback" in err or "Traceback" in out:
-            self.problem(f"{what}: a traceback: {err[-1500:]}")
+            self.add_problem(f"{what}: traceback: {err[-1500:]}")
         elif process.returncode not in allowed:
-            self.problem(f"{what}: exit status {process.returncode}: {err[-500:]}")
+            self.add_problem(f"{what}: exit status {process.returncode}: {err[-500:]}")
         return subprocess.CompletedProcess(what, process.returncode, out, err)
 
-    def protoseg(self, *words: str, runs: Path | None = None) -> subprocess.CompletedProcess[str]:
-        """Run ``protoseg WORDS`` to its end."""
-        return self.finish(self.start(*words, runs=runs), f"protoseg {words[0]}")
+    def protoseg(
+        self, *arguments: str, runs: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``protoseg ARGUMENTS`` and wait for its end."""
+        return self.finish(self.start(*arguments, runs=runs), f"protoseg {arguments[0]}")
 
-    def sweep_words(self, matrix: str, *more: str) -> list[str]:
-        """A sweep on the testbed."""
+    def sweep_arguments(self, matrix: str, *more: str) -> list[str]:
+        """Return the arguments of a sweep on the testbed."""
         memory = self.testbed.shape.memory // RUNS_PER_NODE
         return [
             *("sweep", matrix, "cluster=testbed", "cluster.cpus=1", f"cluster.memory={memory}M"),
@@ -234,34 +240,34 @@ class Lab:
             *more,
         ]
 
-    # What is going on.
+    # State of the campaign.
 
-    def event(self, kind: str, **details: Any) -> dict[str, Any]:
-        """Add to the log of everything that was done."""
+    def add_event(self, kind: str, **details: Any) -> dict[str, Any]:
+        """Add an event to the log."""
         entry = {"time": round(time.time() - self.began, 2), "kind": kind, **details}
         with self._lock:
             self.events.append(entry)
         return entry
 
-    def problem(self, text: str) -> None:
-        """Something that must not be."""
+    def add_problem(self, text: str) -> None:
+        """Report a failed check."""
         with self._lock:
             self.problems.append(f"[{time.time() - self.began:.0f} s] {text}")
         print(f"PROBLEM {text}", file=sys.stderr, flush=True)
 
     def submissions(self) -> list[tuple[str, list[str], str, float]]:
-        """(job name, runs, job id or "", when) of each intent on disk."""
-        found = []
+        """Return (job name, runs, job id or "", time) of each submission on disk."""
+        submissions = []
         for folder in sorted((self.runs / FOLDER).glob("*-*")):
             intent = files.read_json(folder / "intent.json")
             if isinstance(intent, dict):
                 job = files.read_json(folder / "job.json") or {}
                 at = intent["clock"] - self.began
-                found.append((intent["name"], intent["runs"], str(job.get("job", "")), at))
-        return found
+                submissions.append((intent["name"], intent["runs"], str(job.get("job", "")), at))
+        return submissions
 
     def queue(self) -> list[QueuedRun] | None:
-        """The jobs of runs that SLURM holds; None where it does not answer."""
+        """Return the jobs of runs in SLURM's queue; None if SLURM does not answer."""
         try:
             done = self.testbed.run("squeue", "--noheader", "--array", "--format=%i|%T|%N|%j")
         except subprocess.TimeoutExpired:
@@ -269,25 +275,25 @@ class Lab:
         if done.returncode:
             return None
         runs = {name: ids for name, ids, *_ in self.submissions()}
-        found = []
+        jobs = []
         for line in done.stdout.splitlines():
             key, state, node, name = line.strip().split("|", 3)
             _, _, index = key.partition("_")
             if name in runs and index.isdigit():
-                found.append(QueuedRun(key, runs[name][int(index)], state, node, name))
-        return found
+                jobs.append(QueuedRun(key, runs[name][int(index)], state, node, name))
+        return jobs
 
     def records(self) -> int:
-        """Runs that have a record."""
+        """Return the number of runs with a record."""
         return len(list(self.runs.glob("*/record.json")))
 
     def progress(self) -> float:
-        """How much of all training is done, 0 to 1."""
+        """Return the progress of all runs together, 0 to 1."""
         done = sum(self.iteration(folder.name) for folder in self.runs.glob("[a-z]*"))
         return done / (self.runs_wanted * self.iterations)
 
     def iteration(self, run: str) -> int:
-        """How far a run is."""
+        """Return the last iteration of a run."""
         content = files.read_json(self.runs / run / "progress.json")
         iteration = content.get("iteration", 0) if isinstance(content, dict) else 0
         waiting = self.pace.with_name(f"{run}.waiting")
@@ -295,14 +301,16 @@ class Lab:
         return max(iteration, int(text or 0))
 
 
-def git(*words: str) -> str:
-    """What git prints; empty where it fails."""
-    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=ROOT)
+def run_git(*arguments: str) -> str:
+    """Return the output of git; empty if it fails."""
+    done = subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-def as_json(text: str) -> Any:
-    """What a command with ``--json`` printed; None where it is no JSON."""
+def parse_json(text: str) -> Any:
+    """Parse the output of a command with ``--json``; None if it is not JSON."""
     try:
         return json.loads(text)
     except ValueError:

@@ -1,9 +1,9 @@
-"""Training that waits for the faults of a campaign, so that none comes too late (campaign.py).
+"""A backbone whose training waits for the faults of a campaign, so that none is too late.
 
-`PacedNet` is the backbone `tiny` in a training that is ahead of the faults by `LEAD` at most, and
-does not finish before the last one. The file that CAMPAIGN_PACE names holds the share of faults
-that are done; without that variable nothing waits. A waiting run writes its iteration to a file
-RUN_ID.waiting beside it.
+`PacedNet` is the backbone `tiny`. Its training is ahead of the faults by at most `LEAD`, and does
+not finish before the last fault. The file in CAMPAIGN_PACE holds the share of injected faults;
+without this variable nothing waits. A waiting run writes its iteration to RUN_ID.waiting in the
+same folder.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 VARIABLE = "CAMPAIGN_PACE"
 LEAD = 0.25
 UNFINISHED = 0.9
-"""How far a training may be while there are faults to come."""
+"""Largest progress of a training before the last fault."""
 
 
 class PacedNet:
-    """Builds a `TinyNet`, and lets the training loop wait for the faults."""
+    """Builds a `TinyNet`, and makes the training loop wait for the faults."""
 
     def __new__(cls, **settings: Any) -> Any:
         from protoseg.models.tiny_backbone import TinyNet
@@ -36,7 +36,7 @@ class PacedNet:
 
 
 def install_pace(path: Path) -> None:
-    """Let every training of this process wait for the faults; a signal to stop ends the wait."""
+    """Make every training of this process wait for the faults; a stop signal ends the wait."""
     from protoseg.training.loop import TrainingLoop
 
     report = TrainingLoop._report
@@ -44,7 +44,7 @@ def install_pace(path: Path) -> None:
     def wait(loop: TrainingLoop, iteration: int) -> None:
         report(loop, iteration)
         waiting = path.with_name(f"{loop.folder.run_id}.waiting")
-        while iteration / loop.iterations > allowed(faults_done(path)):
+        while iteration / loop.iterations > allowed_progress(read_faults_done(path)):
             waiting.write_text(str(iteration))
             if loop.stop.signal_number is not None:
                 return
@@ -53,20 +53,20 @@ def install_pace(path: Path) -> None:
     TrainingLoop._report = wait  # type: ignore[method-assign]
 
 
-def allowed(done: float) -> float:
-    """How far a training may be after a share of the faults, 0 to 1."""
+def allowed_progress(done: float) -> float:
+    """Return the allowed progress of a training (0 to 1) after a share of the faults."""
     return min(done + LEAD, UNFINISHED) if done < 1 else 1.0
 
 
-def faults_done(path: Path) -> float:
-    """The share of faults that are done, 0 to 1."""
+def read_faults_done(path: Path) -> float:
+    """Read the share of injected faults, 0 to 1."""
     with suppress(OSError, ValueError):
         return float(path.read_text())
     return 0.0
 
 
 def write_faults_done(path: Path, share: float) -> None:
-    """Replace the share of faults that are done."""
+    """Write the share of injected faults."""
     unfinished = path.with_name(f"{path.name}.{threading.get_ident()}")
     unfinished.write_text(f"{share:.4f}")
     unfinished.replace(path)

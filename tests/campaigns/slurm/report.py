@@ -1,4 +1,4 @@
-"""The report of a campaign: a page to read, and everything that was done and seen, as JSON."""
+"""The report of a fault campaign: a Markdown page, and all events and attempts as JSON."""
 
 from __future__ import annotations
 
@@ -11,38 +11,42 @@ from typing import Any
 
 import torch
 
-from campaigns.slurm.harness import Lab, git
-from campaigns.slurm.monitor import Watch
+from campaigns.slurm.harness import Harness, run_git
+from campaigns.slurm.monitor import Monitor
 from campaigns.slurm.oracle import EXPECTED, Verdict
 
 
-def injected(lab: Lab) -> Counter[str]:
-    """Faults by kind; sweeps that a user typed are none."""
-    return Counter(event["kind"] for event in lab.events if event["kind"] != "sweep")
+def count_faults(harness: Harness) -> Counter[str]:
+    """Count the faults by name; sweeps of the user are not faults."""
+    return Counter(event["kind"] for event in harness.events if event["kind"] != "sweep")
 
 
-def summary(lab: Lab, watch: Watch, verdict: Verdict, took: float, same: list[str]) -> str:
-    """The numbers, and what was wrong."""
-    faults = injected(lab)
-    sweeps = sum(event["kind"] == "sweep" for event in lab.events)
-    late = f" ({len(lab.too_late)} more came too late, all was done)" if lab.too_late else ""
+def format_summary(
+    harness: Harness, monitor: Monitor, verdict: Verdict, took: float, same: list[str]
+) -> str:
+    """Return the numbers of a campaign and its failed checks as Markdown."""
+    faults = count_faults(harness)
+    sweeps = sum(event["kind"] == "sweep" for event in harness.events)
+    too_late = len(harness.too_late)
+    late = f" ({too_late} more were too late: all runs had ended)" if too_late else ""
     lines = [
-        f"- {len(watch.records)} of {lab.runs_wanted} runs have their record, after {took:.0f} s.",
+        f"- {len(monitor.records)} of {harness.runs_wanted} runs have their record, after "
+        f"{took:.0f} s.",
         f"- {faults.total()} faults{late}, {sweeps} sweeps by the user, "
-        f"{watch.status_calls} calls of `status --json` (the slowest took "
-        f"{watch.slowest_status:.1f} s).",
+        f"{monitor.status_calls} calls of `status --json` (the slowest took "
+        f"{monitor.slowest_status:.1f} s).",
         f"- {verdict.attempts} attempts, of which {verdict.requeues} in a requeued job: "
         + ", ".join(f"{number} {reason}" for reason, number in verdict.reasons.most_common())
         + ".",
-        f"- Reasons: {verdict.finished} attempts ended with the record; of those that did not, "
-        f"{verdict.strict} met one kind of fault and were held to it, {verdict.several} met more "
-        "than one kind and were held to their reasons together.",
-        f"- The same bits (metrics, loss curve, confusion counts) as trained without SLURM and "
-        f"without faults: {len(same)} runs compared: {', '.join(same)}.",
+        f"- Reasons: {verdict.finished} attempts ended with the record. Of the others, "
+        f"{verdict.strict} had one type of fault and must have its reason; {verdict.several} had "
+        "several and must have a reason of one of them.",
+        f"- Bit-identical (metrics, loss curve, confusion counts) to a training without SLURM and "
+        f"without faults: {len(same)} runs: {', '.join(same)}.",
         "",
     ]
-    wrong = [*lab.problems, *verdict.wrong]
-    lines.append("Nothing was wrong." if not wrong else f"{len(wrong)} things were wrong:\n")
+    wrong = [*harness.problems, *verdict.wrong]
+    lines.append("All checks passed." if not wrong else f"{len(wrong)} checks failed:\n")
     lines += [f"- {text}" for text in wrong]
     return "\n".join(lines)
 
@@ -50,43 +54,43 @@ def summary(lab: Lab, watch: Watch, verdict: Verdict, took: float, same: list[st
 def write_report(
     path: Path,
     options: argparse.Namespace,
-    lab: Lab,
-    watch: Watch,
+    harness: Harness,
+    monitor: Monitor,
     verdict: Verdict,
     took: float,
     same: list[str],
 ) -> None:
     """Write FILE.md and FILE.json."""
-    words = [f"--runs {options.runs}", f"--faults {options.faults}", f"--seed {options.seed}"]
-    words += [f"--iterations {options.iterations}"] * (options.iterations != 600)
-    words += [f"--kinds {options.kinds}"] * bool(options.kinds)
-    words += ["--paced"] * options.paced
-    words += [f"--margin {options.margin:g}"] * (options.margin != 1)
-    words += ["--no-accounting"] * options.no_accounting
-    command = f"python tests/campaigns/slurm/campaign.py {' '.join(words)}"
-    commit = git("rev-parse", "--short", "HEAD")
-    dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+    arguments = [f"--runs {options.runs}", f"--faults {options.faults}", f"--seed {options.seed}"]
+    arguments += [f"--iterations {options.iterations}"] * (options.iterations != 600)
+    arguments += [f"--kinds {options.kinds}"] * bool(options.kinds)
+    arguments += ["--paced"] * options.paced
+    arguments += [f"--margin {options.margin:g}"] * (options.margin != 1)
+    arguments += ["--no-accounting"] * options.no_accounting
+    command = f"python tests/campaigns/slurm/campaign.py {' '.join(arguments)}"
+    commit = run_git("rev-parse", "--short", "HEAD")
+    dirty = bool(run_git("status", "--porcelain", "--untracked-files=no"))
     versions = {
         "commit": commit + (" with changes" if dirty else ""),
-        "tree of protoseg/": git("rev-parse", "--short", "HEAD:protoseg"),
-        "slurm": lab.slurm,
+        "tree of protoseg/": run_git("rev-parse", "--short", "HEAD:protoseg"),
+        "slurm": harness.slurm,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
     accounting = "without accounting" if options.no_accounting else "with accounting"
-    shape = lab.testbed.shape
+    shape = harness.testbed.shape
     table = [
-        "| fault | injected | attempts that met it alone | with others |",
+        "| fault | injected | attempts with only this fault | with others |",
         "|---|---|---|---|",
     ]
-    for kind, number in sorted(injected(lab).items()):
-        met = [row for row in verdict.rows if kind in row["faults"]]
-        alone = _reasons([row for row in met if len(row["faults"]) == 1])
-        if kind not in EXPECTED:
-            alone = "touches no worker"
+    for name, number in sorted(count_faults(harness).items()):
+        hit = [row for row in verdict.rows if name in row["faults"]]
+        only_fault = _count_reasons([row for row in hit if len(row["faults"]) == 1])
+        if name not in EXPECTED:
+            only_fault = "affects no worker"
         table.append(
-            f"| {kind} | {number} | {alone} | "
-            f"{_reasons([row for row in met if len(row['faults']) > 1])} |"
+            f"| {name} | {number} | {only_fault} | "
+            f"{_count_reasons([row for row in hit if len(row['faults']) > 1])} |"
         )
     text = "\n".join(
         [
@@ -97,14 +101,14 @@ def write_report(
             f"{', '.join(f'{name} {version}' for name, version in versions.items())}; "
             f"a testbed of {shape.nodes} nodes that claim {shape.cpus} CPUs each, on one machine.",
             "",
-            summary(lab, watch, verdict, took, same),
+            format_summary(harness, monitor, verdict, took, same),
             "",
             *table,
             "",
-            "An attempt that met several faults counts with each. `done`: it reached its record "
-            "all the same, or before the fault did. Faults: `tests/campaigns/slurm/faults.py`; "
-            "checks: `tests/campaigns/slurm/oracle.py`. Every fault "
-            f"and every attempt: `{path.with_suffix('.json').name}`.",
+            "An attempt with several faults is counted in each of their rows. `done`: the attempt "
+            "wrote its record in spite of the fault, or before it. Faults: "
+            "`tests/campaigns/slurm/faults.py`; checks: `tests/campaigns/slurm/oracle.py`. All "
+            f"faults and attempts: `{path.with_suffix('.json').name}`.",
             "",
         ]
     )
@@ -115,21 +119,21 @@ def write_report(
         "versions": versions,
         "seconds": round(took, 1),
         "same_bits": same,
-        "too_late": lab.too_late,
-        "wrong": [*lab.problems, *verdict.wrong],
-        "events": sorted(lab.events, key=lambda event: event["time"]),
-        "attempts": [_rounded(row) for row in verdict.rows],
+        "too_late": harness.too_late,
+        "wrong": [*harness.problems, *verdict.wrong],
+        "events": sorted(harness.events, key=lambda event: event["time"]),
+        "attempts": [_round_values(row) for row in verdict.rows],
     }
     plain = json.dumps(content, indent=1, ensure_ascii=False)
-    path.with_suffix(".json").write_text(plain.replace(str(lab.folder), "FOLDER") + "\n")
+    path.with_suffix(".json").write_text(plain.replace(str(harness.folder), "FOLDER") + "\n")
 
 
-def _reasons(rows: list[dict[str, Any]]) -> str:
+def _count_reasons(rows: list[dict[str, Any]]) -> str:
     counted = Counter(row["reason"] or "done" for row in rows)
     return ", ".join(f"{number} {reason}" for reason, number in counted.most_common())
 
 
-def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+def _round_values(row: dict[str, Any]) -> dict[str, Any]:
     return {
         key: round(value, 2) if isinstance(value, float) else value for key, value in row.items()
     }

@@ -1,8 +1,8 @@
-"""The backbone `tiny`, with a training that pauses: tests stop or kill it at a known iteration.
+"""The backbone `tiny` with a training that pauses, so that tests can kill it at an iteration.
 
 The training writes its process id to ``PAUSE_FOLDER/RUN_ID.paused`` after iteration ``PAUSE_AFTER``
 of its run; with ``PAUSE_AFTER=0`` it pauses while the model is built, without a file. It continues
-when a signal asks it to stop, or when the file ``PAUSE_FOLDER/go`` exists.
+when a stop signal arrives, or when the file ``PAUSE_FOLDER/go`` exists.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PausingNet:
 
 
 def install_pause(iteration: int, folder: Path) -> None:
-    """Let every training of this process pause after an iteration, its checkpoint written."""
+    """Make every training of this process pause after an iteration and its checkpoint."""
     from protoseg.training.loop import TrainingLoop
 
     report = TrainingLoop._report

@@ -1,4 +1,4 @@
-"""Other values in a copy of a cluster's configuration."""
+"""A copy of a cluster's configuration with other values."""
 
 from __future__ import annotations
 

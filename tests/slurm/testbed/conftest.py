@@ -1,4 +1,4 @@
-"""A SLURM cluster for the tests of this folder: one a session, restored after every test."""
+"""Fixtures: one SLURM cluster per session, restored after every test."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "slurm"))
 
 from testbed.conf import MEMORY_CGROUPS, Shape
 from testbed.daemons import FOREIGN
-from testbed.testbed import Testbed, missing
+from testbed.testbed import Testbed, find_problem
 
 RUNNING = "PROTOSEG_TESTBED"
-"""Names the folder of a testbed that runs already: it is used, emptied after every test and left
-running. Not SLURM_CONF: these tests kill nodes, and that variable may name anybody's cluster."""
+"""Variable with the folder of a running testbed, which the tests use, empty and leave running. Not
+SLURM_CONF: these tests kill nodes, and that variable may name a cluster in use."""
 
 
 @pytest.fixture(scope="session")
 def testbed() -> Iterator[Testbed]:
-    """The cluster itself, whatever state the last test left it in."""
+    """The cluster in the state of the last test."""
     if folder := os.environ.get(RUNNING):
         yield Testbed(folder)
         return
-    if problem := missing():
+    if problem := find_problem():
         pytest.skip(f"no SLURM to test with: {problem}")
-    # Not pytest's own temporary folder: its name is too long for the sockets.
+    # pytest's temporary folder has a name that is too long for the sockets.
     testbed = Testbed(tempfile.mkdtemp(prefix="slurm-"))
     try:
         yield testbed.up()
@@ -39,8 +39,8 @@ def testbed() -> Iterator[Testbed]:
 
 @pytest.fixture(scope="session")
 def strict_testbed() -> Iterator[Testbed]:
-    """A cluster of one node where the kernel ends what takes more memory than it asked for."""
-    if problem := missing():
+    """A cluster of one node on which the kernel limits memory."""
+    if problem := find_problem():
         pytest.skip(f"no SLURM to test with: {problem}")
     if not os.access(MEMORY_CGROUPS / "release_agent", os.W_OK):
         pytest.skip(f"no memory cgroups (version 1) to write to at {MEMORY_CGROUPS}")
@@ -54,18 +54,18 @@ def strict_testbed() -> Iterator[Testbed]:
 
 @pytest.fixture
 def cluster(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
-    """A whole and empty cluster, and SLURM_CONF set to it."""
+    """A restored cluster, with SLURM_CONF set to it."""
     yield from _prepared(testbed, monkeypatch)
 
 
 @pytest.fixture
 def strict_cluster(strict_testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:
-    """The same, where jobs run out of memory: SLURM says OUT_OF_MEMORY there and only there."""
+    """A restored cluster that reports OUT_OF_MEMORY; the other one does not."""
     yield from _prepared(strict_testbed, monkeypatch)
 
 
 RESTORED: set[Path] = set()
-"""Folders of the clusters that are whole and empty."""
+"""Folders of the restored clusters."""
 
 
 def _prepared(testbed: Testbed, monkeypatch: pytest.MonkeyPatch) -> Iterator[Testbed]:

@@ -1,6 +1,6 @@
-"""The short form of the fault campaign: real runs on a real SLURM, and what goes wrong on one.
+"""Tests with short fault campaigns: real runs on a real SLURM.
 
-The long form is `python tests/campaigns/slurm/campaign.py`; its reports are in results/campaigns.
+Long campaigns: `python tests/campaigns/slurm/campaign.py`, with reports in results/campaigns.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from waiting import DEADLINE, finish
 
 ROOT = Path(__file__).resolve().parents[3]
 LIMIT_SECONDS = 10 * DEADLINE
-"""For a whole campaign, which takes one to two minutes on two cores."""
-NOT_HERE = 3
+"""Time limit of a campaign, which takes one to two minutes on two cores."""
+UNAVAILABLE = 3
 
 
-def run_campaign(report: Path, *words: str) -> dict[str, Any]:
-    """Run a campaign, and return what it wrote down."""
-    command = [sys.executable, str(ROOT / "slurm" / "campaign.py"), "--report", str(report)]
-    # Trainings wait for the faults, and a busy machine has time to react: no order of the two, and
-    # no speed, is taken for granted.
-    command += ["--paced", "--margin", "4", "--limit", str(LIMIT_SECONDS), *words]
+def run_campaign(report: Path, *arguments: str) -> dict[str, Any]:
+    """Run a campaign, and return its JSON report."""
+    command = [
+        sys.executable,
+        str(ROOT / "tests" / "campaigns" / "slurm" / "campaign.py"),
+        "--report",
+        str(report),
+    ]
+    # Trainings wait for the faults, and a busy machine has time to react.
+    command += ["--paced", "--margin", "4", "--limit", str(LIMIT_SECONDS), *arguments]
     process = subprocess.Popen(
         command,
         env={key: value for key, value in os.environ.items() if not key.startswith("SLURM")},
@@ -39,48 +43,48 @@ def run_campaign(report: Path, *words: str) -> dict[str, Any]:
     try:
         out, _ = process.communicate(timeout=2 * LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # it ends its testbed and unmounts its disk
+        process.send_signal(signal.SIGINT)  # then it stops its testbed and unmounts its disk
         finish(process)
         raise AssertionError(f"the campaign does not end: {command}") from None
-    if process.returncode == NOT_HERE:
-        pytest.skip(f"no fault campaign here: {out.strip()}")
+    if process.returncode == UNAVAILABLE:
+        pytest.skip(f"a fault campaign cannot run: {out.strip()}")
     assert report.exists(), out
-    found: dict[str, Any] = json.loads(report.with_suffix(".json").read_text())
-    assert found["wrong"] == [], out
+    report_data: dict[str, Any] = json.loads(report.with_suffix(".json").read_text())
+    assert report_data["wrong"] == [], out
     assert process.returncode == 0, out
-    return found
+    return report_data
 
 
-def kinds(found: dict[str, Any]) -> set[str]:
-    """The faults that were injected."""
-    return {event["kind"] for event in found["events"]}
+def fault_names(report_data: dict[str, Any]) -> set[str]:
+    """Return the names of the injected faults."""
+    return {event["kind"] for event in report_data["events"]}
 
 
-def test_every_run_survives_a_short_campaign_and_each_reason_is_right(
+def test_a_short_campaign_keeps_all_runs_with_correct_reasons(
     cluster: Testbed, tmp_path: Path
 ) -> None:
     faults = "kill_worker,cancel,requeue,preempt,two_sweeps,sweep_killed,controller,disk_full"
-    found = run_campaign(
+    report_data = run_campaign(
         tmp_path / "report.md",
         *("--testbed", str(cluster.folder)),
         *("--runs", "4", "--faults", "8", "--kinds", faults, "--pause", "2"),
         *("--iterations", "40", "--undisturbed", "1"),
     )
-    assert len({attempt["run"] for attempt in found["attempts"]}) == 4
-    faults_done = [event for event in found["events"] if event["kind"] != "sweep"]
-    assert (len(faults_done), found["too_late"]) == (8, [])
-    assert len(kinds(found)) > 4
-    assert len(found["same_bits"]) == 2
+    assert len({attempt["run"] for attempt in report_data["attempts"]}) == 4
+    faults_done = [event for event in report_data["events"] if event["kind"] != "sweep"]
+    assert (len(faults_done), report_data["too_late"]) == (8, [])
+    assert len(fault_names(report_data)) > 4
+    assert len(report_data["same_bits"]) == 2
 
 
 @pytest.mark.slow
-def test_the_same_without_accounting(tmp_path: Path) -> None:
-    """On a testbed of its own: the shared one keeps accounts."""
-    found = run_campaign(
+def test_a_short_campaign_without_accounting(tmp_path: Path) -> None:
+    """It needs its own testbed: the shared one has accounting."""
+    report_data = run_campaign(
         tmp_path / "report.md",
         *("--runs", "4", "--faults", "4", "--kinds", "kill_worker,scancel,requeue,node_dead"),
         *("--iterations", "40", "--undisturbed", "0", "--pause", "2", "--no-accounting"),
     )
-    assert len({attempt["run"] for attempt in found["attempts"]}) == 4
-    faults_done = [event for event in found["events"] if event["kind"] != "sweep"]
-    assert (len(faults_done), found["too_late"]) == (4, [])
+    assert len({attempt["run"] for attempt in report_data["attempts"]}) == 4
+    faults_done = [event for event in report_data["events"] if event["kind"] != "sweep"]
+    assert (len(faults_done), report_data["too_late"]) == (4, [])

@@ -1,4 +1,4 @@
-"""What the scheduler says of real jobs, in whichever way they end, and with parts of it down."""
+"""Tests of the client with real jobs and all their ends, also with parts of SLURM down."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from protoseg.runs.states import Reason
 from protoseg.slurm import environment
 from protoseg.slurm import probe as probe_module
 from protoseg.slurm.client import SlurmClient
-from protoseg.slurm.end_states import reason_of
+from protoseg.slurm.end_states import explain_job_end
 from protoseg.slurm.jobs import JobReport
 from protoseg.slurm.probe import probe
-from protoseg.slurm.queries import sacct, scontrol, squeue
+from protoseg.slurm.queries import query_sacct, query_scontrol, query_squeue
 from slurm.testbed.config import copy_config
 
 UNKNOWN = "66999999_1"
@@ -31,10 +31,10 @@ WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
 from protoseg.slurm import environment
-from protoseg.slurm.environment import job_here, why_stopped
+from protoseg.slurm.environment import current_job, why_stopped
 
 environment.SECONDS = 40  # a busy machine; SLURM kills the job after 60
-job = job_here()
+job = current_job()
 name = f"{job.key}.{job.restarts}"
 
 def stop(number, frame):
@@ -53,7 +53,7 @@ time.sleep(600)
 
 
 class Jobs:
-    """Jobs whose worker notes why it was stopped."""
+    """Jobs whose worker records why it was stopped."""
 
     def __init__(self, folder: Path, cluster: Testbed) -> None:
         self.folder = folder
@@ -61,7 +61,7 @@ class Jobs:
         (folder / "worker.py").write_text(WORKER)
 
     def submit(self, *options: str, script: str = "") -> str:
-        """sbatch; the id of the job."""
+        """Submit a job, and return its id."""
         worker = shlex.join([sys.executable, str(self.folder / "worker.py"), str(self.folder)])
         script = script or f"trap '' TERM\nsrun {worker}"
         command = ["sbatch", "--parsable", "--requeue", "--time=10", "--mem=200", "--chdir=/",
@@ -93,8 +93,8 @@ def jobs(cluster: Testbed, tmp_path: Path) -> Jobs:
     return Jobs(tmp_path, cluster)
 
 
-def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, jobs: Jobs) -> None:
-    scheduler = SlurmClient()
+def test_slurm_and_the_worker_report_every_end(cluster: Testbed, jobs: Jobs) -> None:
+    client = SlurmClient()
     name = f"ends.{os.getpid()}"
     array = jobs.submit("--array=0-4", "--nodelist=node1", f"--job-name={name}")
     cancelled, requeued, limited, running, signalled = (f"{array}_{n}" for n in range(5))
@@ -103,24 +103,24 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
     failed = jobs.submit("--array=0-2%1", "--nodelist=node1", script=die)
     waiting = jobs.submit("--array=0-999%2", "--begin=now+1hour")
     dropped = jobs.submit("--array=0-3", "--hold")
-    scheduler.cancel([dropped])
+    client.cancel([dropped])
     all_ids = [cancelled, requeued, limited, running, signalled, preempted, f"{failed}_0"]
     all_ids += [f"{failed}_1", f"{waiting}_999", f"{dropped}_2", UNKNOWN]
     jobs.wait_ready(*all_ids[:6])
     for key in all_ids[:6]:
-        cluster.wait_until(f"{key} in accounting", lambda key=key: bool(scheduler.starts(key)))
+        cluster.wait_until(f"{key} in accounting", lambda key=key: bool(client.list_starts(key)))
 
-    answer = scheduler.ask(all_ids)
+    answer = client.query_jobs(all_ids)
     assert (answer.reachable, answer.accounting, answer.problem) == (True, True, "")
     assert {answer.jobs[key].state for key in all_ids[:6]} == {"RUNNING"}
     assert environment.is_job_active(running) is True
     assert environment.is_job_active(f"{waiting}_999") is False
     assert environment.is_job_active(UNKNOWN) is False
-    assert scheduler.named(name) == (array,)
+    assert client.find_jobs_by_name(name) == (array,)
 
-    cluster.ask("scontrol", "update", f"JobId={limited}", "EndTime=now+3")
-    scheduler.cancel([cancelled])
-    scheduler.requeue(requeued)
+    cluster.query("scontrol", "update", f"JobId={limited}", "EndTime=now+3")
+    client.cancel([cancelled])
+    client.requeue(requeued)
     subprocess.run(["scancel", "--signal=TERM", signalled], check=True)
     urgent = jobs.submit("--partition=urgent", "--nodelist=node2", "--cpus-per-task=8",
                          script="sleep 1")  # fmt: skip
@@ -128,7 +128,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
         cancelled: ("cancelled", "cancelled by root"),
         requeued: ("preempted", "REQUEUED"),
         preempted: ("preempted", "PREEMPTED"),
-        signalled: ("lost", "while the job goes on"),
+        signalled: ("lost", "while the job runs"),
         limited: ("timeout", "TIMEOUT"),
     }
     for key in (cancelled, requeued, preempted, signalled):
@@ -143,7 +143,7 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
         cluster.wait_until(
             f"{key} in accounting: {first}, RUNNING",
             lambda key=key, first=first: (
-                [job.state for job in scheduler.starts(key)] == [first, "RUNNING"]
+                [job.state for job in client.list_starts(key)] == [first, "RUNNING"]
             ),
         )
     cluster.kill_node("node2")
@@ -161,32 +161,38 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
     }
     all_ids += [urgent, again, never]
 
-    def ended() -> bool:
-        known = scheduler.ask(all_ids, fresh=True).jobs
-        return all(key in known and known[key].ended for key in ends) and known[again].waiting
+    def all_ended() -> bool:
+        known = client.query_jobs(all_ids, fresh=True).jobs
+        return (
+            all(key in known and known[key].has_ended for key in ends) and known[again].is_waiting
+        )
 
-    cluster.wait_until("the end of all jobs", ended)
-    answer = scheduler.ask(all_ids, fresh=True)
+    cluster.wait_until("the end of all jobs", all_ended)
+    answer = client.query_jobs(all_ids, fresh=True)
     assert {key: answer.jobs[key].state for key in ends} == ends
     assert answer.jobs[requeued].restarts == answer.jobs[again].restarts == 1
-    assert answer.jobs[f"{waiting}_999"].waiting
+    assert answer.jobs[f"{waiting}_999"].is_waiting
     assert UNKNOWN not in answer.jobs
     assert answer.jobs[f"{failed}_0"].exit_code == "7:0"
     assert answer.jobs[f"{failed}_1"].exit_code == "0:9"
-    assert {key: reason_of(answer.jobs[key]) for key in (cancelled, never)} == {
+    assert {key: explain_job_end(answer.jobs[key]) for key in (cancelled, never)} == {
         cancelled: (Reason.CANCELLED, "the job was cancelled by root on node1 (CANCELLED)"),
         never: (Reason.NODE_FAILURE, "the node failed on node2 (NODE_FAIL)"),
     }
     cluster.wait_until(
         f"NODE_FAIL of {again} in accounting",
-        lambda: scheduler.starts(again)[0].state == "NODE_FAIL",
+        lambda: client.list_starts(again)[0].state == "NODE_FAIL",
     )
 
-    # The three commands agree, as soon as accounting has heard of everything.
+    # The three commands agree when accounting is up to date.
     arrays = {key.partition("_")[0] for key in all_ids}
 
     def agree() -> bool:
-        answers = squeue(all_ids).jobs, sacct(arrays, all_ids).jobs, scontrol(all_ids).jobs
+        answers = (
+            query_squeue(all_ids).jobs,
+            query_sacct(arrays, all_ids).jobs,
+            query_scontrol(all_ids).jobs,
+        )
         return all(
             len({known[key][-1].state for known in answers}) == 1
             and len({known[key][-1].start for known in answers}) == 1
@@ -196,76 +202,76 @@ def test_every_end_is_told_by_the_scheduler_and_by_the_worker(cluster: Testbed, 
     cluster.wait_until("the same states and starts from squeue, sacct and scontrol", agree)
 
 
-def test_with_parts_of_it_down(
+def test_reports_without_accounting_and_controller(
     cluster: Testbed, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scheduler = SlurmClient()
+    client = SlurmClient()
     array = jobs.submit("--array=0-1", "--nodelist=node1")
     ids = [f"{array}_0", f"{array}_1"]
     jobs.wait_ready(*ids)
     cluster.stop_accounting()
-    scheduler.cancel(ids[:1])
+    client.cancel(ids[:1])
     assert jobs.wait_why(ids[0])[0] == Reason.CANCELLED
 
     def cancelled() -> bool:
-        return scheduler.ask(ids[:1], fresh=True).jobs[ids[0]].ended
+        return client.query_jobs(ids[:1], fresh=True).jobs[ids[0]].has_ended
 
     cluster.wait_until("the end of the cancelled job", cancelled)
-    answer = scheduler.ask([*ids, UNKNOWN], fresh=True)
+    answer = client.query_jobs([*ids, UNKNOWN], fresh=True)
     assert {id: job.state for id, job in answer.jobs.items()} == {
         ids[0]: "CANCELLED",
         ids[1]: "RUNNING",
     }
     assert (answer.reachable, answer.accounting) == (True, False)
     assert "Problem talking to the database" in answer.problem
-    assert scheduler.starts(ids[0]) == []
+    assert client.list_starts(ids[0]) == []
     findings = {finding.subject: finding for finding in slurm(Path("/nowhere"))}
     assert findings["SLURM: accounting"].state == "absent"
 
     cluster.stop_controller()
     # SLURM's commands try for 9 s (scontrol 18 s) by default.
     monkeypatch.setenv("SLURM_CONF", str(copy_config(cluster, tmp_path, MessageTimeout=2)))
-    answer = scheduler.ask(ids, fresh=True)
+    answer = client.query_jobs(ids, fresh=True)
     assert (answer.jobs, answer.reachable) == ({}, False)
     assert "Unable to contact slurm controller" in answer.problem
     assert environment.is_job_active(ids[1]) is None
 
     cluster.start_controller()
-    answer = scheduler.ask(ids, fresh=True)
+    answer = client.query_jobs(ids, fresh=True)
     assert answer.reachable
-    assert answer.jobs[ids[1]].state == "RUNNING", "jobs outlive their controller"
+    assert answer.jobs[ids[1]].state == "RUNNING", "jobs survive a restart of the controller"
 
 
-def test_doctor_and_its_probe(
+def test_doctor_and_probe_report_the_cluster(
     cluster: Testbed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe_module, "SETTLE_SECONDS", DEADLINE)
+    monkeypatch.setattr(probe_module, "FILE_DELAY_SECONDS", DEADLINE)
     runs = tmp_path / "my runs' $(touch x) %j ü"
     findings = {f.subject.removeprefix("SLURM: "): f for f in slurm(runs, "batch")}
     assert {finding.state for finding in findings.values()} == {"ok"}, findings
     assert {"SLURM", "accounting", "job arrays", "preemption", "partition urgent"} <= set(findings)
     assert str(runs) in findings["probe job"].found
     assert list(runs.iterdir()) == []
-    cluster.ask("scontrol", "update", "PartitionName=short", "State=DOWN")
+    cluster.query("scontrol", "update", "PartitionName=short", "State=DOWN")
     stop_when_seen(monkeypatch, "PartitionDown")
     try:
         assert {f.subject: f.state for f in slurm(runs)}["SLURM: partition short"] == "absent"
         answer = probe(runs, "short", seconds=DEADLINE)
     finally:
-        cluster.ask("scontrol", "update", "PartitionName=short", "State=UP")
+        cluster.query("scontrol", "update", "PartitionName=short", "State=UP")
     assert not answer.started
     assert "PartitionDown" in answer.problem
-    job = SlurmClient().ask([answer.job], fresh=True).jobs[answer.job]
-    assert job.state == "CANCELLED", "it cleans up"
+    job = SlurmClient().query_jobs([answer.job], fresh=True).jobs[answer.job]
+    assert job.state == "CANCELLED", "the probe cancels its job"
 
 
 def stop_when_seen(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
-    """Let a probe's time be over as soon as the scheduler tells why its job waits."""
+    """End the time of a probe when SLURM reports the reason why its job waits."""
     passed = [0.0]
-    ask = SlurmClient.ask
+    query = SlurmClient.query_jobs
 
-    def ask_and_stop(scheduler: SlurmClient, ids: list[str], fresh: bool = False) -> JobReport:
-        answer = ask(scheduler, ids, fresh)
+    def query_and_stop(client: SlurmClient, ids: list[str], fresh: bool = False) -> JobReport:
+        answer = query(client, ids, fresh)
         if any(reason in job.why for job in answer.jobs.values()):
             passed[0] = 2 * DEADLINE
         return answer
@@ -273,6 +279,6 @@ def stop_when_seen(monkeypatch: pytest.MonkeyPatch, reason: str) -> None:
     clock = SimpleNamespace(
         time=time.time, sleep=time.sleep, monotonic=lambda: time.monotonic() + passed[0]
     )
-    monkeypatch.setattr(SlurmClient, "ask", ask_and_stop)
+    monkeypatch.setattr(SlurmClient, "query_jobs", query_and_stop)
     monkeypatch.setattr(probe_module, "time", clock)
     monkeypatch.setattr(probe_module, "ASK_SECONDS", 0.1)

@@ -1,4 +1,4 @@
-"""One run on two processes that a real srun starts: on one node, on two, and as they die."""
+"""Tests of one run on two processes of a real srun: on one node, on two, and with failures."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ TrainingLoop._report = pause
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("data")
-    find_root(small_spec().dataset, place)
-    return place
+    folder = tmp_path_factory.mktemp("data")
+    find_root(small_spec().dataset, folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -72,31 +72,31 @@ class Job:
             f"srun --ntasks=2 --kill-on-bad-exit=1 --unbuffered {worker}\n"
             'echo "srun ended with $?"\n'
         )
-        self.id = cluster.ask(
+        self.id = cluster.query(
             *("sbatch", "--parsable", "--ntasks=2", *options, "--time=5", "--mem=2G"),
             *(f"--output={self.output}", str(script)),
         ).strip()
 
     def end(self) -> int:
-        """srun's exit status, once it has one."""
-        found: list[str] = []
+        """Wait for the end of srun, and return its exit status."""
+        statuses: list[str] = []
 
-        def over() -> bool:
+        def has_ended() -> bool:
             text = self.output.read_text() if self.output.exists() else ""
-            found[:] = re.findall(r"srun ended with (\d+)", text)
-            return bool(found)
+            statuses[:] = re.findall(r"srun ended with (\d+)", text)
+            return bool(statuses)
 
-        wait_until(over, f"the end of job {self.id}", logs=self.logs(), poll_seconds=0.1)
-        return int(found[0])
+        wait_until(has_ended, f"the end of job {self.id}", logs=self.logs(), poll_seconds=0.1)
+        return int(statuses[0])
 
     def logs(self) -> Iterator[Path]:
-        """The output of the job and the logs of its workers."""
+        """Yield the output of the job and the logs of its workers."""
         yield self.output
         yield from self.output.parent.glob("attempts/*/log*.txt")
 
 
 def assert_finished(folder: RunFolder, job: Job) -> None:
-    """Assert that the newest attempt, two processes of a job, wrote the record."""
+    """Assert that the newest attempt, with two processes, wrote the record."""
     assert job.end() == 0, job.output.read_text() + log(folder)
     record = read_record(folder.record)
     assert record["provenance"]["processes"] == 2
@@ -108,18 +108,18 @@ def assert_finished(folder: RunFolder, job: Job) -> None:
     assert not list(folder.path.glob(".meeting*"))
 
 
-def test_steps_of_two_tasks_are_one_run_and_a_signal_does_not_change_a_bit(
+def test_two_processes_train_one_run_and_resume_bit_identically(
     cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
-    """One run undisturbed on one node; one that a signal stops, and that goes on on two nodes."""
+    """One run is undisturbed on one node; the other is stopped and resumes on two nodes."""
     undisturbed = make_folder(tmp_path / "undisturbed", spec, data)
     assert_finished(undisturbed, Job(cluster, undisturbed, "--nodes=1"))
     assert len(undisturbed.attempts()) == 1
     folder = make_folder(tmp_path / "stopped", spec, data)
     job = Job(cluster, folder, "--nodes=1", code=PAUSE)
     wait_until(lambda: "iteration 3/12" in log(folder), "the third iteration", logs=job.logs())
-    cluster.ask("scancel", "--signal=USR2", job.id)
-    assert job.end() in (75, 137), "137: srun kills those that are about to leave"
+    cluster.query("scancel", "--signal=USR2", job.id)
+    assert job.end() in (75, 137), "137: srun kills processes that are about to exit"
     assert len(ends(folder)) == 1
     assert "; saved" in folder.attempts()[0].message
     assert len(list(folder.checkpoints.glob("*.pth"))) == 1
@@ -128,7 +128,7 @@ def test_steps_of_two_tasks_are_one_run_and_a_signal_does_not_change_a_bit(
     assert_same_result(folder, undisturbed)
 
 
-def test_srun_ends_the_others_of_one_that_is_killed(
+def test_srun_ends_the_other_process_of_a_killed_one(
     cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
@@ -137,14 +137,16 @@ def test_srun_ends_the_others_of_one_that_is_killed(
     )
     job = Job(cluster, folder, "--nodes=1", code=kill)
     assert job.end() == 137
-    assert ends(folder) == ["lost"], "found out by the first process, or by its silence"
+    assert ends(folder) == ["lost"], (
+        "recorded by the first process, or derived from the missing end"
+    )
     job = Job(cluster, folder, "--nodes=1")
     assert job.end() == 0, job.output.read_text() + log(folder)
     assert ends(folder) == ["lost", None]
     assert re.search(r"going on from iteration [23]\n", log(folder))
 
 
-def test_the_reason_of_the_second_process_is_written_down(
+def test_the_reason_of_the_second_process_is_recorded(
     cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data)

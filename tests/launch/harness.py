@@ -1,4 +1,4 @@
-"""A small matrix of real training runs, and the command line as a real process."""
+"""A harness for tests: matrices of small training runs, and commands as real processes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Value = TypeVar("Value")
 
 
 @dataclass
-class Lab:
-    """Folders of one test, and commands run in them."""
+class Harness:
+    """The folders of one test, and commands that use them."""
 
     folder: Path
     data: Path
     environment: dict[str, str] = field(default_factory=dict)
-    """Set for every command, beside what is set here."""
+    """Additional variables of every command."""
     started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def runs(self) -> Path:
-        """A name with a space and an umlaut: users have such folders."""
+        """The runs folder; its name has a space and an umlaut, as users' folders may."""
         return self.folder / "meine läufe"
 
     def matrix(
@@ -89,7 +89,7 @@ class Lab:
         return str(path)
 
     def variables(self) -> dict[str, str]:
-        """The environment of every command."""
+        """Return the environment of every command."""
         return {
             **os.environ,
             "PROTOSEG_RUNS": str(self.runs),
@@ -98,10 +98,10 @@ class Lab:
             **self.environment,
         }
 
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start ``protoseg WORDS`` in a process group of its own."""
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``protoseg ARGUMENTS`` in its own process group."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "protoseg.cli", *words],
+            [sys.executable, "-m", "protoseg.cli", *arguments],
             cwd=ROOT,
             env=self.variables(),
             stdout=subprocess.PIPE,
@@ -127,16 +127,16 @@ class Lab:
             ) from None
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run ``protoseg WORDS`` to its end."""
-        return self.finish(self.start(*words))
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run ``protoseg ARGUMENTS`` and wait for its end."""
+        return self.finish(self.start(*arguments))
 
-    def copy(self, other: Lab) -> None:
-        """Copy the run folders and results of another lab."""
+    def copy(self, other: Harness) -> None:
+        """Copy the run folders and results of another harness."""
         shutil.copytree(other.folder, self.folder, dirs_exist_ok=True)
 
     def end_processes(self) -> None:
-        """Kill what a failed test left: commands, and workers that outlive them."""
+        """Kill the commands and workers of a failed test."""
         for process in self.started:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -151,12 +151,12 @@ class Lab:
                     os.kill(holder.pid, signal.SIGKILL)
 
     def folders(self) -> list[RunFolder]:
-        """The run folders made so far."""
+        """Return the run folders that exist."""
         paths = sorted(self.runs.glob("[a-z]*")) if self.runs.exists() else []
         return [RunFolder(path) for path in paths]
 
     def logs(self) -> Iterator[Path]:
-        """The logs of all attempts and batch scripts."""
+        """Yield the logs of all attempts and batch scripts."""
         yield from self.runs.glob("*/attempts/*/log.txt")
         yield from self.runs.glob(".submissions/*/logs/*.txt")
 
@@ -178,26 +178,26 @@ class Lab:
         return pid
 
     def resume(self) -> None:
-        """Let trainings that pause go on."""
+        """Resume paused trainings."""
         (self.folder / "go").touch()
 
     def records(self) -> list[dict[str, Any]]:
-        """The valid records in the run folders."""
-        found = [folder.status().record for folder in self.folders()]
-        return [record for record in found if record is not None]
+        """Return the valid records in the run folders."""
+        records = [folder.status().record for folder in self.folders()]
+        return [record for record in records if record is not None]
 
 
-def trained_to(folder: RunFolder, iteration: int) -> bool:
-    """Whether a checkpoint at or after ``iteration`` is on disk."""
+def has_checkpoint_at(folder: RunFolder, iteration: int) -> bool:
+    """Return whether there is a checkpoint at or after ``iteration``."""
     return any(int(p.stem[5:]) >= iteration for p in folder.checkpoints.glob("iter_*.json"))
 
 
-def no_litter(folder: RunFolder) -> bool:
-    """Whether a run folder holds no claim and no half-written file."""
+def has_no_temporary_files(folder: RunFolder) -> bool:
+    """Return whether a run folder has no claim and no temporary file."""
     names = [path.name for path in folder.path.rglob("*")]
     return not any(n.endswith((".tmp", ".stale")) or n == "claim.json" for n in names)
 
 
-def as_json(result: subprocess.CompletedProcess[str]) -> Any:
-    """What a command with ``--json`` printed."""
+def parse_json(result: subprocess.CompletedProcess[str]) -> Any:
+    """Parse the output of a command with ``--json``."""
     return json.loads(result.stdout)
