@@ -1,8 +1,8 @@
-"""A process that imports torch and mmseg once and forks a copy of itself for each program to run.
+"""A process that imports torch and mmseg once, and forks itself for each program to run.
 
 A new Python process needs several seconds of CPU time for these imports. The server runs no tensor
-operation and has one thread, so that a fork of it is in the same state as a new process. Only
-`forked` starts it: ``python fork_server.py SOCKET_DESCRIPTOR``.
+operation and has one thread, so that a fork has the same state as a new process. Only `forked`
+starts it: ``python fork_server.py SOCKET_DESCRIPTOR``.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import types
 from typing import Any, NoReturn
 
 MESSAGE_BYTES = 1 << 20
-"""More than a program, its arguments and its environment take together."""
+"""Upper limit for a program with its arguments and environment."""
 
 
 def serve(control: socket.socket) -> None:
     """Fork a process for each request until the other end closes the socket.
 
-    A request is JSON with the descriptors of the output and of a pipe for the exit status. The
+    A request is JSON together with two descriptors: the output, and a pipe for the exit status. The
     answer is the process id with a descriptor of the process, or an error. A request without a
-    program names modules to import, and has no answer.
+    program only names modules to import; it has no answer.
     """
     running: dict[int, tuple[int, int]] = {}  # process descriptor -> process id, status pipe
     try:
@@ -50,7 +50,9 @@ def serve(control: socket.socket) -> None:
                 import_modules(request["modules"])
                 if "program" not in request:
                     continue
-                pid, process = fork(request, descriptors, [control.fileno(), *own(running)])
+                pid, process = fork(
+                    request, descriptors, [control.fileno(), *list_descriptors(running)]
+                )
             except Exception:
                 if not descriptors:
                     raise
@@ -69,13 +71,13 @@ def serve(control: socket.socket) -> None:
             reap(descriptor, pid, status)
 
 
-def own(running: dict[int, tuple[int, int]]) -> list[int]:
-    """The descriptors that belong to the server's processes."""
+def list_descriptors(running: dict[int, tuple[int, int]]) -> list[int]:
+    """The descriptors of the server's processes."""
     return [*running, *(status for _, status in running.values())]
 
 
 def reap(descriptor: int, pid: int, status: int) -> None:
-    """Write the exit status of a process that has ended to the pipe of its request."""
+    """Write the exit status of an ended process to the pipe of its request."""
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     with contextlib.suppress(BrokenPipeError):
         os.write(status, str(code).encode())
@@ -87,14 +89,14 @@ def import_modules(names: list[str]) -> None:
     """Import modules before the fork.
 
     Raises:
-        RuntimeError: an import started a thread, which a fork would not have.
+        RuntimeError: an import started a thread, which a fork lacks.
     """
     new = [name for name in names if name not in sys.modules]
     for name in new:
         importlib.import_module(name)
     if new:
         gc.collect()
-        gc.freeze()  # a collection in a fork would copy every page of what was imported
+        gc.freeze()  # a collection in a fork would copy all pages of the imported modules
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
         raise RuntimeError(f"{len(threads)} threads after importing {', '.join(names)}; expected 1")
@@ -104,8 +106,8 @@ def fork(request: dict[str, Any], descriptors: list[int], close: list[int]) -> t
     """Fork a process that runs a program.
 
     Args:
-        descriptors: its output, and the status pipe, which it closes.
-        close: descriptors of the server that it closes.
+        descriptors: the output, and the status pipe, which the process closes.
+        close: descriptors of the server that the process closes.
 
     Returns:
         The process id and a descriptor of the process, once its group and output are set.
@@ -169,7 +171,7 @@ def run_program(program: str) -> NoReturn:
 
 
 def end_process(status: int) -> NoReturn:
-    """Do what an interpreter does at its end, but do not take torch apart."""
+    """Run the steps of an interpreter's exit, without the teardown of torch."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""Processes forked from the `fork_server`: a test starts them like ``python -c PROGRAM``."""
+"""Run ``python -c PROGRAM`` in forks of the `fork_server`, for tests that need other processes."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from waiting import DEADLINE, finish
 
 SERVER = Path(__file__).with_name("fork_server.py")
 TORCH = ("torch", "torch.distributed")
-"""What the processes of tests/core import."""
+"""Modules that the processes of tests/core import."""
 
 
 class ForkedProcess:
-    """A forked process, with those parts of `subprocess.Popen` that tests use.
+    """A forked process with the part of the interface of `subprocess.Popen` that tests use.
 
     Args:
-        process: a descriptor of it (pidfd).
-        status: the pipe that its exit status comes from.
-        stdout: what it prints; None where that goes to a file.
+        process: descriptor of the process (pidfd).
+        status: pipe from which its exit status is read.
+        stdout: its output; None if the output goes to a file.
     """
 
     def __init__(
@@ -44,16 +44,16 @@ class ForkedProcess:
         self._printed = bytearray()
 
     def poll(self) -> int | None:
-        """Its exit status, negative for a signal; None while it runs."""
+        """The exit status, negative for a signal; None while the process runs."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.wait(0)
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, negative for a signal.
+        """Wait for the exit status, negative for a signal.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs.
+            subprocess.TimeoutExpired: the process still runs.
         """
         if self.returncode is None:
             if not select.select([self._status], [], [], timeout)[0]:
@@ -66,29 +66,29 @@ class ForkedProcess:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str | None, None]:
-        """What it printed, read to the end, once it has ended.
+        """Wait for the process and return its whole output.
 
         Raises:
-            subprocess.TimeoutExpired: it still runs, or another process has its output open. What
-                it printed so far is returned by the next call.
+            subprocess.TimeoutExpired: the process still runs, or another process has its output
+                open. The next call also returns the output so far.
         """
         end = time.monotonic() + timeout if timeout is not None else None
 
-        def left() -> float | None:
+        def get_remaining() -> float | None:
             return None if end is None else max(0.0, end - time.monotonic())
 
         while self.stdout is not None and not self.stdout.closed:
-            if not select.select([self.stdout], [], [], left())[0]:
+            if not select.select([self.stdout], [], [], get_remaining())[0]:
                 raise subprocess.TimeoutExpired(list(self.args), timeout or 0)
             data = os.read(self.stdout.fileno(), 1 << 16)
             self._printed += data
             if not data:
                 self.stdout.close()
-        self.wait(left())
+        self.wait(get_remaining())
         return (self._printed.decode(errors="replace") if self.stdout else None), None
 
     def send_signal(self, number: int) -> None:
-        """Send a signal, unless it has ended."""
+        """Send a signal, unless the process has ended."""
         if self.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._process, number)
@@ -107,7 +107,7 @@ class ForkedProcess:
 
 
 class ForkServer:
-    """The server of this test session, started at the first use."""
+    """The fork server of this test session; started at its first use."""
 
     def __init__(self) -> None:
         self._control: socket.socket | None = None
@@ -116,7 +116,7 @@ class ForkServer:
         self._has_forked = False
 
     def prepare(self, modules: Sequence[str]) -> None:
-        """Start the server and let it import modules while the tests go on."""
+        """Start the server and let it import modules while tests run."""
         if self._control is None:
             self._connect().send(json.dumps({"modules": list(modules)}).encode())
 
@@ -134,9 +134,9 @@ class ForkServer:
         """Run ``python -c PROGRAM ARGUMENTS`` in a fork.
 
         Args:
-            modules: imported before the fork; those of earlier requests are too.
+            modules: modules to import before the fork, in addition to those of earlier requests.
             environment: by default that of this process.
-            process_group: as `subprocess.Popen` has it.
+            process_group: as for `subprocess.Popen`.
             output: a file to append standard output and error to, instead of `stdout`.
         """
         control = self._connect()
@@ -183,7 +183,7 @@ class ForkServer:
 
     def _connect(self) -> socket.socket:
         if self._server is not None and self._server.poll() is not None:
-            self.stop()  # it was killed from outside: start another one
+            self.stop()  # the server was killed: start another one
         if self._control is None:
             self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             self._control.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MESSAGE_BYTES)
@@ -210,11 +210,11 @@ class ForkServer:
         return "\nThe fork server printed:\n" + self._log.read().decode(errors="replace")
 
     def stop(self) -> None:
-        """End the server; it kills the processes that still run."""
+        """End the server, which kills its running processes."""
         if self._control is not None and self._server is not None and self._log is not None:
             atexit.unregister(self.stop)
             self._control.close()
-            if not self._has_forked:  # it may still import
+            if not self._has_forked:  # the server may still import modules
                 self._server.kill()
             self._server.wait(DEADLINE)
             self._log.close()
@@ -226,16 +226,16 @@ SERVER_OF_SESSION = ForkServer()
 
 
 def start_forked(program: str, arguments: Sequence[str] = (), **options: Any) -> ForkedProcess:
-    """`ForkServer.start` of the server of this session."""
+    """Start a process with the server of this session; see `ForkServer.start`."""
     return SERVER_OF_SESSION.start(program, arguments, **options)
 
 
 def run_in_processes(function: Callable[..., None], count: int, *arguments: Any) -> None:
-    """Call ``function(rank, *arguments)`` in several processes at once.
+    """Call ``function(rank, *arguments)`` in several processes at the same time.
 
     Args:
-        function: of a module that imports no pytest.
-        arguments: plain data.
+        function: a function of a module that does not import pytest.
+        arguments: JSON values.
 
     Raises:
         AssertionError: a process failed, or the deadline passed.
@@ -246,7 +246,7 @@ def run_in_processes(function: Callable[..., None], count: int, *arguments: Any)
         f"from {module} import {function.__name__} as function\n"
         "function(*json.loads(sys.argv[1]))"
     )
-    # Without a lookup of the host's name, which can fail or take long.
+    # gloo then needs no lookup of the host name, which can fail or take long.
     environment = {**os.environ, "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
         start_forked(
@@ -268,6 +268,6 @@ def run_in_processes(function: Callable[..., None], count: int, *arguments: Any)
 
 @pytest.fixture(scope="session")
 def fork_server() -> Iterator[ForkServer]:
-    """The server; ends with the session."""
+    """The server of this session, stopped at its end."""
     yield SERVER_OF_SESSION
     SERVER_OF_SESSION.stop()

@@ -1,4 +1,4 @@
-"""One thread: the tensors of most tests are small, and threads that wait for busy cores cost."""
+"""Run tests with one torch thread: their tensors are small, and waiting threads waste CPU time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """For every test of a package whose conftest imports this."""
+    """Applies to all tests of a package whose conftest imports it."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

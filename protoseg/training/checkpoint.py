@@ -1,7 +1,7 @@
-"""Checkpoints: written aside and renamed, with a digest; at least two are kept.
+"""Checkpoints: saved atomically with a digest; the last two are kept.
 
-checkpoints/iter_00000100.pth    what training needs to go on
-checkpoints/iter_00000100.json   its digest; written after it, so that its presence means whole
+checkpoints/iter_00000100.pth    the state of a training
+checkpoints/iter_00000100.json   iteration and digest; written last, so it marks a complete file
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import torch
 from protoseg import files
 from protoseg.core.collective import rank, world_size
 from protoseg.training.build.components import TrainingComponents
-from protoseg.training.rng import random_state, seed_apart, set_random_state
+from protoseg.training.rng import get_random_state, seed_generators, set_random_state
 
 KEEP = 2
-"""Checkpoints kept; the older one is for the day the newer one turns out damaged."""
+"""Number of checkpoints kept; the older one is used if the newer one is damaged."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on disk whose digest is right."""
+    """A checkpoint on disk with a valid digest."""
 
     path: Path
     iteration: int
@@ -35,18 +35,19 @@ def save(
     folder: Path,
     iteration: int,
     extra: dict[str, Any],
-    others: Sequence[dict[str, Any]] = (),
+    other_states: Sequence[dict[str, Any]] = (),
     check_ownership: Callable[[], None] = lambda: None,
 ) -> Checkpoint:
-    """Write a checkpoint after ``iteration`` finished iterations, then drop the oldest.
+    """Write a checkpoint after ``iteration`` finished iterations, then remove the oldest.
 
     Args:
-        others: what `random_state` gave in the other processes, by rank.
-        confirm: raises if the run is another worker's by now. It is asked before each change: the
-            disk may hang in any of them for longer than a claim lasts.
+        extra: state of the training loop.
+        other_states: results of `get_random_state` in the other processes, by rank.
+        check_ownership: raises if another worker owns the run. Called before each change, because
+            a disk may hang in any of them until the claim expires.
 
     Raises:
-        StorageError: no space or no permission; the checkpoints already there are whole.
+        StorageError: no space or no permission; the existing checkpoints are unchanged.
     """
     files.make_folder(folder)
     path = _path(folder, iteration)
@@ -55,61 +56,65 @@ def save(
         "model": parts.module.state_dict(),
         "optimizer": parts.optimizer.state_dict(),
         "schedulers": [scheduler.state_dict() for scheduler in parts.schedulers],
-        "random": random_state(),
+        "random": get_random_state(),
         "extra": extra,
     }
-    if others:
-        state["others"] = list(others)
-    files.write_with(path, lambda file: _write(state, file), check_ownership)
-    note = _note(path)
+    if other_states:
+        state["others"] = list(other_states)
+    files.write_with(path, lambda file: _write_state(state, file), check_ownership)
+    digest_entry = _make_digest_entry(path)
     check_ownership()
-    files.write_json(path.with_suffix(".json"), note)
+    files.write_json(path.with_suffix(".json"), digest_entry)
     check_ownership()
-    _clear_away(folder, path)
+    _remove_old(folder, path)
     return Checkpoint(path, iteration)
 
 
 def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint that is whole, and a sentence for each newer one that is not."""
+    """The newest valid checkpoint or None, and one sentence for each newer invalid one."""
     problems = []
     for path in sorted(folder.glob("iter_*.pth"), reverse=True):
-        note = files.read_json(path.with_suffix(".json"))
-        if not isinstance(note, dict):
-            problems.append(f"{path.name}: without its digest, so perhaps torn; passed over")
-        elif note != _note(path):
-            problems.append(f"{path.name}: damaged, it does not match its digest; passed over")
+        digest_entry = files.read_json(path.with_suffix(".json"))
+        if not isinstance(digest_entry, dict):
+            problems.append(f"{path.name}: no digest file, possibly incomplete; skipped")
+        elif digest_entry != _make_digest_entry(path):
+            problems.append(f"{path.name}: damaged, it does not match its digest; skipped")
         else:
-            return Checkpoint(path, note["iteration"]), problems
+            return Checkpoint(path, digest_entry["iteration"]), problems
     return None, problems
 
 
-def at(folder: Path, iteration: int) -> Checkpoint:
-    """The checkpoint of an iteration, which another process found to be whole."""
+def locate(folder: Path, iteration: int) -> Checkpoint:
+    """The checkpoint of an iteration, which another process has verified."""
     return Checkpoint(_path(folder, iteration), iteration)
 
 
 def restore(parts: TrainingComponents, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Load a checkpoint into the parts of a training; the ``extra`` it was saved with.
+    """Load a checkpoint into the parts of a training.
 
-    It may be of another number of processes: generators whose state it lacks start anew.
+    The checkpoint may come from another number of processes. A process whose generator state it
+    lacks gets a new seed.
+
+    Returns:
+        The ``extra`` state that the checkpoint was saved with.
     """
     state = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     parts.module.load_state_dict(state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
-    for scheduler, saved in zip(parts.schedulers, state["schedulers"], strict=True):
-        scheduler.load_state_dict(saved)
-    generators = [state["random"], *state.get("others", ())]
-    if len(generators) != world_size():
+    for scheduler, scheduler_state in zip(parts.schedulers, state["schedulers"], strict=True):
+        scheduler.load_state_dict(scheduler_state)
+    random_states = [state["random"], *state.get("others", ())]
+    if len(random_states) != world_size():
         print(
-            f"{checkpoint.path.name} is of {len(generators)} processes, here are {world_size()}: "
-            "what they draw (dropout, Gumbel) goes on another way",
+            f"{checkpoint.path.name} was saved by {len(random_states)} processes, now there are "
+            f"{world_size()}: dropout and Gumbel samples differ from an uninterrupted run",
             flush=True,
         )
-    if rank() < len(generators):
-        set_random_state(generators[rank()])
+    if rank() < len(random_states):
+        set_random_state(random_states[rank()])
     else:
-        seed_apart(torch.initial_seed(), rank(), checkpoint.iteration)
-    # Whatever is newer was found damaged, or this one would not have been chosen.
+        seed_generators(torch.initial_seed(), rank(), checkpoint.iteration)
+    # All newer checkpoints are damaged: `newest` selects the newest valid one.
     for path in checkpoint.path.parent.glob("iter_*.pth"):
         if path.name > checkpoint.path.name and rank() == 0:
             _remove(path)
@@ -121,38 +126,38 @@ def _path(folder: Path, iteration: int) -> Path:
     return folder / f"iter_{iteration:08d}.pth"
 
 
-def _note(path: Path) -> dict[str, Any]:
-    """What the note of a checkpoint says, the iteration too: a note can rot as well."""
+def _make_digest_entry(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint's JSON file; its iteration detects a damaged JSON file."""
     iteration = int(path.stem.removeprefix("iter_"))
     return {"iteration": iteration, "sha256": files.file_digest(path)}
 
 
-def _write(state: dict[str, Any], file: BinaryIO) -> None:
+def _write_state(state: dict[str, Any], file: BinaryIO) -> None:
     try:
         torch.save(state, file)
     except RuntimeError as error:
-        # torch hides what the file said, a full disk for instance, behind an error of its own.
+        # torch raises its own error on top of the file's error, for example a full disk.
         if isinstance(error.__context__, OSError):
             raise error.__context__ from error
         raise
 
 
-def _clear_away(folder: Path, newest: Path) -> None:
-    """Keep `KEEP` checkpoints up to ``newest``, and nothing that a killed writer left."""
-    whole = []
+def _remove_old(folder: Path, newest: Path) -> None:
+    """Keep the last `KEEP` checkpoints up to ``newest``; remove files of killed writers."""
+    complete = []
     for path in sorted(folder.glob("iter_*.pth")):
-        # One that is newer belongs to an attempt whose work was given up.
+        # A newer checkpoint belongs to an attempt that was discarded.
         if path.name > newest.name or not path.with_suffix(".json").exists():
             _remove(path)
         else:
-            whole.append(path)
-    for old in whole[:-KEEP]:
+            complete.append(path)
+    for old in complete[:-KEEP]:
         _remove(old)
-    for remains in folder.glob(".iter_*.tmp"):
-        remains.unlink(missing_ok=True)
+    for temporary in folder.glob(".iter_*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def _remove(path: Path) -> None:
-    # The note first: a checkpoint without one is known to be no longer whole.
+    # The digest file first: a checkpoint without one counts as incomplete.
     path.with_suffix(".json").unlink(missing_ok=True)
     path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
-"""The levels of determinism: what ``bitwise`` sets, and the digest of what a training ended with.
+"""The levels of determinism, and the digest of a trained model's state.
 
-``seeded`` fixes the seeds and the order of the images, and leaves torch its fastest kernels. On a
-GPU some of those sum in an order that changes from call to call; ``bitwise`` refuses them.
+``seeded`` fixes the seeds and the order of the images, and lets torch use its fastest kernels. On a
+GPU some of these kernels sum in an order that changes between calls; ``bitwise`` refuses them.
 """
 
 from __future__ import annotations
@@ -18,27 +18,31 @@ from protoseg.errors import UsageError
 
 CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 CUBLAS_CONFIGS = (":4096:8", ":16:8")
-"""Work spaces with which cuBLAS sums in one order; the first one is the faster."""
+"""Workspace settings with which cuBLAS sums in a fixed order; the first one is faster."""
 REFUSED = re.compile(r"^(\S+) does not have a deterministic implementation")
-"""How torch says that an operation has no kernel of a fixed order on the device at hand."""
+"""torch's error for an operation that has no deterministic kernel on the current device."""
 
 
 def apply(level: str) -> None:
-    """Set torch up for a level, before CUDA starts; ``seeded`` changes nothing.
+    """Configure torch for a level; call it before CUDA is initialised.
+
+    Args:
+        level: ``seeded``, which changes nothing, or ``bitwise``.
 
     Raises:
-        UsageError: the environment asks cuBLAS for a work space without a fixed order.
+        UsageError: the environment sets a cuBLAS workspace without a fixed order.
     """
     if level != "bitwise":
         return
-    given = os.environ.setdefault(CUBLAS, CUBLAS_CONFIGS[0])
-    if given not in CUBLAS_CONFIGS:
+    config = os.environ.setdefault(CUBLAS, CUBLAS_CONFIGS[0])
+    if config not in CUBLAS_CONFIGS:
         raise UsageError(
-            f"{CUBLAS}: '{given}' in the environment lets cuBLAS sum in any order, and the run is "
-            f"determinism=bitwise; leave it unset, or set it to {' or '.join(CUBLAS_CONFIGS)}."
+            f"{CUBLAS}: '{config}' in the environment lets cuBLAS sum in any order, which "
+            "determinism=bitwise does not allow. Leave the variable unset, or set it to "
+            f"{' or '.join(CUBLAS_CONFIGS)}."
         )
     torch.use_deterministic_algorithms(True)
-    # Filling each new tensor before it is written finds errors and costs a tenth of an iteration.
+    # Filling each new tensor helps to find errors, and takes 10% of an iteration.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
@@ -46,20 +50,20 @@ def apply(level: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
-def refusal(error: BaseException) -> str | None:
-    """The sentence for an operation that ``bitwise`` can not have; None for any other error."""
-    found = REFUSED.match(str(error)) if isinstance(error, RuntimeError) else None
-    if found is None:
+def describe_refusal(error: BaseException) -> str | None:
+    """The message for an operation that ``bitwise`` refuses; None for any other error."""
+    match = REFUSED.match(str(error)) if isinstance(error, RuntimeError) else None
+    if match is None:
         return None
     device = "a GPU" if torch.cuda.is_available() else "this device"
     return (
-        f"determinism: torch has no form of {found[1]} with a fixed order on {device}; train with "
-        "determinism=seeded, or with a backbone, decoder or method that does without it."
+        f"determinism: torch has no deterministic kernel of {match[1]} on {device}. Train with "
+        "determinism=seeded, or with a backbone, decoder or method that does not use it."
     )
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a model's state: name, type, shape and bits of every tensor, by name."""
+    """SHA-256 of a model's state: name, dtype, shape and bits of each tensor, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

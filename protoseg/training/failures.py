@@ -1,4 +1,4 @@
-"""Whatever stops a run, put into a reason and one sentence."""
+"""The reason why a run stopped, and one sentence about it: from an exception or a signal."""
 
 from __future__ import annotations
 
@@ -15,37 +15,40 @@ from protoseg.slurm.environment import current_job, why_stopped
 from protoseg.training.signals import ClaimLost
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
-"""What a file system says when it is full or away; the run is not to blame."""
+"""Errors of a file system that is full or unavailable."""
 
 
-def reason_of(error: Exception) -> tuple[Reason, str]:
-    """Why a run failed; called where the error is handled, for its traceback goes to the log."""
+def classify_error(error: Exception) -> tuple[Reason, str]:
+    """The reason and one sentence for an exception that ended a run.
+
+    Call this where the exception is handled: it prints the traceback to the log.
+    """
     match error:
         case ClaimLost():
-            return Reason.LOST, "another worker took the run over; this one wrote no more"
+            return Reason.LOST, "another worker took the run over; this worker stopped writing"
         case files.StorageError():
             return Reason.STORAGE, str(error)
         case DataError():
-            return Reason.BAD_DATA, _sentence(error)
+            return Reason.BAD_DATA, _data_error_message(error)
         case ProtosegError() if not is_broken_connection(error):
             if error.__cause__ is not None:
                 with contextlib.suppress(OSError):
                     traceback.print_exc()
             return Reason.BAD_CONFIG, str(error)
-    from protoseg.training.determinism import refusal
+    from protoseg.training.determinism import describe_refusal
 
-    refused = refusal(error)
-    if refused is not None:
-        return Reason.BAD_CONFIG, refused
-    # The reason must be written down whatever it is, also where the log can not be.
+    refusal = describe_refusal(error)
+    if refusal is not None:
+        return Reason.BAD_CONFIG, refusal
+    # The reason must reach end.json even where the log cannot be written.
     with contextlib.suppress(OSError):
         traceback.print_exc()
-    first = (str(error).strip().splitlines() or [""])[0]
-    message = f"{type(error).__name__}: {first}"
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    message = f"{type(error).__name__}: {first_line}"
     if is_broken_connection(error):
-        return Reason.LOST, f"another process of the run is gone ({message})"
+        return Reason.LOST, f"the connection to another process of the run broke ({message})"
     if is_lost_loader(error):
-        return Reason.LOST, f"a loader process is gone: killed, or out of memory ({message})"
+        return Reason.LOST, f"a loader process was killed or ran out of memory ({message})"
     if _is_out_of_memory(error):
         return Reason.OUT_OF_MEMORY, message
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
@@ -53,21 +56,21 @@ def reason_of(error: Exception) -> tuple[Reason, str]:
     return Reason.CODE_ERROR, message
 
 
-def stop_reason(number: int, saved: int) -> tuple[Reason, str]:
-    """Why a signal asked to stop; inside a job the scheduler is asked, for it knows.
+def classify_signal(number: int, saved: int) -> tuple[Reason, str]:
+    """The reason and one sentence for a signal; within a SLURM job, SLURM gives the reason.
 
     Args:
         saved: iteration of the newest checkpoint, 0 without one.
     """
-    state = f"saved at iteration {saved}" if saved else "nothing was trained yet"
+    progress = f"saved at iteration {saved}" if saved else "nothing was trained yet"
     if current_job() is not None and number != signal.SIGINT:
         reason, message = why_stopped(number)
-        return reason, f"{message}; {state}"
-    return Reason.CANCELLED, f"{signal.Signals(number).name}; {state}"
+        return reason, f"{message}; {progress}"
+    return Reason.CANCELLED, f"{signal.Signals(number).name}; {progress}"
 
 
 def is_broken_connection(error: Exception) -> bool:
-    """Whether an error says no more than that another process of the run is gone."""
+    """Whether an error only shows that another process of the run has ended."""
     from torch.distributed import DistError
 
     from protoseg.training.distributed.rendezvous import RendezvousError
@@ -78,20 +81,20 @@ def is_broken_connection(error: Exception) -> bool:
 
 
 def is_lost_loader(error: Exception) -> bool:
-    """Whether a loader process died without a word of its own; what it raises comes through."""
+    """Whether a loader process was killed; an exception raised in one is passed on as it is."""
     if isinstance(error, ConnectionError | EOFError | FileNotFoundError):
-        # It was killed while it handed over a batch, or the batch died with it.
-        last = traceback.extract_tb(error.__traceback__)[-1:]
-        return bool(last) and Path(last[0].filename).parent.name == "multiprocessing"
+        # The loader was killed while it sent a batch, or before the batch was read.
+        last_frame = traceback.extract_tb(error.__traceback__)[-1:]
+        return bool(last_frame) and Path(last_frame[0].filename).parent.name == "multiprocessing"
     if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"):
         return True
-    # The news comes by a signal, also in the middle of a checkpoint: what torch then says of the
-    # file that it could not finish hides it.
+    # torch reports a lost loader from a signal handler, possibly during a checkpoint. Its error
+    # about the unfinished file then hides the first error.
     return isinstance(error.__context__, Exception) and is_lost_loader(error.__context__)
 
 
-def _sentence(error: DataError) -> str:
-    """Its message; torch puts a whole traceback around one from a loader process."""
+def _data_error_message(error: DataError) -> str:
+    """The message without the traceback that torch adds to an error from a loader process."""
     text = str(error)
     return text.rpartition("DataError: ")[2].strip() if text.startswith("Caught ") else text
 

@@ -1,20 +1,19 @@
-"""``python -m protoseg.training.fork_server``: forks workers that need no imports of their own.
+"""``python -m protoseg.training.fork_server``: imports torch and mmseg once, then forks workers.
 
-Importing torch and mmseg takes longer than many a small run's first hundred iterations. A sweep on
-one machine starts this server once; each worker is a fork of it. On SLURM every worker is a fresh
-process.
+These imports take longer than the first 100 iterations of a small run. A sweep on one machine
+starts this server once; each worker is a fork of it. On SLURM every worker is a new process.
 
 The server reads one JSON object a line from standard input and answers on standard output:
 
     {"id": 1, "folder": RUN_FOLDER, "log": FILE, "environment": {...}}    a request
     {"state": "ready"}                                                    once, after the imports
     {"id": 1, "pid": 4711}                                                the worker was started
-    {"id": 1, "exit": 0}                                                  it exited; -9: by SIGKILL
+    {"id": 1, "exit": 0}                                                  exit status; -9: SIGKILL
     {"id": 1, "refused": "stale"}                                         source files have changed
     {"id": 1, "refused": "threads"}                                       forking would be unsafe
 
-It exits after standard input was closed and the last worker has exited. It runs no tensor operation
-and starts no thread: a fork copies neither thread pools nor the locks they hold in a usable state.
+The server exits once standard input is closed and the last worker has exited. It runs no tensor
+operation and starts no thread: thread pools and their locks do not work in a forked process.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 class ForkServer:
-    """Starts workers on request and reports how they exit.
+    """Starts workers on request and reports their exit statuses.
 
     Args:
         requests: file descriptor to read requests from.
@@ -51,10 +50,10 @@ class ForkServer:
         self._answers = answers
         self._workers: dict[int, BaseProcess] = {}
         self._partial = b""
-        self._source = source_state()
+        self._source = read_source_state()
 
     def serve(self) -> None:
-        """Answer requests until the input is closed and no worker is left."""
+        """Answer requests until the input is closed and all workers have exited."""
         self._answer({"state": "ready"})
         is_open = True
         while is_open or self._workers:
@@ -64,15 +63,16 @@ class ForkServer:
             self._report_exits()
 
     def _read_requests(self) -> bool:
+        """Start the requested workers; returns False once the input is closed."""
         data = os.read(self._requests, 1 << 16)
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             request = json.loads(line)
-            self._answer({"id": request["id"], **self._start(request)})
+            self._answer({"id": request["id"], **self._start_worker(request)})
         return bool(data)
 
-    def _start(self, request: dict[str, Any]) -> dict[str, Any]:
-        if source_state() != self._source:
+    def _start_worker(self, request: dict[str, Any]) -> dict[str, Any]:
+        if read_source_state() != self._source:
             return {"refused": "stale"}
         if len(os.listdir("/proc/self/task")) > 1:
             return {"refused": "threads"}
@@ -80,7 +80,7 @@ class ForkServer:
             target=run_worker,
             args=(request["folder"], request["log"], request["environment"]),
         )
-        # Blocked until the worker has its handlers: no request to stop is lost in between.
+        # Signals are blocked until the worker has installed its handlers, so that none is lost.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
         try:
             worker.start()
@@ -96,16 +96,16 @@ class ForkServer:
                 self._answer({"id": number, "exit": worker.exitcode})
 
     def _answer(self, answer: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # the sweep is gone; its workers finish
+        with contextlib.suppress(BrokenPipeError):  # the sweep has ended; its workers finish
             os.write(self._answers, json.dumps(answer).encode() + b"\n")
 
 
 def run_worker(folder: str, log: str, environment: dict[str, str]) -> None:
-    """Be the worker of a run, in a process forked for it.
+    """Run the worker of a run in a forked process, and exit with its status.
 
     Args:
         folder: the run folder.
-        log: file for what the worker prints before it opens the log of its attempt.
+        log: file for the output before the worker opens the log of its attempt.
         environment: variables to set.
     """
     from protoseg.training import worker
@@ -122,17 +122,17 @@ def run_worker(folder: str, log: str, environment: dict[str, str]) -> None:
     sys.exit(worker.main([folder], stop))
 
 
-def import_everything() -> None:
-    """Import what a worker imports sooner or later."""
+def import_worker_modules() -> None:
+    """Import all modules that a worker needs until its end."""
     for name in ("protoseg.training.run", "mmseg.datasets", "mmseg.engine", "mmseg.evaluation"):
-        importlib.import_module(name)  # the last three: mmengine's registries, when they build
-    importlib.import_module("torch._dynamo")  # else with the first step of the optimiser
+        importlib.import_module(name)  # mmengine's registries import the last three
+    importlib.import_module("torch._dynamo")  # imported by the first step of the optimiser
 
 
-def source_state() -> tuple[Any, ...]:
-    """Size and time of protoseg's source files, and the versions of the packages in a record.
+def read_source_state() -> tuple[Any, ...]:
+    """Size and time of protoseg's source files, and the versions of the recorded packages.
 
-    A worker must not run code that differs from the files its record describes.
+    A worker must run the same code as the files that its record describes.
     """
     from protoseg.training.provenance.environment import PACKAGES
 
@@ -152,16 +152,16 @@ def source_state() -> tuple[Any, ...]:
 def main() -> int:
     """Import, then serve on standard input and output."""
     requests, answers = os.dup(0), os.dup(1)
-    # What imports print must not mix with answers, and workers must not read requests.
+    # The output of imports must not mix with answers, and workers must not read requests.
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     os.dup2(2, 1)
     os.close(null)
     for descriptor in (requests, answers):
         os.set_inheritable(descriptor, False)
-    import_everything()
+    import_worker_modules()
     gc.collect()
-    gc.freeze()  # a collection in a worker would copy every page of what was imported
+    gc.freeze()  # a collection in a worker would copy all pages of the imported modules
     ForkServer(requests, answers).serve()
     return 0
 

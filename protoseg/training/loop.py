@@ -1,6 +1,6 @@
-"""The training loop, made to stop and go on at any iteration.
+"""The training loop, which can stop and resume at any iteration.
 
-mmengine's own loop replays all past iterations when it resumes; this one starts where it stopped.
+mmengine's loop replays all past iterations when it resumes; this one starts at the next iteration.
 """
 
 from __future__ import annotations
@@ -20,29 +20,24 @@ from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
 from protoseg.training.build.components import TrainingComponents
 from protoseg.training.distributed.process_group import Processes
-from protoseg.training.rng import (
-    pack_state,
-    random_state,
-    set_random_state,
-    unpack_state,
-)
+from protoseg.training.rng import get_random_state, pack_state, set_random_state, unpack_state
 from protoseg.training.signals import StopRequest, StopRequested
 
 PROGRESS_SECONDS = 1.0
 CURVE_POINTS = 100
-"""Points of the loss curve kept in the record, each the mean since the one before."""
+"""Points of the loss curve in the record, each the mean since the previous point."""
 
 
 class TrainingLoop:
-    """Trains from iteration ``start`` to the end, with progress, checkpoints and a loss curve.
+    """Trains to the last iteration, and writes progress, checkpoints and a loss curve.
 
     Args:
         parts: model, optimiser, schedulers and loaders.
-        folder: where checkpoints and progress go.
-        iterations: length of the training.
-        checkpoint_seconds: least time between two periodic checkpoints.
-        stop: asked between iterations.
-        processes: those that train together; the first one writes, all stop and save at the same
+        folder: the run folder, for checkpoints and progress.
+        iterations: total number of iterations.
+        checkpoint_seconds: minimum time between two periodic checkpoints.
+        stop: checked after each iteration.
+        processes: the processes that train together. Rank 0 writes; all stop and save at the same
             iteration.
     """
 
@@ -63,7 +58,7 @@ class TrainingLoop:
         self.stop = stop
         self.curve: list[Any] = []
         self.seconds = 0.0
-        """Time spent in iterations, over all attempts whose work is in this run."""
+        """Time spent in iterations, over all attempts that contributed to this run."""
         self._sums: dict[str, float] = {}
         self._count = 0
         self._recent: deque[float] = deque(maxlen=20)
@@ -71,43 +66,49 @@ class TrainingLoop:
         self._last_loss: float | None = None
 
     def run(self, start: int) -> None:
-        """Train; raises `StopRequested` after a checkpoint where a signal asked to."""
+        """Train from iteration ``start`` to the last one.
+
+        Raises:
+            StopRequested: a signal arrived; a checkpoint was written after it.
+            ClaimLost: another worker took the run over.
+            UsageError: a loss is not finite.
+        """
         parts = self.parts
         parts.model.train()
-        # torch draws a seed from the global generator for every iterator; the one that a resumed
-        # run needs is one more than an uninterrupted run makes.
-        before = random_state()
+        # Each loader iterator draws a seed from torch's global generator. A resumed run creates one
+        # iterator more than an uninterrupted run, so its draw is undone.
+        state_before = get_random_state()
         batches = iter(parts.train_loader)
         if start:
-            set_random_state(before)
-        saved = time.monotonic()
+            set_random_state(state_before)
+        save_time = time.monotonic()
         for iteration in range(start, self.iterations):
-            begun = time.perf_counter()
+            iteration_start = time.perf_counter()
             batch = next(batches)
             losses = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
             for scheduler in parts.schedulers:
                 scheduler.step()
             done = iteration + 1
-            due = time.monotonic() - saved >= self.checkpoint_seconds
+            is_due = time.monotonic() - save_time >= self.checkpoint_seconds
             self.stop.raise_if_taken_over()
-            numbers, signal_number, due = self._agree(losses, due)
-            self._note(done, numbers)
-            took = time.perf_counter() - begun
-            self.seconds += took
-            self._recent.append(took)
-            if done == self.iterations or due or signal_number is not None:
+            loss_values, signal_number, is_due = self._exchange(losses, is_due)
+            self._note(done, loss_values)
+            seconds = time.perf_counter() - iteration_start
+            self.seconds += seconds
+            self._recent.append(seconds)
+            if done == self.iterations or is_due or signal_number is not None:
                 self.save(done)
-                saved = time.monotonic()
+                save_time = time.monotonic()
             self._report(done)
             if signal_number is not None:
                 raise StopRequested(signal_number)
 
     def save(self, iteration: int) -> None:
-        """Write a checkpoint that holds everything this loop needs to go on; in all processes."""
-        others: list[dict[str, Any]] = []
+        """Write a checkpoint from which this loop can resume; all processes call this."""
+        other_states: list[dict[str, Any]] = []
         if self.processes.size > 1:
-            states = self.processes.gather_bytes(pack_state(random_state()))
-            others = [unpack_state(state) for state in states[1:]]
+            states = self.processes.gather_bytes(pack_state(get_random_state()))
+            other_states = [unpack_state(state) for state in states[1:]]
         if self.processes.rank > 0:
             return
         self.stop.check_ownership()
@@ -118,60 +119,71 @@ class TrainingLoop:
             "seconds": self.seconds,
         }
         checkpoint.save(
-            self.parts, self.folder.checkpoints, iteration, extra, others, self.stop.check_ownership
+            self.parts,
+            self.folder.checkpoints,
+            iteration,
+            extra,
+            other_states,
+            self.stop.check_ownership,
         )
 
-    def resume(self, found: checkpoint.Checkpoint) -> None:
-        """Go back to the state of a checkpoint."""
-        extra = checkpoint.restore(self.parts, found)
+    def resume(self, saved: checkpoint.Checkpoint) -> None:
+        """Restore the state of a checkpoint."""
+        extra = checkpoint.restore(self.parts, saved)
         self.curve = extra["curve"]
         self._sums = extra["sums"]
         self._count = extra["count"]
         self.seconds = extra["seconds"]
 
-    def _agree(
-        self, losses: dict[str, Any], due: bool
+    def _exchange(
+        self, losses: dict[str, Any], is_due: bool
     ) -> tuple[dict[str, float], int | None, bool]:
-        """The losses as numbers, the signal to stop for, and whether a checkpoint is due.
+        """Combine the losses and flags of all processes in one exchange.
 
-        Of several processes: the means, the highest, and whether any says so, in one exchange.
+        Returns:
+            The mean of each loss, the highest signal number or None, and whether a checkpoint is
+            due in any process.
         """
         values = [torch.as_tensor(value).detach() for value in losses.values()]
         signal_number = self.stop.signal_number
         if self.processes.size > 1:
-            flags = [torch.tensor(float(flag)).to(values[0]) for flag in (signal_number or 0, due)]
+            flags = [
+                torch.tensor(float(flag)).to(values[0]) for flag in (signal_number or 0, is_due)
+            ]
             row = torch.stack([value.double() for value in (*values, *flags)])
             table = collective.all_gather(row).cpu()
             values = list(table[:, :-2].mean(0))
             highest, any_due = table[:, -2:].amax(0).tolist()
-            signal_number, due = int(highest) or None, bool(any_due)
-        return dict(zip(losses, map(float, values), strict=True)), signal_number, due
+            signal_number, is_due = int(highest) or None, bool(any_due)
+        return dict(zip(losses, map(float, values), strict=True)), signal_number, is_due
 
     def _note(self, iteration: int, losses: dict[str, float]) -> None:
+        """Add the losses of an iteration to the curve, and log each new point of it."""
         for name, number in losses.items():
             if not math.isfinite(number):
                 raise UsageError(
-                    f"{self.folder.run_id}: {name} became {number} at iteration {iteration}; the "
-                    "training diverged. Lower schedule.learning_rate or lengthen "
+                    f"{self.folder.run_id}: {name} is {number} at iteration {iteration}; the "
+                    "training diverged. Lower schedule.learning_rate or raise "
                     "schedule.warmup_iterations."
                 )
-            short = name.removeprefix("decode.")
-            self._sums[short] = self._sums.get(short, 0.0) + number
+            short_name = name.removeprefix("decode.")
+            self._sums[short_name] = self._sums.get(short_name, 0.0) + number
         self._last_loss = losses.get("loss")
         self._count += 1
-        every = max(1, self.iterations // CURVE_POINTS)
-        if iteration % every == 0 or iteration == self.iterations:
+        interval = max(1, self.iterations // CURVE_POINTS)
+        if iteration % interval == 0 or iteration == self.iterations:
             means = {name: total / self._count for name, total in self._sums.items()}
             self.curve.append([iteration, means])
             text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())
-            # Neither line nor progress is worth a training: a disk that is full now may have room
-            # when a checkpoint is due.
+            # A full disk must not end the training here: it may have space again when the next
+            # checkpoint is due.
             if self.processes.rank == 0:
                 with contextlib.suppress(OSError):
                     print(f"{now()}  iteration {iteration}/{self.iterations}  {text}", flush=True)
             self._sums, self._count = {}, 0
 
     def _report(self, iteration: int) -> None:
+        """Write progress.json, at most once in `PROGRESS_SECONDS`."""
         finished = iteration == self.iterations
         if self.processes.rank > 0:
             return

@@ -1,4 +1,4 @@
-"""The generators that training draws from: their states, and seeds for several processes."""
+"""The random number generators of a training: their states, and seeds for several processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 
-def random_state() -> dict[str, Any]:
-    """The states of all generators that training draws from, in types `torch.load` trusts."""
+def get_random_state() -> dict[str, Any]:
+    """The states of all generators, in types that `torch.load` accepts with ``weights_only``."""
     numpy_state = np.random.get_state(legacy=False)
     return {
         "torch": torch.get_rng_state(),
-        # Of the GPU in use alone: to ask another one would take memory there.
+        # Only of the current GPU: reading the state of another one would allocate memory there.
         "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_available() else [],
         "numpy": torch.from_numpy(numpy_state["state"]["key"].astype(np.int64)),
         "numpy_position": int(numpy_state["state"]["pos"]),
@@ -24,7 +24,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """The inverse of `random_state`."""
+    """Restore the states returned by `get_random_state`."""
     torch.set_rng_state(state["torch"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"][0])
@@ -34,21 +34,21 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def pack_state(state: dict[str, Any]) -> bytes:
-    """A state of `random_state` as bytes, to be sent to another process."""
+    """Encode a result of `get_random_state` as bytes, to send it to another process."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
     return buffer.getvalue()
 
 
 def unpack_state(data: bytes) -> dict[str, Any]:
-    """The inverse of `pack_state`."""
+    """Decode a result of `pack_state`."""
     state: dict[str, Any] = torch.load(io.BytesIO(data), weights_only=True)
     return state
 
 
-def seed_apart(*numbers: int) -> None:
-    """Seed all generators from some numbers together, for instance the run's seed and a rank."""
-    words = np.random.SeedSequence(numbers).generate_state(3)
-    random.seed(int(words[0]))
-    np.random.seed(int(words[1]))
-    torch.manual_seed(int(words[2]))
+def seed_generators(*numbers: int) -> None:
+    """Seed all generators from a combination of numbers, for example the run's seed and a rank."""
+    seeds = np.random.SeedSequence(numbers).generate_state(3)
+    random.seed(int(seeds[0]))
+    np.random.seed(int(seeds[1]))
+    torch.manual_seed(int(seeds[2]))

@@ -1,4 +1,4 @@
-"""Asking a run to stop: signals become a flag that is read where stopping is safe."""
+"""Stop requests: a signal sets a flag, which is read where a run can stop safely."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from protoseg.training.distributed.process_group import Processes
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP)
 
 
 class StopRequested(BaseException):
-    """A signal asked the run to stop; its state is on disk.
+    """A signal stops the run; its state is on disk.
 
-    Not an `Exception`: no handler of errors, in whatever library, takes it for one.
+    Not an `Exception`, so that no library's error handler catches it.
     """
 
     def __init__(self, signal_number: int) -> None:
@@ -22,37 +28,37 @@ class StopRequested(BaseException):
 
 
 class ClaimLost(Exception):  # noqa: N818  not an error
-    """Another worker took the run over while this one was frozen; it must write no more."""
+    """Another worker took the run over while this one was frozen; this one must not write."""
 
 
 class StopRequest:
-    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR2 into a flag, read between iterations."""
+    """Turns SIGTERM, SIGINT, SIGHUP and SIGUSR2 into a flag that is read between iterations."""
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self.still_mine: Callable[[], bool] = lambda: True
-        """Whether this process still holds the claim of its run."""
+        """Whether this process still holds the claim of its run; reads the claim file."""
         self.taken_over: Callable[[], bool] = lambda: False
-        """Whether somebody noticed meanwhile that it does not; costs nothing to ask."""
+        """Whether the heartbeat has noticed that the claim is lost; reads no file."""
         self._raises = False
 
     def listen(self) -> None:
-        """Install the handlers; only the main thread may."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP):
-            signal.signal(number, self._note)
+        """Install the signal handlers; only possible in the main thread."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._handle)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         is_first = self.signal_number is None
         self.signal_number = number
         if self._raises and is_first:
             raise StopRequested(number)
 
     @contextlib.contextmanager
-    def immediately(self) -> Iterator[None]:
-        """Inside, a signal raises `StopRequested` wherever the code is.
+    def raise_immediately(self) -> Iterator[None]:
+        """Within this context a signal raises `StopRequested` at once.
 
-        For long preparations that leave nothing half done. Where it gets lost, in a destructor for
-        instance, the flag is set all the same and the next check stops.
+        For long preparations that leave nothing half done. Python discards an exception in a
+        destructor, for instance; the flag is set all the same, and the next check stops the run.
         """
         if self.signal_number is not None:
             raise StopRequested(self.signal_number)
@@ -63,29 +69,39 @@ class StopRequest:
             self._raises = False
 
     def check_ownership(self) -> None:
-        """Raise `ClaimLost` if the run is another worker's by now; asked before each write."""
+        """Raise `ClaimLost` if another worker owns the run; called before each write."""
         if not self.still_mine():
             raise ClaimLost
 
     def raise_if_taken_over(self) -> None:
-        """Raise `ClaimLost` if it was noticed; between writes, for two must not train for long."""
+        """Raise `ClaimLost` if the heartbeat noticed a takeover.
+
+        Called between writes, so that two workers do not train the same run for long.
+        """
         if self.taken_over():
             raise ClaimLost
 
 
-def keep_loading(worker_id: int) -> None:
-    """Leave the end of a loader process to its parent; called in it as it starts.
+def raise_if_stop_requested(stop: StopRequest, processes: Processes) -> None:
+    """Raise `StopRequested` in all processes if any of them received a signal."""
+    signal_number = processes.agree_on_signal(stop.signal_number)
+    if signal_number is not None:
+        raise StopRequested(signal_number)
 
-    A scheduler sends SIGTERM to every process of a job. Loader processes that obeyed would take
-    away the batches of a training that still has to save.
+
+def accept_signals_from_parent_only(worker_id: int) -> None:
+    """Ignore stop signals that the parent did not send; a loader process calls this at its start.
+
+    A scheduler sends SIGTERM to every process of a job. If the loader processes exited, the
+    training process would have no batches for its last iteration before the checkpoint.
     """
-    stops = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR2, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    stop_signals = set(STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, stop_signals)
     parent = os.getppid()
 
-    def obey_parent() -> None:
-        while signal.sigwaitinfo(stops).si_pid != parent:
+    def wait_for_parent() -> None:
+        while signal.sigwaitinfo(stop_signals).si_pid != parent:
             continue
         os._exit(0)
 
-    threading.Thread(target=obey_parent, name="keep-loading", daemon=True).start()
+    threading.Thread(target=wait_for_parent, name="signals-of-parent", daemon=True).start()

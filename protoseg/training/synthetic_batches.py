@@ -1,7 +1,7 @@
-"""Batches made up for a training that has no data: label maps by a long tail, images of noise.
+"""Synthetic batches for timings without data: long-tailed label maps and noise images.
 
-What an iteration takes does not depend on what the images show. On how many classes a crop has it
-depends a little, and these have many.
+The time of an iteration does not depend on the content of the images. It depends slightly on the
+number of classes in a crop; these crops have many.
 """
 
 from __future__ import annotations
@@ -12,26 +12,33 @@ import torch
 from torch import Tensor
 
 PATCH = 16
-"""Pixels along the side of a patch of one class."""
+"""Side length of a patch of one class, in pixels."""
 
 
 def long_tail(number: int, num_classes: int, present: int, generator: torch.Generator) -> Tensor:
-    """Classes of some pixels, (N,): of those present the c-th is 1/c as frequent as the first.
+    """Draw the classes of pixels from a long-tailed distribution.
 
-    A tenth is ignored (-1). Which classes are present, and which is the c-th, is drawn too.
+    Args:
+        number: number of pixels, N.
+        num_classes: number of classes.
+        present: number of classes with a non-zero frequency, selected at random. The c-th of them
+            is 1/c as frequent as the first.
+
+    Returns:
+        Class of each pixel, (N,) int64; 10% of them are ignored (-1).
     """
-    share = torch.zeros(num_classes)
-    places = torch.randperm(num_classes, generator=generator)[:present]
-    share[places] = 1 / torch.arange(1, present + 1)
-    drawn = torch.multinomial(share, number, replacement=True, generator=generator)
-    drawn[torch.rand(number, generator=generator) < 0.1] = -1
-    return drawn
+    frequencies = torch.zeros(num_classes)
+    present_classes = torch.randperm(num_classes, generator=generator)[:present]
+    frequencies[present_classes] = 1 / torch.arange(1, present + 1)
+    classes = torch.multinomial(frequencies, number, replacement=True, generator=generator)
+    classes[torch.rand(number, generator=generator) < 0.1] = -1
+    return classes
 
 
 def label_maps(
     images: int, height: int, width: int, num_classes: int, ignored: int = 255
 ) -> Tensor:
-    """Label maps of patches with all classes by a long tail, (B, height, width) int64."""
+    """Label maps of patches whose classes have a long tail, (B, height, width) int64."""
     rows, columns = -(-height // PATCH), -(-width // PATCH)
     number = images * rows * columns
     generator = torch.Generator().manual_seed(number + num_classes)
@@ -43,21 +50,21 @@ def label_maps(
 
 
 def samples(maps: Tensor) -> list[Any]:
-    """mmseg's data samples with these label maps as ground truth."""
+    """mmseg data samples with the given label maps (B, height, width) as ground truth."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    found = []
+    data_samples = []
     for truth in maps:
         shape = tuple(truth.shape)
         sample = SegDataSample(metainfo={"img_shape": shape, "ori_shape": shape})
         sample.gt_sem_seg = PixelData(data=truth[None])
-        found.append(sample)
-    return found
+        data_samples.append(sample)
+    return data_samples
 
 
 def crops(maps: Tensor) -> dict[str, Any]:
-    """A batch as a loader hands it over: images of 8 bits, and samples with these label maps."""
+    """A batch like that of a loader: 8-bit noise images, and samples with the given label maps."""
     images, height, width = maps.shape
     generator = torch.Generator().manual_seed(height)
     shape = images, 3, height, width

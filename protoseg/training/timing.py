@@ -1,8 +1,8 @@
-"""``python -m protoseg.training.timing [REQUEST ANSWER]``: what an iteration of a run takes here.
+"""``python -m protoseg.training.timing [REQUEST ANSWER]``: time the iterations of a run.
 
-The model is the run's own, with random weights; its crops are made up, so neither data nor weights
-are needed. It is a process of its own: what does not fit into memory ends nothing else. Without
-arguments it prints the device as JSON.
+The model is that of the run with random weights, and the crops are synthetic, so neither data nor
+weights are needed. It runs in a separate process: if the run does not fit into memory, only this
+process ends. Without arguments it prints the device as JSON.
 """
 
 from __future__ import annotations
@@ -27,94 +27,92 @@ from protoseg.errors import UsageError
 from protoseg.training import determinism, failures
 from protoseg.training.build.components import build_model, build_optimizer, use_mmseg
 from protoseg.training.build.config import build_config
-from protoseg.training.provenance.environment import device_name
+from protoseg.training.device import get_device_name, get_peak_memory_mib
 from protoseg.training.synthetic_batches import crops, label_maps
 
 WARM_UP = 3
-"""Iterations before those that are timed: kernels are chosen, memory is taken."""
+"""Iterations before the timed ones, in which torch selects kernels and allocates memory."""
 WARM_UP_SECONDS = 20.0
-"""After so long one iteration of warming up is enough."""
+"""Time limit of the warm-up; at least one iteration is run."""
 SECONDS = 60.0
-"""After so long no further iteration is timed, but one always is."""
-GENTLE = 1e-3
-"""Of the learning rate, as in a run's own warm-up: what diverges may take another time."""
+"""Time limit of the timed iterations; at least one is timed."""
+LEARNING_RATE_FACTOR = 1e-3
+"""Factor on the learning rate, as in a warm-up: an iteration that diverges may take longer."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Time the spec of the request, and write seconds, or why there are none, to the answer."""
-    given = sys.argv[1:] if arguments is None else arguments
-    if not given:
-        print(json.dumps({"device": device_name(), "gpu": torch.cuda.is_available()}))
+    """Time the spec of the request file; write the times or the reason of the failure."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        print(json.dumps({"device": get_device_name(), "gpu": torch.cuda.is_available()}))
         return 0
-    request, answer = json.loads(Path(given[0]).read_bytes()), Path(given[1])
+    request, answer = json.loads(Path(arguments[0]).read_bytes()), Path(arguments[1])
     try:
         spec = spec_from_dict(request["spec"], "timing")
         torch.set_num_threads(request["threads"])
         if not torch.cuda.is_available():
-            stay_within_memory()
-        found = measure(spec, request["iterations"], lambda done: _say(answer, done))
+            limit_memory()
+        result = time_iterations(
+            spec, request["iterations"], lambda done: files.write_json(answer, {"done": done})
+        )
     except Exception as error:
-        reason, message = failures.reason_of(error)
-        found = {"reason": reason.value, "message": message}
-    files.write_json(answer, found)
+        reason, message = failures.classify_error(error)
+        result = {"reason": reason.value, "message": message}
+    files.write_json(answer, result)
     return 0
 
 
-def _say(answer: Path, done: int) -> None:
-    files.write_json(answer, {"done": done})
-
-
-def measure(
-    spec: RunSpec, iterations: int, done: Callable[[int], None] = lambda number: None
+def time_iterations(
+    spec: RunSpec, iterations: int, progress: Callable[[int], None] = lambda number: None
 ) -> dict[str, Any]:
-    """Train a few iterations of a run, and say what one takes.
+    """Train a few iterations of a run and measure their time.
 
     Args:
-        iterations: to be timed at most; fewer where they take longer than `SECONDS`.
-        done: told after each of them how many there are.
+        iterations: maximum number of timed iterations; fewer if they exceed `SECONDS`.
+        progress: called after each timed iteration with their number so far.
 
     Returns:
-        ``seconds`` (the median), ``fastest``, ``slowest``, ``iterations`` and ``memory_mib``.
+        ``seconds`` (median), ``fastest``, ``slowest``, ``iterations`` and ``memory_mib``.
 
     Raises:
-        UsageError: settings that can not be trained.
+        UsageError: settings that cannot be trained.
     """
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
     determinism.apply(spec.determinism)
     model, optimizer = network(spec)
     for group in optimizer.param_groups:
-        group["lr"] *= GENTLE
+        group["lr"] *= LEARNING_RATE_FACTOR
     batch = batch_of(spec)
 
-    def step() -> float:
-        begun = time.perf_counter()
+    def time_step() -> float:
+        start = time.perf_counter()
         losses = model.train_step(batch, optim_wrapper=optimizer)
-        for value in losses.values():  # as the training loop does: it waits for the GPU
+        for value in losses.values():  # as in the training loop; waits for the GPU
             float(torch.as_tensor(value).detach())
-        return time.perf_counter() - begun
+        return time.perf_counter() - start
 
-    begun = time.monotonic()
+    start = time.monotonic()
     for _ in range(WARM_UP):
-        step()
-        if time.monotonic() - begun > WARM_UP_SECONDS:
+        time_step()
+        if time.monotonic() - start > WARM_UP_SECONDS:
             break
-    begun, times = time.monotonic(), [step()]
-    done(1)
-    while len(times) < iterations and time.monotonic() - begun < SECONDS:
-        times.append(step())
-        done(len(times))
+    start, times = time.monotonic(), [time_step()]
+    progress(1)
+    while len(times) < iterations and time.monotonic() - start < SECONDS:
+        times.append(time_step())
+        progress(len(times))
     return {
         "seconds": statistics.median(times),
         "fastest": min(times),
         "slowest": max(times),
         "iterations": len(times),
-        "memory_mib": round(peak_memory_mib(), 1),
+        "memory_mib": round(get_peak_memory_mib(), 1),
     }
 
 
 def network(spec: RunSpec) -> tuple[Any, Any]:
-    """The segmentor of a spec, with random weights, and its optimiser; on the GPU if there is one.
+    """The segmentor of a spec with random weights, and its optimiser; on the GPU if available.
 
     Raises:
         UsageError: settings that mmseg refuses.
@@ -127,7 +125,7 @@ def network(spec: RunSpec) -> tuple[Any, Any]:
 
 
 def batch_of(spec: RunSpec) -> dict[str, Any]:
-    """A batch made up for a run: its images, crop and classes, and what its task learns from."""
+    """A synthetic batch with a run's batch size, crop size and classes, and the labels it needs."""
     classes = len(spec.dataset.classes)
     size = spec.augmentation.crop_size
     maps = label_maps(spec.schedule.batch_size, *size, classes, ignored_label(spec.dataset))
@@ -139,48 +137,46 @@ def batch_of(spec: RunSpec) -> dict[str, Any]:
     return batch
 
 
-def peak_memory_mib() -> float:
-    """Highest memory of the GPU, or of this process on a CPU, in MiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+def limit_memory() -> None:
+    """Limit this process to the free memory, and make it the first one that the kernel kills.
 
-
-def stay_within_memory() -> None:
-    """Refuse to take more memory than is free, and be the first to go where that is not enough.
-
-    Else the kernel would end whichever process it likes, once all memory is gone.
+    Otherwise the kernel may kill any process when memory runs out.
     """
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    free = free_bytes(Path("/proc"), Path("/sys/fs/cgroup"))
+    free = read_free_bytes(Path("/proc"), Path("/sys/fs/cgroup"))
     if free is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        limit = free + _own_bytes()
-        limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+        _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+        limit = free + _read_own_bytes()
+        limit = limit if hard_limit == resource.RLIM_INFINITY else min(limit, hard_limit)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard_limit))
 
 
-def _own_bytes() -> int:
-    """What counts towards that limit already, most of it reserved and not used."""
+def _read_own_bytes() -> int:
+    """Bytes of this process that count towards the limit, most of them reserved but unused."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = Path("/proc/self/status").read_text()
         return int(text.partition("VmData:")[2].split()[0]) * 1024
     return 0
 
 
-def free_bytes(proc: Path, group: Path) -> int | None:
-    """Memory that is free, of the machine and within what a container may take; None: not known."""
-    found = []
+def read_free_bytes(proc: Path, cgroup: Path) -> int | None:
+    """Free memory in bytes: the smaller of the machine's and the container's; None if unknown.
+
+    Args:
+        proc: folder of the kernel's process information.
+        cgroup: folder of the container's control group (version 2).
+    """
+    free = []
     with contextlib.suppress(OSError, ValueError, IndexError):
         text = (proc / "meminfo").read_text()
-        found.append(int(text.partition("MemAvailable:")[2].split()[0]) * 1024)
+        free.append(int(text.partition("MemAvailable:")[2].split()[0]) * 1024)
     with contextlib.suppress(OSError, ValueError, IndexError):
-        text = (group / "memory.stat").read_text()
+        text = (cgroup / "memory.stat").read_text()
         cached = int(text.partition("inactive_file ")[2].split()[0])
-        used = int((group / "memory.current").read_text()) - cached
-        found.append(int((group / "memory.max").read_text()) - used)
-    return max(0, min(found)) if found else None
+        used = int((cgroup / "memory.current").read_text()) - cached
+        free.append(int((cgroup / "memory.max").read_text()) - used)
+    return max(0, min(free)) if free else None
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""``python -m protoseg.training.worker RUN_DIR [LAUNCH_FILE]``: the job payload is a path.
+"""``python -m protoseg.training.worker RUN_DIR [LAUNCH_FILE]``: one attempt at a run.
 
-Whoever starts it, it decides from the run folder whether to begin, to go on, or to leave: a run
-that has its record, or that a live worker holds, is left alone. However the attempt ends, short of
-the machine's death, its end and reason are on disk.
+The worker reads from the run folder whether to start the run, resume it, or exit. It exits if the
+run has a record or a live worker holds its claim. It writes the end of the attempt and the reason
+to the run folder, unless it is killed or the machine fails.
 
-Of several processes that srun starts together the first one decides for all, and holds the claim;
-the others follow it, with a log of their own.
+srun may start several processes together. Rank 0 then decides for all and holds the claim; each
+other rank follows it and has a separate log.
 
-Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and worth resuming, 74 if the run
-folder could not be written. Those that follow end with 0 unless they lost the first one.
+Exit status: 0 done or nothing to do, 1 failed, 75 interrupted and resumable, 74 the run folder
+could not be written. Other ranks exit with 0, or with 1 if they lost the connection to rank 0.
 """
 
 from __future__ import annotations
@@ -37,60 +37,63 @@ if TYPE_CHECKING:
 DONE, FAILED, INTERRUPTED = 0, 1, 75
 
 CLAIM_SECONDS = claim.STALE_SECONDS + 4 * claim.HEARTBEAT_SECONDS
-"""How long a requeued job waits for the claim of what it was before."""
+"""How long a requeued job waits for the claim of its previous start to expire."""
 ORDER_SECONDS = CLAIM_SECONDS + 300.0
-"""How long those that follow wait for the first process to decide."""
+"""How long the other ranks wait for the decision of rank 0."""
 
 
 def main(arguments: list[str] | None = None, stop: StopRequest | None = None) -> int:
     """Run the worker on the folder named in the arguments.
 
     Args:
-        arguments: of the command line, without the name of the program.
-        stop: one that listens to signals already.
+        arguments: command-line arguments without the program name.
+        stop: a stop request that already listens to signals.
+
+    Returns:
+        The exit status.
     """
-    given = sys.argv[1:] if arguments is None else arguments
-    if len(given) not in (1, 2):
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if len(arguments) not in (1, 2):
         print("usage: python -m protoseg.training.worker RUN_DIR [LAUNCH_FILE]", file=sys.stderr)
         return 2
     if stop is None:
         stop = StopRequest()
         stop.listen()
-    folder = RunFolder(Path(given[0]).resolve())
-    launch_file = Path(given[1]) if given[1:] else folder.launch
+    folder = RunFolder(Path(arguments[0]).resolve())
+    launch_file = Path(arguments[1]) if arguments[1:] else folder.launch
     launch = files.read_json(launch_file)
     if not isinstance(launch, dict):
-        print(f"{launch_file}: missing or torn; run the sweep again.", file=sys.stderr)
+        print(f"{launch_file}: missing or incomplete; run the sweep again.", file=sys.stderr)
         return FAILED
     try:
-        place = rank_from_slurm()
-        if place.size == 1:
+        rank_info = rank_from_slurm()
+        if rank_info.size == 1:
             return _lead(folder, launch, stop)
-        # torch is imported after the number of threads is set.
+        # torch reads the number of threads when it is imported.
         _limit_threads(launch)
         from protoseg.training.distributed.process_group import Processes
 
-        return _one_of_several(folder, launch, stop, Processes(place, folder.path))
-    except ProtosegError as error:  # not even the attempt could be written down
-        _say(str(error))
+        return _run_rank(folder, launch, stop, Processes(rank_info, folder.path))
+    except ProtosegError as error:  # the attempt could not be written to the run folder
+        _print_log(str(error))
         return NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
 
 
-def _one_of_several(
+def _run_rank(
     folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes
 ) -> int:
-    """Lead or follow; ends this process."""
+    """Run one of several processes, and end the process."""
     status = FAILED
     try:
-        work = _follow if processes.rank else _lead
-        status = work(folder, launch, stop, processes)
+        run = _follow if processes.rank else _lead
+        status = run(folder, launch, stop, processes)
     except ProtosegError as error:
-        _say(str(error))
+        _print_log(str(error))
         status = NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
     finally:
         processes.leave()
-    # Not by way of the interpreter's end, where torch's threads still run while the connections of
-    # those that are gone break: a crash there would be taken for a failure of the whole step.
+    # Skip the interpreter's shutdown: torch's threads still run there while connections to ended
+    # processes break, and a crash would count as a failure of the whole job step.
     with contextlib.suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
@@ -100,57 +103,60 @@ def _one_of_several(
 def _lead(
     folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes | None = None
 ) -> int:
-    """Decide what to do with the run, and do it."""
+    """Start or resume the run, unless it is done or claimed; returns the exit status."""
     spec = folder.read_spec()
     if spec is None:
-        print(f"{folder.spec}: missing or torn; run the sweep again.", file=sys.stderr)
+        print(f"{folder.spec}: missing or incomplete; run the sweep again.", file=sys.stderr)
         return FAILED
     if folder.status().state is State.DONE:
-        print(f"{folder.run_id}: done already.")
+        print(f"{folder.run_id}: already done.")
         return DONE
-    held = _claim(folder, stop)
-    if held is None:
+    own_claim = _acquire_claim(folder, stop)
+    if own_claim is None:
         if stop.signal_number is not None:
             return INTERRUPTED
-        print(f"{folder.run_id}: another worker has it.")
+        print(f"{folder.run_id}: another worker holds its claim.")
         return DONE
     try:
-        # Between the first look and the claim another worker may have finished.
+        # Another worker may have finished the run before this one acquired the claim.
         if folder.record.exists():
             return DONE
-        stop.still_mine, stop.taken_over = held.is_mine, held.taken_over
+        stop.still_mine, stop.taken_over = own_claim.is_mine, own_claim.taken_over
         folder.clear_remains()
-        return _attempt(folder, spec, launch, stop, processes, held)
+        return _run_attempt(folder, spec, launch, stop, processes, own_claim)
     finally:
-        held.release()
+        own_claim.release()
 
 
-def _claim(folder: RunFolder, stop: StopRequest) -> claim.Claim | None:
-    """The claim, or None where a live worker holds it.
+def _acquire_claim(folder: RunFolder, stop: StopRequest) -> claim.Claim | None:
+    """Acquire the claim of a run; None if a live worker holds it.
 
-    A job that was requeued may find the claim of its earlier life, on a node that is out of sight:
-    it can not be alive, but it takes a while until that shows.
+    A requeued job may find the claim of its previous start on another node. That process has
+    ended, but its heartbeat only expires after `CLAIM_SECONDS`; the job waits for this.
     """
     job = current_job()
     key = job.key if job else ""
     end = time.monotonic() + CLAIM_SECONDS
     while True:
-        held = claim.acquire(folder.claim, job=key, job_is_active=is_job_active if job else None)
-        holder = claim.live_holder(folder.claim) if held is None else None
-        of_this_job = holder is not None and key != "" and holder.job == key
-        if held or not of_this_job or stop.signal_number or time.monotonic() > end:
-            return held
+        acquired = claim.acquire(
+            folder.claim, job=key, job_is_active=is_job_active if job else None
+        )
+        holder = claim.live_holder(folder.claim) if acquired is None else None
+        is_same_job = holder is not None and key != "" and holder.job == key
+        if acquired or not is_same_job or stop.signal_number or time.monotonic() > end:
+            return acquired
         time.sleep(1)
 
 
-def _attempt(
+def _run_attempt(
     folder: RunFolder,
     spec: dict[str, Any],
     launch: dict[str, Any],
     stop: StopRequest,
     processes: Processes | None,
-    held: claim.Claim,
+    own_claim: claim.Claim,
 ) -> int:
+    """Open an attempt, train, and write how the attempt ended; returns the exit status."""
     _limit_threads(launch)
     job = current_job()
     start = {
@@ -166,38 +172,38 @@ def _attempt(
     attempt = folder.start_attempt(start)
     _redirect_output(attempt / "log.txt")
 
-    def end(reason: Reason | None, message: str) -> int:
-        _say(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
+    def write_end(reason: Reason | None, message: str) -> int:
+        _print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
         ending = {"time": now(), "reason": reason and reason.value, "message": message}
         try:
             files.create_json(attempt / "end.json", ending)
-        except ProtosegError as error:  # the exit status says it where the disk can not
-            _say(str(error))
+        except ProtosegError as error:  # the exit status reports that the disk could not be written
+            _print_log(str(error))
             return NOT_WRITTEN if reason else DONE
         if reason is None:
             return DONE
-        # Not from the folder's status: as long as this process holds the claim, it is `running`.
+        # The folder's status is `running` while this process holds the claim.
         return INTERRUPTED if folder.may_go_on(reason) else FAILED
 
-    def give_up(reason: Reason, message: str) -> None:
-        status = end(reason, message)
-        held.release()
+    def exit_after_failure(reason: Reason, message: str) -> None:
+        status = write_end(reason, message)
+        own_claim.release()
         os._exit(status)
 
     if processes:
         processes.publish("attempt", attempt.name)
-        processes.watch(give_up)
+        processes.watch_failures(exit_after_failure)
     reason, message = _train(folder, spec, launch, stop, processes)
     if reason is Reason.LOST and processes:
-        # That the connection broke is what this process saw; the other one may know why.
-        reason, message = processes.failure() or (reason, message)
-    return end(reason, message)
+        # This process only saw a broken connection; the other process may have reported why.
+        reason, message = processes.read_failure() or (reason, message)
+    return write_end(reason, message)
 
 
 def _follow(
     folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes
 ) -> int:
-    """Train with the first process, if it says so; it also does the writing."""
+    """Train together with rank 0, if it starts an attempt; returns the exit status."""
     name = processes.wait_for("attempt", ORDER_SECONDS)
     if name is None:
         return DONE
@@ -206,11 +212,11 @@ def _follow(
         reason, message = _train(folder, folder.read_spec() or {}, launch, stop, processes)
     except files.StorageError as error:
         reason, message = Reason.STORAGE, str(error)
-    _say(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
+    _print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
     if reason is Reason.LOST:
         return FAILED
     if reason is not None:
-        processes.report(reason, message)
+        processes.report_failure(reason, message)
     return DONE
 
 
@@ -221,7 +227,11 @@ def _train(
     stop: StopRequest,
     processes: Processes | None = None,
 ) -> tuple[Reason | None, str]:
-    """Train, and put whatever stops it into a reason and one sentence."""
+    """Train the run; returns why it stopped (None: its record is written) and one sentence.
+
+    Args:
+        data: the content of the spec file.
+    """
     try:
         from protoseg.config.identity import run_id, spec_from_dict
         from protoseg.config.schema import METHOD_VERSION
@@ -231,38 +241,41 @@ def _train(
         spec = spec_from_dict(data, str(folder.spec))
         if run_id(spec) != folder.run_id:
             raise UsageError(
-                f"{folder.spec}: is the spec of {run_id(spec)}, not of this folder; it was "
-                "edited, or written by another version of protoseg."
+                f"{folder.spec}: the spec of {run_id(spec)}, not of this folder. It was edited, "
+                "or written by another version of protoseg. Run the sweep again."
             )
         if spec.method_version != METHOD_VERSION:
             raise UsageError(
-                f"{folder.spec}: planned for method version {spec.method_version}, this "
-                f"protoseg trains version {METHOD_VERSION}. Plan it anew, or check out the "
-                "version that planned it."
+                f"{folder.spec}: planned for method version {spec.method_version}; this "
+                f"protoseg trains version {METHOD_VERSION}. Plan the run again, or check out the "
+                "version of protoseg that planned it."
             )
-        determinism.apply(spec.determinism)  # before `join`, which starts CUDA
+        determinism.apply(spec.determinism)  # before `join`, which initialises CUDA
         if processes:
             processes.join()
         execute(spec, folder, Launch(**launch), stop, processes)
     except StopRequested as stopped:
         if processes and processes.rank > 0:
-            return None, "stopped with the first process"
-        return failures.stop_reason(stopped.signal_number, folder.checkpoint_iteration())
+            return None, "stopped together with rank 0"
+        return failures.classify_signal(stopped.signal_number, folder.checkpoint_iteration())
     except Exception as error:
-        return failures.reason_of(error)
+        return failures.classify_error(error)
     return None, "record written"
 
 
 def _limit_threads(launch: dict[str, Any]) -> None:
+    """Set the number of CPU threads for the libraries that are imported later."""
     threads = int(launch.get("threads", 0))
     if threads:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
 
 
-def _say(text: str) -> None:
-    """Print to the log. On a full disk the rest of what is buffered goes nowhere: it must neither
-    hide the reason of the end nor change the exit status."""
+def _print_log(text: str) -> None:
+    """Print to the log; on a full disk, discard the buffered output.
+
+    A full disk must neither hide the reason of the end nor change the exit status.
+    """
     try:
         print(text, flush=True)
     except OSError:
@@ -272,7 +285,7 @@ def _say(text: str) -> None:
 
 
 def _redirect_output(log: Path) -> None:
-    """Send everything this process prints, and its children, to the log of the attempt."""
+    """Redirect the output of this process and its children to the log of the attempt."""
     try:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:

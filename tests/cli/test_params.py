@@ -141,7 +141,7 @@ def test_weights_are_fetched_once(
     assert "tiny: starts from random weights" in protoseg("weights", "get", "tiny").out
     answer = protoseg("weights", "get", "mit_b2")
     assert answer.status == 1
-    assert "not the file that was meant" in answer.err
+    assert "not the expected file" in answer.err
     place = protoseg.data / "weights" / "mit_b2_20220624-66e8bf70.pth"
     assert not place.exists()
     place.write_bytes(b"something else")

@@ -252,7 +252,7 @@ def test_the_command_saves_at_a_signal_and_resumes(protoseg: CommandLine, data: 
         assert folder.status().state is State.INTERRUPTED
         assert folder.checkpoint_iteration() > 1
     assert "going on from iteration" in out
-    assert "going on from iteration" in log(folder)
+    assert "resuming from iteration" in log(folder)
 
 
 def test_an_unfinished_reproduction_goes_on_only_with_the_same_settings(tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_a_run_resumes_from_its_checkpoint_after_its_worker_is_killed(
     first, second = folder.attempts()
     assert first.reason is Reason.LOST
     assert second.reason is None
-    assert "going on from iteration 3" in (folder.attempts_folder / "0002" / "log.txt").read_text()
+    assert "resuming from iteration 3" in (folder.attempts_folder / "0002" / "log.txt").read_text()
     (record,) = harness.records()
     assert record["attempts"] == 2
     assert record["losses"][-1][0] == 6

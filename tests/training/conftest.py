@@ -1,4 +1,4 @@
-"""One thread, mmseg's registries, and one copy of the small data for all tests."""
+"""Fixtures of the training tests: one thread, mmseg's registries, the small data set."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from training.small import REPOSITORY, WORKER_MODULES, small_spec
 
 
 @pytest.fixture(autouse=True)
-def _mmseg() -> Iterator[None]:
-    # mmengine logs the initialisation of every single parameter.
+def _select_mmseg() -> Iterator[None]:
+    # mmengine logs the initialisation of every parameter.
     if not MMLogger.check_instance_created("protoseg"):
         MMLogger.get_instance("protoseg", log_level="ERROR")
     torch.manual_seed(0)
@@ -29,29 +29,29 @@ def _mmseg() -> Iterator[None]:
 
 @pytest.fixture(scope="package", autouse=True)
 def _prepared_fork_server(fork_server: ForkServer) -> None:  # noqa: F811
-    """Imports take seconds; most tests here need no other process."""
+    """Start the imports of the fork server early; they take seconds."""
     fork_server.prepare(WORKER_MODULES)
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder that holds the small built-in data set."""
-    place = tmp_path_factory.mktemp("data")
-    find_root(small_spec().dataset, place)
-    return place
+    folder = tmp_path_factory.mktemp("data")
+    find_root(small_spec().dataset, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
 def shapes_root(data: Path) -> Path:
-    """The folder of the small data set itself."""
+    """The folder of the small data set."""
     return find_root(small_spec().dataset, data)
 
 
 @pytest.fixture(scope="session")
 def test_weights() -> Path:
-    """Real weights, which are not part of the repository."""
-    place = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
-    folder = Path(place) / "weights"
+    """The folder of real weights, which are not part of the repository."""
+    test_data = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
+    folder = Path(test_data) / "weights"
     if not folder.is_dir():
         pytest.skip(f"needs weights in {folder}; set PROTOSEG_TEST_DATA")
     return folder

@@ -1,4 +1,4 @@
-"""Several workers of one run, as srun would start them: by the variables it sets."""
+"""Start several workers of one run with srun's environment variables."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from protoseg.runs.folder import RunFolder
 from training.small import log_paths, start_worker, worker_environment
 
 JOB = "4000000000"
-"""A job that no scheduler knows."""
+"""A job id that does not exist."""
 
 
 def environment(rank: int, size: int, step: int = 0, restarts: int = 0) -> dict[str, str]:
-    """What srun tells one of its tasks."""
+    """The environment of a task that srun starts."""
     return {
         **worker_environment(),
-        "SLURM_CONF": "/dev/null",  # nobody is asked
+        "SLURM_CONF": "/dev/null",  # no SLURM command can answer
         "SLURM_JOB_ID": JOB,
         "SLURM_RESTART_COUNT": str(restarts),
         "SLURM_STEP_ID": str(step),
@@ -30,12 +30,12 @@ def environment(rank: int, size: int, step: int = 0, restarts: int = 0) -> dict[
 
 
 class Workers:
-    """The processes of one step.
+    """The worker processes of one step.
 
     Args:
-        code: runs in all of them first.
-        codes: rank -> code that runs in it alone.
-        ranks: those that are started at all.
+        code: code that all processes run first.
+        codes: rank -> code that only this rank runs first.
+        ranks: the ranks to start; by default all.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Workers:
         ]
 
     def end(self) -> list[int | None]:
-        """Wait for all; their exit statuses."""
+        """Wait for all processes and return their exit statuses."""
         try:
             self.output = [
                 finish(process, logs=log_paths(self.folder))[0] for process in self.processes

@@ -1,4 +1,4 @@
-"""What each of several processes does in `test_sharing`; run in forked processes, and alone."""
+"""The work of each process in `test_sync`; runs in forked processes and in a single one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from protoseg.training.distributed.sync import SharedBatchNorm
 from training.small import small_spec
 
 STEPS = 3
-# Adam divides by the size of each gradient, and so makes numbers out of the rounding of those that
-# are almost 0; plain gradient descent leaves rounding as small as it is.
+# Adam divides by the magnitude of each gradient, which amplifies the rounding errors of gradients
+# close to 0. SGD does not.
 SGD = (
     "schedule.recipe=fcn/fcn_r101-d8_4xb4-160k_ade20k-512x512.py",
     "schedule.optimizer=SGD",
@@ -44,7 +44,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "decoder.channels=32",
         "decoder.auxiliary=true",
     ),
-    # Of its last two stages: nothing reads them, and no gradient reaches them.
+    # The decoder does not use the last two stages, which get no gradient.
     "unused parameters": (
         *PARAMETRIC,
         "method.num_prototypes=1",
@@ -55,18 +55,22 @@ CASES: dict[str, tuple[str, ...]] = {
 }
 
 
-def parts_of(case: str, root: Path, world: int) -> TrainingComponents:
-    """What trains in a case, here and in every process."""
+def build_parts(case: str, root: Path, world: int) -> TrainingComponents:
+    """The objects of a training, without dropout."""
     config = build_config(small_spec(*CASES[case]), data_root=root, world_size=world)
     parts = build_components(config, None)
     for module in parts.module.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):  # that of mmseg's auxiliary head
+        if isinstance(module, nn.modules.dropout._DropoutNd):  # of mmseg's auxiliary head
             module.p = 0
     return parts
 
 
-def ignore(batch: dict[str, Any], first: int) -> dict[str, Any]:
-    """Make the labels of the whole batch uneven: of its four images one has none, one half."""
+def ignore_pixels(batch: dict[str, Any], first: int) -> dict[str, Any]:
+    """Ignore all pixels of the first image of the whole batch, and half of the second one.
+
+    Args:
+        first: position of this part's first image in the whole batch.
+    """
     for position, sample in enumerate(batch["data_samples"], start=first):
         labels = sample.gt_sem_seg.data
         if position == 0:
@@ -77,47 +81,54 @@ def ignore(batch: dict[str, Any], first: int) -> dict[str, Any]:
 
 
 def train(case: str, root: Path, world: int, rank: int) -> dict[str, Any]:
-    """Some steps; losses over all processes, the first gradients, and the state at the end."""
-    parts = parts_of(case, root, world)
+    """Train `STEPS` steps.
+
+    Returns:
+        Mean losses of all processes at each step, gradients of the first step, and final state.
+    """
+    parts = build_parts(case, root, world)
     parts.model.train()
     batches = iter(parts.train_loader)
     losses: list[dict[str, float]] = []
     gradients: dict[str, Tensor | None] = {}
 
-    def note(*_: Any) -> None:
+    def keep_gradients(*_: Any) -> None:
         for name, parameter in parts.module.named_parameters():
             gradient = parameter.grad
             gradients.setdefault(name, gradient.clone() if gradient is not None else None)
 
-    parts.optimizer.optimizer.register_step_pre_hook(note)
+    parts.optimizer.optimizer.register_step_pre_hook(keep_gradients)
     for _ in range(STEPS):
-        batch = ignore(next(batches), first=rank * 4 // world)
-        found = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
+        batch = ignore_pixels(next(batches), first=rank * 4 // world)
+        step = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
         losses.append(
-            {k: collective.all_gather(v.detach()).mean(0).item() for k, v in found.items()}
+            {k: collective.all_gather(v.detach()).mean(0).item() for k, v in step.items()}
         )
     state = {name: value.clone() for name, value in parts.module.state_dict().items()}
     return {"losses": losses, "gradients": gradients, "state": state}
 
 
-def pixels(shape: tuple[int, ...]) -> Tensor:
-    """Values far from 0, where sums of squares would cancel."""
+def random_pixels(shape: tuple[int, ...]) -> Tensor:
+    """Random values with a gradient."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     values.requires_grad_(True)
     return values
 
 
-def normalise(kind: type[nn.Module], share: slice, momentum: float | None) -> dict[str, Any]:
-    """A batch norm on a part of a batch of 7, twice; output, gradients, statistics."""
-    norm = kind(3, momentum=momentum)
+def normalise(norm_class: type[nn.Module], share: slice, momentum: float | None) -> dict[str, Any]:
+    """Apply a batch norm twice to a part of a batch of 7; output, gradients and statistics.
+
+    The input has an offset of 100, where E[x²] - E[x]² would suffer from cancellation.
+    """
+    norm = norm_class(3, momentum=momentum)
     with torch.no_grad():
         norm.weight.copy_(torch.tensor([1.0, -2.0, 0.5]))
         norm.bias.copy_(torch.tensor([0.0, 3.0, -1.0]))
-    whole = pixels((7, 3, 5, 4))
+    whole = random_pixels((7, 3, 5, 4))
     for _ in range(2):
         output = norm(whole[share] + 100)
-    weigh = torch.linspace(-1, 1, 7 * 60).view(7, 3, 5, 4)[share]
-    (output * weigh + output.square() / 3).sum().backward()
+    weights = torch.linspace(-1, 1, 7 * 60).view(7, 3, 5, 4)[share]
+    (output * weights + output.square() / 3).sum().backward()
     return {
         "output": output.detach(),
         "input": whole.grad[share],
@@ -130,7 +141,7 @@ def normalise(kind: type[nn.Module], share: slice, momentum: float | None) -> di
 
 
 def work(rank: int, world: int, folder: str, root: str, cases: list[str]) -> None:
-    """Take part in some cases; write what this process ended with."""
+    """Train the cases in one of several processes, and save the results of this process."""
     from mmengine.registry import init_default_scope
 
     torch.set_num_threads(1)
@@ -138,10 +149,10 @@ def work(rank: int, world: int, folder: str, root: str, cases: list[str]) -> Non
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
     )
-    found: dict[str, Any] = {case: train(case, Path(root), world, rank) for case in cases}
+    results: dict[str, Any] = {case: train(case, Path(root), world, rank) for case in cases}
     if world == 2:
         for momentum in (0.1, None):
             share = slice(0, 1) if rank == 0 else slice(1, 7)
-            found[f"norm {momentum}"] = normalise(SharedBatchNorm, share, momentum)
-    torch.save(found, Path(folder) / f"{rank}.pt")
+            results[f"norm {momentum}"] = normalise(SharedBatchNorm, share, momentum)
+    torch.save(results, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Runs small enough for a test: 12 iterations on 16 images of 48×48 that the program makes."""
+"""Small runs for tests: 12 iterations on 16 generated images of 48×48 pixels."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ def composer() -> Composer:
 
 @functools.cache
 def matrix(name: str) -> Matrix:
-    """A matrix of experiments/, expanded once for all tests."""
+    """A matrix of experiments/; loaded once for all tests."""
     return load_matrix(composer(), name)
 
 
 def compose(*overrides: str) -> RunSpec:
-    """A spec from experiments/, with overrides alone."""
+    """A spec from experiments/ with overrides."""
     settings = [s for _, values in parse_overrides(overrides) for s in values]
     return composer().spec(settings, "test")
 
 
 def small_spec(*overrides: str) -> RunSpec:
-    """A small run on the built-in data; method paper unless overridden."""
+    """A small run on the built-in data; the method is ``paper`` unless overridden."""
     return compose(*BASE, *overrides)
 
 
-def make_folder(place: Path, spec: RunSpec, data: Path, **launch: Any) -> RunFolder:
-    """A run folder that waits for its worker."""
-    folder = RunFolder(place / run_id(spec))
+def make_folder(parent: Path, spec: RunSpec, data: Path, **launch: Any) -> RunFolder:
+    """Make a run folder, ready for a worker; ``launch`` replaces launch settings."""
+    folder = RunFolder(parent / run_id(spec))
     settings = {
         "data": str(data),
         "weights": str(data / "weights"),
@@ -85,14 +85,14 @@ WORKER_MODULES = (
     "protoseg.training.run",
     "protoseg.training.distributed.process_group",
     "protoseg.training.distributed.rendezvous",
-    # A training imports these when it builds its objects.
+    # Imported when the objects of a training are built.
     "mmseg.datasets",
     "mmseg.engine",
     "mmseg.evaluation",
     "torch._dynamo",
     "PIL.PngImagePlugin",
 )
-"""What a worker process has imported before it is forked."""
+"""Modules that the fork server imports before it forks a worker."""
 PAUSE = """
 import time
 from protoseg.training.loop import TrainingLoop
@@ -103,17 +103,17 @@ def pause(self, iteration):
         time.sleep(0.01)
 TrainingLoop._report = pause
 """
-"""Code that stops a training after an iteration, when its line is in the log and its checkpoint on
-disk, until a signal arrives; `pause_after` fills it in."""
+"""Template of `pause_after`. The pause begins after the log line and the checkpoint of the
+iteration are on disk."""
 
 
 def pause_after(iteration: int) -> str:
-    """Code for `start_worker`: the training pauses after an iteration until a signal arrives."""
+    """Code for `start_worker` that pauses the training after an iteration until a signal."""
     return PAUSE.format(iteration)
 
 
 def worker_environment() -> dict[str, str]:
-    """The environment of a worker outside of SLURM."""
+    """The environment of a worker outside SLURM."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     return {**environment, "OMP_NUM_THREADS": "1"}
 
@@ -127,14 +127,14 @@ def start_worker(
     process_group: int | None = None,
     output: Path | None = None,
 ) -> ForkedProcess:
-    """The worker as its own process, forked from one that has imported torch and mmseg.
+    """Start the worker in a fork of the fork server, which has imported torch and mmseg.
 
     Args:
-        code: runs in it first.
-        arguments: after the run folder.
+        code: code that the process runs first.
+        arguments: command-line arguments after the run folder.
         environment: by default `worker_environment`.
-        process_group: as `subprocess.Popen` has it.
-        output: a file for what it prints beside its log.
+        process_group: as for `subprocess.Popen`.
+        output: a file for the output that does not go to the attempt's log.
     """
     program = f"import sys\nfrom protoseg.training import worker\n{code}\n"
     return start_forked(
@@ -148,7 +148,7 @@ def start_worker(
 
 
 def start_new_worker(folder: RunFolder) -> subprocess.Popen[str]:
-    """The worker as a new Python process, as users and SLURM jobs start it; takes seconds."""
+    """Start the worker as a new Python process, as users and SLURM do; takes seconds."""
     return subprocess.Popen(
         [sys.executable, "-m", "protoseg.training.worker", str(folder.path)],
         env=worker_environment(),
@@ -159,7 +159,7 @@ def start_new_worker(folder: RunFolder) -> subprocess.Popen[str]:
 
 
 def work(folder: RunFolder, code: str = "") -> tuple[int, str]:
-    """Run the worker to its end: exit status, and what it printed beside its log."""
+    """Run the worker to its end; its exit status, and its output outside the attempt's log."""
     process = start_worker(folder, code)
     output, _ = finish(process, logs=log_paths(folder))
     assert process.returncode is not None
@@ -167,7 +167,7 @@ def work(folder: RunFolder, code: str = "") -> tuple[int, str]:
 
 
 def log_paths(folder: RunFolder) -> Iterator[Path]:
-    """The logs of all attempts and ranks, looked for when a message needs them."""
+    """The logs of all attempts and ranks; found when the iterator is used."""
     yield from sorted(folder.attempts_folder.glob("*/log*.txt"))
 
 
@@ -175,25 +175,25 @@ def wait_for_checkpoint(folder: RunFolder, iteration: int, *processes: ForkedPro
     """Wait until the checkpoint of an iteration is on disk.
 
     Raises:
-        AssertionError: a process of the run ended before, or the deadline passed.
+        AssertionError: a process of the run ended first, or the deadline passed.
     """
-    note = folder.checkpoints / f"iter_{iteration:08}.json"
+    digest_file = folder.checkpoints / f"iter_{iteration:08}.json"
 
     def is_over() -> bool:
-        return note.exists() or any(process.poll() is not None for process in processes)
+        return digest_file.exists() or any(process.poll() is not None for process in processes)
 
     what = f"the checkpoint of iteration {iteration}"
     wait_until(is_over, what, logs=log_paths(folder))
-    assert note.exists(), f"a process ended before {what}{log_tails(log_paths(folder))}"
+    assert digest_file.exists(), f"a process ended before {what}{log_tails(log_paths(folder))}"
 
 
 def ends(folder: RunFolder) -> list[str | None]:
-    """The reasons with which the attempts ended, oldest first; None for a success."""
+    """The reasons of the ends of all attempts, oldest first; None for success."""
     return [attempt.reason and attempt.reason.value for attempt in folder.attempts()]
 
 
 def log(folder: RunFolder, attempt: int = -1) -> str:
-    """What an attempt has written; nothing before it has opened its log."""
+    """The log of an attempt; empty before the log is opened."""
     paths = sorted(folder.attempts_folder.glob("*/log.txt"))
     return paths[attempt].read_text() if paths else ""
 
@@ -203,15 +203,16 @@ def record_of(folder: RunFolder) -> dict[str, Any]:
 
 
 def result(folder: RunFolder) -> dict[str, Any]:
-    """Of a record what must be equal for equal specs: no times, no machine, no attempts."""
+    """The part of a record that equal specs have in common: no times, machine or attempts."""
     record = record_of(folder)
     keys = ("spec", "metrics", "per_class", "parameters", "losses", "confusion")
     return json.loads(json.dumps({key: record[key] for key in keys}))
 
 
 def cells(path: Path) -> Iterator[tuple[int, int, int, int]]:
-    """(image, ground truth, prediction, count) out of a file of confusion counts."""
+    """(image, ground truth, prediction, count) of each cell in a file of confusion counts."""
     with np.load(path) as file:
-        c = int(file["num_classes"])
+        num_classes = int(file["num_classes"])
         for image, cell, count in zip(file["image"], file["cell"], file["count"], strict=True):
-            yield int(image), int(cell) // c, int(cell) % c, int(count)
+            truth, prediction = divmod(int(cell), num_classes)
+            yield int(image), truth, prediction, int(count)

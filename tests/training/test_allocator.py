@@ -1,4 +1,4 @@
-"""Freed memory stays with the process: the page faults of a repeated allocation disappear."""
+"""`keep_freed_memory`: a repeated allocation causes no page faults."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
-def page_faults(mode: str) -> int:
-    done = subprocess.run(
+def count_page_faults(mode: str) -> int:
+    process = subprocess.run(
         [sys.executable, "-c", PROGRAM, mode],
         capture_output=True,
         text=True,
         check=False,
         env={"MALLOC_MMAP_THRESHOLD_": "131072"} if mode == "default" else {},
     )
-    if done.returncode == 3:
+    if process.returncode == 3:
         pytest.skip("this C library has no mallopt")
-    assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    assert process.returncode == 0, process.stderr
+    return int(process.stdout)
 
 
-def test_memory_that_is_freed_and_allocated_again_costs_no_page_faults() -> None:
-    assert page_faults("keep") * 100 < page_faults("default")
+def test_reallocated_memory_causes_no_page_faults() -> None:
+    assert count_page_faults("keep") * 100 < count_page_faults("default")

@@ -1,4 +1,4 @@
-"""Checkpoints: everything comes back, two are kept, whatever dies leaves the old ones whole."""
+"""Checkpoints: restore the whole state, keep two, and survive errors and takeovers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def parts(shapes_root: Path) -> TrainingComponents:
     return build_components(build_config(small_spec(), data_root=shapes_root), None)
 
 
-def step(parts: TrainingComponents, count: int = 1) -> None:
+def train(parts: TrainingComponents, count: int = 1) -> None:
     batches = iter(parts.train_loader)
     parts.model.train()
     for _ in range(count):
@@ -60,10 +60,10 @@ def flatten(value: Any) -> Iterator[Any]:
         yield value
 
 
-def test_everything_comes_back(
+def test_a_checkpoint_restores_the_whole_state(
     parts: TrainingComponents, shapes_root: Path, tmp_path: Path
 ) -> None:
-    step(parts, 3)
+    train(parts, 3)
     saved = checkpoint.save(parts, tmp_path, 3, {"curve": [[1, {"loss": 0.1}]]})
     state = copy.deepcopy(
         [
@@ -73,12 +73,12 @@ def test_everything_comes_back(
         ]
     )
     numbers = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
-    step(parts, 2)
+    train(parts, 2)
     other = build_components(build_config(small_spec("seed=5"), data_root=shapes_root), None)
-    found, problems = checkpoint.newest(tmp_path)
-    assert found == saved
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest == saved
     assert problems == []
-    extra = checkpoint.restore(other, found)
+    extra = checkpoint.restore(other, newest)
     assert extra == {"curve": [[1, {"loss": 0.1}]]}
     restored = [
         other.module.state_dict(),
@@ -88,10 +88,10 @@ def test_everything_comes_back(
     assert list(flatten(restored)) == list(flatten(state))
     assert (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()) == numbers
     bank = other.module.decode_head.bank
-    assert bank.updates.sum() > 0, "the prototypes' counters too"
+    assert bank.updates.sum() > 0, "update counts of the prototypes are restored"
 
 
-def test_two_are_kept(parts: TrainingComponents, tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 1, 2, 3, 10)
     assert names(tmp_path) == [
         "iter_00000003.json",
@@ -103,7 +103,7 @@ def test_two_are_kept(parts: TrainingComponents, tmp_path: Path) -> None:
     assert checkpoint.restore(parts, checkpoint.newest(tmp_path)[0]) == {"at": 10}
 
 
-def test_an_empty_or_missing_folder(tmp_path: Path) -> None:
+def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:
     assert checkpoint.newest(tmp_path) == (None, [])
     assert checkpoint.newest(tmp_path / "none") == (None, [])
 
@@ -114,62 +114,66 @@ def flip(path: Path, at: int = -5000) -> None:
     path.write_bytes(content)
 
 
-def test_a_flipped_bit_is_noticed(parts: TrainingComponents, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_detected(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000008.pth")
-    found, problems = checkpoint.newest(tmp_path)
-    assert found.iteration == 4
-    assert problems == ["iter_00000008.pth: damaged, it does not match its digest; passed over"]
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest.iteration == 4
+    assert problems == ["iter_00000008.pth: damaged, it does not match its digest; skipped"]
 
 
-@pytest.mark.parametrize("note", [None, b"", b"{", b"[]", b'"x"', b"{}"])
-def test_without_its_note_it_is_not_trusted(
-    parts: TrainingComponents, tmp_path: Path, note: bytes | None
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'"x"', b"{}"])
+def test_a_checkpoint_without_a_valid_digest_file_is_skipped(
+    parts: TrainingComponents, tmp_path: Path, content: bytes | None
 ) -> None:
     save_at(parts, tmp_path, 4, 8)
     path = tmp_path / "iter_00000008.json"
     path.unlink()
-    if note is not None:
-        path.write_bytes(note)
-    found, problems = checkpoint.newest(tmp_path)
-    assert found.iteration == 4
+    if content is not None:
+        path.write_bytes(content)
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest.iteration == 4
     assert len(problems) == 1
     assert problems[0].startswith("iter_00000008.pth: ")
-    assert "passed over" in problems[0]
+    assert "skipped" in problems[0]
 
 
-def test_the_note_is_the_digest_of_the_file(parts: TrainingComponents, tmp_path: Path) -> None:
+def test_the_digest_file_holds_iteration_and_sha256(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     import hashlib
 
     save_at(parts, tmp_path, 4)
-    note = json.loads((tmp_path / "iter_00000004.json").read_text())
+    content = json.loads((tmp_path / "iter_00000004.json").read_text())
     digest = hashlib.sha256((tmp_path / "iter_00000004.pth").read_bytes()).hexdigest()
-    assert note == {"iteration": 4, "sha256": digest}
+    assert content == {"iteration": 4, "sha256": digest}
 
 
-def test_what_is_damaged_makes_room_for_what_is_whole(
+def test_a_damaged_checkpoint_is_removed_before_a_valid_one(
     parts: TrainingComponents, tmp_path: Path
 ) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000008.pth")
-    found, _ = checkpoint.newest(tmp_path)
-    checkpoint.restore(parts, found)
+    newest, _ = checkpoint.newest(tmp_path)
+    checkpoint.restore(parts, newest)
     save_at(parts, tmp_path, 12)
     flip(tmp_path / "iter_00000012.pth")
-    found, problems = checkpoint.newest(tmp_path)
-    assert found is not None
-    assert found.iteration == 4, "two whole ones were kept, though one between was damaged"
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.iteration == 4, (
+        "two valid checkpoints are kept, although a damaged one was between them"
+    )
     assert len(problems) == 1
 
 
-def test_a_fresh_start_beside_damaged_ones_keeps_its_own(
+def test_a_restarted_run_replaces_damaged_checkpoints(
     parts: TrainingComponents, tmp_path: Path
 ) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000004.pth")
     flip(tmp_path / "iter_00000008.pth")
-    found, problems = checkpoint.newest(tmp_path)
-    assert found is None
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest is None
     assert len(problems) == 2
     save_at(parts, tmp_path, 1, 2)
     assert checkpoint.newest(tmp_path)[0].iteration == 2
@@ -177,7 +181,9 @@ def test_a_fresh_start_beside_damaged_ones_keeps_its_own(
     assert checkpoint.newest(tmp_path)[0].iteration == 1
 
 
-def test_a_full_disk_leaves_the_old_ones_whole(parts: TrainingComponents, tmp_path: Path) -> None:
+def test_a_full_disk_does_not_change_older_checkpoints(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     save_at(parts, tmp_path, 1, 2)
     before = names(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -191,18 +197,16 @@ def test_a_full_disk_leaves_the_old_ones_whole(parts: TrainingComponents, tmp_pa
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "Nothing finished was lost" in str(error.value)
         assert names(tmp_path) == before
-    found, problems = checkpoint.newest(tmp_path)
-    assert (found.iteration, problems) == (2, [])
+    newest, problems = checkpoint.newest(tmp_path)
+    assert (newest.iteration, problems) == (2, [])
     save_at(parts, tmp_path, 3)
     assert checkpoint.newest(tmp_path)[0].iteration == 3
 
 
-def test_what_killed_writers_left_is_cleared_away(
-    parts: TrainingComponents, tmp_path: Path
-) -> None:
+def test_a_save_removes_files_of_killed_writers(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 1)
     (tmp_path / ".iter_00000002.pth.77-0badcafe.tmp").write_bytes(b"half")
-    (tmp_path / "iter_00000002.pth").write_bytes(b"without a note")
+    (tmp_path / "iter_00000002.pth").write_bytes(b"without a digest file")
     save_at(parts, tmp_path, 3)
     assert names(tmp_path) == [
         "iter_00000001.json",
@@ -215,31 +219,31 @@ def test_what_killed_writers_left_is_cleared_away(
 HALF = ".iter_00000200.pth.77-0badcafe.tmp"
 
 
-class TakenOver:
-    """Another worker takes the run over while one hangs, goes on, and saves."""
+class OtherWorker:
+    """Another worker that takes the run over while one hangs, resumes it, and saves."""
 
     def __init__(self, parts: TrainingComponents, folder: Path) -> None:
         self.parts, self.folder = parts, folder
-        self.begun = False
+        self.has_started = False
 
-    def happen(self) -> None:
-        if not self.begun:
-            self.begun = True
+    def start(self) -> None:
+        if not self.has_started:
+            self.has_started = True
             checkpoint.restore(self.parts, checkpoint.newest(self.folder)[0])
             save_at(self.parts, self.folder, 120, 160)
-            (self.folder / HALF).write_bytes(b"its next one")
+            (self.folder / HALF).write_bytes(b"its next checkpoint")
 
     def check_ownership(self) -> None:
-        if self.begun:
+        if self.has_started:
             raise ClaimLost
 
 
 @pytest.mark.parametrize(
     ("module", "after"),
-    [(checkpoint, "_write"), (checkpoint, "_note"), (files, "write_json")],
-    ids=["writing", "before its note", "before it clears away"],
+    [(checkpoint, "_write_state"), (checkpoint, "_make_digest_entry"), (files, "write_json")],
+    ids=["while it writes", "before the digest file", "before it removes old files"],
 )
-def test_who_hangs_in_a_save_and_is_taken_over_harms_nothing(
+def test_a_worker_that_is_taken_over_while_it_saves_changes_nothing(
     parts: TrainingComponents,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -247,24 +251,22 @@ def test_who_hangs_in_a_save_and_is_taken_over_harms_nothing(
     after: str,
 ) -> None:
     save_at(parts, tmp_path, 40, 80)
-    other = TakenOver(parts, tmp_path)
-    real = getattr(module, after)
+    other = OtherWorker(parts, tmp_path)
+    original = getattr(module, after)
 
-    def hangs(*arguments: Any) -> Any:
-        answer = real(*arguments)
-        other.happen()
-        return answer
+    def call_and_hang(*arguments: Any) -> Any:
+        result = original(*arguments)
+        other.start()
+        return result
 
-    monkeypatch.setattr(module, after, hangs)
+    monkeypatch.setattr(module, after, call_and_hang)
     with pytest.raises(ClaimLost):
         checkpoint.save(parts, tmp_path, 100, {"at": 100}, check_ownership=other.check_ownership)
     assert checkpoint.newest(tmp_path)[0].iteration == 160
     assert {"iter_00000120.pth", "iter_00000160.pth", HALF} <= set(names(tmp_path))
 
 
-def test_a_checkpoint_holds_nothing_that_could_run_code(
-    parts: TrainingComponents, tmp_path: Path
-) -> None:
-    step(parts)
+def test_a_checkpoint_loads_without_pickled_code(parts: TrainingComponents, tmp_path: Path) -> None:
+    train(parts)
     saved = checkpoint.save(parts, tmp_path, 1, {"curve": [[1, {"a": 0.5}]], "seconds": 1.5})
     torch.load(saved.path, weights_only=True)

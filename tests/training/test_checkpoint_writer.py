@@ -1,4 +1,4 @@
-"""The writer of a checkpoint dies at every step of its work, the disk is full, bytes rot."""
+"""Writing a checkpoint: killed at each step, flipped bits, a full disk."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from protoseg.training.build.config import build_config
 from training.small import small_spec
 from training.test_checkpoint import names, save_at
 
-Step = Callable[[str], None]
+OnStep = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +33,13 @@ def parts(shapes_root: Path) -> TrainingComponents:
         return build_components(build_config(small_spec(), data_root=shapes_root), None)
 
 
-class Watched:
-    """A file that says when it is written to."""
+class WatchedFile:
+    """A file that reports each write."""
 
-    def __init__(self, file: Any, step: Step) -> None:
-        self.file, self.step = file, step
+    def __init__(self, file: Any, on_step: OnStep) -> None:
+        self.file, self.on_step = file, on_step
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> WatchedFile:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -49,44 +49,45 @@ class Watched:
         return getattr(self.file, name)
 
     def write(self, data: Any) -> int:
-        """Half of it, a step, the other half."""
+        """Write the first half, report a step, write the second half."""
         half = len(data) // 2
         self.file.write(data[:half])
         self.file.flush()
-        self.step("write")
+        self.on_step("write")
         return half + int(self.file.write(data[half:]))
 
 
-def watch(step: Step) -> None:
-    """Call ``step`` before each thing that `checkpoint.save` does to the disk; for good."""
+def watch_disk(on_step: OnStep) -> None:
+    """Call ``on_step`` before each disk operation of `checkpoint.save`; cannot be undone."""
     fsync, replace, unlink = os.fsync, os.replace, Path.unlink
 
-    def opened(path: Path, mode: str, **more: Any) -> Any:
+    def watched_open(path: Path, mode: str, **options: Any) -> Any:
         if mode == "rb":
-            return open(path, mode, **more)
-        step(f"open {path.suffix}")
-        return Watched(open(path, mode, **more), step)
+            return open(path, mode, **options)
+        on_step(f"open {path.suffix}")
+        return WatchedFile(open(path, mode, **options), on_step)
 
-    def synced(descriptor: int) -> None:
-        folder = Path(f"/proc/self/fd/{descriptor}").resolve().is_dir()
-        step("sync folder" if folder else "sync")
+    def watched_fsync(descriptor: int) -> None:
+        is_folder = Path(f"/proc/self/fd/{descriptor}").resolve().is_dir()
+        on_step("sync folder" if is_folder else "sync")
         fsync(descriptor)
 
-    def replaced(old: Path, new: Path) -> None:
-        step(f"rename {new.suffix}")
+    def watched_replace(old: Path, new: Path) -> None:
+        on_step(f"rename {new.suffix}")
         replace(old, new)
 
-    def unlinked(path: Path, missing_ok: bool = False) -> None:
+    def watched_unlink(path: Path, missing_ok: bool = False) -> None:
         if path.exists():
-            step(f"remove {path.suffix}")
+            on_step(f"remove {path.suffix}")
         unlink(path, missing_ok)
 
-    files.open = opened  # type: ignore[attr-defined]
-    os.fsync, os.replace, Path.unlink = synced, replaced, unlinked  # type: ignore[assignment]
+    files.open = watched_open  # type: ignore[attr-defined]
+    os.fsync, os.replace = watched_fsync, watched_replace  # type: ignore[assignment]
+    Path.unlink = watched_unlink  # type: ignore[assignment, method-assign]
 
 
-def in_a_fork(work: Callable[[], None]) -> int:
-    """Do something in a copy of this process; its wait status."""
+def run_in_fork(work: Callable[[], None]) -> int:
+    """Call a function in a fork of this process; returns the wait status."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -97,65 +98,68 @@ def in_a_fork(work: Callable[[], None]) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def steps_of_a_save(parts: TrainingComponents, folder: Path, notes: Path) -> list[str]:
-    """What a save does to the disk, in order; ``folder`` has the two checkpoints that are kept."""
+def list_steps_of_save(parts: TrainingComponents, folder: Path, log: Path) -> list[str]:
+    """The disk operations of a save, in order; ``folder`` already has two checkpoints."""
 
     def work() -> None:
-        with open(notes, "w") as file:
-            watch(lambda what: print(what, file=file))
+        with open(log, "w") as file:
+            watch_disk(lambda step: print(step, file=file))
             save_at(parts, folder, 3)
 
-    assert in_a_fork(work) == 0
-    return notes.read_text().splitlines()
+    assert run_in_fork(work) == 0
+    return log.read_text().splitlines()
 
 
-def test_a_kill_at_every_step_leaves_whole_ones(parts: TrainingComponents, tmp_path: Path) -> None:
-    """Kill before each step; of the many writes into the file, a few and in their midst."""
+def test_a_kill_at_any_step_leaves_a_valid_checkpoint(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
+    """Kill the writer before each step, and in the middle of a sample of the writes."""
     before = tmp_path / "before"
     save_at(parts, before, 1, 2)
     shutil.copytree(before, tmp_path / "counted")
-    steps = steps_of_a_save(parts, tmp_path / "counted", tmp_path / "notes")
-    writes = [n for n, what in enumerate(steps) if what == "write"]
-    few = {writes[0], writes[-2], writes[-1], *random.Random(0).sample(writes, 6)}
-    order = [what for n, what in enumerate(steps) if what != "write" or steps[n - 1] != "write"]
-    whole = ["write", "sync", "rename {}", "sync folder"]
+    steps = list_steps_of_save(parts, tmp_path / "counted", tmp_path / "steps")
+    writes = [n for n, step in enumerate(steps) if step == "write"]
+    sampled = {writes[0], writes[-2], writes[-1], *random.Random(0).sample(writes, 6)}
+    order = [step for n, step in enumerate(steps) if step != "write" or steps[n - 1] != "write"]
+    atomic_write = ["open .tmp", "write", "sync", "rename {}", "sync folder"]
     assert order == [
-        *(what.format(kind) for kind in (".pth", ".json") for what in ("open .tmp", *whole)),
+        *(step.format(suffix) for suffix in (".pth", ".json") for step in atomic_write),
         *("remove .json", "remove .pth"),
-    ], "on the disk before it has its name, its name on the disk before its note is begun"
-    for at, what in enumerate(steps):
-        if what == "write" and at not in few:
+    ], "the digest file is begun once the checkpoint is on disk under its final name"
+    for number, step in enumerate(steps):
+        if step == "write" and number not in sampled:
             continue
-        folder = tmp_path / str(at)
+        folder = tmp_path / str(number)
         shutil.copytree(before, folder)
-        left = iter(range(at + 1))
+        counter = iter(range(number + 1))
 
-        def step(_: str, left: Iterator[int] = left, last: int = at) -> None:
-            if next(left) == last:
+        def kill_at_last(_: str, counter: Iterator[int] = counter, last: int = number) -> None:
+            if next(counter) == last:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        def work(step: Step = step, folder: Path = folder) -> None:
-            watch(step)
+        def work(on_step: OnStep = kill_at_last, folder: Path = folder) -> None:
+            watch_disk(on_step)
             save_at(parts, folder, 3)
 
-        assert in_a_fork(work) == signal.SIGKILL, (at, what)
-        found, problems = checkpoint.newest(folder)
-        assert found is not None
+        assert run_in_fork(work) == signal.SIGKILL, (number, step)
+        newest, problems = checkpoint.newest(folder)
+        assert newest is not None
         expected = 3 if (folder / "iter_00000003.json").exists() else 2
-        assert found.iteration == expected, (at, what, names(folder))
-        torn = (folder / "iter_00000003.pth").exists() and expected == 2
-        assert len(problems) == torn, (what, problems)
-        assert checkpoint.restore(parts, found) == {"at": expected}
+        assert newest.iteration == expected, (number, step, names(folder))
+        has_incomplete = (folder / "iter_00000003.pth").exists() and expected == 2
+        assert len(problems) == has_incomplete, (step, problems)
+        assert checkpoint.restore(parts, newest) == {"at": expected}
         save_at(parts, folder, 4)
         assert checkpoint.newest(folder)[0].iteration == 4
-        assert len(names(folder)) == 4, "two are kept, and nothing that the dead one left"
+        assert len(names(folder)) == 4, "two checkpoints, and no file of the killed writer"
         shutil.rmtree(folder)
 
 
-# Rot
+# Flipped bits
 
 
-def flips(content: bytes, positions: Iterator[int]) -> Iterator[bytes]:
+def flip_bits(content: bytes, positions: Iterator[int]) -> Iterator[bytes]:
+    """The content with one random bit flipped at each position."""
     draw = random.Random(0)
     for position in positions:
         damaged = bytearray(content)
@@ -163,16 +167,18 @@ def flips(content: bytes, positions: Iterator[int]) -> Iterator[bytes]:
         yield bytes(damaged)
 
 
-def test_a_flipped_bit_is_noticed_wherever_it_is(parts: TrainingComponents, tmp_path: Path) -> None:
+def test_a_flipped_bit_at_any_position_is_detected(
+    parts: TrainingComponents, tmp_path: Path
+) -> None:
     save_at(parts, tmp_path, 4, 8)
     path = tmp_path / "iter_00000008.pth"
     content = path.read_bytes()
     draw = random.Random(1)
     positions = [0, len(content) - 1, *(draw.randrange(len(content)) for _ in range(60))]
-    for damaged in flips(content, iter(positions)):
+    for damaged in flip_bits(content, iter(positions)):
         path.write_bytes(damaged)
-        found, problems = checkpoint.newest(tmp_path)
-        assert (found.iteration, len(problems)) == (4, 1)
+        newest, problems = checkpoint.newest(tmp_path)
+        assert (newest.iteration, len(problems)) == (4, 1)
     for length in (0, 1, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
         assert checkpoint.newest(tmp_path)[0].iteration == 4
@@ -180,72 +186,73 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(parts: TrainingComponents, tmp_
     assert checkpoint.newest(tmp_path)[0].iteration == 4
 
 
-def test_a_note_with_a_flipped_bit_never_leads_astray(
+def test_a_flipped_bit_in_a_digest_file_never_changes_the_iteration(
     parts: TrainingComponents, tmp_path: Path
 ) -> None:
-    """Of the note, too, every byte: an iteration that is another one would be another training."""
+    """Flip bits of every byte: a wrong iteration would resume the training at the wrong point."""
     save_at(parts, tmp_path, 4, 8)
-    note = tmp_path / "iter_00000008.json"
-    content = note.read_bytes()
-    noticed = 0
+    digest_file = tmp_path / "iter_00000008.json"
+    content = digest_file.read_bytes()
+    detected = 0
     for _ in range(2):
-        for damaged in flips(content, iter(range(len(content)))):
-            note.write_bytes(damaged)
-            found, problems = checkpoint.newest(tmp_path)
+        for damaged in flip_bits(content, iter(range(len(content)))):
+            digest_file.write_bytes(damaged)
+            newest, problems = checkpoint.newest(tmp_path)
             if problems:
-                assert found.iteration == 4
-                noticed += 1
-            else:  # a blank that became another blank
-                assert (found.iteration, found.path.name) == (8, "iter_00000008.pth")
-    assert noticed > 1.8 * len(content)
-    note.write_bytes(content.replace(b'"iteration": 8', b'"iteration": 9'))
+                assert newest.iteration == 4
+                detected += 1
+            else:  # a blank became another blank
+                assert (newest.iteration, newest.path.name) == (8, "iter_00000008.pth")
+    assert detected > 1.8 * len(content)
+    digest_file.write_bytes(content.replace(b'"iteration": 8', b'"iteration": 9'))
     assert checkpoint.newest(tmp_path)[0].iteration == 4
 
 
-# A disk that is full
+# A full disk
 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(place)]
+    mount_point = tmp_path / "disk"
+    mount_point.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64m", "none", str(mount_point)]
     try:
-        mounted = subprocess.run(words, capture_output=True, text=True)
+        mount = subprocess.run(command, capture_output=True, text=True)
     except FileNotFoundError:
         pytest.skip("needs the command mount")
-    if mounted.returncode:
-        pytest.skip(f"needs to mount a file system: {mounted.stderr.strip()}")
+    if mount.returncode:
+        pytest.skip(f"needs to mount a file system: {mount.stderr.strip()}")
     try:
-        yield place
+        yield mount_point
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", mount_point], check=True)
 
 
-@pytest.mark.parametrize("room", ["none", "half", "for all but the note"])
-def test_a_disk_that_is_full_leaves_the_old_ones_whole(
-    parts: TrainingComponents, disk: Path, room: str
+@pytest.mark.parametrize("space", ["none", "half", "for all but the digest file"])
+def test_a_full_disk_leaves_older_checkpoints_valid(
+    parts: TrainingComponents, disk: Path, space: str
 ) -> None:
     folder = disk / "checkpoints"
     save_at(parts, folder, 1, 2)
     before = names(folder)
     size = -(-(folder / "iter_00000002.pth").stat().st_size // 4096) * 4096
-    leave = {"none": 0, "half": size // 2, "for all but the note": size}[room]
+    free = {"none": 0, "half": size // 2, "for all but the digest file": size}[space]
+    fails_at_digest = space == "for all but the digest file"
     state = os.statvfs(disk)
     filler = disk / "filler"
     with open(filler, "wb") as file:
-        os.posix_fallocate(file.fileno(), 0, state.f_bavail * state.f_bsize - leave)
+        os.posix_fallocate(file.fileno(), 0, state.f_bavail * state.f_bsize - free)
     with pytest.raises(StorageError, match="no space left on the disk") as caught:
         save_at(parts, folder, 3)
     assert caught.value.__cause__.errno == errno.ENOSPC
-    assert ("iter_00000003.json" in str(caught.value)) == (room == "for all but the note")
-    found, problems = checkpoint.newest(folder)
-    assert found.iteration == 2
-    assert len(problems) == (room == "for all but the note")
+    assert ("iter_00000003.json" in str(caught.value)) == fails_at_digest
+    newest, problems = checkpoint.newest(folder)
+    assert newest.iteration == 2
+    assert len(problems) == fails_at_digest
     assert set(before) <= set(names(folder))
-    assert not list(folder.glob("*.tmp")), "what was half-written makes room"
-    assert checkpoint.restore(parts, found) == {"at": 2}
+    assert not list(folder.glob("*.tmp")), "the incomplete file is removed"
+    assert checkpoint.restore(parts, newest) == {"at": 2}
     filler.unlink()
     save_at(parts, folder, 3)
     assert names(folder) == [n for n in names(folder) if "00000002" in n or "00000003" in n]

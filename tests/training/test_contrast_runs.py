@@ -1,4 +1,4 @@
-"""Pixel contrast on two real processes: both hold the memory, and a stopped run finds it again."""
+"""Pixel contrast on two processes: both hold the memory bank, and a resumed run restores it."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ CONTRAST = (
     f"contrast.channels={CHANNELS}",
 )
 MEMORY = "decode_head.contrast.memory."
-KEEP = """
+SAVE_MEMORY = """
 import os, torch
 from protoseg.training.loop import TrainingLoop
 run = TrainingLoop.run
-def keep(self, start):
+def run_and_save(self, start):
     run(self, start)
     memory = self.parts.module.decode_head.contrast.memory.state_dict()
     torch.save(memory, self.folder.path / f"memory{os.environ['SLURM_PROCID']}.pt")
-TrainingLoop.run = keep
+TrainingLoop.run = run_and_save
 """
 
 
@@ -44,41 +44,41 @@ def spec() -> RunSpec:
 @pytest.fixture(scope="module")
 def finished(spec: RunSpec, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = make_folder(tmp_path_factory.mktemp("finished"), spec, data)
-    assert Workers(folder, code=KEEP).end() == [0, 0], log(folder)
+    assert Workers(folder, code=SAVE_MEMORY).end() == [0, 0], log(folder)
     return folder
 
 
-def saved(folder: RunFolder) -> dict[str, torch.Tensor]:
-    """The memory in the last checkpoint."""
-    found, _ = checkpoint.newest(folder.checkpoints)
-    model = torch.load(found.path, weights_only=True)["model"]
+def load_memory(folder: RunFolder) -> dict[str, torch.Tensor]:
+    """The memory bank in the last checkpoint."""
+    newest, _ = checkpoint.newest(folder.checkpoints)
+    model = torch.load(newest.path, weights_only=True)["model"]
     return {name[len(MEMORY) :]: model[name] for name in model if name.startswith(MEMORY)}
 
 
 def test_both_processes_hold_the_memory_of_the_whole_batch(finished: RunFolder) -> None:
     assert read_record(finished.record)["provenance"]["processes"] == 2
     first, second = (torch.load(finished.path / f"memory{rank}.pt") for rank in range(2))
-    in_checkpoint = saved(finished)
+    in_checkpoint = load_memory(finished)
     assert first.keys() == second.keys() == in_checkpoint.keys()
     for name, values in first.items():
         assert torch.equal(values, second[name]), name
         assert torch.equal(values, in_checkpoint[name]), name
     assert first["pixels"].shape == (CLASSES, PIXELS, CHANNELS)
     assert first["regions"].shape == (CLASSES, REGIONS, CHANNELS)
-    # The background is in all of the four images an iteration, of which each process sees two.
+    # All four images of an iteration, two per process, contain the background.
     assert first["regions_seen"][0] == 12 * 4
     lengths = first["pixels"][0].norm(dim=-1)
     assert torch.allclose(lengths, torch.ones(PIXELS), atol=1e-5)
 
 
-def test_its_loss_is_in_the_record(finished: RunFolder) -> None:
+def test_the_record_holds_the_contrast_loss(finished: RunFolder) -> None:
     losses = [point[1]["loss_contrast"] for point in read_record(finished.record)["losses"]]
     assert len(losses) == 12
     assert all(0 < loss < 10 for loss in losses)
 
 
 @pytest.mark.slow
-def test_a_stopped_run_goes_on_with_its_memory(
+def test_a_resumed_run_restores_the_memory(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
@@ -86,8 +86,8 @@ def test_a_stopped_run_goes_on_with_its_memory(
     wait_for_checkpoint(folder, 4, *workers.processes)
     workers.processes[1].send_signal(signal.SIGTERM)
     assert workers.end() == [75, 0]
-    assert saved(folder)["regions_seen"][0] > 0
+    assert load_memory(folder)["regions_seen"][0] > 0
     assert Workers(folder, step=1).end() == [0, 0], log(folder)
     assert_same_result(folder, finished)
-    for name, values in saved(finished).items():
-        assert torch.equal(saved(folder)[name], values), name
+    for name, values in load_memory(finished).items():
+        assert torch.equal(load_memory(folder)[name], values), name

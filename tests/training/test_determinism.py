@@ -1,4 +1,4 @@
-"""The levels of determinism: part of the spec, set up as they say, and with the same bits here."""
+"""The levels of determinism: in the spec, in torch's settings, and in the bits of a run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PARAMETRIC = ("method=parametric", "method.num_prototypes=3", "~method.momentum"
 
 
 @pytest.fixture(autouse=True)
-def _torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _restore_torch_settings(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(determinism.CUBLAS, raising=False)
     backends = torch.backends
     before = (
@@ -46,18 +46,18 @@ def _torch_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     os.environ.pop(determinism.CUBLAS, None)
 
 
-def train(place: Path, data: Path, *overrides: str) -> tuple[RunFolder, Reason | None, str]:
-    """What the worker makes of a small run, in this process."""
-    folder = make_folder(place, small_spec(*overrides), data)
-    launch = json.loads(folder.launch.read_text())
-    reason, message = worker._train(folder, folder.read_spec() or {}, launch, StopRequest())
-    return folder, reason, message
+def train(folder: Path, data: Path, *overrides: str) -> tuple[RunFolder, Reason | None, str]:
+    """Train a small run in this process: its folder, and the worker's reason and message."""
+    run = make_folder(folder, small_spec(*overrides), data)
+    launch = json.loads(run.launch.read_text())
+    reason, message = worker._train(run, run.read_spec() or {}, launch, StopRequest())
+    return run, reason, message
 
 
-# Part of the spec
+# In the spec
 
 
-def test_specs_from_before_the_levels_keep_their_ids() -> None:
+def test_old_specs_without_a_level_keep_their_run_ids() -> None:
     spec = small_spec()
     assert spec.determinism == "seeded"
     old = plain(spec)
@@ -67,25 +67,25 @@ def test_specs_from_before_the_levels_keep_their_ids() -> None:
     assert run_id(small_spec("determinism=bitwise")) != run_id(spec)
 
 
-def test_it_can_be_overridden_and_be_an_axis() -> None:
+def test_the_level_can_be_overridden_and_be_a_matrix_axis() -> None:
     runs = load_matrix(composer(), "quickstart", ["determinism=seeded,bitwise"]).runs
-    plainly = load_matrix(composer(), "quickstart").runs
-    assert len(runs) == len({run.run_id for run in runs}) == 2 * len(plainly)
-    assert {run.run_id for run in plainly} < {run.run_id for run in runs}
+    default_runs = load_matrix(composer(), "quickstart").runs
+    assert len(runs) == len({run.run_id for run in runs}) == 2 * len(default_runs)
+    assert {run.run_id for run in default_runs} < {run.run_id for run in runs}
     with pytest.raises(UsageError, match=r"determinism.* 'bitwize'. Did you mean 'bitwise'\?"):
         small_spec("determinism=bitwize")
 
 
-# What it sets
+# In torch's settings
 
 
-def test_seeded_changes_nothing() -> None:
+def test_seeded_changes_no_setting() -> None:
     determinism.apply("seeded")
     assert not torch.are_deterministic_algorithms_enabled()
     assert determinism.CUBLAS not in os.environ
 
 
-def test_bitwise_sets_all_that_it_says() -> None:
+def test_bitwise_sets_all_its_settings() -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     determinism.apply("bitwise")
@@ -98,7 +98,7 @@ def test_bitwise_sets_all_that_it_says() -> None:
     assert os.environ[determinism.CUBLAS] == ":4096:8"
 
 
-def test_a_work_space_that_is_fine_is_kept_and_another_one_refused() -> None:
+def test_a_deterministic_cublas_workspace_is_kept_and_another_is_refused() -> None:
     os.environ[determinism.CUBLAS] = ":16:8"
     determinism.apply("bitwise")
     assert os.environ[determinism.CUBLAS] == ":16:8"
@@ -107,39 +107,42 @@ def test_a_work_space_that_is_fine_is_kept_and_another_one_refused() -> None:
         determinism.apply("bitwise")
 
 
-def test_the_level_of_the_spec_is_what_the_worker_sets(data: Path, tmp_path: Path) -> None:
+def test_the_worker_sets_the_level_of_the_spec(data: Path, tmp_path: Path) -> None:
     for level, expected in (("seeded", False), ("bitwise", True)):
         _, reason, message = train(tmp_path, data, *PARAMETRIC, *SHORT, f"determinism={level}")
         assert reason is None, message
         assert torch.are_deterministic_algorithms_enabled() == expected
 
 
-def test_an_operation_without_a_fixed_order_is_one_sentence(
+def test_a_nondeterministic_operation_is_one_sentence(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forward = TinyNet.forward
 
-    def hasty(self: TinyNet, image: torch.Tensor) -> Any:
+    def forward_nondeterministic(self: TinyNet, image: torch.Tensor) -> Any:
         torch.zeros(3).put_(torch.tensor([1, 1]), torch.tensor([1.0, 2.0]))
         return forward(self, image)
 
-    monkeypatch.setattr(TinyNet, "forward", hasty)
+    monkeypatch.setattr(TinyNet, "forward", forward_nondeterministic)
     folder, reason, message = train(tmp_path, data, *PAPER, *SHORT, "determinism=bitwise")
     assert reason is Reason.BAD_CONFIG
-    assert message.startswith("determinism: torch has no form of put_ with a fixed order on ")
+    assert message.startswith("determinism: torch has no deterministic kernel of put_ on ")
     assert "determinism=seeded" in message
     assert not folder.record.exists()
     determinism.apply("seeded")
-    assert determinism.refusal(RuntimeError("put_ is broken")) is None
-    assert determinism.refusal(ValueError("x does not have a deterministic implementation")) is None
+    assert determinism.describe_refusal(RuntimeError("put_ is broken")) is None
+    assert (
+        determinism.describe_refusal(ValueError("x does not have a deterministic implementation"))
+        is None
+    )
 
 
-# The same bits
+# In the bits of a run
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="only on a CPU are they bound to agree")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the levels agree only on a CPU")
 @pytest.mark.parametrize("method", [PAPER, RELEASED, PARAMETRIC], ids=lambda m: m[0])
-def test_on_a_cpu_both_levels_end_with_the_same_bits(
+def test_both_levels_give_the_same_bits_on_a_cpu(
     data: Path, tmp_path: Path, method: tuple[str, ...]
 ) -> None:
     seeded, reason, message = train(tmp_path, data, *method, *SHORT)
@@ -163,25 +166,25 @@ def test_on_a_cpu_both_levels_end_with_the_same_bits(
     ],
     ids=["euclidean-fcn", "huber-bf16", "parametric-upernet", "mit"],
 )
-def test_bitwise_takes_what_we_train_and_gives_the_same_bits_twice(
+def test_bitwise_gives_the_same_bits_twice(
     data: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    found = []
-    for place in (tmp_path / "first", tmp_path / "second"):
-        folder, reason, message = train(place, data, *SHORT, *overrides, "determinism=bitwise")
+    results = []
+    for parent in (tmp_path / "first", tmp_path / "second"):
+        folder, reason, message = train(parent, data, *SHORT, *overrides, "determinism=bitwise")
         assert reason is None, message
-        found.append((result(folder), record_of(folder)["provenance"]["state_sha256"]))
-    assert found[0] == found[1]
+        results.append((result(folder), record_of(folder)["provenance"]["state_sha256"]))
+    assert results[0] == results[1]
 
 
-# The digest of what a training ended with
+# The digest of the model at the end of training
 
 
-def test_the_record_names_the_last_weights(data: Path, tmp_path: Path) -> None:
+def test_the_record_holds_the_digest_of_the_last_checkpoint(data: Path, tmp_path: Path) -> None:
     folder, reason, message = train(tmp_path, data, *PAPER, *SHORT)
     assert reason is None, message
     state = torch.load(folder.checkpoints / "iter_00000003.pth", weights_only=True)["model"]
-    assert any(".bank." in name for name in state), "the prototypes are among them"
+    assert any(".bank." in name for name in state), "the digest covers the prototypes"
     expected = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         expected.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -189,7 +192,7 @@ def test_the_record_names_the_last_weights(data: Path, tmp_path: Path) -> None:
     assert record_of(folder)["provenance"]["state_sha256"] == expected.hexdigest()
 
 
-def test_a_digest_knows_every_bit_name_type_and_shape() -> None:
+def test_the_digest_depends_on_bits_names_types_and_shapes() -> None:
     state = {"b": torch.arange(4.0), "a": torch.tensor(3), "c": torch.ones(2, 2).bool()}
     digest = determinism.state_digest(state)
     assert determinism.state_digest(dict(sorted(state.items()))) == digest
@@ -202,7 +205,7 @@ def test_a_digest_knows_every_bit_name_type_and_shape() -> None:
     ]
     digests = {determinism.state_digest(other) for other in others}
     assert len(digests | {digest}) == len(others) + 1
-    turned = torch.arange(6.0).view(2, 3).T
-    assert determinism.state_digest({"x": turned}) == determinism.state_digest(
-        {"x": turned.contiguous()}
+    transposed = torch.arange(6.0).view(2, 3).T
+    assert determinism.state_digest({"x": transposed}) == determinism.state_digest(
+        {"x": transposed.contiguous()}
     )

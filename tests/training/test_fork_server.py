@@ -1,4 +1,4 @@
-"""The fork server's refusals; its work as a process: tests/launch/test_worker_processes.py."""
+"""The fork server's refusals; tests/launch/test_worker_processes.py tests it as a process."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ REQUEST = {"id": 7, "folder": "/nowhere", "log": "/dev/null", "environment": {}}
 
 @pytest.fixture
 def pipes() -> Iterator[tuple[int, int, int, int]]:
-    """Read and write end of the requests, then of the answers."""
+    """Read and write end of the request pipe, then of the answer pipe."""
     descriptors = (*os.pipe(), *os.pipe())
     yield descriptors
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-def answers(pipes: tuple[int, int, int, int]) -> list[dict[str, object]]:
+def read_answers(pipes: tuple[int, int, int, int]) -> list[dict[str, object]]:
     return [json.loads(line) for line in os.read(pipes[2], 4096).splitlines()]
 
 
@@ -32,7 +32,7 @@ def serve_one_request(pipes: tuple[int, int, int, int]) -> list[dict[str, object
     server = ForkServer(pipes[0], pipes[3])
     os.write(pipes[1], json.dumps(REQUEST).encode() + b"\n")
     server._read_requests()
-    return answers(pipes)
+    return read_answers(pipes)
 
 
 def test_a_process_with_threads_is_not_forked(pipes: tuple[int, int, int, int]) -> None:
@@ -46,18 +46,18 @@ def test_a_process_with_threads_is_not_forked(pipes: tuple[int, int, int, int]) 
         thread.join()
 
 
-def test_a_process_that_imported_other_source_files_is_not_forked(
+def test_a_server_does_not_fork_after_source_files_changed(
     pipes: tuple[int, int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = iter([("imported",), ("now",)])
-    monkeypatch.setattr(fork_server, "source_state", lambda: next(states))
+    monkeypatch.setattr(fork_server, "read_source_state", lambda: next(states))
     assert serve_one_request(pipes) == [{"id": 7, "refused": "stale"}]
 
 
 def test_the_source_state_covers_every_module_and_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = fork_server.source_state()
-    assert fork_server.source_state() == before
+    before = fork_server.read_source_state()
+    assert fork_server.read_source_state() == before
     names = [entry[0] for entry in before if isinstance(entry, tuple)]
     assert any(name.endswith("core/sinkhorn.py") for name in names)
     monkeypatch.setattr(fork_server.importlib.metadata, "version", lambda name: "0")
-    assert fork_server.source_state() != before
+    assert fork_server.read_source_state() != before

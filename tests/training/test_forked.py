@@ -1,4 +1,4 @@
-"""Processes forked from the server behave as new ones: status, output, environment, signals."""
+"""Forked processes behave like new ones: status, output, environment, signals."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ SLEEPS = "import time\nprint('ready', flush=True)\ntime.sleep(600)"
         ("import atexit\natexit.register(print, 'at the end')", 0, "at the end\n"),
     ],
 )
-def test_its_status_and_its_output(program: str, status: int, printed: str) -> None:
+def test_exit_status_and_output(program: str, status: int, printed: str) -> None:
     process = start_forked(program, modules=())
     assert finish(process)[0] == printed
     assert process.returncode == status == process.poll()
 
 
-def test_an_error_is_printed() -> None:
+def test_a_traceback_is_printed() -> None:
     process = start_forked("1 / 0", modules=())
     assert "ZeroDivisionError" in finish(process)[0]
     assert process.returncode == 1
 
 
-def test_what_it_starts_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arguments, environment, folder, group, one thread, and no descriptor but the three."""
+def test_the_initial_state_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments, environment, folder, process group, one thread, three descriptors."""
     monkeypatch.chdir(tmp_path)
     program = """
 import os, sys
@@ -59,14 +59,14 @@ print(sorted(fd for fd in descriptors if os.path.exists(f"/proc/self/fd/{fd}")))
     ]
 
 
-def test_each_draws_other_numbers() -> None:
+def test_each_process_draws_other_random_numbers() -> None:
     program = "import random, numpy\nprint(random.random(), numpy.random.rand())"
     draws = [finish(start_forked(program, modules=["numpy"]))[0].split() for _ in range(2)]
     assert len({*draws[0], *draws[1]}) == 4
     assert random.random() not in draws[0]
 
 
-def test_output_may_be_a_file(tmp_path: Path) -> None:
+def test_output_can_go_to_a_file(tmp_path: Path) -> None:
     path = tmp_path / "output.txt"
     path.write_text("before\n")
     process = start_forked("print('after')", modules=(), output=path)
@@ -74,7 +74,7 @@ def test_output_may_be_a_file(tmp_path: Path) -> None:
     assert path.read_text() == "before\nafter\n"
 
 
-def test_what_is_not_over_is_not_waited_for(tmp_path: Path) -> None:
+def test_waiting_for_a_running_process_times_out(tmp_path: Path) -> None:
     process = start_forked(SLEEPS, modules=())
     assert process.poll() is None
     for wait in (process.wait, process.communicate):
@@ -83,10 +83,10 @@ def test_what_is_not_over_is_not_waited_for(tmp_path: Path) -> None:
     process.kill()
     assert finish(process)[0] == "ready\n"
     assert process.returncode == -signal.SIGKILL
-    process.kill()  # sends nothing: the number may be another process's by now
+    process.kill()  # sends no signal: another process may have this process id now
 
 
-def test_the_end_of_the_server_is_the_end_of_its_processes() -> None:
+def test_stopping_the_server_kills_its_processes() -> None:
     server = ForkServer()
     process = server.start(SLEEPS, modules=())
     server.stop()

@@ -1,7 +1,7 @@
-"""The short form of the kill campaign: real workers, killed at random moments, and the same bits.
+"""A short kill campaign: workers killed at random times give the same bits as uninterrupted ones.
 
-The long form is `python tests/campaigns/kills/campaign.py` (reports: results/campaigns). Here the
-workers are forked from a process that has imported torch; nothing else is different.
+The full campaign is `python tests/campaigns/kills/campaign.py` (reports: results/campaigns). The
+only difference is that here the workers are forked from a process that has imported torch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FORKED = (ForkedAttempt, ForkedAttempt)
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with the data set of all runs."""
+    """A data folder with the data set that all runs use."""
     folder = tmp_path_factory.mktemp("generated")
     find_root(composed(VARIANTS[0], 0).dataset, folder)
     return folder
@@ -64,7 +64,7 @@ def place(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
         ("released, K = 2, pixel contrast", 4),
     ],
 )
-def test_killed_at_random_moments_it_ends_with_the_same_bits(
+def test_a_run_killed_at_random_times_gives_the_same_bits(
     words: str, kills: int, place: Path
 ) -> None:
     number = NUMBERS[words]
@@ -75,7 +75,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
         run = train(Run(VARIANTS[number], seed=number), number, kills, seed, folder, *FORKED)
         if run.wrong or hits([run]):
             break
-        # Where this process gets no CPU time for a while, all kills may come after the end.
+        # If this process gets no CPU time for a while, all kills may come after the run's end.
     assert run.wrong == []
     assert run.same is not None
     assert run.fire is not None
@@ -88,8 +88,8 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(
 
 
 @pytest.mark.slow
-def test_what_differs_by_one_bit_is_found(place: Path) -> None:
-    """In a weight, in a point of the curve: the comparison itself."""
+def test_the_comparison_detects_one_bit(place: Path) -> None:
+    """One bit in a weight, and one in a point of the loss curve."""
     import torch
 
     from protoseg import files
@@ -101,13 +101,13 @@ def test_what_differs_by_one_bit_is_found(place: Path) -> None:
     shutil.copytree(peace, other.path)
     assert run.same is not None
     assert compare(RunFolder(peace), other).differing == 0
-    found, _ = checkpoint.newest(other.checkpoints)
-    state = torch.load(found.path, weights_only=True)
+    newest, _ = checkpoint.newest(other.checkpoints)
+    state = torch.load(newest.path, weights_only=True)
     weight = state["model"]["backbone.stages.0.0.weight"]
     weight.view(torch.int32)[0, 0, 0, 0] ^= 1
     state["extra"]["curve"][7][1]["loss"] += 1e-12
-    torch.save(state, found.path)
-    files.write_json(found.path.with_suffix(".json"), checkpoint._note(found.path))
+    torch.save(state, newest.path)
+    files.write_json(newest.path.with_suffix(".json"), checkpoint._make_digest_entry(newest.path))
     difference = compare(RunFolder(peace), other)
     assert difference.names[0] == "model.backbone.stages.0.0.weight (1 bits)"
     assert difference.names[1].startswith("extra.curve[7][1].loss (")

@@ -1,4 +1,4 @@
-"""The loop: its loss curve, when it saves, how it stops, and what it says of a divergence."""
+"""The training loop: loss curve, checkpoints, stop requests, divergence."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from protoseg.training.signals import ClaimLost, StopRequest, StopRequested
 from training.small import make_folder, small_spec
 
 
-class Counting:
-    """A model whose loss at its n-th step is n, or what ``losses`` says."""
+class CountingModel:
+    """A model whose loss at step n is n or ``losses(n)``; it sets a stop request at one step."""
 
-    def __init__(self, stop: StopRequest, at: int | None = None, losses: Any = None) -> None:
-        self.weight, self.steps, self.stop, self.at = torch.zeros(1), 0, stop, at
+    def __init__(self, stop: StopRequest, stop_at: int | None = None, losses: Any = None) -> None:
+        self.weight, self.steps, self.stop, self.stop_at = torch.zeros(1), 0, stop, stop_at
         self.losses = losses or float
 
     def train(self) -> None:
@@ -35,7 +35,7 @@ class Counting:
 
     def train_step(self, batch: Any, optim_wrapper: Any) -> dict[str, torch.Tensor]:
         self.steps += 1
-        if self.steps == self.at:
+        if self.steps == self.stop_at:
             self.stop.signal_number = signal.SIGTERM
         self.weight = torch.tensor([float(batch)])
         return {"decode.loss_ce": torch.tensor(self.losses(batch))}
@@ -47,11 +47,11 @@ class Counting:
         self.weight = state["weight"]
 
 
-def loop_of(
+def make_loop(
     folder: Path, iterations: int, *, start: int = 0, seconds: float = 1e9, **model: Any
-) -> tuple[TrainingLoop, Counting]:
+) -> tuple[TrainingLoop, CountingModel]:
     stop = StopRequest()
-    counting = Counting(stop, **model)
+    counting = CountingModel(stop, **model)
     optimizer = SimpleNamespace(state_dict=dict, load_state_dict=lambda state: None)
     loader: Any = list(range(start + 1, iterations + 1))
     parts = TrainingComponents(counting, optimizer, [], loader, [])  # type: ignore[arg-type]
@@ -60,66 +60,68 @@ def loop_of(
     return TrainingLoop(parts, run, iterations, seconds, stop), counting
 
 
-def saved(folder: Path) -> list[str]:
+def saved_names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "checkpoints").glob("*.pth"))
 
 
-def test_each_iteration_is_done_once_and_the_end_is_saved(tmp_path: Path) -> None:
-    loop, model = loop_of(tmp_path, 7)
+def test_each_iteration_runs_once_and_the_last_one_is_saved(tmp_path: Path) -> None:
+    loop, model = make_loop(tmp_path, 7)
     loop.run(0)
     assert model.steps == 7
-    assert saved(tmp_path) == ["iter_00000007"]
+    assert saved_names(tmp_path) == ["iter_00000007"]
     assert loop.curve == [[i, {"loss_ce": float(i)}] for i in range(1, 8)]
 
 
-def test_the_curve_has_about_a_hundred_points_each_a_mean(tmp_path: Path) -> None:
-    loop, _ = loop_of(tmp_path, 251)
+def test_the_curve_has_about_100_points_each_a_mean(tmp_path: Path) -> None:
+    loop, _ = make_loop(tmp_path, 251)
     loop.run(0)
     expected = [[i, {"loss_ce": i - 0.5}] for i in range(2, 251, 2)]
     assert loop.curve == [*expected, [251, {"loss_ce": 251.0}]]
 
 
-@pytest.mark.parametrize("at", [1, 100, 101, 250])
-def test_a_stop_saves_at_the_next_boundary_and_the_curve_goes_on(tmp_path: Path, at: int) -> None:
-    whole, _ = loop_of(tmp_path / "whole", 251)
-    whole.run(0)
-    loop, model = loop_of(tmp_path / "cut", 251, at=at)
+@pytest.mark.parametrize("stop_at", [1, 100, 101, 250])
+def test_a_stopped_loop_saves_and_a_resumed_one_gives_the_same_curve(
+    tmp_path: Path, stop_at: int
+) -> None:
+    uninterrupted, _ = make_loop(tmp_path / "uninterrupted", 251)
+    uninterrupted.run(0)
+    loop, model = make_loop(tmp_path / "stopped", 251, stop_at=stop_at)
     with pytest.raises(StopRequested) as stopped:
         loop.run(0)
     assert stopped.value.signal_number == signal.SIGTERM
-    assert model.steps == at
-    found, problems = checkpoint.newest(tmp_path / "cut" / "checkpoints")
-    assert (found.iteration, problems) == (at, [])
-    again, model = loop_of(tmp_path / "cut", 251, start=at)
-    again.resume(found)
-    assert model.weight == at
-    again.run(at)
-    assert again.curve == whole.curve
-    assert model.steps == 251 - at
-    assert again.seconds > loop.seconds
+    assert model.steps == stop_at
+    newest, problems = checkpoint.newest(tmp_path / "stopped" / "checkpoints")
+    assert (newest.iteration, problems) == (stop_at, [])
+    resumed, model = make_loop(tmp_path / "stopped", 251, start=stop_at)
+    resumed.resume(newest)
+    assert model.weight == stop_at
+    resumed.run(stop_at)
+    assert resumed.curve == uninterrupted.curve
+    assert model.steps == 251 - stop_at
+    assert resumed.seconds > loop.seconds
 
 
-def test_checkpoints_come_when_they_are_due(tmp_path: Path) -> None:
-    always, _ = loop_of(tmp_path / "always", 5, seconds=0)
+def test_checkpoints_are_saved_when_they_are_due(tmp_path: Path) -> None:
+    always, _ = make_loop(tmp_path / "always", 5, seconds=0)
     always.run(0)
-    assert saved(tmp_path / "always") == ["iter_00000004", "iter_00000005"]
-    never, _ = loop_of(tmp_path / "never", 5)
+    assert saved_names(tmp_path / "always") == ["iter_00000004", "iter_00000005"]
+    never, _ = make_loop(tmp_path / "never", 5)
     never.run(0)
-    assert saved(tmp_path / "never") == ["iter_00000005"]
+    assert saved_names(tmp_path / "never") == ["iter_00000005"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_no_number_is_one_sentence(tmp_path: Path, value: float) -> None:
-    loop, model = loop_of(tmp_path, 9, losses=lambda i: value if i == 4 else 1.0)
+def test_a_loss_that_is_not_finite_is_one_sentence(tmp_path: Path, value: float) -> None:
+    loop, model = make_loop(tmp_path, 9, losses=lambda i: value if i == 4 else 1.0)
     with pytest.raises(
-        UsageError, match=r"loss_ce became \S+ at iteration 4; the .* diverged"
-    ) as e:
+        UsageError, match=r"loss_ce is \S+ at iteration 4; the .* diverged"
+    ) as error:
         loop.run(0)
-    assert "schedule.learning_rate" in str(e.value)
+    assert "schedule.learning_rate" in str(error.value)
     assert model.steps == 4
 
 
-def test_a_real_divergence_says_so(data: Path, tmp_path: Path) -> None:
+def test_a_diverging_run_raises_an_error(data: Path, tmp_path: Path) -> None:
     spec = small_spec("schedule.learning_rate=1e30", "schedule.warmup_iterations=0")
     folder = make_folder(tmp_path, spec, data)
     with pytest.raises(UsageError, match="the training diverged"):
@@ -137,10 +139,10 @@ def test_a_signal_before_the_first_iteration_trains_nothing(data: Path, tmp_path
     assert not folder.record.exists()
 
 
-def test_progress_says_how_far_it_is(tmp_path: Path) -> None:
+def test_the_progress_file_holds_the_iteration(tmp_path: Path) -> None:
     import json
 
-    loop, _ = loop_of(tmp_path, 3)
+    loop, _ = make_loop(tmp_path, 3)
     loop.run(0)
     progress = json.loads((tmp_path / "progress.json").read_text())
     assert (progress["iteration"], progress["iterations"]) == (3, 3)
@@ -148,7 +150,7 @@ def test_progress_says_how_far_it_is(tmp_path: Path) -> None:
     assert progress["iterations_per_second"] > 0
 
 
-def test_a_disk_that_is_full_between_checkpoints_ends_nothing(
+def test_a_full_disk_between_checkpoints_does_not_end_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write, full = files.write_json, []
@@ -159,28 +161,28 @@ def test_a_disk_that_is_full_between_checkpoints_ends_nothing(
             raise files.StorageError("no space left on the disk")
         write(path, value)
 
-    loop, model = loop_of(tmp_path, 7)
+    loop, model = make_loop(tmp_path, 7)
     with open("/dev/full", "w") as log, monkeypatch.context() as patch:
         patch.setattr(files, "write_json", write_json)
         patch.setattr("sys.stdout", log)
         loop.run(0)
-        with contextlib.suppress(OSError):  # what it still holds would be written as it closes
+        with contextlib.suppress(OSError):  # closing writes the buffered output
             log.close()
     assert model.steps == 7
     assert full
-    assert saved(tmp_path) == ["iter_00000007"]
+    assert saved_names(tmp_path) == ["iter_00000007"]
 
 
-def test_who_learns_that_it_was_taken_over_trains_no_further(tmp_path: Path) -> None:
-    loop, model = loop_of(tmp_path, 7)
+def test_the_loop_stops_after_a_takeover(tmp_path: Path) -> None:
+    loop, model = make_loop(tmp_path, 7)
     loop.stop.taken_over = lambda: model.steps == 3
     with pytest.raises(ClaimLost):
         loop.run(0)
     assert model.steps == 3
-    assert saved(tmp_path) == []
+    assert saved_names(tmp_path) == []
 
 
-def test_signals_become_a_flag() -> None:
+def test_a_signal_sets_the_flag() -> None:
     before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}
     try:
         for number in before:
@@ -190,9 +192,9 @@ def test_signals_become_a_flag() -> None:
             assert stop.signal_number == number
             with (
                 pytest.raises(StopRequested, match=signal.Signals(number).name),
-                stop.immediately(),
+                stop.raise_immediately(),
             ):
-                pytest.fail("a request that came before is obeyed at once")
+                pytest.fail("an earlier signal raises at once")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Every run of every matrix is a config that mmseg builds; every table prints without a record."""
+"""Each run of each matrix has a valid config and model; each table works without records."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from training.small import EXPERIMENTS, REPOSITORY, matrix
 NAMES = matrix_names(EXPERIMENTS)
 
 
-def settings(name: str) -> list[RunSpec]:
-    """One spec of each setting, whatever its seeds."""
+def list_settings(name: str) -> list[RunSpec]:
+    """The specs of a matrix that differ in more than the seed."""
     specs = (dataclasses.replace(run.spec, seed=0) for run in matrix(name).runs)
     return list({spec_digest(spec): spec for spec in specs}.values())
 
 
-_counted: dict[str, Counts] = {}
+_counts_by_shape: dict[str, Counts] = {}
 
 
-def counted(spec: RunSpec) -> Counts:
-    """The counts of a model on the meta device, once for all runs whose model has its shape."""
+def count_once(spec: RunSpec) -> Counts:
+    """The parameter counts of a spec, computed once for all models of equal shape."""
     method = {"kind": spec.method.kind, "projection": getattr(spec.method, "projection", False)}
     method |= {key: getattr(spec.method, key) for key in ("num_prototypes", "embedding_norm")
                if hasattr(spec.method, key)}  # fmt: skip
     shape = [plain(spec.backbone), plain(spec.decoder), method, len(spec.dataset.classes)]
     key = json.dumps(shape, sort_keys=True)
-    if key not in _counted:
-        _counted[key] = count(spec)
-    return _counted[key]
+    if key not in _counts_by_shape:
+        _counts_by_shape[key] = count(spec)
+    return _counts_by_shape[key]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_run_is_a_config_and_a_model(name: str, tmp_path: Path) -> None:
-    for spec in settings(name):
+def test_every_run_has_a_config_and_a_model(name: str, tmp_path: Path) -> None:
+    for spec in list_settings(name):
         config = build_config(spec, data_root=tmp_path)
         model = config.model.to_dict()
-        counts = counted(spec)
+        counts = count_once(spec)
         assert counts.classifier == classifier_parameters(spec)
         assert counts.learnable > 1e5 or spec.backbone.name == "tiny"
         heads = [model["decode_head"].get("decode_head") or model["decode_head"]]
@@ -60,34 +60,35 @@ def test_every_run_is_a_config_and_a_model(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_table_prints_before_anything_is_measured(name: str) -> None:
+def test_the_table_of_a_matrix_works_without_records(name: str) -> None:
     table = build_table(matrix(name), RecordStore([], None), REPOSITORY / "results" / "published")
-    of_ours = [row for row in table.rows if any(cell.run_ids for cell in row.cells)]
+    own_rows = [row for row in table.rows if any(cell.run_ids for cell in row.cells)]
     measured = [i for i, column in enumerate(table.header) if column.kind == "measured"]
-    for row in of_ours:
+    for row in own_rows:
         assert row.cells[measured[0]].text == "not run"
         assert all(row.cells[i].value is None for i in measured)
     assert table.provenance.records == 0
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("paper_")])
-def test_every_row_of_the_paper_stands_beside_its_published_one(name: str) -> None:
+def test_every_row_of_the_paper_has_a_published_value(name: str) -> None:
     table = build_table(matrix(name), RecordStore([], None), REPOSITORY / "results" / "published")
     column = table.column("published")
-    alone = [
+    unpublished = [
         row.label
         for row in table.rows
         if row.cells[column].text == "–" and any(cell.run_ids for cell in row.cells)
     ]
-    assert alone == (["ProtoSeg as in the paper, HRNetV2-W48"] if name == "paper_released" else [])
+    own_row = "ProtoSeg as in the paper, HRNetV2-W48"
+    assert unpublished == ([own_row] if name == "paper_released" else [])
     with_values = [row for row in table.rows if row.cells[column].value is not None]
     assert len(with_values) >= {"paper_5c": 1, "paper_5d": 1}.get(name, 2)
 
 
-def test_the_default_setting_of_the_paper_is_trained_once_for_all_its_tables() -> None:
+def test_the_papers_tables_share_the_runs_of_the_default_setting() -> None:
     tables = ("paper_table4", "paper_5a", "paper_5b", "paper_5c", "paper_5d", "paper_table8")
     shared = set.intersection(*({run.run_id for run in matrix(name).runs} for name in tables))
-    assert len(shared) == 3  # its three seeds
+    assert len(shared) == 3  # three seeds
     camvid = ("camvid_5a", "camvid_5b", "camvid_5c", "camvid_5d", "camvid_8")
     shared = set.intersection(*({run.run_id for run in matrix(name).runs} for name in camvid))
     assert len(shared) == 3

@@ -1,4 +1,4 @@
-"""docs/examples: the head in a plain mmseg config, trained by mmengine's own Runner."""
+"""docs/examples: the head in an mmseg config, trained with mmengine's Runner."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ runner = Runner.from_cfg(config)
 runner.train()
 first = runner.model.state_dict()
 config.load_from = config.work_dir + "/iter_4.pth"
-config.experiment_name = "again"
-again = Runner.from_cfg(config)
-metrics = again.test()
-second = again.model.state_dict()
+config.experiment_name = "restored"
+restored = Runner.from_cfg(config)
+metrics = restored.test()
+second = restored.model.state_dict()
 name = "decode_head.bank.prototypes"
 print(json.dumps({
     "modules": sorted(name for name in sys.modules if name.startswith("protoseg.")),
@@ -45,8 +45,8 @@ print(json.dumps({
 """
 
 
-def options(root: Path, work: Path) -> dict[str, Any]:
-    """What the built-in data needs instead of ADE20K: folders, classes, sizes, iterations."""
+def make_options(root: Path, work: Path) -> dict[str, Any]:
+    """Config values for the built-in data instead of ADE20K: folders, classes, sizes, schedule."""
 
     def loader(split: str, pipeline: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -89,11 +89,11 @@ def options(root: Path, work: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_mmengines_runner_trains_evaluates_and_keeps_the_prototypes(
+def test_mmengines_runner_trains_evaluates_and_restores_the_prototypes(
     shapes_root: Path, tmp_path: Path
 ) -> None:
-    overrides = json.dumps(options(shapes_root, tmp_path / "work"))
-    # A new process: nothing of protoseg.training may be imported.
+    overrides = json.dumps(make_options(shapes_root, tmp_path / "work"))
+    # A new process, because protoseg.training must not be imported.
     finished = subprocess.run(
         [sys.executable, "-c", PROGRAM, str(EXAMPLE), overrides],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -103,11 +103,11 @@ def test_mmengines_runner_trains_evaluates_and_keeps_the_prototypes(
         check=False,
     )
     assert finished.returncode == 0, finished.stdout[-2000:] + finished.stderr[-4000:]
-    found = json.loads(finished.stdout.splitlines()[-1])
-    assert found["same"], "the prototypes came back from mmengine's checkpoint"
-    assert {"mIoU", "mAcc", "aAcc"} <= found["metrics"].keys()
-    assert 0 <= found["metrics"]["mIoU"] <= 100
-    assert {name.split(".")[1] for name in found["modules"]} <= {"models", "core"}
+    printed = json.loads(finished.stdout.splitlines()[-1])
+    assert printed["same"], "mmengine's checkpoint restores the prototypes"
+    assert {"mIoU", "mAcc", "aAcc"} <= printed["metrics"].keys()
+    assert 0 <= printed["metrics"]["mIoU"] <= 100
+    assert {name.split(".")[1] for name in printed["modules"]} <= {"models", "core"}
     state = torch.load(tmp_path / "work" / "iter_4.pth", weights_only=False)["state_dict"]
     prototypes = state["decode_head.bank.prototypes"]
     assert prototypes.shape == (6, 10, 32)
@@ -116,13 +116,13 @@ def test_mmengines_runner_trains_evaluates_and_keeps_the_prototypes(
     assert "decode_head.head.conv_seg.weight" not in state
 
 
-def test_the_page_shows_the_example_as_it_is() -> None:
+def test_the_page_shows_the_complete_example() -> None:
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert EXAMPLE.read_text() in blocks
 
 
 def test_the_pages_short_config_builds(tmp_path: Path) -> None:
-    """The parametric variant that the page shows as a change of the example."""
+    """The page shows the parametric variant as a change of the example."""
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     (parametric,) = [block for block in blocks if "ParametricHead" in block]
     path = tmp_path / "parametric.py"
@@ -140,6 +140,6 @@ def test_the_pages_short_config_builds(tmp_path: Path) -> None:
     assert printed.split()[-2:] == ["ParametricHead", "10"]
 
 
-@pytest.mark.parametrize("place", re.findall(r"`(docs/[\w/.]+)`", PAGE.read_text()))
-def test_files_that_the_page_names_exist(place: str) -> None:
-    assert (REPOSITORY / place).exists()
+@pytest.mark.parametrize("path", re.findall(r"`(docs/[\w/.]+)`", PAGE.read_text()))
+def test_files_that_the_page_names_exist(path: str) -> None:
+    assert (REPOSITORY / path).exists()

@@ -1,4 +1,4 @@
-"""One iteration of every model of the paper: each backbone with the decoders it is printed with."""
+"""One training iteration of every model of the paper: each backbone with its decoders."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CASES += [pytest.param(*pair, "parametric") for pair in PAIRS if pair[0] in SMAL
 
 
 @pytest.mark.parametrize(("backbone", "decoder", "schedule", "method"), CASES)
-def test_one_iteration(
+def test_one_iteration_trains_every_convolution(
     backbone: str, decoder: str, schedule: str, method: str, shapes_root: Path
 ) -> None:
     spec = small_spec(
@@ -44,17 +44,17 @@ def test_one_iteration(
     )
     parts = build_components(build_config(spec, data_root=shapes_root), None)
     model = parts.model.train()
-    watched = {
+    weights = {
         name: parameter
         for name, parameter in model.named_parameters()
         if parameter.requires_grad and parameter.ndim == 4
     }
-    before = {name: parameter.detach().clone() for name, parameter in watched.items()}
+    before = {name: parameter.detach().clone() for name, parameter in weights.items()}
     losses = model.train_step(next(iter(parts.train_loader)), parts.optimizer)
     assert all(torch.isfinite(loss).all() for loss in losses.values())
     assert ("aux.loss_ce" in losses) == spec.decoder.auxiliary
-    still = [name for name, value in before.items() if torch.equal(watched[name], value)]
-    assert not still, "every convolution has learned"
+    unchanged = [name for name, value in before.items() if torch.equal(weights[name], value)]
+    assert not unchanged
     if method == "paper":
         assert model.decode_head.bank.updates.sum() > 0
         assert {"decode.loss_ppc", "decode.loss_ppd"} <= losses.keys()

@@ -1,6 +1,7 @@
-"""Every data set, and every model with each data set it is declared on, on real images.
+"""Every data set, and every model with each of its data sets, on real images.
 
-Prepared, one iteration trained, one image evaluated; each of its published layout.
+Each data set is prepared from its published layout. One iteration is trained and one image
+evaluated.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from protoseg.datasets.prepare.runner import prepare
 from protoseg.runs.folder import RunFolder
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
+from protoseg.training.evaluation.evaluate import evaluate
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.run import evaluate
 from protoseg.training.signals import StopRequest
 from training.small import EXPERIMENTS, REPOSITORY, compose, matrix
 
 OPTIONS = sorted(path.stem for path in (EXPERIMENTS / "dataset").glob("*.yaml"))
 MADE_OF = {"ccp_weak_masks": "ccp"}
-"""Data sets that `protoseg masks` makes of another one, in its layout and with its label values."""
+"""Data sets made by `protoseg masks` -> the data set whose layout and label values they keep."""
 SMALL = (
     "augmentation.scale=[192,96]",
     "augmentation.crop_size=[64,80]",
@@ -47,51 +48,51 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def samples() -> Path:
-    place = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
-    if not (Path(place) / "fixtures").is_dir():
-        pytest.skip(f"needs genuine samples in {place}/fixtures; set PROTOSEG_TEST_DATA")
-    return Path(place)
+    folder = os.environ.get("PROTOSEG_TEST_DATA") or REPOSITORY.parent / "shared" / "data"
+    if not (Path(folder) / "fixtures").is_dir():
+        pytest.skip(f"needs real samples in {folder}/fixtures; set PROTOSEG_TEST_DATA")
+    return Path(folder)
 
 
-def published(option_place: str, samples: Path, work: Path) -> Path:
-    """The folder of a data set as it was published, or a small one in that layout."""
-    if option_place == "pascal_voc":
+def find_published(name: str, samples: Path, work: Path) -> Path:
+    """The folder of a data set in its published layout, or of a small one in that layout."""
+    if name == "pascal_voc":
         return raw.voc(work)
-    if option_place == "ade20k_full":
+    if name == "ade20k_full":
         root = raw.ade_full_from_fixture(samples / "fixtures" / "ade20k_full", work)
-        # A part of the picture: 847 scores for each pixel of a whole one take a gigabyte.
+        # Crop the images: 847 scores for each pixel of a whole image take a gigabyte.
         for path in root.rglob("ADE_*"):
             if path.name.endswith((".jpg", "_seg.png")):
                 with Image.open(path) as image:
                     image.crop((600, 700, 760, 820)).save(path)
         return root
-    return samples / "fixtures" / option_place
+    return samples / "fixtures" / name
 
 
 PARTS = 8
 
 
 @functools.cache
-def declared() -> dict[str, RunSpec]:
-    """A spec for each model, kind of method and data set that the matrices join.
+def list_declared_pairs() -> dict[str, RunSpec]:
+    """A spec for each combination of model, method and data set in the matrices.
 
-    Not for the built-in data: test_quickstart.py trains on it to the end.
+    The built-in data is left out; test_quickstart.py trains on it.
     """
-    found: dict[str, RunSpec] = {}
+    specs: dict[str, RunSpec] = {}
     for name in matrix_names(EXPERIMENTS):
         for run in matrix(name).runs:
             spec = run.spec
             model = f"{spec.backbone.name}-{spec.decoder.name}-{spec.method.kind}"
             if not spec.dataset.generator:
-                found.setdefault(f"{spec.dataset.name}-{model}", spec)
-    return found
+                specs.setdefault(f"{spec.dataset.name}-{model}", spec)
+    return specs
 
 
-def small(spec: RunSpec) -> RunSpec:
+def shrink(spec: RunSpec) -> RunSpec:
     """The same model, losses and inference on small images."""
-    slide = spec.evaluation.mode == "slide"
+    is_sliding = spec.evaluation.mode == "slide"
     evaluation: dict[str, Any] = {"scale": (192, 96)}
-    evaluation |= {"crop_size": (64, 64), "stride": (48, 48)} if slide else {}
+    evaluation |= {"crop_size": (64, 64), "stride": (48, 48)} if is_sliding else {}
     method: dict[str, Any] = {"num_prototypes": 2} if hasattr(spec.method, "num_prototypes") else {}
     return dataclasses.replace(
         spec,
@@ -108,45 +109,45 @@ def small(spec: RunSpec) -> RunSpec:
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_every_data_set(
+def test_every_data_set_trains_and_evaluates(
     option: str, samples: Path, tmp_path_factory: pytest.TempPathFactory, data: Path
 ) -> None:
     spec = compose(f"dataset={option}", *SMALL)
-    place = data.parent
+    data_folder = data.parent
     if spec.dataset.generator:
         spec = compose(f"dataset={option}", *SMALL, "dataset.generator.train=4",
                        "dataset.generator.val=1", "dataset.digest=unpinned")  # fmt: skip
     else:
-        place = folder_of(spec, samples, tmp_path_factory)
-    one_iteration_and_one_image(spec, place, tmp_path_factory.mktemp(option))
+        data_folder = find_data_folder(spec, samples, tmp_path_factory)
+    train_and_evaluate(spec, data_folder, tmp_path_factory.mktemp(option))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_model_with_each_of_its_data_sets(
+def test_every_model_trains_on_each_of_its_data_sets(
     part: int, samples: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    for pair in sorted(declared())[part::PARTS]:
+    for pair in sorted(list_declared_pairs())[part::PARTS]:
         print(pair)
-        spec = small(declared()[pair])
-        place = folder_of(spec, samples, tmp_path_factory)
-        one_iteration_and_one_image(spec, place, tmp_path_factory.mktemp("pair"))
+        spec = shrink(list_declared_pairs()[pair])
+        data_folder = find_data_folder(spec, samples, tmp_path_factory)
+        train_and_evaluate(spec, data_folder, tmp_path_factory.mktemp("pair"))
 
 
 class UnsavedLoop(TrainingLoop):
-    """Without the checkpoint at its end: those of all models together take 24 GB."""
+    """A loop without checkpoints: those of all models together take 24 GB."""
 
     def save(self, iteration: int) -> None:
         """Save nothing."""
 
 
-def one_iteration_and_one_image(spec: RunSpec, place: Path, work: Path) -> None:
-    """Train and evaluate, with as many images as there are."""
+def train_and_evaluate(spec: RunSpec, data_folder: Path, work: Path) -> None:
+    """Train one iteration and evaluate one image, with the available number of images."""
     dataset = spec.dataset
     if dataset.place in MADE_OF:
         dataset = dataclasses.replace(dataset, folder=MADE_OF[dataset.place])
         spec = dataclasses.replace(spec, dataset=dataset)
-    root = find_root(dataset, place)
+    root = find_root(dataset, data_folder)
     split = next((name for name in dataset.counts if name != dataset.train_split), "val")
     counts = {name: len(pairs(root, dataset, name)) for name in (dataset.train_split, split)}
     spec = dataclasses.replace(
@@ -171,22 +172,22 @@ def one_iteration_and_one_image(spec: RunSpec, place: Path, work: Path) -> None:
     assert 0 <= overall["aacc"] <= 100
 
 
-def folder_of(spec: RunSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
-    """The data folder that holds a real data set, prepared where it needs that."""
+def find_data_folder(spec: RunSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
+    """The data folder that holds a real data set, prepared if it needs preparation."""
     if spec.dataset.place not in PLANS:
         return samples
-    return prepared(spec.dataset, samples, factory)
+    return prepare_once(spec.dataset, samples, factory)
 
 
 _prepared: dict[str, Path] = {}
 
 
-def prepared(dataset: DatasetSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
+def prepare_once(dataset: DatasetSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
     """The data folder that holds a prepared data set; each is prepared once."""
-    place = dataset.place
-    if place not in _prepared:
-        source = published(place, samples, factory.mktemp("published"))
+    name = dataset.place
+    if name not in _prepared:
+        source = find_published(name, samples, factory.mktemp("published"))
         target = factory.mktemp("prepared")
-        prepare(PLANS[place](source, dataset), dataset, target / place, progress=None)
-        _prepared[place] = target
-    return _prepared[place]
+        prepare(PLANS[name](source, dataset), dataset, target / name, progress=None)
+        _prepared[name] = target
+    return _prepared[name]

@@ -1,4 +1,4 @@
-"""Signals that reach more than the worker: its loader processes, as a scheduler's do."""
+"""Signals to the worker and its loader processes, as a scheduler sends them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from training.small import (
 def paused(
     data: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[tuple[RunFolder, ForkedProcess]]:
-    """A training with loader processes that pauses after iteration 3, in its own process group."""
+    """A training that pauses after iteration 3, in its own process group with its loaders."""
     folder = make_folder(tmp_path, small_spec(), data, workers=request.param, checkpoint_seconds=0)
     process = start_worker(folder, pause_after(3), process_group=0)
     try:
@@ -46,56 +46,56 @@ def paused(
         process.kill()
 
 
-def of_group(group: int) -> list[int]:
-    """The processes of a group that live."""
-    found = []
+def list_live_processes(group: int) -> list[int]:
+    """The ids of the live processes of a process group."""
+    live = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = path.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(fields[2]) == group and fields[0] not in "ZX":
-            found.append(int(path.parent.name))
-    return found
+            live.append(int(path.parent.name))
+    return live
 
 
 @pytest.mark.parametrize("paused", [2], indirect=True)
-def test_sigterm_to_all_processes_of_a_job_still_saves(
+def test_a_run_saves_after_sigterm_to_all_processes_of_its_job(
     paused: tuple[RunFolder, ForkedProcess],
 ) -> None:
     folder, process = paused
-    assert len(of_group(process.pid)) == 3
+    assert len(list_live_processes(process.pid)) == 3
     os.killpg(process.pid, signal.SIGTERM)
     finish(process, logs=log_paths(folder))
     assert process.returncode == 75, log(folder)
     assert ends(folder) == ["cancelled"]
     assert "SIGTERM; saved at iteration 4" in folder.attempts()[0].message
-    assert folder.checkpoint_iteration() == 4, "the loader processes still gave it a batch"
-    assert of_group(process.pid) == [], "the loader processes end with it"
+    assert folder.checkpoint_iteration() == 4, "the loader processes still deliver a batch"
+    assert list_live_processes(process.pid) == [], "the loader processes end with the worker"
 
 
 @pytest.mark.parametrize("paused", [1], indirect=True)
-def test_a_killed_loader_process_is_no_error_of_the_code(
+def test_a_run_whose_loader_process_was_killed_is_lost(
     paused: tuple[RunFolder, ForkedProcess],
 ) -> None:
     folder, process = paused
-    (loader,) = set(of_group(process.pid)) - {process.pid}
+    (loader,) = set(list_live_processes(process.pid)) - {process.pid}
     os.kill(loader, signal.SIGKILL)
     finish(process, logs=log_paths(folder))
     assert process.returncode == 75, log(folder)
     assert ends(folder) == ["lost"]
-    assert "a loader process is gone" in folder.attempts()[0].message
-    assert folder.status().state is State.INTERRUPTED, "the next sweep goes on"
+    assert "a loader process was killed" in folder.attempts()[0].message
+    assert folder.status().state is State.INTERRUPTED, "the next sweep resumes the run"
 
 
 LOADER_PROCESS = """
 import os, signal, time
-from protoseg.training.signals import keep_loading
+from protoseg.training.signals import accept_signals_from_parent_only
 
 started, has_started = os.pipe()
 child = os.fork()
 if not child:
-    keep_loading(0)
+    accept_signals_from_parent_only(0)
     os.write(has_started, b"x")
     time.sleep(600)
 os.read(started, 1)
@@ -104,12 +104,12 @@ if not os.fork():
     os._exit(0)
 os.wait()
 
-def pending():
+def has_pending_signal():
     lines = open(f"/proc/{child}/status").read().splitlines()
     return any(int(line.split()[1], 16) for line in lines if line.startswith("ShdPnd"))
 
-# Two pending signals of one number are one: send the next when this one has been taken.
-while pending():
+# Equal pending signals merge: wait until this one is received before sending the next.
+while has_pending_signal():
     time.sleep(0.01)
 print(os.waitpid(child, os.WNOHANG))
 os.kill(child, signal.SIGTERM)
@@ -117,12 +117,12 @@ print(os.waitpid(child, 0)[1])
 """
 
 
-def test_a_loader_process_ends_when_its_parent_asks() -> None:
-    """Another process's signal is ignored; its parent's ends it, even if the loader hangs."""
-    done = subprocess.run(
+def test_a_loader_process_only_ends_on_a_signal_of_its_parent() -> None:
+    """It ignores a signal from another process. The parent's signal ends even a hanging loader."""
+    process = subprocess.run(
         [sys.executable, "-c", LOADER_PROCESS], capture_output=True, text=True, timeout=DEADLINE
     )
-    assert done.stdout == "(0, 0)\n0\n", done.stderr
+    assert process.stdout == "(0, 0)\n0\n", process.stderr
 
 
 @pytest.mark.parametrize(
@@ -133,44 +133,44 @@ def test_a_loader_process_ends_when_its_parent_asks() -> None:
         ("Caught RuntimeError in DataLoader worker process 0.", Reason.CODE_ERROR),
     ],
 )
-def test_what_torch_says_of_a_loader_process(text: str, reason: Reason) -> None:
-    assert failures.reason_of(RuntimeError(text))[0] is reason
+def test_torchs_errors_about_loader_processes_have_reasons(text: str, reason: Reason) -> None:
+    assert failures.classify_error(RuntimeError(text))[0] is reason
 
 
-def test_a_batch_that_died_with_its_loader_is_no_error_of_the_code(tmp_path: Path) -> None:
-    """The worker fetches the tensors of a batch from the loader process, which is gone."""
+def test_a_batch_of_a_killed_loader_process_is_lost(tmp_path: Path) -> None:
+    """The worker fetches the tensors of a batch from the loader process, which has ended."""
 
-    def reason(work: Callable[[], object]) -> Reason:
+    def classify(work: Callable[[], object]) -> Reason:
         try:
             work()
         except Exception as error:
-            return failures.reason_of(error)[0]
+            return failures.classify_error(error)[0]
         raise AssertionError("no error")
 
-    def read_from_one_that_has_left() -> None:
-        mine, other = multiprocessing.Pipe()
-        other.close()
-        mine.recv()
+    def read_from_closed_pipe() -> None:
+        read_end, write_end = multiprocessing.Pipe()
+        write_end.close()
+        read_end.recv()
 
-    gone = str(tmp_path / "socket")
-    assert reason(read_from_one_that_has_left) is Reason.LOST
-    assert reason(lambda: multiprocessing.connection.Client(gone)) is Reason.LOST
-    assert reason(lambda: Path(gone).read_bytes()) is Reason.CODE_ERROR
+    missing = str(tmp_path / "socket")
+    assert classify(read_from_closed_pipe) is Reason.LOST
+    assert classify(lambda: multiprocessing.connection.Client(missing)) is Reason.LOST
+    assert classify(lambda: Path(missing).read_bytes()) is Reason.CODE_ERROR
 
 
 def test_a_loader_process_lost_while_a_checkpoint_is_written(tmp_path: Path) -> None:
-    """torch hears of it by a signal: what it raises cuts the file short, and torch complains."""
+    """torch's signal handler raises in the middle of the write; torch.save raises another error."""
     text = "DataLoader worker (pid 7) is killed by signal: Killed. "
 
-    class Interrupted(io.BytesIO):
+    class InterruptedFile(io.BytesIO):
         def write(self, data: Any) -> int:
             if self.tell() == 0 or self.tell() > 9000:
                 return super().write(data)
             super().write(data)
             raise RuntimeError(text)
 
-    with pytest.raises(RuntimeError) as seen:
-        checkpoint._write({"weights": torch.zeros(1000)}, Interrupted())
-    assert text not in str(seen.value), "torch names its own error"
-    assert failures.is_lost_loader(seen.value)
+    with pytest.raises(RuntimeError) as caught:
+        checkpoint._write_state({"weights": torch.zeros(1000)}, InterruptedFile())
+    assert text not in str(caught.value), "torch.save raises another error"
+    assert failures.is_lost_loader(caught.value)
     assert not failures.is_lost_loader(RuntimeError("something else"))

@@ -1,4 +1,4 @@
-"""The task ``weak``: real short runs, resumed; their masks on disk, and trained on."""
+"""The task ``weak``: short runs, resumed runs, exported masks, and training on the masks."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.evaluation import confusion
-from protoseg.training.evaluation.cam_masks import THRESHOLDS, SweptCounts
+from protoseg.training.evaluation.cam_masks import THRESHOLDS, ThresholdCounts
+from protoseg.training.evaluation.evaluate import evaluate
 from protoseg.training.evaluation.export_masks import write_masks
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.run import evaluate, execute
+from protoseg.training.run import execute
 from protoseg.training.signals import StopRequest, StopRequested
 from training.small import cells, compose, make_folder, record_of, result, small_spec
 
@@ -37,7 +38,7 @@ WEAK = (
     *("method=weak_contrast", "decoder=cam", "evaluation.split=train"),
     *("~method.num_prototypes", "~method.momentum", "method.scales=[1.0,1.5]"),
 )
-"""Over the small run of the other tests."""
+"""Overrides of the small run of the other tests."""
 
 
 def weak_spec(*overrides: str) -> RunSpec:
@@ -50,14 +51,14 @@ def train(folder: RunFolder, spec: RunSpec, data: Path, stop: StopRequest | None
 
 @pytest.fixture(scope="module")
 def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run of all parts, trained once for the tests here."""
+    """A finished run with all losses, shared by the tests of this module."""
     spec = weak_spec()
     folder = make_folder(tmp_path_factory.mktemp("weak"), spec, data)
     train(folder, spec, data)
     return folder
 
 
-def test_a_run_leaves_its_record(finished: RunFolder) -> None:
+def test_a_finished_run_has_a_record(finished: RunFolder) -> None:
     record = record_of(finished)
     assert record["run_id"].startswith("shapes-tiny-cam-weak_contrast-s0-")
     assert record["metrics"]["images"] == 16
@@ -67,14 +68,14 @@ def test_a_run_leaves_its_record(finished: RunFolder) -> None:
     assert tuple(curve) == THRESHOLDS
     assert curve[record["metrics"]["threshold"]] == pytest.approx(record["metrics"]["miou"])
     assert max(curve.values()) == pytest.approx(record["metrics"]["miou"])
-    # Backbone and classifier; the projection is thrown away after training.
+    # Backbone and classifier; the projection is removed after training.
     backbone = sum(
         9 * a * b + 9 * b * b + 4 * b for a, b in ((3, 16), (16, 32), (32, 64), (64, 96))
     )
     assert record["parameters"] == {"learnable": backbone + 5 * 96, "prototype": 0}
 
 
-def test_a_stopped_run_goes_on_to_the_same_bits(
+def test_a_resumed_run_gives_the_same_bits(
     finished: RunFolder, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, stop = weak_spec(), StopRequest()
@@ -96,15 +97,15 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     )
 
 
-def test_training_is_given_no_label_map(shapes_root: Path) -> None:
+def test_training_batches_hold_no_label_map(shapes_root: Path) -> None:
     spec = weak_spec()
     parts = build_components(build_config(spec, data_root=shapes_root), None)
     batch = next(iter(parts.train_loader))
     assert batch.keys() == {"inputs", "data_samples"}
     for sample in batch["data_samples"]:
-        assert sample.keys() == [], "nothing but the image"
+        assert sample.keys() == [], "only the image"
         assert set(sample.metainfo_keys()) == {"image_labels"}
-    # What it is given is what stands in the label maps of those images.
+    # The image-level labels are the classes in the label maps.
     dataset = SegmentationFolder(
         str(shapes_root), plain(spec.dataset), "train", [{"type": "LoadImageLabels"}]
     )
@@ -115,9 +116,7 @@ def test_training_is_given_no_label_map(shapes_root: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_network_finds_shapes_better_than_its_labels_alone(
-    tmp_path_factory: pytest.TempPathFactory, data: Path
-) -> None:
+def test_training_improves_the_masks(tmp_path_factory: pytest.TempPathFactory, data: Path) -> None:
     spec = compose(
         *("method=weak_contrast", "decoder=cam", "decoder.in_index=[2]", "decoder.channels=64"),
         *("evaluation.split=train", "schedule.learning_rate=3e-3"),
@@ -125,28 +124,27 @@ def test_the_network_finds_shapes_better_than_its_labels_alone(
         *("dataset.counts.train=96", "dataset.counts.val=1", "schedule.iterations=200"),
         *("method.scales=[1.0]", "method.flip=false"),
     )
-    place = tmp_path_factory.mktemp("weak_shapes")
-    folder = make_folder(place, spec, data)
+    folder = make_folder(tmp_path_factory.mktemp("weak_shapes"), spec, data)
     train(folder, spec, data)
     trained = record_of(folder)
-    # The same network before training: its maps know which classes are there, and no place.
+    # The untrained network: its maps depend on the image-level labels, not on the pixels.
     parts = build_components(build_config(spec, data_root=find_root(spec.dataset, data)), None)
     untrained = evaluate(parts, spec, StopRequest())[0]
     assert trained["metrics"]["miou"] > untrained["miou"] + 4
     assert trained["losses"][-1][1]["loss_cls"] < trained["losses"][0][1]["loss_cls"] - 0.05
 
 
-def test_counts_at_every_threshold_are_those_of_masks_made_at_it(shapes_root: Path) -> None:
+def test_counts_at_each_threshold_are_those_of_the_masks(shapes_root: Path) -> None:
     spec = weak_spec()
     parts = build_components(build_config(spec, data_root=shapes_root), None)
     parts.model.eval()
-    swept, samples = SweptCounts(6), []
+    counter, samples = ThresholdCounts(6), []
     with torch.no_grad():
         for batch in parts.test_loader:
-            found = [sample.to_dict() for sample in parts.model.test_step(batch)]
-            swept.process(batch, found)
-            samples += found
-    swept.compute_metrics(list(swept.results))
+            predictions = [sample.to_dict() for sample in parts.model.test_step(batch)]
+            counter.process(batch, predictions)
+            samples += predictions
+    counter.compute_metrics(list(counter.results))
     for threshold in (0.0, 0.2, 0.5, 0.98):
         plain_counts = confusion.ConfusionCounts(6)
         for sample in samples:
@@ -157,10 +155,10 @@ def test_counts_at_every_threshold_are_those_of_masks_made_at_it(shapes_root: Pa
                 None, [{**sample, "pred_sem_seg": {"data": torch.from_numpy(mask)[None]}}]
             )
         expected = plain_counts.compute_metrics(plain_counts.results)["miou"]
-        assert dict(swept.details["miou_by_threshold"])[threshold] == pytest.approx(expected)
+        assert dict(counter.details["miou_by_threshold"])[threshold] == pytest.approx(expected)
 
 
-# Masks on disk
+# Exported masks
 
 
 @pytest.fixture(scope="module")
@@ -168,8 +166,8 @@ def masks(finished: RunFolder, data: Path) -> dict[str, Any]:
     return write_masks(finished, data, data / "shape_masks")
 
 
-def option(data: Path) -> DatasetSpec:
-    """The data set that the folder describes, as the composer reads it."""
+def read_option(data: Path) -> DatasetSpec:
+    """The data set in the config file of the masks, as the composer reads it."""
     text = (data / "shape_masks" / "dataset.yaml").read_text()
     values = yaml.safe_load(text)
     assert values.pop("defaults") == ["schema", "_self_"]
@@ -177,35 +175,35 @@ def option(data: Path) -> DatasetSpec:
     return spec
 
 
-def test_masks_are_a_data_set_whose_digest_is_theirs(
+def test_exported_masks_are_a_data_set_with_their_digest(
     masks: dict[str, Any], finished: RunFolder, data: Path, shapes_root: Path
 ) -> None:
-    dataset = option(data)
+    dataset = read_option(data)
     assert dataset.digest == masks["digest"]
     report = check(data / "shape_masks", dataset)
     assert report.digest == masks["digest"]
     assert {name: split.images for name, split in report.splits.items()} == {"train": 16, "val": 4}
-    # The masks are the predictions that the record counted.
+    # The masks are the predictions that the record counts.
     counted = np.zeros((6, 6), np.int64)
     for _, truth, guess, count in cells(finished.confusion):
         counted[truth, guess] += count
-    found = np.zeros((6, 6), np.int64)
+    recounted = np.zeros((6, 6), np.int64)
     for (_, truth), (_, mask) in zip(
         pairs(shapes_root, dataclasses.replace(dataset, folder=""), "train"),
         pairs(data / "shape_masks", dataset, "train"),
         strict=True,
     ):
-        with Image.open(truth) as one, Image.open(mask) as other:
-            right, guess = np.asarray(one), np.asarray(other)
-        np.add.at(found, (right[right < 6], guess[right < 6]), 1)
-    np.testing.assert_array_equal(found, counted)
+        with Image.open(truth) as truth_file, Image.open(mask) as mask_file:
+            labels, guess = np.asarray(truth_file), np.asarray(mask_file)
+        np.add.at(recounted, (labels[labels < 6], guess[labels < 6]), 1)
+    np.testing.assert_array_equal(recounted, counted)
     origin = json.loads((data / "shape_masks" / "masks.json").read_text())
     assert origin == masks
     assert origin["run_id"] == finished.run_id
 
 
-def test_a_segmentor_is_trained_on_them(masks: dict[str, Any], data: Path, tmp_path: Path) -> None:
-    spec = dataclasses.replace(small_spec("schedule.iterations=3"), dataset=option(data))
+def test_a_segmentor_trains_on_the_masks(masks: dict[str, Any], data: Path, tmp_path: Path) -> None:
+    spec = dataclasses.replace(small_spec("schedule.iterations=3"), dataset=read_option(data))
     folder = make_folder(tmp_path, spec, data)
     train(folder, spec, data)
     record = record_of(folder)
@@ -213,59 +211,64 @@ def test_a_segmentor_is_trained_on_them(masks: dict[str, Any], data: Path, tmp_p
     assert record["provenance"]["data_digest"] == masks["digest"]
     assert record["metrics"]["images"] == 4
     other = dataclasses.replace(spec, dataset=dataclasses.replace(spec.dataset, digest="0" * 64))
-    assert run_id(other) != run_id(spec), "other masks are another run"
+    assert run_id(other) != run_id(spec), "other masks give another run id"
 
 
-def test_masks_are_not_made_of_what_is_not_finished_or_not_weak(
+def test_masks_are_refused_for_an_existing_target_or_an_unfinished_run(
     masks: dict[str, Any], finished: RunFolder, data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UsageError, match=r"shape_masks: is there already; name another"):
+    with pytest.raises(UsageError, match=r"shape_masks: exists already\. Name another"):
         write_masks(finished, data, data / "shape_masks")
     empty = make_folder(tmp_path, weak_spec("seed=1"), data)
-    with pytest.raises(ProtosegError, match=r"has no record in .*; masks are those of a finished"):
+    with pytest.raises(ProtosegError, match=r"no record in .*\. Masks need a finished run"):
         write_masks(empty, data, tmp_path / "masks")
-    found = sorted(finished.checkpoints.glob("*.pth"))[-1]
-    note = found.with_suffix(".json")
-    kept = note.read_bytes()
-    note.unlink()
+    newest = sorted(finished.checkpoints.glob("*.pth"))[-1]
+    digest_file = newest.with_suffix(".json")
+    content = digest_file.read_bytes()
+    digest_file.unlink()
     try:
-        with pytest.raises(ProtosegError, match=r"no checkpoint of .* is left \(.*torn.*\); train"):
+        with pytest.raises(
+            ProtosegError, match=r"no valid checkpoint of .* \(.*no digest file.*\)\. Train"
+        ):
             write_masks(finished, data, tmp_path / "masks")
     finally:
-        note.write_bytes(kept)
+        digest_file.write_bytes(content)
     assert not list(tmp_path.glob("*masks*"))
 
 
-def test_the_verb(
+def test_the_masks_command_writes_masks(
     finished: RunFolder, data: Path, masks: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    places = ["--runs", str(finished.path.parent), "--data", str(data)]
-    assert main(["masks", "weak_contrast-s0", "--into", "verb_masks", *places, "--json"]) == 0
+    folders = ["--runs", str(finished.path.parent), "--data", str(data)]
+    assert main(["masks", "weak_contrast-s0", "--into", "verb_masks", *folders, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {**masks, "name": "verb_masks"}
-    for words, sentence in {
+    for arguments, sentence in {
         ("masks", "weak_contrast"): "masks: name the data set to make: --into NAME",
         ("masks", "weak_contrast", "--into", "a/b"): "expected the name of a folder below",
         ("masks", "nothing", "--into", "x"): "unknown run 'nothing'",
     }.items():
-        assert main([*words, *places]) == 2
+        assert main([*arguments, *folders]) == 2
         assert sentence in capsys.readouterr().err
 
 
-# Settings that do not fit
+# Invalid settings
 
 
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["augmentation.cat_max_ratio=0.75"], r"augmentation\.cat_max_ratio: 0\.75 chooses crops"),
-        (["decoder.auxiliary=true"], r"decoder\.auxiliary: an auxiliary head learns from label"),
-        (["contrast=pixel"], r"contrast\.weight: pixel contrast learns from label maps"),
-        (["evaluation=slide_512"], r"evaluation\.mode: class activation maps are normalised over"),
+        (["augmentation.cat_max_ratio=0.75"], r"augmentation\.cat_max_ratio: 0\.75 selects crops"),
+        (["decoder.auxiliary=true"], r"decoder\.auxiliary: an auxiliary head needs label maps"),
+        (["contrast=pixel"], r"contrast\.weight: pixel contrast needs label maps"),
+        (
+            ["evaluation=slide_512"],
+            r"evaluation\.mode: slide does not work for class activation maps",
+        ),
         (["method.second_view=false"], r"method\.cross_prototype requires method\.second_view"),
         (["method.intra=false"], r"method\.prototype_mining requires method\.intra=true"),
     ],
 )
-def test_settings_that_do_not_fit_are_one_sentence(
+def test_inconsistent_settings_are_one_error_message(
     overrides: list[str], sentence: str, shapes_root: Path
 ) -> None:
     with pytest.raises(UsageError, match=sentence) as error:
@@ -284,6 +287,6 @@ def test_settings_that_do_not_fit_are_one_sentence(
         ("dataset.image_label_share=2", r"dataset\.image_label_share: 2\.0 is out of range"),
     ],
 )
-def test_values_out_of_range_are_one_sentence(override: str, sentence: str) -> None:
+def test_values_out_of_range_are_one_error_message(override: str, sentence: str) -> None:
     with pytest.raises(UsageError, match=sentence):
         weak_spec(override)

@@ -1,4 +1,4 @@
-"""The worker as a real process: it finishes, dies in every way, and ends with the same numbers."""
+"""The worker as a real process: it finishes, is stopped or killed, resumes, gives the same bits."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ from training.small import (
     work,
 )
 
-# Dropout and Gumbel samples draw from the global generator: the hardest to continue exactly.
+# Dropout and Gumbel samples use the global generator, so a resumed run must restore its state.
 SPEC = ("method=released", "method.num_prototypes=3", "method.momentum=0.9")
 KILLED_WHILE_WRITING = """
 import os, torch
 save, calls = torch.save, []
-def half(state, file):
+def save_half(state, file):
     calls.append(1)
     if len(calls) < 5:
         return save(state, file)
     file.write(b"half a checkpoint" * 1000)
     file.flush()
     os.kill(os.getpid(), 9)
-torch.save = half
+torch.save = save_half
 """
 
 
@@ -70,34 +70,34 @@ def spec() -> RunSpec:
 
 @pytest.fixture(scope="module")
 def finished(spec: RunSpec, data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that nothing disturbed."""
+    """An uninterrupted run."""
     folder = make_folder(tmp_path_factory.mktemp("finished"), spec, data)
     status, output = work(folder)
     assert status == 0, output + log(folder)
     return folder
 
 
-def weights(folder: RunFolder) -> dict[str, Any]:
+def load_last_checkpoint(folder: RunFolder) -> dict[str, Any]:
     path = sorted(folder.checkpoints.glob("*.pth"))[-1]
     assert path.name == "iter_00000012.pth"
     return torch.load(path, weights_only=True)
 
 
 def assert_same_result(folder: RunFolder, other: RunFolder) -> None:
-    """Bit for bit: metrics, curve, counts, weights, prototypes, optimiser."""
+    """Compare metrics, curve, counts, weights, prototypes and optimiser bit by bit."""
     assert result(folder) == result(other)
     assert folder.confusion.read_bytes() == other.confusion.read_bytes()
-    mine, theirs = weights(folder), weights(other)
-    assert mine["model"].keys() == theirs["model"].keys()
-    for name, value in mine["model"].items():
-        assert torch.equal(value, theirs["model"][name]), name
-    first, second = mine["optimizer"]["state"], theirs["optimizer"]["state"]
-    for number, state in first.items():
-        assert torch.equal(state["exp_avg"], second[number]["exp_avg"])
-    assert torch.equal(mine["random"]["torch"], theirs["random"]["torch"])
+    first, second = load_last_checkpoint(folder), load_last_checkpoint(other)
+    assert first["model"].keys() == second["model"].keys()
+    for name, value in first["model"].items():
+        assert torch.equal(value, second["model"][name]), name
+    first_states, second_states = first["optimizer"]["state"], second["optimizer"]["state"]
+    for number, state in first_states.items():
+        assert torch.equal(state["exp_avg"], second_states[number]["exp_avg"])
+    assert torch.equal(first["random"]["torch"], second["random"]["torch"])
 
 
-# A run that nothing disturbs
+# Uninterrupted runs
 
 
 @pytest.mark.install
@@ -111,11 +111,11 @@ def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) ->
     assert record["provenance"]["data_digest"] == spec.dataset.digest
     assert record["provenance"]["packages"]["torch"] == torch.__version__
     assert record["provenance"]["kernels"]["threads"] == record["provenance"]["threads"] == 1
-    (code,) = record["provenance"]["attempts"]
-    assert (code["first"], code["last"]) == (1, 1)
-    assert len(code["code_sha256"]) == 64
-    own = json.loads((finished.attempts_folder / "0001" / "code.json").read_text())
-    assert code.items() >= own.items()
+    (entry,) = record["provenance"]["attempts"]
+    assert (entry["first"], entry["last"]) == (1, 1)
+    assert len(entry["code_sha256"]) == 64
+    code = json.loads((finished.attempts_folder / "0001" / "code.json").read_text())
+    assert entry.items() >= code.items()
     assert record["cost"]["seconds"] > 0
     assert record["metrics"]["images"] == 4
     assert [point[0] for point in record["losses"]] == list(range(1, 13))
@@ -124,7 +124,7 @@ def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) ->
 
 
 @pytest.mark.install
-def test_no_path_and_no_host_is_in_the_record(finished: RunFolder) -> None:
+def test_the_record_holds_no_path_and_no_host_name(finished: RunFolder) -> None:
     import socket
 
     text = finished.record.read_text()
@@ -133,8 +133,8 @@ def test_no_path_and_no_host_is_in_the_record(finished: RunFolder) -> None:
     assert socket.gethostname() not in text
 
 
-def labelled_pixels(data: Path) -> dict[int, int]:
-    """Image -> pixels that are not ignored, of the val split."""
+def count_labelled_pixels(data: Path) -> dict[int, int]:
+    """Image number -> number of pixels that are not ignored, for the val split."""
     folder = find_root(small_spec().dataset, data) / "annotations" / "val"
     return {
         index: int((np.asarray(Image.open(path)) != 255).sum())
@@ -143,7 +143,7 @@ def labelled_pixels(data: Path) -> dict[int, int]:
 
 
 @pytest.mark.install
-def test_the_metrics_follow_from_the_confusion_counts(finished: RunFolder, data: Path) -> None:
+def test_metrics_are_those_of_the_confusion_counts(finished: RunFolder, data: Path) -> None:
     record = record_of(finished)
     verify_confusion(record, finished.confusion)
     matrix = np.zeros((6, 6), np.int64)
@@ -151,7 +151,7 @@ def test_the_metrics_follow_from_the_confusion_counts(finished: RunFolder, data:
     for image, truth, guess, count in cells(finished.confusion):
         matrix[truth, guess] += count
         pixels[image] = pixels.get(image, 0) + count
-    assert pixels == labelled_pixels(data), "every labelled pixel of each image, once"
+    assert pixels == count_labelled_pixels(data), "each labelled pixel is counted once"
     hit, union = np.diag(matrix), matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
     present = union > 0
     assert record["metrics"]["miou"] == pytest.approx(100 * (hit / union)[present].mean())
@@ -164,18 +164,18 @@ def test_the_metrics_follow_from_the_confusion_counts(finished: RunFolder, data:
 
 
 @pytest.mark.install
-def test_the_predictions_are_those_of_the_last_checkpoint(
+def test_the_counts_are_those_of_the_last_checkpoints_predictions(
     finished: RunFolder, spec: RunSpec, data: Path
 ) -> None:
-    """The counts once more, from the saved weights, image by image without the package's loop."""
+    """Recompute the counts from the saved weights, without the package's evaluation."""
     root = find_root(spec.dataset, data)
     model = build_components(build_config(spec, data_root=root), None).module
-    model.load_state_dict(weights(finished)["model"])
+    model.load_state_dict(load_last_checkpoint(finished)["model"])
     model.eval()
     expected = {(i, t, g): n for i, t, g, n in cells(finished.confusion)}
     mean = np.array([123.675, 116.28, 103.53])
     std = np.array([58.395, 57.12, 57.375])
-    found: dict[tuple[int, int, int], int] = {}
+    recomputed: dict[tuple[int, int, int], int] = {}
     for index in range(4):
         image = np.asarray(Image.open(root / "images" / "val" / f"{index:05}.png"))
         truth = np.asarray(Image.open(root / "annotations" / "val" / f"{index:05}.png"))
@@ -186,16 +186,17 @@ def test_the_predictions_are_those_of_the_last_checkpoint(
         for t, g in zip(truth.ravel(), logits[0].argmax(0).flatten().tolist(), strict=True):
             if t != 255:
                 key = (index, int(t), g)
-                found[key] = found.get(key, 0) + 1
-    differing = sum(abs(expected.get(k, 0) - found.get(k, 0)) for k in {*expected, *found})
-    assert differing <= 4, "a pixel may fall the other way by rounding, no more"
+                recomputed[key] = recomputed.get(key, 0) + 1
+    all_keys = {*expected, *recomputed}
+    differing = sum(abs(expected.get(k, 0) - recomputed.get(k, 0)) for k in all_keys)
+    assert differing <= 4, "only rounding may change the prediction of a pixel"
 
 
 @pytest.mark.install
-def test_parameters_are_counted(finished: RunFolder) -> None:
+def test_the_record_counts_the_parameters(finished: RunFolder) -> None:
     counts = record_of(finished)["parameters"]
     assert counts["prototype"] == 6 * 3 * 64
-    state = weights(finished)["model"]
+    state = load_last_checkpoint(finished)["model"]
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     learnable = sum(
         value.numel()
@@ -206,22 +207,22 @@ def test_parameters_are_counted(finished: RunFolder) -> None:
 
 
 @pytest.mark.install
-def test_the_attempt_and_its_log_are_on_disk(finished: RunFolder) -> None:
+def test_a_finished_attempt_leaves_its_end_and_log(finished: RunFolder) -> None:
     assert ends(finished) == [None]
     (attempt,) = finished.attempts()
     assert attempt.end["message"] == "record written"
     text = log(finished)
     assert "iteration 12/12" in text
     assert "end: done" in text
-    assert not finished.claim.exists(), "the claim is given back"
+    assert not finished.claim.exists(), "the claim is released"
     assert finished.status().iteration == 12
 
 
 @pytest.mark.install
-def test_a_finished_run_is_left_alone(finished: RunFolder) -> None:
+def test_the_worker_does_not_repeat_a_finished_run(finished: RunFolder) -> None:
     before = finished.record.read_bytes()
     status, output = work(finished)
-    assert (status, output.strip()) == (0, f"{finished.run_id}: done already.")
+    assert (status, output.strip()) == (0, f"{finished.run_id}: already done.")
     assert finished.record.read_bytes() == before
     assert len(finished.attempts()) == 1
 
@@ -231,7 +232,7 @@ def test_a_finished_run_is_left_alone(finished: RunFolder) -> None:
 def test_a_new_python_process_gives_the_same_bits_as_a_forked_one(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
-    """Two interpreters with their own hash seeds and imports, one forked, one not."""
+    """The two interpreters differ in hash seed and imports."""
     folder = make_folder(tmp_path, spec, data)
     process = start_new_worker(folder)
     output, _ = finish(process, logs=log_paths(folder))
@@ -241,7 +242,7 @@ def test_a_new_python_process_gives_the_same_bits_as_a_forked_one(
     assert kernels[0] == kernels[1]
 
 
-def test_the_same_spec_gives_the_same_bits_with_loader_processes(
+def test_loader_processes_do_not_change_any_bit(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, workers=2, checkpoint_seconds=0)
@@ -250,10 +251,10 @@ def test_the_same_spec_gives_the_same_bits_with_loader_processes(
     assert_same_result(folder, finished)
 
 
-# Runs that are disturbed
+# Interrupted runs
 
 
-def test_sigterm_then_a_full_disk_then_the_same_bits(
+def test_a_run_resumed_after_sigterm_and_a_full_disk_gives_the_same_bits(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
@@ -268,24 +269,24 @@ def test_sigterm_then_a_full_disk_then_the_same_bits(
     assert "SIGTERM" in end["message"]
     assert folder.status().state is State.INTERRUPTED
     reached = int(sorted(folder.checkpoints.glob("*.pth"))[-1].stem[5:])
-    assert reached == 5, "the iteration that the signal arrived in"
+    assert reached == 5, "the iteration during which the signal arrived"
 
     limit = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))"
     status, output = work(folder, limit)
     assert status == 75, output
     assert ends(folder) == ["cancelled", "storage"]
-    assert f"going on from iteration {reached}" in log(folder)
+    assert f"resuming from iteration {reached}" in log(folder)
     assert "Nothing finished was lost" in folder.attempts()[-1].message
     assert int(sorted(folder.checkpoints.glob("*.pth"))[-1].stem[5:]) == reached
 
     assert work(folder)[0] == 0
     assert ends(folder) == ["cancelled", "storage", None]
-    assert f"going on from iteration {reached}" in log(folder)
+    assert f"resuming from iteration {reached}" in log(folder)
     assert record_of(folder)["attempts"] == 3
     assert_same_result(folder, finished)
 
 
-def test_killed_while_it_writes_a_checkpoint(
+def test_a_run_killed_while_it_writes_a_checkpoint_gives_the_same_bits(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
@@ -297,15 +298,15 @@ def test_killed_while_it_writes_a_checkpoint(
     assert len(list(folder.checkpoints.glob(".*.tmp"))) == 1
 
     assert work(folder)[0] == 0
-    assert "going on from iteration 4" in log(folder)
-    assert "iteration 4/12" not in log(folder), "nothing is trained twice"
+    assert "resuming from iteration 4" in log(folder)
+    assert "iteration 4/12" not in log(folder), "no iteration is trained twice"
     assert ends(folder) == ["lost", None]
     assert record_of(folder)["attempts"] == 2
     assert list(folder.checkpoints.glob(".*.tmp")) == []
     assert_same_result(folder, finished)
 
 
-def test_killed_from_outside_with_a_damaged_newest_checkpoint(
+def test_a_killed_run_with_a_damaged_checkpoint_resumes_from_the_older_one(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
@@ -314,50 +315,55 @@ def test_killed_from_outside_with_a_damaged_newest_checkpoint(
     process.kill()
     finish(process)
     assert process.returncode == -signal.SIGKILL
-    whole = sorted(p for p in folder.checkpoints.glob("*.pth") if p.with_suffix(".json").exists())
-    content = bytearray(whole[-1].read_bytes())
+    complete = sorted(
+        path for path in folder.checkpoints.glob("*.pth") if path.with_suffix(".json").exists()
+    )
+    content = bytearray(complete[-1].read_bytes())
     content[len(content) // 2] ^= 255
-    whole[-1].write_bytes(content)
+    complete[-1].write_bytes(content)
     assert work(folder)[0] == 0
-    assert f"{whole[-1].name}: damaged, it does not match its digest; passed over" in log(folder)
-    assert whole[-2].stem == "iter_00000002"
-    assert "going on from iteration 2" in log(folder)
+    assert f"{complete[-1].name}: damaged, it does not match its digest; skipped" in log(folder)
+    assert complete[-2].stem == "iter_00000002"
+    assert "resuming from iteration 2" in log(folder)
     assert_same_result(folder, finished)
 
 
-def test_a_second_worker_leaves_a_claimed_run(spec: RunSpec, data: Path, tmp_path: Path) -> None:
+def test_a_second_worker_does_not_train_a_claimed_run(
+    spec: RunSpec, data: Path, tmp_path: Path
+) -> None:
     folder = make_folder(tmp_path, spec, data)
-    held = claim.acquire(folder.claim)
-    assert held is not None
+    acquired = claim.acquire(folder.claim)
+    assert acquired is not None
     try:
         status, output = work(folder)
     finally:
-        held.release()
-    assert (status, output.strip()) == (0, f"{folder.run_id}: another worker has it.")
+        acquired.release()
+    expected = f"{folder.run_id}: another worker holds its claim."
+    assert (status, output.strip()) == (0, expected)
     assert folder.attempts() == []
 
 
 @pytest.mark.install
-def test_usage_and_a_missing_spec(tmp_path: Path) -> None:
+def test_a_missing_run_folder_is_an_error(tmp_path: Path) -> None:
     status, output = work(RunFolder(tmp_path / "nothing"))
     assert status == 1
-    assert "missing or torn; run the sweep again" in output
+    assert "missing or incomplete; run the sweep again" in output
     assert not (tmp_path / "nothing").exists()
 
 
 # Why an attempt failed
 
 
-def attempt(folder: RunFolder) -> tuple[Reason | None, str]:
-    """What the worker makes of a run, in this process."""
+def train(folder: RunFolder) -> tuple[Reason | None, str]:
+    """Train a run in this process; the worker's reason and message."""
     launch = json.loads(folder.launch.read_text())
     return worker._train(folder, folder.read_spec(), launch, StopRequest())
 
 
-def unpinned(data: Path, place: Path) -> tuple[Path, tuple[str, ...]]:
-    """A copy of the small data whose digest nothing pins, and the overrides that name it."""
+def copy_without_digest(data: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """A copy of the small data set without a pinned digest, and the overrides that select it."""
     root = find_root(small_spec().dataset, data)
-    shutil.copytree(root, place / "data" / "copied")
+    shutil.copytree(root, folder / "data" / "copied")
     overrides = (
         "dataset.name=copied",
         "dataset.digest=unpinned",
@@ -365,7 +371,7 @@ def unpinned(data: Path, place: Path) -> tuple[Path, tuple[str, ...]]:
         "~dataset.generator.train",
         "~dataset.generator.val",
     )
-    return place / "data", overrides
+    return folder / "data", overrides
 
 
 @pytest.mark.parametrize(
@@ -378,14 +384,14 @@ def unpinned(data: Path, place: Path) -> tuple[Path, tuple[str, ...]]:
         ("gone", "val", 0, r"00003\.png: has no image"),
     ],
 )
-def test_bad_data(
+def test_damaged_data_end_a_run_as_bad_data(
     data: Path, tmp_path: Path, damage: str, split: str, workers: int, sentence: str
 ) -> None:
-    place, overrides = unpinned(data, tmp_path)
-    image = place / "copied" / "images" / split / "00003.png"
+    copied, overrides = copy_without_digest(data, tmp_path)
+    image = copied / "copied" / "images" / split / "00003.png"
     match damage:
         case "label":
-            path = place / "copied" / "annotations" / split / "00003.png"
+            path = copied / "copied" / "annotations" / split / "00003.png"
             labels = np.array(Image.open(path))
             labels[5, 5] = 77
             Image.fromarray(labels).save(path)
@@ -393,18 +399,18 @@ def test_bad_data(
             image.write_bytes(image.read_bytes()[:100])
         case "gone":
             image.unlink()
-    folder = make_folder(tmp_path, small_spec(*overrides), place, workers=workers)
-    reason, message = attempt(folder)
+    folder = make_folder(tmp_path, small_spec(*overrides), copied, workers=workers)
+    reason, message = train(folder)
     assert reason is Reason.BAD_DATA, message
     assert re.search(sentence, message), message
     assert "Traceback" not in message
     assert not folder.record.exists()
 
 
-def test_another_copy_of_the_data_is_bad_data(data: Path, tmp_path: Path) -> None:
-    place, overrides = unpinned(data, tmp_path)
-    folder = make_folder(tmp_path, small_spec(*overrides, "dataset.digest=" + "0" * 64), place)
-    reason, message = attempt(folder)
+def test_data_with_another_digest_are_bad_data(data: Path, tmp_path: Path) -> None:
+    copied, overrides = copy_without_digest(data, tmp_path)
+    folder = make_folder(tmp_path, small_spec(*overrides, "dataset.digest=" + "0" * 64), copied)
+    reason, message = train(folder)
     assert reason is Reason.BAD_DATA
     assert "its digest is" in message
     assert "0" * 64 in message
@@ -412,7 +418,7 @@ def test_another_copy_of_the_data_is_bad_data(data: Path, tmp_path: Path) -> Non
 
 def test_missing_weights_are_bad_data(data: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, small_spec("backbone.weights=none.pth"), data)
-    reason, message = attempt(folder)
+    reason, message = train(folder)
     assert reason is Reason.BAD_DATA
     assert "none.pth: the weights of backbone tiny are missing" in message
 
@@ -423,22 +429,24 @@ def test_missing_weights_are_bad_data(data: Path, tmp_path: Path) -> None:
         (("evaluation.mode=slide",), "needs crop_size and stride"),
         (("schedule.optimizer=SGD",), "trains with AdamW"),
         (("decoder.recipe=a/b.py",), "recipe"),
-        (("+decoder.settings.chanels=3",), "mmseg can not build it"),
+        (("+decoder.settings.chanels=3",), "mmseg cannot build it"),
         (("schedule.learning_rate=1e30", "schedule.warmup_iterations=0"), "diverged"),
         (("precision=fp16",), "fp16 needs a GPU"),
     ],
 )
-def test_bad_config(data: Path, tmp_path: Path, overrides: tuple[str, ...], sentence: str) -> None:
+def test_settings_that_cannot_be_trained_end_a_run_as_bad_config(
+    data: Path, tmp_path: Path, overrides: tuple[str, ...], sentence: str
+) -> None:
     if "precision=fp16" in overrides and torch.cuda.is_available():
         pytest.skip("there is a GPU")
-    reason, message = attempt(make_folder(tmp_path, small_spec(*overrides), data))
+    reason, message = train(make_folder(tmp_path, small_spec(*overrides), data))
     assert reason is Reason.BAD_CONFIG, message
     assert sentence in message
 
 
-def test_a_run_planned_for_another_method_version_is_refused(data: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_method_version_is_refused(data: Path, tmp_path: Path) -> None:
     old = dataclasses.replace(small_spec(), method_version=METHOD_VERSION - 1)
-    reason, message = attempt(make_folder(tmp_path, old, data))
+    reason, message = train(make_folder(tmp_path, old, data))
     assert reason is Reason.BAD_CONFIG
     assert f"this protoseg trains version {METHOD_VERSION}" in message
 
@@ -448,12 +456,12 @@ def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) ->
     content = json.loads(folder.spec.read_text())
     content["spec"]["schedule"]["iterations"] = 6
     folder.spec.write_text(json.dumps(content))
-    reason, message = attempt(folder)
+    reason, message = train(folder)
     assert reason is Reason.BAD_CONFIG
-    assert "not of this folder; it was edited" in message
+    assert "not of this folder. It was edited" in message
     content["spec"]["schedule"]["iteration"] = 6
     folder.spec.write_text(json.dumps(content))
-    reason, message = attempt(folder)
+    reason, message = train(folder)
     assert reason is Reason.BAD_CONFIG
     assert "iteration" in message
     assert not folder.record.exists()
@@ -476,7 +484,7 @@ def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) ->
         (StopRequested(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; nothing was trained yet"),
     ],
 )
-def test_reasons(
+def test_each_error_has_its_reason(
     error: Exception,
     reason: Reason,
     start: str,
@@ -490,35 +498,36 @@ def test_reasons(
 
     monkeypatch.setattr("protoseg.training.run.execute", fail)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    found, message = attempt(make_folder(tmp_path, spec, data))
-    assert found is reason
+    actual, message = train(make_folder(tmp_path, spec, data))
+    assert actual is reason
     assert message.startswith(start)
     assert "\n" not in message
 
 
 @pytest.mark.install
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP])
-def test_signals_from_a_scheduler(number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scheduler is asked; a Ctrl-C in a terminal of a job is a person's all the same."""
+def test_slurm_gives_the_reason_of_a_signal_except_of_ctrl_c(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4000000000")
-    reason, message = failures.stop_reason(number, 40)
-    expected, why = why_stopped(number)
-    assert (reason, message) == (expected, f"{why}; saved at iteration 40")
+    reason, message = failures.classify_signal(number, 40)
+    slurm_reason, slurm_message = why_stopped(number)
+    assert (reason, message) == (slurm_reason, f"{slurm_message}; saved at iteration 40")
     assert reason is not Reason.CANCELLED
-    by_hand = failures.stop_reason(signal.SIGINT, 0)
-    assert by_hand == (Reason.CANCELLED, "SIGINT; nothing was trained yet")
+    ctrl_c = failures.classify_signal(signal.SIGINT, 0)
+    assert ctrl_c == (Reason.CANCELLED, "SIGINT; nothing was trained yet")
 
 
-def test_a_real_lack_of_memory(data: Path, tmp_path: Path) -> None:
-    """torch itself refuses: a decoder of a width that no machine has memory for."""
+def test_a_model_that_does_not_fit_is_out_of_memory(data: Path, tmp_path: Path) -> None:
+    """The decoder is wider than the memory of any machine."""
     folder = make_folder(tmp_path, small_spec("decoder.channels=1000000000000"), data)
-    reason, message = attempt(folder)
+    reason, message = train(folder)
     assert reason is Reason.OUT_OF_MEMORY, message
 
 
-def test_bf16_trains_on_this_machine(data: Path, tmp_path: Path) -> None:
+def test_bf16_trains(data: Path, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, small_spec("precision=bf16"), data)
-    assert attempt(folder) == (None, "record written")
+    assert train(folder) == (None, "record written")
     assert record_of(folder)["metrics"]["images"] == 4
 
 
@@ -533,27 +542,27 @@ def test_a_sliding_window_counts_every_pixel(data: Path, tmp_path: Path) -> None
         ),
         data,
     )
-    assert attempt(folder) == (None, "record written")
+    assert train(folder) == (None, "record written")
     total = sum(count for *_, count in cells(folder.confusion))
-    expected = sum(labelled_pixels(data).values())
-    assert total == expected, "at the size of the label maps, whatever the window and scale"
+    expected = sum(count_labelled_pixels(data).values())
+    assert total == expected, "predictions are resized to the label maps"
 
 
-def test_a_record_that_is_there_is_never_overwritten(
+def test_an_existing_record_is_never_overwritten(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
     folder = make_folder(tmp_path, spec, data)
     shutil.copytree(finished.checkpoints, folder.checkpoints)
     folder.record.write_text("{}")
     folder.confusion.write_bytes(b"its counts")
-    reason, message = attempt(folder)
+    reason, message = train(folder)
     assert reason is Reason.BAD_CONFIG
-    assert "a record is there already; it is kept" in message
+    assert "a record exists already; it is kept" in message
     assert folder.record.read_text() == "{}"
     assert folder.confusion.read_bytes() == b"its counts"
 
 
-def test_who_is_taken_over_while_it_writes_its_counts_leaves_those_of_the_other(
+def test_a_worker_taken_over_while_it_writes_counts_keeps_those_of_the_other_worker(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(tmp_path, spec, data)
@@ -561,13 +570,13 @@ def test_who_is_taken_over_while_it_writes_its_counts_leaves_those_of_the_other(
     stop = StopRequest()
     fsync = os.fsync
 
-    def slow(descriptor: int) -> None:
+    def fsync_during_takeover(descriptor: int) -> None:
         fsync(descriptor)
         if "confusion" in os.readlink(f"/proc/self/fd/{descriptor}"):
             folder.confusion.write_bytes(b"its counts")
             stop.still_mine = lambda: False
 
-    monkeypatch.setattr(os, "fsync", slow)
+    monkeypatch.setattr(os, "fsync", fsync_during_takeover)
     launch = json.loads(folder.launch.read_text())
     reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
     assert reason is Reason.LOST
@@ -575,30 +584,30 @@ def test_who_is_taken_over_while_it_writes_its_counts_leaves_those_of_the_other(
     assert not folder.record.exists()
 
 
-def test_evaluation_alone_is_done_again_after_a_stop_in_it(
+def test_a_run_stopped_in_its_evaluation_repeats_only_the_evaluation(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(tmp_path, spec, data)
     shutil.copytree(finished.checkpoints, folder.checkpoints)
     process = confusion.ConfusionCounts.process
 
-    def interrupted(self: Any, *arguments: Any) -> None:
+    def process_and_stop(self: Any, *arguments: Any) -> None:
         process(self, *arguments)
         stop.signal_number = signal.SIGTERM
 
     stop = StopRequest()
     launch = json.loads(folder.launch.read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(confusion.ConfusionCounts, "process", interrupted)
+        patch.setattr(confusion.ConfusionCounts, "process", process_and_stop)
         reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
     assert reason is Reason.CANCELLED or os.environ.get("SLURM_JOB_ID")
     assert not folder.record.exists()
-    assert attempt(folder) == (None, "record written")
+    assert train(folder) == (None, "record written")
     assert result(folder) == result(finished)
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{torn"])
-def test_launch_settings_that_are_missing_or_torn_are_one_sentence(
+def test_missing_or_incomplete_launch_settings_are_one_sentence(
     content: str | None,
     spec: RunSpec,
     data: Path,
@@ -610,5 +619,5 @@ def test_launch_settings_that_are_missing_or_torn_are_one_sentence(
     if content is not None:
         launch.write_text(content)
     assert worker.main([str(folder.path), str(launch)]) == worker.FAILED
-    assert f"{launch}: missing or torn; run the sweep again." in capsys.readouterr().err
+    assert f"{launch}: missing or incomplete; run the sweep again." in capsys.readouterr().err
     assert folder.attempts() == []

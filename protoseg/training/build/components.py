@@ -1,7 +1,7 @@
-"""The objects of a training, built by mmengine from a Config: model, optimiser, schedules, loaders.
+"""The objects of a training, built from a Config: model, optimiser, schedulers and loaders.
 
-mmengine's Runner would build them too, and with them its log folders, its in-place checkpoints and
-its replay on resume; its builders alone are what is wanted here.
+Only mmengine's builders are used, not its Runner, which would also create log folders, overwrite
+checkpoints in place and replay past iterations on resume.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import protoseg.datasets.folder_dataset
-import protoseg.models  # noqa: F401  both register what they define
+import protoseg.models  # noqa: F401  both imports register classes with mmseg
 from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
-from protoseg.training.build.config import reason
+from protoseg.training.build.config import first_line
 from protoseg.training.distributed import sync
-from protoseg.training.rng import seed_apart
-from protoseg.training.signals import keep_loading
+from protoseg.training.rng import seed_generators
+from protoseg.training.signals import accept_signals_from_parent_only
 from protoseg.training.weights.load import load_weights
 
 
 @dataclass(frozen=True)
 class TrainingComponents:
-    """What a training loop works on."""
+    """Model, optimiser, schedulers and loaders of a training loop."""
 
     model: Any
-    """An mmseg segmentor, perhaps wrapped for several processes."""
+    """An mmseg segmentor, wrapped in DDP for several processes."""
     optimizer: OptimWrapper
     schedulers: list[Any]
     train_loader: DataLoader[Any]
@@ -47,16 +47,16 @@ class TrainingComponents:
 
     @property
     def module(self) -> Any:
-        """The segmentor itself."""
+        """The segmentor without the DDP wrapper."""
         return self.model.module if is_model_wrapper(self.model) else self.model
 
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
-    """Half precision on a CPU, where mmengine's ``AmpOptimWrapper`` refuses to work.
+    """Half precision on a CPU, which mmengine's ``AmpOptimWrapper`` does not support.
 
     Args:
-        dtype: ``bfloat16``, whose range needs no loss scaling.
+        dtype: ``bfloat16``; its range needs no loss scaling.
     """
 
     def __init__(self, dtype: str, **kwargs: Any) -> None:
@@ -71,15 +71,15 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def build_components(config: Config, weights: Path | None) -> TrainingComponents:
-    """Build everything from a Config of `protoseg.training.build.config.build_config`.
+    """Build all objects from a Config of `protoseg.training.build.config.build_config`.
 
-    Every process builds the same; what they draw afterwards (dropout, Gumbel) differs by rank.
+    All processes build the same model. Their later samples (dropout, Gumbel) differ by rank.
 
     Args:
-        weights: file for the backbone, or None.
+        weights: file with the weights of the backbone, or None.
 
     Raises:
-        DataError: weights that do not fit.
+        DataError: the weights do not fit the backbone.
         UsageError: settings that mmseg refuses.
     """
     use_mmseg()
@@ -87,31 +87,32 @@ def build_components(config: Config, weights: Path | None) -> TrainingComponents
     set_random_seed(seed)
     model = build_model(config.model, weights)
     if world_size() > 1:
-        sync.share(model)
+        sync.synchronise_model(model)
     optimizer = build_optimizer(model, config)
     schedulers = [
         PARAM_SCHEDULERS.build(dict(schedule), default_args={"optimizer": optimizer})
         for schedule in config.param_scheduler
     ]
     test_loader = dict(config.test_dataloader)
-    if world_size() > 1:  # mmengine would count images twice, to make the shares even
+    if world_size() > 1:  # mmengine would repeat images to make the shares equal
         test_loader["sampler"] = {**test_loader["sampler"], "round_up": False}
     parts = TrainingComponents(
-        model=sync.wrap(model) if world_size() > 1 else model,
+        model=sync.wrap_model(model) if world_size() > 1 else model,
         optimizer=optimizer,
         schedulers=schedulers,
-        train_loader=_loader(config.train_dataloader),
-        test_loader=_loader(test_loader),
+        train_loader=_build_loader(config.train_dataloader),
+        test_loader=_build_loader(test_loader),
     )
     if rank() > 0:
-        seed_apart(seed, rank())
+        seed_generators(seed, rank())
     return parts
 
 
 def build_optimizer(model: nn.Module, config: Config) -> OptimWrapper:
-    """The optimiser with its precision; half precision on a CPU also lays the weights out anew.
+    """Build the optimiser wrapper for the precision of the Config.
 
-    Convolutions in bfloat16 are faster there when channels come last (docs/benchmarks.md).
+    Half precision on a CPU also changes the memory format of the model to channels last, because
+    bfloat16 convolutions are faster with it (docs/benchmarks.md).
     """
     wrapper = dict(config.optim_wrapper)
     if wrapper["type"] == "AmpOptimWrapper" and not torch.cuda.is_available():
@@ -120,34 +121,34 @@ def build_optimizer(model: nn.Module, config: Config) -> OptimWrapper:
     return build_optim_wrapper(model, wrapper)
 
 
-def _loader(settings: dict[str, Any]) -> DataLoader[Any]:
-    # Loader processes need no seeds: each sample has its own (`protoseg.datasets.folder_dataset`).
+def _build_loader(settings: dict[str, Any]) -> DataLoader[Any]:
+    # Loader processes need no seed: each sample has one (`protoseg.datasets.folder_dataset`).
     loader: DataLoader[Any] = Runner.build_dataloader(
-        {**settings, "worker_init_fn": {"type": keep_loading}}
+        {**settings, "worker_init_fn": {"type": accept_signals_from_parent_only}}
     )
     return loader
 
 
 def use_mmseg() -> None:
-    """Build from mmseg's registries, and without mmengine's log of every single parameter."""
+    """Select mmseg's registries, and turn off mmengine's log of every parameter."""
     if not MMLogger.check_instance_created("protoseg"):
         MMLogger.get_instance("protoseg", log_level="ERROR")
     init_default_scope("mmseg")
 
 
 def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:
-    """The segmentor with its starting weights, on the GPU where there is one.
+    """Build the segmentor with its initial weights, on the GPU if available.
 
     Raises:
         UsageError: settings that mmseg refuses.
-        DataError: weights that do not fit.
+        DataError: the weights do not fit the backbone.
     """
     try:
         segmentor: Any = MODELS.build(model)
     except (AssertionError, KeyError, TypeError, ValueError) as error:
-        # Nothing but the config decides whether a model can be built.
+        # Only the config can make this fail.
         raise UsageError(
-            f"model: mmseg can not build it: {reason(error)}. Look at backbone.settings, "
+            f"model: mmseg cannot build it: {first_line(error)}. Check backbone.settings, "
             "decoder.settings and the recipes."
         ) from error
     segmentor.init_weights()

@@ -1,6 +1,6 @@
-"""How a run's images are loaded, augmented and brought together: mmengine's settings of loaders.
+"""Loader settings of a run for mmengine: how images are loaded, augmented and batched.
 
-In the task ``weak`` training sees no label map, not even to choose a crop by.
+In the task ``weak``, training reads no label map, also not for the selection of crops.
 """
 
 from __future__ import annotations
@@ -14,48 +14,55 @@ from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
 
 IMAGE_LABELS = ("image_labels",)
-"""What a sample of the task ``weak`` brings besides its image: see `LoadImageLabels`."""
+"""Metadata of a training sample of the task ``weak``; set by `LoadImageLabels`."""
 
 
-def check_task(spec: RunSpec) -> None:
-    """Refuse settings that need label maps in a run that is trained on image-level labels.
+def check_weak_task(spec: RunSpec) -> None:
+    """Refuse settings that need label maps in a run of the task ``weak``.
 
     Raises:
-        UsageError: the first of them.
+        UsageError: the first such setting.
     """
     if spec.method.task != "weak":
         return
-    why = "the task weak is trained on image-level labels alone"
+    reason = "the task weak has only image-level labels"
     if spec.decoder.auxiliary:
         raise UsageError(
-            f"decoder.auxiliary: an auxiliary head learns from label maps, and {why}; "
-            "set decoder.auxiliary=false, or use decoder=cam."
+            f"decoder.auxiliary: an auxiliary head needs label maps, but {reason}. "
+            "Set decoder.auxiliary=false, or use decoder=cam."
         )
     if spec.contrast.weight:
         raise UsageError(
-            f"contrast.weight: pixel contrast learns from label maps, and {why}; set contrast=none."
+            f"contrast.weight: pixel contrast needs label maps, but {reason}. Set contrast=none."
         )
     if spec.augmentation.cat_max_ratio < 1:
         raise UsageError(
-            f"augmentation.cat_max_ratio: {spec.augmentation.cat_max_ratio} chooses crops by label "
-            f"maps, and {why}; set augmentation.cat_max_ratio=1, or use augmentation=weak_256."
+            f"augmentation.cat_max_ratio: {spec.augmentation.cat_max_ratio} selects crops by label "
+            f"maps, but {reason}. Set augmentation.cat_max_ratio=1, or use augmentation=weak_256."
         )
     if spec.evaluation.mode != "whole":
         raise UsageError(
-            "evaluation.mode: class activation maps are normalised over whole images; set "
-            "evaluation.mode=whole."
+            f"evaluation.mode: {spec.evaluation.mode} does not work for class activation maps, "
+            "which are normalised over whole images. Set evaluation.mode=whole."
         )
     if len(spec.dataset.classes) < 2:
         raise UsageError(
-            f"dataset {spec.dataset.name}: the first class is the background; name at least one "
-            "more for the task weak."
+            f"dataset {spec.dataset.name}: only one class, which is the background. Name at least "
+            "one more class for the task weak."
         )
 
 
-def train_loader(
+def build_train_loader(
     spec: RunSpec, data_root: Path, num_workers: int, world_size: int, start: int
 ) -> dict[str, Any]:
-    """The ``train_dataloader`` of a run's config; see `training.build.config.build_config`."""
+    """Build the ``train_dataloader`` of a run's config.
+
+    Args:
+        data_root: folder of the data set.
+        num_workers: number of loader processes.
+        world_size: number of processes that share a batch.
+        start: number of iterations already trained.
+    """
     augmentation = spec.augmentation
     weak = spec.method.task == "weak"
     pipeline: list[dict[str, Any]] = [
@@ -95,14 +102,14 @@ def train_loader(
     }
 
 
-def test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[str, Any]:
-    """The ``test_dataloader``: the images of the evaluation's split, one at a time, in order."""
+def build_test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[str, Any]:
+    """Build the ``test_dataloader``: the images of the evaluation split, in order, batch size 1."""
     pipeline: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}]
     if spec.method.task == "weak":
         pipeline.append({"type": "LoadImageLabels"})
     if spec.evaluation.scale:
         pipeline.append({"type": "Resize", "scale": spec.evaluation.scale, "keep_ratio": True})
-    # Labels after the resize: scores are brought back to the size of the image for the metric.
+    # Labels are loaded after the resize: scores are resized to the original image for the metric.
     keys: tuple[str, ...] = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx")
     keys += IMAGE_LABELS if spec.method.task == "weak" else ()
     pipeline += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs", "meta_keys": keys}]

@@ -1,11 +1,11 @@
-"""How many numbers a model learns, counted without weights or memory, on torch's meta device."""
+"""Parameter counts: of a spec on torch's meta device, without memory, and of a built model."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from mmengine.registry import DefaultScope
@@ -16,16 +16,19 @@ from torch.overrides import TorchFunctionMode
 import protoseg.models  # noqa: F401  registers the heads
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError
-from protoseg.training.build.config import build_model, reason
+from protoseg.training.build.config import build_model, first_line
+
+if TYPE_CHECKING:
+    from protoseg.training.build.components import TrainingComponents
 
 FACTORIES = {torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros}
 
 
 class WithoutMemory(TorchFunctionMode):
-    """Within it, what layers allocate lies on the meta device: shapes without numbers.
+    """A context in which layers allocate their tensors on the meta device, without values.
 
-    ``torch.device("meta")`` would also take the few small tensors that mmseg's transformers
-    compute with while they are built (the rates of their dropped paths).
+    ``torch.device("meta")`` would also affect the small tensors whose values mmseg's transformers
+    use while they are built (the rates of stochastic depth).
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -37,57 +40,80 @@ class WithoutMemory(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class Counts:
-    """Learnable numbers of a model, part by part, and the numbers held in prototypes."""
+    """Parameters of a model by part, and the size of its prototypes."""
 
     backbone: int
     position_biases: int
-    """Of the backbone: Swin's tables of relative position biases."""
+    """Swin's tables of relative position biases; included in ``backbone``."""
     decoder: int
     """The decode head without its classifier."""
     classifier: int
-    """Weight and bias that tell classes apart; 0 where prototypes do."""
+    """Weight and bias of the classifier; 0 where prototypes classify."""
     auxiliary: int
-    """The auxiliary head and the projection of pixel contrast: trained along, then thrown away."""
+    """The auxiliary head and the projection of pixel contrast: removed after training."""
     prototype: int
-    """Numbers in prototypes: buffers, not learnable."""
+    """Elements of the prototypes, which are buffers and not learnable."""
 
     @property
     def learnable(self) -> int:
-        """What is left after training, as records count it."""
+        """Parameters that remain after training; the count in records."""
         return self.backbone + self.decoder + self.classifier
 
     @property
     def trained(self) -> int:
-        """With what is thrown away afterwards."""
+        """All trained parameters, including those removed after training."""
         return self.learnable + self.auxiliary
 
 
 def count(spec: RunSpec) -> Counts:
-    """The counts of a run's model.
+    """Count the parameters of a spec's model.
 
     Raises:
         UsageError: settings that mmseg refuses.
     """
     model = build_model(spec)
-    backbone, biases = _backbone(json.dumps(model["backbone"], sort_keys=True))
+    backbone, biases = _count_backbone(json.dumps(model["backbone"], sort_keys=True))
     head: Any = build_without_memory(model["decode_head"])
-    along = sum(_learnable(getattr(head, part, None)) for part in head.training_only)
-    total = _learnable(head) - along
-    classifier = _learnable(getattr(head, "classifier", None))
+    training_only = sum(_count_learnable(getattr(head, part, None)) for part in head.training_only)
+    total = _count_learnable(head) - training_only
+    classifier = _count_learnable(getattr(head, "classifier", None))
     bank = getattr(head, "bank", None)
     auxiliary = model.get("auxiliary_head")
+    if auxiliary:
+        training_only += _count_learnable(build_without_memory(auxiliary))
     return Counts(
         backbone=backbone,
         position_biases=biases,
         decoder=total - classifier,
         classifier=classifier,
-        auxiliary=along + (_learnable(build_without_memory(auxiliary)) if auxiliary else 0),
+        auxiliary=training_only,
         prototype=bank.prototypes.numel() if bank is not None else 0,
     )
 
 
+def count_parameters(parts: TrainingComponents) -> dict[str, int]:
+    """Count the learnable parameters of a model as it is evaluated, and its prototypes.
+
+    Auxiliary heads and other modules used only in training are removed after it, so papers do not
+    count them.
+
+    Returns:
+        ``learnable`` and ``prototype``, as in a record.
+    """
+    model = parts.module
+    training_only = getattr(model.decode_head, "training_only", ())
+    excluded = ("auxiliary_head.", *(f"decode_head.{name}." for name in training_only))
+    learnable = sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not name.startswith(excluded)
+    )
+    bank = getattr(model.decode_head, "bank", None)
+    return {"learnable": learnable, "prototype": bank.prototypes.numel() if bank else 0}
+
+
 def build_without_memory(config: dict[str, Any]) -> nn.Module:
-    """Any part of mmseg on the meta device, without starting weights.
+    """Build a module of mmseg on the meta device, without initial weights.
 
     Raises:
         UsageError: settings that mmseg refuses.
@@ -98,21 +124,22 @@ def build_without_memory(config: dict[str, Any]) -> nn.Module:
             return part
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise UsageError(
-            f"model: mmseg can not build {config.get('type')}: {reason(error)}. Look at "
+            f"model: mmseg cannot build {config.get('type')}: {first_line(error)}. Check "
             "backbone.settings, decoder.settings and the recipes."
         ) from error
 
 
 @cache
-def _backbone(config: str) -> tuple[int, int]:
-    """Learnable numbers, and those among them that are position biases."""
+def _count_backbone(config: str) -> tuple[int, int]:
+    """Count the learnable parameters of a backbone, and the position biases among them."""
     backbone = build_without_memory(json.loads(config))
-    named = {k: p.numel() for k, p in backbone.named_parameters() if p.requires_grad}
-    biases = sum(n for name, n in named.items() if name.endswith("relative_position_bias_table"))
-    return sum(named.values()), biases
+    sizes = {name: p.numel() for name, p in backbone.named_parameters() if p.requires_grad}
+    suffix = "relative_position_bias_table"
+    biases = sum(size for name, size in sizes.items() if name.endswith(suffix))
+    return sum(sizes.values()), biases
 
 
-def _learnable(module: nn.Module | None) -> int:
+def _count_learnable(module: nn.Module | None) -> int:
     if module is None:
         return 0
     return sum(p.numel() for p in module.parameters() if p.requires_grad)

@@ -1,7 +1,7 @@
-"""The processes that train one run together: what they tell each other, and how they end.
+"""The processes that train one run together: exchanges between them, and how they end.
 
-The first process (rank 0) alone decides, holds the claim and writes; the others follow. Numbers
-travel by gloo between CPUs and by NCCL between GPUs, words through the store of the meeting.
+Rank 0 alone decides, holds the claim and writes files; the others follow it. Tensors are exchanged
+by gloo between CPUs and by NCCL between GPUs, other data through the store of the rendezvous.
 """
 
 from __future__ import annotations
@@ -27,95 +27,97 @@ from protoseg.training.distributed.rank import RankInfo
 from protoseg.training.distributed.rendezvous import MEETING_SECONDS, RendezvousError
 
 PEER_SECONDS = 1800.0
-"""How long one process may keep the others waiting, for instance while it writes a checkpoint."""
+"""How long the others wait for a process, for example while it writes a checkpoint."""
 FAILURE_SECONDS = 1.0
-"""How long the first process waits for the word of another one whose connection broke."""
+"""How long rank 0 waits for the report of a process whose connection broke."""
 GRACE_SECONDS = 10.0
-"""How long it may take until a failure elsewhere is noticed by itself."""
+"""How long a process may take to notice the failure of another one by a broken connection."""
 LEAVE_SECONDS = 2.0
-"""How long the first process waits for the others to leave, lest its end is the end of theirs."""
-ATTEMPT, FAILURE, HERE, LEFT = "attempt", "failure", "here", "left"
+"""How long rank 0 waits for the others at the end; they need the store until they leave."""
+ATTEMPT, FAILURE, JOINED, LEFT = "attempt", "failure", "here", "left"
+"""Keys of the store."""
 
 
 class Processes:
-    """The processes of a run, seen from one of them; by default it is alone.
+    """The processes of a run, seen from one of them; by default there is only this one.
 
     Args:
-        place: which one this is.
-        folder: of the run.
+        rank_info: rank of this process and number of processes.
+        folder: the run folder.
 
     Raises:
-        ProtosegError: they can not meet.
+        ProtosegError: the processes cannot connect.
     """
 
-    def __init__(self, place: RankInfo | None = None, folder: Path | None = None) -> None:
-        self.place = place or RankInfo()
-        self.rank, self.size = self.place.rank, self.place.size
+    def __init__(self, rank_info: RankInfo | None = None, folder: Path | None = None) -> None:
+        self.rank_info = rank_info or RankInfo()
+        self.rank, self.size = self.rank_info.rank, self.rank_info.size
         self._store: Any = None
         self._file: Path | None = None
         self._joined = False
         if folder is not None and self.size > 1:
-            meet = rendezvous.join_store if self.rank else rendezvous.create_store
-            self._store = meet(folder, self.place)
-            self._file = rendezvous.meeting_file(folder, self.place)
+            open_store = rendezvous.join_store if self.rank else rendezvous.create_store
+            self._store = open_store(folder, self.rank_info)
+            self._file = rendezvous.meeting_file(folder, self.rank_info)
 
-    # Words, through the store
+    # Values in the store
 
     def publish(self, name: str, value: Any) -> None:
-        """Leave plain data for the others under a name."""
+        """Store a value, as JSON, for the other processes."""
         if self._store is not None:
             self._store.set(name, json.dumps(value))
 
     def wait_for(self, name: str, seconds: float) -> Any:
-        """What another process told under a name; waits for it.
+        """Wait for a value that another process publishes.
 
         Raises:
-            MeetingError: nothing was told in time, or the first process is gone.
+            RendezvousError: no value within the time limit, or rank 0 has ended.
         """
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if self._knows(name):
+            if self._has_value(name):
                 return json.loads(self._store.get(name))
             time.sleep(0.05)
-        raise RendezvousError(f"process {self.rank} waited {seconds:.0f} s in vain for '{name}'.")
+        raise RendezvousError(f"process {self.rank} got no '{name}' within {seconds:.0f} s.")
 
-    def _knows(self, name: str) -> bool:
+    def _has_value(self, name: str) -> bool:
         try:
             return bool(self._store.check([name]))
         except (dist.DistError, RuntimeError) as error:
-            raise RendezvousError(f"process {self.rank}: the first process is gone.") from error
+            raise RendezvousError(f"process {self.rank} lost its connection to rank 0.") from error
 
-    # Together
+    # Collective operations
 
     def join(self) -> None:
-        """Wait until all are here, and connect them; each with its own GPU where there are any.
+        """Wait for all processes and connect them; on GPU nodes each process gets one GPU.
 
         Raises:
-            MeetingError: some did not come.
+            RendezvousError: some processes did not start, or one failed.
             UsageError: a node has more processes than GPUs.
         """
         if self.size == 1:
             return
         end = time.monotonic() + MEETING_SECONDS
-        here = self._store.add(HERE, 1)
-        while here < self.size:
+        number = self._store.add(JOINED, 1)
+        while number < self.size:
             if time.monotonic() > end:
                 raise RendezvousError(
-                    f"{here} of {self.size} processes came together within {MEETING_SECONDS:.0f} s."
+                    f"only {number} of {self.size} processes started within "
+                    f"{MEETING_SECONDS:.0f} s. Check the nodes of the job."
                 )
-            if self._knows(FAILURE):
-                raise RendezvousError("another process failed before all were here.")
+            if self._has_value(FAILURE):
+                raise RendezvousError("another process failed before all processes had started.")
             time.sleep(0.05)
-            here = self._store.add(HERE, 0)
+            number = self._store.add(JOINED, 0)
         if self.rank == 0 and self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.unlink(missing_ok=True)
-        if self.place.nodes == 1 and Path("/sys/class/net/lo").exists():
-            # The name of a machine may lead anywhere; on one node there is no need to ask.
+        if self.rank_info.nodes == 1 and Path("/sys/class/net/lo").exists():
+            # On one node gloo needs no lookup of the host name, which may resolve to any address.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         backend = "gloo"
         if torch.cuda.is_available():
-            torch.cuda.set_device(self._device())
+            torch.cuda.set_device(self._select_device())
             backend = "cpu:gloo,cuda:nccl"
         dist.init_process_group(
             backend,
@@ -126,22 +128,22 @@ class Processes:
         )
         self._joined = True
 
-    def _device(self) -> int:
+    def _select_device(self) -> int:
         count = torch.cuda.device_count()
-        if count == 1:  # the scheduler shows each task its own
+        if count == 1:  # SLURM makes one GPU visible to each task
             return 0
-        if self.place.local_rank >= count:
+        if self.rank_info.local_rank >= count:
             raise UsageError(
-                f"process {self.place.local_rank + 1} of this node finds {count} GPUs; ask for one "
-                "GPU a process."
+                f"process {self.rank_info.local_rank + 1} of this node has no GPU; the node shows "
+                f"{count} GPUs. Request one GPU per process."
             )
-        return self.place.local_rank
+        return self.rank_info.local_rank
 
-    def agree(self, number: int | None) -> int | None:
-        """The highest number that any process has; a stop that one was asked for stops all."""
+    def agree_on_signal(self, signal_number: int | None) -> int | None:
+        """The highest signal number of all processes; a signal to one process stops all."""
         if self.size == 1:
-            return number
-        return int(collective.all_max(torch.tensor(number or 0))) or None
+            return signal_number
+        return int(collective.all_max(torch.tensor(signal_number or 0))) or None
 
     def gather_bytes(self, data: bytes) -> list[bytes]:
         """The bytes of every process, by rank; every process gets all of them."""
@@ -153,33 +155,34 @@ class Processes:
         rows = collective.all_gather(padded)
         return [row[:size].numpy().tobytes() for row, size in zip(rows, sizes, strict=True)]
 
-    # How it ends
+    # Failures and the end
 
-    def report(self, reason: Reason, message: str) -> None:
-        """Tell the first process why this one fails; the first report counts."""
-        told = json.dumps([reason.value, f"process {self.rank} of {self.size}: {message}"])
+    def report_failure(self, reason: Reason, message: str) -> None:
+        """Report to rank 0 why this process failed; only the first report is kept."""
+        report = json.dumps([reason.value, f"process {self.rank} of {self.size}: {message}"])
         with contextlib.suppress(dist.DistError, RuntimeError):
-            self._store.compare_set(FAILURE, "", told)
+            self._store.compare_set(FAILURE, "", report)
 
-    def failure(self, seconds: float = FAILURE_SECONDS) -> tuple[Reason, str] | None:
-        """What another process reported, if it does so within some seconds."""
+    def read_failure(self, seconds: float = FAILURE_SECONDS) -> tuple[Reason, str] | None:
+        """The failure that another process reports within a time limit, or None."""
         try:
             reason, message = self.wait_for(FAILURE, seconds)
         except RendezvousError:
             return None
         return Reason(reason), message
 
-    def watch(self, on_failure: Callable[[Reason, str], None]) -> None:
-        """Call back, from a thread, some time after another process reported its failure.
+    def watch_failures(self, on_failure: Callable[[Reason, str], None]) -> None:
+        """Call ``on_failure`` from a thread `GRACE_SECONDS` after another process failed.
 
-        By then this process has noticed by itself and is gone, unless it waits for the other one
-        in a way that nothing can end (NCCL).
+        Usually this process has ended by then, because its connection broke. It has not if it
+        waits in an NCCL call, which cannot be interrupted.
         """
         host, port = self._store.host, self._store.port
-        word = self._store.get(rendezvous.WORD).decode()
+        token = self._store.get(rendezvous.TOKEN).decode()
 
-        def look() -> None:
-            store = rendezvous.connect(host, port, word)  # a connection that nobody else blocks
+        def watch() -> None:
+            # A separate connection, which no other thread blocks.
+            store = rendezvous.connect_store(host, port, token)
             while store is not None and not store.check([FAILURE]):
                 time.sleep(1)
             if store is not None:
@@ -187,10 +190,10 @@ class Processes:
                 reason, message = json.loads(store.get(FAILURE))
                 on_failure(Reason(reason), message)
 
-        threading.Thread(target=look, name="watch-processes", daemon=True).start()
+        threading.Thread(target=watch, name="watch-processes", daemon=True).start()
 
     def leave(self) -> None:
-        """The last word of this process; the first one waits, within bounds, for all others'."""
+        """Leave the group; rank 0 waits, up to a time limit, until all others have left."""
         if self._store is None:
             return
         if self.rank:
@@ -199,7 +202,7 @@ class Processes:
             return
         if not self._joined:
             self.publish(ATTEMPT, None)
-        # Those that are still on their way must find out that they are not needed.
+        # Processes that start late must be able to read that there is no attempt.
         end = time.monotonic() + (LEAVE_SECONDS if self._joined else MEETING_SECONDS)
         while self._store.add(LEFT, 0) < self.size - 1 and time.monotonic() < end:
             time.sleep(0.02)

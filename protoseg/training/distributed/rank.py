@@ -1,4 +1,4 @@
-"""Which process of a run this is, as srun says in the environment; alone everywhere else."""
+"""The rank of this process and the number of processes, from srun's variables; 0 and 1 without."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from dataclasses import dataclass
 from protoseg.errors import UsageError
 from protoseg.slurm.environment import current_job
 
-NO_STEPS = 0xFFFFFFF0
-"""Step numbers from here on name the batch script and other things that srun did not start."""
+FIRST_SPECIAL_STEP = 0xFFFFFFF0
+"""Step ids from here on are special steps, for example the batch script; srun starts no such."""
 
 
 @dataclass(frozen=True)
 class RankInfo:
-    """One process among those that train a run together."""
+    """One of the processes that train a run together."""
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
-    """Its number on its node; decides which GPU is its."""
+    """Rank within the node; selects the GPU."""
     nodes: int = 1
     name: str = ""
-    """Job, restart and step: no two meetings of processes share it."""
+    """Job, restart count and step: unique for each start of a group of processes."""
 
 
 def rank_from_slurm() -> RankInfo:
-    """The place that srun gave to this process.
+    """Read the rank that srun gave to this process.
 
     Raises:
-        UsageError: a step of several tasks whose variables are missing or make no sense.
+        UsageError: a step of several tasks whose variables are missing or inconsistent.
     """
     job = current_job()
-    if job is None or not job.step.isdecimal() or int(job.step) >= NO_STEPS:
+    if job is None or not job.step.isdecimal() or int(job.step) >= FIRST_SPECIAL_STEP:
         return RankInfo()
-    size = _number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", default=1)
+    size = _read_number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", default=1)
     if size <= 1:
         return RankInfo()
-    place = RankInfo(
-        rank=_number("SLURM_PROCID"),
+    rank_info = RankInfo(
+        rank=_read_number("SLURM_PROCID"),
         size=size,
-        local_rank=_number("SLURM_LOCALID"),
-        nodes=_number("SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
+        local_rank=_read_number("SLURM_LOCALID"),
+        nodes=_read_number("SLURM_STEP_NUM_NODES", "SLURM_NNODES"),
         name=f"{job.key}.{job.restarts}.{job.step}",
     )
-    if place.rank >= size:
+    if rank_info.rank >= size:
         raise UsageError(
-            f"SLURM_PROCID: {place.rank} is out of range; this step has {size} tasks. Start the "
-            "worker by srun alone."
+            f"SLURM_PROCID: {rank_info.rank} is out of range; this step has {size} tasks. Start "
+            "the worker with srun."
         )
-    return place
+    return rank_info
 
 
-def _number(*names: str, default: int | None = None) -> int:
-    """The first of some variables that is set."""
+def _read_number(*names: str, default: int | None = None) -> int:
+    """The value of the first variable that is set."""
     for name in names:
         value = os.environ.get(name, "")
         if value.isdecimal():
@@ -61,6 +61,6 @@ def _number(*names: str, default: int | None = None) -> int:
     if default is None:
         raise UsageError(
             f"{names[0]}: missing in the environment of a step of several tasks. Start the worker "
-            "by srun alone."
+            "with srun."
         )
     return default

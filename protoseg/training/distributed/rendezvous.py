@@ -1,8 +1,8 @@
-"""How the processes of a run find each other: through a file in the run folder.
+"""The rendezvous of a run's processes: rank 0 opens a store, the others read its address.
 
-The first process opens a store on a port that the kernel picks, so that no two runs on a node can
-want the same, and publishes where it is in a file named after job, restart and step; the others
-wait for the file. A word drawn for the occasion tells them that they reached the right store.
+The kernel chooses the store's port, so that two runs on a node never use the same one. Rank 0
+writes the address to a file in the run folder, named after job, restart count and step; the others
+wait for this file. A random token proves that they reached the right store.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from protoseg.errors import ProtosegError
 from protoseg.training.distributed.rank import RankInfo
 
 MEETING_SECONDS = 300.0
-"""How long processes wait for each other at the start."""
+"""Time limit for all processes to connect at the start."""
 CALL_SECONDS = 60.0
-"""The longest that a question to the store may take."""
+"""Time limit of a call to the store."""
 LOOPBACK = "127.0.0.1"
-WORD = "word"
+TOKEN = "token"
 
 
 class RendezvousError(ProtosegError):
-    """The processes of a run did not come together, or lost each other."""
+    """The processes of a run could not connect, or lost their connection."""
 
 
-def meeting_file(folder: Path, place: RankInfo) -> Path:
-    """Where the first process publishes how to reach it."""
-    return folder / f".meeting.{place.name}.json"
+def meeting_file(folder: Path, rank_info: RankInfo) -> Path:
+    """The file to which rank 0 writes the address of the store."""
+    return folder / f".meeting.{rank_info.name}.json"
 
 
-def create_store(folder: Path, place: RankInfo) -> TCPStore:
-    """The store of a run, opened and published; for the first process.
+def create_store(folder: Path, rank_info: RankInfo) -> TCPStore:
+    """Open the store of a run and publish its address; called by rank 0.
 
     Raises:
-        ProtosegError: the run folder can not be written.
+        ProtosegError: the run folder cannot be written.
     """
-    listener = _listen(place)
+    listener = _listen(rank_info)
     port = listener.getsockname()[1]
     store = TCPStore(
         LOOPBACK,
@@ -54,49 +54,49 @@ def create_store(folder: Path, place: RankInfo) -> TCPStore:
         wait_for_workers=False,
         master_listen_fd=listener.detach(),
     )
-    word = secrets.token_hex(16)
-    store.set(WORD, word)
-    _remove_old(folder)
-    where = {"addresses": addresses(place), "port": port, "word": word}
-    files.write_json(meeting_file(folder, place), where)
+    token = secrets.token_hex(16)
+    store.set(TOKEN, token)
+    _remove_old_files(folder)
+    address = {"addresses": list_addresses(rank_info), "port": port, "word": token}
+    files.write_json(meeting_file(folder, rank_info), address)
     return store
 
 
-def join_store(folder: Path, place: RankInfo, seconds: float | None = None) -> TCPStore:
-    """The store that the first process opened; for the others.
+def join_store(folder: Path, rank_info: RankInfo, seconds: float | None = None) -> TCPStore:
+    """Connect to the store that rank 0 opened; called by all other ranks.
 
     Args:
-        seconds: how long to look; by default `MEETING_SECONDS`.
+        seconds: time limit; by default `MEETING_SECONDS`.
 
     Raises:
-        MeetingError: it was not found, or could not be reached, in time.
+        RendezvousError: the store was not found, or did not answer, within the time limit.
     """
-    file = meeting_file(folder, place)
+    file = meeting_file(folder, rank_info)
     seconds = MEETING_SECONDS if seconds is None else seconds
     end = time.monotonic() + seconds
-    found = f"{file.name} did not appear in the run folder"
+    problem = f"{file.name} did not appear in the run folder"
     while time.monotonic() < end:
-        # A network file system may remember that a file was missing, until its folder is read.
+        # Listing the folder makes a network file system forget that the file was missing.
         with contextlib.suppress(OSError):
             os.listdir(folder)
         match files.read_json(file):
-            case {"addresses": list(hosts), "port": int(port), "word": str(word)}:
+            case {"addresses": list(hosts), "port": int(port), "word": str(token)}:
                 for host in hosts:
-                    store = connect(str(host), port, word)
+                    store = connect_store(str(host), port, token)
                     if store is not None:
                         return store
-                found = f"nothing answers at port {port} of {', '.join(map(str, hosts))}"
+                problem = f"no answer at port {port} of {', '.join(map(str, hosts))}"
         time.sleep(0.1)
     raise RendezvousError(
-        f"process {place.rank} of {place.size} waited {seconds:.0f} s in vain for the first one: "
-        f"{found}. Is the run folder on a file system that all nodes share?"
+        f"process {rank_info.rank} of {rank_info.size} could not reach process 0 within "
+        f"{seconds:.0f} s: {problem}. Check that all nodes share the file system of the run folder."
     )
 
 
-def connect(host: str, port: int, word: str) -> TCPStore | None:
-    """The store at an address, if it is the one that knows the word."""
+def connect_store(host: str, port: int, token: str) -> TCPStore | None:
+    """Connect to the store at an address; None if it does not answer or has another token."""
     try:
-        # Asked for first: a store that is not there would be waited for much longer.
+        # Test the port first: TCPStore waits much longer for a store that does not exist.
         socket.create_connection((host, port), timeout=3).close()
         store = TCPStore(
             host,
@@ -105,40 +105,40 @@ def connect(host: str, port: int, word: str) -> TCPStore | None:
             timeout=timedelta(seconds=CALL_SECONDS),
             wait_for_workers=False,
         )
-        if store.check([WORD]) and store.get(WORD).decode() == word:
+        if store.check([TOKEN]) and store.get(TOKEN).decode() == token:
             return store
     except (OSError, DistError, RuntimeError):
         pass
     return None
 
 
-def addresses(place: RankInfo) -> list[str]:
-    """Under what this machine can be reached by the others, the likeliest first."""
-    if place.nodes == 1:
+def list_addresses(rank_info: RankInfo) -> list[str]:
+    """The addresses of this machine for the other processes, the most likely one first."""
+    if rank_info.nodes == 1:
         return [LOOPBACK]
     name = socket.gethostname()
-    found = [name, socket.getfqdn()]
+    addresses = [name, socket.getfqdn()]
     with contextlib.suppress(OSError):
-        found += [str(info[4][0]) for info in socket.getaddrinfo(name, None)]
+        addresses += [str(info[4][0]) for info in socket.getaddrinfo(name, None)]
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect(("192.0.2.1", 9))  # sends nothing; the kernel picks the way out
-        found.append(probe.getsockname()[0])
-    return [*dict.fromkeys(found), LOOPBACK]
+        probe.connect(("192.0.2.1", 9))  # sends nothing; the kernel selects the local address
+        addresses.append(probe.getsockname()[0])
+    return [*dict.fromkeys(addresses), LOOPBACK]
 
 
-def _listen(place: RankInfo) -> socket.socket:
-    """A socket on a port of the kernel's choice; on one node nobody else can reach it."""
-    if place.nodes == 1:
-        return socket.create_server((LOOPBACK, 0), backlog=place.size + 16)
+def _listen(rank_info: RankInfo) -> socket.socket:
+    """Listen on a port chosen by the kernel; on a single node only for this machine."""
+    if rank_info.nodes == 1:
+        return socket.create_server((LOOPBACK, 0), backlog=rank_info.size + 16)
     if socket.has_dualstack_ipv6():
         return socket.create_server(
-            ("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=place.size + 16
+            ("", 0), family=socket.AF_INET6, dualstack_ipv6=True, backlog=rank_info.size + 16
         )
-    return socket.create_server(("", 0), backlog=place.size + 16)
+    return socket.create_server(("", 0), backlog=rank_info.size + 16)
 
 
-def _remove_old(folder: Path) -> None:
-    """Remove the files of meetings that are long over, one way or another."""
+def _remove_old_files(folder: Path) -> None:
+    """Remove meeting files whose time limit passed long ago."""
     for path in folder.glob(".meeting.*.json"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > 2 * MEETING_SECONDS:

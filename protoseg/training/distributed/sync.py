@@ -1,8 +1,8 @@
-"""A segmentor made fit for several processes: together they compute what one would.
+"""Synchronisation of a model over several processes: results equal those of one process.
 
-Each process sees a part of the batch. Batch norms take their statistics over the pixels of all
-processes, and the losses of mmseg's heads are means over the valid pixels of all; the heads of
-`protoseg.models` see to their own losses and prototypes.
+Each process has a part of the batch. Batch norm statistics and the losses of mmseg's heads are
+computed over the valid pixels of all processes. The heads of `protoseg.models` synchronise their
+losses and prototypes themselves.
 """
 
 from __future__ import annotations
@@ -24,14 +24,21 @@ from protoseg.errors import UsageError
 class SharedBatchNorm(_BatchNorm):
     """Batch norm over the pixels of all processes, on any device.
 
-    torch's ``SyncBatchNorm`` computes the same on GPUs, faster, and refuses to work on a CPU.
+    torch's ``SyncBatchNorm`` computes the same, faster, but only on GPUs.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of axes after the channels."""
+        """Accept any number of axes after the channels."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """``input`` (B, C, ...) normalised a channel; running statistics where not training."""
+        """Normalise each channel; in evaluation with the running statistics.
+
+        Args:
+            input: (B, C, ...) on this process.
+
+        Returns:
+            The normalised input, (B, C, ...).
+        """
         if not self.training or world_size() == 1:
             result: Tensor = super().forward(input)
             return result
@@ -43,10 +50,10 @@ class SharedBatchNorm(_BatchNorm):
         sums = all_sum_with_gradient(wide.sum(axes, dtype=torch.float64))
         mean = (sums / count).to(wide.dtype)
         centred = wide - mean.view(shape)
-        # The squares of the centred values: E[x²] - E[x]² would cancel.
+        # Squares of centred values, because E[x²] - E[x]² suffers from cancellation.
         squares = all_sum_with_gradient(centred.square().sum(axes, dtype=torch.float64))
         variance = squares / count
-        self._track(mean.detach(), (squares / (count - 1)).detach())
+        self._update_running(mean.detach(), (squares / (count - 1)).detach())
         centred = centred * (variance + self.eps).rsqrt().to(wide.dtype).view(shape)
         if self.weight is not None:
             centred = centred * self.weight.view(shape)
@@ -55,52 +62,53 @@ class SharedBatchNorm(_BatchNorm):
         return centred.to(input.dtype)
 
     @torch.no_grad()
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        seen = self.num_batches_tracked
-        if self.running_mean is None or self.running_var is None or seen is None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running statistics with those of a batch, each (C,)."""
+        num_batches = self.num_batches_tracked
+        if self.running_mean is None or self.running_var is None or num_batches is None:
             return
-        seen.add_(1)
-        momentum = 1 / float(seen) if self.momentum is None else self.momentum
+        num_batches.add_(1)
+        momentum = 1 / float(num_batches) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
 
 
-def share(model: nn.Module) -> None:
-    """Change a segmentor, before its optimiser is made, so that processes can share a batch.
+def synchronise_model(model: nn.Module) -> None:
+    """Change a segmentor so that processes can share a batch; call it before the optimiser.
 
     Raises:
-        UsageError: a loss that is no mean over pixels, which parts of a batch can not compute.
+        UsageError: a loss that is not a mean over pixels, so parts of a batch cannot compute it.
     """
     on_gpu = next(model.parameters()).is_cuda
     synchronise_norms(model, nn.SyncBatchNorm if on_gpu else SharedBatchNorm)
     for head in model.modules():
         if isinstance(head, BaseDecodeHead):
             _check_losses(head)
-            # mmseg divides by the pixels of its own part; there is no hook where it counts.
-            head.loss_by_feat = functools.partial(_over_all_pixels, head, head.loss_by_feat)
+            # mmseg divides by the pixels of this process, and has no hook to change that number.
+            head.loss_by_feat = functools.partial(_rescale_losses, head, head.loss_by_feat)
 
 
-def wrap(model: nn.Module) -> MMDistributedDataParallel:
-    """The segmentor in torch's DDP, which averages the gradients of the processes."""
+def wrap_model(model: nn.Module) -> MMDistributedDataParallel:
+    """Wrap a segmentor in torch's DDP, which averages the gradients of the processes."""
     devices = [torch.cuda.current_device()] if next(model.parameters()).is_cuda else None
-    # A decoder may leave feature maps of its backbone unused. Besides, with this setting torch
-    # never regroups the gradients, so that a resumed run sums them in the same order.
+    # `find_unused_parameters`: a decoder may not use all feature maps of its backbone. It also
+    # keeps torch from regrouping gradients, so that a resumed run sums them in the same order.
     with warnings.catch_warnings():
-        # Newer ones call it `forward_sync_buffers`, older ones know nothing of that.
+        # Newer versions of torch call the argument `forward_sync_buffers`; older ones lack that.
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
         return MMDistributedDataParallel(
             model, device_ids=devices, broadcast_buffers=False, find_unused_parameters=True
         )
 
 
-def synchronise_norms(module: nn.Module, kind: type[_BatchNorm]) -> None:
-    """Put a ``kind`` in place of every batch norm below ``module``, with its very parameters."""
+def synchronise_norms(module: nn.Module, norm_class: type[_BatchNorm]) -> None:
+    """Replace every batch norm below ``module`` by a ``norm_class`` that keeps its tensors."""
     for name, child in module.named_children():
         if not isinstance(child, _BatchNorm):
-            synchronise_norms(child, kind)
+            synchronise_norms(child, norm_class)
             continue
-        # Sizes alone are made anew (on "meta", for nothing); the tensors are the child's own.
-        norm = kind(
+        # Created on "meta", so nothing is allocated; the tensors of the old norm are kept.
+        norm = norm_class(
             child.num_features,
             child.eps,
             child.momentum,
@@ -114,35 +122,38 @@ def synchronise_norms(module: nn.Module, kind: type[_BatchNorm]) -> None:
         setattr(module, name, norm)
 
 
-def _over_all_pixels(
+def _rescale_losses(
     head: BaseDecodeHead, original: Any, seg_logits: Tensor, batch_data_samples: list[Any]
 ) -> dict[str, Tensor]:
-    """What a head makes of its part, rescaled so that the mean over the processes is the batch's.
+    """Compute a head's losses, scaled so that their mean over the processes is that of the batch.
 
-    The losses, and mmseg's ``acc_seg``, are means over the valid pixels of a part.
+    The head's losses, and mmseg's ``acc_seg``, are means over the valid pixels of its part.
     """
     losses: dict[str, Tensor] = original(seg_logits, batch_data_samples)
     labels = head._stack_batch_gt(batch_data_samples)
-    mine = (labels != head.ignore_index).sum()
-    part = mine * world_size() / all_sum(mine).clamp_min(1)
-    return {name: value * part for name, value in losses.items()}
+    valid = (labels != head.ignore_index).sum()
+    scale = valid * world_size() / all_sum(valid).clamp_min(1)
+    return {name: value * scale for name, value in losses.items()}
 
 
 def _check_losses(head: BaseDecodeHead) -> None:
-    given = head.loss_decode
-    losses = list(given) if isinstance(given, nn.ModuleList) else [given]
+    """Raise UsageError if processes cannot compute a loss of the head on parts of a batch."""
+    decode_losses = head.loss_decode
+    is_list = isinstance(decode_losses, nn.ModuleList)
+    losses = list(decode_losses) if is_list else [decode_losses]
     losses += [m for n, m in head.named_children() if n.startswith("loss") and n != "loss_decode"]
     for loss in losses:
         name = type(loss).__name__
-        plain = name == "CrossEntropyLoss" and not loss.use_mask and loss.class_weight is None
-        if not plain or not loss.avg_non_ignore or loss.reduction != "mean":
+        is_plain = name == "CrossEntropyLoss" and not loss.use_mask and loss.class_weight is None
+        if not is_plain or not loss.avg_non_ignore or loss.reduction != "mean":
             raise UsageError(
-                f"decoder.settings: {name} as it is set here is no mean over valid pixels, so "
-                "several processes can not compute together what one would; train with one "
-                "process, or with a CrossEntropyLoss without class weights."
+                f"decoder.settings: {name} with these settings is not a mean over valid pixels, "
+                "so several processes cannot compute it together. Train with one process, or with "
+                "a CrossEntropyLoss without class weights."
             )
     if head.sampler is not None:
         raise UsageError(
-            f"decoder.settings: {type(head.sampler).__name__} picks pixels out of a whole batch, "
-            "which several processes can not do together; train with one process, or without it."
+            f"decoder.settings: {type(head.sampler).__name__} samples pixels from the whole batch, "
+            "which several processes cannot do together. Train with one process, or without the "
+            "sampler."
         )

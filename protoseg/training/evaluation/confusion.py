@@ -1,7 +1,7 @@
-"""Per-image confusion counts and the metrics that follow from them.
+"""Confusion counts of each image, and the metrics computed from them.
 
-The counts are kept, so that every number of a record can be computed again, and statistics over
-images need neither the model nor a GPU.
+The counts are stored, so that all metrics of a record can be recomputed, and statistics over images
+need neither the model nor a GPU.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class ConfusionCounts(BaseMetric):
     """Confusion counts of each image, as sparse (ground truth · C + prediction, count) pairs.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
     """
 
     default_prefix = None
@@ -32,45 +32,48 @@ class ConfusionCounts(BaseMetric):
         self.num_classes = num_classes
         self.images: list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]] = []
         self.details: dict[str, Any] = {}
-        """What a record says of the evaluation besides the metrics."""
+        """Values of the evaluation that a record holds in addition to the metrics."""
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
-        """Count one batch of predictions at the size of their label maps."""
+        """Count a batch of predictions, resized to the label maps."""
         for sample in data_samples:
             truth = sample["gt_sem_seg"]["data"].squeeze().cpu().numpy().astype(np.int64).ravel()
             guess = sample["pred_sem_seg"]["data"].squeeze().cpu().numpy().astype(np.int64).ravel()
-            counted = truth < self.num_classes  # all else is the ignored label
+            counted = truth < self.num_classes  # other values are the ignored label
             cells, counts = np.unique(
                 truth[counted] * self.num_classes + guess[counted], return_counts=True
             )
             self.results.append((int(sample["sample_idx"]), cells, counts))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, Any]:
-        """mIoU, mAcc and aAcc in percent; the counts stay in ``images``."""
+        """mIoU, mAcc and aAcc in percent; the counts are kept in ``images``."""
         self.images = sorted(results, key=lambda image: image[0])
-        return summarise(total(self.images, self.num_classes))[0]
+        return summarise_matrix(sum_counts(self.images, self.num_classes))[0]
 
 
-def total(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> np.ndarray[Any, Any]:
-    """The confusion matrix over all images, (C, C) int64; rows are ground truth."""
+def sum_counts(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> np.ndarray[Any, Any]:
+    """Sum the counts of images to a confusion matrix, (C, C) int64; rows are ground truth."""
     matrix = np.zeros(num_classes * num_classes, dtype=np.int64)
     for _, cells, counts in images:
         matrix[cells] += counts
     return matrix.reshape(num_classes, num_classes)
 
 
-def summarise(
+def summarise_matrix(
     matrix: np.ndarray[Any, Any], names: Sequence[str] = ()
 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
     """Overall and per-class metrics of a confusion matrix, in percent.
 
-    IoU is intersection over union, Acc the recall. A class without a pixel in ground truth and
-    prediction has neither (None) and does not enter the means; one that is only predicted has IoU
-    0, as in mmseg.
+    IoU is intersection over union, Acc is recall. A class without pixels in ground truth and
+    prediction has neither (None), and the means skip it. A class that is only predicted has IoU 0,
+    as in mmseg.
 
     Args:
         matrix: (C, C), rows are ground truth.
         names: class names, or empty.
+
+    Returns:
+        ``miou``, ``macc`` and ``aacc``; and for each class ``name``, ``iou``, ``acc``, ``pixels``.
     """
     hit = np.diag(matrix).astype(np.float64)
     truth = matrix.sum(1).astype(np.float64)
@@ -94,11 +97,12 @@ def summarise(
     return overall, per_class
 
 
-def pack(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> bytes:
-    """The counts of all images as a compressed .npz, the same bytes for the same counts.
+def pack_counts(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> bytes:
+    """Pack the counts of all images as a compressed .npz; equal counts give equal bytes.
 
-    Arrays: ``image`` and ``cell`` (ground truth · C + prediction) and ``count``, one entry a
-    nonzero cell; ``num_classes`` and ``num_images``.
+    Returns:
+        A file with the arrays ``image``, ``cell`` (ground truth · C + prediction) and ``count``,
+        one entry per nonzero cell, and the scalars ``num_classes`` and ``num_images``.
     """
     arrays = {
         "image": np.concatenate(
@@ -110,7 +114,7 @@ def pack(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> bytes:
         "num_images": np.int64(len(images)),
     }
     buffer = io.BytesIO()
-    # numpy.savez writes the time of day into the archive; the digest must not know it.
+    # numpy.savez writes the current time into the archive, which would change the digest.
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             entry = io.BytesIO()
@@ -121,22 +125,22 @@ def pack(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> bytes:
     return buffer.getvalue()
 
 
-def encode(images: Sequence[tuple[int, Any, Any]]) -> bytes:
-    """The counts of some images, perhaps none, as bytes for another process."""
-    nothing = np.zeros(0, np.int64)
+def encode_counts(images: Sequence[tuple[int, Any, Any]]) -> bytes:
+    """Encode the counts of any number of images as bytes, to send them to another process."""
+    empty = np.zeros(0, np.int64)
     buffer = io.BytesIO()
     np.savez(
         buffer,
         number=np.array([number for number, _, _ in images], np.int64),
         size=np.array([len(cells) for _, cells, _ in images], np.int64),
-        cell=np.concatenate([nothing, *(cells for _, cells, _ in images)]),
-        count=np.concatenate([nothing, *(counts for _, _, counts in images)]),
+        cell=np.concatenate([empty, *(cells for _, cells, _ in images)]),
+        count=np.concatenate([empty, *(counts for _, _, counts in images)]),
     )
     return buffer.getvalue()
 
 
-def decode(data: bytes) -> list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """The inverse of `encode`."""
+def decode_counts(data: bytes) -> list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Decode a result of `encode_counts`."""
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         ends = file["size"].cumsum()[:-1]
         numbers, cells, counts = file["number"].tolist(), file["cell"], file["count"]
@@ -145,6 +149,6 @@ def decode(data: bytes) -> list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any,
     return list(zip(numbers, np.split(cells, ends), np.split(counts, ends), strict=True))
 
 
-def sha256(data: bytes) -> str:
-    """Hex digest of bytes."""
+def hash_bytes(data: bytes) -> str:
+    """SHA-256 of bytes, as hex digits."""
     return hashlib.sha256(data).hexdigest()

@@ -1,4 +1,4 @@
-"""Pseudo-masks of a finished run as a data set folder that a segmentor is trained on."""
+"""Export the pseudo-masks of a finished run as a data set, to train a segmentor on."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from protoseg.training.build.config import build_config
 from protoseg.training.determinism import state_digest
 
 OPTION = "dataset.yaml"
-"""The data set as a config file, to be copied to ``experiments/dataset``."""
+"""The config file of the data set; copy it to ``experiments/dataset``."""
 ORIGIN = "masks.json"
-"""Where masks come from: run, state of the network, threshold."""
+"""The origin of the masks: run, digest of the network's state, threshold."""
 
 
 def write_masks(
@@ -44,92 +44,95 @@ def write_masks(
 ) -> dict[str, Any]:
     """Write the pseudo-masks of a run's evaluation split, at the threshold of its record.
 
-    Images, and the label maps of all other splits, are linked. It appears whole or not at all.
+    Images, and the label maps of all other splits, become symbolic links. The folder is created
+    completely or not at all.
 
     Args:
-        folder: of a finished run of the task ``weak``.
-        data: the data folder it was trained from.
-        target: folder to make.
-        progress: called with (images done, images in all).
+        folder: run folder of a finished run of the task ``weak``.
+        data: the data folder that the run was trained on.
+        target: the folder to create.
+        progress: called with (finished images, total number of images).
 
     Returns:
-        ``name``, ``digest``, ``images``, ``threshold`` and ``miou`` of the masks.
+        ``name``, ``digest``, ``images``, ``threshold`` and ``miou`` of the masks, and their origin.
 
     Raises:
-        UsageError: another task, or a target that is there already.
-        ProtosegError: the run has not finished, or its last checkpoint is gone or another's.
+        UsageError: a run of another task, or an existing target.
+        ProtosegError: the run has not finished, or its last checkpoint is missing or differs from
+            the record.
     """
-    spec, record = _finished(folder)
+    spec, record = _read_finished_run(folder)
     if target.exists():
-        raise UsageError(f"{target}: is there already; name another folder, or move it away.")
+        raise UsageError(f"{target}: exists already. Name another folder, or move this one.")
     root = find_root(spec.dataset, data)
     verify(root, spec.dataset)
     parts = build_components(build_config(spec, data_root=root), None)
-    _load(folder, record, parts.module)
+    _load_weights(folder, record, parts.module)
     members = pairs(root, spec.dataset, spec.evaluation.split)
     threshold = float(record["metrics"]["threshold"])
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        masks = _predict(parts, threshold, len(members), progress)
+        masks = _predict_masks(parts, threshold, len(members), progress)
         for pair, mask in zip(members, masks, strict=True):
             _link(pair.image, root, temporary)
-            _save(mask, spec.dataset, temporary / pair.annotation.relative_to(root))
+            _save_mask(mask, spec.dataset, temporary / pair.annotation.relative_to(root))
         for split in spec.dataset.counts or (spec.dataset.train_split,):
             if split != spec.evaluation.split:
                 for path in (path for pair in pairs(root, spec.dataset, split) for path in pair):
                     _link(path, root, temporary)
-        made = _describe(spec, record, temporary, target.name)
+        description = _write_description(spec, record, temporary, target.name)
         files.make_folder(target.parent)
         temporary.rename(target)
     except OSError as error:
-        raise ProtosegError(f"{target}: can not be written ({error.strerror or error}).") from error
+        raise ProtosegError(f"{target}: cannot be written ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return made
+    return description
 
 
-def _finished(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
+def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
     if not folder.record.is_file():
         raise ProtosegError(
-            f"{folder.run_id}: has no record in {folder.path}; masks are those of a finished run."
+            f"{folder.run_id}: no record in {folder.path}. Masks need a finished run; train it "
+            "first."
         )
     record = read_record(folder.record)
     spec = spec_from_dict(record["spec"], folder.run_id)
     if spec.method.task != "weak":
         raise UsageError(
-            f"{folder.run_id}: its method is {spec.method.kind}, which makes no pseudo-masks; "
-            "name a run of method=cam or method=weak_contrast."
+            f"{folder.run_id}: its method {spec.method.kind} has no pseudo-masks. Name a run of "
+            "method=cam or method=weak_contrast."
         )
     if spec.dataset.annotation_suffix != ".png":
         raise UsageError(
-            f"dataset.annotation_suffix: masks are PNG files, {spec.dataset.name} has "
-            f"'{spec.dataset.annotation_suffix}'; use a copy of it with .png."
+            f"dataset.annotation_suffix: masks are PNG files, but {spec.dataset.name} has "
+            f"'{spec.dataset.annotation_suffix}'. Use a copy of the data set with .png."
         )
     return spec, record
 
 
-def _load(folder: RunFolder, record: dict[str, Any], model: Any) -> None:
-    """The weights that the record was measured with."""
-    found, problems = checkpoint.newest(folder.checkpoints)
-    if found is None:
+def _load_weights(folder: RunFolder, record: dict[str, Any], model: Any) -> None:
+    """Load the weights from which the record's metrics were computed."""
+    saved, problems = checkpoint.newest(folder.checkpoints)
+    if saved is None:
         detail = f" ({problems[0]})" if problems else ""
         raise ProtosegError(
-            f"{folder.checkpoints}: no checkpoint of {folder.run_id} is left{detail}; train it "
-            "again, e.g. with protoseg reproduce."
+            f"{folder.checkpoints}: no valid checkpoint of {folder.run_id}{detail}. Train the run "
+            "again, for example with protoseg reproduce."
         )
-    state = torch.load(found.path, map_location="cpu", weights_only=True)
+    state = torch.load(saved.path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     if state_digest(model.state_dict()) != record["provenance"]["state_sha256"]:
         raise ProtosegError(
-            f"{found.path}: is not the state that {folder.run_id} was recorded with; train it "
-            "again."
+            f"{saved.path}: differs from the model that {folder.run_id} was recorded with. Train "
+            "the run again."
         )
 
 
-def _predict(
+def _predict_masks(
     parts: Any, threshold: float, number: int, progress: Callable[[int, int], None] | None
 ) -> Any:
-    """The mask of each image, in order, (height, width) classes."""
+    """Yield the mask of each image in order: class numbers, (height, width) int64."""
     parts.model.eval()
     with torch.no_grad():
         for done, batch in enumerate(parts.test_loader, start=1):
@@ -139,26 +142,29 @@ def _predict(
                 progress(done, number)
 
 
-def _save(mask: np.ndarray[Any, Any], dataset: DatasetSpec, path: Path) -> None:
+def _save_mask(mask: np.ndarray[Any, Any], dataset: DatasetSpec, path: Path) -> None:
     values = np.asarray(dataset.label_values)
-    kind = np.uint8 if values.max() < 256 else np.uint16
+    dtype = np.uint8 if values.max() < 256 else np.uint16
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values[mask].astype(kind)).save(path)
+    Image.fromarray(values[mask].astype(dtype)).save(path)
 
 
 def _link(path: Path, root: Path, target: Path) -> None:
-    place = target / path.relative_to(root)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.symlink_to(path.resolve())
+    """Link a file of the data set at the same relative path below ``target``."""
+    link = target / path.relative_to(root)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(path.resolve())
 
 
-def _describe(spec: RunSpec, record: dict[str, Any], folder: Path, name: str) -> dict[str, Any]:
-    """Write what the folder is; its digest is that of the files that a spec pins."""
+def _write_description(
+    spec: RunSpec, record: dict[str, Any], folder: Path, name: str
+) -> dict[str, Any]:
+    """Write the config file and the origin of a folder of masks, and return the origin."""
     dataset = dataclasses.replace(
         spec.dataset, name=name, folder=name, generator={}, image_labels="", image_label_share=0.0
     )
     digest = folder_digest(folder, dataset)
-    made = {
+    origin = {
         "name": name,
         "digest": digest,
         "run_id": record["run_id"],
@@ -169,13 +175,13 @@ def _describe(spec: RunSpec, record: dict[str, Any], folder: Path, name: str) ->
         "threshold": record["metrics"]["threshold"],
         "miou": record["metrics"]["miou"],
     }
-    files.write_json(folder / ORIGIN, made)
+    files.write_json(folder / ORIGIN, origin)
     values = plain(dataclasses.replace(dataset, digest=digest))
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     comment = [
         f"# {spec.dataset.name}, with pseudo-masks as the label maps of {spec.evaluation.split}:",
-        f"# of {record['run_id']}, background threshold {made['threshold']}.",
+        f"# run {record['run_id']}, background threshold {origin['threshold']}.",
         "defaults: [schema, _self_]",
     ]
     files.write_bytes(folder / OPTION, "\n".join([*comment, *lines, ""]).encode())
-    return made
+    return origin

@@ -1,8 +1,8 @@
-"""Which code is running: the commit, and what the working tree changes of it, as a diff.
+"""The source code that runs: its commit, and the changes of the working tree as a diff.
 
-The diff is what `git apply` takes: tracked changes, deletions, modes and binary files, and as new
-files those untracked ones that git does not ignore. It is made with an index and an object store of
-its own, so that nothing of the user's repository is touched, however many runs start at once.
+`git apply` accepts the diff. It holds tracked changes, deletions, file modes and binary files, and
+as new files all untracked files that git does not ignore. It is made with a temporary index and
+object store, so that the user's repository does not change, however many runs start at once.
 """
 
 from __future__ import annotations
@@ -18,129 +18,170 @@ CODE = (
     *("protoseg", "experiments", "slurm", "pyproject.toml"),
     *("requirements.lock", "requirements-mm.lock"),
 )
-"""What decides a result: a table written under results/ makes none doubtful."""
+"""The paths that can change a result; a table in results/ cannot."""
 LARGEST_DIFF = 2**20
 """Bytes; of a larger diff only the digest is kept."""
 LARGEST_CHANGE = 2**26
-"""Bytes of changed files beyond which no diff is made at all."""
+"""Bytes of changed files; above this no diff is made."""
 SECONDS = 60.0
-# A hook or a rebase around us names its own repository.
-_FOREIGN = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_OBJECT_DIRECTORY")
+_OTHER_REPOSITORY = (
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_PREFIX"),
+    *("GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE", "GIT_QUARANTINE_PATH"),
+)
+"""Variables with which a git hook or a rebase selects its own repository."""
 
 
 @dataclass(frozen=True)
 class CodeState:
-    """Commit, and how the working tree differs from it; None is not known."""
+    """Commit, and how the working tree differs from it; None means unknown."""
 
     commit: str | None = None
     dirty: bool | None = None
     diff: bytes | None = None
-    """The changes, where there are some and they are not too large."""
+    """The changes, unless there are none or they are too large."""
     diff_sha256: str | None = None
     note: str = ""
-    """Why there are changes and no text of them."""
+    """Why a changed working tree has no diff."""
 
 
-class _Git:
-    """Calls of git in one checkout; each gives the output, or None where git fails."""
+class GitError(Exception):
+    """git failed; the message is the last line of its standard error."""
 
-    def __init__(self, checkout: Path, **environment: str) -> None:
-        self.checkout = checkout
-        self.environment = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
-        # Readers that refresh the index would lock it, and other processes of the user fail.
-        self.environment |= {"GIT_OPTIONAL_LOCKS": "0", **environment}
 
-    def __call__(self, *words: str, data: bytes | None = None) -> bytes | None:
+class Git:
+    """Runs git in one checkout, without hooks.
+
+    Args:
+        checkout: folder of the repository or of a worktree.
+        seconds: time limit of each call.
+        environment: variables to set.
+    """
+
+    def __init__(self, checkout: Path, seconds: float = SECONDS, **environment: str) -> None:
+        self._command = ["git", "-C", str(checkout)]
+        for setting in ("core.quotePath=true", f"core.hooksPath={os.devnull}"):
+            self._command += ["-c", setting]
+        self._seconds = seconds
+        self._environment = {k: v for k, v in os.environ.items() if k not in _OTHER_REPOSITORY}
+        # A command that refreshes the index would lock it, and other git processes would fail.
+        self._environment |= {"GIT_OPTIONAL_LOCKS": "0", **environment}
+
+    def run(self, *arguments: str, data: bytes | None = None) -> bytes:
+        """Run a git command and return its standard output.
+
+        Args:
+            data: standard input.
+
+        Raises:
+            GitError: git is missing, failed, or exceeded the time limit.
+        """
         try:
             result = subprocess.run(
-                ["git", "-C", str(self.checkout), "-c", "core.quotePath=true", *words],
+                [*self._command, *arguments],
                 input=data,
                 stdin=subprocess.DEVNULL if data is None else None,
                 capture_output=True,
-                env=self.environment,
-                timeout=SECONDS,
+                env=self._environment,
+                timeout=self._seconds,
             )
-        except (OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise GitError(str(error)) from error
+        if result.returncode:
+            text = result.stderr.decode(errors="replace")
+            lines = [line for line in text.splitlines() if line.strip()]
+            raise GitError(lines[-1] if lines else f"status {result.returncode}")
+        return result.stdout
+
+    def read(self, *arguments: str, data: bytes | None = None) -> bytes | None:
+        """Run a git command and return its standard output, or None if it fails."""
+        try:
+            return self.run(*arguments, data=data)
+        except GitError:
             return None
-        return result.stdout if result.returncode == 0 else None
 
 
-def code_state(checkout: Path) -> CodeState:
-    """The state of the code in ``checkout``; all unknown where that is no git repository."""
+def read_code_state(checkout: Path) -> CodeState:
+    """The state of the code in ``checkout``; all unknown if it is not a git repository."""
     if not (checkout / ".git").exists():
         return CodeState()
-    git = _Git(checkout)
-    head = git("rev-parse", "HEAD")
-    # Plumbing: the user's settings (colours, prefixes, context) do not reach it.
-    changed = git("diff-index", "--name-only", "--no-renames", "-z", "HEAD", "--", *CODE)
-    new = git("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+    git = Git(checkout)
+    head = git.read("rev-parse", "HEAD")
+    # Plumbing commands ignore the user's settings (colours, prefixes, context).
+    changed = git.read("diff-index", "--name-only", "--no-renames", "-z", "HEAD", "--", *CODE)
+    new = git.read("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
     if head is None or changed is None or new is None:
         return CodeState(commit=head.decode().strip() if head else None)
     commit = head.decode().strip()
-    # A name that ends in '/' is a repository inside this one, which a diff can not hold.
+    # A name that ends with '/' is a nested repository, which a diff cannot hold.
     names = sorted(n for n in {*changed.split(b"\0"), *new.split(b"\0")} if n and n[-1:] != b"/")
     if not names:
         return CodeState(commit, dirty=False)
-    size = sum(_size(checkout / os.fsdecode(name)) for name in names)
+    size = sum(_get_size(checkout / os.fsdecode(name)) for name in names)
     if size > LARGEST_CHANGE:
-        return CodeState(commit, True, note=f"{_mib(size)} of changed files: no diff was made")
-    diff = _difference(checkout, git, names)
+        return CodeState(commit, True, note=f"{_format_mib(size)} of changed files: no diff made")
+    diff = _make_diff(checkout, git, names)
     if diff is None:
         return CodeState(commit, True, note="git could not make a diff")
-    if not diff:  # touched, and as it was
+    if not diff:  # new modification times, same content
         return CodeState(commit, dirty=False)
     sha256 = hashlib.sha256(diff).hexdigest()
     if len(diff) > LARGEST_DIFF:
-        note = f"{_mib(len(diff))}, more than {_mib(LARGEST_DIFF)}: only its digest is kept"
-        return CodeState(commit, True, diff_sha256=sha256, note=note)
+        sizes = f"{_format_mib(len(diff))}, limit {_format_mib(LARGEST_DIFF)}"
+        return CodeState(commit, True, diff_sha256=sha256, note=f"{sizes}: only its digest is kept")
     return CodeState(commit, True, diff, sha256)
 
 
-def _difference(checkout: Path, git: _Git, names: list[bytes]) -> bytes | None:
-    objects = git("rev-parse", "--git-path", "objects")
+def _make_diff(checkout: Path, git: Git, names: list[bytes]) -> bytes | None:
+    """The diff of the code from HEAD to the working tree; None if git fails."""
+    objects = git.read("rev-parse", "--git-path", "objects")
     if objects is None:
         return None
-    known = [str(checkout / os.fsdecode(objects).rstrip("\n"))]
-    known += [k for k in [os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "")] if k]
-    with tempfile.TemporaryDirectory() as place:
-        os.mkdir(f"{place}/objects")  # without it git sees no repository
-        own = _Git(
+    stores = [str(checkout / os.fsdecode(objects).rstrip("\n"))]
+    stores += [k for k in [os.environ.get("GIT_ALTERNATE_OBJECT_DIRECTORIES", "")] if k]
+    with tempfile.TemporaryDirectory() as temporary:
+        os.mkdir(f"{temporary}/objects")  # without it git does not recognise the repository
+        isolated = Git(
             checkout,
-            GIT_INDEX_FILE=f"{place}/index",
-            GIT_OBJECT_DIRECTORY=f"{place}/objects",
-            GIT_ALTERNATE_OBJECT_DIRECTORIES=os.pathsep.join(known),
+            GIT_INDEX_FILE=f"{temporary}/index",
+            GIT_OBJECT_DIRECTORY=f"{temporary}/objects",
+            GIT_ALTERNATE_OBJECT_DIRECTORIES=os.pathsep.join(stores),
         )
-        listed = b"".join(name + b"\0" for name in names)
+        name_list = b"".join(name + b"\0" for name in names)
         update = ("update-index", "--add", "--remove", "--replace", "-z", "--stdin")
-        if own("read-tree", "HEAD") is None or own(*update, data=listed) is None:
+        options = ("--patch", "--binary", "--full-index", "--no-renames", "--no-textconv")
+        try:
+            isolated.run("read-tree", "HEAD")
+            isolated.run(*update, data=name_list)
+            return isolated.run(
+                "diff-index", "--cached", "--no-ext-diff", *options, "HEAD", "--", *CODE
+            )
+        except GitError:
             return None
-        form = ("--patch", "--binary", "--full-index", "--no-renames", "--no-textconv")
-        return own("diff-index", "--cached", "--no-ext-diff", *form, "HEAD", "--", *CODE)
 
 
-def _size(path: Path) -> int:
+def _get_size(path: Path) -> int:
     try:
         return path.lstat().st_size
     except OSError:
         return 0
 
 
-def _mib(size: int) -> str:
+def _format_mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def code_digest(*places: Path) -> str:
-    """SHA-256 over the names and contents of a package's modules, with or without a repository.
+def code_digest(*paths: Path) -> str:
+    """SHA-256 over the names and contents of a package's modules; needs no repository.
 
     Args:
-        places: the folder of a package, or its folders; or the file of a module.
+        paths: the folder or folders of a package, or the file of a module.
     """
-    found = hashlib.sha256()
-    for place in places:
-        inside = [place] if place.is_file() else place.rglob("*.py")
-        root = place.parent if place.is_file() else place
-        for path in sorted(inside, key=lambda path: path.relative_to(root).parts):
-            content = path.read_bytes()
-            name = path.relative_to(root).as_posix()
-            found.update(f"{name}\0{len(content)}\0".encode() + content)
-    return found.hexdigest()
+    digest = hashlib.sha256()
+    for path in paths:
+        modules = [path] if path.is_file() else path.rglob("*.py")
+        root = path.parent if path.is_file() else path
+        for module in sorted(modules, key=lambda module: module.relative_to(root).parts):
+            content = module.read_bytes()
+            name = module.relative_to(root).as_posix()
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Where mmseg's recipes take their weights from, and fetching them from there."""
+"""Download pre-trained weights from the addresses in mmseg's recipes."""
 
 from __future__ import annotations
 
@@ -18,70 +18,76 @@ from protoseg.errors import DataError
 from protoseg.training.build.config import recipe
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that have come and their number, 0 where it is not known."""
+"""Called with the number of received bytes and the total number, 0 if unknown."""
 
 CHUNK = 2**20
 SECONDS = 30.0
-"""Without a byte for so long, a download has failed."""
+"""A download fails after this time without data."""
 
 
 def address(backbone: BackboneSpec) -> str:
-    """The address that a backbone's own recipe names; empty where the file is another one."""
+    """The address of a backbone's weights in its recipe; empty if the recipe names another file."""
     model = recipe(backbone.recipe).model
     init = model.backbone.get("init_cfg") or {}
-    named = str(init.get("checkpoint") or model.get("pretrained") or "")
-    hub, _, name = named.partition("://")
+    url = str(init.get("checkpoint") or model.get("pretrained") or "")
+    hub, _, name = url.partition("://")
     if hub == "open-mmlab":
-        named = get_external_models().get(name, "")
+        url = get_external_models().get(name, "")
     elif hub == "mmcls":
-        named = get_mmcls_models().get(name, "")
-    return named if named and named.rsplit("/", 1)[-1] == backbone.weights else ""
+        url = get_mmcls_models().get(name, "")
+    return url if url and url.rsplit("/", 1)[-1] == backbone.weights else ""
 
 
 def download(url: str, path: Path, sha256: str, progress: Progress | None = None) -> None:
-    """Fetch a file; it has its name only once it is whole and has the digest.
+    """Download a file to ``path``, which is created once the file is complete and verified.
 
     Args:
-        sha256: its SHA-256 or the first digits of it; empty accepts any.
+        sha256: the SHA-256 of the file, or its first digits; empty accepts any file.
 
     Raises:
-        DataError: not reachable, cut short, or not the file that was meant.
-        ProtosegError: it can not be written.
+        DataError: the address is not reachable, or the file is incomplete or a different one.
+        ProtosegError: ``path`` cannot be written.
     """
 
-    def fill(file: BinaryIO) -> None:
+    def write_content(file: BinaryIO) -> None:
         try:
-            done, expected, found = _copy(url, file, progress)
+            received, expected, digest = _copy(url, file, progress)
         except (OSError, HTTPException, ValueError) as error:
             network = (urllib.error.URLError, ConnectionError, TimeoutError)
             if isinstance(error, OSError) and not isinstance(error, network):
-                raise  # the disk's, not the network's
+                raise  # an error of the disk, not of the network
             if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it is the answer too
+                error.close()  # the error is also the response
             raise DataError(
-                f"{url}: can not be fetched ({error}). Fetch it where there is a network, and put "
-                f"it at {path}."
+                f"{url}: download failed ({error}). Download the file on a machine with a network "
+                f"connection, and copy it to {path}."
             ) from error
-        if expected and done < expected:
-            raise DataError(f"{url}: came cut short, {done} bytes of {expected}; try again.")
-        if not found.startswith(sha256):
+        if expected and received < expected:
             raise DataError(
-                f"{url}: not the file that was meant: SHA-256 is {found}, expected {sha256}; "
-                "nothing was kept."
+                f"{url}: incomplete download, {received} of {expected} bytes. Try again."
+            )
+        if not digest.startswith(sha256):
+            raise DataError(
+                f"{url}: not the expected file: SHA-256 is {digest}, expected {sha256}. "
+                "Nothing was saved."
             )
 
-    files.write_with(path, fill)
+    files.write_with(path, write_content)
 
 
 def _copy(url: str, file: BinaryIO, progress: Progress | None) -> tuple[int, int, str]:
-    """Bytes that came, bytes that were announced (0: not said), and their SHA-256."""
-    digest, done = hashlib.sha256(), 0
-    with urllib.request.urlopen(url, timeout=SECONDS) as answer:
-        expected = int(answer.headers.get("Content-Length") or 0)
-        while chunk := answer.read(CHUNK):
+    """Copy a download to a file.
+
+    Returns:
+        Number of received bytes, number of announced bytes (0 if unknown), and SHA-256.
+    """
+    digest, received = hashlib.sha256(), 0
+    with urllib.request.urlopen(url, timeout=SECONDS) as response:
+        expected = int(response.headers.get("Content-Length") or 0)
+        while chunk := response.read(CHUNK):
             file.write(chunk)
             digest.update(chunk)
-            done += len(chunk)
+            received += len(chunk)
             if progress:
-                progress(done, expected)
-    return done, expected, digest.hexdigest()
+                progress(received, expected)
+    return received, expected, digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Pre-trained backbone weights: found, checked against their digest, loaded whole."""
+"""Pre-trained backbone weights: find the file, check its digest, load all tensors."""
 
 from __future__ import annotations
 
@@ -15,81 +15,82 @@ from protoseg.training.weights import swin
 
 
 def find_weights(backbone: BackboneSpec, folder: Path) -> Path | None:
-    """The file with the weights of a backbone; None where it starts from random ones.
+    """Find and verify the weights file of a backbone; None for random initialisation.
 
     Raises:
-        DataError: the file is missing, or is not the one that the spec names.
+        DataError: the file is missing, or has another digest than the spec.
     """
     if not backbone.weights:
         return None
     path = folder / backbone.weights
     if not path.is_file():
         raise DataError(
-            f"{path}: the weights of backbone {backbone.name} are missing. Put the file there "
-            "(protoseg weights tells from where), or name its folder with --weights (or "
-            "PROTOSEG_WEIGHTS)."
+            f"{path}: the weights of backbone {backbone.name} are missing. Copy the file there "
+            "(protoseg weights shows its address), or name its folder with --weights or "
+            "PROTOSEG_WEIGHTS."
         )
-    found = files.file_digest(path)
-    if not found.startswith(backbone.weights_sha256):
+    digest = files.file_digest(path)
+    if not digest.startswith(backbone.weights_sha256):
         raise DataError(
-            f"{path}: not the weights that backbone {backbone.name} names: SHA-256 is {found}, "
-            f"expected {backbone.weights_sha256}. Get the right file, or accept this one as "
-            f"another experiment with backbone.weights_sha256={found}."
+            f"{path}: not the weights that backbone {backbone.name} names: SHA-256 is {digest}, "
+            f"expected {backbone.weights_sha256}. Get the expected file, or use this one as "
+            f"another experiment with backbone.weights_sha256={digest}."
         )
     return path
 
 
 def load_weights(backbone: nn.Module, path: Path) -> None:
-    """Fill a backbone from a file; every parameter and statistic must be there, and fit.
+    """Load all parameters and statistics of a backbone from a file.
 
-    The file may hold more than the backbone (a classifier), and its keys may be nested below
-    ``state_dict`` or ``model`` and start with ``backbone.``. Swin's weights may be those of its
-    authors; the norms that mmseg puts behind its stages are in no file and start as they are.
+    The file may hold more than the backbone, for example a classifier. Its keys may be nested below
+    ``state_dict`` or ``model``, and may start with ``backbone.``. Swin's weights may have the
+    format of its authors; the norms that mmseg adds after the stages keep their initial values.
 
     Raises:
-        DataError: not a file of weights, or one that does not fit.
+        DataError: not a weights file, or weights that do not fit the backbone.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{path}: not a file of torch weights ({first}).") from error
+        text = str(error).strip()
+        first_line = text.splitlines()[0] if text else type(error).__name__
+        raise DataError(f"{path}: not a file of torch weights ({first_line}).") from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds no weights, but {type(content).__name__}.")
-    given = {name.removeprefix("backbone."): value for name, value in content.items()}
+        raise DataError(f"{path}: holds a {type(content).__name__}, expected a dict of weights.")
+    loaded = {name.removeprefix("backbone."): value for name, value in content.items()}
     if _is_swin(backbone):
-        given = swin.as_mmseg(given)
-    wanted = backbone.state_dict()
+        loaded = swin.convert_to_mmseg(loaded)
+    state = backbone.state_dict()
     problems = []
-    for name, value in wanted.items():
-        if name not in given:
-            if not _starts_fresh(backbone, name):
+    for name, value in state.items():
+        if name not in loaded:
+            if not _is_optional(backbone, name):
                 problems.append(f"{name} is missing")
-        elif not isinstance(given[name], torch.Tensor):
-            problems.append(f"{name} is no tensor")
-        elif given[name].shape != value.shape:
-            problems.append(f"{name} is {tuple(given[name].shape)}, expected {tuple(value.shape)}")
+        elif not isinstance(loaded[name], torch.Tensor):
+            problems.append(f"{name} is not a tensor")
+        elif loaded[name].shape != value.shape:
+            problems.append(f"{name} is {tuple(loaded[name].shape)}, expected {tuple(value.shape)}")
     if problems:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
         raise DataError(
             f"{path}: these weights do not fit the backbone {type(backbone).__name__}: "
-            f"{problems[0]}{more}. Use the weights made for it, or backbone.weights='' for none."
+            f"{problems[0]}{more}. Use weights of this backbone, or backbone.weights='' for none."
         )
-    backbone.load_state_dict({name: given.get(name, value) for name, value in wanted.items()})
+    backbone.load_state_dict({name: loaded.get(name, value) for name, value in state.items()})
 
 
 def _is_swin(backbone: nn.Module) -> bool:
-    # Imported here: `weights get` does without mmseg's models, and what mmcv says of itself.
+    # Imported here: `protoseg weights get` needs neither mmseg's models nor the warnings of mmcv.
     from mmseg.models.backbones import SwinTransformer
 
     return isinstance(backbone, SwinTransformer)
 
 
-def _starts_fresh(backbone: nn.Module, name: str) -> bool:
-    """Whether files of weights may lack this entry of a backbone."""
+def _is_optional(backbone: nn.Module, name: str) -> bool:
+    """Whether a weights file may lack this entry of a backbone's state."""
     if _is_swin(backbone) and swin.NOT_IN_FILES.fullmatch(name):
         return True
     return name.endswith("num_batches_tracked")

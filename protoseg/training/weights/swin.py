@@ -1,4 +1,4 @@
-"""Swin's weights as its authors publish them, brought into the form of mmseg's backbone."""
+"""Convert Swin weights from the authors' format to that of mmseg's backbone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 NOT_IN_FILES = re.compile(r"norm\d\.(weight|bias)|.*\.relative_position_index")
-"""mmseg norms the output of each stage, which ImageNet training has not; the indices follow from
-the size of the window."""
+"""Entries that no file has: mmseg's norms after the stages, which ImageNet training lacks, and the
+indices, which follow from the window size."""
 
 NAMES = (
     (r"^layers\.", "stages."),
@@ -19,38 +19,38 @@ NAMES = (
     (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
     (r"\.mlp\.fc2\.", ".ffn.layers.1."),
 )
-"""What the authors call it, and what mmseg does."""
+"""Pattern of the authors' names -> mmseg's name."""
 
-MERGED = re.compile(r"layers\.\d+\.downsample\.(reduction|norm)\.(weight|bias)")
+PATCH_MERGING = re.compile(r"layers\.\d+\.downsample\.(reduction|norm)\.(weight|bias)")
 
 
-def as_mmseg(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Weights by mmseg's names, in mmseg's order; those that have it already stay as they are.
+def convert_to_mmseg(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert weights to mmseg's names and channel order; mmseg's weights are unchanged.
 
     Args:
-        state: name -> tensor, of the authors' files (``layers.0.blocks.0.attn.qkv.weight``) or of
-            mmseg's (``stages.0.blocks.0.attn.w_msa.qkv.weight``).
+        state: name -> tensor, from the authors (``layers.0.blocks.0.attn.qkv.weight``) or from
+            mmseg (``stages.0.blocks.0.attn.w_msa.qkv.weight``).
     """
     if not any(name.startswith("layers.") for name in state):
         return dict(state)
-    found = {}
+    converted = {}
     for name, value in state.items():
-        renamed = name
+        new_name = name
         for pattern, replacement in NAMES:
-            renamed = re.sub(pattern, replacement, renamed)
-        merged = MERGED.fullmatch(name) and isinstance(value, Tensor)
-        found[renamed] = _reordered(value) if merged else value
-    return found
+            new_name = re.sub(pattern, replacement, new_name)
+        is_merging = PATCH_MERGING.fullmatch(name) and isinstance(value, Tensor)
+        converted[new_name] = _reorder_channels(value) if is_merging else value
+    return converted
 
 
-def _reordered(value: Tensor) -> Tensor:
-    """The last axis, 4·C, from the authors' order of merged patches to that of ``nn.Unfold``.
+def _reorder_channels(value: Tensor) -> Tensor:
+    """Reorder the last axis (4·C) of patch merging from the authors' order to ``nn.Unfold``'s.
 
-    They lay four whole patches side by side, column by column: (column, row, channel). Unfold
-    keeps the four values of a channel together, row by row: (channel, row, column).
+    The authors concatenate the four patches of a 2×2 block: (column, row, channel). Unfold keeps
+    the four values of a channel together: (channel, row, column).
     """
     *rest, size = value.shape
-    if size % 4:  # not what it says it is; the check of the sizes will name it
+    if size % 4:  # invalid weights; the later check of shapes reports them
         return value
-    four = value.reshape(*rest, 2, 2, size // 4)
-    return four.movedim((-1, -2, -3), (-3, -2, -1)).reshape(*rest, size).contiguous()
+    patches = value.reshape(*rest, 2, 2, size // 4)
+    return patches.movedim((-1, -2, -3), (-3, -2, -1)).reshape(*rest, size).contiguous()

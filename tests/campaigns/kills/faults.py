@@ -286,10 +286,10 @@ class FaultRun:
         if not self._damaged:
             return
         lines = text.splitlines()
-        is_reported = any(self._damaged in line and "passed over" in line for line in lines)
+        is_reported = any(self._damaged in line and "skipped" in line for line in lines)
         if is_reported:
             self._damaged = ""
-        elif "  iteration " in text or "going on from" in text:
+        elif "  iteration " in text or "resuming from" in text:
             self.wrong.append(f"{self._damaged} is damaged, but was not skipped: {text[-400:]}")
             self._damaged = ""
 

@@ -249,7 +249,7 @@ class Attempt:
     def trained(self) -> bool:
         """Return whether only the evaluation is left."""
         log = self.log()
-        last = f"iteration {ITERATIONS}/{ITERATIONS}", f"going on from iteration {ITERATIONS}\n"
+        last = f"iteration {ITERATIONS}/{ITERATIONS}", f"resuming from iteration {ITERATIONS}\n"
         return any(text in log for text in last)
 
 

@@ -143,7 +143,7 @@ def test_srun_ends_the_other_process_of_a_killed_one(
     job = Job(cluster, folder, "--nodes=1")
     assert job.end() == 0, job.output.read_text() + log(folder)
     assert ends(folder) == ["lost", None]
-    assert re.search(r"going on from iteration [23]\n", log(folder))
+    assert re.search(r"resuming from iteration [23]\n", log(folder))
 
 
 def test_the_reason_of_the_second_process_is_recorded(

@@ -1,4 +1,4 @@
-"""Parameter counts: of mmseg's own models, of the published tables, and of ProtoSeg beside them."""
+"""Parameter counts of mmseg's models, of the published tables, and of ProtoSeg."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from protoseg.cli.published_counts import PublishedCounts, published_counts, wit
 from protoseg.config.methods import PrototypeMethod
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config, build_model, recipe
-from protoseg.training.build.parameter_counts import build_without_memory, count
-from protoseg.training.run import count_parameters
+from protoseg.training.build.parameter_counts import build_without_memory, count, count_parameters
 from training.small import REPOSITORY, compose, composer, small_spec
 
 PAIRS = {
@@ -45,10 +44,10 @@ PAIRS = {
         "deeplabv3plus/deeplabv3plus_r101-d8_4xb4-160k_ade20k-512x512.py"
     ),
 }
-"""Backbone and decoder of each model of the paper -> the recipe that mmseg has for the two."""
+"""Backbone and decoder of each model of the paper -> mmseg's recipe for them, if any."""
 
 WIDTHS = {"segformer_256": 256, "segformer_768": 768, "fcn_hr48": 720}
-"""Channels before the classifier; 512 where nothing else stands."""
+"""Channels before the classifier of a decoder; 512 for all others."""
 
 
 def spec_of(backbone: str, decoder: str, *overrides: str, classes: int = 150) -> Any:
@@ -56,7 +55,7 @@ def spec_of(backbone: str, decoder: str, *overrides: str, classes: int = 150) ->
     return with_classes(spec, classes)
 
 
-def numbers(module: nn.Module) -> int:
+def count_all(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
@@ -65,11 +64,13 @@ def published() -> PublishedCounts:
     return published_counts(REPOSITORY / "results" / "published", composer(), count, set())
 
 
-# Counting
+# Counts of models
 
 
 @pytest.mark.parametrize("method", ["paper", "released", "parametric", "pixel_query", "contrast"])
-def test_the_meta_device_counts_what_a_real_model_has(method: str, shapes_root: Path) -> None:
+def test_counts_on_the_meta_device_equal_those_of_a_real_model(
+    method: str, shapes_root: Path
+) -> None:
     contrast = ["contrast=pixel", "contrast.pixel_queue=2"] if method == "contrast" else []
     method = "parametric" if contrast else method
     options = ["backbone=mobilenet_v2_d8", "decoder=deeplabv3plus", f"method={method}", *contrast]
@@ -77,14 +78,14 @@ def test_the_meta_device_counts_what_a_real_model_has(method: str, shapes_root: 
     spec = small_spec(*options)
     parts = build_components(build_config(spec, data_root=shapes_root), None)
     counts = count(spec)
-    assert counts.trained == numbers(parts.module)
+    assert counts.trained == count_all(parts.module)
     projection = parts.module.decode_head.contrast
-    along = numbers(projection) if projection else 0
-    assert (along > 0) == bool(contrast)
-    assert counts.auxiliary == numbers(parts.module.auxiliary_head) + along > 0
+    contrast_size = count_all(projection) if projection else 0
+    assert (contrast_size > 0) == bool(contrast)
+    assert counts.auxiliary == count_all(parts.module.auxiliary_head) + contrast_size > 0
     if not isinstance(spec.method, PrototypeMethod):
         assert counts.classifier == spec.method.classifier_parameters(6, spec.decoder.channels)
-    assert counts.backbone == numbers(parts.module.backbone)
+    assert counts.backbone == count_all(parts.module.backbone)
     recorded = count_parameters(parts)
     assert counts.learnable == recorded["learnable"]
     assert counts.prototype == recorded["prototype"]
@@ -95,32 +96,34 @@ def test_frozen_parameters_are_not_learnable() -> None:
     assert count(compose(settings)).learnable < count(compose()).learnable
 
 
-def test_nothing_is_allocated() -> None:
+def test_counting_allocates_no_memory() -> None:
     model = build_model(spec_of("mit_b0", "segformer_256", "method=paper"))
     for part in ("backbone", "decode_head"):
         built = build_without_memory(model[part])
         assert {parameter.device.type for parameter in built.parameters()} == {"meta"}
-    assert torch.zeros(1).device.type == "cpu", "and it ends with the building"
+    assert torch.zeros(1).device.type == "cpu", "outside the context tensors are on the CPU"
 
 
-# mmseg's own recipes are the reference
+# Comparison with mmseg's recipes
 
 
 @pytest.mark.parametrize(("pair", "name"), [(p, n) for p, n in PAIRS.items() if n])
-def test_a_parametric_model_has_what_mmsegs_recipe_has(pair: tuple[str, str], name: str) -> None:
+def test_a_parametric_model_has_the_count_of_mmsegs_recipe(
+    pair: tuple[str, str], name: str
+) -> None:
     shipped = recipe(name).model
     shipped.pop("pretrained", None)
     shipped.backbone.pop("init_cfg", None)
     for head in ("decode_head", "auxiliary_head"):
-        if head in shipped:  # as ours; mmseg warns of its default
+        if head in shipped:  # as in our config; mmseg warns about its default
             shipped[head].loss_decode.avg_non_ignore = True
     parts = [shipped.backbone, shipped.decode_head, shipped.get("auxiliary_head")]
-    theirs = sum(numbers(build_without_memory(part.to_dict())) for part in parts if part)
-    assert count(spec_of(*pair, "method=parametric")).trained == theirs
+    expected = sum(count_all(build_without_memory(part.to_dict())) for part in parts if part)
+    assert count(spec_of(*pair, "method=parametric")).trained == expected
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_protoseg_has_exactly_the_classifier_fewer(pair: tuple[str, str]) -> None:
+def test_protoseg_only_lacks_the_classifier(pair: tuple[str, str]) -> None:
     width, classes = WIDTHS.get(pair[1], 512), 150
     parametric = count(spec_of(*pair, "method=parametric", classes=classes))
     ten = count(spec_of(*pair, "method=parametric", "method.num_prototypes=10", classes=classes))
@@ -130,27 +133,27 @@ def test_protoseg_has_exactly_the_classifier_fewer(pair: tuple[str, str]) -> Non
     assert (paper.classifier, paper.prototype) == (0, 10 * classes * width)
     assert paper.auxiliary == parametric.auxiliary, "the auxiliary head stays parametric"
     one = count(spec_of(*pair, "method=paper", "method.num_prototypes=1", classes=classes))
-    assert one.trained == paper.trained, "prototypes are not learnable, however many"
+    assert one.trained == paper.trained, "prototypes are not learnable"
 
 
-# What the paper prints
+# Comparison with the counts printed in the paper
 
 
-def test_every_printed_digit_is_ours_or_is_explained(published: PublishedCounts) -> None:
+def test_every_printed_count_agrees_or_has_a_note(published: PublishedCounts) -> None:
     for row in published.rows:
         differs = False in (row.agrees, row.protoseg_agrees, row.brackets_agree)
         assert differs == bool(row.notes), (row.tables, row.method, row.num_classes)
     assert {note for row in published.rows for note in row.notes} == set(published.notes)
 
 
-def test_which_printed_digits_are_ours(published: PublishedCounts) -> None:
-    """Of each model for 150 classes; Table 4 and the other data sets are in the notes."""
-    ours = {
+def test_the_printed_counts_that_agree(published: PublishedCounts) -> None:
+    """Each model with 150 classes; notes explain Table 4 and the other data sets."""
+    agreement = {
         (row.method, row.backbone): (row.agrees, row.protoseg_agrees)
         for row in published.rows
         if row.num_classes == 150 and "4" not in row.tables
     }
-    assert ours == {
+    assert agreement == {
         ("FCN", "ResNet-101"): (True, True),
         ("HRNet", "HRNetV2-W48"): (False, True),
         ("Swin", "Swin-Base"): (False, False),
@@ -164,13 +167,13 @@ def test_which_printed_digits_are_ours(published: PublishedCounts) -> None:
     }
 
 
-def printed(numbers: float, decimals: int) -> str:
-    return f"{numbers / 1e6:.{decimals}f}"
+def printed(size: float, decimals: int) -> str:
+    return f"{size / 1e6:.{decimals}f}"
 
 
 def test_note_one_count_a_model_for_all_data_sets(published: PublishedCounts) -> None:
-    """FCN, SegFormer and DeepLabV3+ print what they have for 150 classes, HRNet for 19."""
-    for backbone, decoder, classes, both in [
+    """FCN, SegFormer and DeepLabV3+ have the printed counts with 150 classes, HRNet with 19."""
+    for backbone, decoder, classes, texts in [
         ("resnet101", "fcn_512", 150, ("68.6", "68.5")),
         ("mit_b4", "segformer_768", 150, ("64.1", "64.0")),
         ("mit_b5", "segformer_768", 150, ("84.7", "84.6")),
@@ -179,14 +182,14 @@ def test_note_one_count_a_model_for_all_data_sets(published: PublishedCounts) ->
     ]:
         parametric = count(spec_of(backbone, decoder, "method=parametric", classes=classes))
         paper = count(spec_of(backbone, decoder, "method=paper", classes=classes))
-        assert printed(parametric.trained, 1) == both[0]
-        assert both[1] in (None, printed(paper.trained, 1))
+        assert printed(parametric.trained, 1) == texts[0]
+        assert texts[1] in (None, printed(paper.trained, 1))
 
 
 def test_note_swin_without_its_position_biases() -> None:
     parametric = count(spec_of("swin_base", "segformer_768", "method=parametric"))
     paper = count(spec_of("swin_base", "segformer_768", "method=paper"))
-    # 13 × 13 offsets in windows of 7, for the heads of 2 + 2 + 18 + 2 blocks.
+    # 13 × 13 offsets in windows of 7, for each head of the 2 + 2 + 18 + 2 blocks.
     assert parametric.position_biases == 169 * (2 * 4 + 2 * 8 + 18 * 16 + 2 * 32) == 63_544
     assert printed(parametric.trained, 2) == "90.70"
     assert printed(parametric.trained - 63_544, 2) == "90.64"
@@ -199,14 +202,14 @@ def test_note_large_vocabulary(published: PublishedCounts) -> None:
     rows = [row for row in published.rows if row.tables == ("4",)]
     single = [row for row in rows if row.num_prototypes == 1]
 
-    def fits(extra: int) -> bool:
+    def agrees(extra: int) -> bool:
         totals = [
             (row.parametric.trained + extra * row.num_classes, row.published) for row in single
         ]
         totals += [(row.protoseg.trained + extra * 150, row.published_protoseg) for row in rows]
         return all(printed(total, 2) == f"{shown:.2f}" for total, shown in totals)
 
-    assert [extra for extra in range(1000) if fits(extra)] == list(range(125, 134))
+    assert [extra for extra in range(1000) if agrees(extra)] == list(range(125, 134))
     ten = {row.num_classes: row.published for row in rows if row.num_prototypes == 10}
     brackets = {150: 1.2, 300: 2.3, 500: 3.9, 700: 5.5, 847: 6.6}
     assert ten == {c: pytest.approx(27.36 + bracket) for c, bracket in brackets.items()}
@@ -218,8 +221,8 @@ def test_note_deeplab(published: PublishedCounts) -> None:
     model = build_model(spec_of("mobilenet_v2_d8", "deeplabv3plus", "method=parametric"))
     head = model["decode_head"]["decode_head"]
     wide = build_without_memory({**head, "c1_in_channels": 256})
-    more = numbers(wide) - numbers(build_without_memory(head))
-    assert printed(row.parametric.trained + more, 3) == "15.356"
+    difference = count_all(wide) - count_all(build_without_memory(head))
+    assert printed(row.parametric.trained + difference, 3) == "15.356"
 
 
 def test_note_pspnet() -> None:
@@ -227,7 +230,7 @@ def test_note_pspnet() -> None:
     assert (printed(counts.trained, 1), printed(counts.learnable, 1)) == ("68.0", "65.6")
 
 
-def test_the_published_tables_say_the_same(published: PublishedCounts) -> None:
+def test_the_published_tables_hold_the_same_counts(published: PublishedCounts) -> None:
     for row in published.rows:
         for table in row.tables:
             path = REPOSITORY / "results" / "published" / f"paper_table{table}.yaml"
@@ -237,13 +240,13 @@ def test_the_published_tables_say_the_same(published: PublishedCounts) -> None:
                 if other.get("backbone", row.backbone) == row.backbone
                 and other.get("num_classes", row.num_classes) == row.num_classes
             ]
-            there = {float(other["params_m"]) for other in rows if other["params_m"]}
-            assert {row.published, row.published_protoseg or row.published} <= there, table
+            sizes = {float(other["params_m"]) for other in rows if other["params_m"]}
+            assert {row.published, row.published_protoseg or row.published} <= sizes, table
             if row.published_brackets is not None:
                 assert row.published_brackets in {other["classifier_m"] for other in rows}
 
 
-def test_counting_leaves_the_run_as_it_is() -> None:
+def test_counting_does_not_change_the_spec() -> None:
     spec = small_spec()
     assert with_classes(spec, 847).dataset.ignore_index == 2**16 - 1
     assert dataclasses.replace(with_classes(spec, 6), dataset=spec.dataset) == spec

@@ -1,4 +1,4 @@
-"""A backbone named in full: built from there, or refused with a sentence, before mmengine looks."""
+"""A backbone class named by its full path: built, or refused with one error message."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from protoseg.errors import UsageError
 from protoseg.training.build.config import build_model
 from protoseg.training.build.parameter_counts import build_without_memory
 
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 
 
-def with_type(name: str) -> RunSpec:
+def spec_with_type(name: str) -> RunSpec:
     spec = Composer(EXPERIMENTS).spec([], "test")
     settings = {"_delete_": True, "type": name}
     return dataclasses.replace(spec, backbone=dataclasses.replace(spec.backbone, settings=settings))
 
 
-def test_a_class_named_in_full_is_the_one_that_is_built() -> None:
-    model = build_model(with_type("mmseg.models.backbones.MobileNetV2"))
+def test_a_class_named_by_its_full_path_is_built() -> None:
+    model = build_model(spec_with_type("mmseg.models.backbones.MobileNetV2"))
     assert type(build_without_memory(model["backbone"])) is MobileNetV2
 
 
@@ -35,8 +35,8 @@ def test_a_class_named_in_full_is_the_one_that_is_built() -> None:
         ("json.decoder.Net", "unknown class of json.decoder 'Net'. Known: JSONDecodeError, JSOND"),
     ],
 )
-def test_a_class_that_is_not_there_is_said_where_it_stands(name: str, sentence: str) -> None:
+def test_a_missing_class_is_reported_with_its_config_key(name: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
-        build_model(with_type(name))
+        build_model(spec_with_type(name))
     assert str(caught.value).startswith("backbone.settings.type: ")
     assert sentence in str(caught.value)

@@ -1,7 +1,7 @@
-"""Several processes, each with a part of every batch, against one with the whole of it.
+"""Training on several processes, each with a part of the batch, compared with one process.
 
-The pixels of the parts are labelled unevenly: in one part of a batch of four, a whole image and
-more is ignored. Differences are those of summing float32 in another order.
+The parts have different numbers of labelled pixels: of four images, one is ignored completely and
+one in part. Results differ only by the order in which float32 values are summed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from training.shared_work import CASES, STEPS, normalise
 from training.small import small_spec
 
 RELATIVE = 1e-5
-"""Largest difference, in parts of the largest number of a tensor."""
+"""Largest difference, relative to the largest absolute value of a tensor."""
 
 
 SHORT = ("parametric", "prototypes")
@@ -34,14 +34,14 @@ GROUPS = (
     (2, tuple(case for case in CASES if case not in SHORT)),
     (4, ("parametric", "released")),
 )
-"""Number of processes, and the cases that they run one after the other."""
+"""Number of processes, and the cases that they run in order."""
 
 
 @pytest.fixture(scope="module")
 def processes(
     shapes_root: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[int, str], list[dict[str, Any]]]:
-    """What every process of a group ended with, by rank."""
+    """The results of all processes for a number of processes and a case, by rank."""
 
     @functools.cache
     def run(world: int, cases: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -50,11 +50,11 @@ def processes(
         run_in_processes(shared_work.work, world, *arguments)
         return [torch.load(folder / f"{n}.pt", weights_only=True) for n in range(world)]
 
-    def of_case(world: int, case: str) -> list[dict[str, Any]]:
+    def run_group_of(world: int, case: str) -> list[dict[str, Any]]:
         (group,) = (group for group in GROUPS if group[0] == world and case in group[1])
         return run(*group)
 
-    return of_case
+    return run_group_of
 
 
 Processes = Callable[[int, str], list[dict[str, Any]]]
@@ -69,8 +69,8 @@ every_case = pytest.mark.parametrize(
 
 
 @pytest.fixture(scope="module")
-def alone(shapes_root: Path) -> Callable[[str], dict[str, Any]]:
-    """What one process makes of the whole batches of a case."""
+def single_process(shapes_root: Path) -> Callable[[str], dict[str, Any]]:
+    """The results of one process with the whole batches of a case."""
 
     @functools.cache
     def train(case: str) -> dict[str, Any]:
@@ -79,83 +79,86 @@ def alone(shapes_root: Path) -> Callable[[str], dict[str, Any]]:
     return train
 
 
-def assert_close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, name: str) -> None:
     if not expected.is_floating_point():
-        assert torch.equal(found, expected), name
+        assert torch.equal(actual, expected), name
         return
     largest = expected.abs().max().item()
-    difference = (found - expected).abs().max().item()
-    # Biases before a batch norm have no gradient but rounding.
+    difference = (actual - expected).abs().max().item()
+    # Gradients of biases before a batch norm are rounding errors.
     assert difference <= RELATIVE * max(largest, 1e-2), (name, difference, largest)
 
 
 @every_case
-def test_the_losses_are_those_of_the_whole_batch(
-    processes: Processes, alone: Callable[[str], Any], world: int, case: str
+def test_losses_equal_those_of_the_whole_batch(
+    processes: Processes, single_process: Callable[[str], Any], world: int, case: str
 ) -> None:
     for step in range(STEPS):
-        expected = alone(case)["losses"][step]
-        for rank in processes(world, case):
-            found = rank[case]["losses"][step]
-            assert found.keys() == expected.keys()
+        expected = single_process(case)["losses"][step]
+        for rank_result in processes(world, case):
+            actual = rank_result[case]["losses"][step]
+            assert actual.keys() == expected.keys()
             for name, value in expected.items():
-                # An accuracy jumps by a pixel (0.02 %) where two scores are all but equal.
-                least = 0.05 if name.endswith("acc_seg") else 1e-7
-                assert found[name] == pytest.approx(value, rel=RELATIVE, abs=least), (step, name)
+                # An accuracy changes by one pixel (0.02%) where two scores are almost equal.
+                tolerance = 0.05 if name.endswith("acc_seg") else 1e-7
+                approximate = pytest.approx(value, rel=RELATIVE, abs=tolerance)
+                assert actual[name] == approximate, (step, name)
 
 
 @every_case
-def test_the_gradients_are_those_of_the_whole_batch(
-    processes: Processes, alone: Callable[[str], Any], world: int, case: str
+def test_gradients_equal_those_of_the_whole_batch(
+    processes: Processes, single_process: Callable[[str], Any], world: int, case: str
 ) -> None:
     unused = []
-    for name, expected in alone(case)["gradients"].items():
-        for rank in processes(world, case):
-            found = rank[case]["gradients"][name]
+    for name, expected in single_process(case)["gradients"].items():
+        for rank_result in processes(world, case):
+            actual = rank_result[case]["gradients"][name]
             if expected is None:
-                assert found is None, "no gradient: the optimiser must leave it alone"
+                assert actual is None, "the optimiser must not change an unused parameter"
                 unused.append(name)
             else:
-                assert_close(found, expected, name)
+                assert_close(actual, expected, name)
     assert bool(unused) == (case == "unused parameters")
 
 
 @every_case
-def test_weights_statistics_and_prototypes_are_those_of_one_process(
-    processes: Processes, alone: Callable[[str], Any], world: int, case: str
+def test_weights_statistics_and_prototypes_equal_those_of_one_process(
+    processes: Processes, single_process: Callable[[str], Any], world: int, case: str
 ) -> None:
-    expected = alone(case)["state"]
-    for rank in processes(world, case):
-        assert rank[case]["state"].keys() == expected.keys(), "a checkpoint fits any number"
+    expected = single_process(case)["state"]
+    rank_0_state = processes(world, case)[0][case]["state"]
+    for rank_result in processes(world, case):
+        state = rank_result[case]["state"]
+        assert state.keys() == expected.keys(), "a checkpoint fits any number of processes"
         for name, value in expected.items():
-            assert_close(rank[case]["state"][name], value, name)
-            assert torch.equal(
-                rank[case]["state"][name], processes(world, case)[0][case]["state"][name]
-            ), name
+            assert_close(state[name], value, name)
+            assert torch.equal(state[name], rank_0_state[name]), name
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])
-def test_batch_norm_of_uneven_parts(processes: Processes, momentum: float | None) -> None:
+def test_batch_norm_of_parts_of_different_size_equals_that_of_the_batch(
+    processes: Processes, momentum: float | None
+) -> None:
     whole = normalise(nn.BatchNorm2d, slice(0, 7), momentum)
-    for rank, share in zip(processes(2, SHORT[0]), (slice(0, 1), slice(1, 7)), strict=True):
-        found = rank[f"norm {momentum}"]
+    for rank_result, share in zip(processes(2, SHORT[0]), (slice(0, 1), slice(1, 7)), strict=True):
+        actual = rank_result[f"norm {momentum}"]
         for name, value in whole.items():
             expected = value[share] if name in ("output", "input", "evaluated") else value
-            torch.testing.assert_close(found[name], expected, rtol=2e-5, atol=5e-5)
+            torch.testing.assert_close(actual[name], expected, rtol=2e-5, atol=5e-5)
 
 
-def test_alone_and_in_evaluation_it_is_a_batch_norm() -> None:
+def test_in_one_process_it_equals_a_batch_norm() -> None:
     whole = normalise(nn.BatchNorm2d, slice(0, 7), 0.1)
-    found = normalise(sync.SharedBatchNorm, slice(0, 7), 0.1)
+    actual = normalise(sync.SharedBatchNorm, slice(0, 7), 0.1)
     for name, value in whole.items():
-        assert torch.equal(found[name], value), name
+        assert torch.equal(actual[name], value), name
 
 
-def test_every_norm_is_replaced_with_its_very_tensors(shapes_root: Path) -> None:
+def test_every_batch_norm_is_replaced_and_keeps_its_tensors(shapes_root: Path) -> None:
     config = build_config(small_spec("method=released"), data_root=shapes_root, world_size=2)
     model = build_model(config.model, None)
     before = dict((*model.named_parameters(), *model.named_buffers()))
-    sync.share(model)
+    sync.synchronise_model(model)
     after = dict((*model.named_parameters(), *model.named_buffers()))
     assert before.keys() == after.keys()
     assert all(after[name] is tensor for name, tensor in before.items())
@@ -176,17 +179,19 @@ def test_every_norm_is_replaced_with_its_very_tensors(shapes_root: Path) -> None
         ),
         (
             "+decoder.settings.loss_decode.class_weight=[1,1,1,1,1,2]",
-            "CrossEntropyLoss as it is set",
+            "CrossEntropyLoss with these settings",
         ),
         (
             "+decoder.settings.sampler={type:OHEMPixelSampler,thresh:0.7,min_kept:100}",
-            "OHEMPixelSampler picks",
+            "OHEMPixelSampler samples",
         ),
     ],
 )
-def test_what_can_not_be_shared_is_refused(settings: str, name: str, shapes_root: Path) -> None:
+def test_losses_that_processes_cannot_compute_together_are_refused(
+    settings: str, name: str, shapes_root: Path
+) -> None:
     spec = small_spec(settings)
     model = build_model(build_config(spec, data_root=shapes_root, world_size=2).model, None)
     with pytest.raises(UsageError, match=name) as error:
-        sync.share(model)
-    assert "train with one process" in str(error.value)
+        sync.synchronise_model(model)
+    assert "Train with one process" in str(error.value)

@@ -1,4 +1,4 @@
-"""Confusion counts and metrics against mmseg's own IoUMetric, and the packed counts."""
+"""Confusion counts and metrics compared with mmseg's IoUMetric, and the packed counts."""
 
 from __future__ import annotations
 
@@ -22,80 +22,81 @@ Images = list[tuple[np.ndarray, np.ndarray]]
 
 
 def random_images(seed: int, *, classes: Any = range(C), count: int = 5) -> Images:
-    """(truth, guess) of images of different sizes; half of the guesses are right."""
+    """(truth, guess) of images of different sizes; half of the guesses are correct."""
     rng = np.random.default_rng(seed)
-    found = []
+    images = []
     for _ in range(count):
         size = tuple(rng.integers(3, 40, 2))
         truth = rng.choice([*classes, 255], size)
         guess = np.where(rng.random(size) < 0.5, truth, rng.choice([*classes], size))
-        found.append((truth, np.where(guess == 255, 0, guess)))
-    return found
+        images.append((truth, np.where(guess == 255, 0, guess)))
+    return images
 
 
-def sample_of(truth: np.ndarray, guess: np.ndarray, index: int) -> dict[str, Any]:
+def make_sample(truth: np.ndarray, guess: np.ndarray, index: int) -> dict[str, Any]:
     sample = SegDataSample(metainfo={"sample_idx": index})
     sample.gt_sem_seg = PixelData(data=torch.from_numpy(truth)[None])
     sample.pred_sem_seg = PixelData(data=torch.from_numpy(guess)[None])
     return sample.to_dict()
 
 
-def counted(images: Images) -> confusion.ConfusionCounts:
+def count_images(images: Images) -> confusion.ConfusionCounts:
     counter = confusion.ConfusionCounts(C)
     for index, (truth, guess) in enumerate(images):
-        counter.process({}, [sample_of(truth, guess, index)])
+        counter.process({}, [make_sample(truth, guess, index)])
     counter.evaluate(len(images))
     return counter
 
 
-def mmsegs(images: Images) -> tuple[dict[str, float], dict[str, list[float]]]:
+def compute_with_mmseg(images: Images) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Overall and per-class values of mmseg's metric, in percent."""
-    judge = IoUMetric(ignore_index=255, iou_metrics=["mIoU"])
-    judge.dataset_meta = {"classes": [str(c) for c in range(C)]}
+    metric = IoUMetric(ignore_index=255, iou_metrics=["mIoU"])
+    metric.dataset_meta = {"classes": [str(c) for c in range(C)]}
     for index, (truth, guess) in enumerate(images):
-        judge.process({}, [sample_of(truth, guess, index)])
-    areas = [torch.stack(part).sum(0) for part in zip(*judge.results, strict=True)]
-    values = judge.total_area_to_metrics(*areas, metrics=["mIoU"])
+        metric.process({}, [make_sample(truth, guess, index)])
+    areas = [torch.stack(part).sum(0) for part in zip(*metric.results, strict=True)]
+    values = metric.total_area_to_metrics(*areas, metrics=["mIoU"])
     mean = {key: 100 * float(np.nanmean(value)) for key, value in values.items()}
-    each = {key: 100 * np.asarray(values[key]) for key in ("IoU", "Acc")}
-    return mean, each
+    per_class = {key: 100 * np.asarray(values[key]) for key in ("IoU", "Acc")}
+    return mean, per_class
 
 
 @pytest.mark.parametrize("classes", [range(C), (0, 2, 5), (3,)], ids=str)
 @pytest.mark.parametrize("seed", range(3))
-def test_same_as_mmsegs_metric(seed: int, classes: Any) -> None:
+def test_the_metrics_equal_those_of_mmseg(seed: int, classes: Any) -> None:
     images = random_images(seed, classes=classes)
-    counter = counted(images)
+    counter = count_images(images)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy's, about classes without a pixel
-        mean, each = mmsegs(images)
+        warnings.simplefilter("ignore")  # numpy warns about classes without pixels
+        mean, mmseg_per_class = compute_with_mmseg(images)
     names = [str(c) for c in range(C)]
-    overall, per_class = confusion.summarise(confusion.total(counter.images, C), names)
+    overall, per_class = confusion.summarise_matrix(confusion.sum_counts(counter.images, C), names)
     assert overall["miou"] == pytest.approx(mean["IoU"], rel=1e-6)
     assert overall["macc"] == pytest.approx(mean["Acc"], rel=1e-6)
     assert overall["aacc"] == pytest.approx(mean["aAcc"], rel=1e-6)
     for c, row in enumerate(per_class):
         assert row["name"] == str(c)
-        for key, theirs in (("iou", each["IoU"][c]), ("acc", each["Acc"][c])):
-            if np.isnan(theirs):
+        for key in ("iou", "acc"):
+            expected = mmseg_per_class[{"iou": "IoU", "acc": "Acc"}[key]][c]
+            if np.isnan(expected):
                 assert row[key] is None
             else:
-                assert row[key] == pytest.approx(theirs, rel=1e-6)
+                assert row[key] == pytest.approx(expected, rel=1e-6)
 
 
-def test_what_evaluate_returns_are_the_overall_values() -> None:
+def test_evaluate_returns_the_overall_values() -> None:
     images = random_images(4)
     counter = confusion.ConfusionCounts(C)
     for index, (truth, guess) in enumerate(images):
-        counter.process({}, [sample_of(truth, guess, index)])
-    overall, _ = confusion.summarise(confusion.total(counted(images).images, C))
+        counter.process({}, [make_sample(truth, guess, index)])
+    overall, _ = confusion.summarise_matrix(confusion.sum_counts(count_images(images).images, C))
     assert counter.evaluate(len(images)) == overall
 
 
-def test_a_confusion_matrix_by_hand() -> None:
-    # class 0: 3 hits, 1 taken for class 1; class 1: 2 hits; class 2 only guessed; class 3 absent
+def test_the_metrics_of_a_small_matrix() -> None:
+    # Class 0: 3 hits, 1 predicted as class 1. Class 1: 2 hits. Class 2: predicted. Class 3: absent.
     matrix = np.array([[3, 1, 0, 0], [0, 2, 2, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
-    overall, per_class = confusion.summarise(matrix, ["a", "b", "c", "d"])
+    overall, per_class = confusion.summarise_matrix(matrix, ["a", "b", "c", "d"])
     assert per_class == [
         {"name": "a", "iou": 75.0, "acc": 75.0, "pixels": 4},
         {"name": "b", "iou": 40.0, "acc": 50.0, "pixels": 4},
@@ -109,19 +110,21 @@ def test_a_confusion_matrix_by_hand() -> None:
     }
 
 
-def test_nothing_labelled_is_zero_and_not_nan() -> None:
+def test_metrics_without_labelled_pixels_are_zero() -> None:
     image = (np.full((4, 4), 255), np.zeros((4, 4), np.int64))
-    counter = counted([image])
-    overall, per_class = confusion.summarise(confusion.total(counter.images, C), ["x"] * C)
+    counter = count_images([image])
+    overall, per_class = confusion.summarise_matrix(
+        confusion.sum_counts(counter.images, C), ["x"] * C
+    )
     assert overall == {"miou": 0.0, "macc": 0.0, "aacc": 0.0}
     assert all(row["iou"] is None and row["pixels"] == 0 for row in per_class)
 
 
-def test_counts_of_each_image_are_kept_in_order() -> None:
+def test_the_counts_of_each_image_are_kept_in_order() -> None:
     images = random_images(1, count=6)
     counter = confusion.ConfusionCounts(C)
     for index in (4, 0, 5, 2, 1, 3):
-        counter.process({}, [sample_of(*images[index], index)])
+        counter.process({}, [make_sample(*images[index], index)])
     counter.evaluate(6)
     assert [number for number, _, _ in counter.images] == list(range(6))
     for (_, cells, counts), (truth, guess) in zip(counter.images, images, strict=True):
@@ -134,32 +137,34 @@ def test_counts_of_each_image_are_kept_in_order() -> None:
         assert counts.min() > 0
 
 
-def unpacked(data: bytes) -> dict[str, np.ndarray]:
+def unpack_counts(data: bytes) -> dict[str, np.ndarray]:
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
         return dict(file)
 
 
-def test_packed_counts_come_back() -> None:
+def test_packed_counts_can_be_unpacked() -> None:
     images = [*random_images(2), (np.full((3, 3), 255), np.zeros((3, 3), int))]
-    counter = counted(images)
-    found = unpacked(confusion.pack(counter.images, C))
-    assert (int(found["num_classes"]), int(found["num_images"])) == (C, 6)
+    counter = count_images(images)
+    arrays = unpack_counts(confusion.pack_counts(counter.images, C))
+    assert (int(arrays["num_classes"]), int(arrays["num_images"])) == (C, 6)
     matrix = np.zeros(C * C, np.int64)
-    np.add.at(matrix, found["cell"], found["count"])
-    assert np.array_equal(matrix.reshape(C, C), confusion.total(counter.images, C))
+    np.add.at(matrix, arrays["cell"], arrays["count"])
+    assert np.array_equal(matrix.reshape(C, C), confusion.sum_counts(counter.images, C))
     for number, cells, counts in counter.images:
-        own = found["image"] == number
-        assert np.array_equal(found["cell"][own], cells)
-        assert np.array_equal(found["count"][own], counts)
+        of_image = arrays["image"] == number
+        assert np.array_equal(arrays["cell"][of_image], cells)
+        assert np.array_equal(arrays["count"][of_image], counts)
 
 
-def test_the_same_counts_are_the_same_bytes_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    images = counted(random_images(3)).images
-    first = confusion.pack(images, C)
+def test_equal_counts_give_equal_bytes_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = count_images(random_images(3)).images
+    first = confusion.pack_counts(images, C)
     later = time.time() + 1e8
     monkeypatch.setattr(time, "time", lambda: later)
     with zipfile.ZipFile(io.BytesIO(), "w") as archive:
         archive.writestr("x", b"")
-        assert archive.infolist()[0].date_time[0] >= 2028, "an archive notes the time of day"
-    assert confusion.pack(images, C) == first
-    assert confusion.sha256(first) != confusion.sha256(confusion.pack(images[:-1], C))
+        assert archive.infolist()[0].date_time[0] >= 2028, "a zip archive holds the current time"
+    assert confusion.pack_counts(images, C) == first
+    assert confusion.hash_bytes(first) != confusion.hash_bytes(
+        confusion.pack_counts(images[:-1], C)
+    )

@@ -1,4 +1,4 @@
-"""What a record says of its code, lock, device and kernels; in real repositories."""
+"""The provenance in a record: code, plugins, locks and kernels; with real git repositories."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from protoseg.training.provenance import source_code as code
 pytestmark = pytest.mark.install
 
 
-def git(folder: Path, *words: str, data: bytes | None = None) -> str:
-    names = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in
+def git(folder: Path, *arguments: str, data: bytes | None = None) -> str:
+    names = {f"GIT_{role}_{field}": "a@b" for role in ("AUTHOR", "COMMITTER") for field in
              ("NAME", "EMAIL")}  # fmt: skip
     environment = {**os.environ, **names, "GIT_CONFIG_GLOBAL": os.devnull}
     result = subprocess.run(
-        ["git", "-C", str(folder), *words], input=data, capture_output=True, env=environment
+        ["git", "-C", str(folder), *arguments], input=data, capture_output=True, env=environment
     )
     assert result.returncode == 0, result.stderr.decode()
     return result.stdout.decode()
@@ -40,7 +40,7 @@ def write(path: Path, content: str | bytes) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A repository with one commit and nothing else."""
+    """A repository with one commit and no changes."""
     place = tmp_path / "checkout"
     place.mkdir()
     git(place, "init", "-q")
@@ -55,8 +55,8 @@ def checkout(tmp_path: Path) -> Path:
     return place
 
 
-def change(checkout: Path) -> None:
-    """Everything that can happen to a tree."""
+def change_files(checkout: Path) -> None:
+    """Make every kind of change to the working tree."""
     text = (checkout / "protoseg" / "core" / "a.py").read_text()
     write(checkout / "protoseg" / "core" / "a.py", text.replace("line 7\n", "Zeile 7\n"))
     (checkout / "protoseg" / "old name é.py").rename(checkout / "protoseg" / "new name.py")
@@ -73,55 +73,53 @@ def change(checkout: Path) -> None:
     write(checkout / "results" / "note.md", "still no code\n")
 
 
-def tree(folder: Path) -> dict[str, Any]:
-    """Path -> mode and content of the code."""
-    found: dict[str, Any] = {}
+def read_tree(folder: Path) -> dict[str, Any]:
+    """Path -> mode and content of each code file."""
+    tree: dict[str, Any] = {}
     for name in ("protoseg", "experiments", "slurm"):
         for path in (folder / name).rglob("*"):
             if path.is_symlink():
-                found[path.relative_to(folder).as_posix()] = ("link", os.readlink(path))
+                tree[path.relative_to(folder).as_posix()] = ("link", os.readlink(path))
             elif path.is_file() and path.suffix != ".pyc":
                 executable = bool(path.stat().st_mode & 0o100)
-                found[path.relative_to(folder).as_posix()] = (executable, path.read_bytes())
-    return found
+                tree[path.relative_to(folder).as_posix()] = (executable, path.read_bytes())
+    return tree
 
 
-def clone(checkout: Path, place: Path) -> Path:
-    git(checkout, "clone", "-q", str(checkout), str(place))
-    return place
+def clone(checkout: Path, target: Path) -> Path:
+    git(checkout, "clone", "-q", str(checkout), str(target))
+    return target
 
 
-def test_a_clean_tree_is_clean_whatever_lies_outside_the_code(checkout: Path) -> None:
+def test_changes_outside_the_code_leave_the_tree_clean(checkout: Path) -> None:
     write(checkout / "results" / "note.md", "changed\n")
     write(checkout / "scratch.txt", "new\n")
     (checkout / "protoseg" / "__init__.py").touch()
-    state = code.code_state(checkout)
+    state = code.read_code_state(checkout)
     assert state == code.CodeState(git(checkout, "rev-parse", "HEAD").strip(), dirty=False)
 
 
-def test_the_diff_on_the_recorded_commit_is_the_tree_that_ran(
-    checkout: Path, tmp_path: Path
-) -> None:
-    change(checkout)
-    state = code.code_state(checkout)
+def test_commit_and_diff_restore_the_working_tree(checkout: Path, tmp_path: Path) -> None:
+    change_files(checkout)
+    state = code.read_code_state(checkout)
     assert state.dirty is True
     assert state.diff is not None
     assert state.diff_sha256 == hashlib.sha256(state.diff).hexdigest()
-    again = clone(checkout, tmp_path / "again")
-    git(again, "checkout", "-q", str(state.commit))
-    assert tree(again) != tree(checkout)
-    git(again, "apply", "--whitespace=nowarn", "-", data=state.diff)
-    assert tree(again) == tree(checkout)
+    restored = clone(checkout, tmp_path / "restored")
+    git(restored, "checkout", "-q", str(state.commit))
+    assert read_tree(restored) != read_tree(checkout)
+    git(restored, "apply", "--whitespace=nowarn", "-", data=state.diff)
+    assert read_tree(restored) == read_tree(checkout)
     assert b"no code" not in state.diff
 
 
-def test_the_diff_is_the_same_bytes_under_other_settings_and_touches_nothing(
+def test_the_diff_ignores_git_settings_and_does_not_change_the_repository(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change(checkout)
+    change_files(checkout)
     index = (checkout / ".git" / "index").read_bytes()
     objects = sorted((checkout / ".git" / "objects").rglob("*"))
-    plain = code.code_state(checkout)
+    default_state = code.read_code_state(checkout)
     for setting in (
         *("color.ui=always", "diff.noprefix=true", "diff.context=9", "diff.renames=copies"),
         *("diff.external=false", "core.quotePath=false", "diff.algorithm=patience"),
@@ -129,48 +127,46 @@ def test_the_diff_is_the_same_bytes_under_other_settings_and_touches_nothing(
         git(checkout, "config", *setting.split("="))
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
-    assert plain.diff
-    assert code.code_state(checkout) == plain
+    assert default_state.diff
+    assert code.read_code_state(checkout) == default_state
     monkeypatch.undo()
     assert (checkout / ".git" / "index").read_bytes() == index
     assert sorted((checkout / ".git" / "objects").rglob("*")) == objects
 
 
-def test_a_linked_worktree_has_its_own_changes(checkout: Path, tmp_path: Path) -> None:
+def test_a_worktree_has_separate_changes(checkout: Path, tmp_path: Path) -> None:
     git(checkout, "worktree", "add", "-q", str(tmp_path / "linked"))
     write(tmp_path / "linked" / "protoseg" / "new.py", "x = 1\n")
-    state = code.code_state(tmp_path / "linked")
+    state = code.read_code_state(tmp_path / "linked")
     assert state.diff is not None
     assert b"protoseg/new.py" in state.diff
-    assert code.code_state(checkout).dirty is False
+    assert code.read_code_state(checkout).dirty is False
 
 
-def test_a_diff_that_is_too_large_leaves_its_digest_and_a_note(checkout: Path) -> None:
+def test_a_diff_that_is_too_large_is_replaced_by_its_digest_and_a_note(checkout: Path) -> None:
     lines = "".join(hashlib.sha256(str(i).encode()).hexdigest() + "\n" for i in range(20_000))
     write(checkout / "protoseg" / "large.py", lines)
-    state = code.code_state(checkout)
+    state = code.read_code_state(checkout)
     assert (state.dirty, state.diff) == (True, None)
     assert state.diff_sha256 is not None
-    assert state.note == "1.3 MiB, more than 1.0 MiB: only its digest is kept"
+    assert state.note == "1.3 MiB, limit 1.0 MiB: only its digest is kept"
 
 
-def test_gigabytes_of_untracked_files_are_not_read(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_very_large_changes_are_not_read(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code, "LARGEST_CHANGE", 1000)
     write(checkout / "protoseg" / "weights.pth", bytes(2000))
-    state = code.code_state(checkout)
+    state = code.read_code_state(checkout)
     assert (state.dirty, state.diff, state.diff_sha256) == (True, None, None)
-    assert "no diff was made" in state.note
+    assert "no diff made" in state.note
 
 
-def test_no_repository_no_commit_and_a_broken_one_are_not_known(tmp_path: Path) -> None:
-    assert code.code_state(tmp_path) == code.CodeState()
+def test_the_state_without_a_repository_or_commit_is_unknown(tmp_path: Path) -> None:
+    assert code.read_code_state(tmp_path) == code.CodeState()
     git(tmp_path, "init", "-q")
     write(tmp_path / "protoseg" / "a.py", "")
-    assert code.code_state(tmp_path) == code.CodeState()  # no commit yet
+    assert code.read_code_state(tmp_path) == code.CodeState()  # no commit yet
     shutil.rmtree(tmp_path / ".git" / "refs")
-    assert code.code_state(tmp_path) == code.CodeState()
+    assert code.read_code_state(tmp_path) == code.CodeState()
 
 
 def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
@@ -184,130 +180,135 @@ def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
     assert len({before, changed, code.code_digest(package)}) == 3
 
 
-# The attempts of one run
+# Attempts of one run
 
 
 @pytest.fixture
 def run(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
-    """A run whose code is the checkout."""
-    monkeypatch.setattr(provenance, "_checkout", lambda: checkout)
+    """A run folder; the checkout is the code of its attempts."""
+    monkeypatch.setattr(provenance, "_get_checkout", lambda: checkout)
     folder = RunFolder(tmp_path / "runs" / "one-0123456789")
     folder.create({}, {})
     return folder
 
 
-def attempt(run: RunFolder, iteration: int = 0, *outside: str) -> dict[str, Any]:
+def start_attempt(run: RunFolder, iteration: int = 0, *plugins: str) -> dict[str, Any]:
     run.start_attempt({"iteration": iteration})
-    return provenance.begin(run, outside)
+    return provenance.record_attempt_code(run, plugins)
 
 
-def test_an_attempt_on_a_clean_tree(run: RunFolder) -> None:
-    found = attempt(run)
-    assert (found["dirty"], found["diff_file"], found["diff_sha256"]) == (False, None, None)
-    assert [(e["first"], e["last"]) for e in found["attempts"]] == [(1, 1)]
+def test_an_attempt_with_a_clean_tree_has_no_diff(run: RunFolder) -> None:
+    collected = start_attempt(run)
+    assert (collected["dirty"], collected["diff_file"], collected["diff_sha256"]) == (
+        False,
+        None,
+        None,
+    )
+    assert [(e["first"], e["last"]) for e in collected["attempts"]] == [(1, 1)]
     assert not list(run.path.glob("*.diff"))
-    json.dumps(found, allow_nan=False)
+    json.dumps(collected, allow_nan=False)
 
 
-def test_attempts_with_the_same_code_are_one_entry(run: RunFolder, checkout: Path) -> None:
-    change(checkout)
-    attempt(run)
-    found = attempt(run, 5)
-    (entry,) = found["attempts"]
+def test_attempts_with_the_same_code_share_one_entry(run: RunFolder, checkout: Path) -> None:
+    change_files(checkout)
+    start_attempt(run)
+    collected = start_attempt(run, 5)
+    (entry,) = collected["attempts"]
     assert (entry["first"], entry["last"], entry["diff_file"]) == (1, 2, "code.diff")
-    assert files.file_digest(run.path / "code.diff") == found["diff_sha256"]
+    assert files.file_digest(run.path / "code.diff") == collected["diff_sha256"]
 
 
-def test_a_run_resumed_with_other_code_says_so_and_keeps_both_diffs(
-    run: RunFolder, checkout: Path
-) -> None:
-    change(checkout)
-    first = attempt(run)
-    one = (run.path / "code.diff").read_bytes()
+def test_a_run_resumed_with_other_code_keeps_both_diffs(run: RunFolder, checkout: Path) -> None:
+    change_files(checkout)
+    first = start_attempt(run)
+    first_diff = (run.path / "code.diff").read_bytes()
     write(checkout / "protoseg" / "another.py", "x = 2\n")
-    second = attempt(run, 5)
+    second = start_attempt(run, 5)
     git(checkout, "add", "-A")
     git(checkout, "commit", "-qm", "second")
-    found = attempt(run, 9)
-    entries = found["attempts"]
+    collected = start_attempt(run, 9)
+    entries = collected["attempts"]
     assert [(e["first"], e["last"], e["dirty"]) for e in entries] == [
         (1, 1, True), (2, 2, True), (3, 3, False)]  # fmt: skip
-    assert [e["commit"] for e in entries] == [p["commit"] for p in (first, second, found)]
+    assert [e["commit"] for e in entries] == [p["commit"] for p in (first, second, collected)]
     assert entries[0]["commit"] == entries[1]["commit"] != entries[2]["commit"]
-    assert found["diff_file"] is None
-    assert not (run.path / "code.diff").exists(), "the last attempt had none"
-    for entry, made in zip(entries, (first, second), strict=False):
-        assert entry["diff_file"] == provenance.other_diff(made["diff_sha256"])
-        assert files.file_digest(run.path / entry["diff_file"]) == made["diff_sha256"]
-    assert (run.path / entries[0]["diff_file"]).read_bytes() == one
+    assert collected["diff_file"] is None
+    assert not (run.path / "code.diff").exists(), "the last attempt has no diff"
+    for entry, collected in zip(entries, (first, second), strict=False):
+        assert entry["diff_file"] == provenance.old_diff_name(collected["diff_sha256"])
+        assert files.file_digest(run.path / entry["diff_file"]) == collected["diff_sha256"]
+    assert (run.path / entries[0]["diff_file"]).read_bytes() == first_diff
 
 
-def test_an_attempt_of_an_older_protoseg_is_not_known_and_a_lost_one_is_none(
+def test_an_attempt_without_code_is_unknown_or_omitted_if_it_trained_nothing(
     run: RunFolder,
 ) -> None:
-    run.start_attempt({"iteration": 0})  # trained up to 5, and says nothing of its code
-    run.start_attempt({"iteration": 5})  # lost before it trained anything
-    found = attempt(run, 5)
-    assert [(e["first"], e["commit"] is None) for e in found["attempts"]] == [(1, True), (3, False)]
+    run.start_attempt({"iteration": 0})  # trained 5 iterations without recording its code
+    run.start_attempt({"iteration": 5})  # lost before its first iteration
+    collected = start_attempt(run, 5)
+    assert [(e["first"], e["commit"] is None) for e in collected["attempts"]] == [
+        (1, True),
+        (3, False),
+    ]
 
 
-# Lock, device, kernels
+# Plugins, locks, kernels
 
 
-def test_a_package_from_elsewhere_is_named_with_its_source(
+def test_a_plugin_package_is_recorded_with_its_source_digest(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "mine" / "outsider" / "net.py", "a = 1\n")
     monkeypatch.syspath_prepend(tmp_path / "mine")
-    assert "outside" not in attempt(run)
-    attempt(run, 3, "outsider")
+    assert "outside" not in start_attempt(run)
+    start_attempt(run, 3, "outsider")
     write(tmp_path / "mine" / "outsider" / "net.py", "a = 2\n")
-    found = attempt(run, 5, "outsider")
-    sources = [entry.get("outside", {}).get("outsider") for entry in found["attempts"]]
+    collected = start_attempt(run, 5, "outsider")
+    sources = [entry.get("outside", {}).get("outsider") for entry in collected["attempts"]]
     assert [source and source["version"] for source in sources] == [None, None, None]
     first, last = (str(source["sha256"]) for source in sources if source)
-    assert first != last == found["outside"]["outsider"]["sha256"]
+    assert first != last == collected["outside"]["outsider"]["sha256"]
     expected = hashlib.sha256(b"net.py\x006\x00a = 2\n").hexdigest()
     assert last == expected
     metadata = tmp_path / "mine" / "outsider-0.3.dist-info" / "METADATA"
     write(metadata, "Metadata-Version: 2.1\nName: outsider\nVersion: 0.3\n")
-    assert provenance.outside_code("outsider") == {"version": "0.3", "sha256": expected}
-    assert provenance.outside_code("nowhere_at_all") == {"version": None, "sha256": None}
+    assert provenance.describe_plugin("outsider") == {"version": "0.3", "sha256": expected}
+    assert provenance.describe_plugin("nowhere_at_all") == {"version": None, "sha256": None}
 
 
-def test_packages_that_are_not_what_the_lock_says(tmp_path: Path) -> None:
+def test_packages_that_differ_from_the_lock_are_listed(tmp_path: Path) -> None:
     build = torch.__version__.split("+")[0]
     write(
         tmp_path / "a.lock",
         f"# torch==0.0\ntorch=={build}\nNumPy==0.0.1  # old\npytest-nowhere==1.0\n",
     )
     write(tmp_path / "b.lock", f"torch=={build}+nobuild\n")
-    differing = provenance.lock_differs([tmp_path / "a.lock", tmp_path / "none.lock"])
+    differing = provenance.compare_locks([tmp_path / "a.lock", tmp_path / "none.lock"])
     assert differing is not None
     assert differing.keys() == {"NumPy", "pytest-nowhere"}
     assert differing["NumPy"][0] == "0.0.1"
     assert differing["pytest-nowhere"] == ["1.0", None]
-    assert provenance.lock_differs([tmp_path / "b.lock"]) == {
+    assert provenance.compare_locks([tmp_path / "b.lock"]) == {
         "torch": [f"{build}+nobuild", torch.__version__]
     }
     write(tmp_path / "exact.lock", f"torch=={torch.__version__}\n")
-    assert provenance.lock_differs([tmp_path / "exact.lock"]) == {}
-    assert provenance.lock_differs([tmp_path / "none.lock"]) is None
+    assert provenance.compare_locks([tmp_path / "exact.lock"]) == {}
+    assert provenance.compare_locks([tmp_path / "none.lock"]) is None
 
 
 @pytest.mark.parametrize("metadata", ["2.13.0", "2.13.0+cpu"])
-def test_the_build_of_torch_is_recorded_whatever_its_metadata_say(
+def test_torchs_build_is_recorded_even_if_its_metadata_lack_it(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: str
 ) -> None:
-    """PyPI's torch 2.13.0+cu130 calls itself 2.13.0 in its metadata."""
+    """The metadata of torch 2.13.0+cu130 from PyPI have the version 2.13.0."""
     read_version = importlib.metadata.version
     monkeypatch.setattr(
         importlib.metadata, "version", lambda name: {"torch": metadata}.get(name, read_version)
     )
     monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
-    provenance_now = attempt(run)
-    assert provenance_now["packages"]["torch"] == "2.13.0+cu130"
-    assert [entry["torch"] for entry in provenance_now["attempts"]] == ["2.13.0+cu130"]
+    collected = start_attempt(run)
+    assert collected["packages"]["torch"] == "2.13.0+cu130"
+    assert [entry["torch"] for entry in collected["attempts"]] == ["2.13.0+cu130"]
     for name, content, differing in (
         ("release", "torch==2.13.0\n", {}),
         ("build", "torch==2.13.0+cu130\n", {}),
@@ -315,38 +316,21 @@ def test_the_build_of_torch_is_recorded_whatever_its_metadata_say(
         ("other_release", "torch==2.12.0\n", {"torch": ["2.12.0", "2.13.0+cu130"]}),
     ):
         write(tmp_path / name, content)
-        assert provenance.lock_differs([tmp_path / name]) == differing, name
+        assert provenance.compare_locks([tmp_path / name]) == differing, name
 
 
-def test_the_kernels_settings_are_those_of_this_moment() -> None:
-    before = provenance.kernels()
+def test_kernel_settings_are_the_current_ones() -> None:
+    before = provenance.read_kernel_settings()
     assert before["threads"] == torch.get_num_threads()
     assert before["float32_matmul_precision"] == "highest"
     assert before["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
     try:
         torch.use_deterministic_algorithms(True)
         torch.set_float32_matmul_precision("high")
-        after = provenance.kernels()
+        after = provenance.read_kernel_settings()
     finally:
         torch.use_deterministic_algorithms(False)
         torch.set_float32_matmul_precision("highest")
     assert after["deterministic_algorithms"] is True
     assert after["float32_matmul_precision"] == "high"
-    assert provenance.kernels() == before
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5\n", "550.54.15"),
-        (
-            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.10  Release Build\n",
-            "570.86.10",
-        ),
-        ("something else", None),
-    ],
-)
-def test_the_drivers_version(tmp_path: Path, text: str, version: str | None) -> None:
-    write(tmp_path / "version", text)
-    assert provenance.driver_version(tmp_path / "version") == version
-    assert provenance.driver_version(tmp_path / "nowhere") is None
+    assert provenance.read_kernel_settings() == before

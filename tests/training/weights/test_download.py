@@ -1,4 +1,4 @@
-"""Addresses of weights out of mmseg's own recipes, and fetching them from a real server."""
+"""Addresses of weights in mmseg's recipes, and downloads from a local server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from protoseg.errors import DataError, ProtosegError
 from protoseg.training.weights.download import address, download
 from training.small import compose, composer
 
-CONTENT = bytes(range(256)) * 9000  # more than one chunk
+CONTENT = bytes(range(256)) * 9000  # several chunks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `CONTENT`; paths make it break off, refuse, or send another file."""
+    """Serves `CONTENT`; some paths close the connection early, fail, or send another file."""
 
     def do_GET(self) -> None:
         if self.path == "/refused":
@@ -47,17 +47,17 @@ def server() -> Iterator[str]:
         thread.join()
 
 
-def test_a_whole_file_arrives(server: str, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
+def test_a_complete_file_is_saved(server: str, tmp_path: Path) -> None:
+    progress: list[tuple[int, int]] = []
     path = tmp_path / "w.pth"
-    download(f"{server}/w.pth", path, SHA256[:8], lambda *numbers: seen.append(numbers))
+    download(f"{server}/w.pth", path, SHA256[:8], lambda *numbers: progress.append(numbers))
     assert path.read_bytes() == CONTENT
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
-    assert len(seen) > 1
-    assert list(tmp_path.iterdir()) == [path], "nothing temporary is left"
+    assert progress[-1] == (len(CONTENT), len(CONTENT))
+    assert len(progress) > 1
+    assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
 
 
-def test_a_file_of_unknown_size(server: str, tmp_path: Path) -> None:
+def test_a_file_of_unknown_size_is_saved(server: str, tmp_path: Path) -> None:
     download(f"{server}/unsized", tmp_path / "w.pth", "")
     assert (tmp_path / "w.pth").read_bytes() == CONTENT
 
@@ -65,53 +65,53 @@ def test_a_file_of_unknown_size(server: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "sentence"),
     [
-        ("another", f"not the file that was meant: SHA-256 is .*, expected {SHA256[:8]}"),
-        ("broken", f"came cut short, {len(CONTENT) // 2} bytes of {len(CONTENT)}"),
-        ("refused", r"can not be fetched \(HTTP Error 404"),
+        ("another", f"not the expected file: SHA-256 is .*, expected {SHA256[:8]}"),
+        ("broken", f"incomplete download, {len(CONTENT) // 2} of {len(CONTENT)} bytes"),
+        ("refused", r"download failed \(HTTP Error 404"),
     ],
 )
-def test_a_file_that_does_not_come_whole_is_not_kept(
+def test_an_incomplete_or_different_file_is_not_saved(
     path: str, sentence: str, server: str, tmp_path: Path
 ) -> None:
-    for there in (False, True):
+    for exists in (False, True):
         target = tmp_path / "w.pth"
-        if there:
+        if exists:
             target.write_bytes(b"older")
         with pytest.raises(DataError, match=sentence) as error:
             download(f"{server}/{path}", target, SHA256[:8])
         assert "\n" not in str(error.value)
-        assert [p.name for p in tmp_path.iterdir()] == (["w.pth"] if there else [])
-        assert not there or target.read_bytes() == b"older"
+        assert [p.name for p in tmp_path.iterdir()] == (["w.pth"] if exists else [])
+        assert not exists or target.read_bytes() == b"older"
 
 
-def test_without_a_network(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"can not be fetched .*Fetch it where there is a network"):
+def test_an_unreachable_address_is_one_error_message(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"download failed .*Download the file on a machine"):
         download("http://127.0.0.1:9/w.pth", tmp_path / "w.pth", SHA256)
-    with pytest.raises(DataError, match="can not be fetched"):
+    with pytest.raises(DataError, match="download failed"):
         download("no address", tmp_path / "w.pth", SHA256)
 
 
-def test_a_folder_that_can_not_be_written(server: str, tmp_path: Path) -> None:
+def test_a_missing_target_folder_is_not_a_data_error(server: str, tmp_path: Path) -> None:
     with pytest.raises(ProtosegError) as error:
         download(f"{server}/w.pth", tmp_path / "gone" / "w.pth", SHA256)
-    assert not isinstance(error.value, DataError), "no fault of the network"
+    assert not isinstance(error.value, DataError), "the network is not the cause"
 
 
-def test_every_backbone_of_the_paper_has_the_address_of_its_recipe() -> None:
-    found = {
+def test_every_backbone_of_the_paper_has_an_address() -> None:
+    addresses = {
         name: address(compose(f"backbone={name}").backbone)
         for name in composer().options["backbone"]
     }
-    own = {"tiny", "mobilenet_v2", "mobilenet_v2_d16"}
-    assert {name for name, url in found.items() if not url} == own
-    for name, url in found.items():
+    without_address = {"tiny", "mobilenet_v2", "mobilenet_v2_d16"}
+    assert {name for name, url in addresses.items() if not url} == without_address
+    for name, url in addresses.items():
         if url:
             backbone = compose(f"backbone={name}").backbone
             assert url.startswith("https://")
             assert url.endswith(f"/{backbone.weights}")
             digits = backbone.weights.removesuffix(".pth").rpartition("-")[2]
-            assert backbone.weights_sha256 == digits, "the digits in the file's name"
+            assert backbone.weights_sha256 == digits, "the file name holds the digest"
 
 
-def test_another_file_than_the_recipes_has_no_address() -> None:
+def test_a_file_other_than_the_recipes_has_no_address() -> None:
     assert address(compose("backbone=mit_b0", "backbone.weights=mine.pth").backbone) == ""

@@ -1,4 +1,4 @@
-"""Pre-trained weights: the file the spec names, whole, and fitting."""
+"""Pre-trained weights: find the file of the spec, and load it completely or not at all."""
 
 from __future__ import annotations
 
@@ -49,41 +49,41 @@ def spec(file: Path, digest: str = "") -> BackboneSpec:
     )
 
 
-def test_without_weights_nothing_is_looked_for() -> None:
+def test_a_backbone_without_weights_needs_no_file() -> None:
     assert find_weights(BackboneSpec("tiny", "", CHANNELS), Path("nowhere")) is None
 
 
-def test_the_right_file_is_found(file: Path) -> None:
+def test_a_file_with_the_expected_digest_is_found(file: Path) -> None:
     assert find_weights(spec(file, sha256(file)), file.parent) == file
     assert find_weights(spec(file, sha256(file)[:8]), file.parent) == file
-    assert find_weights(spec(file), file.parent) == file, "without a digest any content will do"
+    assert find_weights(spec(file), file.parent) == file, "without a digest any content is accepted"
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
+def test_a_missing_file_is_one_error_message(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"gone\.pth: the weights of backbone tiny are missing"
-    ) as e:
+    ) as error:
         find_weights(spec(tmp_path / "gone.pth"), tmp_path)
-    assert "--weights" in str(e.value)
-    assert "\n" not in str(e.value)
+    assert "--weights" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-def test_another_file_under_the_same_name(file: Path) -> None:
+def test_a_file_with_another_digest_is_refused(file: Path) -> None:
     with pytest.raises(DataError, match=r"tiny\.pth: not the weights that backbone tiny") as error:
         find_weights(spec(file, "0" * 64), file.parent)
     assert sha256(file) in str(error.value)
     assert "0" * 64 in str(error.value)
 
 
-@pytest.mark.parametrize("nest", ["plain", "state_dict", "model", "backbone.", "with classifier"])
-def test_the_right_weights_are_loaded_completely(nest: str, source: TinyNet, file: Path) -> None:
+@pytest.mark.parametrize("form", ["plain", "state_dict", "model", "backbone.", "with classifier"])
+def test_matching_weights_are_loaded_completely(form: str, source: TinyNet, file: Path) -> None:
     state = source.state_dict()
-    if nest in ("state_dict", "model"):
-        state = {"meta": {"epoch": 3}, nest: state}
-    elif nest == "backbone.":
+    if form in ("state_dict", "model"):
+        state = {"meta": {"epoch": 3}, form: state}
+    elif form == "backbone.":
         state = {f"backbone.{key}": value for key, value in state.items()}
         state["decode_head.conv.weight"] = torch.zeros(3)
-    elif nest == "with classifier":
+    elif form == "with classifier":
         state = {**state, "fc.weight": torch.zeros(10, 7)}
     torch.save(state, file)
     target = TinyNet(channels=CHANNELS)
@@ -92,7 +92,7 @@ def test_the_right_weights_are_loaded_completely(nest: str, source: TinyNet, fil
         assert torch.equal(value, source.state_dict()[key]), key
 
 
-def test_a_counter_of_batches_may_be_missing(source: TinyNet, file: Path) -> None:
+def test_batch_counters_may_be_missing(source: TinyNet, file: Path) -> None:
     state = {k: v for k, v in source.state_dict().items() if "num_batches" not in k}
     torch.save(state, file)
     target = TinyNet(channels=CHANNELS)
@@ -106,12 +106,14 @@ def test_a_counter_of_batches_may_be_missing(source: TinyNet, file: Path) -> Non
         ("missing", r"stages\.1\.0\.weight is missing"),
         ("shape", r"stages\.1\.0\.weight is \(1, 2, 3\), expected \(5, 4, 3, 3\)"),
         ("statistic", r"stages\.0\.1\.running_mean is missing"),
-        ("no tensor", r"stages\.1\.0\.weight is no tensor"),
+        ("no tensor", r"stages\.1\.0\.weight is not a tensor"),
         ("foreign", r"stages\.0\.0\.weight is missing, and \d+ more"),
         ("empty", r"stages\.0\.0\.weight is missing, and \d+ more"),
     ],
 )
-def test_weights_that_do_not_fit(change: str, problem: str, source: TinyNet, file: Path) -> None:
+def test_weights_that_do_not_fit_are_refused(
+    change: str, problem: str, source: TinyNet, file: Path
+) -> None:
     state = dict(source.state_dict())
     match change:
         case "missing":
@@ -133,7 +135,7 @@ def test_weights_that_do_not_fit(change: str, problem: str, source: TinyNet, fil
         load_weights(target, file)
     assert "\n" not in str(error.value)
     for key, value in target.state_dict().items():
-        assert torch.equal(value, before[key]), "nothing is loaded where not everything fits"
+        assert torch.equal(value, before[key]), "no tensor is loaded unless all fit"
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,7 @@ def test_weights_that_do_not_fit(change: str, problem: str, source: TinyNet, fil
     [b"", b"not a checkpoint at all", b"PK\x03\x04 torn zip", "a list", "code"],
     ids=["empty", "text", "torn", "list", "pickle"],
 )
-def test_a_file_that_holds_no_weights(content: bytes | str, file: Path) -> None:
+def test_a_file_without_weights_is_refused(content: bytes | str, file: Path) -> None:
     if content == "a list":
         torch.save([1, 2, 3], file)
     elif content == "code":
@@ -153,14 +155,14 @@ def test_a_file_that_holds_no_weights(content: bytes | str, file: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_a_torn_file(file: Path) -> None:
-    whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
+def test_a_truncated_file_is_refused(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
     with pytest.raises(DataError, match=r"tiny\.pth: not a file of torch weights"):
         load_weights(TinyNet(channels=CHANNELS), file)
 
 
-def test_they_reach_the_model_of_a_run(shapes_root: Path, tmp_path: Path) -> None:
+def test_a_runs_model_gets_the_weights(shapes_root: Path, tmp_path: Path) -> None:
     source = TinyNet()
     torch.nn.init.constant_(source.stages[0][0].weight, 0.123)
     path = tmp_path / "w.pth"
@@ -170,8 +172,8 @@ def test_they_reach_the_model_of_a_run(shapes_root: Path, tmp_path: Path) -> Non
         assert torch.equal(value.cpu(), source.state_dict()[key]), key
 
 
-def test_mobilenets_imagenet_weights(test_weights: Path) -> None:
-    """The real file: the digest pinned in experiments/, every key, and features that make sense."""
+def test_mobilenets_imagenet_weights_are_loaded(test_weights: Path) -> None:
+    """The real file: digest pinned in experiments/, all keys, trained filters."""
     backbone = compose("backbone=mobilenet_v2").backbone
     path = find_weights(backbone, test_weights)
     assert path is not None
@@ -179,7 +181,7 @@ def test_mobilenets_imagenet_weights(test_weights: Path) -> None:
     model = MODELS.build(config.model).backbone
     load_weights(model, path)
     filters = model.conv1.conv.weight
-    assert filters.abs().max() > 0.5, "learned filters, not the start of a training"
+    assert filters.abs().max() > 0.5, "trained filters, not initial values"
     with pytest.raises(DataError, match="not the weights that backbone mobilenet_v2 names"):
         find_weights(dataclasses.replace(backbone, weights_sha256="f" * 64), test_weights)
     with pytest.raises(DataError, match="do not fit the backbone TinyNet"):
@@ -190,7 +192,7 @@ def test_mobilenets_imagenet_weights(test_weights: Path) -> None:
 
 
 def small_swin() -> SwinTransformer:
-    """Two stages with windows of 4; every number of its own."""
+    """Two stages with windows of 4 and random parameters."""
     net = SwinTransformer(
         pretrain_img_size=32, embed_dims=8, depths=(2, 2), num_heads=(1, 2), window_size=4,
         strides=(4, 2), out_indices=(0, 1),
@@ -201,40 +203,40 @@ def small_swin() -> SwinTransformer:
 
 
 def authors_merge(x: torch.Tensor) -> torch.Tensor:
-    """The authors' merging of 2×2 patches, (H, W, C) to (H/2, W/2, 4C): column by column."""
+    """Merge 2×2 patches as the authors do, column by column: (H, W, C) to (H/2, W/2, 4C)."""
     corners = [x[0::2, 0::2], x[1::2, 0::2], x[0::2, 1::2], x[1::2, 1::2]]
     return torch.cat(corners, -1)
 
 
 def authors_file(net: SwinTransformer) -> dict[str, torch.Tensor]:
-    """What the authors would have published, had they trained ``net``: their names, their order."""
-    # Where each number of a merged patch goes, found by merging a patch that holds its own indices.
+    """The weights of ``net`` with the names and the channel order of the authors."""
+    # Merge a patch that holds its indices, to get the position of each channel.
     channels = 8
     theirs = authors_merge(torch.arange(4 * channels).reshape(2, 2, channels)).flatten()
     planes = torch.arange(4.0 * channels).reshape(2, 2, channels).permute(2, 0, 1)
     unfolded = torch.nn.functional.unfold(planes[None], 2, stride=2).flatten().long()
     position = {int(number): i for i, number in enumerate(unfolded)}
     to_theirs = torch.tensor([position[int(number)] for number in theirs])
-    found = {}
+    weights = {}
     for name, value in net.state_dict().items():
         if name.split(".")[0] in ("norm0", "norm1"):
             continue
         if ".downsample." in name:
             value = value[..., to_theirs]
-        for mine, their in (
+        for mmseg_name, authors_name in (
             ("stages.", "layers."),
             ("patch_embed.projection", "patch_embed.proj"),
             ("attn.w_msa", "attn"),
             ("ffn.layers.0.0", "mlp.fc1"),
             ("ffn.layers.1", "mlp.fc2"),
         ):
-            name = name.replace(mine, their)
-        found[name] = value
-    return {**found, "norm.weight": torch.ones(16), "head.weight": torch.zeros(1000, 16)}
+            name = name.replace(mmseg_name, authors_name)
+        weights[name] = value
+    return {**weights, "norm.weight": torch.ones(16), "head.weight": torch.zeros(1000, 16)}
 
 
 @pytest.mark.parametrize("form", ["authors", "authors, nested", "mmseg", "mmseg without indices"])
-def test_swins_weights_in_either_form(form: str, tmp_path: Path) -> None:
+def test_swins_weights_load_in_either_form(form: str, tmp_path: Path) -> None:
     source = small_swin()
     state: dict[str, Any] = source.state_dict()
     if form.startswith("authors"):
@@ -253,8 +255,8 @@ def test_swins_weights_in_either_form(form: str, tmp_path: Path) -> None:
             assert torch.equal(value, source.state_dict()[key]), key
 
 
-def test_swins_merging_computes_what_the_authors_does(tmp_path: Path) -> None:
-    """The same numbers out of the authors' weights by their formula and by mmseg's layer."""
+def test_swins_patch_merging_equals_that_of_the_authors(tmp_path: Path) -> None:
+    """The authors' weights give equal results with their formula and with mmseg's layer."""
     torch.save(authors_file(small_swin()), tmp_path / "swin.pth")
     state = torch.load(tmp_path / "swin.pth", weights_only=True)
     target = small_swin()
@@ -267,9 +269,9 @@ def test_swins_merging_computes_what_the_authors_does(tmp_path: Path) -> None:
         state["layers.0.downsample.norm.bias"],
     )
     expected = merged @ state["layers.0.downsample.reduction.weight"].T
-    found, size = target.stages[0].downsample(patches.reshape(1, 24, 8), (4, 6))
+    actual, size = target.stages[0].downsample(patches.reshape(1, 24, 8), (4, 6))
     assert tuple(size) == (2, 3)
-    assert torch.allclose(found[0], expected.reshape(6, 16), atol=1e-5)
+    assert torch.allclose(actual[0], expected.reshape(6, 16), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +281,7 @@ def test_swins_merging_computes_what_the_authors_does(tmp_path: Path) -> None:
         ("layers.0.downsample.norm.bias", r"stages\.0\.downsample\.norm\.bias is missing"),
     ],
 )
-def test_what_else_swin_lacks_is_a_problem(missing: str, problem: str, tmp_path: Path) -> None:
+def test_other_missing_swin_weights_are_refused(missing: str, problem: str, tmp_path: Path) -> None:
     state = authors_file(small_swin())
     del state[missing]
     torch.save(state, tmp_path / "swin.pth")
@@ -287,7 +289,7 @@ def test_what_else_swin_lacks_is_a_problem(missing: str, problem: str, tmp_path:
         load_weights(small_swin(), tmp_path / "swin.pth")
 
 
-def test_swin_with_another_window_does_not_fit(tmp_path: Path) -> None:
+def test_swin_weights_of_another_window_size_are_refused(tmp_path: Path) -> None:
     torch.save(authors_file(small_swin()), tmp_path / "swin.pth")
     other = SwinTransformer(
         embed_dims=8, depths=(2, 2), num_heads=(1, 2), window_size=7, strides=(4, 2),
@@ -297,7 +299,7 @@ def test_swin_with_another_window_does_not_fit(tmp_path: Path) -> None:
         load_weights(other, tmp_path / "swin.pth")
 
 
-def test_other_backbones_may_lack_no_norm(source: TinyNet, tmp_path: Path) -> None:
+def test_a_missing_norm_of_another_backbone_is_refused(source: TinyNet, tmp_path: Path) -> None:
     source.norm0 = torch.nn.LayerNorm(3)
     torch.save({k: v for k, v in source.state_dict().items() if "norm0" not in k}, tmp_path / "w")
     with pytest.raises(DataError, match=r"norm0\.weight is missing"):
