@@ -52,8 +52,8 @@ def execute(
     """Train ``spec`` in ``folder`` until its record is written.
 
     Args:
-        processes: the processes that train together, each of which calls this function; by
-            default this one alone.
+        processes: the processes that train together, by default only this one. Each of them calls
+            this function.
 
     Raises:
         DataError, UsageError, StorageError: an error that the user can correct.

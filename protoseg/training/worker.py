@@ -43,14 +43,11 @@ ORDER_SECONDS = CLAIM_SECONDS + 300.0
 
 
 def main(arguments: list[str] | None = None, stop: StopRequest | None = None) -> int:
-    """Run the worker on the folder named in the arguments.
+    """Run the worker on the folder named in the arguments; returns the exit status.
 
     Args:
         arguments: command-line arguments without the program name.
         stop: a stop request that already listens to signals.
-
-    Returns:
-        The exit status.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if len(arguments) not in (1, 2):

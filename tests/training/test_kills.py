@@ -49,7 +49,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def workspace(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(campaign, "LEAVE_SECONDS", DEADLINE)
     (tmp_path / "data").symlink_to(generated)
     return tmp_path
@@ -57,7 +57,7 @@ def place(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "kills"),
+    ("description", "kills"),
     [
         ("released, K = 3", 6),
         ("released, K = 3, stochastic depth", 4),
@@ -65,13 +65,13 @@ def place(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     ],
 )
 def test_a_run_killed_at_random_times_gives_the_same_bits(
-    words: str, kills: int, place: Path
+    description: str, kills: int, workspace: Path
 ) -> None:
-    number = NUMBERS[words]
+    number = NUMBERS[description]
     for seed in range(11, 16):
-        folder = place / str(seed)
+        folder = workspace / str(seed)
         folder.mkdir()
-        (folder / "data").symlink_to(place / "data")
+        (folder / "data").symlink_to(workspace / "data")
         run = train(Run(VARIANTS[number], seed=number), number, kills, seed, folder, *FORKED)
         if run.wrong or hits([run]):
             break
@@ -88,19 +88,19 @@ def test_a_run_killed_at_random_times_gives_the_same_bits(
 
 
 @pytest.mark.slow
-def test_the_comparison_detects_one_bit(place: Path) -> None:
+def test_the_comparison_detects_one_bit(workspace: Path) -> None:
     """One bit in a weight, and one in a point of the loss curve."""
     import torch
 
     from protoseg import files
     from protoseg.training import checkpoint
 
-    run = train(Run(VARIANTS[1], seed=1), 1, 1, 2, place, *FORKED)
-    (peace,) = (path for path in (place / "peace").iterdir() if path.is_dir())
-    other = RunFolder(place / "other" / peace.name)
-    shutil.copytree(peace, other.path)
+    run = train(Run(VARIANTS[1], seed=1), 1, 1, 2, workspace, *FORKED)
+    (uninterrupted,) = (path for path in (workspace / "peace").iterdir() if path.is_dir())
+    other = RunFolder(workspace / "other" / uninterrupted.name)
+    shutil.copytree(uninterrupted, other.path)
     assert run.same is not None
-    assert compare(RunFolder(peace), other).differing == 0
+    assert compare(RunFolder(uninterrupted), other).differing == 0
     newest, _ = checkpoint.newest(other.checkpoints)
     state = torch.load(newest.path, weights_only=True)
     weight = state["model"]["backbone.stages.0.0.weight"]
@@ -108,7 +108,7 @@ def test_the_comparison_detects_one_bit(place: Path) -> None:
     state["extra"]["curve"][7][1]["loss"] += 1e-12
     torch.save(state, newest.path)
     files.write_json(newest.path.with_suffix(".json"), checkpoint._make_digest_entry(newest.path))
-    difference = compare(RunFolder(peace), other)
+    difference = compare(RunFolder(uninterrupted), other)
     assert difference.names[0] == "model.backbone.stages.0.0.weight (1 bits)"
     assert difference.names[1].startswith("extra.curve[7][1].loss (")
     assert difference.differing >= 2

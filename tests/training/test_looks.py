@@ -50,8 +50,8 @@ def assign_pixels(model: Any, root: Path) -> list[tuple[np.ndarray, np.ndarray]]
             )
         step = image.shape[1] // embeddings.shape[1]
         labels, looks = (
-            np.array(Image.open(root / kind / "val" / path.name))[::step, ::step].ravel()
-            for kind in ("annotations", "looks")
+            np.array(Image.open(root / folder / "val" / path.name))[::step, ::step].ravel()
+            for folder in ("annotations", "looks")
         )
         for c in range(6):
             pixels = np.flatnonzero(labels == c)

@@ -62,12 +62,12 @@ def test_a_synthetic_batch_has_the_form_of_a_loaded_one(shapes_root: Path) -> No
     )
     assert synthetic.keys() == loaded.keys()
     assert len(synthetic["inputs"]) == len(synthetic["data_samples"]) == len(loaded["inputs"]) == 4
-    for ours, real in zip(synthetic["inputs"], loaded["inputs"], strict=True):
-        assert (ours.shape, ours.dtype) == (real.shape, real.dtype)
+    for image, real in zip(synthetic["inputs"], loaded["inputs"], strict=True):
+        assert (image.shape, image.dtype) == (real.shape, real.dtype)
     for sample, real in zip(synthetic["data_samples"], loaded["data_samples"], strict=True):
-        ours, truth = sample.gt_sem_seg.data, real.gt_sem_seg.data
-        assert (ours.shape, ours.dtype) == (truth.shape, truth.dtype)
-        assert set(ours.unique().tolist()) <= {*range(len(spec.dataset.classes)), 255}
+        labels, truth = sample.gt_sem_seg.data, real.gt_sem_seg.data
+        assert (labels.shape, labels.dtype) == (truth.shape, truth.dtype)
+        assert set(labels.unique().tolist()) <= {*range(len(spec.dataset.classes)), 255}
 
 
 def test_a_timing_trains_the_model() -> None:

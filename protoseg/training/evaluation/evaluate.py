@@ -21,7 +21,7 @@ def evaluate(
     """Evaluate a model on its test split.
 
     Args:
-        processes: the processes that share the images; by default this one alone.
+        processes: the processes that share the images; by default only this one.
 
     Returns:
         Overall metrics, per-class metrics, packed counts of each image, and the number of images.

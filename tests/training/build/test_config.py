@@ -286,10 +286,10 @@ def test_learning_rates_are_those_of_mmsegs_recipe() -> None:
     shipped.model.decode_head.loss_decode.avg_non_ignore = True
     shipped.model.data_preprocessor.size = (512, 512)
     expected = read_parameter_groups(MODELS.build(shipped.model), shipped.optim_wrapper)
-    ours = config_of(
+    config = config_of(
         "backbone=mit_b0", "decoder=segformer_256", "schedule=segformer_160k", "method=parametric"
     )
-    actual = read_parameter_groups(MODELS.build(ours.model), ours.optim_wrapper)
+    actual = read_parameter_groups(MODELS.build(config.model), config.optim_wrapper)
     renamed = {
         name.replace("decode_head.classifier", "decode_head.conv_seg").replace(
             "decode_head.head.", "decode_head."
@@ -303,7 +303,7 @@ def test_learning_rates_are_those_of_mmsegs_recipe() -> None:
 
 def test_the_learning_rate_schedule_is_that_of_mmsegs_recipe() -> None:
     shipped = recipe(SEGFORMER)
-    ours = config_of("schedule=segformer_160k")
+    config = config_of("schedule=segformer_160k")
 
     def curve(schedules: Any) -> list[float]:
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=6e-5)
@@ -319,7 +319,7 @@ def test_the_learning_rate_schedule_is_that_of_mmsegs_recipe() -> None:
                 schedule.step()
         return rates
 
-    assert curve(ours.param_scheduler) == pytest.approx(curve(shipped.param_scheduler), rel=1e-9)
+    assert curve(config.param_scheduler) == pytest.approx(curve(shipped.param_scheduler), rel=1e-9)
 
 
 def test_only_head_lr_mult_changes_the_heads_learning_rate() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,15 @@ def test_a_class_named_by_its_full_path_is_built() -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nowhere_at_all.Net", "nowhere_at_all cannot be imported (ModuleNotFoundError: No modu"),
-        ("json.decoder.Net", "unknown class of json.decoder 'Net'. Known: JSONDecodeError, JSOND"),
+        (
+            "nowhere_at_all.Net",
+            r"nowhere_at_all cannot be imported \(ModuleNotFoundError: No mod",
+        ),
+        ("json.decoder.Net", r"unknown class of json.decoder 'Net'. Known: JSONDecodeError, JSOND"),
     ],
 )
 def test_a_missing_class_is_reported_with_its_config_key(name: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         build_model(spec_with_type(name))
     assert str(caught.value).startswith("backbone.settings.type: ")
-    assert sentence in str(caught.value)
+    assert re.search(sentence, str(caught.value))

@@ -54,7 +54,7 @@ note = TrainingLoop._note
 def fail(self, iteration, losses):
     note(self, iteration, losses)
     if iteration == 3:
-        raise DataError("images/00003.png: can not be read")
+        raise DataError("images/00003.png: cannot be read")
 TrainingLoop._note = fail
 """
 HANGS = """
@@ -205,6 +205,7 @@ def test_a_process_without_a_saved_random_state_gets_a_new_seed(
         parts = build_components(build_config(small_spec(), data_root=shapes_root), None)
         if rank == 0 and world == 1:
             checkpoint.save(parts, tmp_path, 3, {})
+        capsys.readouterr()  # discard the output of imports
         checkpoint.restore(parts, checkpoint.locate(tmp_path, 3))
         return float(torch.rand(1))
 
@@ -255,7 +256,7 @@ def test_the_recorded_reason_is_that_of_the_failed_process(
     assert workers.end()[0] == 1
     (attempt,) = folder.attempts()
     assert ends(folder) == ["bad_data"]
-    assert attempt.message == "process 1 of 2: images/00003.png: can not be read"
+    assert attempt.message == "process 1 of 2: images/00003.png: cannot be read"
     text = (folder.attempts_folder / "0001" / "log.rank1.txt").read_text()
     assert "end: bad_data. images/00003.png" in text
     assert not folder.claim.exists()

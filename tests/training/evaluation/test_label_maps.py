@@ -64,8 +64,8 @@ def roots(tmp_path_factory: pytest.TempPathFactory, shapes_root: Path) -> tuple[
     ids[: len(IDS)] = IDS
     for split in ("train", "val"):
         for root in roots:
-            for kind in ("images", "annotations"):
-                (root / kind / split).mkdir(parents=True)
+            for folder in ("images", "annotations"):
+                (root / folder / split).mkdir(parents=True)
         for path in sorted((shapes_root / "images" / split).iterdir()):
             labels = np.array(Image.open(shapes_root / "annotations" / split / path.name))
             labels[:, 10:] = 255
@@ -180,8 +180,8 @@ def make_dataset(tmp_path: Path) -> Callable[..., SegmentationFolder]:
     """A function that makes a data set of one image with a given label map."""
 
     def make(labels: np.ndarray, **settings: Any) -> SegmentationFolder:
-        for kind in ("images", "annotations"):
-            (tmp_path / kind / "train").mkdir(parents=True, exist_ok=True)
+        for folder in ("images", "annotations"):
+            (tmp_path / folder / "train").mkdir(parents=True, exist_ok=True)
         pixels = np.zeros((*labels.shape, 3), np.uint8)
         Image.fromarray(pixels).save(tmp_path / "images/train/a.png")
         Image.fromarray(labels).save(tmp_path / "annotations/train/a.png")
@@ -213,13 +213,13 @@ def test_labels_of_8_bits_equal_those_of_mmsegs_loader(
     labels[0, :9] = 0
     classes = tuple(map(str, range(150)))
     dataset = make_dataset(labels, classes=classes, reduce_zero_label=reduce_zero_label)
-    (ours,) = (t for t in dataset.transforms if isinstance(t, LoadLabels))
+    (loader,) = (t for t in dataset.transforms if isinstance(t, LoadLabels))
     sample = {
         "seg_map_path": str(dataset.samples[0].annotation),
         "ori_shape": labels.shape,
         "reduce_zero_label": reduce_zero_label,
     }
-    actual = ours({**sample, "seg_fields": []})
+    actual = loader({**sample, "seg_fields": []})
     expected = LoadAnnotations().transform({**sample, "seg_fields": []})
     np.testing.assert_array_equal(actual["gt_seg_map"], expected["gt_seg_map"])
     assert actual["gt_seg_map"].dtype == expected["gt_seg_map"].dtype

@@ -41,18 +41,18 @@ def write(path: Path, content: str | bytes) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A repository with one commit and no changes."""
-    place = tmp_path / "checkout"
-    place.mkdir()
-    git(place, "init", "-q")
-    write(place / "protoseg" / "__init__.py", "version = 1\n")
-    write(place / "protoseg" / "core" / "a.py", "".join(f"line {i}\n" for i in range(30)))
-    write(place / "protoseg" / "old name é.py", "gone soon\n")
-    write(place / "experiments" / "run.yaml", "a: 1\n")
-    write(place / "results" / "note.md", "no code\n")
-    write(place / ".gitignore", "*.pyc\n")
-    git(place, "add", "-A")
-    git(place, "commit", "-qm", "first")
-    return place
+    repository = tmp_path / "checkout"
+    repository.mkdir()
+    git(repository, "init", "-q")
+    write(repository / "protoseg" / "__init__.py", "version = 1\n")
+    write(repository / "protoseg" / "core" / "a.py", "".join(f"line {i}\n" for i in range(30)))
+    write(repository / "protoseg" / "old name é.py", "gone soon\n")
+    write(repository / "experiments" / "run.yaml", "a: 1\n")
+    write(repository / "results" / "note.md", "no code\n")
+    write(repository / ".gitignore", "*.pyc\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "first")
+    return repository
 
 
 def change_files(checkout: Path) -> None:
@@ -258,11 +258,11 @@ def test_an_attempt_without_code_is_unknown_or_omitted_if_it_trained_nothing(
 def test_a_plugin_package_is_recorded_with_its_source_digest(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write(tmp_path / "mine" / "outsider" / "net.py", "a = 1\n")
-    monkeypatch.syspath_prepend(tmp_path / "mine")
+    write(tmp_path / "plugins" / "outsider" / "net.py", "a = 1\n")
+    monkeypatch.syspath_prepend(tmp_path / "plugins")
     assert "outside" not in start_attempt(run)
     start_attempt(run, 3, "outsider")
-    write(tmp_path / "mine" / "outsider" / "net.py", "a = 2\n")
+    write(tmp_path / "plugins" / "outsider" / "net.py", "a = 2\n")
     collected = start_attempt(run, 5, "outsider")
     sources = [entry.get("outside", {}).get("outsider") for entry in collected["attempts"]]
     assert [source and source["version"] for source in sources] == [None, None, None]
@@ -270,7 +270,7 @@ def test_a_plugin_package_is_recorded_with_its_source_digest(
     assert first != last == collected["outside"]["outsider"]["sha256"]
     expected = hashlib.sha256(b"net.py\x006\x00a = 2\n").hexdigest()
     assert last == expected
-    metadata = tmp_path / "mine" / "outsider-0.3.dist-info" / "METADATA"
+    metadata = tmp_path / "plugins" / "outsider-0.3.dist-info" / "METADATA"
     write(metadata, "Metadata-Version: 2.1\nName: outsider\nVersion: 0.3\n")
     assert provenance.describe_plugin("outsider") == {"version": "0.3", "sha256": expected}
     assert provenance.describe_plugin("nowhere_at_all") == {"version": None, "sha256": None}

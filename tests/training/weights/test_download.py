@@ -114,4 +114,4 @@ def test_every_backbone_of_the_paper_has_an_address() -> None:
 
 
 def test_a_file_other_than_the_recipes_has_no_address() -> None:
-    assert address(compose("backbone=mit_b0", "backbone.weights=mine.pth").backbone) == ""
+    assert address(compose("backbone=mit_b0", "backbone.weights=other.pth").backbone) == ""

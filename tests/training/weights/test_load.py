@@ -212,17 +212,17 @@ def authors_file(net: SwinTransformer) -> dict[str, torch.Tensor]:
     """The weights of ``net`` with the names and the channel order of the authors."""
     # Merge a patch that holds its indices, to get the position of each channel.
     channels = 8
-    theirs = authors_merge(torch.arange(4 * channels).reshape(2, 2, channels)).flatten()
+    merged = authors_merge(torch.arange(4 * channels).reshape(2, 2, channels)).flatten()
     planes = torch.arange(4.0 * channels).reshape(2, 2, channels).permute(2, 0, 1)
     unfolded = torch.nn.functional.unfold(planes[None], 2, stride=2).flatten().long()
     position = {int(number): i for i, number in enumerate(unfolded)}
-    to_theirs = torch.tensor([position[int(number)] for number in theirs])
+    to_authors_order = torch.tensor([position[int(number)] for number in merged])
     weights = {}
     for name, value in net.state_dict().items():
         if name.split(".")[0] in ("norm0", "norm1"):
             continue
         if ".downsample." in name:
-            value = value[..., to_theirs]
+            value = value[..., to_authors_order]
         for mmseg_name, authors_name in (
             ("stages.", "layers."),
             ("patch_embed.projection", "patch_embed.proj"),
