@@ -1,13 +1,10 @@
-"""The provenance in a record: code, plugins, locks and kernels; with real git repositories."""
+"""The provenance in a record: code, plugins, locks and kernels."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -17,167 +14,9 @@ import torch
 from protoseg import files
 from protoseg.runs.folder import RunFolder
 from protoseg.training.provenance import environment as provenance
-from protoseg.training.provenance import source_code as code
+from training.provenance.repository import change_files, git, write
 
 pytestmark = pytest.mark.install
-
-
-def git(folder: Path, *arguments: str, data: bytes | None = None) -> str:
-    names = {f"GIT_{role}_{field}": "a@b" for role in ("AUTHOR", "COMMITTER") for field in
-             ("NAME", "EMAIL")}  # fmt: skip
-    environment = {**os.environ, **names, "GIT_CONFIG_GLOBAL": os.devnull}
-    result = subprocess.run(
-        ["git", "-C", str(folder), *arguments], input=data, capture_output=True, env=environment
-    )
-    assert result.returncode == 0, result.stderr.decode()
-    return result.stdout.decode()
-
-
-def write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """A repository with one commit and no changes."""
-    repository = tmp_path / "checkout"
-    repository.mkdir()
-    git(repository, "init", "-q")
-    write(repository / "protoseg" / "__init__.py", "version = 1\n")
-    write(repository / "protoseg" / "core" / "a.py", "".join(f"line {i}\n" for i in range(30)))
-    write(repository / "protoseg" / "old name é.py", "gone soon\n")
-    write(repository / "experiments" / "run.yaml", "a: 1\n")
-    write(repository / "results" / "note.md", "no code\n")
-    write(repository / ".gitignore", "*.pyc\n")
-    git(repository, "add", "-A")
-    git(repository, "commit", "-qm", "first")
-    return repository
-
-
-def change_files(checkout: Path) -> None:
-    """Make every kind of change to the working tree."""
-    text = (checkout / "protoseg" / "core" / "a.py").read_text()
-    write(checkout / "protoseg" / "core" / "a.py", text.replace("line 7\n", "Zeile 7\n"))
-    (checkout / "protoseg" / "old name é.py").rename(checkout / "protoseg" / "new name.py")
-    write(checkout / "protoseg" / "data.bin", bytes(range(256)) * 4)
-    write(checkout / "protoseg" / "empty.py", "")
-    write(checkout / "protoseg" / "no end.py", "no new line at its end")
-    write(checkout / "protoseg" / "ignored.pyc", "x")
-    write(checkout / "slurm" / "deep" / "site.yaml", "partition: gpu\r\n")
-    (checkout / "protoseg" / "__init__.py").chmod(0o755)
-    (checkout / "protoseg" / "link.py").symlink_to("core/a.py")
-    write(checkout / "experiments" / "run.yaml", "a: 2\n")
-    git(checkout, "add", "experiments/run.yaml")  # staged, and changed again
-    write(checkout / "experiments" / "run.yaml", "a: 3\n")
-    write(checkout / "results" / "note.md", "still no code\n")
-
-
-def read_tree(folder: Path) -> dict[str, Any]:
-    """Path -> mode and content of each code file."""
-    tree: dict[str, Any] = {}
-    for name in ("protoseg", "experiments", "slurm"):
-        for path in (folder / name).rglob("*"):
-            if path.is_symlink():
-                tree[path.relative_to(folder).as_posix()] = ("link", os.readlink(path))
-            elif path.is_file() and path.suffix != ".pyc":
-                executable = bool(path.stat().st_mode & 0o100)
-                tree[path.relative_to(folder).as_posix()] = (executable, path.read_bytes())
-    return tree
-
-
-def clone(checkout: Path, target: Path) -> Path:
-    git(checkout, "clone", "-q", str(checkout), str(target))
-    return target
-
-
-def test_changes_outside_the_code_leave_the_tree_clean(checkout: Path) -> None:
-    write(checkout / "results" / "note.md", "changed\n")
-    write(checkout / "scratch.txt", "new\n")
-    (checkout / "protoseg" / "__init__.py").touch()
-    state = code.read_code_state(checkout)
-    assert state == code.CodeState(git(checkout, "rev-parse", "HEAD").strip(), dirty=False)
-
-
-def test_commit_and_diff_restore_the_working_tree(checkout: Path, tmp_path: Path) -> None:
-    change_files(checkout)
-    state = code.read_code_state(checkout)
-    assert state.dirty is True
-    assert state.diff is not None
-    assert state.diff_sha256 == hashlib.sha256(state.diff).hexdigest()
-    restored = clone(checkout, tmp_path / "restored")
-    git(restored, "checkout", "-q", str(state.commit))
-    assert read_tree(restored) != read_tree(checkout)
-    git(restored, "apply", "--whitespace=nowarn", "-", data=state.diff)
-    assert read_tree(restored) == read_tree(checkout)
-    assert b"no code" not in state.diff
-
-
-def test_the_diff_ignores_git_settings_and_does_not_change_the_repository(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    change_files(checkout)
-    index = (checkout / ".git" / "index").read_bytes()
-    objects = sorted((checkout / ".git" / "objects").rglob("*"))
-    default_state = code.read_code_state(checkout)
-    for setting in (
-        *("color.ui=always", "diff.noprefix=true", "diff.context=9", "diff.renames=copies"),
-        *("diff.external=false", "core.quotePath=false", "diff.algorithm=patience"),
-    ):
-        git(checkout, "config", *setting.split("="))
-    monkeypatch.setenv("GIT_DIR", "/nowhere")
-    monkeypatch.setenv("GIT_INDEX_FILE", "/nowhere/index")
-    assert default_state.diff
-    assert code.read_code_state(checkout) == default_state
-    monkeypatch.undo()
-    assert (checkout / ".git" / "index").read_bytes() == index
-    assert sorted((checkout / ".git" / "objects").rglob("*")) == objects
-
-
-def test_a_worktree_has_separate_changes(checkout: Path, tmp_path: Path) -> None:
-    git(checkout, "worktree", "add", "-q", str(tmp_path / "linked"))
-    write(tmp_path / "linked" / "protoseg" / "new.py", "x = 1\n")
-    state = code.read_code_state(tmp_path / "linked")
-    assert state.diff is not None
-    assert b"protoseg/new.py" in state.diff
-    assert code.read_code_state(checkout).dirty is False
-
-
-def test_a_diff_that_is_too_large_is_replaced_by_its_digest_and_a_note(checkout: Path) -> None:
-    lines = "".join(hashlib.sha256(str(i).encode()).hexdigest() + "\n" for i in range(20_000))
-    write(checkout / "protoseg" / "large.py", lines)
-    state = code.read_code_state(checkout)
-    assert (state.dirty, state.diff) == (True, None)
-    assert state.diff_sha256 is not None
-    assert state.note == "1.3 MiB, limit 1.0 MiB: only its digest is kept"
-
-
-def test_very_large_changes_are_not_read(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(code, "LARGEST_CHANGE", 1000)
-    write(checkout / "protoseg" / "weights.pth", bytes(2000))
-    state = code.read_code_state(checkout)
-    assert (state.dirty, state.diff, state.diff_sha256) == (True, None, None)
-    assert "no diff made" in state.note
-
-
-def test_the_state_without_a_repository_or_commit_is_unknown(tmp_path: Path) -> None:
-    assert code.read_code_state(tmp_path) == code.CodeState()
-    git(tmp_path, "init", "-q")
-    write(tmp_path / "protoseg" / "a.py", "")
-    assert code.read_code_state(tmp_path) == code.CodeState()  # no commit yet
-    shutil.rmtree(tmp_path / ".git" / "refs")
-    assert code.read_code_state(tmp_path) == code.CodeState()
-
-
-def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
-    package = checkout / "protoseg"
-    before = code.code_digest(package)
-    write(package / "ignored.pyc", "x")
-    assert code.code_digest(package) == before
-    write(package / "core" / "a.py", "other\n")
-    changed = code.code_digest(package)
-    (package / "core" / "a.py").rename(package / "core" / "b.py")
-    assert len({before, changed, code.code_digest(package)}) == 3
 
 
 # Attempts of one run
