@@ -42,7 +42,7 @@ PREPARATION_SECONDS = 4 * 3600.0
 """Time limit for rank 0 to read all data for the digest."""
 
 
-def execute(
+def execute_run(
     spec: RunSpec,
     folder: RunFolder,
     launch: Launch,

@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
     try:
         rank_info = rank_from_slurm()
         if rank_info.size == 1:
-            return _lead(folder, launch, stop)
+            return _lead_run(folder, launch, stop)
         # torch reads the number of threads when it is imported.
         _limit_threads(launch)
         from protoseg.training.distributed.process_group import Processes
@@ -82,7 +82,7 @@ def _run_rank(
     """Run one of several processes, and end the process."""
     status = FAILED
     try:
-        run = _follow if processes.rank else _lead
+        run = _follow_run if processes.rank else _lead_run
         status = run(folder, launch, stop, processes)
     except ProtosegError as error:
         _print_log(str(error))
@@ -97,7 +97,7 @@ def _run_rank(
     os._exit(status)
 
 
-def _lead(
+def _lead_run(
     folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes | None = None
 ) -> int:
     """Start or resume the run, unless it is done or claimed; returns the exit status."""
@@ -190,14 +190,14 @@ def _run_attempt(
     if processes:
         processes.publish("attempt", attempt.name)
         processes.watch_failures(exit_after_failure)
-    reason, message = _train(folder, spec, launch, stop, processes)
+    reason, message = _train_run(folder, spec, launch, stop, processes)
     if reason is Reason.LOST and processes:
         # This process only saw a broken connection; the other process may have reported why.
         reason, message = processes.read_failure() or (reason, message)
     return write_end(reason, message)
 
 
-def _follow(
+def _follow_run(
     folder: RunFolder, launch: dict[str, Any], stop: StopRequest, processes: Processes
 ) -> int:
     """Train together with rank 0, if it starts an attempt; returns the exit status."""
@@ -206,7 +206,7 @@ def _follow(
         return DONE
     try:
         _redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
-        reason, message = _train(folder, folder.read_spec() or {}, launch, stop, processes)
+        reason, message = _train_run(folder, folder.read_spec() or {}, launch, stop, processes)
     except files.StorageError as error:
         reason, message = Reason.STORAGE, str(error)
     _print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
@@ -217,7 +217,7 @@ def _follow(
     return DONE
 
 
-def _train(
+def _train_run(
     folder: RunFolder,
     data: dict[str, Any],
     launch: dict[str, Any],
@@ -233,7 +233,7 @@ def _train(
         from protoseg.config.identity import run_id, spec_from_dict
         from protoseg.config.schema import METHOD_VERSION
         from protoseg.training import determinism
-        from protoseg.training.run import execute
+        from protoseg.training.run import execute_run
 
         spec = spec_from_dict(data, str(folder.spec))
         if run_id(spec) != folder.run_id:
@@ -250,7 +250,7 @@ def _train(
         determinism.apply(spec.determinism)  # before `join`, which initialises CUDA
         if processes:
             processes.join()
-        execute(spec, folder, Launch(**launch), stop, processes)
+        execute_run(spec, folder, Launch(**launch), stop, processes)
     except StopRequested as stopped:
         if processes and processes.rank > 0:
             return None, "stopped together with rank 0"

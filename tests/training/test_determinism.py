@@ -50,7 +50,7 @@ def train(folder: Path, data: Path, *overrides: str) -> tuple[RunFolder, Reason 
     """Train a small run in this process: its folder, and the worker's reason and message."""
     run = make_folder(folder, small_spec(*overrides), data)
     launch = json.loads(run.launch.read_text())
-    reason, message = worker._train(run, run.read_spec() or {}, launch, StopRequest())
+    reason, message = worker._train_run(run, run.read_spec() or {}, launch, StopRequest())
     return run, reason, message
 
 

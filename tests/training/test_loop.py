@@ -18,7 +18,7 @@ from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training import checkpoint
 from protoseg.training.build.components import TrainingComponents
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.run import execute
+from protoseg.training.run import execute_run
 from protoseg.training.signals import ClaimLost, StopRequest, StopRequested
 from training.small import make_folder, small_spec
 
@@ -125,7 +125,7 @@ def test_a_diverging_run_raises_an_error(data: Path, tmp_path: Path) -> None:
     spec = small_spec("schedule.learning_rate=1e30", "schedule.warmup_iterations=0")
     folder = make_folder(tmp_path, spec, data)
     with pytest.raises(UsageError, match="the training diverged"):
-        execute(spec, folder, Launch(str(data), str(data)), StopRequest())
+        execute_run(spec, folder, Launch(str(data), str(data)), StopRequest())
     assert not folder.record.exists()
 
 
@@ -135,7 +135,7 @@ def test_a_signal_before_the_first_iteration_trains_nothing(data: Path, tmp_path
     stop = StopRequest()
     stop.signal_number = signal.SIGTERM
     with pytest.raises(StopRequested):
-        execute(spec, folder, Launch(str(data), str(data)), stop)
+        execute_run(spec, folder, Launch(str(data), str(data)), stop)
     assert not folder.record.exists()
 
 

@@ -30,7 +30,7 @@ from protoseg.training.evaluation.cam_masks import THRESHOLDS, ThresholdCounts
 from protoseg.training.evaluation.evaluate import evaluate
 from protoseg.training.evaluation.export_masks import write_masks
 from protoseg.training.loop import TrainingLoop
-from protoseg.training.run import execute
+from protoseg.training.run import execute_run
 from protoseg.training.signals import StopRequest, StopRequested
 from training.small import cells, compose, make_folder, record_of, result, small_spec
 
@@ -46,7 +46,7 @@ def weak_spec(*overrides: str) -> RunSpec:
 
 
 def train(folder: RunFolder, spec: RunSpec, data: Path, stop: StopRequest | None = None) -> None:
-    execute(spec, folder, Launch(str(data), str(data)), stop or StopRequest())
+    execute_run(spec, folder, Launch(str(data), str(data)), stop or StopRequest())
 
 
 @pytest.fixture(scope="module")

@@ -357,7 +357,7 @@ def test_a_missing_run_folder_is_an_error(tmp_path: Path) -> None:
 def train(folder: RunFolder) -> tuple[Reason | None, str]:
     """Train a run in this process; the worker's reason and message."""
     launch = json.loads(folder.launch.read_text())
-    return worker._train(folder, folder.read_spec(), launch, StopRequest())
+    return worker._train_run(folder, folder.read_spec(), launch, StopRequest())
 
 
 def copy_without_digest(data: Path, folder: Path) -> tuple[Path, tuple[str, ...]]:
@@ -496,7 +496,7 @@ def test_each_error_has_its_reason(
     def fail(*arguments: Any) -> None:
         raise error
 
-    monkeypatch.setattr("protoseg.training.run.execute", fail)
+    monkeypatch.setattr("protoseg.training.run.execute_run", fail)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     actual, message = train(make_folder(tmp_path, spec, data))
     assert actual is reason
@@ -578,7 +578,7 @@ def test_a_worker_taken_over_while_it_writes_counts_keeps_those_of_the_other_wor
 
     monkeypatch.setattr(os, "fsync", fsync_during_takeover)
     launch = json.loads(folder.launch.read_text())
-    reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
+    reason, _ = worker._train_run(folder, folder.read_spec(), launch, stop)
     assert reason is Reason.LOST
     assert folder.confusion.read_bytes() == b"its counts"
     assert not folder.record.exists()
@@ -599,7 +599,7 @@ def test_a_run_stopped_in_its_evaluation_repeats_only_the_evaluation(
     launch = json.loads(folder.launch.read_text())
     with monkeypatch.context() as patch:
         patch.setattr(confusion.ConfusionCounts, "process", process_and_stop)
-        reason, _ = worker._train(folder, folder.read_spec(), launch, stop)
+        reason, _ = worker._train_run(folder, folder.read_spec(), launch, stop)
     assert reason is Reason.CANCELLED or os.environ.get("SLURM_JOB_ID")
     assert not folder.record.exists()
     assert train(folder) == (None, "record written")

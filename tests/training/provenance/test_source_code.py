@@ -111,7 +111,7 @@ def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
 
 
 def test_a_failed_git_command_raises_the_last_line_of_its_error(checkout: Path) -> None:
-    with pytest.raises(GitError, match="^fatal: Needed a single revision$"):
+    with pytest.raises(GitError, match=r"^fatal: Needed a single revision$"):
         Git(checkout).run("rev-parse", "--verify", "no-such-commit")
     assert Git(checkout).read("cat-file", "-e", "no-such-commit") is None
 
