@@ -1,9 +1,9 @@
-"""Line and branch coverage by folder, held against the committed floors.
+"""Compares the line and branch coverage of each folder with its floor, the committed minimum.
 
-``make coverage`` runs the suite under coverage.py and calls this on its JSON report. ``--write``
-makes today's coverage, less `SLACK` and rounded down, the new floors.
+``make coverage`` runs the suite under coverage.py and then this script on the JSON report.
+``--write`` sets new floors: the current coverage minus `SLACK`, rounded down.
 
-Exit status: 0, or 1 if a folder is below its floor.
+Exit status: 0, or 1 if a folder is below its floor or has none.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = Path(__file__).with_suffix(".json")
 REPORT = ROOT / ".coverage" / "coverage.json"
 SLACK = 1.0
-"""Percent. Workers killed by a test write no coverage: what they ran alone differs by chance."""
+"""Percent. Workers that a test kills write no coverage, so the coverage varies between runs."""
 COUNTS = ("covered_lines", "num_statements", "covered_branches", "num_branches")
 
 
 def coverage_by_folder(report: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Percentages of covered lines and branches of every folder of protoseg."""
+    """Percentages of covered lines and branches of each folder of protoseg."""
     totals: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(COUNTS, 0))
     for name, file in report["files"].items():
         parts = Path(name).parts
@@ -41,42 +41,45 @@ def coverage_by_folder(report: dict[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def percentage(part: int, whole: int) -> float:
-    """Percent, rounded down to one digit; 100 of nothing."""
+    """Percent, rounded down to one decimal; 100 if the whole is 0."""
     return math.floor(1000 * part / whole) / 10 if whole else 100.0
 
 
-def problems(found: dict[str, dict[str, float]], floors: dict[str, dict[str, float]]) -> list[str]:
-    """A sentence for each folder below its floor or without one."""
-    sentences = []
-    for folder, values in found.items():
+def find_problems(
+    coverage: dict[str, dict[str, float]], floors: dict[str, dict[str, float]]
+) -> list[str]:
+    """A message for each folder that is below its floor or has none."""
+    messages = []
+    for folder, percentages in coverage.items():
         if folder not in floors:
-            sentences.append(f"{folder}: has no floor in {FLOORS.name}; add one with --write.")
+            messages.append(f"{folder}: has no floor in {FLOORS.name}. Add it with --write.")
             continue
-        for kind, value in values.items():
-            floor = floors[folder][kind]
+        for unit, value in percentages.items():
+            floor = floors[folder][unit]
             if value < floor:
-                sentences.append(
-                    f"{folder}: {value}% of the {kind} are covered, the floor is {floor}%. Test "
-                    "what is new, or explain the lower floor in the commit."
+                messages.append(
+                    f"{folder}: {value}% of the {unit} are covered, the floor is {floor}%. Add "
+                    "tests, or lower the floor with --write and give the reason in the commit."
                 )
-    return sentences
+    return messages
 
 
 def main(arguments: list[str]) -> int:
-    """Print the coverage of every folder, and check or write the floors."""
-    found = coverage_by_folder(json.loads(REPORT.read_text(encoding="utf-8")))
-    for folder, values in found.items():
-        print(f"{folder:12} lines {values['lines']:5.1f}%  branches {values['branches']:5.1f}%")
+    """Print the coverage of each folder; check the floors, or write them with ``--write``."""
+    coverage = coverage_by_folder(json.loads(REPORT.read_text(encoding="utf-8")))
+    for folder, percentages in coverage.items():
+        lines, branches = percentages["lines"], percentages["branches"]
+        print(f"{folder:12} lines {lines:5.1f}%  branches {branches:5.1f}%")
     if arguments == ["--write"]:
         floors = {
-            folder: {kind: math.floor(value - SLACK) for kind, value in values.items()}
-            for folder, values in found.items()
+            folder: {unit: math.floor(value - SLACK) for unit, value in percentages.items()}
+            for folder, percentages in coverage.items()
         }
         FLOORS.write_text(json.dumps(floors, indent=1) + "\n", encoding="utf-8")
         return 0
-    sentences = problems(found, json.loads(FLOORS.read_text(encoding="utf-8")))
-    print("\n".join(sentences), end="\n" if sentences else "")
-    return 1 if sentences else 0
+    problems = find_problems(coverage, json.loads(FLOORS.read_text(encoding="utf-8")))
+    print("\n".join(problems), end="\n" if problems else "")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Durations of single tests: reads pytest's JUnit XML files, writes and reads ``durations.json``.
+"""Durations of tests: reads pytest's JUnit XML files, writes and reads ``durations.json``.
 
 ``make durations`` runs every test in one process and updates the file.
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 
 FILE = Path(__file__).with_suffix(".json")
 RECORDED_SECONDS = 1.0
-"""Shorter tests are left out of the file: they cannot break the rule."""
+"""Shorter tests are not recorded: they always fit into the first tier."""
 
 
 def read_durations() -> dict[str, float]:
-    """Test -> seconds it took alone, set-up and teardown included."""
+    """Test -> its duration in seconds without parallel tests, with set-up and teardown."""
     durations: dict[str, float] = json.loads(FILE.read_text(encoding="utf-8"))["seconds"]
     return durations
 
@@ -27,14 +27,14 @@ def key_of_test(classname: str, name: str) -> str:
 
 
 def without_group(node_id: str) -> str:
-    """The node id as pytest takes it; xdist appends ``@`` and the group of the test."""
+    """The node id without the ``@`` and the group that xdist appends."""
     parameters_end = node_id.rfind("]")
     name, at, _ = node_id.rpartition("@")
     return name if at and len(name) > parameters_end else node_id
 
 
 def key_of_node(node_id: str) -> str:
-    """The key of a test by its node id."""
+    """The key of the test with a node id."""
     path, _, name = without_group(node_id).partition("::")
     return key_of_test(path.removesuffix(".py").replace("/", "."), name)
 

@@ -1,7 +1,7 @@
-"""The suite fails if it leaves something behind or takes too much of the machine.
+"""Fails the suite if it leaves processes or files behind, or uses too much memory or disk.
 
-The suite gets a temporary folder for itself (``TMPDIR``). The process that started the suite checks
-once, after the last test:
+The suite gets its own temporary folder (``TMPDIR``). The process that started the suite checks
+after the last test:
 
 - no process started by a test is alive (each inherits a token in its environment);
 - no file or folder above `LEFTOVER_BYTES` remains in the temporary folder;
@@ -27,7 +27,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TOKEN_VARIABLE = "PYTEST_SESSION_TOKEN"
-"""Not ``PROTOSEG_...``: tests of the command line remove those from the environment."""
+"""Must not start with ``PROTOSEG_``: tests of the command line remove such variables."""
 LEFTOVER_BYTES = 1_000_000
 DISK_LIMIT_BYTES = 4_000_000_000
 MEMORY_LIMIT_BYTES = 6_000_000_000
@@ -35,11 +35,11 @@ SAMPLE_SECONDS = 5.0
 
 
 class HygieneCheck:
-    """A pytest plugin for the process that runs no tests itself, or all of them."""
+    """A pytest plugin for the main process of the suite, not for the workers of xdist."""
 
     def __init__(self) -> None:
         self.token = os.environ[TOKEN_VARIABLE] = secrets.token_hex(8)
-        # A short name: sockets below it have paths of at most 107 bytes.
+        # The name is short because the path of a socket has at most 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="ps-"))
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.temporary)
         self.status_before = checkout_status()
@@ -52,16 +52,16 @@ class HygieneCheck:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Collect the problems; any of them fails the suite."""
+        """Collect the problems; one problem fails the suite."""
         self._stop.set()
         self._thread.join()
-        # A child of a test may need a moment to exit after the test closed its pipe.
+        # A child process may need a moment to exit after its test closed the pipe.
         alive = remaining_processes(self.token, patience_seconds=10)
         self.problems += [f"process {pid} is still alive: {text}" for pid, text in alive.items()]
         passed = session.exitstatus == pytest.ExitCode.OK
         for path in self.temporary.iterdir():
             size = disk_use(path)
-            # pytest keeps the folders of failed tests in its own.
+            # pytest keeps the folders of failed tests below pytest-of-USER.
             if size > LEFTOVER_BYTES and (passed or not path.name.startswith("pytest-of-")):
                 self.problems.append(f"{path} was left behind ({size / 1e6:.1f} MB)")
         changed = checkout_status() - self.status_before
@@ -106,13 +106,13 @@ def session_processes(token: str) -> Iterator[int]:
             continue
         with contextlib.suppress(OSError):
             variables = Path(f"/proc/{entry}/environ").read_bytes().split(b"\0")
-            # Python's own helper of shared memory exits with the process that started it.
+            # Python's resource tracker exits with the process that started it.
             if wanted in variables and "resource_tracker" not in command_line(int(entry)):
                 yield int(entry)
 
 
 def remaining_processes(token: str, patience_seconds: float) -> dict[int, str]:
-    """Process id -> command line of what is alive after at most ``patience_seconds``."""
+    """Process id -> command line of the processes still alive after ``patience_seconds``."""
     for _ in range(int(patience_seconds / 0.25)):
         if not list(session_processes(token)):
             return {}
@@ -121,7 +121,7 @@ def remaining_processes(token: str, patience_seconds: float) -> dict[int, str]:
 
 
 def command_line(pid: int) -> str:
-    """The command line of a process, shortened."""
+    """The first 200 characters of the command line of a process; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
     except OSError:
@@ -138,7 +138,7 @@ def proportional_memory(pid: int) -> int:
 
 
 def disk_use(path: Path) -> int:
-    """Bytes allocated below a path; links are not followed."""
+    """Allocated bytes of a file or folder; symbolic links are not followed."""
     total = 0
     folders = [path]
     while folders:
@@ -154,12 +154,12 @@ def disk_use(path: Path) -> int:
 
 
 def checkout_status() -> set[str]:
-    """Changed and untracked files of the checkout; empty where it is not a git checkout."""
-    done = subprocess.run(
+    """Changed and untracked files of the checkout; empty without a git checkout."""
+    result = subprocess.run(
         ["git", "status", "--porcelain", "--untracked-files=all"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return set(done.stdout.splitlines())
+    return set(result.stdout.splitlines())

@@ -1,4 +1,4 @@
-"""docs/your_backbone.md and docs/your_method.md, followed to the letter."""
+"""The steps of docs/your_backbone.md and docs/your_method.md work."""
 
 from __future__ import annotations
 
@@ -24,33 +24,40 @@ STEP = re.compile(
     re.DOTALL,
 )
 Follow = Callable[[str], dict[str, str]]
+"""Follows the steps of a text and returns the output of each command."""
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """(path, content) of each file that a page shows, (``$``, line) of each command, in order."""
+    """The steps of a text in order: (path, content) of a file, or (``$``, line) of a command."""
     path = ""
-    for found in STEP.finditer(text):
-        if found["path"]:
-            path = found["path"]
-        elif found["language"] == "sh":
-            lines = (line.split("  #")[0].strip() for line in found["block"].splitlines())
+    for step in STEP.finditer(text):
+        if step["path"]:
+            path = step["path"]
+        elif step["language"] == "sh":
+            lines = (line.split("  #")[0].strip() for line in step["block"].splitlines())
             yield from (("$", line) for line in lines if line)
         else:
-            assert path, f"the page does not say where this goes: {found['block'][:60]}"
-            yield path, found["block"]
+            assert path, f"the page names no file for this block: {step['block'][:60]}"
+            yield path, step["block"]
             path = ""
 
 
 def page(name: str) -> str:
+    """The text of a page."""
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def sections(name: str) -> list[str]:
+    """The text before the first heading of a page, then its sections."""
+    return re.split(r"^(?=## )", page(name), flags=re.M)
 
 
 @pytest.fixture
 def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
-    """Do what a text says in a folder with the experiments; command -> what it printed.
+    """A function that follows the steps of a text in a folder with the experiments.
 
-    Commands are those of this environment, without the folder they are called from on Python's
-    path, as installed ones are.
+    Commands run with this Python. As for an installed command, the working directory is not in
+    Python's path.
     """
     shutil.copytree(ROOT / "experiments", tmp_path / "experiments")
     for name in ("DATA", "RUNS", "RESULTS", "EXPERIMENTS", "WEIGHTS"):
@@ -58,15 +65,15 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
     monkeypatch.setenv("PROTOSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "bin").mkdir()
-    for name, words in (("protoseg", "-P -m protoseg.cli"), ("python", "")):
-        shim = tmp_path / "bin" / name
-        shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" {words} "$@"\n')
-        shim.chmod(0o755)
+    for name, options in (("protoseg", "-P -m protoseg.cli"), ("python", "")):
+        script = tmp_path / "bin" / name
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
+        script.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
     exports: list[str] = []
 
-    def do(text: str) -> dict[str, str]:
-        printed = {}
+    def follow_steps(text: str) -> dict[str, str]:
+        outputs = {}
         for path, content in steps(text):
             if path != "$":
                 (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -74,45 +81,49 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Follow:
             elif content.startswith("export "):
                 exports.append(content)
             else:
-                one_thread = " --threads 1" * content.startswith(("protoseg train ",))
-                answer = subprocess.run(
-                    ["bash", "-c", "\n".join([*exports, content + one_thread])],
+                is_training = content.startswith("protoseg train ")
+                command = f"{content} --threads 1" if is_training else content
+                process = subprocess.run(
+                    ["bash", "-c", "\n".join([*exports, command])],
                     cwd=tmp_path,
                     capture_output=True,
                     text=True,
                     timeout=DEADLINE,
                     check=False,
                 )
-                assert answer.returncode == 0, f"{content}\n{answer.stdout}{answer.stderr}"
-                printed[content] = answer.stdout
-        return printed
+                assert process.returncode == 0, f"{content}\n{process.stdout}{process.stderr}"
+                outputs[content] = process.stdout
+        return outputs
 
-    return do
+    return follow_steps
 
 
-def the_record(folder: Path, slug: str) -> dict[str, Any]:
+def only_record(folder: Path, slug: str) -> dict[str, Any]:
+    """The record of the only run with this slug."""
     (path,) = (folder / "runs").glob(f"{slug}-*/record.json")
     record: dict[str, Any] = json.loads(path.read_text())
     return record
 
 
-def digest(folder: Path, *names: str) -> str:
-    """That of a package's source, as docs/reproducibility.md describes `code_sha256`."""
-    content = [(name, (folder / name).read_bytes()) for name in names]
-    return hashlib.sha256(
-        b"".join(f"{name}\0{len(text)}\0".encode() + text for name, text in content)
-    ).hexdigest()
+def source_digest(folder: Path, *names: str) -> str:
+    """The digest of a package's source files, as docs/reproducibility.md describes it."""
+    digest = hashlib.sha256()
+    for name in names:
+        text = (folder / name).read_bytes()
+        digest.update(f"{name}\0{len(text)}\0".encode() + text)
+    return digest.hexdigest()
 
 
-def only(printed: dict[str, str], start: str) -> str:
-    (output,) = (text for command, text in printed.items() if command.startswith(start))
+def output_of(outputs: dict[str, str], start: str) -> str:
+    """The output of the only command that starts like this."""
+    (output,) = (text for command, text in outputs.items() if command.startswith(start))
     return output
 
 
 @pytest.mark.parametrize("name", ["your_backbone.md", "your_method.md"])
-def test_the_files_of_a_page_can_be_read(name: str) -> None:
+def test_the_files_of_a_page_are_valid(name: str) -> None:
     content = dict(steps(page(name)))
-    assert "$" in content, "it has no command"
+    assert "$" in content, "the page has no command"
     for path, text in content.items():
         if path.endswith(".py"):
             compile(text, path, "exec")
@@ -121,53 +132,62 @@ def test_the_files_of_a_page_can_be_read(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_backbone_that_mmseg_has(follow: Follow, tmp_path: Path) -> None:
-    printed = follow(page("your_backbone.md").partition("## A custom backbone")[0])
-    record = the_record(tmp_path, "shapes-resnet18-fcn-prototype-k10-s0")
-    assert "resnet18_v1c-b5776b93.pth" in only(printed, "protoseg weights")
-    # Counted without memory, and on the network that was trained.
-    assert f"{record['parameters']['learnable'] / 1e6:.3f}" in only(printed, "protoseg params")
+def test_the_page_trains_a_backbone_of_mmseg(follow: Follow, tmp_path: Path) -> None:
+    introduction, of_mmseg, *_ = sections("your_backbone.md")
+    outputs = follow(introduction + of_mmseg)
+    record = only_record(tmp_path, "shapes-resnet18-fcn-prototype-k10-s0")
+    assert "resnet18_v1c-b5776b93.pth" in output_of(outputs, "protoseg weights")
+    # `params` counts the network that was trained.
+    learnable = f"{record['parameters']['learnable'] / 1e6:.3f}"
+    assert learnable in output_of(outputs, "protoseg params")
     assert record["spec"]["schedule"]["iterations"] == 12
     assert "outside" not in record["provenance"]
 
 
 @pytest.mark.slow
-def test_a_backbone_of_ones_own(follow: Follow, tmp_path: Path) -> None:
-    printed = follow(page("your_backbone.md").partition("## A custom backbone")[2])
-    record = the_record(tmp_path, "shapes-small_net-segformer-prototype-k10-s0")
-    assert f"{record['parameters']['learnable'] / 1e6:.3f}" in only(printed, "protoseg params")
+def test_the_page_trains_a_custom_backbone(follow: Follow, tmp_path: Path) -> None:
+    _, _, *custom = sections("your_backbone.md")
+    outputs = follow("".join(custom))
+    record = only_record(tmp_path, "shapes-small_net-segformer-prototype-k10-s0")
+    learnable = f"{record['parameters']['learnable'] / 1e6:.3f}"
+    assert learnable in output_of(outputs, "protoseg params")
     weights = (tmp_path / "data/weights/small_net.pth").read_bytes()
     origin = record["provenance"]
     assert origin["weights_sha256"] == hashlib.sha256(weights).hexdigest()
-    source = {"version": None, "sha256": digest(tmp_path / "mine", "small_net.py")}
+    source = {"version": None, "sha256": source_digest(tmp_path / "mine", "small_net.py")}
     assert origin["outside"] == {"small_net": source}
     assert [attempt["outside"] for attempt in origin["attempts"]] == [{"small_net": source}]
     assert record["spec"]["backbone"]["settings"]["type"] == "small_net.SmallNet"
-    assert "12 runs" in only(printed, "protoseg plan")
+    assert "12 runs" in output_of(outputs, "protoseg plan")
 
 
 @pytest.mark.slow
-def test_a_method_of_ones_own(follow: Follow, tmp_path: Path) -> None:
-    first, heading, table = page("your_method.md").partition("## A table with it")
-    printed = follow(first)
-    assert "1 passed" in only(printed, "python -m pytest")
-    slug = "shapes-tiny-segformer-nearestmean-s0"
-    record = the_record(tmp_path, slug)
+def test_the_page_trains_a_custom_method(follow: Follow, tmp_path: Path) -> None:
+    parts = sections("your_method.md")
+    table_section = next(i for i, part in enumerate(parts) if "\nprotoseg tables " in part)
+    method, table = "".join(parts[:table_section]), "".join(parts[table_section:])
+    outputs = follow(method)
+    assert "1 passed" in output_of(outputs, "python -m pytest")
+    record = only_record(tmp_path, "shapes-tiny-segformer-nearestmean-s0")
     names = ("__init__.py", "head.py", "means.py")
-    source = {"version": None, "sha256": digest(tmp_path / "mine/nearest_mean", *names)}
+    source = {"version": None, "sha256": source_digest(tmp_path / "mine/nearest_mean", *names)}
     assert record["provenance"]["outside"] == {"nearest_mean": source}
-    method = {"kind": "nearest_mean.NearestMean", "temperature": 0.1, "window": 100_000}
-    assert record["spec"]["method"] == method
-    # One mean of 64 numbers for each of six classes, and no classifier of 65 for each.
+    assert record["spec"]["method"] == {
+        "kind": "nearest_mean.NearestMean",
+        "temperature": 0.1,
+        "window": 100_000,
+    }
+    # Each of the six classes has one mean of 64 numbers.
     assert record["parameters"]["prototype"] == 6 * 64
-    # As short as the first, which then is one of them: one run is left to be trained.
+    # Shortened like the run above, which is one of the table: one run is left to train.
     short = " seed=0 schedule.iterations=12 schedule.batch_size=2"
     table = re.sub(r"^(protoseg (?:plan|sweep|tables) \w+)$", rf"\1{short}", table, flags=re.M)
-    printed = follow(heading + table)
-    assert "To train: 1 run" in only(printed, "protoseg plan")
+    outputs = follow(table)
+    assert "To train: 1 run" in output_of(outputs, "protoseg plan")
     assert len(list((tmp_path / "runs").glob("*/record.json"))) == 2
-    line = next(x for x in only(printed, "protoseg tables").splitlines() if "Nearest mean" in x)
+    lines = output_of(outputs, "protoseg tables").splitlines()
+    line = next(line for line in lines if "Nearest mean" in line)
     assert f"{record['metrics']['miou']:.2f}" in line
     (row,) = re.findall(r"`(\{label: .*\})`", table)
     (tmp_path / "experiments/matrices/other.yaml").write_text(f"rows: [{row}]\n")
-    assert "1000 pixels" in only(follow("```sh\nprotoseg plan other\n```"), "protoseg plan")
+    assert "1000 pixels" in output_of(follow("```sh\nprotoseg plan other\n```"), "protoseg plan")

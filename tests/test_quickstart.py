@@ -1,4 +1,4 @@
-"""`make quickstart` as a new user calls it: the sweep, the table in all forms, a second call."""
+"""`make quickstart`: the sweep, the table in all formats, and a second call."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SMALL = {
     "schedule.batch_size": 2,
     "schedule.warmup_iterations": 1,
 }
-"""Values for the base of the matrix: each run takes a fraction of a second."""
+"""Changes of the matrix with which a run takes a fraction of a second."""
 
 
 def recipe_lines() -> list[list[str]]:
-    """The commands of the Makefile's target, with this interpreter in place of the venv's."""
+    """The commands of the Makefile's target, run by this Python instead of that of the venv."""
     result = subprocess.run(
         ["make", "-n", "quickstart", "READY=/dev/null", "BIN=BIN"],
         cwd=ROOT,
@@ -45,17 +45,17 @@ def recipe_lines() -> list[list[str]]:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """Folders of this test for runs, data and results."""
+    """Environment variables with temporary folders for runs, data and results."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PROTOSEG_")}
     folders = {f"PROTOSEG_{name.upper()}": str(tmp_path / name) for name in ("runs", "data")}
     return {**kept, **folders, "PROTOSEG_RESULTS": str(tmp_path / "results")}
 
 
 def run_recipe(environment: Mapping[str, str], folder: Path) -> str:
-    """What the commands of the recipe print.
+    """Run the commands of the target and return their output.
 
     Args:
-        folder: for a file with what they print.
+        folder: folder of the file with the output.
     """
     log = folder / "printed.txt"
     log.write_text("")
@@ -74,7 +74,7 @@ def run_recipe(environment: Mapping[str, str], folder: Path) -> str:
 
 
 def wait_for_runs(process: subprocess.Popen[str], runs: Path, log: Path) -> None:
-    """Wait until a command exits; the deadline starts anew with each finished run."""
+    """Wait until a command exits; the deadline is extended with each finished run."""
 
     def count() -> int:
         return len(list(runs.glob("*/record.json")))
@@ -90,7 +90,7 @@ def wait_for_runs(process: subprocess.Popen[str], runs: Path, log: Path) -> None
 
 
 def check_recipe(environment: Mapping[str, str], folder: Path) -> dict[str, float]:
-    """Run the recipe twice: nine runs and their table, then nothing but the table.
+    """Run the target twice: the first call trains nine runs, the second only builds the table.
 
     Returns:
         Row of the table -> mIoU in %.
@@ -106,9 +106,9 @@ def check_recipe(environment: Mapping[str, str], folder: Path) -> dict[str, floa
     records = {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
     assert len(records) == 9
 
-    again = run_recipe(environment, folder)
-    assert "Nothing to do" in again
-    assert re.sub(r"\s+", " ", again).count("ProtoSeg, K = 4") == 1
+    second = run_recipe(environment, folder)
+    assert "Nothing to do" in second
+    assert re.sub(r"\s+", " ", second).count("ProtoSeg, K = 4") == 1
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")} == records
     assert [len(list(path.parent.glob("attempts/*"))) for path in records] == [1] * 9
 
@@ -118,7 +118,7 @@ def check_recipe(environment: Mapping[str, str], folder: Path) -> dict[str, floa
     return {row["label"]: float(row["mean"]) for row in rows}
 
 
-def test_the_recipe_trains_a_small_copy_of_the_matrix(
+def test_make_quickstart_trains_a_small_copy_of_the_matrix(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     experiments = tmp_path / "experiments"
@@ -131,7 +131,9 @@ def test_the_recipe_trains_a_small_copy_of_the_matrix(
 
 
 @pytest.mark.slow
-def test_the_recipe_trains_models_that_segment(environment: dict[str, str], tmp_path: Path) -> None:
+def test_make_quickstart_trains_models_that_segment(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     means = check_recipe(environment, tmp_path)
-    # A model that predicts "ground" everywhere reaches 14%.
+    # A model that predicts "ground" for every pixel reaches 14%.
     assert min(means.values()) > 40, means

@@ -1,4 +1,4 @@
-"""The commands of the README and the docs are commands that exist, and the first two work."""
+"""The commands, links and matrices of the README and the docs exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from waiting import DEADLINE
 
 from protoseg.cli import context as context_module
-from protoseg.cli.command_line import parser
+from protoseg.cli.command_line import make_parser
 from protoseg.cli.context import Context
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
@@ -22,32 +22,33 @@ from protoseg.config.matrix_bundles import sorted_names
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 FOLLOWED = ("your_backbone.md", "your_method.md")
-"""Their commands are about files that they make: tests/test_own_pages.py runs all of them."""
+"""Pages whose commands need files that the page creates; tests/test_own_pages.py runs them."""
 
 
 def commands(page: Path) -> list[str]:
-    """The lines of the page's shell blocks, without comments."""
+    """The commands in the shell blocks of a page, without comments."""
     blocks = re.findall(r"```sh\n(.*?)```", page.read_text(), re.DOTALL)
     lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def protoseg_commands() -> list[str]:
+    """All distinct ``protoseg`` commands of the pages."""
     pages = [page for page in PAGES if page.name not in FOLLOWED]
-    found = [line for page in pages for line in commands(page) if line.startswith("protoseg ")]
-    assert found, "the README lost its commands"
-    return list(dict.fromkeys(found))
+    lines = [line for page in pages for line in commands(page) if line.startswith("protoseg ")]
+    assert lines, "the pages have no commands"
+    return list(dict.fromkeys(lines))
 
 
 @functools.cache
 def composer(folder: Path) -> Composer:
-    """The composer of all tests here: the config files are the same for all of them."""
+    """One composer for all tests of this file, because the config files do not change."""
     return Composer(folder)
 
 
 @pytest.fixture
 def shared_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands expand a matrix once for all tests here."""
+    """Each matrix is loaded once for all tests of this file."""
     monkeypatch.setattr(context_module, "Composer", composer)
     monkeypatch.setattr(context_module, "load_matrix", load_matrix_once)
 
@@ -62,17 +63,18 @@ _load_matrix = functools.cache(load_matrix)
 
 @pytest.mark.usefixtures("shared_matrices")
 @pytest.mark.parametrize("command", protoseg_commands())
-def test_a_documented_command_parses_and_names_what_exists(command: str) -> None:
-    arguments = parser().parse_args(shlex.split(command)[1:])
-    if arguments.verb == "tables" and any(word.endswith(".json") for word in arguments.words):
-        return  # a saved benchmark run: tests/benchmarks
+def test_a_documented_command_parses_and_its_matrices_exist(command: str) -> None:
+    arguments = make_parser().parse_args(shlex.split(command)[1:])
+    saved = [operand for operand in arguments.operands if operand.endswith(".json")]
+    if arguments.verb == "tables" and saved:
+        return  # benchmark results: tests/benchmarks
     if arguments.verb in ("plan", "sweep", "status", "tables", "explain"):
         context = Context(arguments)
         context.matrices()
         assert (context.cluster is not None) == ("cluster=" in command)
 
 
-def test_the_readme_opens_with_two_make_targets_that_exist() -> None:
+def test_the_readme_starts_with_make_quickstart_and_make_test() -> None:
     first_block = commands(ROOT / "README.md")[:2]
     assert [line.split()[:2] for line in first_block] == [["make", "quickstart"], ["make", "test"]]
     for line in first_block:
@@ -83,7 +85,7 @@ def test_the_readme_opens_with_two_make_targets_that_exist() -> None:
         assert result.returncode == 0, result.stderr
 
 
-def test_inline_matrices_of_the_docs_expand(tmp_path: Path) -> None:
+def test_the_matrices_shown_in_the_docs_load(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "matrices.md").read_text(), re.S)
     assert blocks
     for number, block in enumerate(blocks):
@@ -92,17 +94,17 @@ def test_inline_matrices_of_the_docs_expand(tmp_path: Path) -> None:
         assert len(load_matrix(composer(ROOT / "experiments"), str(path)).runs) > 1
 
 
-def test_links_between_the_docs_lead_somewhere() -> None:
+def test_links_between_the_pages_exist() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
 def test_every_matrix_named_in_the_docs_exists() -> None:
-    names = {name for kind in sorted_names(ROOT / "experiments") for name in kind}
+    names = {name for group in sorted_names(ROOT / "experiments") for name in group}
     for command in protoseg_commands():
-        words = shlex.split(command)
-        if words[-1].endswith(".json"):
+        _, verb, *arguments = shlex.split(command)
+        if not arguments or arguments[-1].endswith(".json"):
             continue
-        if words[1] in ("plan", "sweep", "status", "tables", "explain") and len(words) > 2:
-            assert words[2] in names
+        if verb in ("plan", "sweep", "status", "tables", "explain"):
+            assert arguments[0] in names

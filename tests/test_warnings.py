@@ -1,4 +1,4 @@
-"""Which warnings are errors in the tests: those about our own code (pyproject.toml)."""
+"""Warnings about our own code are errors in the tests (filterwarnings in pyproject.toml)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CATEGORIES = (DeprecationWarning, PendingDeprecationWarning, FutureWarning, User
 
 
 def warn(category: type[Warning], module: str) -> None:
-    """Warn as code on line 1 of ``module`` does."""
+    """Issue a warning as line 1 of ``module`` would."""
     warnings.warn_explicit("out of date", category, f"{module}.py", 1, module=module)
 
 
 @pytest.fixture
 def recorded() -> Iterator[list[warnings.WarningMessage]]:
-    """The warnings that are not errors, under the filters of the suite."""
+    """The warnings that are not errors under the filters of the suite."""
     with warnings.catch_warnings(record=True) as messages:
         yield messages
 
@@ -48,12 +48,14 @@ def test_a_warning_about_another_package_is_shown(
 
 
 @pytest.mark.parametrize("category", [RuntimeWarning, ResourceWarning])
-def test_wrong_numbers_and_unclosed_files_are_errors_everywhere(category: type[Warning]) -> None:
+def test_numeric_problems_and_unclosed_files_are_errors_everywhere(
+    category: type[Warning],
+) -> None:
     with pytest.raises(category, match="out of date"):
         warn(category, "mmengine.utils.misc")
 
 
-def test_the_modules_of_the_tests_are_our_own(request: pytest.FixtureRequest) -> None:
+def test_warnings_about_test_modules_are_errors(request: pytest.FixtureRequest) -> None:
     items = [item for item in request.session.items if item.path.is_relative_to(TESTS)]
     for module in {item.module.__name__ for item in items if isinstance(item, pytest.Function)}:
         with pytest.raises(DeprecationWarning):

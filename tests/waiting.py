@@ -1,7 +1,7 @@
-"""Waiting in tests: on events and conditions, with one generous deadline.
+"""Waiting for conditions and processes in tests, with one long deadline.
 
-No test asserts how long something takes. The deadline only ends a test that would hang; a slow or
-busy machine raises it with ``PROTOSEG_TEST_DEADLINE_SCALE``.
+No test asserts a duration. The deadline only ends a test that would hang. On a slow or busy
+machine, raise it with ``PROTOSEG_TEST_DEADLINE_SCALE``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 SCALE_VARIABLE = "PROTOSEG_TEST_DEADLINE_SCALE"
 DEADLINE = 300.0 * float(os.environ.get(SCALE_VARIABLE, "1"))
-"""Seconds after which a test gives up on something that normally takes a few."""
+"""Seconds after which a test fails instead of waiting longer."""
 POLL_SECONDS = 0.02
 LOG_LINES = 15
 
@@ -32,10 +32,9 @@ def wait_until(
     """Poll ``condition`` until it returns a true value, and return that value.
 
     Args:
-        condition: called again and again.
         what: what the test waits for, for the message.
         logs: files whose last lines the message shows.
-        poll_seconds: pause between two calls; longer where a call is expensive.
+        poll_seconds: pause between two calls of ``condition``.
 
     Raises:
         AssertionError: the deadline passed.

@@ -1,34 +1,47 @@
-"""Numbers on the command line; what is none of them is said in argparse's own words."""
+"""Arguments that several verbs have, and the types of their values."""
 
 from __future__ import annotations
 
 import argparse
 import math
 
+FOLDERS = (
+    ("runs", "run folders", "runs"),
+    ("data", "data sets", "data"),
+    ("weights", "pre-trained weights", "DATA/weights"),
+    ("results", "records, tables and figures", "results"),
+    ("experiments", "matrices and config groups", "experiments"),
+    ("clusters", "cluster profiles", "slurm"),
+)
+"""Option, its content, and its default: a folder of the checkout."""
 
-def count(text: str, low: int = 0) -> int:
-    """A whole number from ``low``."""
-    if not text.isdecimal() or int(text) < low:
-        raise argparse.ArgumentTypeError(f"expected a whole number from {low}, found '{text}'")
+
+def count(text: str, minimum: int = 0) -> int:
+    """A whole number of at least ``minimum``."""
+    if not text.isdecimal() or int(text) < minimum:
+        raise argparse.ArgumentTypeError(f"expected a whole number from {minimum}, found '{text}'")
     return int(text)
 
 
 def positive(text: str) -> int:
-    """A whole number from 1."""
-    return count(text, low=1)
+    """A whole number of at least 1."""
+    return count(text, minimum=1)
 
 
 def iterations(text: str) -> int:
-    """The same behind --time, which may stand without a number."""
+    """The number of iterations after ``--time``, at least 1.
+
+    The number is optional, so argparse mistakes an operand after ``--time`` for it.
+    """
     if text.isdecimal():
         return positive(text)
     raise argparse.ArgumentTypeError(
-        f"expected a whole number from 1, found '{text}'; matrices go before --time"
+        f"expected a whole number from 1, found '{text}'; put matrices before --time"
     )
 
 
 def seconds(text: str) -> float:
-    """A finite number from 0."""
+    """A finite number of seconds, at least 0."""
     try:
         number = float(text)
     except ValueError:
@@ -36,3 +49,79 @@ def seconds(text: str) -> float:
     if not 0 <= number < math.inf:
         raise argparse.ArgumentTypeError(f"expected a number of seconds from 0, found '{text}'")
     return number
+
+
+def add_operands(parser: argparse.ArgumentParser, metavar: str, purpose: str) -> None:
+    """Let a verb take any number of operands, before and after its options."""
+    parser.add_argument("operands", nargs="*", metavar=metavar, help=purpose)
+    parser.set_defaults(any_operands=True)
+
+
+def add_run_operand(parser: argparse.ArgumentParser) -> None:
+    """Let a verb take one run."""
+    parser.add_argument(
+        "operands", nargs=1, metavar="RUN", help="run id, or a part of it that no other run id has"
+    )
+
+
+def add_matrix_operands(parser: argparse.ArgumentParser) -> None:
+    """Let a verb take matrices and overrides."""
+    add_operands(parser, "MATRIX | OVERRIDE", "matrices, and changes of their values: seed=0,1")
+
+
+def add_record_options(parser: argparse.ArgumentParser) -> None:
+    """The option to ignore committed records."""
+    parser.add_argument(
+        "--ignore-records",
+        action="store_true",
+        help="use the records in run folders only, not the committed ones in RESULTS/records",
+    )
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the verbs that train."""
+    group = parser.add_argument_group("training (these options do not change the run id)")
+    group.add_argument(
+        "--threads",
+        type=positive,
+        metavar="N",
+        help="CPU threads per run (default: the cores divided by the number of parallel runs)",
+    )
+    group.add_argument(
+        "--workers",
+        type=count,
+        default=0,
+        metavar="N",
+        help="data loader processes per run (default: 0)",
+    )
+    group.add_argument(
+        "--checkpoint-seconds",
+        type=seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds between checkpoints (default: 60)",
+    )
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="also retry runs that failed for a permanent reason",
+    )
+
+
+def add_output_folder(parser: argparse.ArgumentParser, default: str) -> None:
+    """The option for the folder of output files.
+
+    Args:
+        default: what the help shows as the default.
+    """
+    parser.add_argument("--out", metavar="DIR", help=f"folder of output files (default: {default})")
+
+
+def add_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of all verbs: JSON output and folders."""
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    group = parser.add_argument_group("folders (these options do not change the run id)")
+    for option, content, default in FOLDERS:
+        variable = f"PROTOSEG_{option.upper()}"
+        purpose = f"{content} (default: ${variable}, or {default})"
+        group.add_argument(f"--{option}", metavar="DIR", help=purpose)

@@ -1,17 +1,18 @@
-"""What every verb starts from: the folders, the composer, the matrices, and the terminal."""
+"""The context of one call: its arguments, folders, matrices and consoles."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from protoseg.cli.exit_status import FAILED, OK
+from protoseg.cli.progress import ProgressBar
 from protoseg.config.compose import Composer, parse_overrides
 from protoseg.config.load_matrix import load_matrix, matrix_names
 from protoseg.config.matrix import Matrix
@@ -23,33 +24,33 @@ from protoseg.launch.profile.profile import ClusterProfile, load_profile, profil
 from protoseg.paths import Paths, places
 from protoseg.report import metrics
 
-OK, FAILED = 0, 1
-"""Exit statuses of a verb; wrong usage is an exception with its own, 2."""
-
 PIPE_WIDTH = 500
+"""Width in characters of output that is not a terminal."""
 CLUSTER = "cluster"
 
 
-class _Console(Console):
-    """A console that leaves a closed pipe to `protoseg.cli.main`: no failure of ours."""
+class PipeConsole(Console):
+    """A console that raises BrokenPipeError, which `protoseg.cli.command_line.main` handles."""
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
 
 
-def _of_cluster(word: str) -> bool:
-    """Whether a word names a cluster profile or changes one."""
-    key, equals, _ = word.lstrip("+~").partition("=")
-    return key.startswith(f"{CLUSTER}.") or (key == CLUSTER and bool(equals))
-
-
 class Context:
-    """Reads the arguments that all verbs share."""
+    """The context of one call of the command line.
+
+    Attributes:
+        arguments: the parsed command line.
+        json: whether the result is printed as JSON.
+        paths: the folders of this call.
+        console: standard output.
+        errors: standard error.
+    """
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.json: bool = arguments.json
-        self.places: Paths = places(
+        self.paths: Paths = places(
             experiments=arguments.experiments,
             runs=arguments.runs,
             results=arguments.results,
@@ -57,96 +58,97 @@ class Context:
             weights=arguments.weights,
             clusters=arguments.clusters,
         )
-        # A pipe has no width: wide enough that no line is broken and no message cut there.
-        wide = None if sys.stdout.isatty() else PIPE_WIDTH
-        self.console = _Console(width=wide, highlight=False, soft_wrap=wide is not None)
+        # A pipe has no width. With this one, no line is wrapped or truncated.
+        width = None if sys.stdout.isatty() else PIPE_WIDTH
+        self.console = PipeConsole(width=width, highlight=False, soft_wrap=width is not None)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     @cached_property
     def composer(self) -> Composer:
-        """Of the experiments folder."""
-        return Composer(self.places.experiments)
+        """The composer of the experiments folder."""
+        return Composer(self.paths.experiments)
 
     @property
     def record_folders(self) -> list[Path]:
-        """Where committed records lie; none with ``--ignore-records``."""
-        ignored = getattr(self.arguments, "ignore_records", False)
-        return [] if ignored else [self.places.records]
+        """The folders of committed records; none with ``--ignore-records``."""
+        is_ignored = getattr(self.arguments, "ignore_records", False)
+        return [] if is_ignored else [self.paths.records]
 
     @property
-    def words(self) -> list[str]:
-        """The words of the call without those about a cluster."""
-        return [word for word in self.arguments.words if not _of_cluster(word)]
+    def operands(self) -> list[str]:
+        """The operands of the call, except the settings of a cluster."""
+        return [operand for operand in self.arguments.operands if not is_cluster_setting(operand)]
 
     @cached_property
     def cluster(self) -> ClusterProfile | None:
-        """The profile that ``cluster=NAME`` names, changed by ``cluster.KEY=VALUE``; or None.
+        """The profile of ``cluster=NAME``, changed by ``cluster.KEY=VALUE``; None: this machine.
 
         Raises:
-            UsageError: an unknown name, key or value, or keys without a name.
+            UsageError: an unknown name, key or value; keys without a name; several names.
         """
-        words = [word for word in self.arguments.words if _of_cluster(word)]
-        if not words:
+        settings = [operand for operand in self.arguments.operands if is_cluster_setting(operand)]
+        if not settings:
             return None
-        names = [word.partition("=")[2] for word in words if word.startswith(f"{CLUSTER}=")]
-        changes = [word for word in words if not word.startswith(f"{CLUSTER}=")]
-        known = ", ".join(profile_names(self.places.clusters)) or "none"
+        names = [each.partition("=")[2] for each in settings if each.startswith(f"{CLUSTER}=")]
+        changes = [each for each in settings if not each.startswith(f"{CLUSTER}=")]
+        known = ", ".join(profile_names(self.paths.clusters)) or "none"
         if not names:
             raise UsageError(
-                f"{changes[0]}: changes a cluster profile, and none is named; add "
-                f"{CLUSTER}=NAME. Known: {known}."
+                f"{changes[0]}: changes a cluster profile, but no profile is named. "
+                f"Known: {known}. Add {CLUSTER}=NAME."
             )
         if len(names) > 1:
             raise UsageError(
-                f"{CLUSTER}: named {len(names)} times: {', '.join(names)}; a sweep goes to one."
+                f"{CLUSTER}: given {len(names)} times: {', '.join(names)}. Name one cluster."
             )
-        return load_profile(self.places.clusters, names[0], changes)
+        return load_profile(self.paths.clusters, names[0], changes)
 
     def matrices(self) -> tuple[list[Matrix], list[str]]:
-        """The matrices and overrides among the words of the call; without one, all of them.
+        """The matrices and overrides among the operands.
 
-        A bundle stands for its matrices.
+        Without the name of a matrix: all matrices. A bundle is replaced by its matrices.
 
         Raises:
-            UsageError: see `protoseg.config.load_matrix.load_matrix`.
+            UsageError: see `protoseg.config.load_matrix.load_matrix`; or a matrix is named twice.
         """
-        words = self.words
-        overrides = [word for word in words if "=" in word or word.startswith("~")]
-        names = [word for word in words if word not in overrides]
+        overrides, names = split_overrides(self.operands)
         if not names:
-            names = matrix_names(self.places.experiments)
-            if self.arguments.verb == "sweep":  # among them are the paper's, for a cluster
+            names = matrix_names(self.paths.experiments)
+            if self.arguments.verb == "sweep":  # some matrices are too large for one machine
                 raise UsageError(
-                    f"no matrix is named; name what is to be trained. Known: {', '.join(names)}."
+                    f"no matrix is named. Known: {', '.join(names)}. Name the matrices to train."
                 )
         if len(set(names)) < len(names):
-            raise UsageError(f"a matrix is named twice: {' '.join(names)}.")
-        names = list(dict.fromkeys(expanded(self.places.experiments, names)))
+            raise UsageError(f"a matrix is named twice: {' '.join(names)}. Name it once.")
+        names = list(dict.fromkeys(expanded(self.paths.experiments, names)))
         matrices = [load_matrix(self.composer, name, overrides) for name in names]
         for name, matrix in zip(names, matrices, strict=True):
             metrics.check(matrix.table.metrics, f"{matrix.name}: table.metrics")
-            # Tables are named after their matrix; one file must not write over another's.
-            own = self.places.experiments / "matrices" / f"{matrix.name}.yaml"
-            if name != matrix.name and own.exists() and not own.samefile(name):
-                raise UsageError(f"{name}: there is a matrix '{matrix.name}' already; rename it.")
+            # Tables are named after their matrix: equal names would overwrite each other.
+            committed = self.paths.experiments / "matrices" / f"{matrix.name}.yaml"
+            if name != matrix.name and committed.exists() and not committed.samefile(name):
+                raise UsageError(
+                    f"{name}: a matrix of the name '{matrix.name}' exists in {committed.parent}. "
+                    "Rename the file."
+                )
         if len({matrix.name for matrix in matrices}) < len(matrices):
-            raise UsageError(f"two files of one name: {' '.join(names)}; rename one.")
+            raise UsageError(f"two matrix files have one name: {' '.join(names)}. Rename one.")
         return matrices, overrides
 
     def one_run(self) -> RunSpec:
         """The run that the overrides of the call describe.
 
         Raises:
-            UsageError: several values of one key, or values that could not be trained.
+            UsageError: several values of one key, or values that cannot be trained.
         """
         verb, settings = self.arguments.verb, {}
-        for key, values in parse_overrides(self.words):
+        for key, values in parse_overrides(self.operands):
             if len(values) > 1:
                 raise UsageError(
                     f"override '{key}': {verb} takes one run; use a matrix for a sweep."
                 )
             if key in settings:
-                raise UsageError(f"override '{key}': stands twice; keep one of them.")
+                raise UsageError(f"override '{key}': given twice. Remove one.")
             settings[key] = values[0]
         spec = self.composer.spec(list(settings.values()), verb)
         check_values(spec, verb)
@@ -156,21 +158,29 @@ class Context:
         """Print a result as JSON."""
         print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
 
-    def print_errors(self, sentences: list[str]) -> int:
-        """Print problems on standard error; the exit status that follows from them."""
-        for sentence in sentences:
-            self.errors.print(sentence, style="red", markup=False)
-        return FAILED if sentences else OK
+    def print_errors(self, messages: list[str]) -> int:
+        """Print messages to standard error; return FAILED if there are any, otherwise OK."""
+        for message in messages:
+            self.errors.print(message, style="red", markup=False)
+        return FAILED if messages else OK
+
+    def progress_bar(self, name: str) -> ProgressBar:
+        """A progress bar; invisible with ``--json`` and where standard error is not a terminal."""
+        return ProgressBar(self.errors, name, is_visible=not self.json and sys.stderr.isatty())
 
 
-def part_of_one(word: str, known: Iterable[str]) -> str | None:
-    """The one run id that a word is a part of; None where there is none.
+def is_cluster_setting(operand: str) -> bool:
+    """Whether an operand names a cluster profile or changes one."""
+    key, equals, _ = operand.lstrip("+~").partition("=")
+    return key.startswith(f"{CLUSTER}.") or (key == CLUSTER and bool(equals))
 
-    Raises:
-        UsageError: several.
-    """
-    matching = [run_id for run_id in known if word in run_id]
-    if len(matching) > 1:
-        some = ", ".join(matching[:5]) + (" ..." if len(matching) > 5 else "")
-        raise UsageError(f"'{word}' is a part of {len(matching)} runs: {some}. Give more of it.")
-    return matching[0] if matching else None
+
+def is_override(operand: str) -> bool:
+    """Whether an operand is an override rather than a name."""
+    return "=" in operand or operand.startswith("~")
+
+
+def split_overrides(operands: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides and the names among operands."""
+    overrides = [operand for operand in operands if is_override(operand)]
+    return overrides, [operand for operand in operands if not is_override(operand)]

@@ -1,4 +1,4 @@
-"""The sweep: do what a plan leaves to do, and say what came of it."""
+"""Trains the unfinished runs of a plan on this machine and displays the progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from protoseg.cli.views.plan import STYLES, axes_text
+from protoseg.cli.views.plan import STYLES, describe_axes
 from protoseg.cli.views.sweep import LineDisplay, TerminalDisplay
 from protoseg.launch.local import LocalSweep, local_gpus
 from protoseg.planning.plan import Plan, PlanEntry
@@ -22,20 +22,20 @@ from protoseg.runs.states import Reason, State
 
 @dataclass
 class Outcome:
-    """What a sweep did."""
+    """The result of a sweep."""
 
     trained: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: list[str] = field(default_factory=list)
     left_alone: dict[str, str] = field(default_factory=dict)
-    """Runs not touched, and why: they failed before, or another worker has them."""
+    """Run -> why it was not started: it failed before, or another worker trains it."""
 
-    def complete(self) -> bool:
-        """Whether every run of the plan has its record now."""
+    def is_complete(self) -> bool:
+        """Whether every run of the plan has a record."""
         return not (self.failed or self.interrupted or self.left_alone)
 
 
-def sweep(
+def run_sweep(
     plan: Plan,
     runs_folder: Path,
     launch: Launch,
@@ -45,21 +45,21 @@ def sweep(
     console: Console,
     live: bool,
 ) -> Outcome:
-    """Train what the plan leaves to do, here, with progress on the console.
+    """Train the unfinished runs of a plan, with progress on the console.
 
-    Ctrl-C stops the workers at their next iteration, with a checkpoint, and returns. A second one
-    kills them.
+    After Ctrl-C the workers save a checkpoint at their next iteration, and the function returns.
+    A second Ctrl-C kills them.
     """
-    chosen, left_alone = select_runs(plan, retry_failed)
+    selected, left_alone = select_runs(plan, retry_failed)
     outcome = Outcome(left_alone=left_alone)
-    if not chosen:
+    if not selected:
         return outcome
-    labels = {entry.run.run_id: run_label(entry) for entry in chosen}
-    kind = TerminalDisplay if live else LineDisplay
-    display = kind(console, labels, len(plan.entries), plan.counts()[State.DONE])
+    labels = {entry.run.run_id: label_run(entry) for entry in selected}
+    display_type = TerminalDisplay if live else LineDisplay
+    display = display_type(console, labels, len(plan.entries), plan.counts()[State.DONE])
 
-    def on_event(kind: str, folder: RunFolder, status: Status) -> None:
-        if kind == "started":
+    def on_event(event: str, folder: RunFolder, status: Status) -> None:
+        if event == "started":
             display.waiting -= 1
             if not live:
                 display.show_event(f"started  {display.name(folder.run_id)}")
@@ -75,24 +75,24 @@ def sweep(
         elif status.state is State.FAILED:
             outcome.failed[folder.run_id] = status.message
         display.show_event(
-            _ending(folder, status, display.name(folder.run_id)), STYLES[status.state]
+            _describe_end(folder, status, display.name(folder.run_id)), STYLES[status.state]
         )
 
-    work = LocalSweep(runs_folder, launch, jobs, local_gpus(), on_event)
+    local_sweep = LocalSweep(runs_folder, launch, jobs, local_gpus(), on_event)
     requests: list[int | None] = [None]
 
     def each_poll() -> None:
-        # Not in the signal handler, which may interrupt a display that is just drawn.
-        if work.stop_signal != requests[-1]:
+        # Not in the signal handler, which may interrupt the drawing of the display.
+        if local_sweep.stop_signal != requests[-1]:
             display.show_event(STOPPING if requests == [None] else KILLING)
-            requests.append(work.stop_signal)
-        display.show_progress(work)
+            requests.append(local_sweep.stop_signal)
+        display.show_progress(local_sweep)
 
     try:
-        with _stop_on_signals(work):
-            folders = work.prepare(chosen)
+        with _stop_on_signals(local_sweep):
+            folders = local_sweep.prepare(selected)
             display.waiting = len(folders)
-            work.run(folders, each_poll)
+            local_sweep.run(folders, each_poll)
     finally:
         display.close()
     outcome.interrupted = [
@@ -103,12 +103,12 @@ def sweep(
     return outcome
 
 
-def run_label(entry: PlanEntry) -> str:
-    """What tells a run from its siblings, with the seed."""
-    return f"{axes_text(entry)}, seed {entry.run.spec.seed}"
+def label_run(entry: PlanEntry) -> str:
+    """The values that distinguish a run from the others of its matrix, with the seed."""
+    return f"{describe_axes(entry)}, seed {entry.run.spec.seed}"
 
 
-def _ending(folder: RunFolder, status: Status, name: str) -> str:
+def _describe_end(folder: RunFolder, status: Status, name: str) -> str:
     if status.state is State.DONE and status.record is not None:
         metrics, cost = status.record["metrics"], status.record["cost"]
         return f"done     {name}  mIoU {metrics['miou']:.2f}  {cost['seconds']:.0f} s"
@@ -120,18 +120,18 @@ def _ending(folder: RunFolder, status: Status, name: str) -> str:
 
 
 STOPPING = (
-    "Stopping: the runs under way save and exit; nothing is lost. "
-    "Press Ctrl-C again to kill them: the work since their last checkpoints is lost."
+    "Stopping: the running trainings save a checkpoint and exit; nothing is lost. "
+    "Press Ctrl-C again to kill them; that loses the work since their last checkpoints."
 )
-KILLING = "Killing the runs under way."
+KILLING = "Killing the running trainings."
 
 
 @contextlib.contextmanager
-def _stop_on_signals(work: LocalSweep) -> Iterator[None]:
-    """While inside, Ctrl-C, SIGTERM and SIGHUP ask the sweep to stop instead of raising."""
+def _stop_on_signals(local_sweep: LocalSweep) -> Iterator[None]:
+    """Inside, Ctrl-C, SIGTERM and SIGHUP stop the sweep instead of raising."""
 
     def handle(number: int, frame: FrameType | None) -> None:
-        work.stop(number)
+        local_sweep.stop(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     previous = {number: signal.signal(number, handle) for number in numbers}

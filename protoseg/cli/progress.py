@@ -1,38 +1,40 @@
-"""A progress bar for verbs that read or write many files."""
+"""A progress bar for verbs that process many files."""
 
 from __future__ import annotations
 
-import sys
-
+from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from protoseg.cli.context import Context
 
+class ProgressBar:
+    """A progress bar that is removed at the end.
 
-class Bar:
-    """A progress bar on a terminal, nothing elsewhere."""
+    Args:
+        name: what is in progress.
+        is_visible: False draws nothing.
+    """
 
-    def __init__(self, context: Context, name: str) -> None:
-        self.bar = Progress(
+    def __init__(self, console: Console, name: str, *, is_visible: bool) -> None:
+        self.progress = Progress(
             *Progress.get_default_columns(),
             MofNCompleteColumn(),
-            console=context.errors,
+            console=console,
             transient=True,
-            disable=context.json or not sys.stderr.isatty(),
+            disable=not is_visible,
         )
-        self.task = self.bar.add_task(name, total=None)
+        self.task = self.progress.add_task(name, total=None)
 
-    def name(self, name: str) -> None:
-        """What is under way now."""
-        self.bar.update(self.task, description=name)
+    def rename(self, name: str) -> None:
+        """Change the name of what is in progress."""
+        self.progress.update(self.task, description=name)
 
     def update(self, done: int, total: int) -> None:
-        """How far it is."""
-        self.bar.update(self.task, completed=done, total=total)
+        """Show ``done`` of ``total``."""
+        self.progress.update(self.task, completed=done, total=total)
 
-    def __enter__(self) -> Bar:
-        self.bar.start()
+    def __enter__(self) -> ProgressBar:
+        self.progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        self.progress.stop()

@@ -1,4 +1,4 @@
-"""The paper's parameter counts, row by row, beside those of our models."""
+"""The parameter counts of the paper, compared with those of our models."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ T = TypeVar("T")
 
 FILE = "params.yaml"
 MANY = 255
-"""Classes that labels of 8 bits can tell apart."""
+"""Largest number of classes in 8-bit label maps."""
 
 
 @dataclass(frozen=True)
 class CountRow:
-    """One published count and what our model of it has, parametric and ProtoSeg."""
+    """A published count, and the counts of our parametric and ProtoSeg models of that row."""
 
     tables: tuple[str, ...]
     method: str
     backbone: str
     num_classes: int
     num_prototypes: int
-    """Of the parametric model; ProtoSeg's do not count."""
+    """Prototypes per class of the parametric model (ProtoSeg's are not learnable)."""
     decimals: int
-    """Digits behind the point that the paper prints."""
+    """Number of decimals that the paper prints."""
     published: float
     published_protoseg: float | None
     published_brackets: float | None
@@ -46,23 +46,23 @@ class CountRow:
 
     @property
     def agrees(self) -> bool:
-        """Whether our parametric model has the printed number, to its last digit."""
-        return _same(self.parametric.trained, self.published, self.decimals)
+        """Whether the count of our parametric model equals the printed one, to its last digit."""
+        return _agrees(self.parametric.trained, self.published, self.decimals)
 
     @property
     def protoseg_agrees(self) -> bool | None:
-        """The same of ProtoSeg; None where the paper prints none."""
+        """The same for ProtoSeg; None: the paper prints no count."""
         if self.published_protoseg is None:
             return None
-        return _same(self.protoseg.trained, self.published_protoseg, self.decimals)
+        return _agrees(self.protoseg.trained, self.published_protoseg, self.decimals)
 
     @property
     def brackets_agree(self) -> bool | None:
-        """The same of the classifier; the paper prints one digit less for ten prototypes."""
+        """The same for the classifier; the paper prints one digit less for ten prototypes."""
         if self.published_brackets is None:
             return None
         decimals = self.decimals - (self.num_prototypes > 1)
-        return _same(self.parametric.classifier, self.published_brackets, decimals)
+        return _agrees(self.parametric.classifier, self.published_brackets, decimals)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: our counts as whole numbers, the paper's in millions."""
@@ -88,7 +88,7 @@ class CountRow:
 
 @dataclass(frozen=True)
 class PublishedCounts:
-    """All rows, and what their notes say."""
+    """All rows and their notes."""
 
     source: str
     rows: tuple[CountRow, ...]
@@ -101,12 +101,12 @@ def published_counts(
     """Read ``params.yaml`` and count the model of each row.
 
     Args:
-        folder: of the published numbers.
-        count: of `protoseg.training.build.parameter_counts`.
-        backbones: options that are wanted; empty wants all.
+        folder: folder of the published numbers.
+        count: `protoseg.training.build.parameter_counts.count`.
+        backbones: config options of the rows to return; empty: all.
 
     Raises:
-        ProtosegError: the file is missing or not as it should be.
+        ProtosegError: the file is missing or malformed.
     """
 
     def read(content: Any, path: str) -> PublishedCounts:
@@ -115,14 +115,14 @@ def published_counts(
         rows = tuple(_row(row, composer, count, notes, path) for row in wanted)
         return PublishedCounts(" ".join(content["source"].split()), rows, notes)
 
-    return _reading(folder / FILE, read)
+    return _read_file(folder / FILE, read)
 
 
 def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Workload, float]:
-    """Model -> its learnable parameters as the paper prints them; of some backbones.
+    """Model -> number of learnable parameters that the paper prints, for some backbones.
 
     Raises:
-        ProtosegError: the file is missing or not as it should be.
+        ProtosegError: the file is missing or malformed.
     """
 
     def read(content: Any, path: str) -> dict[Workload, float]:
@@ -135,14 +135,14 @@ def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> di
                     sizes[make_model_key(proto)] = float(row["protoseg_m"]) * 1e6
         return sizes
 
-    return _reading(folder / FILE, read)
+    return _read_file(folder / FILE, read)
 
 
-def _reading(path: Path, read: Callable[[Any, str], T]) -> T:
+def _read_file(path: Path, read: Callable[[Any, str], T]) -> T:
     try:
         return read(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
-        raise ProtosegError(f"{path}: the published counts can not be read ({error}).") from error
+        raise ProtosegError(f"{path}: the published counts cannot be read ({error}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ProtosegError(f"{path}: not a file of published counts ({error!r}).") from error
 
@@ -161,7 +161,7 @@ def _row(
     parametric, protoseg = _specs(row, composer, where)
     keys = tuple(row.get("notes", ()))
     for key in keys:
-        notes[key]  # a note that is not there is an error of the file
+        notes[key]  # raises KeyError for an unknown note
     return CountRow(
         tables=tuple(row["tables"]),
         method=row["method"],
@@ -179,23 +179,24 @@ def _row(
 
 
 def _specs(row: Mapping[str, Any], composer: Composer, where: str) -> tuple[RunSpec, RunSpec]:
-    """Our parametric model of a row, and ProtoSeg's."""
+    """The parametric and the ProtoSeg model of a row."""
     settings = [Setting(key, value) for key, value in row["options"].items()]
 
     def model(method: str, number: int) -> RunSpec:
-        more = [Setting("method", method), Setting("method.num_prototypes", number)]
-        return with_classes(composer.spec([*settings, *more], where), int(row["num_classes"]))
+        of_method = [Setting("method", method), Setting("method.num_prototypes", number)]
+        spec = composer.spec([*settings, *of_method], where)
+        return with_classes(spec, int(row["num_classes"]))
 
     return model("parametric", int(row.get("num_prototypes", 1))), model("paper", 10)
 
 
 def with_classes(spec: RunSpec, number: int) -> RunSpec:
-    """The same run with so many classes; only for counting, there are no such data."""
+    """The run with another number of classes, for counting only: such a data set does not exist."""
     names = tuple(f"class {index}" for index in range(number))
     ignored = HIGHEST_LABEL if number > MANY else spec.dataset.ignore_index
     dataset = dataclasses.replace(spec.dataset, classes=names, ignore_index=ignored)
     return dataclasses.replace(spec, dataset=dataset)
 
 
-def _same(count: int, printed: float, decimals: int) -> bool:
+def _agrees(count: int, printed: float, decimals: int) -> bool:
     return f"{count / 1e6:.{decimals}f}" == f"{printed:.{decimals}f}"

@@ -118,7 +118,7 @@ def test_a_file_that_is_not_a_saved_run_is_an_error(
 
 def test_a_matrix_together_with_a_saved_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tables", "x.json", "quickstart"]) == 2
-    assert "quickstart can not stand beside" in capsys.readouterr().err
+    assert "quickstart cannot be combined with" in capsys.readouterr().err
 
 
 @NEEDS_LATEX

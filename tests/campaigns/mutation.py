@@ -1,14 +1,14 @@
-"""Mutation testing: changes one operator or number of the source, and runs the tests of that line.
+"""Mutation testing: changes one operator or number of the source and runs the tests of its line.
 
     make mutation ARGS="--sample 300 --seed 0 --report results/campaigns/mutation.md"
 
-Needs cosmic-ray (requirements-mutation.lock), whose operators make the mutants, and the coverage of
-each test, which ``--measure`` records first. Every mutant is tested in a copy of the checkout by
-the tests that ran its line, the fastest first, for at most ``--seconds``. Python processes are
-forked from one that has imported torch and mmseg, not protoseg.
+Needs cosmic-ray (requirements-mutation.lock), which makes the mutants, and the coverage of each
+test, which ``--measure`` records. Each mutant is tested in a copy of the checkout: the tests that
+run its line, fastest first, for at most ``--seconds``. The tests run in a fork of this process,
+which has imported torch and mmseg but not protoseg.
 
-Outcomes: ``killed`` (a test failed), ``timeout`` (counts as killed: the mutant never ends),
-``survived``, ``uncovered`` (no test runs the line).
+Outcomes: ``killed`` (a test failed), ``timeout`` (the tests did not end; counts as killed),
+``survived`` (all tests passed), ``uncovered`` (no test runs the line).
 
 Exit status: 0, or 1 if fewer mutants were killed than ``--at-least`` percent.
 """
@@ -42,7 +42,10 @@ COVERAGE = ROOT / ".coverage" / "by_test"
 GROUPS = {
     "core": ("protoseg/core/*.py",),
     "identity": ("protoseg/config/identity.py", "protoseg/config/fields.py"),
-    "retry": ("protoseg/runs/states.py", "protoseg/runs/attempts.py", "protoseg/runs/folder.py"),
+    "retry": (
+        *("protoseg/runs/retry.py", "protoseg/runs/states.py", "protoseg/runs/attempts.py"),
+        "protoseg/runs/folder.py",
+    ),
     "resume": (
         *("protoseg/training/checkpoint.py", "protoseg/training/loop.py"),
         *("protoseg/training/rng.py", "protoseg/runs/claim.py"),
@@ -52,7 +55,7 @@ GROUPS = {
         "protoseg/report/statistics/bootstrap.py",
     ),
 }
-"""What is sampled: as many mutants of each group, or all it has."""
+"""Group -> its files. The sample has the same number of mutants of each group."""
 PRELOADED = (
     *("torch", "numpy", "mmengine", "mmcv", "mmseg.models", "hydra", "pandas", "scipy.stats"),
     *("pytest", "rich", "hypothesis"),
@@ -60,16 +63,20 @@ PRELOADED = (
 COPIED = ("protoseg", "tests", "experiments", "benchmarks", "slurm", "results", "docs")
 LEFT_OUT = (
     *("VariableReplacer", "VariableInserter"),  # need the name of a variable
-    *("_Eq_Is", "_NotEq_IsNot", "_Is_Eq", "_IsNot_NotEq"),  # often the same: None, small numbers
+    *("_Eq_Is", "_NotEq_IsNot", "_Is_Eq", "_IsNot_NotEq"),  # often equivalent, e.g. for None
 )
-"""Last parts of the names of operators that are not used."""
+"""Ends of the names of operators that are not used."""
 MOST_TESTS = 60
-"""Tests run for one mutant: of a line that all tests run, some are enough."""
+"""Largest number of tests run for one mutant."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One change: the n-th place in a file where an operator applies."""
+    """One change of a file.
+
+    Attributes:
+        occurrence: index of the change among all changes of this operator in the file.
+    """
 
     group: str
     file: str
@@ -80,7 +87,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Result:
-    """What the tests of a mutant found."""
+    """The outcome of the tests of a mutant."""
 
     mutant: Mutant
     outcome: str
@@ -89,7 +96,7 @@ class Result:
 
 
 def measure(arguments: Sequence[str]) -> None:
-    """Run tests with the coverage of each one apart; the hook is in tests/conftest.py."""
+    """Run the tests and record the coverage of each one; the hook is in tests/conftest.py."""
     shutil.rmtree(COVERAGE, ignore_errors=True)
     COVERAGE.mkdir(parents=True)
     environment = {**os.environ, "PROTOSEG_COVERAGE_BY_TEST": "1"}
@@ -102,25 +109,25 @@ def measure(arguments: Sequence[str]) -> None:
 
 
 def tests_by_line() -> dict[str, dict[int, set[str]]]:
-    """File -> line -> node ids of the tests that ran it."""
+    """File -> line -> node ids of the tests that run it."""
     from coverage import CoverageData
 
     data = CoverageData(str(COVERAGE / "data"))
     data.read()
-    found: dict[str, dict[int, set[str]]] = {}
+    tests: dict[str, dict[int, set[str]]] = {}
     for name in data.measured_files():
         path = Path(name)
         if not path.is_relative_to(ROOT):
             continue
         lines = data.contexts_by_lineno(name)
-        found[str(path.relative_to(ROOT))] = {
+        tests[str(path.relative_to(ROOT))] = {
             line: {context for context in contexts if context} for line, contexts in lines.items()
         }
-    return found
+    return tests
 
 
 def mutants_of(group: str, file: str) -> Iterator[Mutant]:
-    """Every mutant of a file."""
+    """All mutants of a file."""
     from cosmic_ray.ast import get_ast
     from cosmic_ray.plugins import get_operator, operator_names
 
@@ -140,7 +147,7 @@ def mutants_of(group: str, file: str) -> Iterator[Mutant]:
 
 
 def annotation_ranges(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """First and last (line, column) of each type annotation: a change there changes nothing."""
+    """First and last (line, column) of each type annotation, where a change has no effect."""
     nodes = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, (ast.arg, ast.AnnAssign)):
@@ -155,29 +162,29 @@ def annotation_ranges(source: str) -> list[tuple[tuple[int, int], tuple[int, int
 
 
 def _nodes(node: Any) -> Iterator[Any]:
-    """A node and all below it, in the order in which cosmic-ray counts them."""
+    """A node and its descendants, in the order of cosmic-ray's indices."""
     yield node
     for child in getattr(node, "children", ()):
         yield from _nodes(child)
 
 
 def sample(count: int, seed: int) -> list[Mutant]:
-    """``count`` mutants drawn by a seed, evenly from the groups, at most one of each line."""
-    draw = random.Random(seed)
-    chosen: list[Mutant] = []
+    """A random sample of mutants: the same number of each group, at most one per line."""
+    generator = random.Random(seed)
+    sampled: list[Mutant] = []
     for group, patterns in GROUPS.items():
         files = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
         names = [str(path.relative_to(ROOT)) for path in files]
         mutants = [mutant for name in names for mutant in mutants_of(group, name)]
-        draw.shuffle(mutants)
+        generator.shuffle(mutants)
         by_line = {(mutant.file, mutant.line): mutant for mutant in reversed(mutants)}
         of_group = [m for m in mutants if by_line[m.file, m.line] is m]
-        chosen += [m for m in of_group if mutate(m) is not None][: count // len(GROUPS)]
-    return chosen
+        sampled += [m for m in of_group if mutate(m) is not None][: count // len(GROUPS)]
+    return sampled
 
 
 def mutate(mutant: Mutant) -> str | None:
-    """The source of the mutant's file after the change; None where it does not compile."""
+    """The changed source of the mutant's file; None if it does not compile or has not changed."""
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
@@ -193,7 +200,7 @@ def mutate(mutant: Mutant) -> str | None:
 
 
 class Copy:
-    """A copy of the checkout in which one mutant after the other is tested."""
+    """A copy of the checkout in which mutants are tested one after the other."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -207,23 +214,27 @@ class Copy:
     def test(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> Result:
         """Test one mutant; the file is restored afterwards."""
         source = mutate(mutant)
-        assert source is not None, "the sample holds valid mutants alone"
+        assert source is not None, "the sample has an invalid mutant"
         if not tests:
             return Result(mutant, "uncovered", 0.0, 0)
         path = self.folder / mutant.file
         original = path.read_text(encoding="utf-8")
-        begun = time.monotonic()
+        start = time.monotonic()
         try:
             path.write_text(source, encoding="utf-8")
             status = run_forked(self.folder, tests, seconds)
         finally:
             path.write_text(original, encoding="utf-8")
         outcome = {0: "survived", None: "timeout"}.get(status, "killed")
-        return Result(mutant, outcome, time.monotonic() - begun, len(tests))
+        return Result(mutant, outcome, time.monotonic() - start, len(tests))
 
 
 def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None:
-    """pytest's exit status in a fork of this process; None after ``seconds``."""
+    """Run tests in a fork of this process.
+
+    Returns:
+        The exit status of pytest; None if it did not end within ``seconds``.
+    """
     pid = os.fork()
     if pid == 0:
         status = 70
@@ -253,15 +264,15 @@ def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None
     return None
 
 
-def test_order(tests: set[str], durations: dict[str, float]) -> list[str]:
-    """The fastest tests first, at most `MOST_TESTS`."""
+def fastest_tests(tests: set[str], durations: dict[str, float]) -> list[str]:
+    """At most `MOST_TESTS` tests, the fastest first."""
     return sorted(tests, key=lambda test: (durations.get(key_of_node(test), 9.9), test))[
         :MOST_TESTS
     ]
 
 
 def report(results: Sequence[Result], seed: int) -> str:
-    """Markdown: outcomes by group, then the survivors."""
+    """Markdown: the outcomes of each group, then the survivors."""
     rows: dict[str, Counter[str]] = defaultdict(Counter)
     for result in results:
         rows[result.mutant.group][result.outcome] += 1
@@ -280,14 +291,20 @@ def report(results: Sequence[Result], seed: int) -> str:
 
 
 def main() -> int:
-    """Measure, sample, test, report."""
+    """Sample and test mutants, write the report, and return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=120.0, help="for the tests of a mutant")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time limit of each mutant")
     parser.add_argument("--report", type=Path)
-    parser.add_argument("--at-least", type=float, default=0.0, help="percent killed")
-    parser.add_argument("--measure", nargs=argparse.REMAINDER, help="then the arguments of pytest")
+    parser.add_argument(
+        "--at-least", type=float, default=0.0, help="smallest percentage of killed mutants"
+    )
+    parser.add_argument(
+        "--measure",
+        nargs=argparse.REMAINDER,
+        help="record coverage first; then pytest's arguments",
+    )
     arguments = parser.parse_args()
     if arguments.measure is not None:
         measure(arguments.measure)
@@ -299,7 +316,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mut-") as name:
         copy = Copy(Path(name) / "checkout")
         for mutant in sample(arguments.sample, arguments.seed):
-            tests = test_order(by_line.get(mutant.file, {}).get(mutant.line, set()), durations)
+            tests = fastest_tests(by_line.get(mutant.file, {}).get(mutant.line, set()), durations)
             result = copy.test(mutant, tests, arguments.seconds)
             results.append(result)
             print(json.dumps({**vars(mutant), "outcome": result.outcome,

@@ -1,4 +1,4 @@
-"""Calls of the command line, with folders of their own and without training."""
+"""Calls ``protoseg`` in the process of the test, with temporary folders."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import PlannedRun
 
 FORKING = "test_reproduce.py"
-"""The file whose tests fork workers."""
+"""The file whose tests train runs in forked workers."""
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -33,14 +33,14 @@ def _prepared_fork_server(
     request: pytest.FixtureRequest,
     fork_server: ForkServer,  # noqa: F811
 ) -> None:
-    """The imports of the fork server take seconds; meanwhile other tests run."""
+    """Start the imports of the fork server, which take seconds, while other tests run."""
     if any(item.path.name == FORKING for item in request.session.items):
         fork_server.prepare(WORKER_MODULES)
 
 
 @dataclasses.dataclass(frozen=True)
-class JobReport:
-    """What a call came to."""
+class CommandResult:
+    """Exit status and output of a call."""
 
     status: int
     out: str
@@ -48,12 +48,12 @@ class JobReport:
 
     @property
     def json(self) -> Any:
-        """Standard output, all of it, as JSON."""
+        """The whole standard output, parsed as JSON."""
         return json.loads(self.out)
 
 
 _composer = functools.cache(Composer)
-"""Composing is most of a call's time, and the config files are the same for all of them."""
+"""One composer for all calls: composing takes most of their time."""
 
 
 @functools.cache
@@ -62,7 +62,12 @@ def _quickstart() -> tuple[PlannedRun, ...]:
 
 
 class CommandLine:
-    """Calls ``protoseg`` with its folders below a temporary one."""
+    """Calls ``protoseg`` with folders inside a temporary one.
+
+    Attributes:
+        lab: makes run folders and records.
+        paths: options with the folders, put after the verb of every call.
+    """
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.capsys = capsys
@@ -75,24 +80,24 @@ class CommandLine:
             *("--data", str(self.data)),
         ]
 
-    def __call__(self, *words: str) -> JobReport:
-        """In this process; every message of argparse counts as an answer too."""
+    def __call__(self, verb: str, *arguments: str) -> CommandResult:
+        """Run a verb in this process; errors of argparse are results too."""
         self.capsys.readouterr()
         try:
-            status = main([words[0], *self.paths, *words[1:]])
-        except SystemExit as end:
-            status = int(end.code or 0)
+            status = main([verb, *self.paths, *arguments])
+        except SystemExit as error:
+            status = int(error.code or 0)
         out, err = self.capsys.readouterr()
-        return JobReport(status, out, err)
+        return CommandResult(status, out, err)
 
     def quickstart(self) -> list[PlannedRun]:
         """The nine runs of the quickstart."""
         return list(_quickstart())
 
     def record(self, run: PlannedRun, miou: float, in_runs: bool = False, **changes: Any) -> Path:
-        """A sealed record of a run, in results/records or in its run folder."""
-        names = run.spec.dataset.classes
-        per_class = [{"name": n, "iou": miou, "acc": 90.0, "pixels": 1000} for n in names]
+        """Write a record of a run into results/records or the run folder, and return its path."""
+        classes = run.spec.dataset.classes
+        per_class = [{"name": name, "iou": miou, "acc": 90.0, "pixels": 1000} for name in classes]
         return self.lab.finish(run.spec, miou, in_runs, per_class=per_class, **changes)
 
 
@@ -107,9 +112,16 @@ def protoseg(
     return CommandLine(tmp_path, capsys)
 
 
-def shell(words: Sequence[str], code: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
-    """In a process of its own; ``code`` runs after the call, in the same process."""
+def run_in_process(
+    arguments: Sequence[str], code: str = "", **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run ``protoseg`` in a separate process.
+
+    Args:
+        code: Python code that this process runs after the call.
+        options: for `subprocess.run`.
+    """
     driver = f"import sys\nfrom protoseg.cli import main\nstatus = main(sys.argv[1:])\n{code}\n"
-    command = [sys.executable, "-c", driver + "sys.exit(status)", *words]
+    command = [sys.executable, "-c", driver + "sys.exit(status)", *arguments]
     options = {"capture_output": True, "text": True, "timeout": DEADLINE, **options}
     return subprocess.run(command, check=False, **options)

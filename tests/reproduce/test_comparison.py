@@ -60,7 +60,7 @@ def test_without_a_digest_of_the_weights_all_other_values_decide() -> None:
     result = compare(old, record(), COUNTS, dict(COUNTS))
     assert (result.verdict, result.same_weights) == ("bit-identical", None)
     assert not lines(result)[0].startswith("bit-identical: weights")
-    assert any("names no digest of its weights" in line for line in lines(result))
+    assert any("has no digest of its weights" in line for line in lines(result))
 
 
 def test_the_first_and_the_largest_difference_of_the_curve_are_named() -> None:
@@ -79,9 +79,9 @@ def test_the_first_and_the_largest_difference_of_the_curve_are_named() -> None:
     assert result.to_dict()["largest_relative_loss_difference"] == result.largest.relative
     text = "\n".join(lines(result))
     assert (
-        "first differs at iteration 4: loss_ce 0.375 → 0.375375 (0.1 %); the same until 3" in text
+        "first differs at iteration 4: loss_ce 0.375 → 0.375375 (0.1%); identical until 3" in text
     )
-    assert "most apart at iteration 8: loss 0.25 → 0.252 (0.79 %)" in text
+    assert "largest difference at iteration 8: loss 0.25 → 0.252 (0.79%)" in text
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_changed_pixels_are_counted_per_image() -> None:
     changed = {(0, 0): 85, (0, 1): 15, (1, 4): 98, (1, 5): 1, (1, 3): 1}
     result = compare(record(), record(), COUNTS, changed)
     assert (result.pixels, result.pixels_changed, result.images_changed) == (200, 7, 2)
-    assert "at least 7 of 200 (3.5 %) got another class, in 2 of 101 images" in "\n".join(
+    assert "at least 7 of 200 (3.5%) have another class, in 2 of 101 images" in "\n".join(
         lines(result)
     )
 
@@ -151,7 +151,7 @@ def test_provenance_missing_in_an_old_record_is_one_line() -> None:
     assert text[-3:] == [
         "made with   recorded → now",
         "  packages.torch  2.12 → 2.13",
-        "not said    by the record: a, c",
+        "missing     in the record: a, c",
     ]
 
 

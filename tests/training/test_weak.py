@@ -243,8 +243,8 @@ def test_the_masks_command_writes_masks(
     assert main(["masks", "weak_contrast-s0", "--into", "verb_masks", *folders, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {**masks, "name": "verb_masks"}
     for arguments, sentence in {
-        ("masks", "weak_contrast"): "masks: name the data set to make: --into NAME",
-        ("masks", "weak_contrast", "--into", "a/b"): "expected the name of a folder below",
+        ("masks", "weak_contrast"): "masks: no data set is named. Add --into NAME",
+        ("masks", "weak_contrast", "--into", "a/b"): "'a/b' is not the name of a folder in",
         ("masks", "nothing", "--into", "x"): "unknown run 'nothing'",
     }.items():
         assert main([*arguments, *folders]) == 2

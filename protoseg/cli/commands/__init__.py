@@ -1,1 +1,1 @@
-"""The verbs of the command line, one module a subject; each returns its exit status."""
+"""The verbs of the command line, one module a verb."""

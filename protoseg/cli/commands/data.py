@@ -1,52 +1,71 @@
-"""``data``: which data sets there are, preparing one, and whether a folder is what it should be."""
+"""``protoseg data``: lists, prepares and checks data sets."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
-from protoseg.cli.context import FAILED, OK, Context
-from protoseg.cli.progress import Bar
-from protoseg.config.compose import Setting, parse_overrides
+from protoseg.cli.arguments import add_operands, positive
+from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.check import Report, check
-from protoseg.datasets.layout import find_root
 from protoseg.errors import DataError, ProtosegError, UsageError, unknown
 
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
+    from protoseg.datasets.check import Report
 
-def data(context: Context) -> int:
+EXAMPLE = "protoseg data check camvid"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_operands(
+        parser,
+        "list | prepare NAME --from DIR | check NAME",
+        "list: all data sets; prepare: convert the published files; check: read all files and "
+        "compare them with the config",
+    )
+    group = parser.add_argument_group("prepare")
+    group.add_argument("--from", dest="source", metavar="DIR", help="folder of the published files")
+    group.add_argument(
+        "--jobs", type=positive, default=1, metavar="N", help="parallel processes (default: 1)"
+    )
+
+
+def run(context: Context) -> int:
     """Run ``data list``, ``data prepare NAME --from DIR`` or ``data check NAME``."""
-    words: list[str] = context.arguments.words
-    actions = {"list": _list, "prepare": _prepare, "check": _check}
-    if not words:
-        raise UsageError("data: say what to do: data list, data prepare NAME or data check NAME.")
-    if words[0] not in actions:
-        raise UsageError(unknown("action", words[0], "data", actions))
-    if words[0] != "prepare" and context.arguments.source:
-        raise UsageError(f"data {words[0]}: --from goes with data prepare alone; leave it away.")
+    actions = {"list": _list_data_sets, "prepare": _prepare, "check": _check}
+    if not context.arguments.operands:
+        raise UsageError("data: name an action: data list, data prepare NAME or data check NAME.")
+    action, *operands = context.arguments.operands
+    if action not in actions:
+        raise UsageError(unknown("action", action, "data", actions))
+    if action != "prepare" and context.arguments.source:
+        raise UsageError(f"data {action}: --from is an option of data prepare only. Remove it.")
     try:
-        return actions[words[0]](context, words[1:])
+        return actions[action](context, operands)
     except PermissionError as error:
         raise DataError(
-            f"{error.filename}: can not be read (no permission). Change its permissions, or name "
+            f"{error.filename}: cannot be read (no permission). Change its permissions, or name "
             "another folder."
         ) from error
 
 
-def _list(context: Context, words: list[str]) -> int:
-    if words:
-        raise UsageError(f"data list: takes no further words, found '{words[0]}'.")
+def _list_data_sets(context: Context, operands: list[str]) -> int:
+    from rich.table import Table
+    from rich.text import Text
+
+    if operands:
+        raise UsageError(f"data list: takes no names, found '{operands[0]}'. Remove it.")
     rows = []
-    for name in _options(context):
-        dataset = _dataset(context, name, [])
-        place = context.places.data / dataset.place
+    for name in _data_set_names(context):
+        dataset = _compose_dataset(context, name, [])
+        folder = context.paths.data / dataset.place
         if dataset.generator:
-            state = "made by the program when needed"
+            state = "generated when needed"
         else:
-            state = f"in {place}" if place.is_dir() else f"not in {context.places.data}"
+            state = f"in {folder}" if folder.is_dir() else f"not in {context.paths.data}"
         rows.append({"name": name, "classes": len(dataset.classes), "state": state})
     if context.json:
         context.print_json(rows)
@@ -60,25 +79,29 @@ def _list(context: Context, words: list[str]) -> int:
     return OK
 
 
-def _prepare(context: Context, words: list[str]) -> int:
+def _prepare(context: Context, names: list[str]) -> int:
     from protoseg.datasets.prepare.registry import PLANS
     from protoseg.datasets.prepare.runner import apart, prepare
 
-    if len(words) != 1 or not context.arguments.source:
+    if len(names) != 1 or not context.arguments.source:
         raise UsageError("data prepare: name one data set and its source: NAME --from DIR.")
-    dataset = _dataset(context, words[0], [])
+    dataset = _compose_dataset(context, names[0], [])
     if dataset.place not in PLANS:
-        known = [n for n in _options(context) if _dataset(context, n, []).place in PLANS]
+        known = [
+            name
+            for name in _data_set_names(context)
+            if _compose_dataset(context, name, []).place in PLANS
+        ]
         raise UsageError(
-            f"data prepare: '{words[0]}' needs no preparing: it is used as it is in "
-            f"{context.places.data / dataset.place}. Prepared are: {', '.join(known)}."
+            f"data prepare: '{names[0]}' needs no preparation. Data sets to prepare: "
+            f"{', '.join(known)}. Put its files into {context.paths.data / dataset.place}."
         )
     source = Path(context.arguments.source).expanduser().absolute()
-    target = context.places.data / dataset.place
+    target = context.paths.data / dataset.place
     apart(source, target)
-    with Bar(context, f"looking through {source.name}") as progress:
+    with context.progress_bar(f"reading {source.name}") as progress:
         plan = PLANS[dataset.place](source, dataset)
-        progress.name(f"preparing {dataset.place}")
+        progress.rename(f"preparing {dataset.place}")
         manifest = prepare(
             plan, dataset, target, jobs=context.arguments.jobs, progress=progress.update
         )
@@ -92,10 +115,10 @@ def _prepare(context: Context, words: list[str]) -> int:
 def _show_prepared(
     context: Context, dataset: DatasetSpec, target: Path, manifest: dict[str, Any]
 ) -> None:
-    made = ", ".join(f"{count} {how}" for how, count in sorted(manifest["files"].items()))
-    line = f"{dataset.name}: ready in {target}: {made}"
+    files = ", ".join(f"{count} {how}" for how, count in sorted(manifest["files"].items()))
+    line = f"{dataset.name}: ready in {target}: {files}"
     if manifest["already_there"]:
-        line += f"; {manifest['already_there']} of them were there"
+        line += f"; {manifest['already_there']} of them existed"
     context.console.print(line, style="green", markup=False)
     for split, count in manifest["images"].items():
         whole = dataset.counts.get(split, count)
@@ -106,47 +129,55 @@ def _show_prepared(
     context.console.print(f"digest {manifest['digest']}")
 
 
-def _check(context: Context, words: list[str]) -> int:
-    overrides = [word for word in words if "=" in word]
-    names = [word for word in words if "=" not in word]
+def _check(context: Context, operands: list[str]) -> int:
+    overrides = [operand for operand in operands if "=" in operand]
+    names = [operand for operand in operands if "=" not in operand]
     if not names:
-        known = ", ".join(_options(context))
+        known = ", ".join(_data_set_names(context))
         raise UsageError(f"data check: name a data set. Known: {known}.")
     reports, problems = [], []
     for name in names:
-        dataset = _dataset(context, name, overrides)
+        dataset = _compose_dataset(context, name, overrides)
         try:
-            reports.append(_report(context, dataset))
+            reports.append(_check_data_set(context, dataset))
         except ProtosegError as error:
             problems.append(str(error))
     if context.json:
         context.print_json({"reports": [r.to_dict() for r in reports], "problems": problems})
     else:
         for report in reports:
-            _show(context, report)
+            _print_report(context, report)
     return context.print_errors(problems) and FAILED
 
 
-def _options(context: Context) -> list[str]:
+def _data_set_names(context: Context) -> list[str]:
     return context.composer.options["dataset"]
 
 
-def _dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
-    options = _options(context)
-    if name not in options:
-        raise UsageError(unknown("data set", name, "data", options))
-    # The name is no override: it may have letters that their grammar has not.
-    more = [setting for _, several in parse_overrides(overrides) for setting in several]
-    return context.composer.spec([Setting("dataset", name), *more], f"data {name}").dataset
+def _compose_dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
+    from protoseg.config.compose import Setting, parse_overrides
+
+    names = _data_set_names(context)
+    if name not in names:
+        raise UsageError(unknown("data set", name, "data", names))
+    # Not parsed as an override: the name may have characters that Hydra's grammar does not allow.
+    settings = [setting for _, values in parse_overrides(overrides) for setting in values]
+    return context.composer.spec([Setting("dataset", name), *settings], f"data {name}").dataset
 
 
-def _report(context: Context, dataset: DatasetSpec) -> Report:
-    root = find_root(dataset, context.places.data)
-    with Bar(context, f"reading {dataset.name}") as progress:
+def _check_data_set(context: Context, dataset: DatasetSpec) -> Report:
+    from protoseg.datasets.check import check
+    from protoseg.datasets.layout import find_root
+
+    root = find_root(dataset, context.paths.data)
+    with context.progress_bar(f"reading {dataset.name}") as progress:
         return check(root, dataset, progress=progress.update)
 
 
-def _show(context: Context, report: Report) -> None:
+def _print_report(context: Context, report: Report) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     context.console.print(f"{report.name}: fine, in {report.root}", style="green", markup=False)
     table = Table(box=None, pad_edge=False)
     for title in ("Split", "Images", "Sizes", "Ignored", "Classes without a pixel"):
@@ -155,7 +186,7 @@ def _show(context: Context, report: Report) -> None:
         smallest, largest = ("×".join(map(str, s)) for s in (split.smallest, split.largest))
         sizes = smallest if smallest == largest else f"{smallest} to {largest}"
         total = split.ignored + sum(split.pixels.values())
-        ignored = f"{100 * split.ignored / total:.1f} %" if total else ""
+        ignored = f"{100 * split.ignored / total:.1f}%" if total else ""
         absent = ", ".join(split.absent) or "none"
         table.add_row(name, str(split.images), sizes, ignored, Text(absent))
     context.console.print(table)

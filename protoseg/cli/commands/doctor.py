@@ -1,7 +1,8 @@
-"""``doctor``: what this machine has and lacks, and what to do about it."""
+"""``protoseg doctor``: checks the installation, GPUs, data sets, weights and SLURM."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import shutil
@@ -9,19 +10,35 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
+from protoseg.cli.exit_status import FAILED, OK
+from protoseg.cli.slurm_checks import Finding, check_slurm
 
-from protoseg.cli.commands.doctor_slurm import slurm
-from protoseg.cli.commands.finding import Finding
-from protoseg.cli.context import FAILED, OK, Context
-from protoseg.config.compose import Setting
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
+
+EXAMPLE = "protoseg doctor"
 
 
-def doctor(context: Context) -> int:
-    """Look at everything; exit status 1 where something is broken."""
-    findings = [finding for look in _looks(context) for finding in look()]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    parser.set_defaults(operands=[])
+    parser.add_argument(
+        "--probe",
+        metavar="PARTITION",
+        nargs="?",
+        const="",
+        help="also submit a short job that checks the shared folders from a node",
+    )
+
+
+def run(context: Context) -> int:
+    """Print all findings; the exit status is 1 if something is broken."""
+    from rich.table import Table
+    from rich.text import Text
+
+    findings = [finding for check in _checks(context) for finding in check()]
     if context.json:
         context.print_json([asdict(finding) for finding in findings])
     else:
@@ -37,51 +54,50 @@ def doctor(context: Context) -> int:
     return FAILED if any(finding.state == "broken" for finding in findings) else OK
 
 
-def _looks(context: Context) -> list[Callable[[], list[Finding]]]:
+def _checks(context: Context) -> list[Callable[[], list[Finding]]]:
     return [
-        lambda: [_python()],
-        _torch,
-        lambda: [_mmseg()],
-        lambda: slurm(context.places.runs, getattr(context.arguments, "probe", None)),
-        lambda: [_writable(context)],
-        lambda: _data(context),
-        lambda: _weights(context),
+        lambda: [_check_python()],
+        _check_torch,
+        lambda: [_check_mmseg()],
+        lambda: check_slurm(context.paths.runs, getattr(context.arguments, "probe", None)),
+        lambda: [_check_run_folders(context)],
+        lambda: _check_data_sets(context),
+        lambda: _check_weights(context),
     ]
 
 
-def _python() -> Finding:
+def _check_python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    fine = sys.version_info >= (3, 11)
+    is_supported = sys.version_info >= (3, 11)
     return Finding(
         "python",
-        "ok" if fine else "broken",
+        "ok" if is_supported else "broken",
         f"{version}, {os.cpu_count()} cores",
-        "" if fine else "protoseg needs Python 3.11 or newer.",
+        "" if is_supported else "protoseg needs Python 3.11 or newer.",
     )
 
 
-def _torch() -> list[Finding]:
+def _check_torch() -> list[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        todo = "Install the lock: make setup."
-        return [Finding("torch", "broken", f"does not import: {error}", todo)]
+        advice = "Install the locked packages: make setup."
+        return [Finding("torch", "broken", f"cannot be imported: {error}", advice)]
     findings = [Finding("torch", "ok", torch.__version__)]
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         findings.append(Finding("GPU", "ok", ", ".join(names)))
     else:
-        built = torch.version.cuda
-        todo = (
-            "The driver is missing or hidden (nvidia-smi, CUDA_VISIBLE_DEVICES)."
-            if built
-            else "This torch is a CPU build; for GPUs install the CUDA build of the same version."
+        advice = (
+            "Check the driver (nvidia-smi) and CUDA_VISIBLE_DEVICES."
+            if torch.version.cuda
+            else "This torch is a CPU build. For GPUs, install the CUDA build of the same version."
         )
-        findings.append(Finding("GPU", "absent", "none; runs train on the CPU", todo))
+        findings.append(Finding("GPU", "absent", "none; runs train on the CPU", advice))
     return findings
 
 
-def _mmseg() -> Finding:
+def _check_mmseg() -> Finding:
     names = ("onedl-mmsegmentation", "mmsegmentation")
     versions = []
     for name in names:
@@ -89,7 +105,7 @@ def _mmseg() -> Finding:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             continue
-    # In a process of its own: a broken build may take the interpreter with it.
+    # In a separate process: a broken build may crash the interpreter.
     code = (
         "import mmseg.models, protoseg.models; "
         "from protoseg.training.build.config import RECIPES; RECIPES.iterdir()"
@@ -98,49 +114,58 @@ def _mmseg() -> Finding:
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
         return Finding(
-            "mmseg", "broken", f"does not import: {last}", "Install the lock: make setup."
+            "mmseg",
+            "broken",
+            f"cannot be imported: {last}",
+            "Install the locked packages: make setup.",
         )
     return Finding("mmseg", "ok", ", ".join(versions) or "from source")
 
 
-def _writable(context: Context) -> Finding:
-    folder = context.places.runs
+def _check_run_folders(context: Context) -> Finding:
+    folder = context.paths.runs
     existing = next(f for f in (folder, *folder.parents) if f.exists())
     if not os.access(existing, os.W_OK):
-        todo = "Choose another folder with --runs or PROTOSEG_RUNS."
-        return Finding("run folders", "broken", f"{folder}: not writable", todo)
+        advice = "Choose another folder with --runs or PROTOSEG_RUNS."
+        return Finding("run folders", "broken", f"{folder}: not writable", advice)
     free = shutil.disk_usage(existing).free / 2**30
     return Finding("run folders", "ok", f"{folder}, {free:.0f} GiB free")
 
 
-def _data(context: Context) -> list[Finding]:
+def _check_data_sets(context: Context) -> list[Finding]:
+    from protoseg.config.compose import Setting
+
     findings = []
     for name in context.composer.options["dataset"]:
         dataset = context.composer.spec([Setting("dataset", name)], f"data {name}").dataset
         subject = f"data: {name}"
         if dataset.generator:
-            findings.append(Finding(subject, "ok", "made by the program when needed"))
+            findings.append(Finding(subject, "ok", "generated when needed"))
             continue
-        root = context.places.data / dataset.place
+        root = context.paths.data / dataset.place
         if root.is_dir():
-            findings.append(Finding(subject, "ok", f"{root} (protoseg data check {name} reads it)"))
+            findings.append(
+                Finding(subject, "ok", f"{root} (to check it: protoseg data check {name})")
+            )
         else:
-            todo = f"Put it into {root}, or name its parent with --data."
-            findings.append(Finding(subject, "absent", "not found", todo))
+            advice = f"Put it into {root}, or name the parent folder with --data."
+            findings.append(Finding(subject, "absent", "not found", advice))
     return findings
 
 
-def _weights(context: Context) -> list[Finding]:
+def _check_weights(context: Context) -> list[Finding]:
+    from protoseg.config.compose import Setting
+
     findings = []
     for name in context.composer.options["backbone"]:
         backbone = context.composer.spec([Setting("backbone", name)], f"weights {name}").backbone
         if not backbone.weights:
             continue
-        path = context.places.weights / backbone.weights
+        path = context.paths.weights / backbone.weights
         subject = f"weights: {name}"
         if path.is_file():
             findings.append(Finding(subject, "ok", str(path)))
         else:
-            todo = f"Put {backbone.weights} into {context.places.weights}, or use --weights."
-            findings.append(Finding(subject, "absent", "not found", todo))
+            advice = f"Put {backbone.weights} into {context.paths.weights}, or use --weights."
+            findings.append(Finding(subject, "absent", "not found", advice))
     return findings

@@ -1,41 +1,60 @@
-"""``figures``: from records alone to figures for papers and screens."""
+"""``protoseg figures``: draws the figures of matrices from the records of their runs."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from protoseg.cli.commands.reports import shown, variant
-from protoseg.cli.context import FAILED, Context
+from protoseg.cli.arguments import add_matrix_operands, add_output_folder, add_record_options
+from protoseg.cli.exit_status import FAILED
+from protoseg.cli.outputs import choose_output_folder, display_path
 from protoseg.errors import ProtosegError
 
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
 
-def figures(context: Context) -> int:
-    """Draw the figures of each matrix that has records, and write them in all forms."""
+EXAMPLE = "protoseg figures quickstart --kind metric --kind loss"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_matrix_operands(parser)
+    add_record_options(parser)
+    add_output_folder(parser, "RESULTS/figures")
+    parser.add_argument(
+        "--kind",
+        action="append",
+        choices=("metric", "loss", "classes"),
+        help="type of figure (default: metric); repeat the option for several types",
+    )
+
+
+def run(context: Context) -> int:
+    """Draw the figures of each matrix that has records, and write them in all formats."""
     from protoseg.report.figures.data import read
     from protoseg.report.figures.save import write_all
     from protoseg.report.figures.types import KINDS, build
     from protoseg.runs.store import RecordStore
 
-    everything = not context.words
+    are_matrices_named = bool(context.operands)
     matrices, overrides = context.matrices()
-    folder = Path(context.arguments.out or context.places.results / "figures")
-    # With overrides it is another figure; it must not take the place of the matrix's own.
-    place = folder / variant(overrides) if overrides else folder
+    base = Path(context.arguments.out or context.paths.results / "figures")
+    folder = choose_output_folder(base, overrides)
     kinds = dict.fromkeys(context.arguments.kind or [next(iter(KINDS))])
     content: dict[str, dict[str, Any]] = {}
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
-    empty: list[str] = []
+    without_records: list[str] = []
     for matrix in matrices:
-        store = RecordStore(context.record_folders, context.places.runs)
+        store = RecordStore(context.record_folders, context.paths.runs)
         try:
-            reading = read(matrix, store, context.places.results / "published")
-            made = [build(reading, kind) for kind in kinds]
+            figure_input = read(matrix, store, context.paths.results / "published")
+            figures = [build(figure_input, kind) for kind in kinds]
         except ProtosegError as error:
-            # Where nobody named it, a matrix without records is no failure.
-            if everything and error.exit_code == FAILED:
-                empty.append(matrix.name)
+            # A matrix without records is an error only if the user named it.
+            if not are_matrices_named and error.exit_code == FAILED:
+                without_records.append(matrix.name)
                 continue
             if len(matrices) == 1 and not store.warnings:
                 raise
@@ -43,8 +62,8 @@ def figures(context: Context) -> int:
             continue
         finally:
             warnings += store.warnings
-        for figure in made:
-            files = [shown(path) for path in write_all(figure, place)]
+        for figure in figures:
+            files = [display_path(path) for path in write_all(figure, folder)]
             content.setdefault(matrix.name, {})[figure.kind] = figure.to_dict()
             written.setdefault(matrix.name, []).extend(files)
             if not context.json:
@@ -53,6 +72,6 @@ def figures(context: Context) -> int:
                 context.console.print(f"written: {', '.join(files)}\n", markup=False)
     if context.json:
         context.print_json({"figures": content, "written": written, "warnings": warnings})
-    elif empty:
-        context.console.print(f"nothing to draw yet: {', '.join(empty)}", markup=False)
+    elif without_records:
+        context.console.print(f"without records: {', '.join(without_records)}", markup=False)
     return context.print_errors(list(dict.fromkeys(warnings)))

@@ -1,54 +1,60 @@
-"""``masks``: write the pseudo-masks of a finished run of the task ``weak`` as a data set."""
+"""``protoseg masks``: exports the pseudo-masks of a weakly supervised run as a data set."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from protoseg.cli.context import OK, Context, part_of_one
-from protoseg.cli.progress import Bar
-from protoseg.errors import UsageError, unknown
+from protoseg.cli.arguments import add_run_operand
+from protoseg.cli.exit_status import OK
+from protoseg.errors import UsageError
 from protoseg.runs.folder import RunFolder
 
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
 
-def masks(context: Context) -> int:
-    """Run ``masks RUN --into NAME``."""
+EXAMPLE = "protoseg masks 3f2a --into ccp_masks"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_run_operand(parser)
+    parser.add_argument("--into", metavar="NAME", help="name of the new data set (required)")
+
+
+def run(context: Context) -> int:
+    """Export the masks of a finished run."""
+    from protoseg.cli.run_lookup import find_run, finished_runs
     from protoseg.training.evaluation.export_masks import OPTION, write_masks
 
     name = context.arguments.into
     if not name:
-        raise UsageError("masks: name the data set to make: --into NAME, e.g. --into ccp_masks.")
+        raise UsageError("masks: no data set is named. Add --into NAME, e.g. --into ccp_masks.")
     if Path(name).name != name or name.startswith("."):
         raise UsageError(
-            f"masks: --into: expected the name of a folder below {context.places.data}, "
-            f"found '{name}'."
+            f"masks: --into: '{name}' is not the name of a folder in {context.paths.data}. "
+            "Use a name without slashes that does not start with a dot."
         )
-    folder = RunFolder(_find(context, context.arguments.words[0]))
-    target = context.places.data / name
-    with Bar(context, f"masks of {folder.run_id}") as progress:
-        made = write_masks(folder, context.places.data, target, progress.update)
+    runs = context.paths.runs
+    run_id = find_run(context.arguments.operands[0], finished_runs(context), f"finished in {runs}")
+    folder = RunFolder(runs / run_id)
+    target = context.paths.data / name
+    with context.progress_bar(f"masks of {run_id}") as progress:
+        manifest = write_masks(folder, context.paths.data, target, progress.update)
     if context.json:
-        context.print_json(made)
+        context.print_json(manifest)
         return OK
     context.console.print(
-        f"{made['images']} masks in {target}: mIoU {made['miou']:.2f} % at the background "
-        f"threshold {made['threshold']}, chosen on these very images",
+        f"{manifest['images']} masks in {target}: mIoU {manifest['miou']:.2f}% at the background "
+        f"threshold {manifest['threshold']}, which was selected on the same images",
         style="green",
         markup=False,
     )
-    context.console.print(f"digest {made['digest']}")
+    context.console.print(f"digest {manifest['digest']}")
     context.console.print(
-        f"To train on them, copy {target / OPTION} to experiments/dataset/{name}.yaml; then "
+        f"To train on them, copy {target / OPTION} to experiments/dataset/{name}.yaml and use "
         f"dataset={name}.",
         markup=False,
     )
     return OK
-
-
-def _find(context: Context, word: str) -> Path:
-    """The folder of the one run that a word means: its id, or a part that no other has."""
-    runs = context.places.runs
-    known = sorted(path.parent.name for path in runs.glob("*/record.json"))
-    found = word if word in known else part_of_one(word, known)
-    if found is None:
-        raise UsageError(unknown("run", word, f"finished runs in {runs}", known[:20]))
-    return runs / found

@@ -1,7 +1,8 @@
-"""``params``: how many numbers models learn, beside what the paper prints."""
+"""``protoseg params``: counts model parameters and compares them with the paper."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
@@ -9,22 +10,24 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.table import Table
-from rich.text import Text
-
 from protoseg import files
-from protoseg.cli.context import OK, Context
-from protoseg.cli.published_counts import CountRow, PublishedCounts, published_counts
+from protoseg.cli.arguments import add_operands, add_output_folder
+from protoseg.cli.exit_status import OK
 from protoseg.config.identity import slug
 from protoseg.config.matrix import Matrix
-from protoseg.config.matrix_bundles import sorted_names
+from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, unknown
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from protoseg.cli.context import Context
+    from protoseg.cli.published_counts import CountRow, PublishedCounts
     from protoseg.training.build.parameter_counts import Counts
 
+EXAMPLE = "protoseg params mit_b2"
 DIFFERS = "≠"
-"""Behind a count of ours that is not the printed one."""
+"""Marks a count that differs from the printed one."""
 
 Cells = Sequence[Sequence[str]]
 
@@ -35,46 +38,58 @@ PUBLISHED = (
 MODELS = ("Run", "Learnable", "Classifier", "Auxiliary", "Prototypes")
 
 
-def params(context: Context) -> int:
-    """Count the models of the paper, of matrices, or of one run given by overrides."""
-    words = context.words
-    names = [word for word in words if "=" not in word and not word.startswith("~")]
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_operands(
+        parser,
+        "MATRIX | BACKBONE | OVERRIDE",
+        "matrices; or backbones of the paper's models; or overrides that describe one model "
+        "(default: all models of the paper)",
+    )
+    add_output_folder(parser, "no files")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument("--csv", action="store_true", help="print CSV")
+
+
+def run(context: Context) -> int:
+    """Count the models of the paper, of matrices, or of one run that is given by overrides."""
+    from protoseg.cli.context import is_override
+    from protoseg.config.matrix_bundles import sorted_names
+
+    operands = context.operands
+    names = [operand for operand in operands if not is_override(operand)]
     backbones = context.composer.options["backbone"]
-    matrices = [name for kind in sorted_names(context.places.experiments) for name in kind]
-    strangers = [n for n in names if n not in backbones and n not in matrices and not _file(n)]
-    if strangers:
-        known = [*matrices, *backbones]
-        raise UsageError(unknown("matrix or backbone", strangers[0], "params", known))
-    of_matrices = [name for name in names if name in matrices or _file(name)]
-    if of_matrices and len(of_matrices) < len(names):
+    known = [name for group in sorted_names(context.paths.experiments) for name in group]
+    matrices = [name for name in names if name in known or name.endswith((".yaml", ".yml"))]
+    for name in names:
+        if name not in backbones and name not in matrices:
+            raise UsageError(unknown("matrix or backbone", name, "params", [*known, *backbones]))
+    if matrices and len(matrices) < len(names):
         raise UsageError("params: name matrices or backbones, not both in one call.")
-    if names and not of_matrices and len(words) > len(names):
+    if names and not matrices and len(operands) > len(names):
         raise UsageError(
-            "params: a backbone's published counts take no overrides; leave its name out "
-            f"(params backbone={names[0]} ...) to count one model."
+            "params: the published counts of a backbone take no overrides. To count one model, "
+            f"replace its name: params backbone={names[0]} ..."
         )
-    if of_matrices:
-        found, _ = context.matrices()
-        return _show_models(context, _of_matrices(found))
-    if words and not names:
+    if matrices:
+        loaded, _ = context.matrices()
+        return _print_models(context, _count_matrices(loaded))
+    if operands and not names:
         spec = context.one_run()
-        return _show_models(context, [(slug(spec), *_counted(spec))])
-    return _show_published(context, set(names))
+        return _print_models(context, [(slug(spec), *_count_model(spec))])
+    return _print_published(context, set(names))
 
 
-def _file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))
-
-
-def _counted(spec: Any) -> tuple[Counts, int]:
+def _count_model(spec: RunSpec) -> tuple[Counts, int]:
+    """The counts of a model, and its number of classes."""
     from protoseg.training.build.parameter_counts import count
 
     return count(spec), len(spec.dataset.classes)
 
 
-def _of_matrices(matrices: Iterable[Matrix]) -> list[tuple[str, Counts, int]]:
-    """One entry for all seeds of a row."""
-    found: dict[str, tuple[str, Counts, int]] = {}
+def _count_matrices(matrices: Iterable[Matrix]) -> list[tuple[str, Counts, int]]:
+    """Name, counts and number of classes of each row; its seeds have the same model."""
+    models: dict[str, tuple[str, Counts, int]] = {}
     for matrix in matrices:
         for run in matrix.runs:
             values = ", ".join(
@@ -82,12 +97,12 @@ def _of_matrices(matrices: Iterable[Matrix]) -> list[tuple[str, Counts, int]]:
                 for axis, value in run.axes.items()
             )
             name = f"{matrix.name}: {values}" if values else matrix.name
-            if name not in found:
-                found[name] = (name, *_counted(run.spec))
-    return list(found.values())
+            if name not in models:
+                models[name] = (name, *_count_model(run.spec))
+    return list(models.values())
 
 
-def _show_models(context: Context, models: list[tuple[str, Counts, int]]) -> int:
+def _print_models(context: Context, models: list[tuple[str, Counts, int]]) -> int:
     data = [
         {
             "run": name,
@@ -102,44 +117,45 @@ def _show_models(context: Context, models: list[tuple[str, Counts, int]]) -> int
         for name, counts, classes in models
     ]
     cells = [
-        (name, *map(_millions, (c.learnable, c.classifier, c.auxiliary, c.prototype)))
+        (name, *map(_format_millions, (c.learnable, c.classifier, c.auxiliary, c.prototype)))
         for name, c, _ in models
     ]
     footer = [
-        "In millions. Learnable: what is left after training, without the auxiliary head. "
-        "Prototypes are buffers, not learnable."
+        "In millions. Learnable: parameters of the trained model, without the auxiliary head. "
+        "Prototypes are buffers and not learnable."
     ]
-    return _show(context, MODELS, cells, footer, data, "models")
+    return _print_table(context, MODELS, cells, footer, data, "models")
 
 
-def _show_published(context: Context, backbones: set[str]) -> int:
+def _print_published(context: Context, backbones: set[str]) -> int:
+    from protoseg.cli.published_counts import published_counts
     from protoseg.training.build.parameter_counts import count
 
-    folder = context.places.results / "published"
-    found = published_counts(folder, context.composer, count, backbones)
-    numbers = _numbers(found)
-    cells = [_published_cells(row, numbers) for row in found.rows]
+    folder = context.paths.results / "published"
+    published = published_counts(folder, context.composer, count, backbones)
+    numbers = _number_notes(published)
+    cells = [_format_published_row(row, numbers) for row in published.rows]
     footer = [
-        f"In millions, with the auxiliary head where there is one, as the paper counts. {DIFFERS}: "
-        f"not the printed digit. Paper: {found.source}.",
-        *(f"({number}) {found.notes[key]}" for key, number in numbers.items()),
+        f"In millions, including an auxiliary head, as the paper counts. {DIFFERS}: differs from "
+        f"the printed digits. Paper: {published.source}.",
+        *(f"({number}) {published.notes[key]}" for key, number in numbers.items()),
     ]
-    data = [row.to_dict() for row in found.rows]
-    return _show(context, PUBLISHED, cells, footer, data, "params", notes=found.notes)
+    data = [row.to_dict() for row in published.rows]
+    return _print_table(context, PUBLISHED, cells, footer, data, "params", notes=published.notes)
 
 
-def _numbers(found: PublishedCounts) -> dict[str, int]:
-    """Note -> its number, in the order in which the rows name them."""
-    keys = dict.fromkeys(key for row in found.rows for key in row.notes)
+def _number_notes(published: PublishedCounts) -> dict[str, int]:
+    """Note -> its number, in the order of the rows."""
+    keys = dict.fromkeys(key for row in published.rows for key in row.notes)
     return {key: number for number, key in enumerate(keys, 1)}
 
 
-def _published_cells(row: CountRow, numbers: dict[str, int]) -> tuple[str, ...]:
+def _format_published_row(row: CountRow, numbers: dict[str, int]) -> tuple[str, ...]:
     def paper(value: float | None, decimals: int) -> str:
         return "–" if value is None else f"{value:.{decimals}f}"
 
     def ours(count: int, agrees: bool | None) -> str:
-        return _millions(count) + (f" {DIFFERS}" if agrees is False else "")
+        return _format_millions(count) + (f" {DIFFERS}" if agrees is False else "")
 
     return (
         ", ".join(row.tables),
@@ -153,16 +169,16 @@ def _published_cells(row: CountRow, numbers: dict[str, int]) -> tuple[str, ...]:
         ours(row.protoseg.trained, row.protoseg_agrees),
         paper(row.published_brackets, row.decimals - (row.num_prototypes > 1)),
         ours(row.parametric.classifier, row.brackets_agree),
-        _millions(row.parametric.auxiliary),
+        _format_millions(row.parametric.auxiliary),
         " ".join(f"({numbers[key]})" for key in row.notes),
     )
 
 
-def _millions(count: int) -> str:
+def _format_millions(count: int) -> str:
     return f"{count / 1e6:.3f}" if count else "0"
 
 
-def _show(
+def _print_table(
     context: Context,
     titles: Sequence[str],
     cells: Cells,
@@ -171,26 +187,26 @@ def _show(
     name: str,
     **more: Any,
 ) -> int:
-    """Print one table in the form that was asked for, and write all forms where ``--out`` is."""
-    whole = {"rows": data, **more}
-    forms = {
-        "md": _markdown(titles, cells, footer),
-        "csv": _csv(data),
-        "json": json.dumps(whole, indent=1, ensure_ascii=False) + "\n",
+    """Print a table in the chosen format; with ``--out``, write it in all formats."""
+    content = {"rows": data, **more}
+    formats = {
+        "md": _to_markdown(titles, cells, footer),
+        "csv": _to_csv(data),
+        "json": json.dumps(content, indent=1, ensure_ascii=False) + "\n",
     }
     written = []
     if context.arguments.out:
         folder = files.make_folder(Path(context.arguments.out))
-        for ending, text in forms.items():
+        for ending, text in formats.items():
             path = folder / f"{name}.{ending}"
             files.write_bytes(path, text.encode())
             written.append(str(path))
     if context.json:
-        context.print_json({**whole, "written": written})
+        context.print_json({**content, "written": written})
     elif context.arguments.markdown or context.arguments.csv:
-        print(forms["csv" if context.arguments.csv else "md"], end="")
+        print(formats["csv" if context.arguments.csv else "md"], end="")
     else:
-        context.console.print(_terminal(titles, cells))
+        context.console.print(_render_table(titles, cells))
         for line in footer:
             context.console.print(line, style="dim", markup=False)
         if written:
@@ -198,28 +214,31 @@ def _show(
     return OK
 
 
-def _terminal(titles: Sequence[str], cells: Cells) -> Table:
+def _render_table(titles: Sequence[str], cells: Cells) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(box=None, pad_edge=False)
     for index, title in enumerate(titles):
-        table.add_column(title, header_style="dim", justify=_side(index, titles))
+        table.add_column(title, header_style="dim", justify=_choose_alignment(index, titles))
     for row in cells:
         table.add_row(*(Text(cell, style="yellow" if DIFFERS in cell else "") for cell in row))
     return table
 
 
-def _side(index: int, titles: Sequence[str]) -> Any:
-    words = 1 if titles is MODELS else 3
-    return "left" if index < words or titles[index] == "Notes" else "right"
+def _choose_alignment(index: int, titles: Sequence[str]) -> Any:
+    text_columns = 1 if titles is MODELS else 3
+    return "left" if index < text_columns or titles[index] == "Notes" else "right"
 
 
-def _markdown(titles: Sequence[str], cells: Cells, footer: list[str]) -> str:
-    rule = [":--" if _side(i, titles) == "left" else "--:" for i in range(len(titles))]
-    safe = [[cell.replace("|", "\\|") for cell in row] for row in cells]
-    lines = [f"| {' | '.join(row)} |" for row in (list(titles), rule, *safe)]
+def _to_markdown(titles: Sequence[str], cells: Cells, footer: list[str]) -> str:
+    rule = [":--" if _choose_alignment(i, titles) == "left" else "--:" for i in range(len(titles))]
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in cells]
+    lines = [f"| {' | '.join(row)} |" for row in (list(titles), rule, *escaped)]
     return "\n".join([*lines, "", *(f"{line}  " for line in footer)]).rstrip() + "\n"
 
 
-def _csv(data: list[dict[str, Any]]) -> str:
+def _to_csv(data: list[dict[str, Any]]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, list(data[0]) if data else [], lineterminator="\n")
     writer.writeheader()

@@ -1,76 +1,96 @@
-"""``weights``: which pre-trained weights there are and where they come from; fetching them."""
+"""``protoseg weights``: lists and downloads pre-trained weights."""
 
 from __future__ import annotations
 
+import argparse
 import sys
-
-from rich.progress import DownloadColumn, Progress
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from protoseg import files
-from protoseg.cli.context import OK, Context
-from protoseg.config.compose import Setting
+from protoseg.cli.arguments import add_operands
+from protoseg.cli.exit_status import OK
 from protoseg.config.schema import BackboneSpec
 from protoseg.errors import DataError, ProtosegError, UsageError, unknown
 
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
 
-def weights(context: Context) -> int:
-    """Run ``weights``, ``weights list`` or ``weights get BACKBONE...``."""
-    words: list[str] = context.arguments.words or ["list"]
-    actions = {"list": _list, "get": _get}
-    if words[0] not in actions:
-        raise UsageError(unknown("action", words[0], "weights", actions))
-    return actions[words[0]](context, words[1:])
+EXAMPLE = "protoseg weights get mobilenet_v2"
 
 
-def _backbone(context: Context, name: str) -> BackboneSpec:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_operands(
+        parser,
+        "list | get BACKBONE",
+        "list (default): files and addresses; get: download the weights of these backbones",
+    )
+
+
+def run(context: Context) -> int:
+    """Run ``weights list`` or ``weights get BACKBONE...``."""
+    action, *names = context.arguments.operands or ["list"]
+    actions = {"list": _list_weights, "get": _download_weights}
+    if action not in actions:
+        raise UsageError(unknown("action", action, "weights", actions))
+    return actions[action](context, names)
+
+
+def _compose_backbone(context: Context, name: str) -> BackboneSpec:
+    from protoseg.config.compose import Setting
+
     return context.composer.spec([Setting("backbone", name)], f"weights {name}").backbone
 
 
-def _list(context: Context, words: list[str]) -> int:
+def _list_weights(context: Context, names: list[str]) -> int:
+    from rich.table import Table
+    from rich.text import Text
+
     from protoseg.training.weights.download import address
 
-    if words:
-        raise UsageError(f"weights list: takes no further words, found '{words[0]}'.")
-    found = {n: _backbone(context, n) for n in context.composer.options["backbone"]}
+    if names:
+        raise UsageError(f"weights list: takes no names, found '{names[0]}'. Remove it.")
+    backbones = {
+        name: _compose_backbone(context, name) for name in context.composer.options["backbone"]
+    }
     rows = [
         {
             "backbone": name,
             "file": backbone.weights,
             "sha256": backbone.weights_sha256,
-            "here": (context.places.weights / backbone.weights).is_file(),
+            "here": (context.paths.weights / backbone.weights).is_file(),
             "address": address(backbone),
         }
-        for name, backbone in found.items()
+        for name, backbone in backbones.items()
         if backbone.weights
     ]
     if context.json:
-        context.print_json({"folder": str(context.places.weights), "weights": rows})
+        context.print_json({"folder": str(context.paths.weights), "weights": rows})
         return OK
     table = Table(box=None, pad_edge=False)
     for title in ("Backbone", "File", "Here", "Address"):
         table.add_column(title, header_style="dim", overflow="fold")
     for row in rows:
-        here = "yes" if row["here"] else "no"
-        source = str(row["address"]) or "none known"
-        table.add_row(*(Text(str(v)) for v in (row["backbone"], row["file"], here, source)))
+        is_here = "yes" if row["here"] else "no"
+        address_text = str(row["address"]) or "unknown"
+        cells = (row["backbone"], row["file"], is_here, address_text)
+        table.add_row(*(Text(str(cell)) for cell in cells))
     context.console.print(table)
-    context.console.print(f"in {context.places.weights}", style="dim", markup=False)
+    context.console.print(f"in {context.paths.weights}", style="dim", markup=False)
     return OK
 
 
-def _get(context: Context, words: list[str]) -> int:
+def _download_weights(context: Context, names: list[str]) -> int:
     known = context.composer.options["backbone"]
-    if not words:
+    if not names:
         raise UsageError(f"weights get: name a backbone. Known: {', '.join(known)}.")
-    for name in words:
+    for name in names:
         if name not in known:
             raise UsageError(unknown("backbone", name, "weights get", known))
     states, problems = {}, []
-    for name in words:
+    for name in names:
         try:
-            states[name] = _fetch(context, _backbone(context, name))
+            states[name] = _download(context, _compose_backbone(context, name))
         except ProtosegError as error:
             problems.append(str(error))
             continue
@@ -81,22 +101,24 @@ def _get(context: Context, words: list[str]) -> int:
     return context.print_errors(problems)
 
 
-def _fetch(context: Context, backbone: BackboneSpec) -> str:
-    """Bring one file into the weights folder; what was done, in words."""
+def _download(context: Context, backbone: BackboneSpec) -> str:
+    """Download one file into the weights folder; return what was done."""
+    from rich.progress import DownloadColumn, Progress
+
     from protoseg.training.weights.download import address, download
     from protoseg.training.weights.load import find_weights
 
     if not backbone.weights:
-        return "starts from random weights"
-    path = context.places.weights / backbone.weights
+        return "has no pre-trained weights"
+    path = context.paths.weights / backbone.weights
     if path.is_file():
-        find_weights(backbone, context.places.weights)
-        return f"there already, {path}"
+        find_weights(backbone, context.paths.weights)
+        return f"exists already, {path}"
     url = address(backbone)
     if not url:
         raise DataError(
-            f"{backbone.weights}: no public address is known; docs/models.md says what it is. "
-            f"Put it into {context.places.weights}."
+            f"{backbone.weights}: no public address is known. docs/models.md describes the file. "
+            f"Put it into {context.paths.weights}."
         )
     files.make_folder(path.parent)
     if context.json or not sys.stdout.isatty():
@@ -111,4 +133,4 @@ def _fetch(context: Context, backbone: BackboneSpec) -> str:
                 backbone.weights_sha256,
                 lambda done, total: progress.update(task, completed=done, total=total or None),
             )
-    return f"fetched, {path}"
+    return f"downloaded, {path}"

@@ -1,4 +1,4 @@
-"""Plans and states for people: rich renderables and plain data, no decisions."""
+"""Plans as rich renderables and as plain data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STYLES = {
 }
 
 
-def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: ``45 s``, ``12 min``, ``3.4 h``."""
+def format_duration(seconds: float | None) -> str:
+    """A duration in a readable unit: ``45 s``, ``12 min``, ``3.4 h``."""
     if seconds is None:
         return "unknown"
     if seconds < 90:
@@ -38,8 +38,8 @@ def duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def axes_text(entry: PlanEntry) -> str:
-    """What tells a run from its siblings, without the seed."""
+def describe_axes(entry: PlanEntry) -> str:
+    """The values that distinguish a run from the others of its matrix, without the seed."""
     parts = [
         str(value) if key == "label" else f"{key}={value}"
         for key, value in entry.run.axes.items()
@@ -48,7 +48,7 @@ def axes_text(entry: PlanEntry) -> str:
     return ", ".join(parts) or "the only run"
 
 
-def counts_text(plan: Plan) -> Text:
+def describe_counts(plan: Plan) -> Text:
     """``3 done, 1 running, 2 new`` in the colours of the states."""
     parts = [
         Text(f"{number} {state.value}", style=STYLES[state])
@@ -58,52 +58,53 @@ def counts_text(plan: Plan) -> Text:
     return Text(", ").join(parts) if parts else Text("no runs")
 
 
-def plan_view(
+def render_plan(
     plan: Plan, matrices: Sequence[Matrix], where: str, cost: CostEstimate | None = None
 ) -> Group:
-    """The runs row by row, then what is left to do and what it will take.
+    """The runs row by row, then the unfinished runs and their cost.
 
     Args:
-        cost: of what is left, where it was asked for.
-        where: and how the runs are trained, as part of a sentence.
+        where: where and how the runs are trained, as a part of a sentence.
+        cost: of the unfinished runs.
     """
     parts: list[Any] = []
     for matrix in matrices:
         table = Table(title=f"{matrix.name}: {matrix.title}", title_justify="left", box=None)
         for name in ("Run", "Seeds", "State", "Left to train"):
             table.add_column(name, header_style="dim")
-        for text, entries in _by_row(plan, matrix).items():
+        for text, entries in _group_by_row(plan, matrix).items():
             seeds = ", ".join(str(entry.run.spec.seed) for entry in entries)
             timed = ", timed" if any(entry.timing for entry in entries) else ""
-            takes = duration(_seconds(entries)) + timed
-            table.add_row(Text(text), seeds, _states(entries), takes)
+            takes = format_duration(_sum_seconds(entries)) + timed
+            table.add_row(Text(text), seeds, _describe_states(entries), takes)
         parts += [table, Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
     summary = Text(f"{len(plan.entries)} runs")
     if shared:
         summary.append(f" ({plan.listed} in the tables, {shared} shared)")
-    summary.append(": ").append_text(counts_text(plan)).append(".")
+    summary.append(": ").append_text(describe_counts(plan)).append(".")
     parts.append(summary)
     if left:
-        parts.append(Text(_price(left, where)))
-        parts += [Text(line) for line in (_costs(cost) if cost is not None else ())]
+        parts.append(Text(_describe_training_time(left, where)))
+        parts += [Text(line) for line in (_describe_cost(cost) if cost is not None else ())]
         timings = [entry.timing for entry in left if entry.timing]
-        parts += [Text(line) for line in _timings([*timings, *(cost.timings if cost else ())])]
+        parts += [
+            Text(line) for line in _describe_timings([*timings, *(cost.timings if cost else ())])
+        ]
     return Group(*parts)
 
 
-def _by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:
+def _group_by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:
     states = {entry.run.run_id: entry for entry in plan.entries}
     rows: dict[str, list[PlanEntry]] = {}
     for run in matrix.runs:
-        found = states[run.run_id]
-        entry = dataclasses.replace(found, run=run)
-        rows.setdefault(axes_text(entry), []).append(entry)
+        entry = dataclasses.replace(states[run.run_id], run=run)
+        rows.setdefault(describe_axes(entry), []).append(entry)
     return rows
 
 
-def _states(entries: Iterable[PlanEntry]) -> Text:
+def _describe_states(entries: Iterable[PlanEntry]) -> Text:
     counted: dict[str, tuple[int, State]] = {}
     for entry in entries:
         status = entry.status
@@ -114,77 +115,80 @@ def _states(entries: Iterable[PlanEntry]) -> Text:
     )
 
 
-def _seconds(entries: Iterable[PlanEntry]) -> float | None:
+def _sum_seconds(entries: Iterable[PlanEntry]) -> float | None:
     known = [entry.seconds for entry in entries]
     return None if any(s is None for s in known) else sum(s for s in known if s is not None)
 
 
-def _price(left: Sequence[PlanEntry], where: str) -> str:
-    seconds = _seconds(left)
+def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
+    seconds = _sum_seconds(left)
     known = [entry.seconds for entry in left if entry.seconds is not None]
     text = f"To train: {len(left)} runs, {where}. "
     timed = [entry for entry in left if entry.timing]
     if timed:
         recorded = [e for e in left if e.seconds is not None and not e.timing]
-        parts = [(recorded, "the records of like runs"), (timed, "timings")]
+        parts = [(recorded, "records of similar runs"), (timed, "timings")]
         known_by = " and ".join(
-            f"{duration(_seconds(entries))} by {source} ({len(entries)} runs)"
+            f"{format_duration(_sum_seconds(entries))} by {source} ({len(entries)} runs)"
             for entries, source in parts
             if entries
         )
-        return text + f"Training time: {known_by}{_unknown(len(left) - len(known))}."
+        return text + f"Training time: {known_by}{_describe_unknown(len(left) - len(known))}."
     if seconds is not None:
-        return text + f"Training time by the records of like runs: {duration(seconds)} in all."
+        return (
+            text + f"Training time by records of similar runs: {format_duration(seconds)} in all."
+        )
     if known:
         unknown = len(left) - len(known)
-        return text + f"Known training time: {duration(sum(known))}; {unknown} runs unknown."
-    return text + "Training time unknown: no like run has a record yet."
+        return text + f"Known training time: {format_duration(sum(known))}; {unknown} runs unknown."
+    return text + "Training time unknown: no similar run has a record yet."
 
 
-def _costs(cost: CostEstimate) -> Iterator[str]:
+def _describe_cost(cost: CostEstimate) -> Iterator[str]:
     hours, storage, timed = cost.gpu_hours, cost.storage, cost.timed
     if timed.known:
-        recorded = f"{hours.value - timed.value:.1f} by the records of like runs and "
+        recorded = f"{hours.value - timed.value:.1f} by records of similar runs and "
         yield (
             f"GPU-hours: {recorded if hours.known > timed.known else ''}{timed.value:.1f} by "
-            f"timings ({timed.known} runs), each run on one GPU{_unknown(hours.unknown)}."
+            f"timings ({timed.known} runs), each run on one GPU{_describe_unknown(hours.unknown)}."
         )
     elif hours.known:
-        yield f"GPU-hours by the records of like runs: {hours.value:.1f}{_unknown(hours.unknown)}."
+        unknown = _describe_unknown(hours.unknown)
+        yield f"GPU-hours by records of similar runs: {hours.value:.1f}{unknown}."
     else:
-        yield "GPU-hours unknown: no like run has a record made on a GPU."
+        yield "GPU-hours unknown: no similar run has a record made on a GPU."
     if storage.known:
-        rest = _unknown(storage.unknown)
-        yield f"Storage at the end: about {_bytes(storage.value)}{rest} ({STORAGE_RULE})."
+        rest = _describe_unknown(storage.unknown)
+        yield f"Storage at the end: about {_format_bytes(storage.value)}{rest} ({STORAGE_RULE})."
     else:
-        yield "Storage unknown: neither a record nor a published table counts such a model."
+        yield "Storage unknown: no record or published table has the parameters of such a model."
 
 
-def _unknown(runs: int) -> str:
+def _describe_unknown(runs: int) -> str:
     return f"; {runs} runs unknown" if runs else ""
 
 
-def _timings(timings: Iterable[Timing]) -> Iterator[str]:
-    """What the timings are that figures rest on."""
+def _describe_timings(timings: Iterable[Timing]) -> Iterator[str]:
+    """How the timings were measured."""
     devices: dict[str, set[Timing]] = {}
     for timing in timings:
         devices.setdefault(timing.device, set()).add(timing)
-    for device, found in devices.items():
-        numbers = sorted({timing.iterations for timing in found})
-        many = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
-        kinds = f"{len(found)} kind{'s' * (len(found) > 1)} of runs"
+    for device, of_device in devices.items():
+        numbers = sorted({timing.iterations for timing in of_device})
+        iterations = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+        workloads = f"{len(of_device)} workload{'s' * (len(of_device) > 1)}"
         yield (
-            f"Timings: {kinds} on {device}, the median of {many} iterations each, on crops made up "
-            "beforehand: neither reading images nor evaluating is in them."
+            f"Timings: {workloads} on {device}, the median of {iterations} iterations each, on "
+            "synthetic crops: without reading images and without evaluation."
         )
 
 
-def _bytes(number: float) -> str:
+def _format_bytes(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.0f} MB"
 
 
-def price_data(cost: CostEstimate) -> dict[str, Any]:
-    """The price as plain data: what is known, and for how many runs it is not."""
+def cost_to_dict(cost: CostEstimate) -> dict[str, Any]:
+    """A cost as plain data: the known part, and the number of runs without a known cost."""
     return {
         "gpu_hours": cost.gpu_hours.value if cost.gpu_hours.known else None,
         "gpu_hours_unknown_runs": cost.gpu_hours.unknown,
@@ -195,31 +199,31 @@ def price_data(cost: CostEstimate) -> dict[str, Any]:
     }
 
 
-def arrays_text(arrays: Sequence[Array], cluster: str) -> str:
-    """How runs are going to be submitted: ``on NAME in 2 job arrays (...)``."""
+def describe_arrays(arrays: Sequence[Array], cluster: str) -> str:
+    """How runs would be submitted: ``on NAME in 2 job arrays (...)``."""
     parts = [f"{len(array.entries)} runs, each {array.resources}" for array in arrays]
     noun = "job array" if len(arrays) == 1 else "job arrays"
     return f"on {cluster} in {len(arrays)} {noun} ({'; '.join(parts)})"
 
 
-def array_data(array: Array) -> dict[str, Any]:
-    """A job array to be submitted as plain data."""
+def array_to_dict(array: Array) -> dict[str, Any]:
+    """A job array as plain data."""
     return {"runs": array.run_ids, "resources": vars(array.resources)}
 
 
-def plan_data(plan: Plan) -> dict[str, Any]:
+def plan_to_dict(plan: Plan) -> dict[str, Any]:
     """The plan as plain data."""
     return {
         "listed": plan.listed,
-        "runs": [entry_data(entry) for entry in plan.entries],
+        "runs": [entry_to_dict(entry) for entry in plan.entries],
         "counts": {state.value: number for state, number in plan.counts().items()},
-        "left_seconds": _seconds(plan.left()),
+        "left_seconds": _sum_seconds(plan.left()),
         "timings": [vars(t) for t in dict.fromkeys(e.timing for e in plan.entries) if t],
         "problems": plan.problems,
     }
 
 
-def entry_data(entry: PlanEntry) -> dict[str, Any]:
+def entry_to_dict(entry: PlanEntry) -> dict[str, Any]:
     """One run and its state as plain data."""
     status = entry.status
     return {

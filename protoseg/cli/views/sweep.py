@@ -1,4 +1,4 @@
-"""What a sweep on this machine shows while it works: live rows on a terminal, lines elsewhere."""
+"""The progress of a sweep on this machine: live rows on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.cli.views.plan import duration
+from protoseg.cli.views.plan import format_duration
 from protoseg.launch.local import Active, LocalSweep
 from protoseg.runs.folder import RunFolder, Status
 
 REFRESH_SECONDS = 0.5
 SILENCE_SECONDS = 10.0
-"""Where the output is not a terminal: the longest time between two lines."""
+"""Longest time between two lines, if the output is not a terminal."""
 BAR_WIDTH = 14
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """How far a run under way is.
+    """The progress of a run.
 
     Attributes:
-        phase: what it does where it does not train (``importing``, ``building``, ...), else empty.
+        phase: what the run does before or after training (``importing``, ``building``, ...); empty
+            while it trains.
     """
 
     label: str
@@ -40,7 +41,7 @@ class RunProgress:
 
     @property
     def seconds_left(self) -> float | None:
-        """Of its training; None before its speed is known."""
+        """Remaining training time; None before the speed is known."""
         if not self.iterations_per_second:
             return None
         return (self.iterations - self.iteration) / self.iterations_per_second
@@ -51,10 +52,12 @@ class RunProgress:
         if self.phase:
             return self.phase
         loss = "" if self.loss is None else f"loss {self.loss:.4f}, "
-        return f"{loss}{duration(self.seconds_left)} left"
+        return f"{loss}{format_duration(self.seconds_left)} left"
 
 
-def progress_of(label: str, folder: RunFolder, status: Status, attempts_before: int) -> RunProgress:
+def read_progress(
+    label: str, folder: RunFolder, status: Status, attempts_before: int
+) -> RunProgress:
     """The progress of a run whose worker was requested.
 
     Args:
@@ -75,13 +78,12 @@ def progress_of(label: str, folder: RunFolder, status: Status, attempts_before: 
 
 
 class SweepDisplay:
-    """Shows events and progress of a sweep.
+    """Displays events and progress of a sweep.
 
     Args:
-        console: where to.
-        labels: run id -> what tells the run from its siblings.
-        total: runs of the sweep, those finished before included.
-        finished: of these.
+        labels: run id -> text that distinguishes the run from the others.
+        total: number of runs, including those that were finished before.
+        finished: number of finished runs.
     """
 
     def __init__(
@@ -97,32 +99,34 @@ class SweepDisplay:
         self.finished = finished
         self.waiting = 0
         self.run_seconds: list[float] = []
-        """Training and evaluation of the runs that finished here."""
+        """Training and evaluation time of each run that finished during this sweep."""
 
     def show_event(self, text: str, style: str = "") -> None:
         """Print a line."""
         self.console.print(text, style=style, markup=False, highlight=False)
 
     def name(self, run_id: str) -> str:
-        """The name of a run in an event."""
+        """The name of a run in a line."""
         return self.labels[run_id]
 
-    def show_progress(self, work: LocalSweep) -> None:
-        """Show how far the runs under way are."""
+    def show_progress(self, local_sweep: LocalSweep) -> None:
+        """Display the progress of the active runs."""
         raise NotImplementedError
 
-    def _progress(self, work: LocalSweep) -> list[RunProgress]:
-        return [self._progress_of(active, work.is_importing) for active in work.active]
+    def _progress(self, local_sweep: LocalSweep) -> list[RunProgress]:
+        return [
+            self._read_progress(active, local_sweep.is_importing) for active in local_sweep.active
+        ]
 
-    def _progress_of(self, active: Active, is_importing: bool) -> RunProgress:
+    def _read_progress(self, active: Active, is_importing: bool) -> RunProgress:
         label = self.labels.get(active.folder.run_id, active.folder.run_id)
         if active.worker.pid is None:
             phase = "importing torch and mmseg" if is_importing else "starting"
             return RunProgress(label, active.folder.checkpoint_iteration(), 0, phase=phase)
-        return progress_of(label, active.folder, active.folder.status(), active.attempts_before)
+        return read_progress(label, active.folder, active.folder.status(), active.attempts_before)
 
     def _seconds_left(self, rows: Iterable[RunProgress], jobs: int) -> float | None:
-        """Time until the whole sweep ends, by the speed of the runs seen so far."""
+        """Time until the sweep ends, estimated from the speed of its runs so far."""
         rows = list(rows)
         left = [row.seconds_left for row in rows if row.seconds_left is not None]
         speeds = [row.iterations_per_second for row in rows if row.iterations_per_second]
@@ -140,7 +144,7 @@ class SweepDisplay:
 
 
 class TerminalDisplay(SweepDisplay):
-    """A row for each run under way, drawn again and again, and the whole sweep below them."""
+    """A live row for each active run, and one for the whole sweep."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -148,13 +152,13 @@ class TerminalDisplay(SweepDisplay):
         self._live.start()
         self._last = 0.0
 
-    def show_progress(self, work: LocalSweep) -> None:
+    def show_progress(self, local_sweep: LocalSweep) -> None:
         """Draw at most every `REFRESH_SECONDS`."""
         if time.monotonic() - self._last >= REFRESH_SECONDS:
             self._last = time.monotonic()
-            rows = self._progress(work)
-            left = self._seconds_left(rows, work.jobs)
-            self._live.update(sweep_rows(rows, self.finished, self.total, left))
+            rows = self._progress(local_sweep)
+            left = self._seconds_left(rows, local_sweep.jobs)
+            self._live.update(render_rows(rows, self.finished, self.total, left))
 
     def close(self) -> None:
         """Remove the rows; events stay."""
@@ -163,7 +167,7 @@ class TerminalDisplay(SweepDisplay):
 
 
 class LineDisplay(SweepDisplay):
-    """A line for each event, and how far the runs are at least every `SILENCE_SECONDS`."""
+    """A line for each event, and the progress at least every `SILENCE_SECONDS`."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -171,35 +175,35 @@ class LineDisplay(SweepDisplay):
         self._trains: set[str] = set()
 
     def show_event(self, text: str, style: str = "") -> None:
-        """Print a line as it is, however long, and at once."""
+        """Print a line without wrapping, and flush."""
         self.console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()
         self._last = time.monotonic()
 
     def name(self, run_id: str) -> str:
-        """The id, by which other commands find the run, and what it is."""
+        """The run id, which other commands take, and the label."""
         return f"{run_id}  {self.labels[run_id]}"
 
-    def show_progress(self, work: LocalSweep) -> None:
-        """Print the first loss of every run, and all runs after a silence."""
+    def show_progress(self, local_sweep: LocalSweep) -> None:
+        """Print the first loss of every run, and all runs if nothing was printed for a while."""
         is_due = time.monotonic() - self._last >= SILENCE_SECONDS
-        for active in work.active:
+        for active in local_sweep.active:
             is_first = active.folder.run_id not in self._trains and active.folder.has_progress(
                 active.attempts_before
             )
             if not (is_due or is_first):
                 continue
-            row = self._progress_of(active, work.is_importing)
+            row = self._read_progress(active, local_sweep.is_importing)
             if not row.phase:
                 self._trains.add(active.folder.run_id)
             done = f"iteration {row.iteration}/{row.iterations}, " if row.iterations else ""
             self.show_event(f"running  {active.folder.run_id}  {done}{row.text}")
 
 
-def sweep_rows(
+def render_rows(
     rows: Iterable[RunProgress], finished: int, total: int, seconds_left: float | None = None
 ) -> Group:
-    """A bar for each run under way, and one for all runs."""
+    """A bar for each active run, and one for all runs."""
     table = Table(box=None, pad_edge=False, show_header=False, expand=True)
     table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column(width=BAR_WIDTH)
@@ -212,7 +216,7 @@ def sweep_rows(
             f"{row.iteration}/{row.iterations}" if row.iterations else "",
             Text(row.text, style="dim" if row.phase else ""),
         )
-    left = "" if seconds_left is None else f"about {duration(seconds_left)} left"
+    left = "" if seconds_left is None else f"about {format_duration(seconds_left)} left"
     table.add_row(
         Text("all runs", style="bold"),
         ProgressBar(total, finished, width=BAR_WIDTH),
@@ -222,8 +226,10 @@ def sweep_rows(
     return Group(table)
 
 
-def status_row(label: str, folder: RunFolder, attempts_before: int) -> Callable[[Status], Group]:
-    """Draws the one run of a verb that trains a single one."""
-    return lambda status: sweep_rows(
-        [progress_of(label, folder, status, attempts_before)], finished=0, total=1
+def make_row_renderer(
+    label: str, folder: RunFolder, attempts_before: int
+) -> Callable[[Status], Group]:
+    """Returns a function that draws the progress of a single run."""
+    return lambda status: render_rows(
+        [read_progress(label, folder, status, attempts_before)], finished=0, total=1
     )

@@ -15,7 +15,7 @@ import pytest
 from testbed.testbed import Testbed
 from waiting import DEADLINE
 
-from protoseg.cli.commands.doctor_slurm import slurm
+from protoseg.cli.slurm_checks import check_slurm
 from protoseg.runs.states import Reason
 from protoseg.slurm import environment
 from protoseg.slurm import probe as probe_module
@@ -225,7 +225,7 @@ def test_reports_without_accounting_and_controller(
     assert (answer.reachable, answer.accounting) == (True, False)
     assert "Problem talking to the database" in answer.problem
     assert client.list_starts(ids[0]) == []
-    findings = {finding.subject: finding for finding in slurm(Path("/nowhere"))}
+    findings = {finding.subject: finding for finding in check_slurm(Path("/nowhere"))}
     assert findings["SLURM: accounting"].state == "absent"
 
     cluster.stop_controller()
@@ -247,7 +247,7 @@ def test_doctor_and_probe_report_the_cluster(
 ) -> None:
     monkeypatch.setattr(probe_module, "FILE_DELAY_SECONDS", DEADLINE)
     runs = tmp_path / "my runs' $(touch x) %j ü"
-    findings = {f.subject.removeprefix("SLURM: "): f for f in slurm(runs, "batch")}
+    findings = {f.subject.removeprefix("SLURM: "): f for f in check_slurm(runs, "batch")}
     assert {finding.state for finding in findings.values()} == {"ok"}, findings
     assert {"SLURM", "accounting", "job arrays", "preemption", "partition urgent"} <= set(findings)
     assert str(runs) in findings["probe job"].found
@@ -255,7 +255,7 @@ def test_doctor_and_probe_report_the_cluster(
     cluster.query("scontrol", "update", "PartitionName=short", "State=DOWN")
     stop_when_seen(monkeypatch, "PartitionDown")
     try:
-        assert {f.subject: f.state for f in slurm(runs)}["SLURM: partition short"] == "absent"
+        assert {f.subject: f.state for f in check_slurm(runs)}["SLURM: partition short"] == "absent"
         answer = probe(runs, "short", seconds=DEADLINE)
     finally:
         cluster.query("scontrol", "update", "PartitionName=short", "State=UP")

@@ -1,4 +1,4 @@
-"""What a sweep shows while it works, on a terminal and through a pipe."""
+"""The progress of a sweep, on a terminal and in a pipe."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from protoseg.cli.views.sweep import (
     SILENCE_SECONDS,
     LineDisplay,
     RunProgress,
-    progress_of,
-    sweep_rows,
+    read_progress,
+    render_rows,
 )
 from protoseg.runs.folder import RunFolder
 
 
-def drawn(rows: list[RunProgress], width: int, **options: Any) -> list[str]:
+def draw_rows(rows: list[RunProgress], width: int, **options: Any) -> list[str]:
+    """The lines of a sweep with 3 of 9 runs finished."""
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(sweep_rows(rows, finished=3, total=9, **options))
+    console.print(render_rows(rows, finished=3, total=9, **options))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_rows_fit_the_terminal_and_show_what_differs(width: int) -> None:
-    lines = drawn(
+def test_rows_fit_the_terminal(width: int) -> None:
+    lines = draw_rows(
         [
             RunProgress("Parametric, K = 1, seed 0", 57, 240, 0.4021, 8.1),
             RunProgress("ProtoSeg, K = 4, seed 0", 0, 0, phase="importing torch and mmseg"),
@@ -50,7 +51,8 @@ def test_rows_fit_the_terminal_and_show_what_differs(width: int) -> None:
     assert "about 2 min left" in lines[2]
 
 
-def folder_with_attempt(path: Path, log: str) -> RunFolder:
+def make_folder_with_attempt(path: Path, log: str) -> RunFolder:
+    """A run folder with one attempt and its log."""
     folder = RunFolder(path / "run")
     folder.path.mkdir()
     attempt = folder.start_attempt({"iteration": 0})
@@ -58,33 +60,35 @@ def folder_with_attempt(path: Path, log: str) -> RunFolder:
     return folder
 
 
-def test_the_phase_comes_from_the_log_until_the_first_iteration(tmp_path: Path) -> None:
+def test_the_phase_is_read_from_the_log_until_the_first_iteration(tmp_path: Path) -> None:
     time = "2026-11-29T19:00:00+00:00"
-    folder = folder_with_attempt(tmp_path, f"{time}  checking data\nwarning\n{time}  building\n")
+    folder = make_folder_with_attempt(
+        tmp_path, f"{time}  checking data\nwarning\n{time}  building\n"
+    )
     assert folder.phase(attempts_before=0) == "building"
-    assert progress_of("a run", folder, folder.status(), 0).text == "building"
-    assert folder.phase(attempts_before=1) == "starting", "the log of an earlier attempt"
+    assert read_progress("a run", folder, folder.status(), 0).text == "building"
+    assert folder.phase(attempts_before=1) == "starting", "this log is of an earlier attempt"
 
     files.write_json(folder.progress, {"iteration": 5, "iterations": 20, "loss": 0.5,
                                         "iterations_per_second": 5.0})  # fmt: skip
     assert folder.phase(attempts_before=0) is None
-    progress = progress_of("a run", folder, folder.status(), 0)
+    progress = read_progress("a run", folder, folder.status(), 0)
     assert (progress.iteration, progress.text) == (5, "loss 0.5000, 3 s left")
 
     files.write_json(folder.progress, {"iteration": 20, "iterations": 20})
-    assert progress_of("a run", folder, folder.status(), 0).text == "evaluating"
+    assert read_progress("a run", folder, folder.status(), 0).text == "evaluating"
 
 
-def test_through_a_pipe_a_line_comes_with_the_first_loss_and_after_a_silence(
+def test_a_pipe_gets_a_line_at_the_first_loss_and_after_a_silence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
     monkeypatch.setattr(sweep.time, "monotonic", lambda: now)
     console = Console(file=io.StringIO(), width=80)
     display = LineDisplay(console, {"run": "ProtoSeg, seed 0"}, 2, 0)
-    folder = folder_with_attempt(tmp_path, "2026-11-29T19:00:00+00:00  building\n")
+    folder = make_folder_with_attempt(tmp_path, "2026-11-29T19:00:00+00:00  building\n")
     active = SimpleNamespace(folder=folder, worker=SimpleNamespace(pid=1), attempts_before=0)
-    work: Any = SimpleNamespace(active=[active], is_importing=False)
+    local_sweep: Any = SimpleNamespace(active=[active], is_importing=False)
 
     def new_lines() -> list[str]:
         text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -92,24 +96,24 @@ def test_through_a_pipe_a_line_comes_with_the_first_loss_and_after_a_silence(
         console.file.seek(0)
         return text.splitlines()
 
-    display.show_progress(work)
+    display.show_progress(local_sweep)
     assert new_lines() == []
     now += SILENCE_SECONDS
-    display.show_progress(work)
+    display.show_progress(local_sweep)
     assert new_lines() == ["running  run  building"]
     files.write_json(folder.progress, {"iteration": 1, "iterations": 20, "loss": 1.5})
     for expected in (["running  run  iteration 1/20, loss 1.5000, unknown left"], []):
-        display.show_progress(work)
+        display.show_progress(local_sweep)
         assert new_lines() == expected
 
 
-def test_the_time_left_covers_the_runs_that_wait(tmp_path: Path) -> None:
+def test_the_time_left_includes_waiting_runs(tmp_path: Path) -> None:
     display = LineDisplay(Console(file=io.StringIO()), {}, 5, 0)
     starting = RunProgress("b", 0, 0, phase="building")
     assert display._seconds_left([starting], 2) is None
     display.waiting = 2
     training = RunProgress("a", 50, 100, 0.5, 10.0)
-    # 5 s of one run are left; three others take 10 s each, two at once.
+    # One run needs 5 s more and three others 10 s each; two run at the same time.
     assert display._seconds_left([training, starting], 2) == pytest.approx((5 + 3 * 10) / 2)
     display.run_seconds = [20.0]
     assert display._seconds_left([training, starting], 2) == pytest.approx((5 + 3 * 20) / 2)

@@ -1,4 +1,4 @@
-"""The cluster part of doctor: every finding says what it means, and what to do."""
+"""The checks of ``doctor`` that ask SLURM: state, text and advice of each finding."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.cli.commands import doctor_slurm
-from protoseg.cli.commands.doctor_slurm import slurm
-from protoseg.cli.commands.finding import Finding
+from protoseg.cli import slurm_checks
+from protoseg.cli.slurm_checks import Finding, check_slurm
 from protoseg.errors import ProtosegError
 from protoseg.slurm.cluster_info import Partition, Site
 from protoseg.slurm.probe import Probe
@@ -35,30 +34,32 @@ SITE = {
 def findings(
     monkeypatch: pytest.MonkeyPatch, partition: str | None = None, **changes: object
 ) -> dict[str, Finding]:
-    monkeypatch.setattr(doctor_slurm.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(doctor_slurm, "site", lambda: Site(**{**SITE, **changes}))  # type: ignore[arg-type]
-    found = slurm(Path("/scratch/runs"), partition)
-    for finding in found:
-        assert finding.state == "ok" or finding.todo, "it says what to do"
-    return {finding.subject.removeprefix("SLURM: "): finding for finding in found}
+    """Subject -> finding, for the cluster SITE with changes; all but ok findings have advice."""
+    monkeypatch.setattr(slurm_checks.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(slurm_checks, "site", lambda: Site(**{**SITE, **changes}))  # type: ignore[arg-type]
+    checked = check_slurm(Path("/scratch/runs"), partition)
+    for finding in checked:
+        assert finding.state == "ok" or finding.todo, "what to do is missing"
+    return {finding.subject.removeprefix("SLURM: "): finding for finding in checked}
 
 
-def test_a_fine_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = findings(monkeypatch)
-    assert {finding.state for finding in found.values()} == {"ok"}
-    assert found["SLURM"].found.startswith("23.11.4, cluster borealis")
-    assert found["partition batch"].found == (
+def test_a_working_cluster_has_only_ok_findings(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked = findings(monkeypatch)
+    assert {finding.state for finding in checked.values()} == {"ok"}
+    assert checked["SLURM"].found.startswith("23.11.4, cluster borealis")
+    assert checked["partition batch"].found == (
         "4 of 4 nodes up; limit 2-00:00:00; gpu:a100:8; the default; preempted jobs: REQUEUE"
     )
-    assert "1001" in found["job arrays"].found
-    assert "SIGTERM alone" in found["preemption"].found
+    assert "1001" in checked["job arrays"].found
+    assert "SIGTERM alone" in checked["preemption"].found
 
 
-def test_no_sbatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor_slurm.shutil, "which", lambda name: None)
-    (finding,) = slurm(Path("/scratch/runs"))
+def test_slurm_is_absent_without_sbatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slurm_checks.shutil, "which", lambda name: None)
+    (finding,) = check_slurm(Path("/scratch/runs"))
     assert finding.state == "absent"
-    assert [f.state for f in slurm(Path("/scratch/runs"), "")] == ["absent", "broken"]
+    with_probe = check_slurm(Path("/scratch/runs"), "")
+    assert [finding.state for finding in with_probe] == ["absent", "broken"]
 
 
 @pytest.mark.parametrize(
@@ -68,13 +69,15 @@ def test_no_sbatch(monkeypatch: pytest.MonkeyPatch) -> None:
         ("scontrol: Could not establish a configuration source", "absent"),
     ],
 )
-def test_a_silent_controller(monkeypatch: pytest.MonkeyPatch, problem: str, state: str) -> None:
-    found = findings(monkeypatch, reachable=False, problem=problem)
-    assert [finding.state for finding in found.values()] == [state]
+def test_an_unreachable_controller_is_broken_and_a_missing_configuration_absent(
+    monkeypatch: pytest.MonkeyPatch, problem: str, state: str
+) -> None:
+    checked = findings(monkeypatch, reachable=False, problem=problem)
+    assert [finding.state for finding in checked.values()] == [state]
 
 
 @pytest.mark.parametrize(
-    ("subject", "changes", "state", "words"),
+    ("subject", "changes", "state", "text"),
     [
         ("accounting", {"has_accounting": False, "accounting_problem": "no sacct on this machine"},
          "absent", "no sacct"),
@@ -91,25 +94,27 @@ def test_a_silent_controller(monkeypatch: pytest.MonkeyPatch, problem: str, stat
         ("clock of the controller", {"clock_ahead_seconds": 90.0}, "broken", "90 s ahead"),
     ],
 )  # fmt: skip
-def test_what_is_not_fine(
+def test_a_setting_of_the_cluster_is_reported(
     monkeypatch: pytest.MonkeyPatch,
     subject: str,
     changes: dict[str, object],
     state: str,
-    words: str,
+    text: str,
 ) -> None:
     finding = findings(monkeypatch, **changes)[subject]
     assert finding.state == state
-    assert words in finding.found
+    assert text in finding.found
 
 
 @pytest.mark.parametrize("mode", ["CANCEL", "OFF", "SUSPEND,GANG"])
-def test_what_preemption_costs_is_said(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+def test_preemption_has_advice_if_a_run_may_lose_work(
+    monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
     assert findings(monkeypatch, preempt_mode=mode)["preemption"].todo
 
 
 @pytest.mark.parametrize(
-    ("answer", "state", "words"),
+    ("result", "state", "text"),
     [
         (Probe("7", "node3"), "ok", "job 7 on node3 reads and writes /scratch/runs"),
         (Probe("7", problem="the job ended (FAILED), but nothing is seen"), "broken", "FAILED"),
@@ -117,41 +122,41 @@ def test_what_preemption_costs_is_said(monkeypatch: pytest.MonkeyPatch, mode: st
         (ProtosegError("the probe job was not submitted: no."), "broken", "not submitted"),
     ],
 )
-def test_a_probe(
-    monkeypatch: pytest.MonkeyPatch, answer: Probe | ProtosegError, state: str, words: str
+def test_the_result_of_the_probe_job_is_reported(
+    monkeypatch: pytest.MonkeyPatch, result: Probe | ProtosegError, state: str, text: str
 ) -> None:
     def probe(folder: Path, partition: str) -> Probe:
         assert (folder, partition) == (Path("/scratch/runs"), "batch")
-        if isinstance(answer, ProtosegError):
-            raise answer
-        return answer
+        if isinstance(result, ProtosegError):
+            raise result
+        return result
 
-    monkeypatch.setattr(doctor_slurm, "probe", probe)
+    monkeypatch.setattr(slurm_checks, "probe", probe)
     finding = findings(monkeypatch, "batch")["probe job"]
     assert finding.state == state
-    assert words in finding.found
+    assert text in finding.found
 
 
-def test_a_probe_in_a_partition_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_in_an_unknown_partition_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("nowhere", "$(id)", "a b"):
         finding = findings(monkeypatch, name)["probe job"]
         assert finding.state == "broken"
         assert "batch" in finding.todo
 
 
-def test_a_probe_tells_of_the_nodes_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_compares_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        doctor_slurm, "probe", lambda *_: Probe("7", "node3", clock_ahead_seconds=-400.0)
+        slurm_checks, "probe", lambda *_: Probe("7", "node3", clock_ahead_seconds=-400.0)
     )
-    found = findings(monkeypatch, "")
-    assert found["clock of node3"].state == "broken"
-    assert "400 s behind" in found["clock of node3"].found
+    clock = findings(monkeypatch, "")["clock of node3"]
+    assert clock.state == "broken"
+    assert "400 s behind" in clock.found
 
 
-def test_a_probe_names_what_a_node_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_reports_missing_commands_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        doctor_slurm, "probe", lambda *_: Probe("7", "node3", lacks=("scontrol", "protoseg"))
+        slurm_checks, "probe", lambda *_: Probe("7", "node3", lacks=("scontrol", "protoseg"))
     )
-    found = findings(monkeypatch, "")
-    assert found["scontrol on node3"].state == "absent"
-    assert found["protoseg on node3"].state == "broken"
+    checked = findings(monkeypatch, "")
+    assert checked["scontrol on node3"].state == "absent"
+    assert checked["protoseg on node3"].state == "broken"

@@ -1,4 +1,4 @@
-"""``protoseg verify`` on copies of the committed results, whole and really damaged."""
+"""``protoseg verify`` on copies of committed results, intact and damaged."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ table:
   metrics: [miou, macc, aacc, parameters]
   baseline: {label: "Parametric, K = 1"}
 """
-"""A part of the matrix `camvid_methods`: its runs are recorded."""
+"""A part of the matrix `camvid_methods`, whose runs have committed records."""
 RUN = "camvid-mobilenet_v2-segformer-parametric-k1-s1-c13d104cbb"
 ROW, OTHER = "Parametric, K = 1", "Parametric, K = 10"
 
 
 @pytest.fixture(scope="module")
 def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The config groups, and this one matrix."""
+    """The config groups, and one matrix: CONTENT."""
     folder = tmp_path_factory.mktemp("experiments")
     ignore = shutil.ignore_patterns("matrices")
     shutil.copytree(REPOSITORY / "experiments", folder, ignore=ignore, dirs_exist_ok=True)
@@ -54,7 +54,7 @@ def experiments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
-    """Committed records, and their table as it is made today."""
+    """Committed records and the table that `protoseg tables` builds from them."""
     folder = tmp_path_factory.mktemp("results")
     (folder / "records").mkdir()
     for path in parametric_on_camvid(1, 10):
@@ -69,7 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
 
 @pytest.fixture
 def results(whole: Path, experiments: Path, protoseg: CommandLine, tmp_path: Path) -> Path:
-    """A copy to damage; `protoseg` looks at it."""
+    """A copy that a test may damage; `protoseg` verifies it."""
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     protoseg.paths[:2] = ["--experiments", str(experiments)]
     return tmp_path
@@ -80,14 +80,14 @@ def record_of(results: Path, run: str = RUN) -> dict[str, Any]:
 
 
 def write_record(results: Path, record: dict[str, Any], run: str = RUN) -> None:
-    """Sealed, so that its digest is right."""
+    """Write a changed record with the digest of its new content."""
     changed = seal({key: value for key, value in record.items() if key != "digest"})
     (results / "records" / f"{run}.json").write_text(json.dumps(changed))
 
 
-def problems(protoseg: CommandLine, *words: str) -> dict[str, list[dict[str, Any]]]:
-    """Group -> its problems, of the groups that have some."""
-    answer = protoseg("verify", *words, "--json")
+def problems(protoseg: CommandLine, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """Group of checks -> its problems, without the groups that have none."""
+    answer = protoseg("verify", *arguments, "--json")
     assert answer.err == ""
     checks = answer.json["checks"]
     found = {check["group"]: check["problems"] for check in checks if check["problems"]}
@@ -96,17 +96,17 @@ def problems(protoseg: CommandLine, *words: str) -> dict[str, list[dict[str, Any
     return found
 
 
-def test_sound_results_are_fine(protoseg: CommandLine, results: Path) -> None:
+def test_intact_results_have_no_problems(protoseg: CommandLine, results: Path) -> None:
     answer = protoseg("verify")
     assert (answer.status, answer.err) == (0, "")
     lines = [line.split()[:3] for line in answer.out.splitlines()[1:]]
-    assert lines[:3] == [["records", "6", "fine"], ["counts", "6", "fine"],
-                         ["metrics", "222", "fine"]]  # fmt: skip
-    assert ["tables", "5", "fine"] in lines
+    assert lines[:3] == [["records", "6", "ok"], ["counts", "6", "ok"],
+                         ["metrics", "222", "ok"]]  # fmt: skip
+    assert ["tables", "5", "ok"] in lines
     assert problems(protoseg) == {}
 
 
-def test_a_flipped_byte_of_the_counts_is_named(protoseg: CommandLine, results: Path) -> None:
+def test_a_flipped_byte_in_the_counts_is_found(protoseg: CommandLine, results: Path) -> None:
     path = results / "records" / f"{RUN}.npz"
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -119,7 +119,7 @@ def test_a_flipped_byte_of_the_counts_is_named(protoseg: CommandLine, results: P
 
 
 @pytest.mark.parametrize("key", ["miou", "macc", "aacc", "images"])
-def test_an_edited_and_resealed_metric_is_named_with_what_the_counts_give(
+def test_an_edited_metric_with_a_valid_digest_is_found_from_the_counts(
     protoseg: CommandLine, results: Path, key: str
 ) -> None:
     record = record_of(results)
@@ -132,7 +132,7 @@ def test_an_edited_and_resealed_metric_is_named_with_what_the_counts_give(
     assert str(before)[:12] in problem["message"]
 
 
-def test_an_edited_class_is_named(protoseg: CommandLine, results: Path) -> None:
+def test_edited_values_of_a_class_are_found(protoseg: CommandLine, results: Path) -> None:
     record = record_of(results)
     record["per_class"][8]["iou"] += 1
     record["per_class"][9]["pixels"] -= 1
@@ -143,19 +143,17 @@ def test_an_edited_class_is_named(protoseg: CommandLine, results: Path) -> None:
         *("acc of sky", "iou of car", "pixels of pedestrian"),
     ]
     columns = {(p["row"], p["column"]) for p in found["tables"]}
-    assert (f"{ROW}, car", "mean") in columns, "the per-class table says otherwise now"
+    assert (f"{ROW}, car", "mean") in columns, "the per-class table differs too"
 
 
-def test_classes_in_another_order_are_named(protoseg: CommandLine, results: Path) -> None:
+def test_classes_in_another_order_are_found(protoseg: CommandLine, results: Path) -> None:
     record = record_of(results)
     record["per_class"].reverse()
     write_record(results, record)
     assert problems(protoseg)["metrics"][0]["column"] == "per_class"
 
 
-def test_counts_of_another_experiment_with_the_right_digest_are_named(
-    protoseg: CommandLine, results: Path
-) -> None:
+def test_wrong_counts_with_a_valid_digest_are_found(protoseg: CommandLine, results: Path) -> None:
     record = record_of(results)
     path = results / "records" / f"{RUN}.npz"
     with np.load(path) as file:
@@ -173,19 +171,20 @@ def test_counts_of_another_experiment_with_the_right_digest_are_named(
     assert "cannot be read" in problem["message"]
 
 
-def torn(text: str) -> str:
+def truncated(text: str) -> str:
+    """The first half of a text."""
     return text[: len(text) // 2]
 
 
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (torn, "torn record"),
+        (truncated, "torn record"),
         (lambda text: text.replace('"attempts": 1', '"attempts": 2'), "edited or damaged"),
         (lambda _: "{}", "no schema_version"),
     ],
 )
-def test_a_damaged_record_is_named_and_so_are_the_cells_it_held(
+def test_a_damaged_record_and_the_cells_that_depend_on_it_are_found(
     protoseg: CommandLine, results: Path, damage: Callable[[str], str], sentence: str
 ) -> None:
     path = results / "records" / f"{RUN}.json"
@@ -199,9 +198,7 @@ def test_a_damaged_record_is_named_and_so_are_the_cells_it_held(
     assert "tables/small.md" in {file for file, _, _ in cells}
 
 
-def test_a_record_under_another_name_or_of_another_spec_is_named(
-    protoseg: CommandLine, results: Path
-) -> None:
+def test_a_record_with_another_name_or_spec_is_found(protoseg: CommandLine, results: Path) -> None:
     record = record_of(results)
     record["spec"]["schedule"]["iterations"] += 1
     write_record(results, record)
@@ -214,7 +211,7 @@ def test_a_record_under_another_name_or_of_another_spec_is_named(
     assert f"is the record of {RUN}." in [p["message"] for p in problems(protoseg)["records"]]
 
 
-def test_a_deleted_record_leaves_litter_and_changed_cells(
+def test_a_deleted_record_leaves_an_unused_file_and_changed_cells(
     protoseg: CommandLine, results: Path
 ) -> None:
     (results / "records" / f"{RUN}.json").unlink()
@@ -275,7 +272,7 @@ def test_a_changed_cell_of_a_csv_file_is_named_by_row_and_column(
     assert len(answer.err.splitlines()) == 1
 
 
-def test_a_footnote_a_missing_form_and_a_torn_table_are_named(
+def test_a_changed_footnote_a_missing_file_and_a_truncated_table_are_found(
     protoseg: CommandLine, results: Path
 ) -> None:
     tables = results / "tables"
@@ -293,7 +290,7 @@ def test_a_footnote_a_missing_form_and_a_torn_table_are_named(
     assert any(line is not None and OTHER in line for line in lost)
 
 
-def test_line_ends_alone_are_a_difference(protoseg: CommandLine, results: Path) -> None:
+def test_other_line_endings_are_a_difference(protoseg: CommandLine, results: Path) -> None:
     path = results / "tables" / f"{MATRIX}.md"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     (problem,) = problems(protoseg)["tables"]
@@ -301,13 +298,13 @@ def test_line_ends_alone_are_a_difference(protoseg: CommandLine, results: Path) 
 
 
 def other_matrix(tmp_path: Path, experiments: Path, content: str) -> list[str]:
-    """Words that name experiments of another content."""
+    """Write a changed matrix, and return the option with its experiments folder."""
     shutil.copytree(experiments, tmp_path / "experiments")
     (tmp_path / "experiments" / "matrices" / f"{MATRIX}.yaml").write_text(content)
     return ["--experiments", str(tmp_path / "experiments")]
 
 
-def test_a_table_whose_matrix_is_gone_or_broken_is_named(
+def test_a_table_without_a_valid_matrix_is_found(
     protoseg: CommandLine, results: Path, experiments: Path, tmp_path: Path
 ) -> None:
     for path in list((results / "tables").iterdir()):
@@ -321,7 +318,7 @@ def test_a_table_whose_matrix_is_gone_or_broken_is_named(
     assert any("unknown key 'surprise'" in p["message"] for p in found)
 
 
-def test_a_named_matrix_is_looked_at_alone(protoseg: CommandLine, results: Path) -> None:
+def test_only_the_named_matrix_is_checked(protoseg: CommandLine, results: Path) -> None:
     (results / "records" / "stray.npz").write_bytes(b"")
     assert list(problems(protoseg)) == ["litter"]
     assert problems(protoseg, MATRIX) == {}
@@ -335,7 +332,7 @@ def test_a_named_matrix_is_looked_at_alone(protoseg: CommandLine, results: Path)
     assert "a changed matrix has no committed table" in answer.err
 
 
-def test_a_record_that_no_matrix_names_is_told_and_no_problem(
+def test_a_record_without_a_matrix_is_a_note_and_no_problem(
     protoseg: CommandLine, results: Path, experiments: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(results / "tables")
@@ -345,8 +342,8 @@ def test_a_record_that_no_matrix_names_is_told_and_no_problem(
     assert f"2 in no matrix: {RUN}, " in answer.out
 
 
-def test_what_git_ignores_is_not_committed(protoseg: CommandLine, results: Path) -> None:
-    """After `make quickstart` its table lies there, made from run folders."""
+def test_files_that_git_ignores_are_not_checked(protoseg: CommandLine, results: Path) -> None:
+    """`make quickstart` writes a table of uncommitted runs, which git ignores."""
     (results / "tables" / "quickstart.md").write_text("## made of run folders\n")
     assert problems(protoseg)["tables"]
     subprocess.run(["git", "init", "-q", str(results)], check=True, timeout=DEADLINE)
@@ -358,18 +355,18 @@ def test_what_git_ignores_is_not_committed(protoseg: CommandLine, results: Path)
 
 
 def with_diffs(results: Path) -> list[Path]:
-    """A record whose two attempts ran other changes, and its diffs as published."""
+    """Write a record whose two attempts had different uncommitted changes, and their diffs."""
     record = record_of(results)
-    texts = (b"of the last attempt\n", b"of the first\n")
-    own, first = (hashlib.sha256(text).hexdigest() for text in texts)
+    texts = (b"diff of the last attempt\n", b"diff of the first attempt\n")
+    last, first = (hashlib.sha256(text).hexdigest() for text in texts)
     name = f"code-{first[:10]}.diff"
     record["provenance"] |= {
         "dirty": True,
         "diff_file": "code.diff",
-        "diff_sha256": own,
+        "diff_sha256": last,
         "attempts": [
             {"first": 1, "last": 1, "commit": "a", "diff_sha256": first, "diff_file": name},
-            {"first": 2, "last": 2, "commit": "a", "diff_sha256": own, "diff_file": "code.diff"},
+            {"first": 2, "last": 2, "commit": "a", "diff_sha256": last, "diff_file": "code.diff"},
         ],
     }
     write_record(results, record)
@@ -379,26 +376,26 @@ def with_diffs(results: Path) -> list[Path]:
     return paths
 
 
-def test_diffs_are_checked_by_digest(protoseg: CommandLine, results: Path) -> None:
-    own, first = with_diffs(results)
+def test_diffs_are_compared_with_their_digests(protoseg: CommandLine, results: Path) -> None:
+    last, first = with_diffs(results)
     answer = protoseg("verify")
-    assert "code             2  fine" in answer.out
+    assert "code             2  ok" in answer.out
     assert f"{RUN}: its attempts ran different code" in answer.out
-    own.write_bytes(b"another\n")
+    last.write_bytes(b"another\n")
     first.unlink()
     found = problems(protoseg)["code"]
-    assert [p["file"] for p in found] == [f"records/{own.name}", f"records/{first.name}"]
+    assert [p["file"] for p in found] == [f"records/{last.name}", f"records/{first.name}"]
     assert ["does not match" in found[0]["message"], "gone" in found[1]["message"]] == [True, True]
 
 
-def test_a_diff_that_no_record_names_is_litter(protoseg: CommandLine, results: Path) -> None:
+def test_a_diff_of_no_record_is_an_unused_file(protoseg: CommandLine, results: Path) -> None:
     stray = results / "records" / f"{RUN}.diff"
     stray.write_bytes(b"x")
     (problem,) = problems(protoseg)["litter"]
     assert problem["file"] == f"records/{stray.name}"
 
 
-def test_old_records_without_the_text_of_their_changes_are_told(
+def test_a_record_without_the_diff_of_its_changes_is_noted(
     protoseg: CommandLine, results: Path
 ) -> None:
     record = record_of(results)
@@ -413,13 +410,13 @@ def test_old_records_without_the_text_of_their_changes_are_told(
 # Benchmarks
 
 
-def test_saved_benchmarks_are_rebuilt(protoseg: CommandLine, results: Path) -> None:
+def test_tables_of_saved_benchmarks_are_rebuilt(protoseg: CommandLine, results: Path) -> None:
     folder = results / "benchmarks"
     folder.mkdir()
     path = folder / "machine-2026-01-01.json"
     path.write_text(json.dumps(saved(case("small", 1e-3, loop=2e-3), case("large", 1.0))))
     assert protoseg("tables", str(path)).status == 0
-    assert "benchmarks       3  fine" in protoseg("verify").out
+    assert "benchmarks       3  ok" in protoseg("verify").out
     for ending, before in ((".md", "2.00 ms"), (".tex", "2.00 ms"), (".csv", ",0.002,")):
         form = path.with_suffix(ending)
         good = form.read_text()

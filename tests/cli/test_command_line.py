@@ -1,9 +1,11 @@
-"""How the command line is called: help, exit statuses, places, pipes, odd names."""
+"""The command line: help, wrong usage, imports, pipes, names of files and folders."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,49 +13,57 @@ from pathlib import Path
 import pytest
 from waiting import DEADLINE
 
-from cli.conftest import REPOSITORY, CommandLine, shell
+from cli.conftest import CommandLine, run_in_process
 from protoseg import __version__
-from protoseg.cli.command_line import VERBS, parse, parser
+from protoseg.cli import main
+from protoseg.cli.command_line import PURPOSES, make_parser, parse_arguments
 from protoseg.config.identity import run_id_pattern
 
 pytestmark = pytest.mark.install
+
+
 HEAVY = ("torch", "mmseg", "mmengine", "mmcv")
+"""Packages whose import takes seconds."""
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(protoseg: CommandLine, verb: str) -> None:
-    answer = protoseg(verb, "--help")
-    assert answer.status == 0
-    assert answer.out.startswith(f"usage: protoseg {verb}")
-    assert "--json" in answer.out
-    assert answer.err == ""
+@pytest.mark.parametrize("verb", PURPOSES)
+def test_the_help_of_a_verb_has_its_purpose_and_an_example(
+    protoseg: CommandLine, verb: str
+) -> None:
+    result = protoseg(verb, "--help")
+    assert result.status == 0
+    assert result.out.startswith(f"usage: protoseg {verb}")
+    assert PURPOSES[verb][1:] in " ".join(result.out.split())
+    assert "--json" in result.out
+    assert f"\nexample:\n  protoseg {verb}" in result.out
+    assert result.err == ""
 
 
-def test_the_help_names_every_verb_and_the_exit_statuses() -> None:
-    text = parser().format_help()
-    for verb, (_, what) in VERBS.items():
-        assert verb in text
-        assert what.split(",")[0] in text
-    assert "0 fine, 1 something failed, 2 wrong usage" in text
+def test_the_help_lists_verbs_and_exit_statuses() -> None:
+    text = make_parser().format_help()
+    for verb, purpose in PURPOSES.items():
+        assert f"  {verb:<11}{purpose}\n" in text
+    assert "0 success, 1 failure, 2 wrong usage" in text
 
 
-def test_every_example_of_the_help_is_understood(protoseg: CommandLine) -> None:
-    lines = [line for line in parser().format_help().splitlines() if line.startswith("  protoseg ")]
-    assert len(lines) == 6
-    for line in lines:
-        words = line.split("  ")[1].replace('"ProtoSeg, K = 4"', "LABEL").split()[1:]
-        given = parser().parse_args(["ProtoSeg, K = 4" if w == "LABEL" else w for w in words])
-        assert given.verb == words[0]
+def test_the_examples_of_the_help_parse() -> None:
+    examples = re.findall(r"^  protoseg (.+?)(?:   .*)?$", make_parser().format_help(), re.M)
+    assert len(examples) == 6
+    for example in examples:
+        verb, *arguments = shlex.split(example)
+        assert parse_arguments([verb, *arguments]).verb == verb
 
 
-def test_overrides_may_stand_behind_options(protoseg: CommandLine) -> None:
-    given = parse(["plan", "quickstart", "--jobs", "2", "seed=0", "--json", "cluster=one_h200"])
-    assert (given.words, given.jobs) == (["quickstart", "seed=0", "cluster=one_h200"], 2)
-    behind = protoseg("plan", "quickstart", "--json", "seed=0,5").json
-    assert {run["seed"] for run in behind["runs"]} == {0, 5}
+def test_overrides_may_follow_options(protoseg: CommandLine) -> None:
+    parsed = parse_arguments(
+        ["plan", "quickstart", "--jobs", "2", "seed=0", "--json", "cluster=one_h200"]
+    )
+    assert (parsed.operands, parsed.jobs) == (["quickstart", "seed=0", "cluster=one_h200"], 2)
+    data = protoseg("plan", "quickstart", "--json", "seed=0,5").json
+    assert {run["seed"] for run in data["runs"]} == {0, 5}
 
 
-def test_version(protoseg: CommandLine) -> None:
+def test_version_is_that_of_the_package() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "protoseg.cli", "--version"],
         capture_output=True,
@@ -64,12 +74,12 @@ def test_version(protoseg: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "sentence"),
+    ("arguments", "message"),
     [
         (["plan", "quikstart"], "unknown matrix 'quikstart'. Did you mean 'quickstart'? Known: "),
         (["plan", "nowhere.yaml"], "protoseg plan: nowhere.yaml: no such matrix file."),
         (["plan", "quickstart", "quickstart"], "a matrix is named twice: quickstart quickstart."),
-        (["sweep"], "protoseg sweep: no matrix is named; name what is to be trained. Known: "),
+        (["sweep"], "protoseg sweep: no matrix is named. Known: "),
         (["plan", "quickstart", "sed=1"], "unknown key 'sed'. Did you mean 'seed'?"),
         (["plan", "--jobs", "0"], "expected a whole number from 1, found '0'"),
         (["plan", "--jobs", "two"], "expected a whole number from 1, found 'two'"),
@@ -80,10 +90,10 @@ def test_version(protoseg: CommandLine) -> None:
         (["train", "--checkpoint-seconds", "soon"], "expected a number of seconds from 0, found "),
         (["train", "seed=0,1"], "override 'seed': train takes one run; use a matrix for a sweep."),
         (["params", "backbone=mit_b0,mit_b2"], "override 'backbone': params takes one run; use a "),
-        (["params", "seed=0", "seed=1"], "override 'seed': stands twice; keep one of them."),
+        (["params", "seed=0", "seed=1"], "override 'seed': given twice. Remove one."),
         (["params", "+backbone.settings.foo=1"], "unexpected keyword argument 'foo'. Look at back"),
         (["params", "decoder.in_index=[7]"], "decoder.in_index: expected at least one of the "),
-        (["params", "backbone=mit_b0", "mit_b2"], "published counts take no overrides; leave its"),
+        (["params", "backbone=mit_b0", "mit_b2"], "the published counts of a backbone take no"),
         (["plan", "quickstart", "--colour", "seed=0"], "unrecognized arguments: --colour seed=0"),
         (["explain", "quickstart", "1", "--json", "miou", "1"], "unrecognized arguments: miou 1"),
         (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: hrnet_w48, mit_b0, "),
@@ -96,22 +106,22 @@ def test_version(protoseg: CommandLine) -> None:
         (["explain", "seed=0", "1"], "explain: name one table, e.g. protoseg explain camvid_m"),
         (["explain", "quickstart", "9"], "quickstart: unknown row '9'. Known: Parametric, K = 1"),
         (["explain", "quickstart", "1", "mio"], "unknown column 'mio'. Did you mean 'miou'?"),
-        (["data"], "data: say what to do: data list, data prepare NAME or data check NAME."),
+        (["data"], "data: name an action: data list, data prepare NAME or data check NAME."),
         (["data", "chek"], "data: unknown action 'chek'. Did you mean 'check'? Known: check, lis"),
         (["data", "check"], "data check: name a data set. Known: ade20k, "),
         (["data", "check", "camvit"], "unknown data set 'camvit'. Did you mean 'camvid'? Known"),
-        (["data", "list", "all"], "data list: takes no further words, found 'all'."),
+        (["data", "list", "all"], "data list: takes no names, found 'all'."),
         (["doctor", "now"], "unrecognized arguments: now"),
     ],
 )
-def test_wrong_usage_is_exit_status_2_and_one_sentence(
-    protoseg: CommandLine, words: list[str], sentence: str
+def test_wrong_usage_has_exit_status_2_and_a_message(
+    protoseg: CommandLine, arguments: list[str], message: str
 ) -> None:
-    answer = protoseg(*words)
-    assert answer.status == 2
-    assert answer.out == ""
-    assert sentence in answer.err
-    assert "Traceback" not in answer.err
+    result = protoseg(*arguments)
+    assert result.status == 2
+    assert result.out == ""
+    assert message in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("verb", ["", "plam"])
@@ -126,10 +136,10 @@ def test_an_unknown_verb_is_wrong_usage(verb: str) -> None:
     assert "plan" in result.stderr or "VERB" in result.stderr
 
 
-def test_a_folder_without_experiments_says_so(protoseg: CommandLine, tmp_path: Path) -> None:
-    answer = protoseg("plan", "quickstart", "--experiments", str(tmp_path))
-    assert answer.status == 2
-    assert "not a folder of experiments (no run.yaml in it)" in answer.err
+def test_a_folder_without_experiments_is_wrong_usage(protoseg: CommandLine, tmp_path: Path) -> None:
+    result = protoseg("plan", "quickstart", "--experiments", str(tmp_path))
+    assert result.status == 2
+    assert "not a folder of experiments (no run.yaml in it)" in result.err
 
 
 LIGHT_CALLS = (
@@ -143,14 +153,14 @@ LIGHT_CALLS = (
 )
 
 
-def test_answers_without_torch(protoseg: CommandLine) -> None:
+def test_reading_verbs_do_not_import_torch(protoseg: CommandLine) -> None:
     code = f"""
 import json, sys
 from protoseg.cli import main
-for words in json.loads(sys.argv[1]):
-    assert main(words) == 0, words
-    found = [name for name in {HEAVY!r} if name in sys.modules]
-    assert not found, (words, found)
+for arguments in json.loads(sys.argv[1]):
+    assert main(arguments) == 0, arguments
+    imported = [name for name in {HEAVY!r} if name in sys.modules]
+    assert not imported, (arguments, imported)
 """
     calls = [[verb, *protoseg.paths, *rest] for verb, *rest in LIGHT_CALLS]
     command = [sys.executable, "-c", code, json.dumps(calls)]
@@ -158,7 +168,7 @@ for words in json.loads(sys.argv[1]):
     assert result.returncode == 0, result.stderr
 
 
-def test_help_without_torch_or_hydra() -> None:
+def test_help_imports_no_large_package() -> None:
     heavy = (*HEAVY, "hydra", "pandas", "submitit", "rich", "numpy")
     code = f"""
 import sys
@@ -167,19 +177,19 @@ try:
     main(["plan", "--help"])
 except SystemExit:
     pass
-found = [name for name in {heavy!r} if name in sys.modules]
-assert not found, found
+imported = [name for name in {heavy!r} if name in sys.modules]
+assert not imported, imported
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=DEADLINE)
 
 
 @pytest.mark.parametrize("verb", ["plan", "status", "tables"])
-def test_a_reader_that_leaves_is_no_error(protoseg: CommandLine, verb: str) -> None:
-    """`protoseg plan | head -1`: the pipe is closed before anything is written."""
+def test_a_closed_pipe_is_no_error(protoseg: CommandLine, verb: str) -> None:
+    """As in `protoseg plan | head -1`: the reader closes the pipe before the verb writes."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as pipe:
-        result = shell(
+        result = run_in_process(
             [verb, *protoseg.paths, "quickstart"],
             capture_output=False,
             stdout=pipe,
@@ -189,9 +199,9 @@ def test_a_reader_that_leaves_is_no_error(protoseg: CommandLine, verb: str) -> N
     assert result.returncode == 0
 
 
-def test_a_terminal_that_can_not_show_a_sign_is_no_error(protoseg: CommandLine) -> None:
+def test_an_ascii_terminal_is_no_error(protoseg: CommandLine) -> None:
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    result = shell(["tables", *protoseg.paths, "quickstart"], env=environment)
+    result = run_in_process(["tables", *protoseg.paths, "quickstart"], env=environment)
     assert result.returncode == 0, result.stderr
     assert "Parametric, K = 1" in result.stdout
 
@@ -200,67 +210,56 @@ def test_a_terminal_that_can_not_show_a_sign_is_no_error(protoseg: CommandLine) 
 def test_folders_may_have_any_name(protoseg: CommandLine, tmp_path: Path, name: str) -> None:
     run = protoseg.quickstart()[0]
     path = protoseg.record(run, 70.0, in_runs=True)
-    place = tmp_path / name
-    protoseg.lab.runs.rename(place)
+    runs = tmp_path / name
+    protoseg.lab.runs.rename(runs)
     out = tmp_path / f"{name} tables"
-    answer = protoseg("plan", "quickstart", f"--runs={place}", "--json")
-    assert answer.json["counts"]["done"] == 1
-    assert answer.status == 0
-    answer = protoseg("tables", "quickstart", f"--runs={place}", f"--out={out}")
-    assert answer.status == 0, answer.err
+    result = protoseg("plan", "quickstart", f"--runs={runs}", "--json")
+    assert result.json["counts"]["done"] == 1
+    assert result.status == 0
+    result = protoseg("tables", "quickstart", f"--runs={runs}", f"--out={out}")
+    assert result.status == 0, result.err
     assert (out / "quickstart.md").is_file()
-    answer = protoseg("explain", "quickstart", "1", "--json", f"--runs={place}")
-    assert answer.status == 0
-    assert f"{name}/{path.parent.name}/record.json" in answer.out.replace('\\"', '"')
+    result = protoseg("explain", "quickstart", "1", "--json", f"--runs={runs}")
+    assert result.status == 0
+    assert f"{name}/{path.parent.name}/record.json" in result.out.replace('\\"', '"')
 
 
-def test_a_matrix_may_have_any_name(protoseg: CommandLine, tmp_path: Path) -> None:
+def test_a_matrix_file_may_have_any_name(protoseg: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "my table ü.yaml"
     path.write_text("base: {schedule.iterations: 30}")
     assert protoseg("plan", str(path), "--json").json["listed"] == 1
 
 
-def test_values_are_never_given_to_a_shell(protoseg: CommandLine, tmp_path: Path) -> None:
+def test_values_are_not_run_by_a_shell(protoseg: CommandLine, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     value = f"x; touch {mark} $(touch {mark}) `touch {mark}` | touch {mark} & '"
     quoted = "'" + value.replace("'", "\\'") + "'"
-    answer = protoseg("plan", "quickstart", f"dataset.name={quoted}", "--json")
-    assert answer.status == 0, answer.err
-    assert all(run_id_pattern().fullmatch(run["run_id"]) for run in answer.json["runs"])
+    result = protoseg("plan", "quickstart", f"dataset.name={quoted}", "--json")
+    assert result.status == 0, result.err
+    assert all(run_id_pattern().fullmatch(run["run_id"]) for run in result.json["runs"])
     assert not mark.exists()
 
 
-def test_an_option_wins_over_the_environment_and_that_over_the_checkout(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_unexpected_exception_keeps_its_traceback(
+    protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from protoseg.paths import places
+    from protoseg.cli.commands import plan
 
-    monkeypatch.chdir(REPOSITORY / "tests")
-    for name in ("RUNS", "DATA", "WEIGHTS", "RESULTS", "EXPERIMENTS"):
-        monkeypatch.delenv(f"PROTOSEG_{name}", raising=False)
-    found = places()
-    assert found.runs == REPOSITORY / "runs"
-    assert found.weights == REPOSITORY / "data" / "weights"
-    assert found.records == REPOSITORY / "results" / "records"
-    monkeypatch.setenv("PROTOSEG_RUNS", "~/runs")
-    monkeypatch.setenv("PROTOSEG_DATA", str(tmp_path))
-    monkeypatch.setenv("HOME", "/home/someone")
-    found = places(data="here")
-    assert found.runs == Path("/home/someone/runs")
-    assert found.data == REPOSITORY / "tests" / "here"
-    assert found.weights == found.data / "weights"
-    assert places().data == tmp_path
+    monkeypatch.setattr(plan, "read_plan", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["plan", *protoseg.paths, "quickstart"])
 
 
-def test_the_checkout_one_stands_in_is_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from protoseg.paths import home
+def test_the_installed_command_gives_the_same_result(protoseg: CommandLine) -> None:
+    command = Path(sys.executable).parent / "protoseg"
+    if not command.exists():
+        pytest.skip("protoseg is not installed in the environment of this Python")
+    arguments = ["plan", *protoseg.paths, "quickstart", "--json"]
+    result = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=DEADLINE)
+    assert (result.returncode, result.stdout) == (0, protoseg("plan", "quickstart", "--json").out)
 
-    below = tmp_path / "checkout" / "docs" / "deep"
-    below.mkdir(parents=True)
-    monkeypatch.chdir(below)
-    assert home() == REPOSITORY
-    (tmp_path / "checkout" / "experiments").mkdir()
-    (tmp_path / "checkout" / "experiments" / "run.yaml").touch()
-    assert home() == tmp_path / "checkout"
+
+def test_an_error_names_the_verb_once(protoseg: CommandLine) -> None:
+    assert protoseg("compare", "one").err.startswith("protoseg compare: name two runs")
+    assert protoseg("data", "check").err.startswith("protoseg data check: name a data set")
+    assert protoseg("plan", "nowhere.yaml").err.startswith("protoseg plan: nowhere.yaml: ")

@@ -1,4 +1,4 @@
-"""``plan --time``: real timings of a small run, where they are kept, what a plan makes of them."""
+"""``protoseg plan --time``: times a small run, stores the timing, and uses it in later plans."""
 
 from __future__ import annotations
 
@@ -39,9 +39,15 @@ GPU = "NVIDIA H200"
 
 
 def timing(run: PlannedRun, seconds: float, **changes: Any) -> Timing:
+    """A timing of a run's workload on a GPU.
+
+    Args:
+        seconds: per iteration.
+        changes: other values of fields.
+    """
     values = {
         "kind": workload_digest(run.spec),
-        "what": "a kind",
+        "what": "a workload",
         "code": timings.code_version(),
         "device": GPU,
         "gpu": True,
@@ -55,10 +61,11 @@ def timing(run: PlannedRun, seconds: float, **changes: Any) -> Timing:
     return Timing(**{**values, **changes})
 
 
-def keep(protoseg: CommandLine, *found: Timing) -> None:
+def store(protoseg: CommandLine, *stored: Timing) -> None:
+    """Write timings into the folder where a plan reads them."""
     folder = protoseg.lab.runs / timings.FOLDER
     folder.mkdir(exist_ok=True)
-    for each in found:
+    for each in stored:
         path = folder / f"{len(list(folder.iterdir()))}.json"
         path.write_text(json.dumps(dataclasses.asdict(each)))
 
@@ -77,13 +84,13 @@ else:
         answer = {"iterations": request["iterations"], "memory_mib": 100.0, **seconds}
     Path(sys.argv[2]).write_text(json.dumps(answer))
 """
-"""A module that answers as `protoseg.training.timing` does."""
+"""A module with the input and output of `protoseg.training.timing`, but without torch."""
 
 
 @pytest.mark.parametrize(
     "module", ["timer", pytest.param(timings.MODULE, marks=pytest.mark.slow)], ids=str
 )
-def test_a_kind_of_runs_without_a_record_is_timed_once(
+def test_a_workload_without_a_record_is_timed_once(
     protoseg: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
 ) -> None:
     (tmp_path / "timer.py").write_text(TIMER)
@@ -94,36 +101,36 @@ def test_a_kind_of_runs_without_a_record_is_timed_once(
     answer = protoseg("plan", str(path), "--json", "--time", "2")
     assert answer.status == 0, answer.err
     data = answer.json
-    (found,) = data["timings"]
-    assert found["gpu"] or found["device"].startswith("CPU ")
-    assert found["gpu"] or re.search(r", \d+ threads?$", found["device"])
-    assert (found["iterations"], found["what"]) == (
+    (measured,) = data["timings"]
+    assert measured["gpu"] or measured["device"].startswith("CPU ")
+    assert measured["gpu"] or re.search(r", \d+ threads?$", measured["device"])
+    assert (measured["iterations"], measured["what"]) == (
         2,
         "tiny, segformer, prototype, K = 10, 6 classes, 2 × 48×48",
     )
-    lefts = [run["left_seconds"] for run in data["runs"]]
-    assert lefts[:2] == [pytest.approx(500 * found["seconds"])] * 2
-    assert lefts[2:] == [None, None]
+    seconds_left = [run["left_seconds"] for run in data["runs"]]
+    assert seconds_left[:2] == [pytest.approx(500 * measured["seconds"])] * 2
+    assert seconds_left[2:] == [None, None]
     assert [run["timed"] for run in data["runs"]] == [True, True, False, False]
-    hours = pytest.approx(2 * 500 * found["seconds"] / 3600) if found["gpu"] else None
+    hours = pytest.approx(2 * 500 * measured["seconds"] / 3600) if measured["gpu"] else None
     assert data["gpu_hours"] == hours
     (message,) = data["not_timed"].values()
-    assert message == f"does not fit into the memory of {found['device']}"
-    assert "Timing 2 kinds of runs on " in answer.err
+    assert message == f"does not fit into the memory of {measured['device']}"
+    assert "Timing 2 workloads on " in answer.err
     assert "1/2  tiny, segformer, prototype, K = 10, 6 classes, 2 × 48×48: " in answer.err
     assert "2/2  tiny, segformer, prototype, K = 10, 6 classes, 1000000 × " in answer.err
 
-    # The next plan knows it, without torch or any process; and says where it comes from.
-    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process"))
-    again = protoseg("plan", str(path), "--json").json
-    assert [run["left_seconds"] for run in again["runs"]] == lefts
+    # The next plan reads the timing, starts no process, and names the source of its estimate.
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process started"))
+    later = protoseg("plan", str(path), "--json").json
+    assert [run["left_seconds"] for run in later["runs"]] == seconds_left
     out = protoseg("plan", str(path)).out
     assert "by timings (2 runs); 2 runs unknown." in out
-    assert f"Timings: 1 kind of runs on {found['device']}, the median of 2 iterations each" in out
-    assert "neither reading images nor evaluating is in them" in out
+    assert f"Timings: 1 workload on {measured['device']}, the median of 2 iterations each" in out
+    assert "without reading images and without evaluation" in out
 
 
-def test_a_process_that_is_killed_or_breaks_is_told_apart(
+def test_a_killed_a_broken_and_a_slow_process_have_different_messages(
     protoseg: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "killed.py").write_text("import os\nos.kill(os.getpid(), 9)")
@@ -134,9 +141,9 @@ def test_a_process_that_is_killed_or_breaks_is_told_apart(
 
     def fails(module: str) -> Failure:
         monkeypatch.setattr(timings, "MODULE", module)
-        found = timings.take(spec, protoseg.lab.runs, device, iterations=1, threads=1)
-        assert isinstance(found, Failure)
-        return found
+        failure = timings.take(spec, protoseg.lab.runs, device, iterations=1, threads=1)
+        assert isinstance(failure, Failure)
+        return failure
 
     killed = fails("killed")
     assert (killed.memory, killed.message) == (True, f"does not fit into the memory of {GPU}")
@@ -153,48 +160,48 @@ def test_a_process_that_is_killed_or_breaks_is_told_apart(
     assert "plan --time: torch does not start (ZeroDivisionError: oh)" in answer.err
 
 
-def test_gpu_hours_come_from_records_first_and_then_from_timings(protoseg: CommandLine) -> None:
+def test_gpu_hours_come_from_records_or_else_from_timings(protoseg: CommandLine) -> None:
     runs = protoseg.quickstart()
     protoseg.record(runs[0], 70.0, cost={"gpu_hours": 0.24, "iterations_per_second": 0.5})
-    keep(protoseg, *(timing(run, 36.0) for run in (runs[0], runs[3])))
+    store(protoseg, *(timing(run, 36.0) for run in (runs[0], runs[3])))
     data = protoseg("plan", "quickstart", "--json").json
-    # Two parametric runs by the record, three of K = 1 by the timing; three of K = 4 by nothing.
+    # Two parametric runs by the record, three of K = 1 by the timing; three of K = 4 are unknown.
     assert data["gpu_hours_by_timings"] == pytest.approx(3 * 400 * 36 / 3600)
     assert data["gpu_hours"] == pytest.approx(2 * 0.24 + 3 * 4.0)
     assert (data["gpu_hours_timed_runs"], data["gpu_hours_unknown_runs"]) == (3, 3)
     assert [run["left_seconds"] for run in data["runs"][1:4]] == [800.0, 800.0, 400 * 36.0]
     out = protoseg("plan", "quickstart").out
     assert (
-        "GPU-hours: 0.5 by the records of like runs and 12.0 by timings (3 runs), each run on one "
+        "GPU-hours: 0.5 by records of similar runs and 12.0 by timings (3 runs), each run on one "
         "GPU; 3 runs unknown."
     ) in out
     assert (
-        "Training time: 27 min by the records of like runs (2 runs) and 12.0 h by timings "
+        "Training time: 27 min by records of similar runs (2 runs) and 12.0 h by timings "
         "(3 runs); 3 runs unknown."
     ) in out
     assert "12.0 h, timed" in out
 
 
-def test_a_timing_on_a_cpu_tells_no_gpu_hours_and_one_of_other_code_nothing(
+def test_cpu_timings_give_no_gpu_hours_and_timings_of_other_code_are_ignored(
     protoseg: CommandLine,
 ) -> None:
     runs = protoseg.quickstart()
-    here = {"device": "CPU, 2 threads", "gpu": False}
-    keep(protoseg, timing(runs[0], 2.0, **here), timing(runs[3], 2.0, code="another"))
+    on_cpu = {"device": "CPU, 2 threads", "gpu": False}
+    store(protoseg, timing(runs[0], 2.0, **on_cpu), timing(runs[3], 2.0, code="another"))
     (protoseg.lab.runs / timings.FOLDER / "torn.json").write_text('{"kind": ')
     data = protoseg("plan", "quickstart", "--json").json
     assert data["gpu_hours"] is None
     assert [run["left_seconds"] for run in data["runs"]] == [800.0] * 3 + [None] * 6
-    # Of a GPU and this CPU the GPU's is taken, unless it is this CPU that was asked for.
-    found = [timing(runs[0], 1.0), timing(runs[0], 2.0, **here)]
-    kind = workload_digest(runs[0].spec)
-    assert timings.chosen(found)[kind].seconds == 1.0
-    assert timings.chosen(found, Device("CPU, 2 threads", False))[kind].seconds == 2.0
+    # A GPU timing is preferred to a CPU timing, unless the device is this CPU.
+    both = [timing(runs[0], 1.0), timing(runs[0], 2.0, **on_cpu)]
+    workload = workload_digest(runs[0].spec)
+    assert timings.chosen(both)[workload].seconds == 1.0
+    assert timings.chosen(both, Device("CPU, 2 threads", False))[workload].seconds == 2.0
     newer = timing(runs[0], 3.0, time="2026-02-01T00:00:00+00:00")
-    assert timings.chosen([newer, *found])[kind].seconds == 3.0
+    assert timings.chosen([newer, *both])[workload].seconds == 3.0
 
 
-def test_only_what_nothing_tells_on_that_device_is_timed(protoseg: CommandLine) -> None:
+def test_only_workloads_of_unknown_speed_on_this_device_are_timed(protoseg: CommandLine) -> None:
     runs = protoseg.quickstart()
     matrix = Matrix("quickstart", "", tuple(runs), TableSpec(), ())
     gpu, cpu = Device(GPU, True), Device("CPU, 2 threads", False)
@@ -215,15 +222,15 @@ def test_only_what_nothing_tells_on_that_device_is_timed(protoseg: CommandLine) 
     assert (labels(cpu, known), labels(gpu, known)) == (every[1:], every[2:])
 
 
-def test_a_number_is_told_from_a_matrix(protoseg: CommandLine) -> None:
+def test_a_matrix_after_the_option_time_is_wrong_usage(protoseg: CommandLine) -> None:
     answer = protoseg("plan", "--time", "quickstart")
     assert answer.status == 2
-    assert "expected a whole number from 1, found 'quickstart'; matrices go before" in answer.err
+    assert "expected a whole number from 1, found 'quickstart'; put matrices before" in answer.err
     assert protoseg("plan", "quickstart", "--time", "0").status == 2
 
 
 @pytest.mark.parametrize(
-    ("change", "like"),
+    ("change", "is_same"),
     [
         ({"seed": 5}, True),
         ({"method": {"momentum": 0.5, "ppc_weight": 0.5, "distance": "huber"}}, True),
@@ -237,7 +244,9 @@ def test_a_number_is_told_from_a_matrix(protoseg: CommandLine) -> None:
     ],
     ids=str,
 )
-def test_which_runs_are_alike(protoseg: CommandLine, change: Any, like: bool) -> None:
+def test_which_settings_change_the_workload(
+    protoseg: CommandLine, change: Any, is_same: bool
+) -> None:
     def changed(spec: Any, values: Any) -> Any:
         return dataclasses.replace(
             spec,
@@ -249,8 +258,8 @@ def test_which_runs_are_alike(protoseg: CommandLine, change: Any, like: bool) ->
 
     spec: RunSpec = protoseg.quickstart()[-1].spec
     other = changed(spec, change)
-    assert (workload_of(spec) == workload_of(other)) is like
-    assert (workload_digest(spec) == workload_digest(other)) is like
-    # A record has no fields that came later; read back from JSON its lists are tuples no more.
+    assert (workload_of(spec) == workload_of(other)) is is_same
+    assert (workload_digest(spec) == workload_digest(other)) is is_same
+    # The spec in a record has lists instead of tuples, and lacks fields that were added later.
     record = json.loads(json.dumps(plain(other, identity=True)))
     assert workload_of(record) == workload_of(other)

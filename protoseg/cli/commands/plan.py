@@ -1,0 +1,171 @@
+"""``protoseg plan``: shows the runs of matrices, their states and the remaining cost."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Any
+
+from protoseg.cli.arguments import add_matrix_operands, add_record_options, iterations, positive
+from protoseg.cli.exit_status import FAILED, OK
+from protoseg.config.matrix import Matrix
+from protoseg.errors import ProtosegError, UsageError
+from protoseg.launch.current_plan import read_plan
+from protoseg.planning.cost import estimate_cost, workloads_to_time
+from protoseg.planning.plan import Plan, with_timings
+from protoseg.planning.timings import Device, Failure, chosen, read, take, this_device
+from protoseg.planning.workload import Workload, describe_workload, make_model_key
+from protoseg.runs.store import all_records
+
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
+    from protoseg.launch.job_arrays import Array
+
+EXAMPLE = "protoseg plan quickstart"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_matrix_operands(parser)
+    add_record_options(parser)
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="parallel runs on this machine (default: one per GPU, or one per two cores)",
+    )
+    parser.add_argument(
+        "--sbatch", action="store_true", help="with cluster=NAME: print the batch scripts instead"
+    )
+    parser.add_argument(
+        "--time",
+        type=iterations,
+        nargs="?",
+        const=10,
+        metavar="N",
+        help="measure N iterations (default: 10) of each workload of unknown speed on this machine",
+    )
+
+
+def run(context: Context) -> int:
+    """Show the plan."""
+    from protoseg.cli.views.plan import (
+        array_to_dict,
+        cost_to_dict,
+        describe_arrays,
+        plan_to_dict,
+        render_plan,
+    )
+    from protoseg.launch.local import cores, default_jobs, local_gpus
+
+    matrices, _ = context.matrices()
+    plan = read_plan(matrices, context.paths.runs, context.record_folders)
+    arrays = _make_job_arrays(context, plan)
+    jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
+    device: Device | None = None
+    failures: list[Failure] = []
+    if context.arguments.time:
+        device, failures = _time_workloads(context, plan, max(1, cores() // jobs))
+    timings = read(context.paths.runs)
+    plan = with_timings(plan, chosen(timings, device))
+    gpu_timings = chosen((timing for timing in timings if timing.gpu), device)
+    sizes = _read_published_sizes(context, matrices)
+    cost = estimate_cost(plan, all_records(context.record_folders), sizes, gpu_timings)
+    if context.arguments.sbatch:
+        print(_make_batch_scripts(context, matrices, arrays), end="")
+    elif context.json:
+        data: dict[str, Any] = {"arrays": [array_to_dict(array) for array in arrays]}
+        data["not_timed"] = {failure.what: failure.message for failure in failures}
+        context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
+    elif context.cluster is not None:
+        where = describe_arrays(arrays, context.cluster.name)
+        context.console.print(render_plan(plan, matrices, where, cost))
+    else:
+        where = f"on this machine, {jobs} at the same time"
+        context.console.print(render_plan(plan, matrices, where, cost))
+    # "Does not fit into memory" is a result of the timing, not a failure.
+    has_failed = any(not failure.memory for failure in failures)
+    return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
+
+
+def _make_job_arrays(context: Context, plan: Plan) -> list[Array]:
+    """The job arrays that a sweep would submit; none without a cluster."""
+    if context.cluster is None:
+        if context.arguments.sbatch:
+            raise UsageError("plan --sbatch: no cluster is named. Add cluster=NAME.")
+        return []
+    from protoseg.launch.submit import arrays_of
+
+    return arrays_of(plan, context.paths.runs, context.cluster)
+
+
+def _make_batch_scripts(context: Context, matrices: list[Matrix], arrays: list[Array]) -> str:
+    from protoseg.cli.commands.sweep import make_job_name
+    from protoseg.launch.sbatch import preview
+
+    assert context.cluster is not None
+    return preview(arrays, context.cluster, context.paths.runs, make_job_name(matrices))
+
+
+def _read_published_sizes(context: Context, matrices: list[Matrix]) -> dict[Workload, float]:
+    """Model -> number of parameters that a published table states."""
+    from protoseg.cli.published_counts import published_sizes
+    from protoseg.report.tables.published import load
+
+    folder = context.paths.results / "published"
+    specs = [run.spec for matrix in matrices for run in matrix.runs]
+    sizes: dict[Workload, float] = {}
+    # A plan does not need them; `protoseg tables` reports errors in these files.
+    with contextlib.suppress(ProtosegError):
+        backbones = {spec.backbone.name for spec in specs}
+        sizes = published_sizes(folder, context.composer, backbones)
+    for matrix in matrices:
+        with contextlib.suppress(ProtosegError):
+            numbers = load(matrix, folder)
+            if numbers is None:
+                continue
+            for planned in matrix.runs:
+                millions = numbers.parameters(planned.axes)
+                if millions is not None:
+                    sizes[make_model_key(planned.spec)] = millions * 1e6
+    return sizes
+
+
+def _time_workloads(context: Context, plan: Plan, threads: int) -> tuple[Device, list[Failure]]:
+    """Time the workloads of unknown speed; return the device and the workloads that failed.
+
+    Each timing is stored when it is complete, so a call after Ctrl-C continues with the next one.
+    """
+    runs, number_of_iterations = context.paths.runs, context.arguments.time
+    device = this_device(threads)
+    records = [*all_records(context.record_folders)]
+    records += [entry.status.record for entry in plan.entries if entry.status.record]
+    specs = workloads_to_time(plan, records, read(runs), device)
+    if specs:
+        noun = "workload" if len(specs) == 1 else "workloads"
+        context.errors.print(
+            f"Timing {len(specs)} {noun} on {device.name}, {number_of_iterations} iterations each.",
+            markup=False,
+        )
+    else:
+        context.errors.print("Nothing to time: records or timings cover every workload.")
+    failures = []
+    for number, spec in enumerate(specs, 1):
+        description = describe_workload(spec)
+        with context.progress_bar(description) as bar:
+            timing = take(
+                spec,
+                runs,
+                device,
+                iterations=number_of_iterations,
+                threads=threads,
+                on_iteration=functools.partial(bar.update, total=number_of_iterations),
+            )
+        if isinstance(timing, Failure):
+            failures.append(timing)
+            result = f"not timed: {timing.message}"
+        else:
+            result = f"{timing.seconds:.3g} s per iteration ({timing.iterations} timed)"
+        context.errors.print(f"{number}/{len(specs)}  {description}: {result}", markup=False)
+    return device, failures

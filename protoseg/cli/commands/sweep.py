@@ -1,0 +1,164 @@
+"""``protoseg sweep``: trains the unfinished runs of matrices, on this machine or on SLURM."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from protoseg.cli.arguments import (
+    add_operands,
+    add_record_options,
+    add_training_options,
+    positive,
+)
+from protoseg.cli.exit_status import FAILED, OK
+from protoseg.config.matrix import Matrix
+from protoseg.launch.current_plan import read_plan
+from protoseg.planning.plan import Plan
+from protoseg.runs.folder import Launch
+
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
+    from protoseg.launch.job_arrays import Array
+    from protoseg.launch.profile.profile import ClusterProfile
+
+EXAMPLE = "protoseg sweep quickstart --jobs 2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_operands(
+        parser,
+        "MATRIX | OVERRIDE | cluster=NAME",
+        "matrices, and changes of their values; cluster=NAME submits to SLURM with the profile "
+        "CLUSTERS/NAME.yaml",
+    )
+    add_record_options(parser)
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="parallel runs on this machine (default: one per GPU, or one per two cores)",
+    )
+    add_training_options(parser)
+
+
+def run(context: Context) -> int:
+    """Train the unfinished runs of the matrices."""
+    matrices, _ = context.matrices()
+    return train_matrices(context, matrices)
+
+
+def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
+    """Train the unfinished runs of matrices on the named cluster, or on this machine."""
+    if context.cluster is not None:
+        return _submit(context, matrices, context.cluster)
+    plan = read_plan(matrices, context.paths.runs, context.record_folders)
+    return _train_here(context, plan)
+
+
+def _train_here(context: Context, plan: Plan) -> int:
+    from protoseg.cli.local_sweep import run_sweep
+    from protoseg.cli.views.plan import describe_counts
+    from protoseg.launch.local import cores, default_jobs, local_gpus
+    from protoseg.planning.selection import select_runs
+
+    arguments = context.arguments
+    available, gpus = cores(), local_gpus()
+    jobs = arguments.jobs or default_jobs(available, gpus)
+    selected, _ = select_runs(plan, arguments.retry_failed)
+    # More jobs than GPUs would train some runs on the CPU: one table would mix two devices.
+    jobs = max(1, min(jobs, len(selected), len(gpus) or jobs))
+    launch = Launch(
+        data=str(context.paths.data),
+        weights=str(context.paths.weights),
+        threads=arguments.threads or max(1, available // jobs),
+        workers=arguments.workers,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+    )
+    console = context.errors if context.json else context.console
+    if not context.json:
+        console.print(f"{len(plan.entries)} runs: ", describe_counts(plan), sep="", end=".\n")
+    outcome = run_sweep(
+        plan,
+        context.paths.runs,
+        launch,
+        jobs=jobs,
+        retry_failed=arguments.retry_failed,
+        console=console,
+        live=sys.stdout.isatty() and not context.json,
+    )
+    if context.json:
+        context.print_json(vars(outcome))
+    elif outcome.interrupted:
+        console.print(
+            f"{len(outcome.interrupted)} runs are not finished; run the same command again to "
+            "resume them from their last checkpoints."
+        )
+    elif outcome.is_complete() and not outcome.trained:
+        console.print("Nothing to do: every run has its record.")
+    skipped = [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
+    messages = [*(skipped if not context.json else []), *plan.problems]
+    context.print_errors(list(dict.fromkeys(messages)))
+    return OK if outcome.is_complete() else FAILED
+
+
+def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:
+    """Submit the unfinished runs of matrices to SLURM."""
+    from protoseg.cli.views.plan import describe_counts
+    from protoseg.launch.submit import submit_runs
+
+    paths = context.paths
+    plans: list[Plan] = []
+
+    def make_plan() -> Plan:
+        plan = read_plan(matrices, paths.runs, context.record_folders, fresh=True)
+        plans.append(plan)
+        if not context.json:
+            context.console.print(f"{len(plan.entries)} runs: ", describe_counts(plan), ".", sep="")
+        return plan
+
+    def on_array(job: str, array: Array) -> None:
+        if not context.json:
+            text = f"submitted  job {job}: {len(array.entries)} runs, each {array.resources}"
+            context.console.print(text, markup=False)
+
+    outcome = submit_runs(
+        make_plan,
+        paths.runs,
+        profile,
+        {"data": str(paths.data), "weights": str(paths.weights)},
+        name=make_job_name(matrices),
+        retry_failed=context.arguments.retry_failed,
+        on_array=on_array,
+    )
+    if context.json:
+        context.print_json(vars(outcome))
+    else:
+        if outcome.under_way:
+            count = len(outcome.under_way)
+            subject = "1 run is" if count == 1 else f"{count} runs are"
+            context.console.print(f"{subject} already running or queued.")
+        if outcome.jobs:
+            names = " ".join(matrix.name for matrix in matrices)
+            context.console.print(f"Progress: protoseg status {names}")
+        elif not outcome.refused and not outcome.left_alone:
+            context.console.print("Nothing to submit.")
+    skipped = outcome.left_alone.items()
+    messages = [] if context.json else [f"{run_id}: {reason}" for run_id, reason in skipped]
+    if outcome.refused:
+        messages.append(
+            f"{len(outcome.refused)} runs were not submitted: {outcome.refusal} "
+            "Run the sweep again later."
+        )
+    messages += [problem for plan in plans for problem in plan.problems]
+    context.print_errors(list(dict.fromkeys(messages)))
+    return FAILED if outcome.refused or outcome.left_alone or messages else OK
+
+
+def make_job_name(matrices: Sequence[Matrix]) -> str:
+    """The name of SLURM jobs: the matrices' names, or the first one and the number of others."""
+    names = "-".join(matrix.name for matrix in matrices)
+    return names if len(names) <= 80 else f"{matrices[0].name}-and-{len(matrices) - 1}-more"

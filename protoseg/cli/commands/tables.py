@@ -1,0 +1,110 @@
+"""``protoseg tables``: builds the tables of matrices from the records of their runs."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from protoseg.cli.arguments import add_operands, add_output_folder, add_record_options
+from protoseg.cli.outputs import choose_output_folder, display_path
+from protoseg.errors import ProtosegError, UsageError
+from protoseg.runs.record import publish
+
+if TYPE_CHECKING:
+    from protoseg.cli.context import Context
+
+EXAMPLE = "protoseg tables quickstart"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the verb."""
+    add_operands(
+        parser,
+        "MATRIX | OVERRIDE | BENCHMARK.json",
+        "matrices, and changes of their values; or saved benchmark results, for latency tables",
+    )
+    add_record_options(parser)
+    add_output_folder(parser, "RESULTS/tables")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown")
+    parser.add_argument(
+        "--keep-records",
+        action="store_true",
+        help="also copy the records of these runs to RESULTS/records, to commit them",
+    )
+
+
+def run(context: Context) -> int:
+    """Build the table of each matrix, print it, and write it in all formats."""
+    saved_runs = [operand for operand in context.operands if operand.endswith(".json")]
+    if saved_runs:
+        return _write_latency_tables(context, saved_runs)
+    from protoseg.cli.views.table import render_table
+    from protoseg.report.formats.files import to_csv, to_markdown, write_all
+    from protoseg.report.tables.builder import build_table
+    from protoseg.runs.store import RecordStore
+
+    matrices, overrides = context.matrices()
+    base = Path(context.arguments.out or context.paths.results / "tables")
+    folder = choose_output_folder(base, overrides)
+    content: dict[str, list[dict[str, str]]] = {}
+    written: dict[str, list[str]] = {}
+    warnings: list[str] = []
+    for matrix in matrices:
+        if context.arguments.keep_records:
+            warnings += _publish_records(context, [planned.run_id for planned in matrix.runs])
+        store = RecordStore(context.record_folders, context.paths.runs)
+        table = build_table(matrix, store, context.paths.results / "published")
+        written[matrix.name] = [display_path(path) for path in write_all(table, folder)]
+        warnings += store.warnings
+        if context.json:
+            content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
+        elif context.arguments.markdown:
+            print(to_markdown(table))
+        else:
+            context.console.print(render_table(table))
+            context.console.print(f"written: {', '.join(written[matrix.name])}\n", markup=False)
+    if context.json:
+        context.print_json({"tables": content, "written": written, "warnings": warnings})
+    return context.print_errors(list(dict.fromkeys(warnings)))
+
+
+def _write_latency_tables(context: Context, saved_runs: list[str]) -> int:
+    """Write the latency tables of saved benchmark runs, beside them or to ``--out``."""
+    from protoseg.report.tables.benchmarks import read_run, write_latency
+
+    others = [operand for operand in context.operands if operand not in saved_runs]
+    if others:
+        raise UsageError(
+            f"tables: {', '.join(others)} cannot be combined with a saved benchmark run. "
+            "Use two calls."
+        )
+    content: dict[str, Any] = {}
+    written: dict[str, list[str]] = {}
+    for path in map(Path, saved_runs):
+        saved = read_run(path)
+        markdown, files = write_latency(path, saved, Path(context.arguments.out or path.parent))
+        content[path.stem] = saved["cases"]
+        written[path.stem] = [display_path(file) for file in files]
+        if not context.json:
+            print(markdown)
+        if not context.json and not context.arguments.markdown:
+            context.console.print(f"written: {', '.join(written[path.stem])}\n", markup=False)
+    if context.json:
+        context.print_json({"tables": content, "written": written, "warnings": []})
+    return context.print_errors([])
+
+
+def _publish_records(context: Context, run_ids: list[str]) -> list[str]:
+    """Copy records to the committed ones; return the messages of those that are damaged."""
+    problems = []
+    for run_id in run_ids:
+        folder = context.paths.runs / run_id
+        if (folder / "record.json").exists():
+            try:
+                publish(folder, context.paths.records)
+            except ProtosegError as error:
+                problems.append(str(error))
+    return problems

@@ -1,0 +1,24 @@
+"""Names of the files that a verb writes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def display_path(path: Path) -> str:
+    """A path relative to the working directory, or the absolute path if it lies outside."""
+    relative = os.path.relpath(path)
+    return str(path.absolute()) if relative.startswith("..") else relative
+
+
+def choose_output_folder(folder: Path, overrides: list[str]) -> Path:
+    """The folder for what a matrix with these overrides produces.
+
+    With overrides it is a subfolder: their results must not replace those of the matrix itself.
+    """
+    if not overrides:
+        return folder
+    digest = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:8]
+    return folder / f"overrides-{digest}"

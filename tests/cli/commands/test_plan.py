@@ -1,0 +1,91 @@
+"""``protoseg plan``: runs, states and training time."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import CommandLine
+from protoseg.config.identity import run_id_pattern
+
+
+def test_a_plan_of_all_matrices_has_valid_run_ids(protoseg: CommandLine) -> None:
+    result = protoseg("plan", "--json")
+    assert (result.status, result.err) == (0, "")
+    runs = result.json["runs"]
+    assert len(runs) > 9
+    assert all(run_id_pattern().fullmatch(run["run_id"]) for run in runs)
+
+
+def test_a_new_plan_shows_every_row_and_no_training_time(protoseg: CommandLine) -> None:
+    result = protoseg("plan", "quickstart", "--jobs", "2")
+    assert result.status == 0
+    for label in ("Parametric, K = 1", "ProtoSeg, K = 1", "ProtoSeg, K = 4"):
+        assert f" {label} " in result.out
+    assert result.out.count("3 new") == 3
+    assert "9 runs: 9 new." in result.out
+    assert (
+        "To train: 9 runs, on this machine, 2 at the same time. Training time unknown" in result.out
+    )
+
+
+def test_a_plan_counts_finished_runs_in_all_folders_and_estimates_the_time(
+    protoseg: CommandLine,
+) -> None:
+    runs = protoseg.quickstart()
+    cost = {"iterations_per_second": 2.0}
+    protoseg.record(runs[0], 70.0, cost=cost)
+    protoseg.record(runs[1], 71.0, in_runs=True, cost=cost)
+    for run in (runs[3], runs[6]):  # one of K = 1 and one of K = 4
+        protoseg.record(run, 72.0, cost={"iterations_per_second": 4.0})
+    result = protoseg("plan", "quickstart")
+    assert "2 done, 1 new" in result.out
+    assert "9 runs: 5 new, 4 done." in result.out
+    # Left: one parametric run at 2 it/s and four ProtoSeg runs at 4 it/s, 400 iterations each.
+    assert "Training time by records of similar runs: 10 min in all." in result.out
+    data = protoseg("plan", "quickstart", "--json").json
+    assert data["left_seconds"] == 400 / 2 + 4 * 400 / 4
+    assert data["counts"]["done"] == 4
+    assert [run["miou"] for run in data["runs"]][:4] == [70.0, 71.0, None, 72.0]
+    ignoring = protoseg("plan", "quickstart", "--ignore-records", "--json").json
+    assert ignoring["counts"]["done"] == 1, "a record in its run folder still counts"
+
+
+def test_a_finished_plan_has_nothing_to_train(protoseg: CommandLine) -> None:
+    for run in protoseg.quickstart():
+        protoseg.record(run, 70.0)
+    result = protoseg("plan", "quickstart")
+    assert "9 runs: 9 done." in result.out
+    assert "To train" not in result.out
+    assert protoseg("status", "quickstart").status == 0
+
+
+def test_a_run_of_several_tables_is_counted_once(protoseg: CommandLine, tmp_path: Path) -> None:
+    path = tmp_path / "other.yaml"
+    base = "method: parametric, dataset: shapes_64, augmentation: shapes_64, schedule: shapes_400"
+    path.write_text(f"{{base: {{{base}}}, seeds: [0, 5]}}")
+    data = protoseg("plan", "quickstart", str(path), "--json").json
+    assert (data["listed"], len(data["runs"])) == (11, 10)
+    assert data["runs"][0]["matrices"] == ["quickstart", "other"]
+    assert "10 runs (11 in the tables, 1 shared)" in protoseg("plan", "quickstart", str(path)).out
+
+
+def test_the_record_of_another_run_is_an_error(protoseg: CommandLine) -> None:
+    first, second, *_ = protoseg.quickstart()
+    path = protoseg.record(first, 70.0)
+    path.rename(path.with_name(f"{second.run_id}.json"))
+    result = protoseg("plan", "quickstart")
+    assert result.status == 1
+    assert f"is the record of {first.run_id}" in result.err
+    assert "8 new, 1 failed" in result.out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_record_without_read_permission_is_an_error(protoseg: CommandLine) -> None:
+    path = protoseg.record(protoseg.quickstart()[0], 70.0)
+    path.chmod(0)
+    result = protoseg("plan", "quickstart")
+    assert result.status == 1
+    assert "be read: Permission denied" in result.err
