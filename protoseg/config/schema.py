@@ -16,7 +16,7 @@ from protoseg.config.fields import added, items, number, size
 from protoseg.config.methods import ContrastSpec, MethodSpec
 
 METHOD_VERSION = 1
-"""Raised when a change of the code changes the result of a spec; history in docs/design.md."""
+"""Increases when a change of the code changes the result of a spec (docs/architecture.md)."""
 
 HIGHEST_LABEL = 2**16 - 1
 """Largest label value of a 16-bit label map."""

@@ -11,13 +11,11 @@ from pathlib import Path
 
 from protoseg import files
 from protoseg.runs import claim
-from protoseg.runs.attempts import Attempt
+from protoseg.runs.attempts import VANISHED, Attempt
 from protoseg.runs.folder import RunFolder, now
 from protoseg.runs.states import Reason, State
 from protoseg.slurm.client import Job
 from protoseg.slurm.end_states import explain_job_end
-
-VANISHED = "the worker ended without recording a reason"
 
 
 def record_job_end(

@@ -120,7 +120,7 @@ def _query_commands(wanted: frozenset[str]) -> JobReport:
     reachable = not queue.problem
     problems = [queue.problem]
     accounting = True
-    # Only accounting knows who cancelled a job.
+    # Only accounting has the user who cancelled a job.
     unclear = {id for id in wanted if id not in jobs or jobs[id].state == "CANCELLED"}
     if unclear:
         past = query_sacct(set(map(array_id, unclear)), unclear)

@@ -76,10 +76,10 @@ def test_every_benchmark_file_has_a_case() -> None:
 
 @pytest.mark.parametrize("line", read_commands())
 def test_a_documented_command_is_valid(line: str) -> None:
-    words = shlex.split(line)
-    if words[0] == "make":
+    arguments = shlex.split(line)
+    if arguments[0] == "make":
         result = subprocess.run(
-            ["make", "-n", *words[1:]],
+            ["make", "-n", *arguments[1:]],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -89,11 +89,11 @@ def test_a_documented_command_is_valid(line: str) -> None:
         script = re.findall(r"benchmarks/\w+\.py", result.stdout)
         assert script
         assert all((ROOT / path).is_file() for path in script)
-    elif words[0] == "python":
-        assert words[:3] == ["python", "-m", "pytest"]
-        run_pytest(*words[3:], "--collect-only")
+    elif arguments[0] == "python":
+        assert arguments[:3] == ["python", "-m", "pytest"]
+        run_pytest(*arguments[3:], "--collect-only")
     else:
-        assert words[:2] == ["protoseg", "tables"]
+        assert arguments[:2] == ["protoseg", "tables"]
 
 
 def test_the_smallest_cases_pass() -> None:
@@ -147,9 +147,9 @@ def test_the_file_name_contains_device_and_day(tmp_path: Path) -> None:
 def test_a_saved_run_has_no_host_or_path_and_gives_tables(tmp_path: Path) -> None:
     path = tmp_path / "saved.json"
     case = "test_even_classes and 10000-5-19"
-    words = ["benchmarks/run.py", "--out", str(path), "--seconds", "0.05", "-k", case]
+    arguments = ["benchmarks/run.py", "--out", str(path), "--seconds", "0.05", "-k", case]
     result = subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env=build_environment(),
         capture_output=True,

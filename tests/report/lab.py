@@ -123,8 +123,8 @@ class Lab:
 
 def method(name: str, seed: int = 0) -> RunSpec:
     """Make a spec from a short name: "parametric 1", "prototype 10"."""
-    kind, _, count = name.partition(" ")
-    return make_spec(seed, method={"kind": kind, "num_prototypes": int(count)})
+    method, _, count = name.partition(" ")
+    return make_spec(seed, method={"kind": method, "num_prototypes": int(count)})
 
 
 def make_matrix(

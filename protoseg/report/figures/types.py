@@ -30,22 +30,22 @@ NAMED_MISSING = 8
 """Settings without a value that a note names; the figure marks all of them."""
 
 
-def build(figure_input: FigureInput, kind: str) -> Figure:
+def build(figure_input: FigureInput, figure_type: str) -> Figure:
     """Build a figure of a matrix.
 
     Args:
-        kind: the figure type, a key of `KINDS`.
+        figure_type: the figure type, a key of `KINDS`.
 
     Raises:
         UsageError: the matrix cannot have a figure of this type.
         ProtosegError: no record has the data of the figure.
     """
-    return KINDS[kind](figure_input)
+    return KINDS[figure_type](figure_input)
 
 
-def file_name(matrix: str, kind: str) -> str:
+def file_name(matrix: str, figure_type: str) -> str:
     """Name the files of a figure, without suffix: ``MATRIX`` or ``MATRIX_KIND``."""
-    return matrix if kind == "metric" else f"{matrix}_{kind}"
+    return matrix if figure_type == "metric" else f"{matrix}_{figure_type}"
 
 
 def build_metric_figure(figure_input: FigureInput) -> Figure:
@@ -216,11 +216,11 @@ def _note_missing(settings: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _make_figure(
-    figure_input: FigureInput, kind: str, notes: Sequence[str], content: Any
+    figure_input: FigureInput, figure_type: str, notes: Sequence[str], content: Any
 ) -> Figure:
-    name = file_name(figure_input.matrix.name, kind)
+    name = file_name(figure_input.matrix.name, figure_type)
     cleaned = tuple(wording.clean_text(note) for note in notes)
-    return Figure(name, kind, figure_input.table.title, cleaned, content)
+    return Figure(name, figure_type, figure_input.table.title, cleaned, content)
 
 
 KINDS: dict[str, Callable[[FigureInput], Figure]] = {

@@ -1,6 +1,6 @@
 """Reads the confusion counts of a run (``confusion.npz``), for all reports but ``verify``.
 
-`protoseg.report.verify.recount` has a reader of its own, so that an error here does not hide there.
+`protoseg.report.verify.recount` has another reader, so that an error here is found there.
 """
 
 from __future__ import annotations

@@ -209,8 +209,8 @@ class _Builder:
         if self.published is not None:
             mark = self.marks.mark(describe_published(self.published, self.all))
         for metric in self.spec.metrics:
-            kind: CellKind = "parameters" if metric in COUNTS else "measured"
-            yield Column(prefix + metric, METRICS[metric].title, kind, metric, title, group)
+            cell_kind: CellKind = "parameters" if metric in COUNTS else "measured"
+            yield Column(prefix + metric, METRICS[metric].title, cell_kind, metric, title, group)
             if metric == self.main and self.baselines is not None:
                 yield Column(prefix + "delta", "Δ", "delta", metric, title, group)
             if metric == self.main and self.published is not None:

@@ -32,7 +32,7 @@ def check_figures(
     folder = results / "figures"
     paths = [path for path in kept_files(folder) if path.suffix.removeprefix(".") in FORMS]
     for name, matrix in matrices.items():
-        types = {file_name(name, kind): kind for kind in KINDS}
+        types = {file_name(name, figure_type): figure_type for figure_type in KINDS}
         of_matrix = [path for path in paths if path.stem in types]
         paths = [path for path in paths if path not in of_matrix]
         if of_matrix:
@@ -54,7 +54,7 @@ def check_figures(
 
 def figure_names(matrix: str) -> Iterable[str]:
     """List the possible file names of the figures of a matrix, without suffix."""
-    return [file_name(matrix, kind) for kind in KINDS]
+    return [file_name(matrix, figure_type) for figure_type in KINDS]
 
 
 def _check_matrix(

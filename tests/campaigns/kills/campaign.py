@@ -49,8 +49,8 @@ def train(
     number: int,
     kills: int,
     seed: int,
-    place: Path,
-    kind: type[Attempt] = Attempt,
+    folder: Path,
+    attempt_type: type[Attempt] = Attempt,
     first_kind: type[Attempt] = Attempt,
 ) -> Run:
     """Train one run undisturbed and with kills, and compare both.
@@ -60,13 +60,13 @@ def train(
         number: number of the run; with the seed it determines all random choices.
         kills: number of planned kills.
         seed: seed of the campaign.
-        place: folder with the data sets in ``data``.
-        kind: class that starts the workers.
+        folder: folder with the data sets in ``data``.
+        attempt_type: class that starts the workers.
         first_kind: class for undisturbed workers and those that are killed during their start.
     """
     draw = random.Random(f"{seed} {number}")
     spec = composed(run.variant, run.seed)
-    undisturbed = make_run_folder(place / "peace", spec, place / "data")
+    undisturbed = make_run_folder(folder / "peace", spec, folder / "data")
     run.run_id = undisturbed.run_id
     attempt = first_kind(undisturbed, run.variant.processes, step=0)
     attempt.start()
@@ -75,10 +75,10 @@ def train(
         log = attempt.log()[-400:]
         run.wrong.append(f"the undisturbed training ended with {statuses}: {log}")
         return run
-    folder = make_run_folder(place / "fire", spec, place / "data")
+    folder = make_run_folder(folder / "fire", spec, folder / "data")
     strikes = draw_strikes(draw, kills)
     size = run.variant.processes
-    run.fire = FaultRun(folder, size, place / "data", strikes, draw, kind, first_kind)
+    run.fire = FaultRun(folder, size, folder / "data", strikes, draw, attempt_type, first_kind)
     try:
         run.fire.run()
     except (TimeoutError, subprocess.TimeoutExpired) as error:

@@ -242,9 +242,9 @@ class Harness:
 
     # State of the campaign.
 
-    def add_event(self, kind: str, **details: Any) -> dict[str, Any]:
+    def add_event(self, event_kind: str, **details: Any) -> dict[str, Any]:
         """Add an event to the log."""
-        entry = {"time": round(time.time() - self.began, 2), "kind": kind, **details}
+        entry = {"time": round(time.time() - self.began, 2), "kind": event_kind, **details}
         with self._lock:
             self.events.append(entry)
         return entry

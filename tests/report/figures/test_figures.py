@@ -40,8 +40,11 @@ KINDS = ("parametric", "prototype")
 def grid_matrix(**table: Any) -> Matrix:
     """A matrix of K and two heads."""
     planned = [
-        (method(f"{kind} {k}", seed), {"method.kind": kind, "method.num_prototypes": k})
-        for kind, k, seed in itertools.product(KINDS, VALUES, SEEDS)
+        (
+            method(f"{figure_type} {k}", seed),
+            {"method.kind": figure_type, "method.num_prototypes": k},
+        )
+        for figure_type, k, seed in itertools.product(KINDS, VALUES, SEEDS)
     ]
     names = {"method.num_prototypes": "K", "parametric": "Linear", "prototype": "ProtoSeg"}
     return make_matrix(planned, **{"columns": ("method.kind",), "names": names, **table})
@@ -57,8 +60,8 @@ def finish(lab: Lab, matrix: Matrix, without: Any = lambda spec: False, **more: 
     return values
 
 
-def make_figure(lab: Lab, matrix: Matrix, kind: str = "metric") -> Figure:
-    return build(read(matrix, lab.store, lab.published), kind)
+def make_figure(lab: Lab, matrix: Matrix, figure_type: str = "metric") -> Figure:
+    return build(read(matrix, lab.store, lab.published), figure_type)
 
 
 def draw_figure(figure: Figure) -> Canvas:
@@ -96,10 +99,10 @@ def test_a_numeric_axis_shows_means_intervals_and_seeds(lab: Lab) -> None:
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "10", "50"]
     drawn = list(lines(axes, "interval"))
-    for index, kind in enumerate(KINDS):
+    for index, figure_type in enumerate(KINDS):
         of = {
             k: [values[run.run_id] for run in matrix.runs
-                if run.axes == {"method.kind": kind, "method.num_prototypes": k}]
+                if run.axes == {"method.kind": figure_type, "method.num_prototypes": k}]
             for k in VALUES
         }  # fmt: skip
         ((x, y),) = lines(axes, f"mean-{index}")
@@ -379,7 +382,7 @@ def test_another_process_with_another_hash_seed_draws_equal_bytes(lab: Lab, tmp_
     matrix = methods_matrix(["parametric 1", "prototype 10"])
     entries = [{"name": f"c{i}", "iou": 50.0 + i, "acc": 1.0, "pixels": 10 - i} for i in range(9)]
     finish(lab, matrix, per_class=entries)
-    figures = [make_figure(lab, matrix, kind) for kind in ("classes", "loss")]
+    figures = [make_figure(lab, matrix, figure_type) for figure_type in ("classes", "loss")]
     (tmp_path / "figures").write_bytes(pickle.dumps(figures))
     # This process has a random hash seed.
     environment = {**os.environ, "PYTHONHASHSEED": "1"}

@@ -121,13 +121,13 @@ def test_delta_without_a_baseline_result_has_a_status(lab: Lab) -> None:
 
 def test_the_baseline_has_equal_other_axes_but_not_dependent_ones(lab: Lab) -> None:
     planned = []
-    for kind, rate in (("parametric", 1e-3), ("prototype", 2e-3)):
+    for method_kind, rate in (("parametric", 1e-3), ("prototype", 2e-3)):
         for k in (1, 10):
             spec = make_spec(
-                method={"kind": kind, "num_prototypes": k}, schedule={"learning_rate": rate}
+                method={"kind": method_kind, "num_prototypes": k}, schedule={"learning_rate": rate}
             )
-            planned.append((spec, {"method": kind, "rate": rate, "k": k}))
-            lab.finish(spec, 60.0 + k + (5 if kind == "prototype" else 0))
+            planned.append((spec, {"method": method_kind, "rate": rate, "k": k}))
+            lab.finish(spec, 60.0 + k + (5 if method_kind == "prototype" else 0))
     matrix = make_matrix(planned, rows=("method", "k"), baseline={"method": "parametric"})
     table = lab.table(matrix)
     assert table.rows[0].label == "parametric, 1"
@@ -195,9 +195,9 @@ def test_mixed_protocols_are_refused_unless_an_axis_names_them(lab: Lab) -> None
     ],
 )
 def test_the_footnote_of_pseudo_masks_names_scales_and_flip(
-    lab: Lab, method: WeakContrastMethod, text: str
+    lab: Lab, method_kind: WeakContrastMethod, text: str
 ) -> None:
-    spec = dataclasses.replace(make_spec(), method=method)
+    spec = dataclasses.replace(make_spec(), method=method_kind)
     notes = footnotes(lab.table(make_matrix([(spec, {"label": "a"})])))
     assert f", whole image, {text}, at the best background threshold." in notes
 
@@ -221,12 +221,12 @@ def test_a_cell_with_several_settings_is_refused(lab: Lab) -> None:
 
 def pivot_matrix(lab: Lab, **table: object) -> Matrix:
     planned = []
-    for kind in ("parametric", "prototype"):
+    for method_kind in ("parametric", "prototype"):
         for k in (1, 10):
             for seed in range(3):
-                spec = make_spec(seed, method={"kind": kind, "num_prototypes": k})
-                planned.append((spec, {"method": kind, "method.num_prototypes": k}))
-                lab.finish(spec, 60 + k + (kind == "prototype") * (3 + seed / 10))
+                spec = make_spec(seed, method={"kind": method_kind, "num_prototypes": k})
+                planned.append((spec, {"method": method_kind, "method.num_prototypes": k}))
+                lab.finish(spec, 60 + k + (method_kind == "prototype") * (3 + seed / 10))
     table = {"columns": ("method.num_prototypes",), "baseline": {"method": "parametric"}, **table}
     return make_matrix(planned, **table)
 

@@ -28,7 +28,7 @@ inner = TrainingLoop._note
 def fail(self, iteration, losses):
     inner(self, iteration, losses)
     if iteration == 3 and os.environ["SLURM_PROCID"] == "1":
-        raise DataError("images/00003.png: can not be read")
+        raise DataError("images/00003.png: cannot be read")
 TrainingLoop._note = fail
 """
 
@@ -133,7 +133,7 @@ def test_srun_ends_the_other_process_of_a_killed_one(
 ) -> None:
     folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
     kill = "import os, signal\n" + SECOND_FAILS.replace(
-        'raise DataError("images/00003.png: can not be read")', "os.kill(os.getpid(), 9)"
+        'raise DataError("images/00003.png: cannot be read")', "os.kill(os.getpid(), 9)"
     )
     job = Job(cluster, folder, "--nodes=1", code=kill)
     assert job.end() == 137

@@ -136,7 +136,7 @@ def test_folders_with_special_characters_work(
     fake_python = tmp_path / "py's $(touch PWNED) %A" / "python"
     fake_python.parent.mkdir()
     fake_python.write_text(
-        '#!/bin/sh\nprintf "%s\\n" "$@" "$VALUE" > "$3/seen"\npwd\necho said so >&2\n'
+        '#!/bin/sh\nprintf "%s\\n" "$@" "$VALUE" > "$3/seen"\npwd\necho some output >&2\n'
         'echo "$SLURM_ARRAY_TASK_ID" >> "$3/tasks"\n'
     )
     fake_python.chmod(0o755)
@@ -155,7 +155,7 @@ def test_folders_with_special_characters_work(
         assert sorted((folder / "tasks").read_text().split()) == ["0", "1"]
         logs = {path.name: path.read_text() for path in (folder / "logs").iterdir()}
         # `pwd` prints the folder without `..`.
-        output = f"{os.path.normpath(folder)}\nsaid so\n"
+        output = f"{os.path.normpath(folder)}\nsome output\n"
         assert logs == {f"{job}_0.txt": output, f"{job}_1.txt": output}
         assert not (folder / "logs" / f"{job}_0.txt").stat().st_mode & 0o022
     assert not list(tmp_path.rglob("PWNED"))
