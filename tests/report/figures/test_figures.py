@@ -40,11 +40,8 @@ KINDS = ("parametric", "prototype")
 def grid_matrix(**table: Any) -> Matrix:
     """A matrix of K and two heads."""
     planned = [
-        (
-            method(f"{figure_type} {k}", seed),
-            {"method.kind": figure_type, "method.num_prototypes": k},
-        )
-        for figure_type, k, seed in itertools.product(KINDS, VALUES, SEEDS)
+        (method(f"{head} {k}", seed), {"method.kind": head, "method.num_prototypes": k})
+        for head, k, seed in itertools.product(KINDS, VALUES, SEEDS)
     ]
     names = {"method.num_prototypes": "K", "parametric": "Linear", "prototype": "ProtoSeg"}
     return make_matrix(planned, **{"columns": ("method.kind",), "names": names, **table})
@@ -99,10 +96,10 @@ def test_a_numeric_axis_shows_means_intervals_and_seeds(lab: Lab) -> None:
     assert axes.get_xscale() == "log"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "5", "10", "50"]
     drawn = list(lines(axes, "interval"))
-    for index, figure_type in enumerate(KINDS):
+    for index, head in enumerate(KINDS):
         of = {
             k: [values[run.run_id] for run in matrix.runs
-                if run.axes == {"method.kind": figure_type, "method.num_prototypes": k}]
+                if run.axes == {"method.kind": head, "method.num_prototypes": k}]
             for k in VALUES
         }  # fmt: skip
         ((x, y),) = lines(axes, f"mean-{index}")

@@ -195,9 +195,9 @@ def test_mixed_protocols_are_refused_unless_an_axis_names_them(lab: Lab) -> None
     ],
 )
 def test_the_footnote_of_pseudo_masks_names_scales_and_flip(
-    lab: Lab, method_kind: WeakContrastMethod, text: str
+    lab: Lab, method: WeakContrastMethod, text: str
 ) -> None:
-    spec = dataclasses.replace(make_spec(), method=method_kind)
+    spec = dataclasses.replace(make_spec(), method=method)
     notes = footnotes(lab.table(make_matrix([(spec, {"label": "a"})])))
     assert f", whole image, {text}, at the best background threshold." in notes
 
