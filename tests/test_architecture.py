@@ -9,7 +9,7 @@ import test_house as house
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-GROUND = {"errors", "files", "paths"}
+GROUND = {"errors", "files", "paths", "deprecation"}
 SHIMS = {"spec", "dispatch"}
 """Folders of old import paths, for one release."""
 

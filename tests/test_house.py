@@ -15,6 +15,7 @@ LONGEST = 300
 
 ALLOWED = {
     "errors": set(),
+    "deprecation": set(),
     "files": {"protoseg.errors"},
     "paths": {"protoseg"},
     "core": {"torch", "protoseg.core"},
@@ -23,12 +24,15 @@ ALLOWED = {
         *("hydra", "omegaconf", "yaml"),
         *("protoseg.config", "protoseg.errors", "protoseg.files"),
     },
-    "spec": {"protoseg.config", "protoseg.spec"},  # old import paths, kept for one release
-    "models": {"torch", "mmseg", "mmengine", "mmcv", "protoseg.core", "protoseg.models"},
+    "spec": {"protoseg.config", "protoseg.deprecation"},  # old import paths, kept for one release
+    "models": {
+        *("torch", "mmseg", "mmengine", "mmcv"),
+        *("protoseg.core", "protoseg.deprecation", "protoseg.models"),
+    },
     "datasets": {
         *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv", "scipy", "yaml"),
-        *("protoseg.config", "protoseg.core", "protoseg.datasets", "protoseg.errors"),
-        *("protoseg.files", "protoseg.runs"),
+        *("protoseg.config", "protoseg.core", "protoseg.datasets", "protoseg.deprecation"),
+        *("protoseg.errors", "protoseg.files", "protoseg.runs"),
     },
     "training": {
         *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv"),
@@ -50,7 +54,7 @@ ALLOWED = {
     "report": {
         *("pandas", "numpy", "scipy", "jinja2", "markupsafe", "yaml", "matplotlib"),
         *("protoseg.config", "protoseg.errors", "protoseg.files", "protoseg.report"),
-        "protoseg.runs",
+        *("protoseg.deprecation", "protoseg.runs"),
     },
     "reproduce": {
         *("protoseg.config", "protoseg.errors", "protoseg.files", "protoseg.launch"),

@@ -121,7 +121,7 @@ def _check_preemption(cluster: Site) -> Finding:
     graces = sorted({partition.grace_seconds for partition in cluster.partitions}) or [0]
     grace = f"{graces[0]}" if len(graces) == 1 else f"{graces[0]} to {graces[-1]}"
     signal = "their --signal first" if cluster.send_user_signal else "SIGTERM alone"
-    found = (
+    text = (
         f"{cluster.preempt_type}, mode {cluster.preempt_mode}; jobs get {signal}; "
         f"GraceTime {grace} s, KillWait {cluster.kill_wait_seconds} s"
     )
@@ -131,7 +131,7 @@ def _check_preemption(cluster: Site) -> Finding:
         todo = "A run may lose its work since the last checkpoint: keep checkpoint_seconds low."
     if "SUSPEND" in cluster.preempt_mode:
         todo = "Suspended runs keep their memory and continue later, without a heartbeat meanwhile."
-    return Finding(subject, "ok", found, todo)
+    return Finding(subject, "ok", text, todo)
 
 
 def _is_kill_wait_short(cluster: Site) -> bool:
@@ -150,13 +150,13 @@ def _check_partition(partition: Partition) -> Finding:
         parts.append("the default")
     if partition.preempt_mode not in ("", "OFF"):
         parts.append(f"preempted jobs: {partition.preempt_mode}")
-    found = "; ".join(parts)
+    text = "; ".join(parts)
     if partition.state != "UP":
         todo = "Jobs wait or are refused. Use another partition."
-        return Finding(subject, "absent", f"{partition.state}; {found}", todo)
+        return Finding(subject, "absent", f"{partition.state}; {text}", todo)
     if partition.nodes and not partition.nodes_up:
-        return Finding(subject, "absent", found, "Jobs wait until nodes are up.")
-    return Finding(subject, "ok", found)
+        return Finding(subject, "absent", text, "Jobs wait until nodes are up.")
+    return Finding(subject, "ok", text)
 
 
 def _check_clock(subject: str, ahead: float | None) -> list[Finding]:
@@ -169,16 +169,16 @@ def _check_clock(subject: str, ahead: float | None) -> list[Finding]:
         return []
     if abs(ahead) < 1:
         return [Finding(subject, "ok", "differs from this machine's by less than 1 s")]
-    found = f"{abs(ahead):g} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
+    text = f"{abs(ahead):g} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
     if abs(ahead) <= SMALL_SKEW:
-        return [Finding(subject, "ok", found)]
+        return [Finding(subject, "ok", text)]
     if abs(ahead) < LARGE_SKEW:
         todo = "Times in status are wrong by this much. Ask for synchronised clocks (NTP)."
-        return [Finding(subject, "absent", found, todo)]
+        return [Finding(subject, "absent", text, todo)]
     todo = (
         "Heartbeats of runs would be misjudged. Do not sweep until clocks are synchronised (NTP)."
     )
-    return [Finding(subject, "broken", found, todo)]
+    return [Finding(subject, "broken", text, todo)]
 
 
 MISSING_COMMANDS: dict[str, tuple[CheckState, str]] = {
@@ -212,10 +212,10 @@ def _run_probe(runs: Path, partition: str, cluster: Site) -> list[Finding]:
     except ProtosegError as error:
         return [Finding(subject, "broken", str(error), "Correct this and run the probe again.")]
     if result.node:
-        found = f"job {result.job} on {result.node} reads and writes {runs}"
+        text = f"job {result.job} on {result.node} reads and writes {runs}"
         clock = _check_clock(f"SLURM: clock of {result.node}", result.clock_ahead_seconds)
         missing = _missing_commands(result.node, result.lacks)
-        return [Finding(subject, "ok", found), *missing, *clock]
+        return [Finding(subject, "ok", text), *missing, *clock]
     if not result.started:
         todo = "It did not start and was cancelled. Try another partition, or later."
         return [Finding(subject, "absent", f"job {result.job}: {result.problem}", todo)]

@@ -1,9 +1,4 @@
-"""Deprecated path of `protoseg.datasets.folder_dataset` and `protoseg.datasets.sampler`.
-
-Kept for one release.
-"""
-
-import warnings
+"""Old path of `protoseg.datasets.folder_dataset` and `sampler`, kept for one release."""
 
 from protoseg.datasets.folder_dataset import (
     CHECK,
@@ -13,6 +8,7 @@ from protoseg.datasets.folder_dataset import (
 )
 from protoseg.datasets.sampler import SampleRequest as Draw
 from protoseg.datasets.sampler import StatelessSampler, permutation
+from protoseg.deprecation import warn_moved
 
 __all__ = [
     "CHECK",
@@ -24,10 +20,4 @@ __all__ = [
     "permutation",
 ]
 
-warnings.warn(
-    "protoseg.datasets.stream is deprecated. Import SegmentationFolder, LoadLabels and "
-    "LoadImageLabels from protoseg.datasets.folder_dataset; StatelessSampler, permutation and "
-    "SampleRequest (was Draw) from protoseg.datasets.sampler.",
-    DeprecationWarning,
-    stacklevel=2,
-)
+warn_moved(__name__, "protoseg.datasets.folder_dataset", "protoseg.datasets.sampler")

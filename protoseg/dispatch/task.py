@@ -1,4 +1,4 @@
-"""The old name of `protoseg.launch.task`, which batch scripts of queued jobs still start."""
+"""Old path of `protoseg.launch.task`, which batch scripts of queued jobs start."""
 
 import sys
 

@@ -1,14 +1,9 @@
-"""Deprecated: this module is now `protoseg.models.layers`."""
+"""Old path of `protoseg.models.layers`, kept for one release."""
 
-import warnings
-
+from protoseg.deprecation import warn_moved
 from protoseg.models.layers import build_projection as project
 from protoseg.models.layers import rows_to_map
 
 __all__ = ["project", "rows_to_map"]
 
-warnings.warn(
-    "protoseg.models.maps is deprecated; use protoseg.models.layers",
-    DeprecationWarning,
-    stacklevel=2,
-)
+warn_moved(__name__, "protoseg.models.layers")

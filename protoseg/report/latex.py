@@ -1,16 +1,11 @@
-"""Deprecated path of `protoseg.report.formats.latex`; it is removed in the next release."""
+"""Old path of `protoseg.report.formats.latex`, kept for one release."""
 
 from __future__ import annotations
 
-import warnings
-
+from protoseg.deprecation import warn_moved
 from protoseg.report.formats.latex import SMALLER, SPANNING, SPECIALS, to_latex
 from protoseg.report.formats.latex import escape_latex as escape
 
 __all__ = ["SMALLER", "SPANNING", "SPECIALS", "escape", "to_latex"]
 
-warnings.warn(
-    "protoseg.report.latex is deprecated; import protoseg.report.formats.latex instead.",
-    DeprecationWarning,
-    stacklevel=2,
-)
+warn_moved(__name__, "protoseg.report.formats.latex")

@@ -2,6 +2,6 @@
 
 from protoseg.config.compose import *  # noqa: F403
 from protoseg.config.overrides import *  # noqa: F403
-from protoseg.spec import warn_moved
+from protoseg.deprecation import warn_moved
 
-warn_moved(__name__)
+warn_moved(__name__, "protoseg.config.compose")

@@ -1,6 +1,6 @@
 """Old path of `protoseg.config.methods`, kept for one release."""
 
 from protoseg.config.methods import *  # noqa: F403
-from protoseg.spec import warn_moved
+from protoseg.deprecation import warn_moved
 
-warn_moved(__name__)
+warn_moved(__name__, "protoseg.config.methods")

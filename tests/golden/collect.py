@@ -69,7 +69,7 @@ def use_empty_folders() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def call_cli(*words: str) -> tuple[int, str, str]:
+def call_cli(*arguments: str) -> tuple[int, str, str]:
     """Run ``protoseg WORDS`` in this process.
 
     Returns:
@@ -77,18 +77,18 @@ def call_cli(*words: str) -> tuple[int, str, str]:
     """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = main(list(words))
+        status = main(list(arguments))
     return status, out.getvalue(), err.getvalue()
 
 
-def read_json_output(*words: str) -> Any:
+def read_json_output(*arguments: str) -> Any:
     """The output of ``protoseg WORDS --json`` without its sentences.
 
     Raises:
         AssertionError: the exit status is not 0.
     """
-    status, out, err = call_cli(*words, "--json")
-    assert status == 0, f"protoseg {' '.join(words)}: exit status {status}: {err}"
+    status, out, err = call_cli(*arguments, "--json")
+    assert status == 0, f"protoseg {' '.join(arguments)}: exit status {status}: {err}"
     return remove_sentences(json.loads(out))
 
 
@@ -197,9 +197,9 @@ def collect_bundle(bundle: str) -> dict[str, Any]:
     return plan | {"runs": [[run["run_id"], *run["matrices"]] for run in plan["runs"]]}
 
 
-def collect_job_arrays(words: str) -> Any:
+def collect_job_arrays(arguments: str) -> Any:
     """The job arrays that ``plan WORDS`` would submit."""
-    return read_json_output("plan", *words.split())["arrays"]
+    return read_json_output("plan", *arguments.split())["arrays"]
 
 
 def collect_table(matrix: str) -> dict[str, Any]:
@@ -224,16 +224,16 @@ def collect_table(matrix: str) -> dict[str, Any]:
 
 def collect_explanations(matrix: str) -> dict[str, Any]:
     """What ``explain`` prints of one cell of every row; the columns take turns."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     columns = 1
     while call_cli("explain", matrix, "#1", f"#{columns + 1}", "--json")[0] == 0:
         columns += 1
     row = 1
     while call_cli("explain", matrix, f"#{row}", "#1", "--json")[0] == 0:
         cell = f"#{row}", f"#{(row - 1) % columns + 1}"
-        found[" ".join(cell)] = read_json_output("explain", matrix, *cell)
+        values[" ".join(cell)] = read_json_output("explain", matrix, *cell)
         row += 1
-    return found
+    return values
 
 
 def collect_explanation(matrix: str, cell: str) -> Any:
@@ -243,8 +243,8 @@ def collect_explanation(matrix: str, cell: str) -> Any:
 
 def collect_comparison(matrix: str) -> Any:
     """What ``compare`` prints of the first two rows of a matrix; the exit status of a refusal."""
-    words = ("compare", matrix, "#1", "#2", "#1", "--draws", "500", "--json")
-    status, out, _ = call_cli(*words)
+    arguments = ("compare", matrix, "#1", "#2", "#1", "--draws", "500", "--json")
+    status, out, _ = call_cli(*arguments)
     return remove_sentences(json.loads(out)) if status == 0 else {"exit status": status}
 
 
@@ -258,32 +258,32 @@ def collect_figures(matrix: str) -> dict[str, Any]:
     def write_nothing(self: Any, file: Any, **options: Any) -> None:
         file.write(b"-")
 
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     with (
         mock.patch.object(Figure, "savefig", write_nothing),
         mock.patch.object(Figure, "draw_without_rendering"),
         tempfile.TemporaryDirectory(prefix="golden-") as folder,
     ):
-        for kind in ("metric", "loss", "classes"):
-            words = ("figures", matrix, "--kind", kind, "--out", folder, "--json")
-            status, out, _ = call_cli(*words)
+        for figure_type in ("metric", "loss", "classes"):
+            arguments = ("figures", matrix, "--kind", figure_type, "--out", folder, "--json")
+            status, out, _ = call_cli(*arguments)
             if status == 0:
-                found[kind] = remove_sentences(json.loads(out))["figures"][matrix][kind]
+                values[figure_type] = remove_sentences(json.loads(out))["figures"][matrix][figure_type]
             else:
-                found[kind] = {"exit status": status}
-    for kind in ("loss", "classes"):
-        for panel in found[kind].get("content", {}).get("panels", ()):
+                values[figure_type] = {"exit status": status}
+    for figure_type in ("loss", "classes"):
+        for panel in values[figure_type].get("content", {}).get("panels", ()):
             for name in {"iterations", "seeds", "ours", "theirs"} & set(panel):
                 panel[name] = digest_json(panel[name])
-    return found
+    return values
 
 
-def collect_output(words: str) -> Any:
+def collect_output(arguments: str) -> Any:
     """What ``protoseg WORDS --json`` prints; of data sets only name and number of classes."""
-    found = read_json_output(*words.split())
-    if words == "data list":  # the state names a folder
-        return [[entry["name"], entry["classes"]] for entry in found]
-    return found
+    values = read_json_output(*arguments.split())
+    if arguments == "data list":  # the state names a folder
+        return [[entry["name"], entry["classes"]] for entry in values]
+    return values
 
 
 # Golden files.

@@ -46,9 +46,9 @@ def has_commit() -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-def run_git(*words: str) -> bytes:
+def run_git(*arguments: str) -> bytes:
     """The output of a git command in the checkout."""
-    done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True)
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout
 
@@ -112,14 +112,14 @@ class CodeFolder:
             **more,
         }
 
-    def start(self, runs: Path, *words: str, **more: str) -> subprocess.Popen[str]:
+    def start(self, runs: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
         """Start ``protoseg WORDS`` in a process group of its own.
 
         Args:
             more: variables for `old_hook`; with any, the hook is installed.
         """
         return subprocess.Popen(
-            [sys.executable, "-m", "protoseg.cli", *words],
+            [sys.executable, "-m", "protoseg.cli", *arguments],
             cwd=self.code,
             env=self.variables(runs, **more),
             stdout=subprocess.PIPE,
@@ -128,17 +128,17 @@ class CodeFolder:
             start_new_session=True,
         )
 
-    def call(self, runs: Path, *words: str, status: int = 0) -> str:
+    def call(self, runs: Path, *arguments: str, status: int = 0) -> str:
         """Run ``protoseg WORDS`` to its end and return what it printed.
 
         Raises:
             AssertionError: another exit status than ``status``.
         """
-        process = self.start(runs, *words)
+        process = self.start(runs, *arguments)
         out, err = finish(process, logs=sorted(runs.glob("*/attempts/*/log.txt")))
-        assert process.returncode == status, f"{words}: {process.returncode}: {out}{err}"
+        assert process.returncode == status, f"{arguments}: {process.returncode}: {out}{err}"
         return out
 
-    def read_json(self, runs: Path, *words: str, status: int = 0) -> Any:
+    def read_json(self, runs: Path, *arguments: str, status: int = 0) -> Any:
         """What ``protoseg WORDS --json`` prints."""
-        return json.loads(self.call(runs, *words, "--json", status=status))
+        return json.loads(self.call(runs, *arguments, "--json", status=status))

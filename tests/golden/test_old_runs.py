@@ -137,8 +137,8 @@ def read_states(runs: list[dict[str, Any]]) -> dict[int, tuple[str, str | None, 
 
 def read_attempts(code: CodeFolder, runs: Path, seed: int) -> list[dict[str, Any]]:
     """What ``logs --list --json`` prints of a run, without `UNCOMPARED`."""
-    found = remove_sentences(code.read_json(runs, "logs", find_run(runs, seed).name, "--list"))
-    return [{k: v for k, v in attempt.items() if k not in UNCOMPARED} for attempt in found]
+    values = remove_sentences(code.read_json(runs, "logs", find_run(runs, seed).name, "--list"))
+    return [{k: v for k, v in attempt.items() if k not in UNCOMPARED} for attempt in values]
 
 
 def test_old_run_folders_read_as_the_old_code_reads_them(old_runs: OldRuns, tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_old_run_folders_are_resumed_retried_and_left_alone(
 
     for seed in (FINISHED, KILLED, FAILED):
         expected = read_result(find_run(old_runs.undisturbed, seed))
-        found = read_result(find_run(runs, seed))
-        assert find_differences(expected, found) == []
-        assert found == expected, "every bit"
-        names = [list_names(find_run(place, seed)) for place in (old_runs.undisturbed, runs)]
+        values = read_result(find_run(runs, seed))
+        assert find_differences(expected, values) == []
+        assert values == expected, "every bit"
+        names = [list_names(find_run(folder, seed)) for folder in (old_runs.undisturbed, runs)]
         assert names[0] == names[1]
     states = read_states(new.read_json(runs, "status", old_runs.matrix)["runs"])
     assert {state for state, _, _ in states.values()} == {"done"}

@@ -36,8 +36,8 @@ def list_entries(name: str, first_tier: frozenset[str] = FIRST_TIER) -> list[Any
 
 def check(name: str, key: str) -> None:
     """Collect an entry anew and compare it with the golden file."""
-    found = json.loads(json.dumps(FILES[name].collect(key)))
-    assert find_differences(read_golden(name)[key], found, key) == []
+    values = json.loads(json.dumps(FILES[name].collect(key)))
+    assert find_differences(read_golden(name)[key], values, key) == []
 
 
 @pytest.mark.parametrize("matrix", list_entries("plans"))
@@ -51,8 +51,8 @@ def test_plans_of_bundles_are_unchanged(bundle: str) -> None:
 
 
 @pytest.mark.parametrize("words", list_entries("job_arrays"))
-def test_job_arrays_are_unchanged(words: str) -> None:
-    check("job_arrays", words)
+def test_job_arrays_are_unchanged(arguments: str) -> None:
+    check("job_arrays", arguments)
 
 
 @pytest.mark.parametrize("matrix", list_entries("tables"))
@@ -63,8 +63,8 @@ def test_tables_are_unchanged(matrix: str) -> None:
 @pytest.mark.parametrize("matrix", list_entries("explanations", frozenset({"camvid_5a"})))
 def test_explanations_are_unchanged(matrix: str) -> None:
     golden = read_golden("explanations")[matrix]
-    found = {cell: collect_explanation(matrix, cell) for cell in golden}
-    assert find_differences(golden, json.loads(json.dumps(found)), matrix) == []
+    values = {cell: collect_explanation(matrix, cell) for cell in golden}
+    assert find_differences(golden, json.loads(json.dumps(values)), matrix) == []
 
 
 @pytest.mark.parametrize("matrix", list_entries("comparisons"))
@@ -81,8 +81,8 @@ def test_figure_inputs_are_unchanged(matrix: str) -> None:
     "words",
     list_entries("outputs"),
 )
-def test_other_outputs_are_unchanged(words: str) -> None:
-    check("outputs", words)
+def test_other_outputs_are_unchanged(arguments: str) -> None:
+    check("outputs", arguments)
 
 
 @pytest.mark.parametrize(

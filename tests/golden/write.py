@@ -32,12 +32,12 @@ def write_golden_files(names: Iterable[str], replaces: bool) -> int:
         file, golden = FILES[name], read_golden(name)
         with use_empty_folders():
             # Through JSON: what is compared later was read from it too.
-            found = {key: json.loads(json.dumps(file.collect(key))) for key in file.list_keys()}
-        for key in sorted(found.keys() & golden.keys()):
-            lines = find_differences(golden[key], found[key], f"{name} {key}")
+            values = {key: json.loads(json.dumps(file.collect(key))) for key in file.list_keys()}
+        for key in sorted(values.keys() & golden.keys()):
+            lines = find_differences(golden[key], values[key], f"{name} {key}")
             changed += len(lines)
             print("".join(f"{line}\n" for line in lines), end="")
-        entries = found if replaces else {**found, **golden}
+        entries = values if replaces else {**values, **golden}
         lines = [
             f"{json.dumps(key)}:"
             + json.dumps(entries[key], separators=(",", ":"), ensure_ascii=False, allow_nan=False)

@@ -50,7 +50,7 @@ def run(context: Context) -> int:
         store = RecordStore(context.record_folders, context.paths.runs)
         try:
             figure_input = read(matrix, store, context.paths.results / "published")
-            figures = [build(figure_input, kind) for kind in kinds]
+            figures = [build(figure_input, figure_type) for figure_type in kinds]
         except ProtosegError as error:
             # A matrix without records is an error only if the user named it.
             if not are_matrices_named and error.exit_code == FAILED:

@@ -15,8 +15,8 @@ def test_the_option_kind_accepts_every_type_of_figure() -> None:
     subparsers = argparse._SubParsersAction
     (verbs,) = [action for action in make_parser()._actions if isinstance(action, subparsers)]
     figures = verbs.choices["figures"]
-    (kind,) = [action for action in figures._actions if action.dest == "kind"]
-    assert kind.choices == tuple(KINDS)
+    (figure_type,) = [action for action in figures._actions if action.dest == "kind"]
+    assert figure_type.choices == tuple(KINDS)
 
 
 def test_figures_are_written_into_the_results_folder(protoseg: CommandLine) -> None:
@@ -27,7 +27,7 @@ def test_figures_are_written_into_the_results_folder(protoseg: CommandLine) -> N
     assert (answer.status, answer.err) == (0, "")
     data = answer.json
     assert [*data["figures"]["quickstart"]] == ["metric", "loss"]
-    names = [f"quickstart{kind}.{form}" for kind in ("", "_loss") for form in ("svg", "pdf", "png")]
+    names = [f"quickstart{figure_type}.{form}" for figure_type in ("", "_loss") for form in ("svg", "pdf", "png")]
     folder = protoseg.lab.folder / "figures"
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert [path.rpartition("/")[2] for path in data["written"]["quickstart"]] == names

@@ -90,10 +90,10 @@ def problems(protoseg: CommandLine, *arguments: str) -> dict[str, list[dict[str,
     answer = protoseg("verify", *arguments, "--json")
     assert answer.err == ""
     checks = answer.json["checks"]
-    found = {check["group"]: check["problems"] for check in checks if check["problems"]}
-    assert answer.status == (1 if found else 0)
-    assert answer.json["sound"] is not bool(found)
-    return found
+    result = {check["group"]: check["problems"] for check in checks if check["problems"]}
+    assert answer.status == (1 if result else 0)
+    assert answer.json["sound"] is not bool(result)
+    return result
 
 
 def test_intact_results_have_no_problems(protoseg: CommandLine, results: Path) -> None:
@@ -111,9 +111,9 @@ def test_a_flipped_byte_in_the_counts_is_found(protoseg: CommandLine, results: P
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    found = problems(protoseg)
-    assert list(found) == ["counts"]
-    assert found["counts"][0]["file"] == f"records/{RUN}.npz"
+    result = problems(protoseg)
+    assert list(result) == ["counts"]
+    assert result["counts"][0]["file"] == f"records/{RUN}.npz"
     answer = protoseg("verify")
     assert f"records/{RUN}.npz: the confusion counts do not match" in answer.err
 
@@ -138,11 +138,11 @@ def test_edited_values_of_a_class_are_found(protoseg: CommandLine, results: Path
     record["per_class"][9]["pixels"] -= 1
     record["per_class"][0]["acc"] = None
     write_record(results, record)
-    found = problems(protoseg)
-    assert [p["column"] for p in found["metrics"]] == [
+    result = problems(protoseg)
+    assert [p["column"] for p in result["metrics"]] == [
         *("acc of sky", "iou of car", "pixels of pedestrian"),
     ]
-    columns = {(p["row"], p["column"]) for p in found["tables"]}
+    columns = {(p["row"], p["column"]) for p in result["tables"]}
     assert (f"{ROW}, car", "mean") in columns, "the per-class table differs too"
 
 
@@ -189,11 +189,11 @@ def test_a_damaged_record_and_the_cells_that_depend_on_it_are_found(
 ) -> None:
     path = results / "records" / f"{RUN}.json"
     path.write_text(damage(path.read_text()))
-    found = problems(protoseg)
-    assert set(found) == {"records", "tables"}
-    (problem,) = found["records"]
+    result = problems(protoseg)
+    assert set(result) == {"records", "tables"}
+    (problem,) = result["records"]
     assert sentence in problem["message"]
-    cells = {(p["file"], p["row"], p["column"]) for p in found["tables"]}
+    cells = {(p["file"], p["row"], p["column"]) for p in result["tables"]}
     assert ("tables/small.csv", f"{ROW}, miou", "mean") in cells
     assert "tables/small.md" in {file for file, _, _ in cells}
 
@@ -215,9 +215,9 @@ def test_a_deleted_record_leaves_an_unused_file_and_changed_cells(
     protoseg: CommandLine, results: Path
 ) -> None:
     (results / "records" / f"{RUN}.json").unlink()
-    found = problems(protoseg)
-    assert [p["file"] for p in found["litter"]] == [f"records/{RUN}.npz"]
-    assert set(found) == {"litter", "tables"}
+    result = problems(protoseg)
+    assert [p["file"] for p in result["litter"]] == [f"records/{RUN}.npz"]
+    assert set(result) == {"litter", "tables"}
     answer = protoseg("verify")
     assert f"small: 1 of its runs have no record: {RUN}" in answer.out
     assert re.search(rf"small\.md: line \d+: the file has '\| {ROW} .*43\.35 ± 0\.58", answer.err)
@@ -242,9 +242,9 @@ def test_a_changed_cell_of_a_text_format_is_named_by_its_line(
     (number,) = [n for n, line in enumerate(lines, start=1) if before in line]
     edited = lines[number - 1].replace(before, after)
     path.write_text("\n".join([*lines[: number - 1], edited, *lines[number:], ""]))
-    found = problems(protoseg)
-    assert list(found) == ["tables"]
-    (problem,) = found["tables"]
+    result = problems(protoseg)
+    assert list(result) == ["tables"]
+    (problem,) = result["tables"]
     assert problem["message"].startswith(f"line {number}: the file has '")
     assert (problem["committed"], problem["rebuilt"]) == (edited, lines[number - 1])
     answer = protoseg("verify")
@@ -260,9 +260,9 @@ def test_a_changed_cell_of_a_csv_file_is_named_by_row_and_column(
     before = next(cell for cell in text.splitlines()[1].split(",") if cell.startswith("43.3"))
     assert text.count(before) == 1
     path.write_text(text.replace(before, "44" + before[2:]))
-    found = problems(protoseg)
-    assert list(found) == ["tables"]
-    (problem,) = found["tables"]
+    result = problems(protoseg)
+    assert list(result) == ["tables"]
+    (problem,) = result["tables"]
     assert (problem["row"], problem["column"]) == (f"{ROW}, miou", "mean")
     assert (problem["committed"], problem["rebuilt"]) == ("44" + before[2:], before)
     answer = protoseg("verify")
@@ -281,12 +281,12 @@ def test_a_changed_footnote_a_missing_file_and_a_truncated_table_are_found(
     (tables / f"{MATRIX}.tex").unlink()
     page = (tables / f"{MATRIX}.html").read_text()
     (tables / f"{MATRIX}.html").write_text(page[: page.index(OTHER)])
-    found = problems(protoseg)["tables"]
-    by_file = {p["file"].rpartition(".")[2]: p for p in found}
+    result = problems(protoseg)["tables"]
+    by_file = {p["file"].rpartition(".")[2]: p for p in result}
     assert by_file["md"]["message"].startswith("line ")
     assert "difference in mIoU" in by_file["md"]["rebuilt"]
     assert by_file["tex"]["message"].startswith("is missing")
-    lost = [p["rebuilt"] for p in found if p["file"].endswith("html")]
+    lost = [p["rebuilt"] for p in result if p["file"].endswith("html")]
     assert any(line is not None and OTHER in line for line in lost)
 
 
@@ -312,10 +312,10 @@ def test_a_table_without_a_valid_matrix_is_found(
     (problem,) = problems(protoseg)["tables"]
     assert problem["file"] == "tables/gone"
     assert "there is no matrix of this name" in problem["message"]
-    words = other_matrix(tmp_path, experiments, CONTENT + "surprise: 1\n")
-    found = problems(protoseg, *words)["tables"]
-    assert {p["file"] for p in found} == {"tables/gone", f"tables/{MATRIX}"}
-    assert any("unknown key 'surprise'" in p["message"] for p in found)
+    text = other_matrix(tmp_path, experiments, CONTENT + "surprise: 1\n")
+    result = problems(protoseg, *text)["tables"]
+    assert {p["file"] for p in result} == {"tables/gone", f"tables/{MATRIX}"}
+    assert any("unknown key 'surprise'" in p["message"] for p in result)
 
 
 def test_only_the_named_matrix_is_checked(protoseg: CommandLine, results: Path) -> None:
@@ -336,8 +336,8 @@ def test_a_record_without_a_matrix_is_a_note_and_no_problem(
     protoseg: CommandLine, results: Path, experiments: Path, tmp_path: Path
 ) -> None:
     shutil.rmtree(results / "tables")
-    words = other_matrix(tmp_path, experiments, CONTENT.replace("[0, 1, 2]", "[0, 2]"))
-    answer = protoseg("verify", *words)
+    text = other_matrix(tmp_path, experiments, CONTENT.replace("[0, 1, 2]", "[0, 2]"))
+    answer = protoseg("verify", *text)
     assert (answer.status, answer.err) == (0, "")
     assert f"2 in no matrix: {RUN}, " in answer.out
 
@@ -383,9 +383,9 @@ def test_diffs_are_compared_with_their_digests(protoseg: CommandLine, results: P
     assert f"{RUN}: its attempts ran different code" in answer.out
     last.write_bytes(b"another\n")
     first.unlink()
-    found = problems(protoseg)["code"]
-    assert [p["file"] for p in found] == [f"records/{last.name}", f"records/{first.name}"]
-    assert ["does not match" in found[0]["message"], "gone" in found[1]["message"]] == [True, True]
+    result = problems(protoseg)["code"]
+    assert [p["file"] for p in result] == [f"records/{last.name}", f"records/{first.name}"]
+    assert ["does not match" in result[0]["message"], "gone" in result[1]["message"]] == [True, True]
 
 
 def test_a_diff_of_no_record_is_an_unused_file(protoseg: CommandLine, results: Path) -> None:

@@ -23,8 +23,8 @@ def read_run(code: CodeFolder, runs: Path, matrix: str) -> dict[str, Any]:
     for answers in (runs / ".submissions").glob("*.json"):
         answers.unlink()  # they stay valid for 10 s
     (run,) = code.read_json(runs, "status", matrix)["runs"]
-    found: dict[str, Any] = run
-    return found
+    match: dict[str, Any] = run
+    return match
 
 
 def replace_link(link: Path, target: Path) -> None:
