@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).parent
 OWN_FOLDERS = (TESTS, TESTS.parent / "benchmarks", TESTS.parent / "slurm")
-"""Folders of modules besides protoseg whose warnings are errors."""
+"""Folders of modules, besides protoseg, whose warnings are errors."""
 CLUSTER_FIXTURES = {"testbed", "strict_testbed"}
 """Fixtures that start a real SLURM; tests that use one belong to the second tier."""
 

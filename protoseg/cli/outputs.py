@@ -14,9 +14,9 @@ def display_path(path: Path) -> str:
 
 
 def choose_output_folder(folder: Path, overrides: list[str]) -> Path:
-    """The folder for what a matrix with these overrides produces.
+    """The folder for the output of a matrix with these overrides.
 
-    With overrides it is a subfolder: their results must not replace those of the matrix itself.
+    With overrides it is a subfolder, so that the output of the matrix itself is not replaced.
     """
     if not overrides:
         return folder

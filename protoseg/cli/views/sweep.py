@@ -131,12 +131,12 @@ class SweepDisplay:
         left = [row.seconds_left for row in rows if row.seconds_left is not None]
         speeds = [row.iterations_per_second for row in rows if row.iterations_per_second]
         if self.run_seconds:
-            whole = sum(self.run_seconds) / len(self.run_seconds)
+            seconds_per_run = sum(self.run_seconds) / len(self.run_seconds)
         elif speeds:
-            whole = max(row.iterations for row in rows) * len(speeds) / sum(speeds)
+            seconds_per_run = max(row.iterations for row in rows) * len(speeds) / sum(speeds)
         else:
             return None
-        unknown = (len(rows) - len(left) + self.waiting) * whole
+        unknown = (len(rows) - len(left) + self.waiting) * seconds_per_run
         return (sum(left) + unknown) / max(1, min(jobs, len(rows) + self.waiting))
 
     def close(self) -> None:
