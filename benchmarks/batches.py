@@ -31,7 +31,7 @@ def make_labels(
         drawn = torch.arange(num_pixels) % num_classes
     else:
         present = min(20, num_classes) if sizes == "20 present" else num_classes
-        drawn = synthetic_batches.long_tail(num_pixels, num_classes, present, generator)
+        drawn = synthetic_batches.draw_long_tail(num_pixels, num_classes, present, generator)
     return drawn[torch.randperm(num_pixels, generator=generator)].to(device)
 
 
@@ -51,4 +51,4 @@ def make_label_maps(
     images: int, size: int, num_classes: int, device: torch.device | None = None
 ) -> Tensor:
     """Create label maps of patches of 16 pixels, a tenth ignored (255), (B, size, size) int64."""
-    return synthetic_batches.label_maps(images, size, size, num_classes).to(device)
+    return synthetic_batches.make_label_maps(images, size, size, num_classes).to(device)

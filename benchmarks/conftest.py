@@ -129,9 +129,9 @@ def case(
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
     """Store device, versions and commit in a saved run, without host name or path."""
-    from protoseg.training.provenance.environment import provenance
+    from protoseg.training.provenance.environment import collect_provenance
 
-    origin = provenance()
+    origin = collect_provenance()
     packages = {"torch", "numpy", "onedl-mmsegmentation", "mmsegmentation"} & set(
         origin["packages"]
     )

@@ -18,7 +18,7 @@ from protoseg.datasets.layout import find_root
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config, recipe
+from protoseg.training.build.config import build_config, load_recipe
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.signals import StopRequest
 
@@ -115,7 +115,7 @@ def build_mmengine_loop(spec: RunSpec, data: Path, path: Path) -> tuple[Gate, Ru
     """Build mmengine's Runner with the same config, and mmseg's data set, hooks and runtime."""
     root = find_root(spec.dataset, data)
     config = build_config(spec, data_root=root)
-    defaults = recipe(spec.schedule.recipe)
+    defaults = load_recipe(spec.schedule.recipe)
     loader = dict(config.train_dataloader)
     pipeline = [dict(step) for step in loader["dataset"]["pipeline"]]
     loader["sampler"] = {"type": "InfiniteSampler", "shuffle": True}

@@ -49,10 +49,10 @@ def build_mit_b2_spec(method: str, num_classes: int) -> RunSpec:
 
 def build_network(spec: RunSpec, device: torch.device) -> tuple[Any, Any]:
     """Build the segmentor of a spec with random weights, and its optimiser."""
-    model, optimizer = timing.network(spec)
+    model, optimizer = timing.build_network(spec)
     return model.to(device), optimizer
 
 
 def make_crops(images: int, size: int, num_classes: int) -> dict[str, Any]:
     """Create a batch like a data loader: 8-bit images and data samples."""
-    return synthetic_batches.crops(batches.make_label_maps(images, size, num_classes))
+    return synthetic_batches.make_crops(batches.make_label_maps(images, size, num_classes))

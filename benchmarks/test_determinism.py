@@ -31,7 +31,7 @@ def run_at_level(level: str, step: Callable[[], float]) -> Callable[[], float]:
         backends = torch.backends
         before = backends.cudnn.deterministic, backends.cudnn.benchmark
         tf32 = backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
-        determinism.apply(level)
+        determinism.apply_level(level)
         try:
             return step()
         finally:

@@ -72,7 +72,7 @@ def test_forward_and_backward(
         parametric = ParametricHead(config, num_prototypes=k).to(device).train()
         parametric.init_weights()
     loop.bank.load_state_dict(copy.deepcopy(ours.bank.state_dict()))
-    samples = synthetic_batches.samples(maps)
+    samples = synthetic_batches.make_samples(maps)
     steps = [build_step(head, features, samples) for head in (ours, parametric, loop)]
     loss = steps[0]()
     gradient = features.grad

@@ -14,7 +14,7 @@ import pytest
 
 from protoseg.cli import main
 from protoseg.config.compose import Composer
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import spec_digest
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import PlannedRun
@@ -43,7 +43,7 @@ def make_record(run: PlannedRun, template: dict[str, Any]) -> dict[str, Any]:
     """Make a sealed record of a run with the values of another run."""
     identity = {
         "run_id": run.run_id,
-        "spec": plain(run.spec, identity=True),
+        "spec": to_plain(run.spec, identity=True),
         "spec_digest": spec_digest(run.spec),
     }
     return seal({**{k: v for k, v in template.items() if k != "digest"}, **identity})
@@ -75,7 +75,7 @@ def create_runs(folder: Path, runs: int, done: float) -> list[str]:
     started = planned[num_done : num_done + (runs - num_done) // 2]
     for run in started:
         RunFolder(folder / "runs" / run.run_id).create(
-            plain(run.spec, identity=True), {"data": "data"}
+            to_plain(run.spec, identity=True), {"data": "data"}
         )
     return [str(matrix), "--runs", str(folder / "runs"), "--results", str(folder)]
 

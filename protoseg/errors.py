@@ -26,13 +26,13 @@ class DataError(ProtosegError):
     """A data set or weights file that is missing, damaged, or not the one in the spec."""
 
 
-def nearest(name: str, allowed: Iterable[str]) -> str | None:
+def find_nearest_name(name: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name closest to ``name``; None if none is similar."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
 
-def unknown(
+def describe_unknown_name(
     noun: str, name: str, where: str, allowed: Iterable[str], *, in_order: bool = False
 ) -> str:
     """Make the message for an unknown name, with the closest allowed name and all of them.
@@ -45,6 +45,6 @@ def unknown(
         in_order: list them in their order; otherwise sorted.
     """
     names = list(allowed) if in_order else sorted(allowed)
-    guess = nearest(name, names)
+    guess = find_nearest_name(name, names)
     hint = f" Did you mean '{guess}'?" if guess else ""
     return f"{where}: unknown {noun} '{name}'.{hint} Known: {', '.join(names) or 'none'}."

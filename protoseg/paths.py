@@ -29,21 +29,21 @@ class Paths:
     """Cluster profiles; PROTOSEG_CLUSTERS, or ``slurm`` in the checkout."""
 
 
-def home() -> Path:
+def find_checkout() -> Path:
     """Find the checkout: the one of the current folder, else the one protoseg is imported from."""
     current = Path.cwd()
     for folder in (current, *current.parents):
         if (folder / "experiments" / "run.yaml").is_file():
             return folder
-    return code()
+    return find_package_folder()
 
 
-def code() -> Path:
+def find_package_folder() -> Path:
     """Return the folder that ``protoseg`` is imported from: a checkout, or site-packages."""
     return Path(protoseg.__file__).resolve().parent.parent
 
 
-def places(
+def find_paths(
     *,
     experiments: str | None = None,
     runs: str | None = None,
@@ -53,7 +53,7 @@ def places(
     clusters: str | None = None,
 ) -> Paths:
     """Choose the folders: an option first, then the environment variable, then the checkout."""
-    root = home()
+    root = find_checkout()
 
     def choose(option: str | None, variable: str, default: Path) -> Path:
         return Path(option or os.environ.get(variable) or default).expanduser().absolute()

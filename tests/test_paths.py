@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.paths import home, places
+from protoseg.paths import find_checkout, find_paths
 
 pytestmark = pytest.mark.install
 ROOT = Path(__file__).resolve().parents[1]
@@ -18,18 +18,18 @@ def test_options_precede_environment_variables_and_both_precede_the_checkout(
     monkeypatch.chdir(ROOT / "tests")
     for name in ("RUNS", "DATA", "WEIGHTS", "RESULTS", "EXPERIMENTS"):
         monkeypatch.delenv(f"PROTOSEG_{name}", raising=False)
-    paths = places()
+    paths = find_paths()
     assert paths.runs == ROOT / "runs"
     assert paths.weights == ROOT / "data" / "weights"
     assert paths.records == ROOT / "results" / "records"
     monkeypatch.setenv("PROTOSEG_RUNS", "~/runs")
     monkeypatch.setenv("PROTOSEG_DATA", str(tmp_path))
     monkeypatch.setenv("HOME", "/home/someone")
-    paths = places(data="here")
+    paths = find_paths(data="here")
     assert paths.runs == Path("/home/someone/runs")
     assert paths.data == ROOT / "tests" / "here"
     assert paths.weights == paths.data / "weights"
-    assert places().data == tmp_path
+    assert find_paths().data == tmp_path
 
 
 def test_the_checkout_is_the_one_that_contains_the_working_directory(
@@ -38,7 +38,7 @@ def test_the_checkout_is_the_one_that_contains_the_working_directory(
     below = tmp_path / "checkout" / "docs" / "deep"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    assert home() == ROOT
+    assert find_checkout() == ROOT
     (tmp_path / "checkout" / "experiments").mkdir()
     (tmp_path / "checkout" / "experiments" / "run.yaml").touch()
-    assert home() == tmp_path / "checkout"
+    assert find_checkout() == tmp_path / "checkout"

@@ -17,7 +17,7 @@ from protoseg.cli.context import Context
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
-from protoseg.config.matrix_bundles import sorted_names
+from protoseg.config.matrix_bundles import list_matrices_and_bundles
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -101,7 +101,7 @@ def test_links_between_the_pages_exist() -> None:
 
 
 def test_every_matrix_named_in_the_docs_exists() -> None:
-    names = {name for group in sorted_names(ROOT / "experiments") for name in group}
+    names = {name for group in list_matrices_and_bundles(ROOT / "experiments") for name in group}
     for command in protoseg_commands():
         _, verb, *arguments = shlex.split(command)
         if not arguments or arguments[-1].endswith(".json"):

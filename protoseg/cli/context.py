@@ -14,14 +14,14 @@ from rich.console import Console
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.cli.progress import ProgressBar
 from protoseg.config.compose import Composer, parse_overrides
-from protoseg.config.load_matrix import load_matrix, matrix_names
+from protoseg.config.load_matrix import list_matrices, load_matrix
 from protoseg.config.matrix import Matrix
-from protoseg.config.matrix_bundles import expanded
+from protoseg.config.matrix_bundles import expand_bundles
 from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError
-from protoseg.launch.profile.profile import ClusterProfile, load_profile, profile_names
-from protoseg.paths import Paths, places
+from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
+from protoseg.paths import Paths, find_paths
 from protoseg.report import metrics
 
 PIPE_WIDTH = 500
@@ -50,7 +50,7 @@ class Context:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
         self.json: bool = arguments.json
-        self.paths: Paths = places(
+        self.paths: Paths = find_paths(
             experiments=arguments.experiments,
             runs=arguments.runs,
             results=arguments.results,
@@ -91,7 +91,7 @@ class Context:
             return None
         names = [each.partition("=")[2] for each in settings if each.startswith(f"{CLUSTER}=")]
         changes = [each for each in settings if not each.startswith(f"{CLUSTER}=")]
-        known = ", ".join(profile_names(self.paths.clusters)) or "none"
+        known = ", ".join(list_profiles(self.paths.clusters)) or "none"
         if not names:
             raise UsageError(
                 f"{changes[0]}: changes a cluster profile, but no profile is named. "
@@ -113,17 +113,17 @@ class Context:
         """
         overrides, names = split_overrides(self.operands)
         if not names:
-            names = matrix_names(self.paths.experiments)
+            names = list_matrices(self.paths.experiments)
             if self.arguments.verb == "sweep":  # some matrices are too large for one machine
                 raise UsageError(
                     f"no matrix is named. Known: {', '.join(names)}. Name the matrices to train."
                 )
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}. Name it once.")
-        names = list(dict.fromkeys(expanded(self.paths.experiments, names)))
+        names = list(dict.fromkeys(expand_bundles(self.paths.experiments, names)))
         matrices = [load_matrix(self.composer, name, overrides) for name in names]
         for name, matrix in zip(names, matrices, strict=True):
-            metrics.check(matrix.table.metrics, f"{matrix.name}: table.metrics")
+            metrics.check_metrics(matrix.table.metrics, f"{matrix.name}: table.metrics")
             # Tables are named after their matrix: equal names would overwrite each other.
             committed = self.paths.experiments / "matrices" / f"{matrix.name}.yaml"
             if name != matrix.name and committed.exists() and not committed.samefile(name):

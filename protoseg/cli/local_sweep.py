@@ -13,7 +13,7 @@ from rich.console import Console
 
 from protoseg.cli.views.plan import STYLES, describe_axes
 from protoseg.cli.views.sweep import LineDisplay, TerminalDisplay
-from protoseg.launch.local import LocalSweep, local_gpus
+from protoseg.launch.local import LocalSweep, list_local_gpus
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.selection import select_runs
 from protoseg.runs.folder import Launch, RunFolder, Status
@@ -78,7 +78,7 @@ def run_sweep(
             _describe_end(folder, status, display.name(folder.run_id)), STYLES[status.state]
         )
 
-    local_sweep = LocalSweep(runs_folder, launch, jobs, local_gpus(), on_event)
+    local_sweep = LocalSweep(runs_folder, launch, jobs, list_local_gpus(), on_event)
     requests: list[int | None] = [None]
 
     def each_poll() -> None:

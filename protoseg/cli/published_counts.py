@@ -16,7 +16,7 @@ from protoseg.errors import ProtosegError
 from protoseg.planning.workload import Workload, make_model_key
 
 if TYPE_CHECKING:
-    from protoseg.training.build.parameter_counts import Counts
+    from protoseg.training.build.parameter_counts import ParameterCounts
 
 T = TypeVar("T")
 
@@ -40,8 +40,8 @@ class CountRow:
     published: float
     published_protoseg: float | None
     published_brackets: float | None
-    parametric: Counts
-    protoseg: Counts
+    parametric: ParameterCounts
+    protoseg: ParameterCounts
     notes: tuple[str, ...]
 
     @property
@@ -96,13 +96,16 @@ class PublishedCounts:
 
 
 def published_counts(
-    folder: Path, composer: Composer, count: Callable[[RunSpec], Counts], backbones: set[str]
+    folder: Path,
+    composer: Composer,
+    count: Callable[[RunSpec], ParameterCounts],
+    backbones: set[str],
 ) -> PublishedCounts:
     """Read ``params.yaml`` and count the model of each row.
 
     Args:
         folder: folder of the published numbers.
-        count: `protoseg.training.build.parameter_counts.count`.
+        count: `protoseg.training.build.parameter_counts.count_spec_parameters`.
         backbones: config options of the rows to return; empty: all.
 
     Raises:
@@ -154,7 +157,7 @@ def _backbone(row: Mapping[str, Any]) -> str:
 def _row(
     row: Mapping[str, Any],
     composer: Composer,
-    count: Callable[[RunSpec], Counts],
+    count: Callable[[RunSpec], ParameterCounts],
     notes: Mapping[str, str],
     where: str,
 ) -> CountRow:

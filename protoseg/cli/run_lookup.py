@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from protoseg.cli.context import Context
 from protoseg.config.identity import run_id_pattern
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 SHOWN = 5
 """Candidates that a message lists."""
@@ -39,7 +39,7 @@ def find_run(name: str, run_ids: Collection[str], where: str) -> str:
     if len(known) > 4 * SHOWN:  # there may be thousands of runs
         where = f"{where} ({len(known)} runs)"
         known = get_close_matches(name, known, n=SHOWN, cutoff=0.3) or known[:SHOWN]
-    raise UsageError(unknown("run", name, where, known))
+    raise UsageError(describe_unknown_name("run", name, where, known))
 
 
 def started_or_submitted_runs(context: Context) -> set[str]:

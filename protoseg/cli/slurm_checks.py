@@ -9,8 +9,8 @@ from typing import Literal
 
 from protoseg.errors import ProtosegError
 from protoseg.runs.claim import STALE_SECONDS
-from protoseg.slurm.cluster_info import Partition, Site, site
-from protoseg.slurm.probe import PARTITION, probe
+from protoseg.slurm.cluster_info import ClusterInfo, Partition, query_cluster
+from protoseg.slurm.probe import PARTITION, run_probe_job
 
 CheckState = Literal["ok", "absent", "broken"]
 SMALL_SKEW = 5.0
@@ -46,7 +46,7 @@ def check_slurm(runs: Path, probe_partition: str | None = None) -> list[Finding]
         todo = "Needed only for sweeps on a cluster, not for runs on this machine."
         findings = [Finding("SLURM", "absent", "no sbatch on this machine", todo)]
     else:
-        cluster = site()
+        cluster = query_cluster()
         if not cluster.reachable:
             findings = [_unreachable_cluster(cluster)]
         else:
@@ -59,7 +59,7 @@ def check_slurm(runs: Path, probe_partition: str | None = None) -> list[Finding]
     return findings
 
 
-def _unreachable_cluster(cluster: Site) -> Finding:
+def _unreachable_cluster(cluster: ClusterInfo) -> Finding:
     if "configuration source" in cluster.problem:
         todo = "Set SLURM_CONF, or use a login node. Runs on this machine do not need it."
         return Finding("SLURM", "absent", "installed, but no cluster is configured", todo)
@@ -67,7 +67,7 @@ def _unreachable_cluster(cluster: Site) -> Finding:
     return Finding("SLURM", "broken", f"the controller does not answer: {cluster.problem}", todo)
 
 
-def _check_cluster(cluster: Site) -> list[Finding]:
+def _check_cluster(cluster: ClusterInfo) -> list[Finding]:
     version = f"{cluster.version}, cluster {cluster.name}, the controller answers"
     return [
         Finding("SLURM", "ok", version),
@@ -80,7 +80,7 @@ def _check_cluster(cluster: Site) -> list[Finding]:
     ]
 
 
-def _check_accounting(cluster: Site) -> Finding:
+def _check_accounting(cluster: ClusterInfo) -> Finding:
     subject = "SLURM: accounting"
     if cluster.has_accounting:
         return Finding(subject, "ok", "sacct answers: the ends of old jobs are known")
@@ -93,7 +93,7 @@ def _check_accounting(cluster: Site) -> Finding:
     return Finding(subject, "absent", cluster.accounting_problem or "sacct does not answer", todo)
 
 
-def _check_array_limits(cluster: Site) -> Finding:
+def _check_array_limits(cluster: ClusterInfo) -> Finding:
     subject = "SLURM: job arrays"
     if cluster.max_array_size == 0:
         todo = "Sweeps need job arrays. Ask the administrators to raise MaxArraySize."
@@ -107,14 +107,14 @@ def _check_array_limits(cluster: Site) -> Finding:
     )
 
 
-def _check_requeue(cluster: Site) -> Finding:
+def _check_requeue(cluster: ClusterInfo) -> Finding:
     subject = "SLURM: requeue"
     if cluster.job_requeue is False:
         return Finding(subject, "ok", "JobRequeue=0: only for jobs that request it, as sweeps do")
     return Finding(subject, "ok", "JobRequeue=1: jobs start again after a node failure")
 
 
-def _check_preemption(cluster: Site) -> Finding:
+def _check_preemption(cluster: ClusterInfo) -> Finding:
     subject = "SLURM: preemption"
     if cluster.preempt_type in ("", "preempt/none", "(null)"):
         return Finding(subject, "ok", "none: jobs keep their nodes")
@@ -134,7 +134,7 @@ def _check_preemption(cluster: Site) -> Finding:
     return Finding(subject, "ok", text, todo)
 
 
-def _is_kill_wait_short(cluster: Site) -> bool:
+def _is_kill_wait_short(cluster: ClusterInfo) -> bool:
     """Whether writing a large checkpoint may take longer than SLURM waits."""
     return cluster.kill_wait_seconds is not None and cluster.kill_wait_seconds < 30
 
@@ -200,7 +200,7 @@ def _missing_commands(node: str, names: tuple[str, ...]) -> list[Finding]:
     ]
 
 
-def _run_probe(runs: Path, partition: str, cluster: Site) -> list[Finding]:
+def _run_probe(runs: Path, partition: str, cluster: ClusterInfo) -> list[Finding]:
     """Submit a job that reads and writes in the folder of run folders."""
     subject = "SLURM: probe job"
     names = [known.name for known in cluster.partitions]
@@ -208,7 +208,7 @@ def _run_probe(runs: Path, partition: str, cluster: Site) -> list[Finding]:
         todo = f"Partitions: {', '.join(names)}."
         return [Finding(subject, "broken", f"no partition '{partition}'", todo)]
     try:
-        result = probe(runs, partition)
+        result = run_probe_job(runs, partition)
     except ProtosegError as error:
         return [Finding(subject, "broken", str(error), "Correct this and run the probe again.")]
     if result.node:

@@ -29,7 +29,7 @@ from protoseg.config.methods import MethodSpec
 from protoseg.config.overrides import Setting, parse_overrides  # noqa: F401  re-exported
 from protoseg.config.plugins import resolve_method
 from protoseg.config.schema import RunSpec
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 
 class Composer:
@@ -94,7 +94,7 @@ class Composer:
                 f"key, e.g. {setting.key}.{_list_fields(config_groups()[setting.key])[-1]}=..."
             )
         if setting.value not in options:
-            raise UsageError(unknown(setting.key, setting.value, where, options))
+            raise UsageError(describe_unknown_name(setting.key, setting.value, where, options))
         return setting.value
 
     def check_key(self, key: str, where: str) -> None:
@@ -108,13 +108,15 @@ class Composer:
         first, *rest = key.split(".")
         if first not in known:
             keys = [*known, *(f"{g}.{f}" for g, cls in groups.items() for f in _list_fields(cls))]
-            raise UsageError(unknown("key", key, where, keys if "." in key else known))
+            raise UsageError(
+                describe_unknown_name("key", key, where, keys if "." in key else known)
+            )
         cls = known[first]
         if cls is None and rest:
             raise UsageError(f"{where}: '{first}' has no key '{rest[0]}'; it is a value.")
         if cls is not None and rest and rest[0] not in _list_fields(cls):
             candidates = [f"{first}.{name}" for name in _list_fields(cls)]
-            raise UsageError(unknown("key", key, where, candidates))
+            raise UsageError(describe_unknown_name("key", key, where, candidates))
 
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         cache_key = tuple(sorted(chosen.items()))
@@ -194,7 +196,7 @@ def _set(data: dict[str, Any], setting: Setting, where: str) -> None:
         )
     if setting.delete:
         if last not in node:
-            raise UsageError(unknown("key", setting.key, where, map(str, node)))
+            raise UsageError(describe_unknown_name("key", setting.key, where, map(str, node)))
         del node[last]
     else:
         node[last] = copy.deepcopy(setting.value)

@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 Resolver = Callable[[str, str], Any]
 """(``kind``, where) -> the class with that name in another package, or None if it names none."""
@@ -93,7 +93,9 @@ def build(cls: Any, data: Any, where: str, resolve: Resolver | None = None) -> A
         if key not in fields:
             is_of_other = any(str(key) in field_types(other) for other in variants.values())
             suffix = f" (of kind '{data['kind']}')" if is_of_other else ""
-            raise UsageError(unknown("key", str(key), where.rstrip(": ") + suffix, fields))
+            raise UsageError(
+                describe_unknown_name("key", str(key), where.rstrip(": ") + suffix, fields)
+            )
     values: dict[str, Any] = {}
     for name, field in fields.items():
         full_key = _join_key(where, name)
@@ -111,7 +113,7 @@ def _select_variant(
     if cls is None and resolve is not None:
         cls = resolve(name, where)
     if cls is None:
-        raise UsageError(unknown("kind", name, where, variants))
+        raise UsageError(describe_unknown_name("kind", name, where, variants))
     return cls
 
 
@@ -148,7 +150,7 @@ def convert(
         return None if value is None else convert(arguments[0], value, where, bounds, resolve)
     if origin is typing.Literal:
         if value not in arguments:
-            raise UsageError(unknown("value", str(value), where, map(str, arguments)))
+            raise UsageError(describe_unknown_name("value", str(value), where, map(str, arguments)))
         return value
     if origin is tuple:
         return _convert_list(arguments, value, where, bounds)
@@ -228,7 +230,7 @@ def _check_range(value: float, where: str, bounds: Mapping[str, Any]) -> None:
         raise UsageError(f"{where}: {value!r} is out of range; allowed: {allowed}.")
 
 
-def plain(value: Any, *, identity: bool = False) -> Any:
+def to_plain(value: Any, *, identity: bool = False) -> Any:
     """Convert a spec to nested dictionaries and lists; the inverse of `build`.
 
     Args:
@@ -237,14 +239,14 @@ def plain(value: Any, *, identity: bool = False) -> Any:
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: plain(getattr(value, f.name), identity=identity)
+            f.name: to_plain(getattr(value, f.name), identity=identity)
             for f in dataclasses.fields(value)
             if not (identity and f.metadata.get("added") and _has_default(value, f))
         }
     if isinstance(value, Mapping):
-        return {str(k): plain(v, identity=identity) for k, v in value.items()}
+        return {str(k): to_plain(v, identity=identity) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v, identity=identity) for v in value]
+        return [to_plain(v, identity=identity) for v in value]
     return value
 
 

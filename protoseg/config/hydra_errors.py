@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from protoseg.errors import unknown
+from protoseg.errors import describe_unknown_name
 
 NOUNS = {
     "Integer": "a whole number",
@@ -44,7 +44,9 @@ def describe_config_error(
     file = experiments / (f"{named_file[1]}.yaml" if named_file else chosen_files or f"{name}.yaml")
     unknown_key = re.search(r"Key '(\w+)' not in '(\w+)'", all_text)
     if unknown_key:
-        return unknown("key", unknown_key[1], str(file), fields.get(unknown_key[2], []))
+        return describe_unknown_name(
+            "key", unknown_key[1], str(file), fields.get(unknown_key[2], [])
+        )
     position = re.search(r'in "(.+?)", line (\d+)', all_text)
     if position:  # a YAML error: `file` may list several files, the position names the right one
         reason = " ".join(texts[0].split())

@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from protoseg import files
-from protoseg.config.fields import build, plain
+from protoseg.config.fields import build, to_plain
 from protoseg.config.plugins import resolve_method
 from protoseg.config.schema import RunSpec
 
@@ -18,7 +18,7 @@ DIGITS = 10
 
 def canonical_json(value: Any) -> str:
     """Serialise to JSON with sorted keys and no white space: equal values give equal bytes."""
-    return files.canonical_json(plain(value, identity=True)).decode()
+    return files.canonical_json(to_plain(value, identity=True)).decode()
 
 
 def spec_digest(spec: RunSpec) -> str:
@@ -26,7 +26,7 @@ def spec_digest(spec: RunSpec) -> str:
     return hashlib.sha256(canonical_json(spec).encode()).hexdigest()
 
 
-def slug(spec: RunSpec) -> str:
+def make_slug(spec: RunSpec) -> str:
     """Make the readable part of a run id. It uses only values that the digest covers."""
     num_prototypes = getattr(spec.method, "num_prototypes", None)
     parts = [
@@ -43,7 +43,7 @@ def slug(spec: RunSpec) -> str:
 
 def run_id(spec: RunSpec) -> str:
     """Make the run id: ``<slug>-<10 hex digits>``."""
-    return f"{slug(spec)}-{spec_digest(spec)[:DIGITS]}"
+    return f"{make_slug(spec)}-{spec_digest(spec)[:DIGITS]}"
 
 
 @functools.cache
@@ -52,7 +52,7 @@ def run_id_pattern() -> re.Pattern[str]:
     return re.compile(rf"[a-z0-9_-]+-[0-9a-f]{{{DIGITS}}}")
 
 
-def spec_from_dict(data: Any, where: str) -> RunSpec:
+def read_spec(data: Any, where: str) -> RunSpec:
     """Build a spec from the plain data in a record or a run folder.
 
     Args:

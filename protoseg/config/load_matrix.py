@@ -28,20 +28,20 @@ from yaml import YAMLError
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
-from protoseg.config.matrix_bundles import expanded, sorted_names
+from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
 from protoseg.config.overrides import Setting, parse_overrides, parse_sweep
 from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table")
 LABEL = "label"
 SEED = "seed"
 
 
-def matrix_names(experiments: Path) -> list[str]:
+def list_matrices(experiments: Path) -> list[str]:
     """List the matrices of a folder of experiments, sorted."""
-    return sorted_names(experiments)[0]
+    return list_matrices_and_bundles(experiments)[0]
 
 
 def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) -> Matrix:
@@ -61,7 +61,7 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     where = path.name
     for key in content:
         if key not in KEYS:
-            raise UsageError(unknown("key", str(key), where, KEYS))
+            raise UsageError(describe_unknown_name("key", str(key), where, KEYS))
     fixed, axes, seeds = _read_overrides(overrides)
     grid = {**_read_axes(content.get("grid"), f"{where}: grid"), **axes}
     zipped = _read_axes(content.get("zip"), f"{where}: zip")
@@ -148,12 +148,14 @@ def _find_file(composer: Composer, name: str) -> Path:
             raise UsageError(f"{name}: no such matrix file.")
         return path
     path = composer.experiments / "matrices" / f"{name}.yaml"
-    names, bundles = sorted_names(composer.experiments)
+    names, bundles = list_matrices_and_bundles(composer.experiments)
     if name in bundles:
-        members = ", ".join(expanded(composer.experiments, [name]))
+        members = ", ".join(expand_bundles(composer.experiments, [name]))
         raise UsageError(f"{name} is a bundle of several matrices; name one of them: {members}.")
     if name not in names:
-        raise UsageError(unknown("matrix", name, "experiments/matrices", [*names, *bundles]))
+        raise UsageError(
+            describe_unknown_name("matrix", name, "experiments/matrices", [*names, *bundles])
+        )
     return path
 
 
@@ -222,7 +224,9 @@ def _read_patterns(value: Any, where: str, names: list[str]) -> list[dict[str, A
     for pattern in patterns:
         for key in _check_mapping(pattern, where, "exclude"):
             if key not in names:
-                raise UsageError(unknown("axis", str(key), f"{where}: exclude", names))
+                raise UsageError(
+                    describe_unknown_name("axis", str(key), f"{where}: exclude", names)
+                )
     return [dict(pattern) for pattern in patterns if pattern]
 
 
@@ -274,17 +278,23 @@ def _check_table(
     for field in ("rows", "columns"):
         for axis in getattr(table, field):
             if axis not in axes:
-                raise UsageError(unknown("axis", axis, f"{where}: table.{field}", axes))
+                raise UsageError(
+                    describe_unknown_name("axis", axis, f"{where}: table.{field}", axes)
+                )
     for axis, value in table.baseline.items():
         if axis not in axes:
-            raise UsageError(unknown("axis", axis, f"{where}: table.baseline", axes))
+            raise UsageError(describe_unknown_name("axis", axis, f"{where}: table.baseline", axes))
         values = [point.get(axis) for point in points]
         if value not in values:
             known = dict.fromkeys(map(str, values))
-            raise UsageError(unknown("value", str(value), f"{where}: table.baseline.{axis}", known))
+            raise UsageError(
+                describe_unknown_name("value", str(value), f"{where}: table.baseline.{axis}", known)
+            )
     if table.pairs and table.baseline:
         raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both set; keep one.")
     labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
     for label in [*table.pairs, *table.pairs.values()]:
         if label not in labels:
-            raise UsageError(unknown("label", label, f"{where}: table.pairs", filter(None, labels)))
+            raise UsageError(
+                describe_unknown_name("label", label, f"{where}: table.pairs", filter(None, labels))
+            )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 KEYS = ("title", "matrices")
 MATRICES_KEY = re.compile(r"^matrices\s*:", re.MULTILINE)
@@ -29,14 +29,14 @@ def is_bundle(path: Path) -> bool:
         return False  # `load_matrix` reports why the file is not readable
 
 
-def sorted_names(experiments: Path) -> tuple[list[str], list[str]]:
+def list_matrices_and_bundles(experiments: Path) -> tuple[list[str], list[str]]:
     """List the matrices and the bundles of a folder of experiments, both sorted."""
     paths = sorted((experiments / "matrices").glob("*.yaml"))
     bundles = [path.stem for path in paths if is_bundle(path)]
     return [path.stem for path in paths if path.stem not in bundles], bundles
 
 
-def expanded(experiments: Path, names: Iterable[str]) -> list[str]:
+def expand_bundles(experiments: Path, names: Iterable[str]) -> list[str]:
     """Replace each bundle by its matrices; duplicates are dropped.
 
     Args:
@@ -46,7 +46,7 @@ def expanded(experiments: Path, names: Iterable[str]) -> list[str]:
     Raises:
         UsageError: an invalid bundle.
     """
-    matrices, bundles = sorted_names(experiments)
+    matrices, bundles = list_matrices_and_bundles(experiments)
     all_members: list[str] = []
     for name in names:
         is_path = name.endswith((".yaml", ".yml"))
@@ -64,7 +64,9 @@ def _read_members(path: Path, matrices: list[str], bundles: list[str]) -> list[s
         raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
     for key in content:
         if key not in KEYS:
-            raise UsageError(unknown("key", str(key), f"{path.name} (a bundle)", KEYS))
+            raise UsageError(
+                describe_unknown_name("key", str(key), f"{path.name} (a bundle)", KEYS)
+            )
     members = content["matrices"]
     if not isinstance(members, list) or not members:
         raise UsageError(f"{path.name}: matrices: expected a list of names, found {members!r}.")
@@ -74,7 +76,9 @@ def _read_members(path: Path, matrices: list[str], bundles: list[str]) -> list[s
                 f"{path.name}: matrices: '{member}' is a bundle too; name its matrices instead."
             )
         if member not in matrices:
-            raise UsageError(unknown("matrix", str(member), f"{path.name}: matrices", matrices))
+            raise UsageError(
+                describe_unknown_name("matrix", str(member), f"{path.name}: matrices", matrices)
+            )
     if len(set(members)) < len(members):
         raise UsageError(f"{path.name}: matrices: a matrix is named twice; remove one.")
     return [str(member) for member in members]

@@ -15,7 +15,7 @@ from typing import Any
 
 from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
-from protoseg.errors import ProtosegError, UsageError, unknown
+from protoseg.errors import ProtosegError, UsageError, describe_unknown_name
 
 KNOWN = ("protoseg", "mmseg", "mmengine", "mmcv", "torch")
 """Packages that every record lists, whatever its spec."""
@@ -26,7 +26,7 @@ def is_full_name(name: Any) -> bool:
     return isinstance(name, str) and "." in name
 
 
-def load(name: str, where: str) -> Any:
+def load_class(name: str, where: str) -> Any:
     """Import the class with a full name.
 
     Args:
@@ -56,7 +56,7 @@ def load(name: str, where: str) -> Any:
     if _exists(f"{module_name.partition('.')[0]}.registry"):
         return None
     classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-    raise UsageError(unknown(f"class of {module_name}", attribute, where, classes))
+    raise UsageError(describe_unknown_name(f"class of {module_name}", attribute, where, classes))
 
 
 def resolve_method(name: str, where: str) -> type[MethodSpec] | None:
@@ -74,7 +74,7 @@ def resolve_method(name: str, where: str) -> type[MethodSpec] | None:
     """
     if not is_full_name(name):
         return None
-    cls = load(name, where)
+    cls = load_class(name, where)
     if cls is None or MethodSpec.variants.get(name) is not cls:
         raise UsageError(
             f"{where}: '{name}' is not a method; derive the class from "
@@ -90,7 +90,7 @@ def resolve_method(name: str, where: str) -> type[MethodSpec] | None:
     return MethodSpec.variants[name]
 
 
-def names(spec: RunSpec) -> Iterator[tuple[str, str]]:
+def find_full_names(spec: RunSpec) -> Iterator[tuple[str, str]]:
     """Yield (key, full name) for each full name in a spec."""
     method = spec.method
     for key, name in (("kind", method.kind), ("head", method.head), ("network", method.segmentor)):
@@ -100,9 +100,9 @@ def names(spec: RunSpec) -> Iterator[tuple[str, str]]:
         yield from _find_types(getattr(spec, group).settings, f"{group}.settings")
 
 
-def packages(spec: RunSpec) -> list[str]:
+def list_packages(spec: RunSpec) -> list[str]:
     """List the packages of the full names in a spec, without those that every record lists."""
-    return sorted({name.partition(".")[0] for _, name in names(spec)} - set(KNOWN))
+    return sorted({name.partition(".")[0] for _, name in find_full_names(spec)} - set(KNOWN))
 
 
 def _find_types(settings: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -127,6 +127,6 @@ def _describe(error: Exception) -> str:
     """Describe an error of an import, with the file and line that raised it."""
     text = f"{type(error).__name__}: {str(error).strip() or 'no message'}".splitlines()[0]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-    if len(frames) > 1 and not isinstance(error, SyntaxError):  # the first frame is `load`
+    if len(frames) > 1 and not isinstance(error, SyntaxError):  # the first frame is `load_class`
         text += f", {frames[-1].filename}, line {frames[-1].lineno}"
     return text

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from protoseg.config.schema import RunSpec
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 
 def check_values(spec: RunSpec, where: str) -> None:
@@ -35,7 +35,7 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
     }
     for key, split in splits.items():
         if counts and split not in counts:
-            yield unknown(f"split of {spec.dataset.name}", split, key, counts)
+            yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, counts)
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (

@@ -49,7 +49,7 @@ class SplitReport:
 
 
 @dataclass(frozen=True)
-class Report:
+class DataSetReport:
     """The content of a data set that passed the check."""
 
     name: str
@@ -73,9 +73,9 @@ class _PairContent:
     pixel_hash: bytes = b""
 
 
-def check(
+def check_data_set(
     root: Path, dataset: DatasetSpec, *, progress: Callable[[int, int], None] | None = None
-) -> Report:
+) -> DataSetReport:
     """Read every image and annotation, and compare them with the spec.
 
     Args:
@@ -117,7 +117,7 @@ def check(
         reports[split] = _summarise_split(dataset, contents[first : first + len(members)])
         first += len(members)
     seconds = round(time.perf_counter() - start, 3)
-    return Report(dataset.name, str(root), reports, data_digest, seconds)
+    return DataSetReport(dataset.name, str(root), reports, data_digest, seconds)
 
 
 def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:

@@ -25,7 +25,7 @@ MIN_CACHED_AGE_NS = 2_000_000_000
 """Younger files are not cached: they could change again within the resolution of mtime."""
 
 
-def verify(root: Path, dataset: DatasetSpec) -> str:
+def verify_digest(root: Path, dataset: DatasetSpec) -> str:
     """Compare the data on disk with ``dataset.digest``; return the digest of the data.
 
     The first call reads every file; later calls only compare sizes and modification times.
@@ -105,7 +105,7 @@ def _find_files(root: Path, dataset: DatasetSpec) -> list[Path]:
     paths = [
         path
         for split in layout.find_splits(root, dataset)
-        for pair in layout.pairs(root, dataset, split)
+        for pair in layout.find_pairs(root, dataset, split)
         for path in pair
     ]
     return [*paths, *find_label_lists(root, dataset)]
@@ -120,7 +120,7 @@ def _generated_digest(root: Path, dataset: DatasetSpec) -> str:
         )
     arguments: dict[str, int] = marker["arguments"]
     for split in shapes.SPLITS:
-        count = len(layout.pairs(root, dataset, split))
+        count = len(layout.find_pairs(root, dataset, split))
         if count != arguments[split]:
             raise DataError(
                 f"{root}: split '{split}' has {count} images, {arguments[split]} were generated. "

@@ -21,7 +21,7 @@ from protoseg.config.fields import build
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.image_labels import ImageLabels
 from protoseg.datasets.labels import NO_LABEL, ignored_label, label_table, map_to_classes
-from protoseg.datasets.layout import pairs
+from protoseg.datasets.layout import find_pairs
 from protoseg.datasets.sampler import SampleRequest
 from protoseg.errors import DataError
 
@@ -43,7 +43,7 @@ class SegmentationFolder(Dataset[Any]):
         self, root: str, dataset: dict[str, Any], split: str, pipeline: list[dict[str, Any]]
     ) -> None:
         spec: DatasetSpec = build(DatasetSpec, dataset, "dataset")
-        self.samples = pairs(Path(root), spec, split)
+        self.samples = find_pairs(Path(root), spec, split)
         self.transforms = [
             self._build_transform(transform, spec, Path(root)) for transform in pipeline
         ]

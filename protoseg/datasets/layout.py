@@ -77,7 +77,7 @@ def find_splits(root: Path, dataset: DatasetSpec) -> list[str]:
     return sorted(splits)
 
 
-def pairs(root: Path, dataset: DatasetSpec, split: str) -> list[Pair]:
+def find_pairs(root: Path, dataset: DatasetSpec, split: str) -> list[Pair]:
     """All pairs of one split, subfolders included, sorted by their common relative name.
 
     Raises:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from protoseg.config.identity import canonical_json
 from protoseg.datasets.shapes_drawing import GENERATOR_VERSION, Sample, draw_sample
-from protoseg.errors import DataError, UsageError, unknown
+from protoseg.errors import DataError, UsageError, describe_unknown_name
 from protoseg.files import read_json, write_json
 
 NAME = "shapes"
@@ -45,7 +45,9 @@ def parse_arguments(generator: Mapping[str, Any]) -> dict[str, int]:
     """
     where = "dataset.generator"
     if generator.get("name") != NAME:
-        raise UsageError(unknown("generator", str(generator.get("name")), f"{where}.name", [NAME]))
+        raise UsageError(
+            describe_unknown_name("generator", str(generator.get("name")), f"{where}.name", [NAME])
+        )
     if generator.get("version") != GENERATOR_VERSION:
         raise UsageError(
             f"{where}.version: found {generator.get('version')!r}, expected {GENERATOR_VERSION}. "
@@ -123,7 +125,7 @@ def _complete_arguments(arguments: Mapping[str, Any], where: str) -> dict[str, i
     """Check the arguments and add the defaults."""
     for key, value in arguments.items():
         if key not in DEFAULTS:
-            raise UsageError(unknown("argument", key, where, DEFAULTS))
+            raise UsageError(describe_unknown_name("argument", key, where, DEFAULTS))
         low, high = LIMITS[key]
         if type(value) is not int or not low <= value <= high:
             raise UsageError(

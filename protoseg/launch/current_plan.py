@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from protoseg.config.matrix import Matrix
-from protoseg.launch.submission import FOLDER
+from protoseg.launch.submission import SUBMISSIONS_FOLDER
 from protoseg.planning.plan import Plan, make_plan
 from protoseg.runs.store import all_records, read_statuses
 
@@ -31,7 +31,7 @@ def read_plan(
     """
     run_ids = dict.fromkeys(run.run_id for matrix in matrices for run in matrix.runs)
     statuses, problems = read_statuses(run_ids, runs_folder, record_folders)
-    if (runs_folder / FOLDER).is_dir():
+    if (runs_folder / SUBMISSIONS_FOLDER).is_dir():
         # Imported here: most sweeps were never submitted.
         from protoseg.launch.queue import Queue
 

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.profile.resources import Resources
@@ -17,7 +17,7 @@ NO_FACTORS: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True)
-class Array:
+class JobArray:
     """The runs of one sbatch: task n of the array trains run n."""
 
     resources: Resources
@@ -28,7 +28,7 @@ class Array:
         """Run id of each task."""
         return [entry.run.run_id for entry in self.entries]
 
-    def slice_tasks(self, start: int, end: int | None) -> Array:
+    def slice_tasks(self, start: int, end: int | None) -> JobArray:
         """Return an array of tasks ``start`` to ``end`` (exclusive)."""
         return dataclasses.replace(self, entries=self.entries[start:end])
 
@@ -38,7 +38,7 @@ def cut_into_arrays(
     profile: ClusterProfile,
     max_array_size: int | None,
     memory: Mapping[str, float] = NO_FACTORS,
-) -> list[Array]:
+) -> list[JobArray]:
     """Group runs by their resources, and cut the groups into arrays.
 
     Runs keep the order of the plan inside a group; groups are in the order of their first run.
@@ -56,7 +56,7 @@ def cut_into_arrays(
     groups: dict[Resources, list[PlanEntry]] = {}
     for entry in entries:
         # Only rules need the spec as plain data; it takes one second for 10,000 runs.
-        spec = plain(entry.run.spec) if profile.rules else {}
+        spec = to_plain(entry.run.spec) if profile.rules else {}
         resources = profile.resources(spec)
         factor = memory.get(entry.run.run_id)
         if factor is not None:
@@ -66,7 +66,7 @@ def cut_into_arrays(
         groups.setdefault(resources, []).append(entry)
     limit = max(1, min(profile.array_size, max_array_size or profile.array_size))
     return [
-        Array(resources, tuple(group[start : start + limit]))
+        JobArray(resources, tuple(group[start : start + limit]))
         for resources, group in groups.items()
         for start in range(0, len(group), limit)
     ]

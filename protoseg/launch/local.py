@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from protoseg import files
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.worker_processes import WorkerProcess, WorkerProcesses
 from protoseg.planning.plan import PlanEntry
@@ -82,7 +82,7 @@ class LocalSweep:
         for entry in entries:
             folder = RunFolder(self.runs_folder / entry.run.run_id)
             try:
-                folder.create(plain(entry.run.spec, identity=True), launch)
+                folder.create(to_plain(entry.run.spec, identity=True), launch)
             except (OSError, ProtosegError) as error:
                 self._report_refusal(folder, error)  # the other runs are not affected
             else:
@@ -192,7 +192,7 @@ class LocalSweep:
         return restarts and self.stop_signal is None
 
 
-def local_gpus() -> list[int]:
+def list_local_gpus() -> list[int]:
     """Return the indices of this machine's GPUs, without torch.
 
     Raises:
@@ -214,12 +214,12 @@ def local_gpus() -> list[int]:
     )
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return the number of CPU cores that this process may use (inside a job: those of the job)."""
     return len(os.sched_getaffinity(0))
 
 
-def default_jobs(available: int, gpus: Sequence[int]) -> int:
+def choose_job_count(available: int, gpus: Sequence[int]) -> int:
     """Return the default number of runs at once: one per GPU, or one per two cores.
 
     Args:

@@ -16,7 +16,12 @@ from pathlib import Path
 
 from protoseg.errors import ProtosegError
 from protoseg.launch.diagnosis import record_job_end
-from protoseg.launch.submission import FOLDER, UNSURE_SECONDS, Submission, open_submissions
+from protoseg.launch.submission import (
+    SUBMISSIONS_FOLDER,
+    UNSURE_SECONDS,
+    Submission,
+    open_submissions,
+)
 from protoseg.runs import retry
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import State
@@ -146,7 +151,7 @@ class Queue:
             return self._scheduler
         # No hyphen in the name: only submission folders have one.
         name = re.sub(r"\W+", "_", f"scheduler {self.cluster}".strip(), flags=re.ASCII)
-        return SlurmClient(self.runs_folder / FOLDER / f"{name}.json")
+        return SlurmClient(self.runs_folder / SUBMISSIONS_FOLDER / f"{name}.json")
 
     def elsewhere(self, task: Task) -> str:
         """Return the cluster of a task if it is not this one; else empty."""

@@ -21,11 +21,11 @@ import submitit
 
 from protoseg import files
 from protoseg.errors import UsageError
-from protoseg.launch.job_arrays import Array
+from protoseg.launch.job_arrays import JobArray
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.profile.values import check_name, check_text
 from protoseg.launch.sbatch_errors import SubmissionRefused, parse_refusal
-from protoseg.launch.submission import FOLDER, job_name
+from protoseg.launch.submission import SUBMISSIONS_FOLDER, job_name
 from protoseg.slurm.end_states import NO_MODULE
 
 TASK = "protoseg.launch.task"
@@ -52,7 +52,7 @@ class ArrayExecutor(submitit.SlurmExecutor):
         """Return submitit's score for "available": scripts can be shown without SLURM."""
         return 2
 
-    def set_resources(self, array: Array, profile: ClusterProfile, name: str) -> None:
+    def set_resources(self, array: JobArray, profile: ClusterProfile, name: str) -> None:
         """Set the parameters of submitit from an array and a profile."""
         resources = array.resources
         self.update_parameters(
@@ -130,7 +130,7 @@ class ArrayExecutor(submitit.SlurmExecutor):
 
 
 def make_batch_script(
-    array: Array, profile: ClusterProfile, submission_folder: Path, name: str
+    array: JobArray, profile: ClusterProfile, submission_folder: Path, name: str
 ) -> str:
     """Return the batch script for an array.
 
@@ -146,7 +146,9 @@ def make_batch_script(
     return _make_executor(array, profile, submission_folder, name).make_script()
 
 
-def submit_array(array: Array, profile: ClusterProfile, submission_folder: Path, name: str) -> str:
+def submit_array(
+    array: JobArray, profile: ClusterProfile, submission_folder: Path, name: str
+) -> str:
     """Write ``script.sh`` into the submission folder, submit it, and return the array's number.
 
     Args:
@@ -178,8 +180,8 @@ def _restrictive_umask() -> Iterator[None]:
         os.umask(before)
 
 
-def preview(
-    arrays: Iterable[Array], profile: ClusterProfile, runs_folder: Path, matrix: str
+def preview_scripts(
+    arrays: Iterable[JobArray], profile: ClusterProfile, runs_folder: Path, matrix: str
 ) -> str:
     """Return the batch scripts of a sweep, with NONCE in place of the random token.
 
@@ -190,7 +192,7 @@ def preview(
         matrix: name of the matrix, for the job names.
     """
     arrays = list(arrays)
-    folder = runs_folder / FOLDER / "TIME-NONCE"
+    folder = runs_folder / SUBMISSIONS_FOLDER / "TIME-NONCE"
     parts = []
     for number, array in enumerate(arrays, 1):
         ids = array.run_ids
@@ -201,7 +203,7 @@ def preview(
 
 
 def _make_executor(
-    array: Array, profile: ClusterProfile, submission_folder: Path, name: str
+    array: JobArray, profile: ClusterProfile, submission_folder: Path, name: str
 ) -> ArrayExecutor:
     folder = submission_folder.absolute()
     for what, path in (("run folders", str(folder)), ("python", sys.executable)):
@@ -226,7 +228,7 @@ def _format_gpus(number: int, gpu_type: str) -> str | None:
     return f"{gpu_type}:{number}" if gpu_type else str(number)
 
 
-def _sbatch_options(array: Array, profile: ClusterProfile, folder: Path) -> dict[str, Any]:
+def _sbatch_options(array: JobArray, profile: ClusterProfile, folder: Path) -> dict[str, Any]:
     last = len(array.entries) - 1
     throttle = f"%{profile.throttle}" if profile.throttle else ""
     flags: dict[str, Any] = {

@@ -34,7 +34,7 @@ from protoseg.config.identity import run_id_pattern
 from protoseg.errors import ProtosegError
 from protoseg.runs.folder import now
 
-FOLDER = ".submissions"
+SUBMISSIONS_FOLDER = ".submissions"
 JOB_ID = re.compile(r"[0-9]+")
 UNSURE_SECONDS = 60.0
 """Longest time that an sbatch of a killed sweep may take to reach the controller."""
@@ -143,7 +143,7 @@ def job_name(matrix: str, nonce: str) -> str:
     return f"{slug}.{nonce}"
 
 
-def user() -> str:
+def get_user_name() -> str:
     """Return the login name of the current user, or the user number without one."""
     try:
         return getpass.getuser()
@@ -169,7 +169,7 @@ def write_intent(
     nonce = secrets.token_hex(6)
     moment = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(moment))
-    folder = runs_folder / FOLDER / f"{stamp}-{nonce}"
+    folder = runs_folder / SUBMISSIONS_FOLDER / f"{stamp}-{nonce}"
     files.make_folder(folder / "logs")
     lines = [json.dumps({"run_id": run_id, "spec": spec}) + "\n" for run_id, spec in runs]
     files.write_bytes(folder / "runs.jsonl", "".join(lines).encode())
@@ -179,7 +179,7 @@ def write_intent(
         "clock": moment,
         "time": now(),
         "host": socket.gethostname(),
-        "user": user(),
+        "user": get_user_name(),
         "runs": [run_id for run_id, _ in runs],
         **settings,
     }
@@ -204,7 +204,7 @@ def read_submission(folder: Path) -> Submission | None:
 def open_submissions(runs_folder: Path) -> list[Submission]:
     """Return the submissions with tasks that may still run, oldest first."""
     submissions = []
-    for folder in sorted((runs_folder / FOLDER).glob("*-*")):
+    for folder in sorted((runs_folder / SUBMISSIONS_FOLDER).glob("*-*")):
         submission = read_submission(folder)
         if submission is None or submission.is_withdrawn:
             continue
@@ -220,6 +220,6 @@ def lock_submissions(runs_folder: Path) -> Iterator[None]:
     The kernel releases the lock when its process dies. On a file system without locks two sweeps
     may submit the same run; the run's claim then lets one job train it.
     """
-    files.make_folder(runs_folder / FOLDER)
-    with files.locked(runs_folder / FOLDER / ".lock"):
+    files.make_folder(runs_folder / SUBMISSIONS_FOLDER)
+    with files.locked(runs_folder / SUBMISSIONS_FOLDER / ".lock"):
         yield

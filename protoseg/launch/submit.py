@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
-from protoseg.launch.job_arrays import Array, cut_into_arrays
+from protoseg.launch.job_arrays import JobArray, cut_into_arrays
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.sbatch import submit_array
 from protoseg.launch.sbatch_errors import SubmissionRefused
@@ -57,7 +57,7 @@ def submit_runs(
     *,
     name: str,
     retry_failed: bool,
-    on_array: Callable[[str, Array], None] = lambda job, array: None,
+    on_array: Callable[[str, JobArray], None] = lambda job, array: None,
 ) -> SubmissionResult:
     """Submit the unfinished runs of a plan.
 
@@ -131,7 +131,7 @@ def submit_runs(
 
 def _write_intent(
     runs_folder: Path,
-    array: Array,
+    array: JobArray,
     profile: ClusterProfile,
     places: dict[str, str],
     name: str,
@@ -151,7 +151,7 @@ def _write_intent(
     return write_intent(
         runs_folder,
         name,
-        [(entry.run.run_id, plain(entry.run.spec, identity=True)) for entry in array.entries],
+        [(entry.run.run_id, to_plain(entry.run.spec, identity=True)) for entry in array.entries],
         profile=profile.name,
         nodes=resources.nodes,
         processes=resources.processes_total,
@@ -163,7 +163,7 @@ def _write_intent(
     )
 
 
-def arrays_of(plan: Plan, runs_folder: Path, profile: ClusterProfile) -> list[Array]:
+def make_arrays(plan: Plan, runs_folder: Path, profile: ClusterProfile) -> list[JobArray]:
     """Return the arrays that a sweep would submit for a plan.
 
     Raises:
@@ -175,7 +175,7 @@ def arrays_of(plan: Plan, runs_folder: Path, profile: ClusterProfile) -> list[Ar
 
 def _make_arrays(
     entries: Sequence[PlanEntry], runs_folder: Path, profile: ClusterProfile
-) -> list[Array]:
+) -> list[JobArray]:
     """Cut runs into arrays; runs that ran out of memory get more if the profile allows it."""
     factors = {
         entry.run.run_id: profile.memory_escalation

@@ -29,7 +29,7 @@ from protoseg.runs import claim, retry
 from protoseg.runs.folder import RunFolder, now
 from protoseg.runs.states import NOT_WRITTEN, Reason, State
 from protoseg.slurm.client import SlurmClient
-from protoseg.slurm.environment import CurrentJob, current_job, why_stopped
+from protoseg.slurm.environment import CurrentJob, current_job, explain_signal
 
 OK, FAILED = 0, 1
 
@@ -182,7 +182,7 @@ def _finish_task(
     if continues and signals.number is not None:
         # The job itself is being ended, maybe for another reason than its worker. A requeue would
         # restart a cancelled job.
-        continues = retry.requeues_ending_job(why_stopped(signals.number)[0])
+        continues = retry.requeues_ending_job(explain_signal(signals.number)[0])
     if continues and submission.intent["requeue"] and not submission.is_withdrawn:
         try:
             SlurmClient().requeue(current.key)
@@ -221,10 +221,10 @@ def _diagnose_end(
     if code == NOT_WRITTEN:
         return Reason.STORAGE, "the run folder could not be written"
     if signals.number is not None:
-        return why_stopped(signals.number)
+        return explain_signal(signals.number)
     number = code - 128 if code > 128 else -code if code < 0 else 0
     if number == signal.SIGUSR2:  # the warning came before the worker's signal handler
-        return why_stopped(number)
+        return explain_signal(number)
     if number:
         try:
             name = signal.Signals(number).name

@@ -28,7 +28,7 @@ STORAGE_RULE = (
 
 
 @dataclass(frozen=True)
-class Sum:
+class PartialSum:
     """A sum over the runs whose value is known."""
 
     value: float
@@ -38,7 +38,7 @@ class Sum:
     """Runs without a value."""
 
 
-NOTHING = Sum(0.0, 0, 0)
+NOTHING = PartialSum(0.0, 0, 0)
 NO_TIMINGS: Mapping[str, Timing] = {}
 
 
@@ -46,11 +46,11 @@ NO_TIMINGS: Mapping[str, Timing] = {}
 class CostEstimate:
     """The cost of the runs that a sweep would start."""
 
-    gpu_hours: Sum
+    gpu_hours: PartialSum
     """From records and from timings."""
-    storage: Sum
+    storage: PartialSum
     """Bytes in the run folders at the end."""
-    timed: Sum = NOTHING
+    timed: PartialSum = NOTHING
     """The part of the GPU-hours that comes from timings."""
     timings: tuple[Timing, ...] = ()
     """The timings in that part."""
@@ -115,10 +115,10 @@ def workloads_to_time(
     return [spec for digest, spec in unknown.items() if digest not in timed]
 
 
-def _sum(values: Iterable[float | None]) -> Sum:
+def _sum(values: Iterable[float | None]) -> PartialSum:
     listed = list(values)
     known = [value for value in listed if value is not None]
-    return Sum(sum(known), len(known), len(listed) - len(known))
+    return PartialSum(sum(known), len(known), len(listed) - len(known))
 
 
 def _hours_per_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Workload, float]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg import files
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError
 from protoseg.planning.workload import describe_workload, workload_digest
@@ -89,7 +89,7 @@ class Failure:
     """It does not fit into the memory of the device."""
 
 
-def this_device(threads: int) -> Device:
+def find_device(threads: int) -> Device:
     """Ask torch, in a separate process, which device runs are trained on here.
 
     Args:
@@ -112,7 +112,7 @@ def this_device(threads: int) -> Device:
         ) from error
 
 
-def read(runs_folder: Path) -> list[Timing]:
+def read_timings(runs_folder: Path) -> list[Timing]:
     """Read the timings of the current code, oldest first; unreadable ones are left out."""
     paths = list((runs_folder / FOLDER).glob("*.json"))
     timings = []
@@ -122,7 +122,7 @@ def read(runs_folder: Path) -> list[Timing]:
     return sorted((t for t in timings if t.code == code_version()), key=lambda t: t.time)
 
 
-def chosen(timings: Iterable[Timing], device: Device | None = None) -> dict[str, Timing]:
+def choose_timings(timings: Iterable[Timing], device: Device | None = None) -> dict[str, Timing]:
     """Choose one timing of each workload: of the given device, else of a GPU, else the newest.
 
     Returns:
@@ -135,7 +135,7 @@ def chosen(timings: Iterable[Timing], device: Device | None = None) -> dict[str,
     return {timing.kind: timing for timing in sorted(timings, key=rank)}
 
 
-def take(
+def measure_workload(
     spec: RunSpec,
     runs_folder: Path,
     device: Device,
@@ -147,7 +147,7 @@ def take(
     """Time the workload of a run on this machine and store the timing.
 
     Args:
-        device: from `this_device`.
+        device: from `find_device`.
         iterations: at most; fewer if they are slow.
         threads: of torch.
         on_iteration: called with the number of iterations done.
@@ -155,7 +155,7 @@ def take(
     Raises:
         ProtosegError: the folder cannot be written.
     """
-    request = {"spec": plain(spec), "iterations": iterations, "threads": threads}
+    request = {"spec": to_plain(spec), "iterations": iterations, "threads": threads}
     result = _time_in_process(request, threads, on_iteration)
     what = describe_workload(spec)
     if "seconds" not in result:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import RunSpec
 
 Workload = tuple[Any, ...]
@@ -43,8 +43,8 @@ def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
         method, contrast = spec["method"], spec.get("contrast")
         level = spec.get("determinism", "seeded")
     else:
-        method, level = plain(spec.method, identity=True), spec.determinism
-        contrast = plain(spec.contrast) if spec.contrast.weight else None
+        method, level = to_plain(spec.method, identity=True), spec.determinism
+        contrast = to_plain(spec.contrast) if spec.contrast.weight else None
     # At 847 classes, ten classifiers take several times as long as one. Weights, temperatures and
     # distances are negligible.
     counts = {key: value for key, value in method.items() if isinstance(value, int)}

@@ -98,7 +98,7 @@ def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], li
     return runs, missing
 
 
-def compare(
+def compare_runs(
     ours: tuple[str, Sequence[Run]],
     theirs: tuple[str, Sequence[Run]],
     *,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.config.matrix import Matrix
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS
 from protoseg.report.statistics.significance import (
@@ -72,7 +72,9 @@ class Explanation:
         return asdict(self)
 
 
-def explain(matrix: Matrix, table: Table, row: str, column: str, store: RecordStore) -> Explanation:
+def explain_cell(
+    matrix: Matrix, table: Table, row: str, column: str, store: RecordStore
+) -> Explanation:
     """Explain a cell of the table of a matrix.
 
     Args:
@@ -181,5 +183,5 @@ def _find_index(what: str, name: str, keys: list[str], titles: list[str], where:
     is_number = wanted.startswith("#") or not any(name.isdecimal() for name in (*keys, *titles))
     if digits.isdecimal() and is_number and 1 <= int(digits) <= len(keys):
         return int(digits) - 1
-    sentence = unknown(what, wanted, where, keys, in_order=True)
+    sentence = describe_unknown_name(what, wanted, where, keys, in_order=True)
     raise UsageError(f"{sentence} Or a number, #1 to #{len(keys)}.")

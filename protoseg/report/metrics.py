@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ prototypes, or the parameters of the classifier (Table 4 of the paper)."""
 COSTS = tuple(key for key, metric in METRICS.items() if metric.part == "cost")
 
 
-def check(names: Sequence[str], where: str) -> None:
+def check_metrics(names: Sequence[str], where: str) -> None:
     """Check that a table has metrics, and that all of them exist.
 
     Args:
@@ -59,7 +59,7 @@ def check(names: Sequence[str], where: str) -> None:
         raise UsageError(f"{where}: name at least one of {', '.join(METRICS)}.")
     for name in names:
         if name not in METRICS:
-            raise UsageError(unknown("metric", name, where, METRICS))
+            raise UsageError(describe_unknown_name("metric", name, where, METRICS))
 
 
 def read_number(part: Any, key: str) -> float | None:

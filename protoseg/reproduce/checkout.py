@@ -16,7 +16,7 @@ SECONDS = 300.0
 
 
 @contextlib.contextmanager
-def checked_out(repository: Path, commit: str, diff: Path | None = None) -> Iterator[Path]:
+def check_out(repository: Path, commit: str, diff: Path | None = None) -> Iterator[Path]:
     """Yield a temporary worktree of ``repository`` at ``commit``; it is removed at the end.
 
     Args:

@@ -83,7 +83,7 @@ class Reproduction:
         }
 
 
-def read_counts(record: dict[str, Any], path: Path) -> Cells:
+def read_verified_counts(record: dict[str, Any], path: Path) -> Cells:
     """Check the digest of a record's confusion counts, then read them.
 
     Raises:
@@ -96,7 +96,7 @@ def read_counts(record: dict[str, Any], path: Path) -> Cells:
     return {(image, cell): pixels for image, cell, pixels in rows}
 
 
-def compare(
+def compare_records(
     recorded: dict[str, Any],
     again: dict[str, Any],
     recorded_counts: Cells,

@@ -28,7 +28,7 @@ OUTPUT = "worker.txt"
 """File for the output of a worker before its log exists."""
 
 
-def fresh_folder(
+def choose_run_folder(
     base: Path, run_id: str, spec: dict[str, Any], launch: dict[str, Any], settings: dict[str, Any]
 ) -> RunFolder:
     """Choose the folder to train in: the last one if it can be resumed, else a new one.

@@ -120,7 +120,7 @@ class Claim:
     def _beat(self) -> None:
         while not self._stop.wait(HEARTBEAT_SECONDS):
             try:
-                current = read(self.path)
+                current = read_claim(self.path)
                 if current is not None and current[0].nonce != self.holder.nonce:
                     # Touching another worker's claim would hide the end of its heartbeat.
                     self._lost.set()
@@ -136,7 +136,7 @@ class Claim:
 
     def is_mine(self) -> bool:
         """Whether the file still holds this claim, which another worker may have taken over."""
-        current = read(self.path)
+        current = read_claim(self.path)
         return current is not None and current[0].nonce == self.holder.nonce
 
     def release(self) -> None:
@@ -148,7 +148,7 @@ class Claim:
                 self.path.unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[Holder, float] | None:
+def read_claim(path: Path) -> tuple[Holder, float] | None:
     """Read the holder of a claim and the age of its heartbeat in seconds; None if unclaimed."""
     data: Any = files.read_json(path)
     try:
@@ -160,7 +160,7 @@ def read(path: Path) -> tuple[Holder, float] | None:
 
 def live_holder(path: Path) -> Holder | None:
     """Return the holder of a claim if it is alive, else None."""
-    current = read(path)
+    current = read_claim(path)
     return current[0] if current and current[0].is_alive(current[1]) else None
 
 
@@ -186,14 +186,14 @@ def acquire(path: Path, job: str = "", job_is_active: JobIsActive | None = None)
         job=job,
     )
     for _ in range(10):
-        if is_alive(read(path)):
+        if is_alive(read_claim(path)):
             return None
         with _one_at_a_time(path):
             ahead = _clock_ahead(_lock_of(path))
             _remove_stale(path, is_alive)
             is_created = files.create_json(path, vars(holder))
             # A network file system repeats a link after a lost answer, and then finds the file.
-            current = None if is_created else read(path)
+            current = None if is_created else read_claim(path)
             if is_created or (current is not None and current[0].nonce == holder.nonce):
                 return Claim(path, holder)
     return None
@@ -229,7 +229,7 @@ def _remove_stale(path: Path, is_alive: Callable[[tuple[Holder, float] | None], 
     """Rename the claim away if it is still stale; put it back if it is a new one by then."""
     if not path.exists():
         return
-    current = read(path)
+    current = read_claim(path)
     if is_alive(current):
         return
     nonce = current[0].nonce if current else None  # None: unreadable
@@ -238,7 +238,7 @@ def _remove_stale(path: Path, is_alive: Callable[[tuple[Holder, float] | None], 
         os.rename(path, aside)
     except FileNotFoundError:
         return
-    renamed = read(aside)
+    renamed = read_claim(aside)
     if renamed is not None and renamed[0].nonce != nonce:
         # Another worker took over between the read and the rename: put its claim back, unless
         # there is yet another one.

@@ -144,7 +144,7 @@ class Diff:
     sha256: str
 
 
-def diffs(record: dict[str, Any]) -> list[Diff]:
+def list_diffs(record: dict[str, Any]) -> list[Diff]:
     """List the diffs that a record names: of its last attempt, and of others that differ.
 
     Records of older versions name none.
@@ -190,7 +190,7 @@ def publish(run_folder: Path, destination: Path) -> Path:
     counts = run_folder / record["confusion"]["file"]
     verify_confusion(record, counts)
     copies = {counts: destination / f"{record['run_id']}.npz"}
-    for diff in diffs(record):
+    for diff in list_diffs(record):
         verify_diff(diff, run_folder / diff.file)
         copies[run_folder / diff.file] = destination / diff.published
     target = destination / f"{record['run_id']}.json"
@@ -205,7 +205,7 @@ def publish(run_folder: Path, destination: Path) -> Path:
             if not copy.exists():
                 files.write_bytes(copy, source.read_bytes())
         return target
-    for diff in diffs(record):
+    for diff in list_diffs(record):
         copy = destination / diff.published
         if copy.exists() and files.file_digest(copy) != diff.sha256:
             raise RecordError(

@@ -39,7 +39,7 @@ class Partition:
 
 
 @dataclass(frozen=True)
-class Site:
+class ClusterInfo:
     """Facts about a cluster; None or empty if they are unknown."""
 
     reachable: bool
@@ -82,7 +82,7 @@ def read_cluster_name() -> str:
     return _parse_settings(run_command(["scontrol", "show", "config"]).out).get("ClusterName", "")
 
 
-def site() -> Site:
+def query_cluster() -> ClusterInfo:
     """Query the controller and accounting with four short calls. Never raises."""
     before = time.time()
     reply = run_command(["scontrol", "show", "config"])
@@ -90,10 +90,10 @@ def site() -> Site:
     settings = _parse_settings(reply.out)
     if "SLURM_VERSION" not in settings:  # SLURM 22.05 exits with 0 if no controller answers
         problem = reply.problem or reply.errors.strip() or "scontrol prints no configuration"
-        return Site(reachable=False, problem=problem)
+        return ClusterInfo(reachable=False, problem=problem)
     accounting, problem = _check_accounting(settings)
     parameters = re.split(r"[,\s]+", settings.get("PreemptParameters", "").lower())
-    return Site(
+    return ClusterInfo(
         reachable=True,
         version=settings.get("SLURM_VERSION", ""),
         name=settings.get("ClusterName", ""),

@@ -53,7 +53,7 @@ def current_job() -> CurrentJob | None:
     )
 
 
-def why_stopped(number: int) -> tuple[Reason, str]:
+def explain_signal(number: int) -> tuple[Reason, str]:
     """Return why this process got a signal, with one sentence.
 
     Queries the controller once, and then accounting for what the controller does not know (who

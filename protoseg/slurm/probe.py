@@ -39,7 +39,7 @@ printf '%s %s %s %s\\n' "$nonce" "$clock" \\
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """The result of the job."""
 
     job: str
@@ -55,7 +55,7 @@ class Probe:
     """False if the job did not start in time: then nothing is known."""
 
 
-def probe(folder: Path, partition: str = "", seconds: float = WAIT_SECONDS) -> Probe:
+def run_probe_job(folder: Path, partition: str = "", seconds: float = WAIT_SECONDS) -> ProbeResult:
     """Submit a job that copies a random token inside ``folder``, wait for it, and clean up.
 
     Args:
@@ -106,7 +106,7 @@ def _submit_job(probe_folder: Path, partition: str) -> str:
 
 def _wait_for_answer(
     job_id: str, probe_folder: Path, nonce: str, before: float, seconds: float
-) -> Probe:
+) -> ProbeResult:
     client = SlurmClient()
     until = time.monotonic() + seconds
     queried_at = time.monotonic()
@@ -119,14 +119,14 @@ def _wait_for_answer(
             # The node wrote its time, in whole seconds, between `before` and `now`.
             ahead = max(0.0, node_time - now) + min(0.0, node_time + 1 - before)
             lacks = tuple(name for name in values[3].split(",") if name not in ("", "none"))
-            return Probe(job_id, values[2], lacks, round(ahead, 1))
+            return ProbeResult(job_id, values[2], lacks, round(ahead, 1))
         clock = time.monotonic()
         if ended_at is not None and clock > ended_at + FILE_DELAY_SECONDS:
             problem = f"the job ended ({state}), but its answer does not appear on this machine"
-            return Probe(job_id, problem=problem)
+            return ProbeResult(job_id, problem=problem)
         if ended_at is None and clock > until:
             problem = f"the job did not end in {seconds:g} s ({state})"
-            return Probe(job_id, problem=problem, started=False)
+            return ProbeResult(job_id, problem=problem, started=False)
         if ended_at is None and clock > queried_at + ASK_SECONDS:
             queried_at = clock
             report = client.query_jobs([job_id], fresh=True)

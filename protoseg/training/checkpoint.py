@@ -70,7 +70,7 @@ def save(
     return Checkpoint(path, iteration)
 
 
-def newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
+def find_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint or None, and one sentence for each newer invalid one."""
     problems = []
     for path in sorted(folder.glob("iter_*.pth"), reverse=True):
@@ -114,7 +114,7 @@ def restore(parts: TrainingComponents, checkpoint: Checkpoint) -> dict[str, Any]
         set_random_state(random_states[rank()])
     else:
         seed_generators(torch.initial_seed(), rank(), checkpoint.iteration)
-    # All newer checkpoints are damaged: `newest` selects the newest valid one.
+    # All newer checkpoints are damaged: `find_newest` selects the newest valid one.
     for path in checkpoint.path.parent.glob("iter_*.pth"):
         if path.name > checkpoint.path.name and rank() == 0:
             _remove(path)
@@ -143,7 +143,7 @@ def _write_state(state: dict[str, Any], file: BinaryIO) -> None:
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
-    """Keep the last `KEEP` checkpoints up to ``newest``; remove files of killed writers."""
+    """Keep the last `KEEP` checkpoints up to ``find_newest``; remove files of killed writers."""
     complete = []
     for path in sorted(folder.glob("iter_*.pth")):
         # A newer checkpoint belongs to an attempt that was discarded.

@@ -23,7 +23,7 @@ REFUSED = re.compile(r"^(\S+) does not have a deterministic implementation")
 """torch's error for an operation that has no deterministic kernel on the current device."""
 
 
-def apply(level: str) -> None:
+def apply_level(level: str) -> None:
     """Configure torch for a level; call it before CUDA is initialised.
 
     Args:
@@ -62,7 +62,7 @@ def describe_refusal(error: BaseException) -> str | None:
     )
 
 
-def state_digest(state: Mapping[str, Tensor]) -> str:
+def hash_state(state: Mapping[str, Tensor]) -> str:
     """SHA-256 of a model's state: name, dtype, shape and bits of each tensor, sorted by name."""
     digest = hashlib.sha256()
     for name in sorted(state):

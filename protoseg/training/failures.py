@@ -11,7 +11,7 @@ from pathlib import Path
 from protoseg import files
 from protoseg.errors import DataError, ProtosegError
 from protoseg.runs.states import Reason
-from protoseg.slurm.environment import current_job, why_stopped
+from protoseg.slurm.environment import current_job, explain_signal
 from protoseg.training.signals import ClaimLost
 
 STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.EROFS)
@@ -64,7 +64,7 @@ def classify_signal(number: int, saved: int) -> tuple[Reason, str]:
     """
     progress = f"saved at iteration {saved}" if saved else "nothing was trained yet"
     if current_job() is not None and number != signal.SIGINT:
-        reason, message = why_stopped(number)
+        reason, message = explain_signal(number)
         return reason, f"{message}; {progress}"
     return Reason.CANCELLED, f"{signal.Signals(number).name}; {progress}"
 

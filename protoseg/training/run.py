@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 
 from protoseg import files
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import spec_digest
-from protoseg.config.plugins import packages
+from protoseg.config.plugins import list_packages
 from protoseg.config.schema import RunSpec
 from protoseg.core.collective import all_max
-from protoseg.datasets.digest import verify
+from protoseg.datasets.digest import verify_digest
 from protoseg.datasets.layout import find_root
 from protoseg.errors import UsageError
 from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
@@ -28,7 +28,7 @@ from protoseg.training.allocator import keep_freed_memory
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
 from protoseg.training.build.parameter_counts import count_parameters
-from protoseg.training.determinism import state_digest
+from protoseg.training.determinism import hash_state
 from protoseg.training.device import get_peak_memory_mib
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
@@ -67,7 +67,7 @@ def execute_run(
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
     # Read the commit before training: a commit made during it is not the code that trains.
-    origin = record_attempt_code(folder, packages(spec)) if processes.rank == 0 else {}
+    origin = record_attempt_code(folder, list_packages(spec)) if processes.rank == 0 else {}
     # Several processes must stop together, so they stop only at `raise_if_stop_requested`.
     with stop.raise_immediately() if processes.size == 1 else contextlib.nullcontext():
         _log_phase(0)
@@ -94,7 +94,7 @@ def execute_run(
     raise_if_stop_requested(stop, processes)
     _log_phase(2)
     loop.run(start)
-    state_sha256 = state_digest(parts.module.state_dict()) if processes.rank == 0 else ""
+    state_sha256 = hash_state(parts.module.state_dict()) if processes.rank == 0 else ""
     evaluation_start = time.perf_counter()
     overall, per_class, counts, images = evaluate(parts, spec, stop, processes)
     evaluation_seconds = time.perf_counter() - evaluation_start
@@ -116,7 +116,7 @@ def execute_run(
     gpus = processes.size if torch.cuda.is_available() else 0
     record = {
         "run_id": folder.run_id,
-        "spec": plain(spec, identity=True),  # `spec_digest` is the digest of this
+        "spec": to_plain(spec, identity=True),  # `spec_digest` is the digest of this
         "spec_digest": spec_digest(spec),
         "metrics": {**overall, "images": images},
         "per_class": per_class,
@@ -167,8 +167,8 @@ def _prepare(
     if processes.rank > 0:
         start = processes.wait_for("start", PREPARATION_SECONDS)
         return "", checkpoint.locate(folder.checkpoints, start) if start else None
-    data_digest = verify(find_root(spec.dataset, Path(launch.data)), spec.dataset)
-    saved, problems = checkpoint.newest(folder.checkpoints)
+    data_digest = verify_digest(find_root(spec.dataset, Path(launch.data)), spec.dataset)
+    saved, problems = checkpoint.find_newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)
     processes.publish("start", saved.iteration if saved else 0)

@@ -15,7 +15,9 @@ PATCH = 16
 """Side length of a patch of one class, in pixels."""
 
 
-def long_tail(number: int, num_classes: int, present: int, generator: torch.Generator) -> Tensor:
+def draw_long_tail(
+    number: int, num_classes: int, present: int, generator: torch.Generator
+) -> Tensor:
     """Draw the classes of pixels from a long-tailed distribution.
 
     Args:
@@ -35,21 +37,21 @@ def long_tail(number: int, num_classes: int, present: int, generator: torch.Gene
     return classes
 
 
-def label_maps(
+def make_label_maps(
     images: int, height: int, width: int, num_classes: int, ignored: int = 255
 ) -> Tensor:
     """Label maps of patches whose classes have a long tail, (B, height, width) int64."""
     rows, columns = -(-height // PATCH), -(-width // PATCH)
     number = images * rows * columns
     generator = torch.Generator().manual_seed(number + num_classes)
-    cells = long_tail(number, num_classes, num_classes, generator)
+    cells = draw_long_tail(number, num_classes, num_classes, generator)
     cells = cells[torch.randperm(number, generator=generator)]
     cells = torch.where(cells < 0, ignored, cells).view(images, rows, columns)
     maps = cells.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)
     return maps[:, :height, :width].contiguous()
 
 
-def samples(maps: Tensor) -> list[Any]:
+def make_samples(maps: Tensor) -> list[Any]:
     """mmseg data samples with the given label maps (B, height, width) as ground truth."""
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
@@ -63,10 +65,10 @@ def samples(maps: Tensor) -> list[Any]:
     return data_samples
 
 
-def crops(maps: Tensor) -> dict[str, Any]:
+def make_crops(maps: Tensor) -> dict[str, Any]:
     """A batch like that of a loader: 8-bit noise images, and samples with the given label maps."""
     images, height, width = maps.shape
     generator = torch.Generator().manual_seed(height)
     shape = images, 3, height, width
     pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    return {"inputs": list(pixels), "data_samples": samples(maps)}
+    return {"inputs": list(pixels), "data_samples": make_samples(maps)}

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from protoseg import files
-from protoseg.config.identity import spec_from_dict
+from protoseg.config.identity import read_spec
 from protoseg.config.schema import RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
@@ -28,7 +28,7 @@ from protoseg.training import determinism, failures
 from protoseg.training.build.components import build_model, build_optimizer, use_mmseg
 from protoseg.training.build.config import build_config
 from protoseg.training.device import get_device_name, get_peak_memory_mib
-from protoseg.training.synthetic_batches import crops, label_maps
+from protoseg.training.synthetic_batches import make_crops, make_label_maps
 
 WARM_UP = 3
 """Iterations before the timed ones, in which torch selects kernels and allocates memory."""
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     request, answer = json.loads(Path(arguments[0]).read_bytes()), Path(arguments[1])
     try:
-        spec = spec_from_dict(request["spec"], "timing")
+        spec = read_spec(request["spec"], "timing")
         torch.set_num_threads(request["threads"])
         if not torch.cuda.is_available():
             limit_memory()
@@ -79,11 +79,11 @@ def time_iterations(
     """
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise UsageError("precision: fp16 needs a GPU; here use precision=bf16 or precision=fp32.")
-    determinism.apply(spec.determinism)
-    model, optimizer = network(spec)
+    determinism.apply_level(spec.determinism)
+    model, optimizer = build_network(spec)
     for group in optimizer.param_groups:
         group["lr"] *= LEARNING_RATE_FACTOR
-    batch = batch_of(spec)
+    batch = make_batch(spec)
 
     def time_step() -> float:
         start = time.perf_counter()
@@ -111,7 +111,7 @@ def time_iterations(
     }
 
 
-def network(spec: RunSpec) -> tuple[Any, Any]:
+def build_network(spec: RunSpec) -> tuple[Any, Any]:
     """The segmentor of a spec with random weights, and its optimiser; on the GPU if available.
 
     Raises:
@@ -124,12 +124,12 @@ def network(spec: RunSpec) -> tuple[Any, Any]:
     return model, build_optimizer(model, config)
 
 
-def batch_of(spec: RunSpec) -> dict[str, Any]:
+def make_batch(spec: RunSpec) -> dict[str, Any]:
     """A synthetic batch with a run's batch size, crop size and classes, and the labels it needs."""
     classes = len(spec.dataset.classes)
     size = spec.augmentation.crop_size
-    maps = label_maps(spec.schedule.batch_size, *size, classes, ignored_label(spec.dataset))
-    batch = crops(maps)
+    maps = make_label_maps(spec.schedule.batch_size, *size, classes, ignored_label(spec.dataset))
+    batch = make_crops(maps)
     if spec.method.task == "weak":
         for sample, truth in zip(batch["data_samples"], maps, strict=True):
             present = [c for c in truth.unique().tolist() if 0 < c < classes]

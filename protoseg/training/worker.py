@@ -230,12 +230,12 @@ def _train_run(
         data: the content of the spec file.
     """
     try:
-        from protoseg.config.identity import run_id, spec_from_dict
+        from protoseg.config.identity import read_spec, run_id
         from protoseg.config.schema import METHOD_VERSION
         from protoseg.training import determinism
         from protoseg.training.run import execute_run
 
-        spec = spec_from_dict(data, str(folder.spec))
+        spec = read_spec(data, str(folder.spec))
         if run_id(spec) != folder.run_id:
             raise UsageError(
                 f"{folder.spec}: the spec of {run_id(spec)}, not of this folder. It was edited, "
@@ -247,7 +247,7 @@ def _train_run(
                 f"protoseg trains version {METHOD_VERSION}. Plan the run again, or check out the "
                 "version of protoseg that planned it."
             )
-        determinism.apply(spec.determinism)  # before `join`, which initialises CUDA
+        determinism.apply_level(spec.determinism)  # before `join`, which initialises CUDA
         if processes:
             processes.join()
         execute_run(spec, folder, Launch(**launch), stop, processes)

@@ -37,7 +37,7 @@ def make_example_run() -> dict[str, Any]:
 
 @pytest.mark.parametrize("ending", [".md", ".tex", ".csv"])
 def test_each_format_equals_its_golden_file(ending: str, tmp_path: Path) -> None:
-    benchmarks.write_latency(Path("example.json"), make_example_run(), tmp_path)
+    benchmarks.write_latency_files(Path("example.json"), make_example_run(), tmp_path)
     text = (tmp_path / f"example{ending}").read_text()
     if os.environ.get("GOLDEN"):  # GOLDEN=1 rewrites the files
         (GOLDEN / f"example{ending}").write_text(text)
@@ -123,7 +123,7 @@ def test_a_matrix_together_with_a_saved_run_is_an_error(capsys: pytest.CaptureFi
 
 @NEEDS_LATEX
 def test_latex_compiles_the_tables(tmp_path: Path) -> None:
-    benchmarks.write_latency(Path("example.json"), make_example_run(), tmp_path)
+    benchmarks.write_latency_files(Path("example.json"), make_example_run(), tmp_path)
     committed = [path.with_suffix(".tex") for path in COMMITTED]
     sources = [path.read_text() for path in (tmp_path / "example.tex", *committed)]
     typeset(sources, tmp_path)
@@ -131,7 +131,7 @@ def test_latex_compiles_the_tables(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_committed_tables_equal_those_of_the_committed_runs(path: Path, tmp_path: Path) -> None:
-    _, files = benchmarks.write_latency(path, benchmarks.read_run(path), tmp_path)
+    _, files = benchmarks.write_latency_files(path, benchmarks.read_benchmark_run(path), tmp_path)
     for file in files:
         assert path.with_suffix(file.suffix).read_bytes() == file.read_bytes()
     text = path.read_text()

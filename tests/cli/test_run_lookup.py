@@ -15,7 +15,7 @@ from protoseg.cli.run_lookup import (
     started_or_recorded_runs,
     started_or_submitted_runs,
 )
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
 from protoseg.launch.submission import write_intent
 
@@ -78,7 +78,7 @@ def test_the_sets_of_runs_come_from_run_folders_records_and_submissions(
     protoseg.record(runs[0], 70.0)
     protoseg.record(runs[1], 70.0, in_runs=True)
     protoseg.lab.start(runs[2].spec)
-    write_intent(protoseg.lab.runs, "m", [(runs[3].run_id, plain(runs[3].spec))], launch={})
+    write_intent(protoseg.lab.runs, "m", [(runs[3].run_id, to_plain(runs[3].spec))], launch={})
     context = Context(parse_arguments(["logs", *protoseg.paths, "any"]))
     committed, finished, started, submitted = (run.run_id for run in runs[:4])
     assert recorded_runs(context) == {committed}

@@ -9,8 +9,8 @@ import pytest
 from protoseg.cli import slurm_checks
 from protoseg.cli.slurm_checks import Finding, check_slurm
 from protoseg.errors import ProtosegError
-from protoseg.slurm.cluster_info import Partition, Site
-from protoseg.slurm.probe import Probe
+from protoseg.slurm.cluster_info import ClusterInfo, Partition
+from protoseg.slurm.probe import ProbeResult
 
 BATCH = Partition("batch", "UP", True, "2-00:00:00", 0, "REQUEUE", 4, 4, ("gpu:a100:8",))
 SITE = {
@@ -36,7 +36,7 @@ def findings(
 ) -> dict[str, Finding]:
     """Subject -> finding, for the cluster SITE with changes; all but ok findings have advice."""
     monkeypatch.setattr(slurm_checks.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(slurm_checks, "site", lambda: Site(**{**SITE, **changes}))  # type: ignore[arg-type]
+    monkeypatch.setattr(slurm_checks, "site", lambda: ClusterInfo(**{**SITE, **changes}))  # type: ignore[arg-type]
     checked = check_slurm(Path("/scratch/runs"), partition)
     for finding in checked:
         assert finding.state == "ok" or finding.todo, "what to do is missing"
@@ -116,16 +116,20 @@ def test_preemption_has_advice_if_a_run_may_lose_work(
 @pytest.mark.parametrize(
     ("result", "state", "text"),
     [
-        (Probe("7", "node3"), "ok", "job 7 on node3 reads and writes /scratch/runs"),
-        (Probe("7", problem="the job ended (FAILED), but nothing is seen"), "broken", "FAILED"),
-        (Probe("7", problem="did not end (PENDING)", started=False), "absent", "PENDING"),
+        (ProbeResult("7", "node3"), "ok", "job 7 on node3 reads and writes /scratch/runs"),
+        (
+            ProbeResult("7", problem="the job ended (FAILED), but nothing is seen"),
+            "broken",
+            "FAILED",
+        ),
+        (ProbeResult("7", problem="did not end (PENDING)", started=False), "absent", "PENDING"),
         (ProtosegError("the probe job was not submitted: no."), "broken", "not submitted"),
     ],
 )
 def test_the_result_of_the_probe_job_is_reported(
-    monkeypatch: pytest.MonkeyPatch, result: Probe | ProtosegError, state: str, text: str
+    monkeypatch: pytest.MonkeyPatch, result: ProbeResult | ProtosegError, state: str, text: str
 ) -> None:
-    def probe(folder: Path, partition: str) -> Probe:
+    def probe(folder: Path, partition: str) -> ProbeResult:
         assert (folder, partition) == (Path("/scratch/runs"), "batch")
         if isinstance(result, ProtosegError):
             raise result
@@ -146,7 +150,7 @@ def test_a_probe_in_an_unknown_partition_is_broken(monkeypatch: pytest.MonkeyPat
 
 def test_a_probe_compares_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        slurm_checks, "probe", lambda *_: Probe("7", "node3", clock_ahead_seconds=-400.0)
+        slurm_checks, "probe", lambda *_: ProbeResult("7", "node3", clock_ahead_seconds=-400.0)
     )
     clock = findings(monkeypatch, "")["clock of node3"]
     assert clock.state == "broken"
@@ -155,7 +159,7 @@ def test_a_probe_compares_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_probe_reports_missing_commands_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        slurm_checks, "probe", lambda *_: Probe("7", "node3", lacks=("scontrol", "protoseg"))
+        slurm_checks, "probe", lambda *_: ProbeResult("7", "node3", lacks=("scontrol", "protoseg"))
     )
     checked = findings(monkeypatch, "")
     assert checked["scontrol on node3"].state == "absent"

@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoseg.config.compose import Composer
-from protoseg.config.fields import added, build, field_types, plain
+from protoseg.config.fields import added, build, field_types, to_plain
 from protoseg.config.hydra_schemas import config_groups
 from protoseg.config.identity import (
     canonical_json,
+    make_slug,
+    read_spec,
     run_id,
     run_id_pattern,
-    slug,
     spec_digest,
-    spec_from_dict,
 )
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.methods import ContrastSpec, MethodSpec
@@ -119,7 +119,7 @@ def shuffle_keys(value: Any, rng: random.Random) -> Any:
 
 def test_the_order_of_keys_does_not_change_the_identity(spec: RunSpec) -> None:
     for seed in range(5):
-        other = spec_from_dict(shuffle_keys(plain(spec), random.Random(seed)), "test")
+        other = read_spec(shuffle_keys(to_plain(spec), random.Random(seed)), "test")
         assert canonical_json(other) == canonical_json(spec)
         assert run_id(other) == run_id(spec)
 
@@ -193,7 +193,7 @@ def test_an_added_field_does_not_change_the_identity_of_older_specs() -> None:
     assert json.loads(canonical_json(ExtendedSpec(1, level="b", extra={"c": 2}))) == {
         "old": 1, "level": "b", "extra": {"c": 2},
     }  # fmt: skip
-    assert plain(ExtendedSpec(1)) == {"old": 1, "level": "a", "rate": 0.5, "extra": {}}
+    assert to_plain(ExtendedSpec(1)) == {"old": 1, "level": "a", "rate": 0.5, "extra": {}}
     with pytest.raises(UsageError, match=r"rate: -1\.0 is out of range"):
         build(ExtendedSpec, {"old": 1, "rate": -1.0}, "x")
 
@@ -247,9 +247,9 @@ def test_a_change_of_any_field_changes_the_identity(spec: RunSpec) -> None:
         for name, field_type in field_types(type(part)).items():
             if name in ("kind", "variants", "head", "task", "segmentor"):
                 continue
-            data = plain(spec)
+            data = to_plain(spec)
             data[group][name] = change(field_type, data[group][name])
-            digests.add(spec_digest(spec_from_dict(data, "test")))
+            digests.add(spec_digest(read_spec(data, "test")))
             count += 1
             assert len(digests) == count, f"{group}.{name} does not change the identity"
     for name, value in (("seed", 1), ("precision", "bf16"), ("method_version", 99)):
@@ -326,9 +326,9 @@ def draw_spec_data() -> st.SearchStrategy[dict[str, Any]]:
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(draw_spec_data())
 def test_a_spec_read_back_from_json_is_equal(data: dict[str, Any]) -> None:
-    spec = spec_from_dict(data, "test")
+    spec = read_spec(data, "test")
     text = canonical_json(spec)
-    read_back = spec_from_dict(json.loads(text), "test")
+    read_back = read_spec(json.loads(text), "test")
     assert read_back == spec
     assert canonical_json(read_back) == text
     assert text.isascii()
@@ -339,8 +339,8 @@ def test_a_spec_read_back_from_json_is_equal(data: dict[str, Any]) -> None:
 def test_a_run_id_names_data_set_network_method_and_seed(composer: Composer) -> None:
     settings_ = [Setting("dataset", "camvid"), Setting("method.num_prototypes", 5)]
     spec = dataclasses.replace(composer.spec(settings_, "test"), seed=7)
-    assert slug(spec) == "camvid-tiny-segformer-prototype-k5-s7"
-    assert run_id(spec) == f"{slug(spec)}-{spec_digest(spec)[:10]}"
+    assert make_slug(spec) == "camvid-tiny-segformer-prototype-k5-s7"
+    assert run_id(spec) == f"{make_slug(spec)}-{spec_digest(spec)[:10]}"
 
 
 def test_a_run_id_is_a_valid_file_name(composer: Composer) -> None:
@@ -353,9 +353,9 @@ def test_a_run_id_is_a_valid_file_name(composer: Composer) -> None:
 
 
 def test_a_spec_with_an_unknown_key_is_refused(spec: RunSpec) -> None:
-    data = plain(spec)
+    data = to_plain(spec)
     data["schedule"]["colour"] = "red"
     with pytest.raises(UsageError, match=r"^run\.json\.schedule: unknown key 'colour'\."):
-        spec_from_dict(data, "run.json")
+        read_spec(data, "run.json")
     with pytest.raises(UsageError, match=r"^run\.json: expected a mapping of settings, found 3\.$"):
-        spec_from_dict(3, "run.json")
+        read_spec(3, "run.json")

@@ -8,24 +8,26 @@ import pytest
 
 from config.conftest import EXPERIMENTS
 from protoseg.config.compose import Composer
-from protoseg.config.load_matrix import load_matrix, matrix_names
-from protoseg.config.matrix_bundles import expanded, sorted_names
+from protoseg.config.load_matrix import list_matrices, load_matrix
+from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
 from protoseg.errors import UsageError
 
-MATRICES, BUNDLES = sorted_names(EXPERIMENTS)
+MATRICES, BUNDLES = list_matrices_and_bundles(EXPERIMENTS)
 
 
 def test_the_bundles_contain_all_tables_and_all_questions() -> None:
     assert BUNDLES == ["paper", "questions"]
-    assert sorted(expanded(EXPERIMENTS, ["paper"])) == [m for m in MATRICES if m[:6] == "paper_"]
+    assert sorted(expand_bundles(EXPERIMENTS, ["paper"])) == [
+        m for m in MATRICES if m[:6] == "paper_"
+    ]
     questions = [m for m in MATRICES if m.startswith("question_")]
-    assert sorted(expanded(EXPERIMENTS, ["questions"])) == questions
-    assert len(expanded(EXPERIMENTS, ["paper"])) == 12
-    assert "paper" not in matrix_names(EXPERIMENTS)
+    assert sorted(expand_bundles(EXPERIMENTS, ["questions"])) == questions
+    assert len(expand_bundles(EXPERIMENTS, ["paper"])) == 12
+    assert "paper" not in list_matrices(EXPERIMENTS)
 
 
 def test_expanded_names_keep_their_order_without_duplicates() -> None:
-    names = expanded(EXPERIMENTS, ["paper_5a", "quickstart", "paper", "unknown"])
+    names = expand_bundles(EXPERIMENTS, ["paper_5a", "quickstart", "paper", "unknown"])
     assert names[:3] == ["paper_5a", "quickstart", "paper_table1"]
     assert names.count("paper_5a") == 1
     assert names[-1] == "unknown"
@@ -33,10 +35,10 @@ def test_expanded_names_keep_their_order_without_duplicates() -> None:
 
 def test_a_bundle_can_be_named_by_its_path(tmp_path: Path) -> None:
     file = EXPERIMENTS / "matrices" / "questions.yaml"
-    assert expanded(EXPERIMENTS, [str(file)]) == expanded(EXPERIMENTS, ["questions"])
+    assert expand_bundles(EXPERIMENTS, [str(file)]) == expand_bundles(EXPERIMENTS, ["questions"])
     bundle = tmp_path / "mine.yml"
     bundle.write_text("matrices: [quickstart, paper_5a]")
-    assert expanded(EXPERIMENTS, [str(bundle)]) == ["quickstart", "paper_5a"]
+    assert expand_bundles(EXPERIMENTS, [str(bundle)]) == ["quickstart", "paper_5a"]
 
 
 def test_a_bundle_cannot_be_loaded_as_a_matrix(composer: Composer) -> None:
@@ -63,6 +65,6 @@ def test_an_invalid_bundle_gives_one_sentence(
 ) -> None:
     (copied_experiments / "matrices" / "mine.yaml").write_text(text)
     with pytest.raises(UsageError) as error:
-        expanded(copied_experiments, ["mine"])
+        expand_bundles(copied_experiments, ["mine"])
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -11,8 +11,8 @@ import pytest
 
 from protoseg.config import plugins
 from protoseg.config.compose import Composer
-from protoseg.config.fields import build, plain
-from protoseg.config.identity import run_id, spec_digest, spec_from_dict
+from protoseg.config.fields import build, to_plain
+from protoseg.config.identity import read_spec, run_id, spec_digest
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.methods import MethodSpec
 from protoseg.config.overrides import parse_overrides
@@ -58,9 +58,9 @@ def compose(*texts: str, composer: Composer | None = None) -> RunSpec:
 
 def replace_method(spec: RunSpec) -> RunSpec:
     """The spec with the method ``outsider.method.Mine``."""
-    data = plain(spec)
+    data = to_plain(spec)
     data["method"] = {"kind": "outsider.method.Mine"}
-    return spec_from_dict(data, "run.json")
+    return read_spec(data, "run.json")
 
 
 def test_a_method_of_another_package_works_in_matrices_ids_and_errors(
@@ -83,11 +83,11 @@ def test_a_method_of_another_package_works_in_matrices_ids_and_errors(
     matrix = load_matrix(Composer(experiments), str(tmp_path / "m.yaml"))
     assert len(matrix.runs) == 4
     spec = matrix.runs[0].spec
-    assert plain(spec.method) == {"kind": "outsider.method.Mine", "sharpness": 1.0}
+    assert to_plain(spec.method) == {"kind": "outsider.method.Mine", "sharpness": 1.0}
     assert run_id(spec).startswith("shapes-tiny-segformer-mine-s0-")
-    assert spec_from_dict(plain(spec, identity=True), "run.json") == spec
+    assert read_spec(to_plain(spec, identity=True), "run.json") == spec
     assert len({spec_digest(run.spec) for run in matrix.runs}) == 4
-    assert plugins.packages(spec) == ["outsider"]
+    assert plugins.list_packages(spec) == ["outsider"]
     composer = Composer(experiments)
     with pytest.raises(UsageError, match=r"method\.sharpness: -1\.0 is out of range"):
         compose("method=mine", "method.sharpness=-1", composer=composer)
@@ -126,7 +126,7 @@ def test_an_invalid_method_of_another_package_gives_one_sentence(
 
 def test_build_without_a_resolver_does_not_import_a_method(write: Write) -> None:
     write("method", METHOD)
-    data = {**plain(compose()), "method": {"kind": "outsider.method.Mine"}}
+    data = {**to_plain(compose()), "method": {"kind": "outsider.method.Mine"}}
     with pytest.raises(UsageError, match=r"method: unknown kind 'outsider\.method\.Mine'\."):
         build(RunSpec, data, "run.json")
     assert "outsider.method" not in sys.modules
@@ -139,14 +139,14 @@ def test_full_names_are_found_at_any_depth_of_settings() -> None:
     spec = dataclasses.replace(
         spec, decoder=dataclasses.replace(spec.decoder, settings={"type": "protoseg.x.Y"})
     )
-    assert list(plugins.names(spec)) == [
+    assert list(plugins.find_full_names(spec)) == [
         ("backbone.settings.type", "a.B"),
         ("backbone.settings.parts[0].type", "c.D"),
         ("backbone.settings.act.type", "torch.nn.X"),
         ("decoder.settings.type", "protoseg.x.Y"),
     ]
-    assert plugins.packages(spec) == ["a", "c"]
-    assert plugins.packages(compose()) == []
+    assert plugins.list_packages(spec) == ["a", "c"]
+    assert plugins.list_packages(compose()) == []
 
 
 def test_a_package_with_an_mmengine_registry_may_resolve_the_name_itself(write: Write) -> None:
@@ -154,6 +154,6 @@ def test_a_package_with_an_mmengine_registry_may_resolve_the_name_itself(write: 
     with pytest.raises(
         UsageError, match=r"backbone: unknown class of outsider 'Net'\. Known: none"
     ):
-        plugins.load("outsider.Net", "backbone")
+        plugins.load_class("outsider.Net", "backbone")
     write("registry", "")
-    assert plugins.load("outsider.Net", "backbone") is None
+    assert plugins.load_class("outsider.Net", "backbone") is None

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.config.fields import plain
-from protoseg.config.identity import run_id, spec_from_dict
+from protoseg.config.fields import to_plain
+from protoseg.config.identity import read_spec, run_id
 from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
 
@@ -78,12 +78,12 @@ def test_a_plugin_with_old_imports_works_and_each_warning_shows_its_line(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setattr(MethodSpec, "variants", dict(MethodSpec.variants))
-    data = {**plain(spec), "method": {"kind": "plugin_of_old_path.OldStyle"}}
+    data = {**to_plain(spec), "method": {"kind": "plugin_of_old_path.OldStyle"}}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        plugin_spec = spec_from_dict(data, "run.json")
+        plugin_spec = read_spec(data, "run.json")
     assert isinstance(plugin_spec.method, MethodSpec)
-    assert plain(plugin_spec.method) == {"kind": "plugin_of_old_path.OldStyle", "sharpness": 2.0}
+    assert to_plain(plugin_spec.method) == {"kind": "plugin_of_old_path.OldStyle", "sharpness": 2.0}
     assert run_id(plugin_spec).startswith("shapes-tiny-segformer-oldstyle-s0-")
     lines = PLUGIN.splitlines()
     shown = [(w.category, w.filename, lines[w.lineno - 1]) for w in caught]

@@ -16,14 +16,14 @@ from PIL import Image
 from datasets.helpers import read_spec, write_labels
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.datasets.prepare import label_maps
 from protoseg.errors import DataError
 
 
 def error_message(root: Path, dataset: DatasetSpec) -> str:
     with pytest.raises(DataError) as error:
-        check(root, dataset)
+        check_data_set(root, dataset)
     return str(error.value)
 
 
@@ -32,7 +32,7 @@ def test_the_report_counts_images_and_pixels(toy: DatasetSpec, toy_root: Path) -
     write_labels(toy_root / "annotations/val/1.png", np.full((20, 50), 255, np.uint8))
     Image.new("RGB", (50, 20)).save(toy_root / "images/val/1.jpg")
     calls: list[tuple[int, int]] = []
-    report = check(toy_root, toy, progress=lambda done, total: calls.append((done, total)))
+    report = check_data_set(toy_root, toy, progress=lambda done, total: calls.append((done, total)))
     assert (report.name, report.root, set(report.splits)) == (
         "toy",
         str(toy_root),
@@ -87,7 +87,7 @@ def test_sixteen_bit_labels_are_not_truncated_to_eight_bits(
 ) -> None:
     labels = np.zeros((30, 40), np.uint16)
     write_labels(toy_root / "annotations/train/2.png", labels)
-    check(toy_root, toy)
+    check_data_set(toy_root, toy)
     labels[0, 0] = 256  # 0 if truncated
     write_labels(toy_root / "annotations/train/2.png", labels)
     assert "label out of range: 256 (1 pixels)" in error_message(toy_root, toy)
@@ -95,14 +95,14 @@ def test_sixteen_bit_labels_are_not_truncated_to_eight_bits(
 
 def test_reduce_zero_label_ignores_0_and_shifts_the_classes(changed, toy_root: Path) -> None:
     reduced = changed(reduce_zero_label=True)
-    report = check(toy_root, reduced)
-    plain = check(toy_root, changed())
+    report = check_data_set(toy_root, reduced)
+    plain = check_data_set(toy_root, changed())
     train, before = report.splits["train"], plain.splits["train"]
     # Classes start at 1: pixels of 'sky' (0) are ignored, and 'tree' (3) has no pixel.
     assert train.ignored == before.ignored + before.pixels["sky"]
     assert train.pixels == {"sky": before.pixels["road"], "road": before.pixels["tree"], "tree": 0}
     write_labels(toy_root / "annotations/train/0.png", np.full((30, 40), 3, np.uint8))
-    assert check(toy_root, reduced).splits["train"].pixels["tree"] == 1200
+    assert check_data_set(toy_root, reduced).splits["train"].pixels["tree"] == 1200
     assert "3 (1200 pixels)" in error_message(toy_root, changed())
     write_labels(toy_root / "annotations/train/0.png", np.full((30, 40), 4, np.uint8))
     assert "allowed: 1 to 3 for the 3 classes, 0, 255 (ignored)" in error_message(toy_root, reduced)
@@ -121,13 +121,13 @@ def test_a_palette_image_is_a_label_map_and_a_colour_image_is_not(
     path = toy_root / "annotations/train/0.png"
     with Image.open(path) as file:
         labels = np.asarray(file)
-    before = check(toy_root, toy).splits["train"].pixels
+    before = check_data_set(toy_root, toy).splits["train"].pixels
     palette = Image.fromarray(labels)
     palette.putpalette([7, 7, 7] * 256)  # the indices are the labels, not the colours
     palette.save(path)
     with Image.open(path) as file:
         assert file.mode == "P"
-    assert check(toy_root, toy).splits["train"].pixels == before
+    assert check_data_set(toy_root, toy).splits["train"].pixels == before
     Image.fromarray(labels).convert("RGB").save(path)
     message = error_message(toy_root, toy)
     assert message.startswith(f"{path}: an annotation must have one channel")
@@ -139,7 +139,7 @@ def test_a_one_bit_image_is_a_label_map(changed, toy_root: Path) -> None:
         labels = np.zeros((30, 40), np.uint8)
         labels[:10] = 1
         Image.fromarray(255 * labels).convert("1").save(path)
-    report = check(toy_root, changed(classes=("ground", "leaf")))
+    report = check_data_set(toy_root, changed(classes=("ground", "leaf")))
     assert report.splits["val"].pixels == {"ground": 2 * 800, "leaf": 2 * 400}
 
 
@@ -226,15 +226,15 @@ def test_an_empty_split_is_an_error(toy: DatasetSpec, toy_root: Path) -> None:
 
 
 def test_a_wrong_number_of_images_is_an_error(changed, toy_root: Path) -> None:
-    check(toy_root, changed(counts={"train": 3, "val": 2}))
+    check_data_set(toy_root, changed(counts={"train": 3, "val": 2}))
     message = error_message(toy_root, changed(counts={"train": 4, "val": 2}))
     assert message.startswith(f"{toy_root / 'images/train'}: 3 images, expected 4.")
     assert "dataset.counts.train=3" in message
 
 
 def test_a_wrong_digest_is_an_error(changed, toy_root: Path) -> None:
-    digest = check(toy_root, changed()).digest
-    assert check(toy_root, changed(digest=digest)).digest == digest
+    digest = check_data_set(toy_root, changed()).digest
+    assert check_data_set(toy_root, changed(digest=digest)).digest == digest
     message = error_message(toy_root, changed(digest="0" * 64))
     assert digest in message
     assert f"expected {'0' * 64}" in message
@@ -254,7 +254,7 @@ def test_one_message_lists_several_problems(toy: DatasetSpec, toy_root: Path) ->
 
 def test_camvid_passes_the_check(camvid_root: Path) -> None:
     dataset = read_spec("camvid")
-    report = check(camvid_root, dataset)
+    report = check_data_set(camvid_root, dataset)
     assert report.digest == dataset.digest
     images = {name: split.images for name, split in report.splits.items()}
     assert images == {"train": 367, "val": 101, "test": 233}
@@ -284,6 +284,6 @@ def test_label_0_of_real_ade20k_pairs_is_ignored(test_data: Path) -> None:
         reduce_zero_label=True,
         train_split="training",
     )
-    report = check(root, dataset)
+    report = check_data_set(root, dataset)
     assert report.splits["training"].ignored > 0
     assert report.splits["training"].pixels["class 1"] > 0

@@ -118,15 +118,15 @@ def test_an_unwritable_cache_folder_is_ignored(
 
 
 def test_verify_compares_the_digest_with_the_spec(changed, toy_root: Path) -> None:
-    expected = digest.verify(toy_root, changed())
-    assert digest.verify(toy_root, changed(digest=expected)) == expected
+    expected = digest.verify_digest(toy_root, changed())
+    assert digest.verify_digest(toy_root, changed(digest=expected)) == expected
     (toy_root / "images/val/0.jpg").write_bytes(b"changed")
     with pytest.raises(DataError, match=f"expected {expected}.*dataset.digest=") as error:
-        digest.verify(toy_root, changed(digest=expected))
-    assert digest.verify(toy_root, changed()) in str(error.value)
+        digest.verify_digest(toy_root, changed(digest=expected))
+    assert digest.verify_digest(toy_root, changed()) in str(error.value)
 
 
 def test_verify_reports_missing_files(toy: DatasetSpec, toy_root: Path) -> None:
     (toy_root / "images/val/0.jpg").unlink()
     with pytest.raises(DataError, match="has no image"):
-        digest.verify(toy_root, toy)
+        digest.verify_digest(toy_root, toy)

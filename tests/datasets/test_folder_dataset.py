@@ -21,7 +21,7 @@ from PIL import Image
 from threads import one_thread  # noqa: F401  a fixture
 from training.small import small_spec
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import sampler
 from protoseg.datasets.folder_dataset import SegmentationFolder
@@ -192,7 +192,7 @@ def test_loading_a_sample_restores_the_global_generators(shapes_root: Path) -> N
 
 def test_a_failing_sample_restores_the_global_generators(shapes_root: Path) -> None:
     spec = small_spec()
-    dataset = SegmentationFolder(str(shapes_root), plain(spec.dataset), "train", LOAD)
+    dataset = SegmentationFolder(str(shapes_root), to_plain(spec.dataset), "train", LOAD)
     dataset.samples[0] = dataset.samples[0]._replace(image=Path("nowhere.png"))
     before = torch.get_rng_state(), random.getstate()
     with pytest.raises(DataError):
@@ -228,7 +228,7 @@ def labelled(tmp_path: Path) -> Callable[..., SegmentationFolder]:
             image_suffix=".png",
             **settings,
         )
-        return SegmentationFolder(str(tmp_path), plain(spec), "train", LOAD)
+        return SegmentationFolder(str(tmp_path), to_plain(spec), "train", LOAD)
 
     return make
 

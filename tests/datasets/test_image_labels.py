@@ -14,8 +14,8 @@ from datasets.helpers import read_spec
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.digest import folder_digest
 from protoseg.datasets.image_labels import ImageLabels
-from protoseg.datasets.prepare.registry import PLANS
-from protoseg.datasets.prepare.runner import prepare
+from protoseg.datasets.prepare.registry import PREPARATIONS
+from protoseg.datasets.prepare.runner import prepare_data_set
 from protoseg.errors import DataError
 
 SPEC = DatasetSpec(
@@ -50,8 +50,8 @@ def prepared(tmp_path: Path) -> tuple[Path, DatasetSpec]:
     person.write_text(person.read_text().replace("2007_000001 -1", "2007_000001  0"))
     dataset = read_spec("pascal_voc_weak")
     target = tmp_path / "data" / dataset.place
-    manifest = prepare(
-        PLANS[dataset.place](tmp_path, dataset), dataset, target, jobs=1, progress=None
+    manifest = prepare_data_set(
+        PREPARATIONS[dataset.place](tmp_path, dataset), dataset, target, jobs=1, progress=None
     )
     return target, dataclasses.replace(dataset, counts=manifest["images"])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from datasets.helpers import write_labels
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.datasets.labels import (
     NO_LABEL,
     check_labels,
@@ -97,7 +97,7 @@ def test_check_accepts_label_values_of_no_class(changed, toy_root: Path) -> None
     for path in (toy_root / "annotations").glob("*/*.png"):
         write_labels(path, labels)
     dataset = changed(classes=("rare", "sky"), labels=(300, 0), label_count=301, ignore_index=65535)
-    train = check(toy_root, dataset).splits["train"]
+    train = check_data_set(toy_root, dataset).splits["train"]
     assert train.pixels == {"rare": 30, "sky": 3 * (1200 - 60)}
     assert train.ignored == 3 * 50
     labels[3, :7] = 301
@@ -105,13 +105,13 @@ def test_check_accepts_label_values_of_no_class(changed, toy_root: Path) -> None
     with pytest.raises(
         DataError, match=r"label out of range: 301 \(7 pixels\); allowed: 0 to 300, of"
     ):
-        check(toy_root, dataset)
+        check_data_set(toy_root, dataset)
 
 
 def test_two_data_sets_may_share_a_folder(changed, toy_root: Path) -> None:
     dataset = changed(name="two", folder="toy", labels=(2, 0, 1))
     root = find_root(dataset, toy_root.parent)
     assert root == toy_root
-    shuffled = check(root, dataset).splits["train"].pixels
-    plain = check(root, changed()).splits["train"].pixels
+    shuffled = check_data_set(root, dataset).splits["train"].pixels
+    plain = check_data_set(root, changed()).splits["train"].pixels
     assert [shuffled["sky"], shuffled["road"]] == [plain["tree"], plain["sky"]]

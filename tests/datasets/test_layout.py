@@ -38,7 +38,7 @@ def cityscapes(root: Path, *names: str) -> DatasetSpec:
 
 def test_pairs_are_found_in_subfolders_with_long_suffixes(tmp_path: Path) -> None:
     dataset = cityscapes(tmp_path, "bonn/b_1", "aachen/a_2", "aachen/a_1")
-    pairs = layout.pairs(tmp_path, dataset, "train")
+    pairs = layout.find_pairs(tmp_path, dataset, "train")
     assert [pair.image.relative_to(tmp_path).as_posix() for pair in pairs] == [
         "leftImg8bit/train/aachen/a_1_leftImg8bit.png",
         "leftImg8bit/train/aachen/a_2_leftImg8bit.png",
@@ -51,14 +51,14 @@ def test_pairs_are_found_in_subfolders_with_long_suffixes(tmp_path: Path) -> Non
 
 def test_the_same_name_in_two_subfolders_gives_two_pairs(tmp_path: Path) -> None:
     dataset = cityscapes(tmp_path, "a/1", "b/1")
-    for image, annotation in layout.pairs(tmp_path, dataset, "train"):
+    for image, annotation in layout.find_pairs(tmp_path, dataset, "train"):
         assert image.parent.name == annotation.parent.name
 
 
 def test_the_order_of_pairs_does_not_depend_on_the_directory_listing(
     toy: DatasetSpec, toy_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = layout.pairs(toy_root, toy, "train")
+    expected = layout.find_pairs(toy_root, toy, "train")
     real_walk = os.walk
 
     def reversed_walk(*args: object, **kwargs: object) -> object:
@@ -66,7 +66,7 @@ def test_the_order_of_pairs_does_not_depend_on_the_directory_listing(
             yield parent, folders, sorted(files, reverse=True)
 
     monkeypatch.setattr(os, "walk", reversed_walk)
-    assert layout.pairs(toy_root, toy, "train") == expected
+    assert layout.find_pairs(toy_root, toy, "train") == expected
     assert [pair.image.name for pair in expected] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
@@ -79,7 +79,7 @@ def test_linked_folders_are_followed_and_hidden_files_are_ignored(
         (toy_root / name / "val" / "city").symlink_to(tmp_path / "elsewhere" / name)
     touch(toy_root / "images" / "val" / "._0.jpg")
     touch(toy_root / "images" / ".ipynb_checkpoints" / "0.jpg")
-    assert len(layout.pairs(toy_root, toy, "val")) == 2
+    assert len(layout.find_pairs(toy_root, toy, "val")) == 2
     assert layout.find_splits(toy_root, toy) == ["train", "val"]
 
 
@@ -97,7 +97,7 @@ def test_the_split_may_be_a_part_of_a_folder_name(tmp_path: Path) -> None:
         "x", "unpinned", ("a",), images="set_{split}_v1", annotations="labels_{split}_v1"
     )
     assert layout.find_splits(tmp_path, dataset) == ["train"]
-    assert len(layout.pairs(tmp_path, dataset, "train")) == 1
+    assert len(layout.find_pairs(tmp_path, dataset, "train")) == 1
 
 
 def test_the_root_of_a_data_set_has_its_name(toy: DatasetSpec, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_the_root_of_a_data_set_has_its_name(toy: DatasetSpec, tmp_path: Path) -
 
 def error_message(root: Path, dataset: DatasetSpec, split: str = "train") -> str:
     with pytest.raises(DataError) as error:
-        layout.pairs(root, dataset, split)
+        layout.find_pairs(root, dataset, split)
     return str(error.value)
 
 
@@ -190,4 +190,4 @@ def test_pairs_of_real_data_sets(test_data: Path, name: str, train: str) -> None
     splits = layout.find_splits(root, dataset)
     assert train in splits
     assert len(splits) == 2
-    assert len(layout.pairs(root, dataset, train)) == {"coco_stuff": 13}.get(name, 3)
+    assert len(layout.find_pairs(root, dataset, train)) == {"coco_stuff": 13}.get(name, 3)

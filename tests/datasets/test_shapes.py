@@ -20,7 +20,7 @@ from waiting import finish, wait_until
 from datasets.helpers import read_spec
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import digest, layout, shapes, shapes_drawing
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.errors import DataError, UsageError
 
 SMALL = {"seed": 3, "size": 48, "train": 5, "val": 2}
@@ -104,9 +104,9 @@ def test_a_generated_data_set_passes_the_check(tmp_path: Path) -> None:
     dataset = small_spec()
     root = layout.find_root(dataset, tmp_path)
     assert root == tmp_path / f"shapes-{dataset.digest[:8]}"
-    report = check(root, dataset)
+    report = check_data_set(root, dataset)
     assert {name: split.images for name, split in report.splits.items()} == {"train": 5, "val": 2}
-    assert report.digest == dataset.digest == digest.verify(root, dataset)
+    assert report.digest == dataset.digest == digest.verify_digest(root, dataset)
     assert sorted(p.name for p in (root / "looks/val").iterdir()) == ["00000.png", "00001.png"]
     assert layout.find_root(small_spec(seed=4), tmp_path) != root
 
@@ -184,22 +184,22 @@ def test_changed_or_missing_files_are_errors(tmp_path: Path) -> None:
     labels[0, 0] = (labels[0, 0] + 1) % 6
     Image.fromarray(labels).save(path)
     with pytest.raises(DataError, match="the pixels differ from the generated ones"):
-        check(root, dataset)
+        check_data_set(root, dataset)
     path.unlink()
     with pytest.raises(DataError, match="has no annotation"):
-        digest.verify(root, dataset)
+        digest.verify_digest(root, dataset)
     (root / "images/val/00001.png").unlink()
     with pytest.raises(DataError, match="has 1 images, 2 were generated"):
-        digest.verify(root, dataset)
+        digest.verify_digest(root, dataset)
     (root / "generator.json").unlink()
     with pytest.raises(DataError, match=r"'generator\.json' is missing"):
-        digest.verify(root, dataset)
+        digest.verify_digest(root, dataset)
 
 
 def test_another_digest_is_an_error(tmp_path: Path) -> None:
     dataset = dataclasses.replace(small_spec(), digest="0" * 64)
     with pytest.raises(DataError, match=r"dataset\.digest="):
-        digest.verify(layout.find_root(dataset, tmp_path), dataset)
+        digest.verify_digest(layout.find_root(dataset, tmp_path), dataset)
 
 
 GENERATE = """

@@ -14,7 +14,7 @@ from protoseg.datasets import folder_dataset, sampler
 
 def test_the_old_path_has_the_old_names_and_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "protoseg.datasets.stream", raising=False)
-    with pytest.warns(DeprecationWarning, match="Import SegmentationFolder.*folder_dataset"):
+    with pytest.warns(DeprecationWarning, match="Import protoseg.datasets.folder_dataset and"):
         stream = importlib.import_module("protoseg.datasets.stream")
     assert stream.SegmentationFolder is folder_dataset.SegmentationFolder
     assert stream.LoadLabels is folder_dataset.LoadLabels

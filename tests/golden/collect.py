@@ -153,16 +153,16 @@ def collect_record(run_id: str) -> dict[str, str]:
     Raises:
         AssertionError: reading and writing it does not give the same file.
     """
-    from protoseg.config.fields import plain
+    from protoseg.config.fields import to_plain
+    from protoseg.config.identity import read_spec, spec_digest
     from protoseg.config.identity import run_id as run_id_of
-    from protoseg.config.identity import spec_digest, spec_from_dict
     from protoseg.files import write_json
     from protoseg.runs.record import canonical, read_record
 
     path = RECORDS / f"{run_id}.json"
     record = read_record(path)
-    spec = spec_from_dict(record["spec"], run_id)
-    assert plain(spec, identity=True) == record["spec"], f"{run_id}: another spec reads back"
+    spec = read_spec(record["spec"], run_id)
+    assert to_plain(spec, identity=True) == record["spec"], f"{run_id}: another spec reads back"
     with tempfile.TemporaryDirectory(prefix="golden-") as folder:
         copy = Path(folder) / path.name
         write_json(copy, record, durable=False)
@@ -268,7 +268,9 @@ def collect_figures(matrix: str) -> dict[str, Any]:
             arguments = ("figures", matrix, "--kind", figure_type, "--out", folder, "--json")
             status, out, _ = call_cli(*arguments)
             if status == 0:
-                values[figure_type] = remove_sentences(json.loads(out))["figures"][matrix][figure_type]
+                values[figure_type] = remove_sentences(json.loads(out))["figures"][matrix][
+                    figure_type
+                ]
             else:
                 values[figure_type] = {"exit status": status}
     for figure_type in ("loss", "classes"):

@@ -10,7 +10,7 @@ from pathlib import Path
 from protoseg.config.compose import Composer
 from protoseg.config.matrix import PlannedRun
 from protoseg.config.schema import RunSpec
-from protoseg.launch.job_arrays import Array, cut_into_arrays
+from protoseg.launch.job_arrays import JobArray, cut_into_arrays
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.planning.plan import PlanEntry
 from protoseg.runs.folder import Status
@@ -38,7 +38,7 @@ def make_entries(batches: Iterable[int]) -> list[PlanEntry]:
     return [make_entry(seed, batch) for seed, batch in enumerate(batches)]
 
 
-def make_array(profile: ClusterProfile, runs: int = 3, batch: int = 8) -> Array:
+def make_array(profile: ClusterProfile, runs: int = 3, batch: int = 8) -> JobArray:
     """Make one array of equal runs."""
     (whole,) = cut_into_arrays(make_entries([batch] * runs), profile, None)
     return whole

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protoseg.config.fields import build, plain
+from protoseg.config.fields import build, to_plain
 from protoseg.errors import UsageError
 from protoseg.launch.profile.profile import (
     RESERVED_OPTIONS,
     ClusterProfile,
+    list_profiles,
     load_profile,
-    profile_names,
 )
 from protoseg.launch.profile.resources import Resources
 from protoseg.launch.profile.values import (
@@ -57,16 +57,16 @@ def load_error(folder: Path, text: str, *overrides: str) -> str:
 # Profiles of the repository.
 
 
-@pytest.mark.parametrize("name", profile_names(SLURM))
+@pytest.mark.parametrize("name", list_profiles(SLURM))
 def test_every_profile_of_the_repository_loads_and_has_a_comment(name: str) -> None:
     profile = load_profile(SLURM, name)
     assert profile.name == name
     assert (SLURM / f"{name}.yaml").read_text().startswith("# ")
-    assert build(ClusterProfile, plain(profile), "again: ") == profile
+    assert build(ClusterProfile, to_plain(profile), "again: ") == profile
 
 
 def test_the_repository_has_the_documented_profiles() -> None:
-    assert profile_names(SLURM) == ["eight_gpus", "one_h200", "testbed"]
+    assert list_profiles(SLURM) == ["eight_gpus", "one_h200", "testbed"]
 
 
 def test_eight_gpus_gives_one_gpu_to_small_batches() -> None:

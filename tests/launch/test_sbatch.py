@@ -22,7 +22,7 @@ from protoseg.launch.profile.profile import ClusterProfile, load_profile
 from protoseg.launch.sbatch import (
     ArrayExecutor,
     make_batch_script,
-    preview,
+    preview_scripts,
     submit_array,
 )
 from protoseg.launch.sbatch_errors import SubmissionRefused, parse_refusal
@@ -121,7 +121,7 @@ def test_the_last_line_starts_the_task() -> None:
 def test_preview_shows_each_array() -> None:
     profile = ClusterProfile(array_size=2)
     whole = make_array(ClusterProfile(), 3)
-    shown = preview(
+    shown = preview_scripts(
         [whole.slice_tasks(0, 2), whole.slice_tasks(2, None)], profile, Path("/r uns"), "a b.yaml"
     )
     first, last = whole.run_ids[0], whole.run_ids[2]

@@ -154,4 +154,4 @@ def test_an_intent_records_time_host_and_user(
     assert written.age == 60
     assert written.intent["host"]
     assert written.intent["user"]
-    assert submission_module.FOLDER in written.folder.parts
+    assert submission_module.SUBMISSIONS_FOLDER in written.folder.parts

@@ -20,7 +20,7 @@ def test_rows_become_a_contiguous_channels_first_map() -> None:
 
 def test_the_old_module_path_warns_and_exports_the_same_functions() -> None:
     sys.modules.pop("protoseg.models.maps", None)
-    with pytest.warns(DeprecationWarning, match=r"use protoseg\.models\.layers"):
+    with pytest.warns(DeprecationWarning, match=r"Import protoseg\.models\.layers"):
         maps = importlib.import_module("protoseg.models.maps")
     assert maps.project is build_projection
     assert maps.rows_to_map is rows_to_map

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.fields import plain
-from protoseg.config.identity import run_id, spec_digest, spec_from_dict
+from protoseg.config.fields import to_plain
+from protoseg.config.identity import read_spec, run_id, spec_digest
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.config.schema import RunSpec
 from protoseg.report.tables.builder import build_table
@@ -41,14 +41,14 @@ def make_spec(seed: int = 0, **changes: Mapping[str, Any]) -> RunSpec:
     }
     for part, values in changes.items():
         data[part] = {**data[part], **values}
-    return spec_from_dict(data, "test")
+    return read_spec(data, "test")
 
 
 def make_record(spec: RunSpec, miou: float, **changes: Any) -> dict[str, Any]:
     """Make a sealed record; ``changes`` are merged into its parts."""
     record: dict[str, Any] = {
         "run_id": run_id(spec),
-        "spec": plain(spec, identity=True),
+        "spec": to_plain(spec, identity=True),
         "spec_digest": spec_digest(spec),
         "metrics": {"miou": miou, "macc": miou + 8, "aacc": miou + 20, "images": 101},
         "per_class": [
@@ -108,7 +108,7 @@ class Lab:
     def start(self, spec: RunSpec) -> RunFolder:
         """Create a run folder without attempts."""
         folder = RunFolder(self.runs / run_id(spec))
-        folder.create(plain(spec, identity=True), {})
+        folder.create(to_plain(spec, identity=True), {})
         return folder
 
     def fail(self, spec: RunSpec, reason: str, message: str = "it broke") -> None:

@@ -13,7 +13,7 @@ from recorded import parametric_on_camvid
 
 from protoseg.cli import main
 from protoseg.errors import ProtosegError
-from protoseg.report.comparison import Comparison, Run, compare, find_runs
+from protoseg.report.comparison import Comparison, Run, compare_runs, find_runs
 from protoseg.runs.record import read_record
 from protoseg.runs.store import RecordStore
 from report.lab import Lab, method
@@ -36,7 +36,7 @@ def committed(prototypes: int) -> list[Run]:
 
 def against(ours: list[Run], theirs: list[Run], **options: int) -> Comparison:
     options = {"draws": 200, "generator_seed": 0, **options}
-    return compare(("ours", ours), ("theirs", theirs), **options)  # type: ignore[arg-type]
+    return compare_runs(("ours", ours), ("theirs", theirs), **options)  # type: ignore[arg-type]
 
 
 def test_a_comparison_has_intervals_over_seeds_and_images() -> None:

@@ -10,7 +10,7 @@ import pytest
 from protoseg.config.identity import run_id
 from protoseg.config.matrix import PublishedSpec
 from protoseg.errors import UsageError
-from protoseg.report.explanation import explain
+from protoseg.report.explanation import explain_cell
 from report.lab import COMMIT, Lab, make_matrix, method, methods_matrix
 from report.tables.test_builder import A, B, finish_all, pivot_matrix, write_published
 
@@ -22,7 +22,7 @@ def test_a_delta_lists_the_runs_of_both_sides(lab: Lab, monkeypatch: pytest.Monk
     lab.fail(method(B, 2), "out_of_memory", "CUDA out of memory")
     monkeypatch.chdir(lab.folder)
     matrix = methods_matrix([A, B], baseline={"label": A})
-    explanation = explain(matrix, lab.table(matrix), B, "delta", lab.store)
+    explanation = explain_cell(matrix, lab.table(matrix), B, "delta", lab.store)
     assert explanation.shown == "+5.50 ± 0.71 [a]"
     ours = [line for line in explanation.runs if not line.baseline]
     assert [line.seed for line in ours] == [0, 1, 2]
@@ -42,7 +42,7 @@ def test_rows_and_columns_are_found_by_name_and_number(lab: Lab) -> None:
     table = lab.table(matrix)
 
     def at(row: str, column: str) -> tuple[str, str]:
-        explanation = explain(matrix, table, row, column, lab.store)
+        explanation = explain_cell(matrix, table, row, column, lab.store)
         return explanation.row, explanation.column
 
     for row in ("prototype", " Prototype", "2", "#2"):
@@ -64,12 +64,12 @@ def test_a_numeric_label_has_precedence_over_a_row_number(lab: Lab) -> None:
     planned = [(method(f"prototype {k}"), {"k": k}) for k in (5, 1)]
     matrix = make_matrix(planned)
     table = lab.table(matrix)
-    assert explain(matrix, table, "1", "miou", lab.store).row == "1"
-    assert explain(matrix, table, "#1", "miou", lab.store).row == "5"
-    assert explain(matrix, table, "#2", "miou", lab.store).row == "1"
+    assert explain_cell(matrix, table, "1", "miou", lab.store).row == "1"
+    assert explain_cell(matrix, table, "#1", "miou", lab.store).row == "5"
+    assert explain_cell(matrix, table, "#2", "miou", lab.store).row == "1"
     # If 1 and 5 are labels, 2 is an unknown label and not the second row.
     with pytest.raises(UsageError, match="unknown row '2'"):
-        explain(matrix, table, "2", "miou", lab.store)
+        explain_cell(matrix, table, "2", "miou", lab.store)
 
 
 def test_a_verdict_is_explained_with_both_intervals(lab: Lab) -> None:
@@ -79,7 +79,7 @@ def test_a_verdict_is_explained_with_both_intervals(lab: Lab) -> None:
     finish_all(lab, {A: [46.1, 46.4, 46.7]})
     spec = PublishedSpec("numbers", match={"label": "method"})
     matrix = methods_matrix([A], published=spec)
-    explanation = explain(matrix, lab.table(matrix), A, "verdict", lab.store)
+    explanation = explain_cell(matrix, lab.table(matrix), A, "verdict", lab.store)
     assert (explanation.shown, len(explanation.runs)) == ("can not tell", 3)
     assert "95 % interval of the mean: 45.6548 to 47.1452." in explanation.notes
     assert "95 % interval of one more run: 44.9095 to 47.8905." in explanation.notes
@@ -89,6 +89,6 @@ def test_published_cells_name_their_source(lab: Lab) -> None:
     write_published(lab, "rows:\n  - {method: parametric 1, miou: 45.0}")
     spec = PublishedSpec("numbers", match={"label": "method"})
     matrix = methods_matrix([A], published=spec)
-    explanation = explain(matrix, lab.table(matrix), A, "published", lab.store)
+    explanation = explain_cell(matrix, lab.table(matrix), A, "published", lab.store)
     assert (explanation.shown, explanation.runs) == ("45.0", ())
     assert "The Paper, Table 1" in explanation.notes[0]

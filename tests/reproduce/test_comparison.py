@@ -13,7 +13,12 @@ from report.lab import make_record, make_spec
 
 from protoseg.cli.views.reproduction import lines
 from protoseg.errors import ProtosegError
-from protoseg.reproduce.comparison import Cells, compare, compare_provenance, read_counts
+from protoseg.reproduce.comparison import (
+    Cells,
+    compare_provenance,
+    compare_records,
+    read_verified_counts,
+)
 from protoseg.runs.record import RecordError
 
 CURVE = [[i, {"loss": 2.0 / i, "loss_ce": 1.5 / i, "acc_seg": 40.0 + i}] for i in range(1, 11)]
@@ -32,7 +37,7 @@ def curve(at: int, name: str, factor: float) -> list[Any]:
 
 
 def test_equal_records_are_bit_identical() -> None:
-    result = compare(record(), record(cost={"seconds": 9.0}), COUNTS, dict(COUNTS))
+    result = compare_records(record(), record(cost={"seconds": 9.0}), COUNTS, dict(COUNTS))
     assert result.verdict == "bit-identical"
     assert result.same_weights is True
     assert (result.first, result.largest, result.pixels_changed) == (None, None, 0)
@@ -52,12 +57,12 @@ def test_equal_records_are_bit_identical() -> None:
     ids=["weights", "curve", "metric", "pixel"],
 )
 def test_one_changed_bit_is_not_bit_identical(changes: dict[str, Any], counts: Cells) -> None:
-    assert compare(record(), record(**changes), COUNTS, counts).verdict == "equal"
+    assert compare_records(record(), record(**changes), COUNTS, counts).verdict == "equal"
 
 
 def test_without_a_digest_of_the_weights_all_other_values_decide() -> None:
     old = record(provenance={"threads": 1})
-    result = compare(old, record(), COUNTS, dict(COUNTS))
+    result = compare_records(old, record(), COUNTS, dict(COUNTS))
     assert (result.verdict, result.same_weights) == ("bit-identical", None)
     assert not lines(result)[0].startswith("bit-identical: weights")
     assert any("has no digest of its weights" in line for line in lines(result))
@@ -67,7 +72,7 @@ def test_the_first_and_the_largest_difference_of_the_curve_are_named() -> None:
     changed = curve(4, "loss_ce", 1.001)
     for at, factor in ((6, 1.002), (8, 1.008), (9, 0.999)):
         changed[at - 1][1]["loss"] *= factor
-    result = compare(record(), record(losses=changed), COUNTS, COUNTS)
+    result = compare_records(record(), record(losses=changed), COUNTS, COUNTS)
     assert result.verdict == "equal"
     assert result.first is not None
     assert (result.first.iteration, result.first.name) == (4, "loss_ce")
@@ -98,8 +103,8 @@ def test_the_first_and_the_largest_difference_of_the_curve_are_named() -> None:
     ],
 )
 def test_values_within_the_tolerance_are_equal(changes: dict[str, Any], verdict: str) -> None:
-    assert compare(record(), record(**changes), COUNTS, COUNTS).verdict == verdict
-    wide = compare(record(), record(**changes), COUNTS, COUNTS, points=1.0, curve=0.05)
+    assert compare_records(record(), record(**changes), COUNTS, COUNTS).verdict == verdict
+    wide = compare_records(record(), record(**changes), COUNTS, COUNTS, points=1.0, curve=0.05)
     only_far = "metrics" in changes and "images" not in changes["metrics"]
     only_far |= len(changes.get("losses", ())) == 10
     assert wide.verdict == ("equal" if only_far else "different")
@@ -108,7 +113,7 @@ def test_values_within_the_tolerance_are_equal(changes: dict[str, Any], verdict:
 def test_changed_pixels_are_counted_per_image() -> None:
     # Five pixels of image 0 change to class 1, and two of image 1 to other classes.
     changed = {(0, 0): 85, (0, 1): 15, (1, 4): 98, (1, 5): 1, (1, 3): 1}
-    result = compare(record(), record(), COUNTS, changed)
+    result = compare_records(record(), record(), COUNTS, changed)
     assert (result.pixels, result.pixels_changed, result.images_changed) == (200, 7, 2)
     assert "at least 7 of 200 (3.5%) have another class, in 2 of 101 images" in "\n".join(
         lines(result)
@@ -135,11 +140,11 @@ def test_the_torch_build_of_an_old_record_comes_from_its_attempts() -> None:
         ("2.14.0", {"packages.torch": ("2.13.0+cu130", "2.14.0")}),
     ):
         new = {"packages": {"torch": version}, "attempts": [{"torch": version}]}
-        result = compare(record(provenance=old), record(provenance=new), COUNTS, COUNTS)
+        result = compare_records(record(provenance=old), record(provenance=new), COUNTS, COUNTS)
         assert result.provenance == differing
     unknown = {"packages": {"torch": "2.13.0"}}
     new = {"packages": {"torch": "2.13.0+cpu"}}
-    result = compare(record(provenance=unknown), record(provenance=new), COUNTS, COUNTS)
+    result = compare_records(record(provenance=unknown), record(provenance=new), COUNTS, COUNTS)
     assert result.provenance == {"packages.torch": ("2.13.0", "2.13.0+cpu")}
     assert old["packages"] == {"torch": "2.13.0"}, "the record itself is unchanged"
 
@@ -147,7 +152,7 @@ def test_the_torch_build_of_an_old_record_comes_from_its_attempts() -> None:
 def test_provenance_missing_in_an_old_record_is_one_line() -> None:
     old = record(provenance={"packages": {"torch": "2.12"}, "threads": 1})
     new = record(provenance={"packages": {"torch": "2.13"}, "threads": 1, "a": {"b": 1}, "c": None})
-    text = lines(compare(old, new, COUNTS, COUNTS))
+    text = lines(compare_records(old, new, COUNTS, COUNTS))
     assert text[-3:] == [
         "made with   recorded → now",
         "  packages.torch  2.12 → 2.13",
@@ -158,7 +163,7 @@ def test_provenance_missing_in_an_old_record_is_one_line() -> None:
 def test_records_of_two_specs_are_refused() -> None:
     other = make_record(make_spec(seed=1), 50.0)
     with pytest.raises(ProtosegError, match="its spec differs from that of"):
-        compare(record(), other, COUNTS, COUNTS)
+        compare_records(record(), other, COUNTS, COUNTS)
 
 
 def test_counts_are_read_after_their_digest_is_checked(tmp_path: Path) -> None:
@@ -171,10 +176,10 @@ def test_counts_are_read_after_their_digest_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "counts.npz"
     path.write_bytes(buffer.getvalue())
     sound = record(confusion={"sha256": hashlib.sha256(buffer.getvalue()).hexdigest()})
-    assert read_counts(sound, path) == COUNTS
+    assert read_verified_counts(sound, path) == COUNTS
     with pytest.raises(RecordError, match="do not match"):
-        read_counts(record(), path)
+        read_verified_counts(record(), path)
     path.write_bytes(b"no archive")
     torn = record(confusion={"sha256": hashlib.sha256(b"no archive").hexdigest()})
     with pytest.raises(RecordError, match="not a file of confusion counts"):
-        read_counts(torn, path)
+        read_verified_counts(torn, path)

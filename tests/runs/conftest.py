@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from report.conftest import lab
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
 from protoseg.runs.folder import RunFolder
 from runs.run_folders import SPEC
@@ -19,5 +19,5 @@ __all__ = ["lab"]
 def run(tmp_path: Path) -> RunFolder:
     """The folder of a run that never started."""
     folder = RunFolder(tmp_path / run_id(SPEC))
-    folder.create(plain(SPEC), {"threads": 1})
+    folder.create(to_plain(SPEC), {"threads": 1})
     return folder

@@ -210,8 +210,8 @@ def test_the_heartbeat_continues_without_a_file(
     assert held is not None
     claim_path.unlink()
     beats = []
-    real_read = claim.read
-    monkeypatch.setattr(claim, "read", lambda path: beats.append(path) or real_read(path))
+    real_read = claim.read_claim
+    monkeypatch.setattr(claim, "read_claim", lambda path: beats.append(path) or real_read(path))
     wait_until(lambda: len(beats) > 2, "two heartbeats without a file")
     assert not held.is_mine()
     held.release()
@@ -223,7 +223,7 @@ def test_release_keeps_the_claim_of_another_worker(claim_path: Path) -> None:
     write_claim(claim_path, nonce="successor")
     assert not held.is_mine()
     held.release()
-    current = claim.read(claim_path)
+    current = claim.read_claim(claim_path)
     assert current is not None
     assert current[0].nonce == "successor"
 
@@ -243,7 +243,7 @@ def test_a_claim_created_after_the_read_is_put_back(
 ) -> None:
     """Another worker takes over between the read of a stale claim and its removal."""
     write_claim(claim_path, process_started="1", nonce="stale")
-    real_read = claim.read
+    real_read = claim.read_claim
     reads = []
 
     def read(path: Path) -> tuple[claim.Holder, float] | None:
@@ -253,7 +253,7 @@ def test_a_claim_created_after_the_read_is_put_back(
         reads.append(path)
         return current
 
-    monkeypatch.setattr(claim, "read", read)
+    monkeypatch.setattr(claim, "read_claim", read)
     assert claim.acquire(claim_path) is None
     holder = claim.live_holder(claim_path)
     assert holder is not None
@@ -330,7 +330,7 @@ def test_a_missing_claim_is_not_renamed_without_locks(
         pytest.fail("another worker's claim was renamed")
 
     monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    monkeypatch.setattr(claim, "read", read)
+    monkeypatch.setattr(claim, "read_claim", read)
     monkeypatch.setattr(claim.os, "rename", rename)
     claim._remove_stale(claim_path, lambda current: current is not None)
 
@@ -364,7 +364,7 @@ def test_a_worker_that_lost_its_claim_does_not_touch_the_new_one(
     write_claim(claim_path, age=500.0, nonce="taker")
     held._thread.join(DEADLINE)
     assert held.taken_over()
-    current = claim.read(claim_path)
+    current = claim.read_claim(claim_path)
     assert current is not None
     assert current[1] > 400
 
@@ -440,8 +440,8 @@ def test_a_claim_released_and_taken_before_the_read_is_kept(
         reads.append(path)
         return None if len(reads) == 1 else real_read(path)
 
-    real_read = claim.read
-    monkeypatch.setattr(claim, "read", read)
+    real_read = claim.read_claim
+    monkeypatch.setattr(claim, "read_claim", read)
     assert claim.acquire(claim_path) is None
     holder = claim.live_holder(claim_path)
     assert holder is not None

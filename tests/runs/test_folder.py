@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from report.lab import make_record, make_spec
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder, Status
@@ -215,9 +215,9 @@ def test_an_attempt_with_a_torn_end_is_lost(run: RunFolder) -> None:
 
 
 def test_create_writes_the_spec_once(run: RunFolder) -> None:
-    assert run.read_spec() == plain(SPEC)
+    assert run.read_spec() == to_plain(SPEC)
     before = run.spec.stat().st_mtime_ns
-    run.create(plain(SPEC), {"threads": 2})
+    run.create(to_plain(SPEC), {"threads": 2})
     assert run.spec.stat().st_mtime_ns == before
     assert json.loads(run.launch.read_text()) == {"threads": 2}, "the newest launch settings"
 
@@ -226,7 +226,7 @@ def test_create_writes_the_spec_once(run: RunFolder) -> None:
 def test_a_folder_with_another_spec_is_rejected(run: RunFolder, content: str) -> None:
     run.spec.write_text(content)
     with pytest.raises(ProtosegError, match=r"holds another spec than run .*, or is torn"):
-        run.create(plain(SPEC), {})
+        run.create(to_plain(SPEC), {})
     assert run.spec.read_text() == content
 
 

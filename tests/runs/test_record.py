@@ -17,7 +17,7 @@ from protoseg.runs.record import (
     SCHEMA,
     SCHEMA_VERSION,
     RecordError,
-    diffs,
+    list_diffs,
     publish,
     read_record,
     seal,
@@ -309,8 +309,8 @@ def test_another_diff_is_never_overwritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["../code.diff", "/etc/passwd", "..", ".diff", 3, None])
 def test_a_diff_outside_the_run_folder_is_ignored(file: Any) -> None:
     origin = {"diff_sha256": "0" * 64, "diff_file": file, "attempts": ["?", {"diff_file": file}]}
-    assert diffs(make_record(make_spec(), 70.0, provenance=origin)) == []
+    assert list_diffs(make_record(make_spec(), 70.0, provenance=origin)) == []
 
 
 def test_records_of_older_versions_have_no_diff() -> None:
-    assert diffs(GOOD) == []
+    assert list_diffs(GOOD) == []

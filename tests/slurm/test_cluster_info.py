@@ -11,8 +11,8 @@ from waiting import DEADLINE
 
 from protoseg.errors import ProtosegError
 from protoseg.slurm import probe as probe_module
-from protoseg.slurm.cluster_info import Site, read_array_limit, site
-from protoseg.slurm.probe import probe
+from protoseg.slurm.cluster_info import ClusterInfo, query_cluster, read_array_limit
+from protoseg.slurm.probe import run_probe_job
 from slurm.commands import BANNER, DOWN, NO_DATABASE, Commands, captured, sacct_lines, squeue_lines
 
 ASKED = datetime.datetime.fromisoformat("2026-11-20T09:56:35+00:00").timestamp()
@@ -40,7 +40,7 @@ def test_the_facts_of_a_captured_cluster(
 ) -> None:
     install_cluster(commands)
     monkeypatch.setattr(time, "time", lambda: ASKED + 0.5)
-    info = site()
+    info = query_cluster()
     assert (info.reachable, info.version, info.name) == (True, "22.05.8", "testbed")
     assert (info.max_array_size, info.max_job_count, info.min_job_age_seconds) == (
         1001, 10000, 300)  # fmt: skip
@@ -66,7 +66,7 @@ def test_the_clock_offset_of_the_controller(
 ) -> None:
     install_cluster(commands)
     monkeypatch.setattr(time, "time", lambda: ASKED + offset)
-    assert site().clock_ahead_seconds == ahead
+    assert query_cluster().clock_ahead_seconds == ahead
 
 
 def test_the_facts_of_other_clusters(commands: Commands) -> None:
@@ -88,7 +88,7 @@ def test_the_facts_of_other_clusters(commands: Commands) -> None:
     ]
     install_cluster(commands, config, sinfo="".join(unit.join((*row, "")) + "\n" for row in rows))
     commands.prints("sacct", errors=NO_DATABASE, status=1)
-    info = site()
+    info = query_cluster()
     assert (info.job_requeue, info.max_array_size, info.send_user_signal) == (False, 0, True)
     assert not info.has_accounting
     assert "Problem talking to the database" in info.accounting_problem
@@ -109,15 +109,15 @@ def test_read_array_limit_takes_one_call(commands: Commands) -> None:
 def test_missing_accounting_is_reported_without_a_query(commands: Commands) -> None:
     config = captured("config").replace("accounting_storage/slurmdbd", "accounting_storage/none")
     install_cluster(commands, config)
-    assert site().accounting_problem == "this SLURM has no accounting"
+    assert query_cluster().accounting_problem == "this SLURM has no accounting"
     assert commands.calls("sacct") == []
 
 
 def test_an_unreachable_controller_is_reported(commands: Commands) -> None:
-    assert site() == Site(reachable=False, problem="scontrol: not on this machine")
+    assert query_cluster() == ClusterInfo(reachable=False, problem="scontrol: not on this machine")
     # SLURM 22.05 exits with 0 if no controller answers.
     commands.prints("scontrol", errors=DOWN.replace("load_jobs", "load_ctl_conf"), status=0)
-    info = site()
+    info = query_cluster()
     assert not info.reachable
     assert "Unable to contact slurm controller" in info.problem
 
@@ -158,7 +158,7 @@ def test_a_probe_job_sees_the_folder(commands: Commands, tmp_path: Path, name: s
     install_sbatch(commands)
     commands.prints("squeue", squeue_lines(("77", "COMPLETED")))
     folder = tmp_path / name
-    result = probe(folder, "batch")
+    result = run_probe_job(folder, "batch")
     assert (result.job, result.node, result.problem) == ("77", "node7", "")
     assert result.clock_ahead_seconds == 0
     assert "protoseg" not in result.lacks
@@ -189,7 +189,7 @@ def test_the_probe_reports_missing_programs(
     (bare / "srun").chmod(0o755)
     script = commands.folder / "bin" / "sbatch"
     script.write_text(script.read_text().replace("PATH=/usr/bin:/bin", f"PATH={bare}"))
-    assert probe(tmp_path / "runs").lacks == lacks
+    assert run_probe_job(tmp_path / "runs").lacks == lacks
 
 
 @pytest.mark.usefixtures("patient")
@@ -205,7 +205,7 @@ def test_the_probe_reports_the_clock_offset_of_the_node(
     script = commands.folder / "bin" / "sbatch"
     script.write_text(script.read_text().replace("PATH=/usr/bin", f"PATH={date}:/usr/bin"))
     monkeypatch.setattr(time, "time", lambda: ASKED)
-    assert probe(tmp_path / "runs").clock_ahead_seconds == ahead
+    assert run_probe_job(tmp_path / "runs").clock_ahead_seconds == ahead
 
 
 def test_the_probe_reports_a_node_without_the_folder(
@@ -216,7 +216,7 @@ def test_the_probe_reports_a_node_without_the_folder(
     commands.prints("sbatch", "77\n")
     commands.prints("squeue", squeue_lines(("77", "FAILED")))
     commands.prints("scancel")
-    result = probe(tmp_path / "runs")
+    result = run_probe_job(tmp_path / "runs")
     assert (result.node, result.started) == ("", True)
     assert "FAILED" in result.problem
     assert "node1" in result.problem
@@ -234,7 +234,7 @@ def test_the_probe_reports_a_job_that_did_not_start(
     commands.prints("sbatch", "77\n")
     commands.prints("squeue", squeue_lines(("77", "PENDING")).replace("None", "Priority"))
     commands.prints("scancel")
-    result = probe(tmp_path / "runs", seconds=10)
+    result = run_probe_job(tmp_path / "runs", seconds=10)
     assert not result.started
     assert clock.now - ASKED == pytest.approx(10, abs=0.5)
     assert len(commands.calls("squeue")) == 3, "one query every three seconds"
@@ -246,8 +246,8 @@ def test_a_refused_probe_is_an_error(commands: Commands, tmp_path: Path) -> None
     errors = "sbatch: error: Batch job submission failed: Invalid partition name specified"
     commands.prints("sbatch", errors=errors, status=1)
     with pytest.raises(ProtosegError, match="Invalid partition name specified"):
-        probe(tmp_path, "nowhere")
+        run_probe_job(tmp_path, "nowhere")
     assert not list(tmp_path.glob(".probe*"))
     for name in ("a b", "--wrap=id", "$(id)", "x\n"):
         with pytest.raises(ProtosegError, match="is not a partition name"):
-            probe(tmp_path, name)
+            run_probe_job(tmp_path, name)

@@ -11,7 +11,7 @@ from waiting import DEADLINE
 
 from protoseg.runs.states import Reason
 from protoseg.slurm import environment
-from protoseg.slurm.environment import CurrentJob, current_job, is_job_active, why_stopped
+from protoseg.slurm.environment import CurrentJob, current_job, explain_signal, is_job_active
 from protoseg.slurm.jobs import Job
 from protoseg.slurm.queries import wait_for_end_in_sacct
 from slurm.commands import DOWN, NO_JOB, Commands, captured, sacct_lines
@@ -98,7 +98,7 @@ def test_why_stopped_gives_the_reason(
     set_time(monkeypatch, NOW)
     if past:
         commands.prints("sacct", sacct_lines((f"{array}_0", past, NOW)))
-    actual, sentence = why_stopped(number)
+    actual, sentence = explain_signal(number)
     assert actual == reason
     assert text in sentence
     assert "\n" not in sentence
@@ -112,9 +112,9 @@ def test_a_signal_by_a_user_long_before_the_limit_is_lost(
     array = install_scontrol(commands, "signalled")
     set_job(monkeypatch, array)
     set_time(monkeypatch, "2026-11-20T05:00:00")
-    assert why_stopped(signal.SIGTERM)[0] == Reason.LOST
+    assert explain_signal(signal.SIGTERM)[0] == Reason.LOST
     # sbatch sends SIGUSR2 before the time limit, with some profiles hours before.
-    assert why_stopped(signal.SIGUSR2)[0] == Reason.TIMEOUT
+    assert explain_signal(signal.SIGUSR2)[0] == Reason.TIMEOUT
 
 
 def test_late_accounting_is_queried_again(
@@ -130,7 +130,7 @@ def test_late_accounting_is_queried_again(
     commands.script(
         "sacct", f"/bin/cat {early}; [ -e {queried} ] && /bin/mv {late} {early}; echo > {queried}"
     )
-    assert why_stopped(signal.SIGTERM)[0] == Reason.NODE_FAILURE
+    assert explain_signal(signal.SIGTERM)[0] == Reason.NODE_FAILURE
     assert len(commands.calls("sacct")) == 3
 
 
@@ -140,9 +140,9 @@ def test_an_unreachable_controller_gives_lost(
 ) -> None:
     set_job(monkeypatch, "39")
     for _ in range(2):
-        reason, sentence = why_stopped(number)
+        reason, sentence = explain_signal(number)
         assert (reason, "did not answer" in sentence) == (Reason.LOST, True)
-        assert why_stopped(signal.SIGUSR2)[0] == Reason.TIMEOUT
+        assert explain_signal(signal.SIGUSR2)[0] == Reason.TIMEOUT
         commands.prints("scontrol", errors=DOWN, status=1)
 
 
@@ -153,7 +153,7 @@ def test_a_hanging_controller_is_stopped_in_time(
     commands.hangs("scontrol")
     with monkeypatch.context() as hurry:
         hurry.setattr(environment, "SECONDS", 0.1)
-        assert why_stopped(signal.SIGTERM)[0] == Reason.LOST
+        assert explain_signal(signal.SIGTERM)[0] == Reason.LOST
         assert is_job_active("39_0") is None
     array = install_scontrol(commands, "cancelled")
     commands.hangs("sacct")
@@ -165,7 +165,7 @@ def test_a_hanging_controller_is_stopped_in_time(
         return wait_for_end_in_sacct(key, 0.1)
 
     monkeypatch.setattr(environment, "wait_for_end_in_sacct", ending)
-    assert why_stopped(signal.SIGTERM)[0] == Reason.CANCELLED
+    assert explain_signal(signal.SIGTERM)[0] == Reason.CANCELLED
     assert 0 < left[0] < DEADLINE, "the rest of the time limit"
     assert len(commands.calls("sacct")) <= 1
 

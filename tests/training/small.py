@@ -16,7 +16,7 @@ from forked import ForkedProcess, start_forked
 from waiting import finish, log_tails, wait_until
 
 from protoseg.config.compose import Composer, parse_overrides
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
@@ -76,7 +76,7 @@ def make_folder(parent: Path, spec: RunSpec, data: Path, **launch: Any) -> RunFo
         "checkpoint_seconds": 60.0,
         **launch,
     }
-    folder.create(plain(spec, identity=True), settings)
+    folder.create(to_plain(spec, identity=True), settings)
     return folder
 
 

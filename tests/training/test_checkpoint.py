@@ -75,7 +75,7 @@ def test_a_checkpoint_restores_the_whole_state(
     numbers = torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
     train(parts, 2)
     other = build_components(build_config(small_spec("seed=5"), data_root=shapes_root), None)
-    newest, problems = checkpoint.newest(tmp_path)
+    newest, problems = checkpoint.find_newest(tmp_path)
     assert newest == saved
     assert problems == []
     extra = checkpoint.restore(other, newest)
@@ -99,13 +99,13 @@ def test_the_last_two_checkpoints_are_kept(parts: TrainingComponents, tmp_path: 
         "iter_00000010.json",
         "iter_00000010.pth",
     ]
-    assert checkpoint.newest(tmp_path)[0].iteration == 10
-    assert checkpoint.restore(parts, checkpoint.newest(tmp_path)[0]) == {"at": 10}
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 10
+    assert checkpoint.restore(parts, checkpoint.find_newest(tmp_path)[0]) == {"at": 10}
 
 
 def test_an_empty_or_missing_folder_has_no_checkpoint(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path) == (None, [])
-    assert checkpoint.newest(tmp_path / "none") == (None, [])
+    assert checkpoint.find_newest(tmp_path) == (None, [])
+    assert checkpoint.find_newest(tmp_path / "none") == (None, [])
 
 
 def flip(path: Path, at: int = -5000) -> None:
@@ -117,7 +117,7 @@ def flip(path: Path, at: int = -5000) -> None:
 def test_a_flipped_bit_is_detected(parts: TrainingComponents, tmp_path: Path) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000008.pth")
-    newest, problems = checkpoint.newest(tmp_path)
+    newest, problems = checkpoint.find_newest(tmp_path)
     assert newest.iteration == 4
     assert problems == ["iter_00000008.pth: damaged, it does not match its digest; skipped"]
 
@@ -131,7 +131,7 @@ def test_a_checkpoint_without_a_valid_digest_file_is_skipped(
     path.unlink()
     if content is not None:
         path.write_bytes(content)
-    newest, problems = checkpoint.newest(tmp_path)
+    newest, problems = checkpoint.find_newest(tmp_path)
     assert newest.iteration == 4
     assert len(problems) == 1
     assert problems[0].startswith("iter_00000008.pth: ")
@@ -154,11 +154,11 @@ def test_a_damaged_checkpoint_is_removed_before_a_valid_one(
 ) -> None:
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000008.pth")
-    newest, _ = checkpoint.newest(tmp_path)
+    newest, _ = checkpoint.find_newest(tmp_path)
     checkpoint.restore(parts, newest)
     save_at(parts, tmp_path, 12)
     flip(tmp_path / "iter_00000012.pth")
-    newest, problems = checkpoint.newest(tmp_path)
+    newest, problems = checkpoint.find_newest(tmp_path)
     assert newest is not None
     assert newest.iteration == 4, (
         "two valid checkpoints are kept, although a damaged one was between them"
@@ -172,13 +172,13 @@ def test_a_restarted_run_replaces_damaged_checkpoints(
     save_at(parts, tmp_path, 4, 8)
     flip(tmp_path / "iter_00000004.pth")
     flip(tmp_path / "iter_00000008.pth")
-    newest, problems = checkpoint.newest(tmp_path)
+    newest, problems = checkpoint.find_newest(tmp_path)
     assert newest is None
     assert len(problems) == 2
     save_at(parts, tmp_path, 1, 2)
-    assert checkpoint.newest(tmp_path)[0].iteration == 2
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 2
     flip(tmp_path / "iter_00000002.pth")
-    assert checkpoint.newest(tmp_path)[0].iteration == 1
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 1
 
 
 def test_a_full_disk_does_not_change_older_checkpoints(
@@ -197,10 +197,10 @@ def test_a_full_disk_does_not_change_older_checkpoints(
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert "Nothing finished was lost" in str(error.value)
         assert names(tmp_path) == before
-    newest, problems = checkpoint.newest(tmp_path)
+    newest, problems = checkpoint.find_newest(tmp_path)
     assert (newest.iteration, problems) == (2, [])
     save_at(parts, tmp_path, 3)
-    assert checkpoint.newest(tmp_path)[0].iteration == 3
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 3
 
 
 def test_a_save_removes_files_of_killed_writers(parts: TrainingComponents, tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ class OtherWorker:
     def start(self) -> None:
         if not self.has_started:
             self.has_started = True
-            checkpoint.restore(self.parts, checkpoint.newest(self.folder)[0])
+            checkpoint.restore(self.parts, checkpoint.find_newest(self.folder)[0])
             save_at(self.parts, self.folder, 120, 160)
             (self.folder / HALF).write_bytes(b"its next checkpoint")
 
@@ -262,7 +262,7 @@ def test_a_worker_that_is_taken_over_while_it_saves_changes_nothing(
     monkeypatch.setattr(module, after, call_and_hang)
     with pytest.raises(ClaimLost):
         checkpoint.save(parts, tmp_path, 100, {"at": 100}, check_ownership=other.check_ownership)
-    assert checkpoint.newest(tmp_path)[0].iteration == 160
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 160
     assert {"iter_00000120.pth", "iter_00000160.pth", HALF} <= set(names(tmp_path))
 
 

@@ -142,7 +142,7 @@ def test_a_kill_at_any_step_leaves_a_valid_checkpoint(
             save_at(parts, folder, 3)
 
         assert run_in_fork(work) == signal.SIGKILL, (number, step)
-        newest, problems = checkpoint.newest(folder)
+        newest, problems = checkpoint.find_newest(folder)
         assert newest is not None
         expected = 3 if (folder / "iter_00000003.json").exists() else 2
         assert newest.iteration == expected, (number, step, names(folder))
@@ -150,7 +150,7 @@ def test_a_kill_at_any_step_leaves_a_valid_checkpoint(
         assert len(problems) == has_incomplete, (step, problems)
         assert checkpoint.restore(parts, newest) == {"at": expected}
         save_at(parts, folder, 4)
-        assert checkpoint.newest(folder)[0].iteration == 4
+        assert checkpoint.find_newest(folder)[0].iteration == 4
         assert len(names(folder)) == 4, "two checkpoints, and no file of the killed writer"
         shutil.rmtree(folder)
 
@@ -177,13 +177,13 @@ def test_a_flipped_bit_at_any_position_is_detected(
     positions = [0, len(content) - 1, *(draw.randrange(len(content)) for _ in range(60))]
     for damaged in flip_bits(content, iter(positions)):
         path.write_bytes(damaged)
-        newest, problems = checkpoint.newest(tmp_path)
+        newest, problems = checkpoint.find_newest(tmp_path)
         assert (newest.iteration, len(problems)) == (4, 1)
     for length in (0, 1, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:length])
-        assert checkpoint.newest(tmp_path)[0].iteration == 4
+        assert checkpoint.find_newest(tmp_path)[0].iteration == 4
     path.write_bytes(content + b"\0")
-    assert checkpoint.newest(tmp_path)[0].iteration == 4
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 4
 
 
 def test_a_flipped_bit_in_a_digest_file_never_changes_the_iteration(
@@ -197,7 +197,7 @@ def test_a_flipped_bit_in_a_digest_file_never_changes_the_iteration(
     for _ in range(2):
         for damaged in flip_bits(content, iter(range(len(content)))):
             digest_file.write_bytes(damaged)
-            newest, problems = checkpoint.newest(tmp_path)
+            newest, problems = checkpoint.find_newest(tmp_path)
             if problems:
                 assert newest.iteration == 4
                 detected += 1
@@ -205,7 +205,7 @@ def test_a_flipped_bit_in_a_digest_file_never_changes_the_iteration(
                 assert (newest.iteration, newest.path.name) == (8, "iter_00000008.pth")
     assert detected > 1.8 * len(content)
     digest_file.write_bytes(content.replace(b'"iteration": 8', b'"iteration": 9'))
-    assert checkpoint.newest(tmp_path)[0].iteration == 4
+    assert checkpoint.find_newest(tmp_path)[0].iteration == 4
 
 
 # A full disk
@@ -247,7 +247,7 @@ def test_a_full_disk_leaves_older_checkpoints_valid(
         save_at(parts, folder, 3)
     assert caught.value.__cause__.errno == errno.ENOSPC
     assert ("iter_00000003.json" in str(caught.value)) == fails_at_digest
-    newest, problems = checkpoint.newest(folder)
+    newest, problems = checkpoint.find_newest(folder)
     assert newest.iteration == 2
     assert len(problems) == fails_at_digest
     assert set(before) <= set(names(folder))

@@ -50,7 +50,7 @@ def finished(spec: RunSpec, data: Path, tmp_path_factory: pytest.TempPathFactory
 
 def load_memory(folder: RunFolder) -> dict[str, torch.Tensor]:
     """The memory bank in the last checkpoint."""
-    newest, _ = checkpoint.newest(folder.checkpoints)
+    newest, _ = checkpoint.find_newest(folder.checkpoints)
     model = torch.load(newest.path, weights_only=True)["model"]
     return {name[len(MEMORY) :]: model[name] for name in model if name.startswith(MEMORY)}
 

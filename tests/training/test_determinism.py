@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from protoseg.config.fields import plain
-from protoseg.config.identity import run_id, spec_from_dict
+from protoseg.config.fields import to_plain
+from protoseg.config.identity import read_spec, run_id
 from protoseg.config.load_matrix import load_matrix
 from protoseg.errors import UsageError
 from protoseg.models.tiny_backbone import TinyNet
@@ -60,9 +60,9 @@ def train(folder: Path, data: Path, *overrides: str) -> tuple[RunFolder, Reason 
 def test_old_specs_without_a_level_keep_their_run_ids() -> None:
     spec = small_spec()
     assert spec.determinism == "seeded"
-    old = plain(spec)
+    old = to_plain(spec)
     del old["determinism"]
-    assert run_id(spec_from_dict(old, "record")) == run_id(spec)
+    assert run_id(read_spec(old, "record")) == run_id(spec)
     assert run_id(small_spec("determinism=seeded")) == run_id(spec)
     assert run_id(small_spec("determinism=bitwise")) != run_id(spec)
 
@@ -80,7 +80,7 @@ def test_the_level_can_be_overridden_and_be_a_matrix_axis() -> None:
 
 
 def test_seeded_changes_no_setting() -> None:
-    determinism.apply("seeded")
+    determinism.apply_level("seeded")
     assert not torch.are_deterministic_algorithms_enabled()
     assert determinism.CUBLAS not in os.environ
 
@@ -88,7 +88,7 @@ def test_seeded_changes_no_setting() -> None:
 def test_bitwise_sets_all_its_settings() -> None:
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
-    determinism.apply("bitwise")
+    determinism.apply_level("bitwise")
     assert torch.are_deterministic_algorithms_enabled()
     assert not torch.is_deterministic_algorithms_warn_only_enabled()
     assert torch.backends.cudnn.deterministic
@@ -100,11 +100,11 @@ def test_bitwise_sets_all_its_settings() -> None:
 
 def test_a_deterministic_cublas_workspace_is_kept_and_another_is_refused() -> None:
     os.environ[determinism.CUBLAS] = ":16:8"
-    determinism.apply("bitwise")
+    determinism.apply_level("bitwise")
     assert os.environ[determinism.CUBLAS] == ":16:8"
     os.environ[determinism.CUBLAS] = ":0:0"
     with pytest.raises(UsageError, match=r"^CUBLAS_WORKSPACE_CONFIG: ':0:0' .* unset, or set it"):
-        determinism.apply("bitwise")
+        determinism.apply_level("bitwise")
 
 
 def test_the_worker_sets_the_level_of_the_spec(data: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_nondeterministic_operation_is_one_sentence(
     assert message.startswith("determinism: torch has no deterministic kernel of put_ on ")
     assert "determinism=seeded" in message
     assert not folder.record.exists()
-    determinism.apply("seeded")
+    determinism.apply_level("seeded")
     assert determinism.describe_refusal(RuntimeError("put_ is broken")) is None
     assert (
         determinism.describe_refusal(ValueError("x does not have a deterministic implementation"))
@@ -194,8 +194,8 @@ def test_the_record_holds_the_digest_of_the_last_checkpoint(data: Path, tmp_path
 
 def test_the_digest_depends_on_bits_names_types_and_shapes() -> None:
     state = {"b": torch.arange(4.0), "a": torch.tensor(3), "c": torch.ones(2, 2).bool()}
-    digest = determinism.state_digest(state)
-    assert determinism.state_digest(dict(sorted(state.items()))) == digest
+    digest = determinism.hash_state(state)
+    assert determinism.hash_state(dict(sorted(state.items()))) == digest
     others = [
         {**state, "b": torch.tensor([0.0, 1.0, 2.0, 3.0000002])},
         {**state, "b": torch.tensor([-0.0, 1.0, 2.0, 3.0])},
@@ -203,9 +203,9 @@ def test_the_digest_depends_on_bits_names_types_and_shapes() -> None:
         {**state, "b": torch.arange(4.0).view(torch.int32)},
         {"b": state["b"], "a": state["a"], "d": state["c"]},
     ]
-    digests = {determinism.state_digest(other) for other in others}
+    digests = {determinism.hash_state(other) for other in others}
     assert len(digests | {digest}) == len(others) + 1
     transposed = torch.arange(6.0).view(2, 3).T
-    assert determinism.state_digest({"x": transposed}) == determinism.state_digest(
+    assert determinism.hash_state({"x": transposed}) == determinism.hash_state(
         {"x": transposed.contiguous()}
     )

@@ -101,7 +101,7 @@ def test_the_comparison_detects_one_bit(workspace: Path) -> None:
     shutil.copytree(uninterrupted, other.path)
     assert run.same is not None
     assert compare(RunFolder(uninterrupted), other).differing == 0
-    newest, _ = checkpoint.newest(other.checkpoints)
+    newest, _ = checkpoint.find_newest(other.checkpoints)
     state = torch.load(newest.path, weights_only=True)
     weight = state["model"]["backbone.stages.0.0.weight"]
     weight.view(torch.int32)[0, 0, 0, 0] ^= 1

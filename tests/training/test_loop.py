@@ -90,7 +90,7 @@ def test_a_stopped_loop_saves_and_a_resumed_one_gives_the_same_curve(
         loop.run(0)
     assert stopped.value.signal_number == signal.SIGTERM
     assert model.steps == stop_at
-    newest, problems = checkpoint.newest(tmp_path / "stopped" / "checkpoints")
+    newest, problems = checkpoint.find_newest(tmp_path / "stopped" / "checkpoints")
     assert (newest.iteration, problems) == (stop_at, [])
     resumed, model = make_loop(tmp_path / "stopped", 251, start=stop_at)
     resumed.resume(newest)

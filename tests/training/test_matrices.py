@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import spec_digest
-from protoseg.config.load_matrix import matrix_names
+from protoseg.config.load_matrix import list_matrices
 from protoseg.config.schema import RunSpec
 from protoseg.report.tables.builder import build_table
-from protoseg.report.tables.parameter_cells import classifier_parameters
+from protoseg.report.tables.parameter_cells import count_classifier_parameters
 from protoseg.runs.store import RecordStore
 from protoseg.training.build.config import build_config
-from protoseg.training.build.parameter_counts import Counts, count
+from protoseg.training.build.parameter_counts import ParameterCounts, count_spec_parameters
 from training.small import EXPERIMENTS, REPOSITORY, matrix
 
-NAMES = matrix_names(EXPERIMENTS)
+NAMES = list_matrices(EXPERIMENTS)
 
 
 def list_settings(name: str) -> list[RunSpec]:
@@ -28,18 +28,18 @@ def list_settings(name: str) -> list[RunSpec]:
     return list({spec_digest(spec): spec for spec in specs}.values())
 
 
-_counts_by_shape: dict[str, Counts] = {}
+_counts_by_shape: dict[str, ParameterCounts] = {}
 
 
-def count_once(spec: RunSpec) -> Counts:
+def count_once(spec: RunSpec) -> ParameterCounts:
     """The parameter counts of a spec, computed once for all models of equal shape."""
     method = {"kind": spec.method.kind, "projection": getattr(spec.method, "projection", False)}
     method |= {key: getattr(spec.method, key) for key in ("num_prototypes", "embedding_norm")
                if hasattr(spec.method, key)}  # fmt: skip
-    shape = [plain(spec.backbone), plain(spec.decoder), method, len(spec.dataset.classes)]
+    shape = [to_plain(spec.backbone), to_plain(spec.decoder), method, len(spec.dataset.classes)]
     key = json.dumps(shape, sort_keys=True)
     if key not in _counts_by_shape:
-        _counts_by_shape[key] = count(spec)
+        _counts_by_shape[key] = count_spec_parameters(spec)
     return _counts_by_shape[key]
 
 
@@ -49,7 +49,7 @@ def test_every_run_has_a_config_and_a_model(name: str, tmp_path: Path) -> None:
         config = build_config(spec, data_root=tmp_path)
         model = config.model.to_dict()
         counts = count_once(spec)
-        assert counts.classifier == classifier_parameters(spec)
+        assert counts.classifier == count_classifier_parameters(spec)
         assert counts.learnable > 1e5 or spec.backbone.name == "tiny"
         heads = [model["decode_head"].get("decode_head") or model["decode_head"]]
         heads += [model["auxiliary_head"]] if spec.decoder.auxiliary else []

@@ -17,11 +17,11 @@ import pytest
 from datasets import raw
 from PIL import Image
 
-from protoseg.config.load_matrix import matrix_names
+from protoseg.config.load_matrix import list_matrices
 from protoseg.config.schema import DatasetSpec, RunSpec
-from protoseg.datasets.layout import find_root, pairs
-from protoseg.datasets.prepare.registry import PLANS
-from protoseg.datasets.prepare.runner import prepare
+from protoseg.datasets.layout import find_pairs, find_root
+from protoseg.datasets.prepare.registry import PREPARATIONS
+from protoseg.datasets.prepare.runner import prepare_data_set
 from protoseg.runs.folder import RunFolder
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
@@ -79,7 +79,7 @@ def list_declared_pairs() -> dict[str, RunSpec]:
     The built-in data is left out; test_quickstart.py trains on it.
     """
     specs: dict[str, RunSpec] = {}
-    for name in matrix_names(EXPERIMENTS):
+    for name in list_matrices(EXPERIMENTS):
         for run in matrix(name).runs:
             spec = run.spec
             model = f"{spec.backbone.name}-{spec.decoder.name}-{spec.method.kind}"
@@ -149,7 +149,7 @@ def train_and_evaluate(spec: RunSpec, data_folder: Path, work: Path) -> None:
         spec = dataclasses.replace(spec, dataset=dataset)
     root = find_root(dataset, data_folder)
     split = next((name for name in dataset.counts if name != dataset.train_split), "val")
-    counts = {name: len(pairs(root, dataset, name)) for name in (dataset.train_split, split)}
+    counts = {name: len(find_pairs(root, dataset, name)) for name in (dataset.train_split, split)}
     spec = dataclasses.replace(
         spec,
         dataset=dataclasses.replace(spec.dataset, counts=counts),
@@ -166,7 +166,7 @@ def train_and_evaluate(spec: RunSpec, data_folder: Path, work: Path) -> None:
     overall, per_class, _, images = evaluate(parts, spec, StopRequest())
     assert images == 1
     assert len(per_class) == len(spec.dataset.classes)
-    with Image.open(pairs(root, dataset, split)[0].annotation) as file:
+    with Image.open(find_pairs(root, dataset, split)[0].annotation) as file:
         size = file.width * file.height
     assert 0 < sum(row["pixels"] for row in per_class) <= size
     assert 0 <= overall["aacc"] <= 100
@@ -174,7 +174,7 @@ def train_and_evaluate(spec: RunSpec, data_folder: Path, work: Path) -> None:
 
 def find_data_folder(spec: RunSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
     """The data folder that holds a real data set, prepared if it needs preparation."""
-    if spec.dataset.place not in PLANS:
+    if spec.dataset.place not in PREPARATIONS:
         return samples
     return prepare_once(spec.dataset, samples, factory)
 
@@ -188,6 +188,6 @@ def prepare_once(dataset: DatasetSpec, samples: Path, factory: pytest.TempPathFa
     if name not in _prepared:
         source = find_published(name, samples, factory.mktemp("published"))
         target = factory.mktemp("prepared")
-        prepare(PLANS[name](source, dataset), dataset, target / name, progress=None)
+        prepare_data_set(PREPARATIONS[name](source, dataset), dataset, target / name, progress=None)
         _prepared[name] = target
     return _prepared[name]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from protoseg import files
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
 from protoseg.training import timing
 from protoseg.training.build.components import build_components
@@ -56,7 +56,7 @@ def test_at_least_one_iteration_is_timed(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_synthetic_batch_has_the_form_of_a_loaded_one(shapes_root: Path) -> None:
     spec = small_spec()
-    synthetic = timing.batch_of(spec)
+    synthetic = timing.make_batch(spec)
     loaded = next(
         iter(build_components(build_config(spec, data_root=shapes_root), None).train_loader)
     )
@@ -72,16 +72,16 @@ def test_a_synthetic_batch_has_the_form_of_a_loaded_one(shapes_root: Path) -> No
 
 def test_a_timing_trains_the_model() -> None:
     spec = small_spec()
-    model, optimizer = timing.network(spec)
+    model, optimizer = timing.build_network(spec)
     before = {name: value.clone() for name, value in model.named_parameters()}
-    model.train_step(timing.batch_of(spec), optim_wrapper=optimizer)
+    model.train_step(timing.make_batch(spec), optim_wrapper=optimizer)
     assert any(not value.equal(before[name]) for name, value in model.named_parameters())
 
 
 def test_a_model_that_does_not_fit_is_reported_as_out_of_memory(tmp_path: Path) -> None:
     spec = small_spec("schedule.batch_size=1000000", "augmentation.crop_size=[100000,100000]")
     request, answer = tmp_path / "request.json", tmp_path / "answer.json"
-    files.write_json(request, {"spec": plain(spec), "iterations": 1, "threads": 1})
+    files.write_json(request, {"spec": to_plain(spec), "iterations": 1, "threads": 1})
     pid = os.fork()  # the limit on memory cannot be raised again
     if not pid:
         os._exit(timing.main([str(request), str(answer)]))

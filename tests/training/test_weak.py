@@ -15,12 +15,12 @@ import yaml
 from PIL import Image
 
 from protoseg.cli import main
-from protoseg.config.fields import build, plain
+from protoseg.config.fields import build, to_plain
 from protoseg.config.identity import run_id
 from protoseg.config.schema import DatasetSpec, RunSpec
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.datasets.folder_dataset import SegmentationFolder
-from protoseg.datasets.layout import find_root, pairs
+from protoseg.datasets.layout import find_pairs, find_root
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training.build.components import build_components
@@ -107,9 +107,9 @@ def test_training_batches_hold_no_label_map(shapes_root: Path) -> None:
         assert set(sample.metainfo_keys()) == {"image_labels"}
     # The image-level labels are the classes in the label maps.
     dataset = SegmentationFolder(
-        str(shapes_root), plain(spec.dataset), "train", [{"type": "LoadImageLabels"}]
+        str(shapes_root), to_plain(spec.dataset), "train", [{"type": "LoadImageLabels"}]
     )
-    for index, (_, annotation) in enumerate(pairs(shapes_root, spec.dataset, "train")):
+    for index, (_, annotation) in enumerate(find_pairs(shapes_root, spec.dataset, "train")):
         with Image.open(annotation) as file:
             values = np.unique(np.asarray(file)).tolist()
         assert dataset[index]["image_labels"] == tuple(v for v in values if 0 < v < 255)
@@ -180,7 +180,7 @@ def test_exported_masks_are_a_data_set_with_their_digest(
 ) -> None:
     dataset = read_option(data)
     assert dataset.digest == masks["digest"]
-    report = check(data / "shape_masks", dataset)
+    report = check_data_set(data / "shape_masks", dataset)
     assert report.digest == masks["digest"]
     assert {name: split.images for name, split in report.splits.items()} == {"train": 16, "val": 4}
     # The masks are the predictions that the record counts.
@@ -189,8 +189,8 @@ def test_exported_masks_are_a_data_set_with_their_digest(
         counted[truth, guess] += count
     recounted = np.zeros((6, 6), np.int64)
     for (_, truth), (_, mask) in zip(
-        pairs(shapes_root, dataclasses.replace(dataset, folder=""), "train"),
-        pairs(data / "shape_masks", dataset, "train"),
+        find_pairs(shapes_root, dataclasses.replace(dataset, folder=""), "train"),
+        find_pairs(data / "shape_masks", dataset, "train"),
         strict=True,
     ):
         with Image.open(truth) as truth_file, Image.open(mask) as mask_file:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from waiting import finish
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id, spec_digest
 from protoseg.config.schema import METHOD_VERSION, RunSpec
 from protoseg.datasets.layout import find_root
@@ -25,7 +25,7 @@ from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record, verify_confusion
 from protoseg.runs.states import Reason, State
-from protoseg.slurm.environment import why_stopped
+from protoseg.slurm.environment import explain_signal
 from protoseg.training import failures, worker
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
@@ -104,7 +104,7 @@ def assert_same_result(folder: RunFolder, other: RunFolder) -> None:
 def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) -> None:
     record = read_record(finished.record)  # checks shape and digest
     assert record["run_id"] == run_id(spec) == finished.path.name
-    assert record["spec"] == plain(spec, identity=True)
+    assert record["spec"] == to_plain(spec, identity=True)
     assert record["spec_digest"] == spec_digest(spec)
     assert record["attempts"] == 1
     assert record["started"] <= record["finished"]
@@ -511,7 +511,7 @@ def test_slurm_gives_the_reason_of_a_signal_except_of_ctrl_c(
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "4000000000")
     reason, message = failures.classify_signal(number, 40)
-    slurm_reason, slurm_message = why_stopped(number)
+    slurm_reason, slurm_message = explain_signal(number)
     assert (reason, message) == (slurm_reason, f"{slurm_message}; saved at iteration 40")
     assert reason is not Reason.CANCELLED
     ctrl_c = failures.classify_signal(signal.SIGINT, 0)

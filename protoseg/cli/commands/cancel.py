@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from protoseg.cli.arguments import add_operands
 from protoseg.errors import UsageError
-from protoseg.launch.submission import user
+from protoseg.launch.submission import get_user_name
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import State
@@ -52,7 +52,7 @@ def run(context: Context) -> int:
         elif status.state is State.RUNNING and status.job in keys:
             running[run_id] = status.job
         elif status.state is State.RUNNING:
-            holder = claim.read(folders[run_id].claim)
+            holder = claim.read_claim(folders[run_id].claim)
             if holder is None or holder[0].host != claim.host_identity():
                 problems.append(
                     f"{run_id}: runs on {status.host} without a SLURM job. Stop it there."
@@ -68,7 +68,7 @@ def run(context: Context) -> int:
         job for run_id, job in waiting.items() if not _has_open_attempt(folders[run_id], job)
     ]
     for submission, indices in queue.submissions(unstarted):
-        submission.close_tasks(dict.fromkeys(indices, f"cancelled by {user()}"))
+        submission.close_tasks(dict.fromkeys(indices, f"cancelled by {get_user_name()}"))
     if context.json:
         context.print_json(
             {"waiting": list(waiting), "running": list(running), "problems": problems}
@@ -91,12 +91,12 @@ def _select_runs(context: Context) -> list[str]:
     """The runs that the operands select: single ones, and all of the named matrices."""
     from protoseg.cli.context import split_overrides
     from protoseg.cli.run_lookup import find_run, started_or_submitted_runs
-    from protoseg.config.load_matrix import matrix_names
+    from protoseg.config.load_matrix import list_matrices
 
     overrides, names = split_overrides(context.arguments.operands)
     if not names and not overrides:
         raise UsageError("cancel: name matrices or runs; 'protoseg status' lists both.")
-    known_matrices = matrix_names(context.paths.experiments)
+    known_matrices = list_matrices(context.paths.experiments)
     matrices = [n for n in names if n in known_matrices or n.endswith((".yaml", ".yml"))]
     if overrides and not matrices:
         raise UsageError(

@@ -43,12 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Compare the two sides."""
     from protoseg.cli.views.comparison import render_comparison
-    from protoseg.report.comparison import compare, find_runs
+    from protoseg.report.comparison import compare_runs, find_runs
     from protoseg.runs.store import RecordStore
 
     store = RecordStore(context.record_folders, context.paths.runs)
     sides = [(name, *find_runs(run_ids, store)) for name, run_ids in _find_sides(context, store)]
-    comparison = compare(
+    comparison = compare_runs(
         sides[0][:2],
         sides[1][:2],
         draws=context.arguments.draws,

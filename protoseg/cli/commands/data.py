@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from protoseg.cli.arguments import add_operands, positive
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.schema import DatasetSpec
-from protoseg.errors import DataError, ProtosegError, UsageError, unknown
+from protoseg.errors import DataError, ProtosegError, UsageError, describe_unknown_name
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
-    from protoseg.datasets.check import Report
+    from protoseg.datasets.check import DataSetReport
 
 EXAMPLE = "protoseg data check camvid"
 
@@ -40,7 +40,7 @@ def run(context: Context) -> int:
         raise UsageError("data: name an action: data list, data prepare NAME or data check NAME.")
     action, *operands = context.arguments.operands
     if action not in actions:
-        raise UsageError(unknown("action", action, "data", actions))
+        raise UsageError(describe_unknown_name("action", action, "data", actions))
     if action != "prepare" and context.arguments.source:
         raise UsageError(f"data {action}: --from is an option of data prepare only. Remove it.")
     try:
@@ -80,17 +80,17 @@ def _list_data_sets(context: Context, operands: list[str]) -> int:
 
 
 def _prepare(context: Context, names: list[str]) -> int:
-    from protoseg.datasets.prepare.registry import PLANS
-    from protoseg.datasets.prepare.runner import apart, prepare
+    from protoseg.datasets.prepare.registry import PREPARATIONS
+    from protoseg.datasets.prepare.runner import prepare_data_set, raise_if_nested
 
     if len(names) != 1 or not context.arguments.source:
         raise UsageError("data prepare: name one data set and its source: NAME --from DIR.")
     dataset = _compose_dataset(context, names[0], [])
-    if dataset.place not in PLANS:
+    if dataset.place not in PREPARATIONS:
         known = [
             name
             for name in _data_set_names(context)
-            if _compose_dataset(context, name, []).place in PLANS
+            if _compose_dataset(context, name, []).place in PREPARATIONS
         ]
         raise UsageError(
             f"data prepare: '{names[0]}' needs no preparation. Data sets to prepare: "
@@ -98,11 +98,11 @@ def _prepare(context: Context, names: list[str]) -> int:
         )
     source = Path(context.arguments.source).expanduser().absolute()
     target = context.paths.data / dataset.place
-    apart(source, target)
+    raise_if_nested(source, target)
     with context.progress_bar(f"reading {source.name}") as progress:
-        plan = PLANS[dataset.place](source, dataset)
+        plan = PREPARATIONS[dataset.place](source, dataset)
         progress.rename(f"preparing {dataset.place}")
-        manifest = prepare(
+        manifest = prepare_data_set(
             plan, dataset, target, jobs=context.arguments.jobs, progress=progress.update
         )
     if context.json:
@@ -159,22 +159,22 @@ def _compose_dataset(context: Context, name: str, overrides: list[str]) -> Datas
 
     names = _data_set_names(context)
     if name not in names:
-        raise UsageError(unknown("data set", name, "data", names))
+        raise UsageError(describe_unknown_name("data set", name, "data", names))
     # Not parsed as an override: the name may have characters that Hydra's grammar does not allow.
     settings = [setting for _, values in parse_overrides(overrides) for setting in values]
     return context.composer.spec([Setting("dataset", name), *settings], f"data {name}").dataset
 
 
-def _check_data_set(context: Context, dataset: DatasetSpec) -> Report:
-    from protoseg.datasets.check import check
+def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
+    from protoseg.datasets.check import check_data_set
     from protoseg.datasets.layout import find_root
 
     root = find_root(dataset, context.paths.data)
     with context.progress_bar(f"reading {dataset.name}") as progress:
-        return check(root, dataset, progress=progress.update)
+        return check_data_set(root, dataset, progress=progress.update)
 
 
-def _print_report(context: Context, report: Report) -> None:
+def _print_report(context: Context, report: DataSetReport) -> None:
     from rich.table import Table
     from rich.text import Text
 

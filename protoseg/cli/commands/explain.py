@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Show the runs behind a cell."""
     from protoseg.cli.views.explanation import render_explanation
-    from protoseg.config.load_matrix import matrix_names
-    from protoseg.report.explanation import explain
+    from protoseg.config.load_matrix import list_matrices
+    from protoseg.report.explanation import explain_cell
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
     matrices, _ = context.matrices()
     if len(matrices) != 1 or not context.arguments.operands:
-        names = ", ".join(matrix_names(context.paths.experiments))
+        names = ", ".join(list_matrices(context.paths.experiments))
         raise UsageError(
             "explain: name one table, e.g. protoseg explain camvid_methods "
             f"'ProtoSeg (paper), K = 10' miou. Tables: {names}."
@@ -46,7 +46,7 @@ def run(context: Context) -> int:
     store = RecordStore(context.record_folders, context.paths.runs)
     table = build_table(matrices[0], store, context.paths.results / "published")
     arguments = context.arguments
-    explanation = explain(matrices[0], table, arguments.row, arguments.column, store)
+    explanation = explain_cell(matrices[0], table, arguments.row, arguments.column, store)
     if context.json:
         context.print_json(explanation.to_dict())
     else:

@@ -32,16 +32,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Draw the figures of each matrix that has records, and write them in all formats."""
-    from protoseg.report.figures.data import read
-    from protoseg.report.figures.save import write_all
-    from protoseg.report.figures.types import KINDS, build
+    from protoseg.report.figures.data import read_figure_input
+    from protoseg.report.figures.save import write_figure_files
+    from protoseg.report.figures.types import FIGURE_TYPES, build_figure
     from protoseg.runs.store import RecordStore
 
     are_matrices_named = bool(context.operands)
     matrices, overrides = context.matrices()
     base = Path(context.arguments.out or context.paths.results / "figures")
     folder = choose_output_folder(base, overrides)
-    kinds = dict.fromkeys(context.arguments.kind or [next(iter(KINDS))])
+    kinds = dict.fromkeys(context.arguments.kind or [next(iter(FIGURE_TYPES))])
     content: dict[str, dict[str, Any]] = {}
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
@@ -49,8 +49,8 @@ def run(context: Context) -> int:
     for matrix in matrices:
         store = RecordStore(context.record_folders, context.paths.runs)
         try:
-            figure_input = read(matrix, store, context.paths.results / "published")
-            figures = [build(figure_input, figure_type) for figure_type in kinds]
+            figure_input = read_figure_input(matrix, store, context.paths.results / "published")
+            figures = [build_figure(figure_input, figure_type) for figure_type in kinds]
         except ProtosegError as error:
             # A matrix without records is an error only if the user named it.
             if not are_matrices_named and error.exit_code == FAILED:
@@ -63,7 +63,7 @@ def run(context: Context) -> int:
         finally:
             warnings += store.warnings
         for figure in figures:
-            files = [display_path(path) for path in write_all(figure, folder)]
+            files = [display_path(path) for path in write_figure_files(figure, folder)]
             content.setdefault(matrix.name, {})[figure.kind] = figure.to_dict()
             written.setdefault(matrix.name, []).extend(files)
             if not context.json:

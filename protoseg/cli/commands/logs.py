@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from protoseg.cli.arguments import add_run_operand, positive
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.launch.submission import FOLDER
+from protoseg.launch.submission import SUBMISSIONS_FOLDER
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import State
 
@@ -89,7 +89,7 @@ def _log_of_job(context: Context, job: str) -> str:
     """The log of a job's batch script; empty if there is none."""
     if not job:
         return ""
-    logs = sorted((context.paths.runs / FOLDER).glob(f"*/logs/{job}.txt"))
+    logs = sorted((context.paths.runs / SUBMISSIONS_FOLDER).glob(f"*/logs/{job}.txt"))
     return str(logs[-1]) if logs else ""
 
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 from protoseg import files
 from protoseg.cli.arguments import add_operands, add_output_folder
 from protoseg.cli.exit_status import OK
-from protoseg.config.identity import slug
+from protoseg.config.identity import make_slug
 from protoseg.config.matrix import Matrix
 from protoseg.config.schema import RunSpec
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from protoseg.cli.context import Context
     from protoseg.cli.published_counts import CountRow, PublishedCounts
-    from protoseg.training.build.parameter_counts import Counts
+    from protoseg.training.build.parameter_counts import ParameterCounts
 
 EXAMPLE = "protoseg params mit_b2"
 DIFFERS = "≠"
@@ -54,16 +54,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Count the models of the paper, of matrices, or of one run that is given by overrides."""
     from protoseg.cli.context import is_override
-    from protoseg.config.matrix_bundles import sorted_names
+    from protoseg.config.matrix_bundles import list_matrices_and_bundles
 
     operands = context.operands
     names = [operand for operand in operands if not is_override(operand)]
     backbones = context.composer.options["backbone"]
-    known = [name for group in sorted_names(context.paths.experiments) for name in group]
+    known = [
+        name for group in list_matrices_and_bundles(context.paths.experiments) for name in group
+    ]
     matrices = [name for name in names if name in known or name.endswith((".yaml", ".yml"))]
     for name in names:
         if name not in backbones and name not in matrices:
-            raise UsageError(unknown("matrix or backbone", name, "params", [*known, *backbones]))
+            raise UsageError(
+                describe_unknown_name("matrix or backbone", name, "params", [*known, *backbones])
+            )
     if matrices and len(matrices) < len(names):
         raise UsageError("params: name matrices or backbones, not both in one call.")
     if names and not matrices and len(operands) > len(names):
@@ -76,20 +80,20 @@ def run(context: Context) -> int:
         return _print_models(context, _count_matrices(loaded))
     if operands and not names:
         spec = context.one_run()
-        return _print_models(context, [(slug(spec), *_count_model(spec))])
+        return _print_models(context, [(make_slug(spec), *_count_model(spec))])
     return _print_published(context, set(names))
 
 
-def _count_model(spec: RunSpec) -> tuple[Counts, int]:
+def _count_model(spec: RunSpec) -> tuple[ParameterCounts, int]:
     """The counts of a model, and its number of classes."""
-    from protoseg.training.build.parameter_counts import count
+    from protoseg.training.build.parameter_counts import count_spec_parameters
 
-    return count(spec), len(spec.dataset.classes)
+    return count_spec_parameters(spec), len(spec.dataset.classes)
 
 
-def _count_matrices(matrices: Iterable[Matrix]) -> list[tuple[str, Counts, int]]:
+def _count_matrices(matrices: Iterable[Matrix]) -> list[tuple[str, ParameterCounts, int]]:
     """Name, counts and number of classes of each row; its seeds have the same model."""
-    models: dict[str, tuple[str, Counts, int]] = {}
+    models: dict[str, tuple[str, ParameterCounts, int]] = {}
     for matrix in matrices:
         for run in matrix.runs:
             values = ", ".join(
@@ -102,7 +106,7 @@ def _count_matrices(matrices: Iterable[Matrix]) -> list[tuple[str, Counts, int]]
     return list(models.values())
 
 
-def _print_models(context: Context, models: list[tuple[str, Counts, int]]) -> int:
+def _print_models(context: Context, models: list[tuple[str, ParameterCounts, int]]) -> int:
     data = [
         {
             "run": name,
@@ -129,10 +133,10 @@ def _print_models(context: Context, models: list[tuple[str, Counts, int]]) -> in
 
 def _print_published(context: Context, backbones: set[str]) -> int:
     from protoseg.cli.published_counts import published_counts
-    from protoseg.training.build.parameter_counts import count
+    from protoseg.training.build.parameter_counts import count_spec_parameters
 
     folder = context.paths.results / "published"
-    published = published_counts(folder, context.composer, count, backbones)
+    published = published_counts(folder, context.composer, count_spec_parameters, backbones)
     numbers = _number_notes(published)
     cells = [_format_published_row(row, numbers) for row in published.rows]
     footer = [

@@ -14,13 +14,20 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.current_plan import read_plan
 from protoseg.planning.cost import estimate_cost, workloads_to_time
 from protoseg.planning.plan import Plan, with_timings
-from protoseg.planning.timings import Device, Failure, chosen, read, take, this_device
+from protoseg.planning.timings import (
+    Device,
+    Failure,
+    choose_timings,
+    find_device,
+    measure_workload,
+    read_timings,
+)
 from protoseg.planning.workload import Workload, describe_workload, make_model_key
 from protoseg.runs.store import all_records
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
-    from protoseg.launch.job_arrays import Array
+    from protoseg.launch.job_arrays import JobArray
 
 EXAMPLE = "protoseg plan quickstart"
 
@@ -57,19 +64,19 @@ def run(context: Context) -> int:
         plan_to_dict,
         render_plan,
     )
-    from protoseg.launch.local import cores, default_jobs, local_gpus
+    from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
 
     matrices, _ = context.matrices()
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
     arrays = _make_job_arrays(context, plan)
-    jobs = context.arguments.jobs or default_jobs(cores(), local_gpus())
+    jobs = context.arguments.jobs or choose_job_count(count_cores(), list_local_gpus())
     device: Device | None = None
     failures: list[Failure] = []
     if context.arguments.time:
-        device, failures = _time_workloads(context, plan, max(1, cores() // jobs))
-    timings = read(context.paths.runs)
-    plan = with_timings(plan, chosen(timings, device))
-    gpu_timings = chosen((timing for timing in timings if timing.gpu), device)
+        device, failures = _time_workloads(context, plan, max(1, count_cores() // jobs))
+    timings = read_timings(context.paths.runs)
+    plan = with_timings(plan, choose_timings(timings, device))
+    gpu_timings = choose_timings((timing for timing in timings if timing.gpu), device)
     sizes = _read_published_sizes(context, matrices)
     cost = estimate_cost(plan, all_records(context.record_folders), sizes, gpu_timings)
     if context.arguments.sbatch:
@@ -89,29 +96,29 @@ def run(context: Context) -> int:
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
 
 
-def _make_job_arrays(context: Context, plan: Plan) -> list[Array]:
+def _make_job_arrays(context: Context, plan: Plan) -> list[JobArray]:
     """The job arrays that a sweep would submit; none without a cluster."""
     if context.cluster is None:
         if context.arguments.sbatch:
             raise UsageError("plan --sbatch: no cluster is named. Add cluster=NAME.")
         return []
-    from protoseg.launch.submit import arrays_of
+    from protoseg.launch.submit import make_arrays
 
-    return arrays_of(plan, context.paths.runs, context.cluster)
+    return make_arrays(plan, context.paths.runs, context.cluster)
 
 
-def _make_batch_scripts(context: Context, matrices: list[Matrix], arrays: list[Array]) -> str:
+def _make_batch_scripts(context: Context, matrices: list[Matrix], arrays: list[JobArray]) -> str:
     from protoseg.cli.commands.sweep import make_job_name
-    from protoseg.launch.sbatch import preview
+    from protoseg.launch.sbatch import preview_scripts
 
     assert context.cluster is not None
-    return preview(arrays, context.cluster, context.paths.runs, make_job_name(matrices))
+    return preview_scripts(arrays, context.cluster, context.paths.runs, make_job_name(matrices))
 
 
 def _read_published_sizes(context: Context, matrices: list[Matrix]) -> dict[Workload, float]:
     """Model -> number of parameters that a published table states."""
     from protoseg.cli.published_counts import published_sizes
-    from protoseg.report.tables.published import load
+    from protoseg.report.tables.published import load_published
 
     folder = context.paths.results / "published"
     specs = [run.spec for matrix in matrices for run in matrix.runs]
@@ -122,7 +129,7 @@ def _read_published_sizes(context: Context, matrices: list[Matrix]) -> dict[Work
         sizes = published_sizes(folder, context.composer, backbones)
     for matrix in matrices:
         with contextlib.suppress(ProtosegError):
-            numbers = load(matrix, folder)
+            numbers = load_published(matrix, folder)
             if numbers is None:
                 continue
             for planned in matrix.runs:
@@ -138,10 +145,10 @@ def _time_workloads(context: Context, plan: Plan, threads: int) -> tuple[Device,
     Each timing is stored when it is complete, so a call after Ctrl-C continues with the next one.
     """
     runs, number_of_iterations = context.paths.runs, context.arguments.time
-    device = this_device(threads)
+    device = find_device(threads)
     records = [*all_records(context.record_folders)]
     records += [entry.status.record for entry in plan.entries if entry.status.record]
-    specs = workloads_to_time(plan, records, read(runs), device)
+    specs = workloads_to_time(plan, records, read_timings(runs), device)
     if specs:
         noun = "workload" if len(specs) == 1 else "workloads"
         context.errors.print(
@@ -154,7 +161,7 @@ def _time_workloads(context: Context, plan: Plan, threads: int) -> tuple[Device,
     for number, spec in enumerate(specs, 1):
         description = describe_workload(spec)
         with context.progress_bar(description) as bar:
-            timing = take(
+            timing = measure_workload(
                 spec,
                 runs,
                 device,

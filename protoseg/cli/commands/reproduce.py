@@ -14,9 +14,9 @@ from protoseg.cli.arguments import add_record_options, add_run_operand, positive
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.schema import METHOD_VERSION
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.paths import code as current_code
-from protoseg.reproduce.checkout import checked_out, find_diff
-from protoseg.reproduce.retrain import fresh_folder, train
+from protoseg.paths import find_package_folder as current_code
+from protoseg.reproduce.checkout import check_out, find_diff
+from protoseg.reproduce.retrain import choose_run_folder, train
 from protoseg.runs.folder import RunFolder, Status
 from protoseg.runs.states import State
 
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Train a recorded run again in a new folder, and compare it with its record."""
     from protoseg.cli.views.reproduction import lines
-    from protoseg.reproduce.comparison import compare, read_counts
+    from protoseg.reproduce.comparison import compare_records, read_verified_counts
     from protoseg.runs.store import RecordStore
 
     arguments = context.arguments
@@ -67,7 +67,7 @@ def run(context: Context) -> int:
             else f"{run_id}: has no record yet. Its state is {original.status.state.value}."
         )
     record, source = original.record, original.source
-    counts = read_counts(record, _find_confusion_file(source, record))
+    counts = read_verified_counts(record, _find_confusion_file(source, record))
     threads = arguments.threads or int(record["provenance"].get("threads") or 0)
     with _choose_code(context, record, source) as code:
         launch = {
@@ -78,7 +78,7 @@ def run(context: Context) -> int:
             "checkpoint_seconds": 60.0,
         }
         base = Path(arguments.into).expanduser().absolute() if arguments.into else None
-        folder = fresh_folder(
+        folder = choose_run_folder(
             base or context.paths.runs / FOLDER,
             run_id,
             record["spec"],
@@ -90,8 +90,10 @@ def run(context: Context) -> int:
             status = train(folder, code, each_poll)
     if status.record is None:
         return _print_unfinished(context, folder, status)
-    new_counts = read_counts(status.record, folder.confusion)
-    reproduction = compare(record, status.record, counts, new_counts, points=arguments.within)
+    new_counts = read_verified_counts(status.record, folder.confusion)
+    reproduction = compare_records(
+        record, status.record, counts, new_counts, points=arguments.within
+    )
     if context.json:
         places = {"folder": str(folder.path), "record": str(source)}
         context.print_json(reproduction.to_dict() | places)
@@ -147,13 +149,13 @@ def _choose_code(
         diff = find_diff(source, provenance.get("diff_file"), provenance.get("diff_sha256"))
         effect = "they are applied" if diff else "they were not saved, so the result may differ"
         _print_warning(context, f"{run_id}: its code had uncommitted changes; {effect}.")
-    return checked_out(current_code(), provenance["commit"], diff)
+    return check_out(current_code(), provenance["commit"], diff)
 
 
 def _code_digest(code: Path) -> str:
-    from protoseg.training.provenance.source_code import code_digest
+    from protoseg.training.provenance.source_code import hash_code
 
-    return code_digest(code / "protoseg")
+    return hash_code(code / "protoseg")
 
 
 def _print_introduction(

@@ -21,7 +21,7 @@ from protoseg.runs.folder import Launch
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
-    from protoseg.launch.job_arrays import Array
+    from protoseg.launch.job_arrays import JobArray
     from protoseg.launch.profile.profile import ClusterProfile
 
 EXAMPLE = "protoseg sweep quickstart --jobs 2"
@@ -62,12 +62,12 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
 def _train_here(context: Context, plan: Plan) -> int:
     from protoseg.cli.local_sweep import run_sweep
     from protoseg.cli.views.plan import describe_counts
-    from protoseg.launch.local import cores, default_jobs, local_gpus
+    from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
     from protoseg.planning.selection import select_runs
 
     arguments = context.arguments
-    available, gpus = cores(), local_gpus()
-    jobs = arguments.jobs or default_jobs(available, gpus)
+    available, gpus = count_cores(), list_local_gpus()
+    jobs = arguments.jobs or choose_job_count(available, gpus)
     selected, _ = select_runs(plan, arguments.retry_failed)
     # More jobs than GPUs would train some runs on the CPU: one table would mix two devices.
     jobs = max(1, min(jobs, len(selected), len(gpus) or jobs))
@@ -120,7 +120,7 @@ def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfil
             context.console.print(f"{len(plan.entries)} runs: ", describe_counts(plan), ".", sep="")
         return plan
 
-    def on_array(job: str, array: Array) -> None:
+    def on_array(job: str, array: JobArray) -> None:
         if not context.json:
             text = f"submitted  job {job}: {len(array.entries)} runs, each {array.resources}"
             context.console.print(text, markup=False)

@@ -42,7 +42,7 @@ def run(context: Context) -> int:
     if saved_runs:
         return _write_latency_tables(context, saved_runs)
     from protoseg.cli.views.table import render_table
-    from protoseg.report.formats.files import to_csv, to_markdown, write_all
+    from protoseg.report.formats.files import to_csv, to_markdown, write_table_files
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
@@ -57,7 +57,7 @@ def run(context: Context) -> int:
             warnings += _publish_records(context, [planned.run_id for planned in matrix.runs])
         store = RecordStore(context.record_folders, context.paths.runs)
         table = build_table(matrix, store, context.paths.results / "published")
-        written[matrix.name] = [display_path(path) for path in write_all(table, folder)]
+        written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
         warnings += store.warnings
         if context.json:
             content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
@@ -73,7 +73,7 @@ def run(context: Context) -> int:
 
 def _write_latency_tables(context: Context, saved_runs: list[str]) -> int:
     """Write the latency tables of saved benchmark runs, beside them or to ``--out``."""
-    from protoseg.report.tables.benchmarks import read_run, write_latency
+    from protoseg.report.tables.benchmarks import read_benchmark_run, write_latency_files
 
     others = [operand for operand in context.operands if operand not in saved_runs]
     if others:
@@ -84,8 +84,10 @@ def _write_latency_tables(context: Context, saved_runs: list[str]) -> int:
     content: dict[str, Any] = {}
     written: dict[str, list[str]] = {}
     for path in map(Path, saved_runs):
-        saved = read_run(path)
-        markdown, files = write_latency(path, saved, Path(context.arguments.out or path.parent))
+        saved = read_benchmark_run(path)
+        markdown, files = write_latency_files(
+            path, saved, Path(context.arguments.out or path.parent)
+        )
         content[path.stem] = saved["cases"]
         written[path.stem] = [display_path(file) for file in files]
         if not context.json:

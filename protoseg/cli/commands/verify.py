@@ -55,7 +55,7 @@ def _load_matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]
     Raises:
         UsageError: a named matrix is unknown or broken; an override.
     """
-    from protoseg.config.load_matrix import load_matrix, matrix_names
+    from protoseg.config.load_matrix import list_matrices, load_matrix
 
     if context.arguments.operands:
         named, overrides = context.matrices()
@@ -65,16 +65,16 @@ def _load_matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]
                 "Remove the overrides."
             )
         return {matrix.name: matrix for matrix in named}, {}
-    from protoseg.report.verify.figures import figure_names
-    from protoseg.report.verify.tables import kept_files, table_names
+    from protoseg.report.verify.figures import list_figure_names
+    from protoseg.report.verify.tables import list_kept_files, list_table_names
 
     matrices: dict[str, Matrix] = {}
     unreadable: dict[str, str] = {}
     records = {path.stem for path in context.paths.records.glob("*.json")}
-    names = matrix_names(context.paths.experiments)
-    tables = table_names(context.paths.results / "tables")
-    drawn = {path.stem for path in kept_files(context.paths.results / "figures")}
-    committed = tables | {name for name in names if drawn.intersection(figure_names(name))}
+    names = list_matrices(context.paths.experiments)
+    tables = list_table_names(context.paths.results / "tables")
+    drawn = {path.stem for path in list_kept_files(context.paths.results / "figures")}
+    committed = tables | {name for name in names if drawn.intersection(list_figure_names(name))}
     # Matrices with a table or figure first. Others are loaded only until every record has a matrix.
     for name in sorted(names, key=lambda name: (name not in committed, name)):
         if name not in committed and not records:

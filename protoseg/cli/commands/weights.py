@@ -10,7 +10,7 @@ from protoseg import files
 from protoseg.cli.arguments import add_operands
 from protoseg.cli.exit_status import OK
 from protoseg.config.schema import BackboneSpec
-from protoseg.errors import DataError, ProtosegError, UsageError, unknown
+from protoseg.errors import DataError, ProtosegError, UsageError, describe_unknown_name
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -32,7 +32,7 @@ def run(context: Context) -> int:
     action, *names = context.arguments.operands or ["list"]
     actions = {"list": _list_weights, "get": _download_weights}
     if action not in actions:
-        raise UsageError(unknown("action", action, "weights", actions))
+        raise UsageError(describe_unknown_name("action", action, "weights", actions))
     return actions[action](context, names)
 
 
@@ -46,7 +46,7 @@ def _list_weights(context: Context, names: list[str]) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from protoseg.training.weights.download import address
+    from protoseg.training.weights.download import find_address
 
     if names:
         raise UsageError(f"weights list: takes no names, found '{names[0]}'. Remove it.")
@@ -59,7 +59,7 @@ def _list_weights(context: Context, names: list[str]) -> int:
             "file": backbone.weights,
             "sha256": backbone.weights_sha256,
             "here": (context.paths.weights / backbone.weights).is_file(),
-            "address": address(backbone),
+            "address": find_address(backbone),
         }
         for name, backbone in backbones.items()
         if backbone.weights
@@ -86,7 +86,7 @@ def _download_weights(context: Context, names: list[str]) -> int:
         raise UsageError(f"weights get: name a backbone. Known: {', '.join(known)}.")
     for name in names:
         if name not in known:
-            raise UsageError(unknown("backbone", name, "weights get", known))
+            raise UsageError(describe_unknown_name("backbone", name, "weights get", known))
     states, problems = {}, []
     for name in names:
         try:
@@ -105,7 +105,7 @@ def _download(context: Context, backbone: BackboneSpec) -> str:
     """Download one file into the weights folder; return what was done."""
     from rich.progress import DownloadColumn, Progress
 
-    from protoseg.training.weights.download import address, download
+    from protoseg.training.weights.download import download_weights, find_address
     from protoseg.training.weights.load import find_weights
 
     if not backbone.weights:
@@ -114,7 +114,7 @@ def _download(context: Context, backbone: BackboneSpec) -> str:
     if path.is_file():
         find_weights(backbone, context.paths.weights)
         return f"exists already, {path}"
-    url = address(backbone)
+    url = find_address(backbone)
     if not url:
         raise DataError(
             f"{backbone.weights}: no public address is known. docs/models.md describes the file. "
@@ -122,12 +122,12 @@ def _download(context: Context, backbone: BackboneSpec) -> str:
         )
     files.make_folder(path.parent)
     if context.json or not sys.stdout.isatty():
-        download(url, path, backbone.weights_sha256)
+        download_weights(url, path, backbone.weights_sha256)
     else:
         columns = (*Progress.get_default_columns(), DownloadColumn())
         with Progress(*columns, console=context.console, transient=True) as progress:
             task = progress.add_task(backbone.weights, total=None)
-            download(
+            download_weights(
                 url,
                 path,
                 backbone.weights_sha256,

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protoseg.config.matrix import Matrix
-from protoseg.launch.job_arrays import Array
+from protoseg.launch.job_arrays import JobArray
 from protoseg.planning.cost import STORAGE_RULE, CostEstimate
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Timing
@@ -199,14 +199,14 @@ def cost_to_dict(cost: CostEstimate) -> dict[str, Any]:
     }
 
 
-def describe_arrays(arrays: Sequence[Array], cluster: str) -> str:
+def describe_arrays(arrays: Sequence[JobArray], cluster: str) -> str:
     """How runs would be submitted: ``on NAME in 2 job arrays (...)``."""
     parts = [f"{len(array.entries)} runs, each {array.resources}" for array in arrays]
     noun = "job array" if len(arrays) == 1 else "job arrays"
     return f"on {cluster} in {len(arrays)} {noun} ({'; '.join(parts)})"
 
 
-def array_to_dict(array: Array) -> dict[str, Any]:
+def array_to_dict(array: JobArray) -> dict[str, Any]:
     """A job array as plain data."""
     return {"runs": array.run_ids, "resources": vars(array.resources)}
 

@@ -9,7 +9,7 @@ from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.prepare import ade20k, ade20k_full, cityscapes, coco_stuff, pascal_voc
 from protoseg.datasets.prepare.steps import Preparation
 
-PLANS: dict[str, Callable[[Path, DatasetSpec], Preparation]] = {
+PREPARATIONS: dict[str, Callable[[Path, DatasetSpec], Preparation]] = {
     "ade20k": ade20k.plan_preparation,
     "ade20k_full": ade20k_full.plan_preparation,
     "cityscapes": cityscapes.plan_preparation,

@@ -44,7 +44,7 @@ LOCK = ".prepare.lock"
 Progress = Callable[[int, int], None]
 
 
-def apart(source: Path, target: Path) -> None:
+def raise_if_nested(source: Path, target: Path) -> None:
     """Raise an error if source and target are one folder or one is inside the other.
 
     Raises:
@@ -58,7 +58,7 @@ def apart(source: Path, target: Path) -> None:
         )
 
 
-def prepare(
+def prepare_data_set(
     plan: Preparation,
     dataset: DatasetSpec,
     target: Path,
@@ -80,7 +80,7 @@ def prepare(
             are reported after all other files are made.
         ProtosegError: another process is preparing this folder, or it cannot be written.
     """
-    apart(plan.source, target)
+    raise_if_nested(plan.source, target)
     try:
         target.mkdir(parents=True, exist_ok=True)
         with _lock_folder(target):
@@ -239,4 +239,4 @@ def _source_digest(entries: list[dict[str, Any]]) -> str:
 
 def _count_images(target: Path, dataset: DatasetSpec) -> dict[str, int]:
     splits = layout.find_splits(target, dataset)
-    return {split: len(layout.pairs(target, dataset, split)) for split in splits}
+    return {split: len(layout.find_pairs(target, dataset, split)) for split in splits}

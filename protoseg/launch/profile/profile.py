@@ -15,7 +15,7 @@ from typing import Any
 
 from protoseg.config.compose import Setting, compose_file, parse_overrides
 from protoseg.config.fields import build, field_types, number
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.launch.profile.resources import Resources, check_value
 from protoseg.launch.profile.rules import Rule, read_rule
 from protoseg.launch.profile.values import check_name, check_text, check_time
@@ -166,7 +166,7 @@ def _check_flag(flag: str, value: Any, where: str) -> None:
 def _check_retries(retries: Mapping[str, int | None]) -> None:
     for name, limit in retries.items():
         if name not in list(Reason):
-            raise UsageError(unknown("reason", name, "retries", Reason))
+            raise UsageError(describe_unknown_name("reason", name, "retries", Reason))
         if limit is not None and limit < 0:
             raise UsageError(f"retries.{name}: {limit} is out of range; allowed: at least 0.")
         rule = RULES[Reason(name)]
@@ -183,7 +183,7 @@ def _check_retries(retries: Mapping[str, int | None]) -> None:
         )
 
 
-def profile_names(folder: Path) -> list[str]:
+def list_profiles(folder: Path) -> list[str]:
     """Return the names of the profiles in a folder."""
     return sorted(path.stem for path in folder.glob("*.yaml"))
 
@@ -200,15 +200,15 @@ def load_profile(folder: Path, name: str, overrides: Iterable[str] = ()) -> Clus
     Raises:
         UsageError: an unknown profile or key, or an invalid value.
     """
-    names = profile_names(folder)
+    names = list_profiles(folder)
     if name not in names:
-        raise UsageError(unknown(GROUP, name, str(folder), names))
+        raise UsageError(describe_unknown_name(GROUP, name, str(folder), names))
     where = f"{GROUP} {name}"
     data = compose_file(folder, name, [_parse_setting(text) for text in overrides], where)
     known = {field.name for field in dataclasses.fields(ClusterProfile)} - {"name"}
     for key in data:
         if key not in known:
-            raise UsageError(unknown("key", key, where, known))
+            raise UsageError(describe_unknown_name("key", key, where, known))
     rules = data.get("rules") or ()
     parts = {where: data} | {f"{where}: rules[{i}]": rule for i, rule in enumerate(rules)}
     for location, part in parts.items():

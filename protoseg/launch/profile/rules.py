@@ -16,10 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from protoseg.config.fields import build, convert, field_types, plain
+from protoseg.config.fields import build, convert, field_types, to_plain
 from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.launch.profile.resources import Resources
 
 WHEN = "when"
@@ -85,7 +85,7 @@ def _convert_value(types: list[tuple[Any, Any]], value: Any, where: str) -> Any:
     problem: UsageError | None = None
     for type_, bounds in types:
         try:
-            return plain(convert(type_, value, where, bounds))
+            return to_plain(convert(type_, value, where, bounds))
         except UsageError as error:
             problem = problem or error
     assert problem is not None
@@ -101,7 +101,7 @@ def _find_types(key: str, where: str) -> list[tuple[Any, Any]]:
         types = [(field_types(o)[f.name], f.metadata) for f, o in fields if f.name == part]
         if not types:
             names = {field.name for field, _ in fields}
-            raise UsageError(unknown("key", part, where, names))
+            raise UsageError(describe_unknown_name("key", part, where, names))
         if any(typing.get_origin(type_) is dict for type_, _ in types):
             return [(Any, {})]  # free settings accept any value
         owners = []

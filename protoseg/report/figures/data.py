@@ -222,7 +222,7 @@ class _CachedStore(RecordStore):
         return self._results[run_id]
 
 
-def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureInput:
+def read_figure_input(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureInput:
     """Read the data of a matrix for its figures.
 
     Args:
@@ -249,7 +249,7 @@ def read(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureIn
             f"Train with: protoseg sweep {matrix.name}"
         )
     metric = METRICS[varying[0]]
-    numbers = literature.load(matrix, published_folder)
+    numbers = literature.load_published(matrix, published_folder)
     titles = [column.title for column in table.header if column.kind == "label"]
     groups = {column.values: column.group for column in table.header if column.kind != "label"}
     settings = []

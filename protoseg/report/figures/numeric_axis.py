@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.report import wording
 from protoseg.report.figures.data import FigureInput, Line, Point, Setting
 from protoseg.report.tables.baseline import OneBaseline
@@ -125,13 +125,13 @@ def _around_baseline(figure_input: FigureInput) -> NamedLines | None:
     start = against.find(figure_input.settings[0].samples)
     if start is None:
         return None
-    before = _flatten(plain(start.spec))
+    before = _flatten(to_plain(start.spec))
     lines: dict[str, dict[float, Point]] = {}
     base = next(s for s in figure_input.settings if s.samples is start)
     for setting in figure_input.settings:
         if setting is base:
             continue
-        after = _flatten(plain(setting.samples.spec))
+        after = _flatten(to_plain(setting.samples.spec))
         changed = [f for f in {**before, **after} if before.get(f) != after.get(f) and f != "seed"]
         field = changed[0] if len(changed) == 1 else ""
         value, base_value = _to_number(after.get(field)), _to_number(before.get(field))

@@ -122,7 +122,7 @@ def _metadata(figure: Figure, form: str) -> dict[str, Any]:
     }
 
 
-def write_all(figure: Figure, folder: Path) -> list[Path]:
+def write_figure_files(figure: Figure, folder: Path) -> list[Path]:
     """Write a figure in all formats; a file with equal bytes is not written again.
 
     Raises:

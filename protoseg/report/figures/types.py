@@ -30,20 +30,20 @@ NAMED_MISSING = 8
 """Settings without a value that a note names; the figure marks all of them."""
 
 
-def build(figure_input: FigureInput, figure_type: str) -> Figure:
+def build_figure(figure_input: FigureInput, figure_type: str) -> Figure:
     """Build a figure of a matrix.
 
     Args:
-        figure_type: the figure type, a key of `KINDS`.
+        figure_type: the figure type, a key of `FIGURE_TYPES`.
 
     Raises:
         UsageError: the matrix cannot have a figure of this type.
         ProtosegError: no record has the data of the figure.
     """
-    return KINDS[figure_type](figure_input)
+    return FIGURE_TYPES[figure_type](figure_input)
 
 
-def file_name(matrix: str, figure_type: str) -> str:
+def figure_file_name(matrix: str, figure_type: str) -> str:
     """Name the files of a figure, without suffix: ``MATRIX`` or ``MATRIX_KIND``."""
     return matrix if figure_type == "metric" else f"{matrix}_{figure_type}"
 
@@ -218,12 +218,12 @@ def _note_missing(settings: Iterable[tuple[str, str]]) -> list[str]:
 def _make_figure(
     figure_input: FigureInput, figure_type: str, notes: Sequence[str], content: Any
 ) -> Figure:
-    name = file_name(figure_input.matrix.name, figure_type)
+    name = figure_file_name(figure_input.matrix.name, figure_type)
     cleaned = tuple(wording.clean_text(note) for note in notes)
     return Figure(name, figure_type, figure_input.table.title, cleaned, content)
 
 
-KINDS: dict[str, Callable[[FigureInput], Figure]] = {
+FIGURE_TYPES: dict[str, Callable[[FigureInput], Figure]] = {
     "metric": build_metric_figure,
     "loss": build_loss_figure,
     "classes": build_class_figure,

@@ -157,7 +157,7 @@ def render_files(table: Table, per_class: bool = False) -> dict[str, str]:
     return contents
 
 
-def write_all(table: Table, folder: Path) -> list[Path]:
+def write_table_files(table: Table, folder: Path) -> list[Path]:
     """Write a table in all formats and return the paths.
 
     The bytes depend only on the table; a file with equal bytes is not written again.

@@ -34,7 +34,7 @@ CSV_FIELDS = (
 )
 
 
-def read_run(path: Path) -> dict[str, Any]:
+def read_benchmark_run(path: Path) -> dict[str, Any]:
     """Read a saved benchmark run.
 
     Raises:
@@ -187,7 +187,7 @@ def render_latency_files(path: Path, saved: dict[str, Any]) -> dict[str, str]:
     return {f"{name}.md": markdown, f"{name}.tex": latex, f"{name}.csv": to_csv(saved)}
 
 
-def write_latency(path: Path, saved: dict[str, Any], folder: Path) -> tuple[str, list[Path]]:
+def write_latency_files(path: Path, saved: dict[str, Any], folder: Path) -> tuple[str, list[Path]]:
     """Write a saved run as NAME.md, .tex and .csv; return the Markdown and the paths."""
     contents = render_latency_files(path, saved)
     files.make_folder(folder)

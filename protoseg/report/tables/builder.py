@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.config.matrix import Matrix
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import COUNTS, METRICS, Metric
 from protoseg.report.statistics.significance import find_best, mean, sample_std
@@ -71,7 +71,7 @@ class _Builder:
         )
         self.main = self.spec.metrics[0]
         check_protocols(matrix, (*self.rows, *self.columns))
-        self.published = published.load(matrix, published_folder)
+        self.published = published.load_published(matrix, published_folder)
         if self.columns and self.published is not None and self.published.spec.labels:
             raise UsageError(
                 f"{matrix.name}: table: published.labels name rows, but with table.columns a row "
@@ -93,11 +93,13 @@ class _Builder:
         where, spec = f"{self.matrix.name}: table", self.spec
         if not self.matrix.runs:
             raise UsageError(f"{self.matrix.name}: has no runs, so it has no table.")
-        metrics.check(spec.metrics, f"{where}.metrics")
+        metrics.check_metrics(spec.metrics, f"{where}.metrics")
         for part in ("rows", "columns", "baseline"):
             for axis in getattr(spec, part):
                 if axis not in self.matrix.axes:
-                    raise UsageError(unknown("axis", axis, f"{where}.{part}", self.matrix.axes))
+                    raise UsageError(
+                        describe_unknown_name("axis", axis, f"{where}.{part}", self.matrix.axes)
+                    )
         if spec.baseline and spec.metrics[0] in COUNTS:
             raise UsageError(
                 f"{where}.baseline: Δ needs a measured metric. Put one first in metrics."

@@ -22,7 +22,7 @@ COUNT_FOOTNOTES = {
 """Metric -> footnote."""
 
 
-def classifier_parameters(spec: RunSpec) -> int | None:
+def count_classifier_parameters(spec: RunSpec) -> int | None:
     """Count the learnable parameters of the classifier; None if the spec does not determine it."""
     return spec.method.classifier_parameters(len(spec.dataset.classes), spec.decoder.channels)
 
@@ -46,7 +46,7 @@ def make_parameters_cell(samples: Samples, metric: Metric) -> Cell | None:
     value = next(iter(learnable.values()))
     in_brackets: float | None = next(iter(samples.prototypes.values()), None)
     if metric.key == LEARNABLE:
-        in_brackets = classifier_parameters(samples.spec)
+        in_brackets = count_classifier_parameters(samples.spec)
     brackets = "" if in_brackets is None else f" ({wording.format_millions(in_brackets)})"
     return Cell(
         "parameters",

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from protoseg.config.matrix import Matrix, PublishedSpec
-from protoseg.errors import ProtosegError, UsageError, unknown
+from protoseg.errors import ProtosegError, UsageError, describe_unknown_name
 from protoseg.report import wording
 from protoseg.report.metrics import METRICS
 
@@ -111,7 +111,7 @@ def _label(value: Any) -> str:
     return wording.clean_text(wording.format_value(value))
 
 
-def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
+def load_published(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
     """Read the published numbers of a matrix; None if its table has no ``published``.
 
     Args:
@@ -130,7 +130,7 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         known = (p.stem for p in folder.glob("*.yaml"))
-        raise UsageError(unknown("file", spec.file, where, known)) from None
+        raise UsageError(describe_unknown_name("file", spec.file, where, known)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProtosegError(f"{path}: not valid YAML ({error}).") from error
     if not isinstance(content, dict) or not isinstance(content.get("source"), str):
@@ -139,16 +139,16 @@ def load(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
     fields = {key for row in rows for key in row}
     for axis, field in spec.match.items():
         if axis not in matrix.axes:
-            raise UsageError(unknown("axis", axis, f"{where}.match", matrix.axes))
+            raise UsageError(describe_unknown_name("axis", axis, f"{where}.match", matrix.axes))
         if field not in fields:
-            raise UsageError(unknown("field", field, f"{where}.match.{axis}", fields))
+            raise UsageError(describe_unknown_name("field", field, f"{where}.match.{axis}", fields))
     for key in ("value", "parameters", "brackets"):
         field = getattr(spec, key)
         if field and field not in fields:
-            raise UsageError(unknown("field", field, f"{where}.{key}", fields))
+            raise UsageError(describe_unknown_name("field", field, f"{where}.{key}", fields))
     for field in spec.labels:
         if field not in fields:
-            raise UsageError(unknown("field", field, f"{where}.labels", fields))
+            raise UsageError(describe_unknown_name("field", field, f"{where}.labels", fields))
     for number, row in enumerate(rows, 1):
         for field in filter(None, (spec.value, spec.parameters, spec.brackets)):
             if row.get(field) is not None and parse_printed(row[field]) is None:
@@ -193,5 +193,5 @@ def _rows(
     rows = parts.get(spec.part)
     if not isinstance(rows, list):
         known = [part for part in parts if part]
-        raise UsageError(unknown("part", spec.part, f"{where}.part", known))
+        raise UsageError(describe_unknown_name("part", spec.part, f"{where}.part", known))
     return tuple(row for row in rows if isinstance(row, dict))

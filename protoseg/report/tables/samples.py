@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.matrix import Matrix
 from protoseg.config.methods import WeakContrastMethod
 from protoseg.config.schema import RunSpec
@@ -145,7 +145,7 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
         first = seen.setdefault(make_key(planned.axes, axes), spec)
         if extract_protocol(first) == extract_protocol(spec):
             continue
-        fields = find_differing_fields(plain(first), plain(spec))
+        fields = find_differing_fields(to_plain(first), to_plain(spec))
         raise ProtosegError(
             f"{matrix.name}: its table mixes two evaluation protocols: "
             f"'{describe_protocol(first)}' and '{describe_protocol(spec)}' "

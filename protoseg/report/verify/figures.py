@@ -7,11 +7,11 @@ from pathlib import Path
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
-from protoseg.report.figures.data import FORMS, Figure, read, read_digest
-from protoseg.report.figures.types import KINDS, build, file_name
+from protoseg.report.figures.data import FORMS, Figure, read_digest, read_figure_input
+from protoseg.report.figures.types import FIGURE_TYPES, build_figure, figure_file_name
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.records import join_first
-from protoseg.report.verify.tables import kept_files
+from protoseg.report.verify.tables import list_kept_files
 from protoseg.runs.store import RecordStore
 
 
@@ -30,9 +30,9 @@ def check_figures(
     """
     check = Check("figures", "digest of the data they were drawn from, against the records")
     folder = results / "figures"
-    paths = [path for path in kept_files(folder) if path.suffix.removeprefix(".") in FORMS]
+    paths = [path for path in list_kept_files(folder) if path.suffix.removeprefix(".") in FORMS]
     for name, matrix in matrices.items():
-        types = {file_name(name, figure_type): figure_type for figure_type in KINDS}
+        types = {figure_file_name(name, figure_type): figure_type for figure_type in FIGURE_TYPES}
         of_matrix = [path for path in paths if path.stem in types]
         paths = [path for path in paths if path not in of_matrix]
         if of_matrix:
@@ -40,7 +40,7 @@ def check_figures(
     if not all_of_it:
         return check
     for path in paths:
-        reasons = (why for name, why in broken.items() if path.stem in figure_names(name))
+        reasons = (why for name, why in broken.items() if path.stem in list_figure_names(name))
         reason = next(reasons, "")
         message = "there is no matrix of this name."
         if reason:
@@ -52,9 +52,9 @@ def check_figures(
     return check
 
 
-def figure_names(matrix: str) -> Iterable[str]:
+def list_figure_names(matrix: str) -> Iterable[str]:
     """List the possible file names of the figures of a matrix, without suffix."""
-    return [file_name(matrix, figure_type) for figure_type in KINDS]
+    return [figure_file_name(matrix, figure_type) for figure_type in FIGURE_TYPES]
 
 
 def _check_matrix(
@@ -65,14 +65,14 @@ def _check_matrix(
     problems: dict[str, str] = {}
     try:
         store = RecordStore([results / "records"], None)
-        figure_input = read(matrix, store, results / "published")
+        figure_input = read_figure_input(matrix, store, results / "published")
     except ProtosegError as error:
         problems = {path.stem: str(error) for path in paths}
     for path in paths:
         name, file = path.stem, f"figures/{path.name}"
         if name not in figures and name not in problems:
             try:
-                figures[name] = build(figure_input, types[name])
+                figures[name] = build_figure(figure_input, types[name])
             except ProtosegError as error:
                 problems[name] = str(error)
         if name in problems:

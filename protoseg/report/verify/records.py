@@ -9,14 +9,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.identity import run_id, spec_from_dict
+from protoseg.config.identity import read_spec, run_id
 from protoseg.errors import ProtosegError
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.recount import CountsError, find_wrong_numbers
 from protoseg.runs.record import (
     RecordError,
     canonical,
-    diffs,
+    list_diffs,
     read_record,
     verify_confusion,
     verify_diff,
@@ -54,7 +54,7 @@ def check_records(
             continue
         origins[path.stem] = record["provenance"]
         _check_counts(record, path.with_suffix(".npz"), counts, numbers)
-        for diff in diffs(record):
+        for diff in list_diffs(record):
             expected.add(diff.published)
             code.count += 1
             try:
@@ -85,7 +85,7 @@ def _read(path: Path, check: Check) -> dict[str, Any] | None:
     if digest != record["spec_digest"]:
         check.problem(_relative(path), "its spec_digest does not match its spec.")
     try:
-        expected_id = run_id(spec_from_dict(record["spec"], path.name))
+        expected_id = run_id(read_spec(record["spec"], path.name))
     except ProtosegError as error:
         check.problem(_relative(path), f"its spec cannot be read: {error}")
     else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
 from protoseg.report.formats.files import render_files
-from protoseg.report.tables.benchmarks import read_run, render_latency_files
+from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.records import KEPT, join_first
@@ -33,7 +33,7 @@ def check_tables(
     """
     tables = Check("tables", "files rebuilt from the records alone")
     folder = results / "tables"
-    committed = kept_files(folder)
+    committed = list_kept_files(folder)
     named: dict[str, list[Path]] = {}
     for path in committed:
         named.setdefault(_matrix_name(path, matrices), []).append(path)
@@ -79,7 +79,7 @@ def _check_table(results: Path, matrix: Matrix, paths: list[Path], check: Check)
 
 def _check_benchmarks(folder: Path) -> Check:
     check = Check("benchmarks", "files rebuilt from the saved runs")
-    remaining = {path.name for path in kept_files(folder) if path.suffix in TABLE_SUFFIXES}
+    remaining = {path.name for path in list_kept_files(folder) if path.suffix in TABLE_SUFFIXES}
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_bytes())
@@ -87,7 +87,7 @@ def _check_benchmarks(folder: Path) -> Check:
                 check.notes.append(f"{path.name}: no saved run of `make bench`, not rebuilt")
                 remaining -= {f"{path.stem}{suffix}" for suffix in TABLE_SUFFIXES}
                 continue
-            rebuilt = render_latency_files(path, read_run(path))
+            rebuilt = render_latency_files(path, read_benchmark_run(path))
         except ProtosegError as error:
             check.problem(f"benchmarks/{path.name}", str(error).partition(": ")[2])
             continue
@@ -125,9 +125,9 @@ def _compare_files(
         check.problem(f"{folder.name}/{name}", "the records do not give this file.")
 
 
-def table_names(folder: Path) -> set[str]:
+def list_table_names(folder: Path) -> set[str]:
     """List the names that may be matrices, from the files of a folder of tables."""
-    names = {path.stem for path in kept_files(folder)}
+    names = {path.stem for path in list_kept_files(folder)}
     return names | {name.removesuffix(PER_CLASS) for name in names}
 
 
@@ -139,7 +139,7 @@ def _matrix_name(path: Path, matrices: Mapping[str, Matrix]) -> str:
     return name
 
 
-def kept_files(folder: Path) -> list[Path]:
+def list_kept_files(folder: Path) -> list[Path]:
     """List the files of a folder, without hidden files and files that git ignores."""
     if not folder.is_dir():
         return []

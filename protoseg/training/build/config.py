@@ -18,10 +18,10 @@ import mmseg
 from mmengine.config import Config
 
 from protoseg.config import plugins
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import DecoderSpec, RunSpec
 from protoseg.datasets.labels import check_labels, ignored_label
-from protoseg.errors import UsageError, unknown
+from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.training.build.dataloaders import (
     build_test_loader,
     build_train_loader,
@@ -38,11 +38,11 @@ def _read_recipe(name: str) -> Config:
         # There are hundreds of recipes: list those of the folder, or else the folders.
         names = [str(p.relative_to(RECIPES)) for p in path.parent.glob("*.py")]
         names = names or [f"{p.parent.name}/..." for p in RECIPES.glob("*/metafile.yaml")]
-        raise UsageError(unknown("mmseg recipe", name, "recipe", names))
+        raise UsageError(describe_unknown_name("mmseg recipe", name, "recipe", names))
     return Config.fromfile(str(path))
 
 
-def recipe(name: str) -> Config:
+def load_recipe(name: str) -> Config:
     """Load an mmseg recipe by its path below mmseg's configs folder; the copy may be changed."""
     return Config(_read_recipe(name).to_dict())
 
@@ -109,21 +109,23 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     Raises:
         UsageError: a class named by its full path that cannot be imported.
     """
-    for key, name in plugins.names(spec):
-        plugins.load(name, key)  # mmengine would hide the reason why an import fails
-    backbone_recipe = recipe(spec.backbone.recipe)
+    for key, name in plugins.find_full_names(spec):
+        plugins.load_class(name, key)  # mmengine would hide the reason why an import fails
+    backbone_recipe = load_recipe(spec.backbone.recipe)
     preprocessor = dict(backbone_recipe.model.data_preprocessor)
     preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=ignored_label(spec.dataset))
     preprocessor.pop("test_cfg", None)
-    backbone = merge_settings(dict(backbone_recipe.model.backbone), plain(spec.backbone.settings))
+    backbone = merge_settings(
+        dict(backbone_recipe.model.backbone), to_plain(spec.backbone.settings)
+    )
     backbone.pop("pretrained", None)
     backbone.pop("init_cfg", None)
-    decoder_recipe = recipe(spec.decoder.recipe).model
+    decoder_recipe = load_recipe(spec.decoder.recipe).model
     decode_head = _build_decode_head(dict(decoder_recipe.decode_head), spec)
-    method = plain(spec.method)
+    method = to_plain(spec.method)
     del method["kind"]
     if spec.contrast.weight:
-        method["contrast"] = plain(spec.contrast)
+        method["contrast"] = to_plain(spec.contrast)
     model: dict[str, Any] = {
         "type": spec.method.segmentor,
         "data_preprocessor": preprocessor,
@@ -157,7 +159,7 @@ def _build_decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     )
     if "c1_in_channels" in head:  # DeepLabV3+ also reads the first map
         head["c1_in_channels"] = spec.backbone.channels[0]
-    return _average_over_valid_pixels(merge_settings(head, plain(spec.decoder.settings)))
+    return _average_over_valid_pixels(merge_settings(head, to_plain(spec.decoder.settings)))
 
 
 def _build_auxiliary_head(recipe_model: Any, decoder: DecoderSpec, spec: RunSpec) -> dict[str, Any]:
@@ -206,7 +208,7 @@ def _build_test_cfg(spec: RunSpec) -> dict[str, Any]:
 
 def _build_optimizer(spec: RunSpec) -> dict[str, Any]:
     schedule = spec.schedule
-    wrapper = recipe(schedule.recipe).optim_wrapper.to_dict()
+    wrapper = load_recipe(schedule.recipe).optim_wrapper.to_dict()
     optimizer = wrapper["optimizer"]
     if optimizer["type"] != schedule.optimizer:
         raise UsageError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
@@ -128,7 +128,7 @@ def _dataset(
     return {
         "type": "SegmentationFolder",
         "root": str(data_root),
-        "dataset": plain(spec.dataset),
+        "dataset": to_plain(spec.dataset),
         "split": split,
         "pipeline": pipeline,
     }

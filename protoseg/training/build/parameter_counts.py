@@ -39,7 +39,7 @@ class WithoutMemory(TorchFunctionMode):
 
 
 @dataclass(frozen=True)
-class Counts:
+class ParameterCounts:
     """Parameters of a model by part, and the size of its prototypes."""
 
     backbone: int
@@ -65,7 +65,7 @@ class Counts:
         return self.learnable + self.auxiliary
 
 
-def count(spec: RunSpec) -> Counts:
+def count_spec_parameters(spec: RunSpec) -> ParameterCounts:
     """Count the parameters of a spec's model.
 
     Raises:
@@ -81,7 +81,7 @@ def count(spec: RunSpec) -> Counts:
     auxiliary = model.get("auxiliary_head")
     if auxiliary:
         training_only += _count_learnable(build_without_memory(auxiliary))
-    return Counts(
+    return ParameterCounts(
         backbone=backbone,
         position_biases=biases,
         decoder=total - classifier,

@@ -16,19 +16,19 @@ import torch
 from PIL import Image
 
 from protoseg import files
-from protoseg.config.fields import plain
-from protoseg.config.identity import spec_from_dict
+from protoseg.config.fields import to_plain
+from protoseg.config.identity import read_spec
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.core.weak_supervision import make_pseudo_labels
-from protoseg.datasets.digest import folder_digest, verify
-from protoseg.datasets.layout import find_root, pairs
+from protoseg.datasets.digest import folder_digest, verify_digest
+from protoseg.datasets.layout import find_pairs, find_root
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
 from protoseg.training.build.components import build_components
 from protoseg.training.build.config import build_config
-from protoseg.training.determinism import state_digest
+from protoseg.training.determinism import hash_state
 
 OPTION = "dataset.yaml"
 """The config file of the data set; copy it to ``experiments/dataset``."""
@@ -65,10 +65,10 @@ def write_masks(
     if target.exists():
         raise UsageError(f"{target}: exists already. Name another folder, or move this one.")
     root = find_root(spec.dataset, data)
-    verify(root, spec.dataset)
+    verify_digest(root, spec.dataset)
     parts = build_components(build_config(spec, data_root=root), None)
     _load_weights(folder, record, parts.module)
-    members = pairs(root, spec.dataset, spec.evaluation.split)
+    members = find_pairs(root, spec.dataset, spec.evaluation.split)
     threshold = float(record["metrics"]["threshold"])
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
@@ -78,7 +78,9 @@ def write_masks(
             _save_mask(mask, spec.dataset, temporary / pair.annotation.relative_to(root))
         for split in spec.dataset.counts or (spec.dataset.train_split,):
             if split != spec.evaluation.split:
-                for path in (path for pair in pairs(root, spec.dataset, split) for path in pair):
+                for path in (
+                    path for pair in find_pairs(root, spec.dataset, split) for path in pair
+                ):
                     _link(path, root, temporary)
         description = _write_description(spec, record, temporary, target.name)
         files.make_folder(target.parent)
@@ -97,7 +99,7 @@ def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
             "first."
         )
     record = read_record(folder.record)
-    spec = spec_from_dict(record["spec"], folder.run_id)
+    spec = read_spec(record["spec"], folder.run_id)
     if spec.method.task != "weak":
         raise UsageError(
             f"{folder.run_id}: its method {spec.method.kind} has no pseudo-masks. Name a run of "
@@ -113,7 +115,7 @@ def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
 
 def _load_weights(folder: RunFolder, record: dict[str, Any], model: Any) -> None:
     """Load the weights from which the record's metrics were computed."""
-    saved, problems = checkpoint.newest(folder.checkpoints)
+    saved, problems = checkpoint.find_newest(folder.checkpoints)
     if saved is None:
         detail = f" ({problems[0]})" if problems else ""
         raise ProtosegError(
@@ -122,7 +124,7 @@ def _load_weights(folder: RunFolder, record: dict[str, Any], model: Any) -> None
         )
     state = torch.load(saved.path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
-    if state_digest(model.state_dict()) != record["provenance"]["state_sha256"]:
+    if hash_state(model.state_dict()) != record["provenance"]["state_sha256"]:
         raise ProtosegError(
             f"{saved.path}: differs from the model that {folder.run_id} was recorded with. Train "
             "the run again."
@@ -176,7 +178,7 @@ def _write_description(
         "miou": record["metrics"]["miou"],
     }
     files.write_json(folder / ORIGIN, origin)
-    values = plain(dataclasses.replace(dataset, digest=digest))
+    values = to_plain(dataclasses.replace(dataset, digest=digest))
     lines = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
     comment = [
         f"# {spec.dataset.name}, with pseudo-masks as the label maps of {spec.evaluation.split}:",

@@ -17,7 +17,7 @@ import protoseg
 from protoseg import files
 from protoseg.runs.folder import RunFolder
 from protoseg.training.device import describe_accelerator, get_device_name
-from protoseg.training.provenance.source_code import CodeState, code_digest, read_code_state
+from protoseg.training.provenance.source_code import CodeState, hash_code, read_code_state
 
 PACKAGES = (
     "torch",
@@ -36,7 +36,7 @@ PACKAGES = (
 LOCKS = {"lock_sha256": "requirements.lock", "lock_mm_sha256": "requirements-mm.lock"}
 
 
-def provenance() -> dict[str, Any]:
+def collect_provenance() -> dict[str, Any]:
     """Commit, changes of the working tree, locks, packages and device; no paths or host names."""
     return _collect_provenance(read_code_state(_get_checkout()))
 
@@ -52,7 +52,7 @@ def record_attempt_code(folder: RunFolder, plugins: Iterable[str] = ()) -> dict[
             their source, without the source.
 
     Returns:
-        The result of `provenance`, and ``attempts`` with the code of each attempt.
+        The result of `collect_provenance`, and ``attempts`` with the code of each attempt.
 
     Raises:
         ProtosegError: the run folder cannot be written.
@@ -86,7 +86,7 @@ def _collect_provenance(state: CodeState) -> dict[str, Any]:
         "diff_sha256": state.diff_sha256,
         "diff_file": "code.diff" if state.diff else None,
         **note,
-        "code_sha256": code_digest(checkout / "protoseg"),
+        "code_sha256": hash_code(checkout / "protoseg"),
         **{key: _hash_file(checkout / name) for key, name in LOCKS.items()},
         "lock_differs": compare_locks([checkout / name for name in LOCKS.values()]),
         "packages": _get_versions(),
@@ -107,7 +107,7 @@ def describe_plugin(package: str) -> dict[str, str | None]:
     paths = [path for path in paths if path.exists()]
     return {
         "version": _get_version(package),
-        "sha256": code_digest(*paths) if paths else None,
+        "sha256": hash_code(*paths) if paths else None,
     }
 
 

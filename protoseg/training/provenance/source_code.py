@@ -170,7 +170,7 @@ def _format_mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
 
 
-def code_digest(*paths: Path) -> str:
+def hash_code(*paths: Path) -> str:
     """SHA-256 over the names and contents of a package's modules; needs no repository.
 
     Args:

@@ -15,7 +15,7 @@ from mmengine.runner.checkpoint import get_external_models, get_mmcls_models
 from protoseg import files
 from protoseg.config.schema import BackboneSpec
 from protoseg.errors import DataError
-from protoseg.training.build.config import recipe
+from protoseg.training.build.config import load_recipe
 
 Progress = Callable[[int, int], None]
 """Called with the number of received bytes and the total number, 0 if unknown."""
@@ -25,9 +25,9 @@ SECONDS = 30.0
 """A download fails after this time without data."""
 
 
-def address(backbone: BackboneSpec) -> str:
+def find_address(backbone: BackboneSpec) -> str:
     """The address of a backbone's weights in its recipe; empty if the recipe names another file."""
-    model = recipe(backbone.recipe).model
+    model = load_recipe(backbone.recipe).model
     init = model.backbone.get("init_cfg") or {}
     url = str(init.get("checkpoint") or model.get("pretrained") or "")
     hub, _, name = url.partition("://")
@@ -38,7 +38,7 @@ def address(backbone: BackboneSpec) -> str:
     return url if url and url.rsplit("/", 1)[-1] == backbone.weights else ""
 
 
-def download(url: str, path: Path, sha256: str, progress: Progress | None = None) -> None:
+def download_weights(url: str, path: Path, sha256: str, progress: Progress | None = None) -> None:
     """Download a file to ``path``, which is created once the file is complete and verified.
 
     Args:

@@ -62,7 +62,7 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
     difference.add_bytes("confusion.npz", *counts, 0)
     states = []
     for folder in (one, other):
-        last, problems = checkpoint.newest(folder.checkpoints)
+        last, problems = checkpoint.find_newest(folder.checkpoints)
         if last is None or problems:
             difference.add_difference(f"the last checkpoint: {'; '.join(problems) or 'none'}")
             return difference

@@ -13,7 +13,7 @@ from typing import Any
 from campaigns.kills.compare import Difference
 from campaigns.kills.faults import PHASES, SIGNALS, FaultRun, Strike, format_strike
 from campaigns.kills.workers import Variant
-from protoseg.training.provenance.environment import provenance
+from protoseg.training.provenance.environment import collect_provenance
 
 
 @dataclass
@@ -74,7 +74,7 @@ def write_report(
         f"python tests/campaigns/kills/campaign.py --runs {options.runs} --kills {options.kills}"
     )
     command += f" --seed {options.seed}" + " --fresh" * options.fresh
-    environment = provenance()
+    environment = collect_provenance()
     machine = {
         "commit": environment["commit"],
         "dirty": environment["dirty"],

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from protoseg.config.compose import Composer, parse_overrides
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
 from protoseg.config.schema import RunSpec
 from protoseg.datasets import shapes
@@ -111,7 +111,7 @@ def composed(variant: Variant, seed: int) -> RunSpec:
 def make_run_folder(parent: Path, spec: RunSpec, data: Path) -> RunFolder:
     """Create the folder of a run."""
     folder = RunFolder(parent / run_id(spec))
-    folder.create(plain(spec), launch_settings(data))
+    folder.create(to_plain(spec), launch_settings(data))
     return folder
 
 

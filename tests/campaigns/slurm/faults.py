@@ -20,7 +20,7 @@ from testbed.testbed import TestbedError
 from testbed.waiting import DEADLINE_SECONDS, poll_until
 
 from campaigns.slurm.harness import Harness, QueuedRun
-from protoseg.launch.submission import FOLDER
+from protoseg.launch.submission import SUBMISSIONS_FOLDER
 from protoseg.runs import claim
 
 Fault = Callable[[Harness], dict[str, Any] | None]
@@ -35,7 +35,7 @@ def kill_worker(harness: Harness) -> dict[str, Any] | None:
     holders = {
         path.parent.name: held[0]
         for path in harness.runs.glob("*/claim.json")
-        if (held := claim.read(path)) and held[0].job and is_alive(held[0].pid)
+        if (held := claim.read_claim(path)) and held[0].job and is_alive(held[0].pid)
         and not (path.parent / "record.json").exists()
     }  # fmt: skip
     if not holders:
@@ -188,7 +188,7 @@ def sweep_killed(harness: Harness) -> dict[str, Any] | None:
     how = harness.random.choice(["answer lost", "late", "too late", "never"])
     before = {"answer lost": 0, "late": 5, "too late": 25, "never": 60}[how]
     begin = _seconds_now(harness)
-    earlier = set((harness.runs / FOLDER).glob("*-*"))
+    earlier = set((harness.runs / SUBMISSIONS_FOLDER).glob("*-*"))
     process = harness.start(
         *harness.sweep_arguments(harness.next_part()),
         CAMPAIGN_SBATCH_BEFORE=str(before),
@@ -196,7 +196,7 @@ def sweep_killed(harness: Harness) -> dict[str, Any] | None:
     )
 
     def intent() -> Path | None:
-        paths = set((harness.runs / FOLDER).glob("*-*/intent.json"))
+        paths = set((harness.runs / SUBMISSIONS_FOLDER).glob("*-*/intent.json"))
         new = [path for path in paths if path.parent not in earlier]
         return new[0] if new else None
 

@@ -24,7 +24,7 @@ from testbed.waiting import DEADLINE_SECONDS
 from campaigns.slurm.pace import VARIABLE as PACE
 from campaigns.slurm.pace import write_faults_done
 from protoseg import files
-from protoseg.launch.submission import FOLDER
+from protoseg.launch.submission import SUBMISSIONS_FOLDER
 
 ROOT = Path(__file__).resolve().parents[3]
 DISK_MIB = 512
@@ -258,7 +258,7 @@ class Harness:
     def submissions(self) -> list[tuple[str, list[str], str, float]]:
         """Return (job name, runs, job id or "", time) of each submission on disk."""
         submissions = []
-        for folder in sorted((self.runs / FOLDER).glob("*-*")):
+        for folder in sorted((self.runs / SUBMISSIONS_FOLDER).glob("*-*")):
             intent = files.read_json(folder / "intent.json")
             if isinstance(intent, dict):
                 job = files.read_json(folder / "job.json") or {}

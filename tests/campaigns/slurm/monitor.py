@@ -12,7 +12,7 @@ from pathlib import Path
 
 from campaigns.slurm.harness import Harness, parse_json
 from protoseg import files
-from protoseg.launch.submission import FOLDER
+from protoseg.launch.submission import SUBMISSIONS_FOLDER
 from protoseg.runs.claim import process_start
 
 LOOK_SECONDS = 0.3
@@ -110,7 +110,7 @@ class Monitor:
         # Read after the queue: a second job is submitted after the first one is withdrawn.
         withdrawn = {
             files.read_json(path.with_name("intent.json"))["name"]
-            for path in (self.harness.runs / FOLDER).glob("*/withdrawn.json")
+            for path in (self.harness.runs / SUBMISSIONS_FOLDER).glob("*/withdrawn.json")
         }
         jobs: dict[str, list[str]] = {}
         for job in queue:

@@ -8,7 +8,7 @@ import pytest
 
 from cli.conftest import CommandLine
 from protoseg.cli.command_line import make_parser
-from protoseg.report.figures.types import KINDS
+from protoseg.report.figures.types import FIGURE_TYPES
 
 
 def test_the_option_kind_accepts_every_type_of_figure() -> None:
@@ -16,7 +16,7 @@ def test_the_option_kind_accepts_every_type_of_figure() -> None:
     (verbs,) = [action for action in make_parser()._actions if isinstance(action, subparsers)]
     figures = verbs.choices["figures"]
     (figure_type,) = [action for action in figures._actions if action.dest == "kind"]
-    assert figure_type.choices == tuple(KINDS)
+    assert figure_type.choices == tuple(FIGURE_TYPES)
 
 
 def test_figures_are_written_into_the_results_folder(protoseg: CommandLine) -> None:
@@ -27,7 +27,11 @@ def test_figures_are_written_into_the_results_folder(protoseg: CommandLine) -> N
     assert (answer.status, answer.err) == (0, "")
     data = answer.json
     assert [*data["figures"]["quickstart"]] == ["metric", "loss"]
-    names = [f"quickstart{figure_type}.{form}" for figure_type in ("", "_loss") for form in ("svg", "pdf", "png")]
+    names = [
+        f"quickstart{figure_type}.{form}"
+        for figure_type in ("", "_loss")
+        for form in ("svg", "pdf", "png")
+    ]
     folder = protoseg.lab.folder / "figures"
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert [path.rpartition("/")[2] for path in data["written"]["quickstart"]] == names

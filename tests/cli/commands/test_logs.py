@@ -6,7 +6,7 @@ import pytest
 
 from cli.commands.attempts import run_with_two_attempts
 from cli.conftest import CommandLine
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.launch.submission import write_intent
 
 
@@ -54,7 +54,7 @@ def test_a_path_does_not_name_a_run(protoseg: CommandLine, name: str) -> None:
 
 def test_logs_prints_the_batch_log_if_no_attempt_has_started(protoseg: CommandLine) -> None:
     run = protoseg.quickstart()[0]
-    submission = write_intent(protoseg.lab.runs, "m", [(run.run_id, plain(run.spec))], launch={})
+    submission = write_intent(protoseg.lab.runs, "m", [(run.run_id, to_plain(run.spec))], launch={})
     assert protoseg("logs", run.run_id).status == 1
     submission.note_job("7")
     submission.log("7_0").write_text("module: command not found\n")

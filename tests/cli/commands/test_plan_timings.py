@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cli.conftest import CommandLine
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.config.schema import RunSpec
@@ -141,7 +141,7 @@ def test_a_killed_a_broken_and_a_slow_process_have_different_messages(
 
     def fails(module: str) -> Failure:
         monkeypatch.setattr(timings, "MODULE", module)
-        failure = timings.take(spec, protoseg.lab.runs, device, iterations=1, threads=1)
+        failure = timings.measure_workload(spec, protoseg.lab.runs, device, iterations=1, threads=1)
         assert isinstance(failure, Failure)
         return failure
 
@@ -195,10 +195,10 @@ def test_cpu_timings_give_no_gpu_hours_and_timings_of_other_code_are_ignored(
     # A GPU timing is preferred to a CPU timing, unless the device is this CPU.
     both = [timing(runs[0], 1.0), timing(runs[0], 2.0, **on_cpu)]
     workload = workload_digest(runs[0].spec)
-    assert timings.chosen(both)[workload].seconds == 1.0
-    assert timings.chosen(both, Device("CPU, 2 threads", False))[workload].seconds == 2.0
+    assert timings.choose_timings(both)[workload].seconds == 1.0
+    assert timings.choose_timings(both, Device("CPU, 2 threads", False))[workload].seconds == 2.0
     newer = timing(runs[0], 3.0, time="2026-02-01T00:00:00+00:00")
-    assert timings.chosen([newer, *both])[workload].seconds == 3.0
+    assert timings.choose_timings([newer, *both])[workload].seconds == 3.0
 
 
 def test_only_workloads_of_unknown_speed_on_this_device_are_timed(protoseg: CommandLine) -> None:
@@ -261,5 +261,5 @@ def test_which_settings_change_the_workload(
     assert (workload_of(spec) == workload_of(other)) is is_same
     assert (workload_digest(spec) == workload_digest(other)) is is_same
     # The spec in a record has lists instead of tuples, and lacks fields that were added later.
-    record = json.loads(json.dumps(plain(other, identity=True)))
+    record = json.loads(json.dumps(to_plain(other, identity=True)))
     assert workload_of(record) == workload_of(other)

@@ -35,7 +35,7 @@ from cli.conftest import REPOSITORY, CommandLine
 from protoseg.cli.commands import reproduce
 from protoseg.config.identity import run_id
 from protoseg.reproduce import retrain
-from protoseg.reproduce.retrain import fresh_folder
+from protoseg.reproduce.retrain import choose_run_folder
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import publish, read_record
 from protoseg.runs.states import State
@@ -268,7 +268,7 @@ def test_a_signal_saves_a_checkpoint_from_which_the_next_call_resumes(
 def test_an_unfinished_reproduction_is_resumed_only_with_the_same_settings(tmp_path: Path) -> None:
     def number(threads: int, seed: int = 0) -> str:
         spec, settings = {"seed": seed}, {"code": "1", "threads": threads}
-        folder = fresh_folder(tmp_path, "run", spec, {"threads": threads}, settings)
+        folder = choose_run_folder(tmp_path, "run", spec, {"threads": threads}, settings)
         return folder.path.parent.name
 
     numbers = [number(1), number(1), number(2), number(2), number(1), number(1, seed=1)]

@@ -385,7 +385,10 @@ def test_diffs_are_compared_with_their_digests(protoseg: CommandLine, results: P
     first.unlink()
     result = problems(protoseg)["code"]
     assert [p["file"] for p in result] == [f"records/{last.name}", f"records/{first.name}"]
-    assert ["does not match" in result[0]["message"], "gone" in result[1]["message"]] == [True, True]
+    assert ["does not match" in result[0]["message"], "gone" in result[1]["message"]] == [
+        True,
+        True,
+    ]
 
 
 def test_a_diff_of_no_record_is_an_unused_file(protoseg: CommandLine, results: Path) -> None:

@@ -30,7 +30,7 @@ def test_weights_are_downloaded_once(
     """The address is that of a local file; the rest of the download is unchanged."""
     content = b"weights"
     (tmp_path / "w").write_bytes(content)
-    monkeypatch.setattr(download, "address", lambda backbone: (tmp_path / "w").as_uri())
+    monkeypatch.setattr(download, "find_address", lambda backbone: (tmp_path / "w").as_uri())
     assert "tiny: has no pre-trained weights" in protoseg("weights", "get", "tiny").out
     result = protoseg("weights", "get", "mit_b2")
     assert result.status == 1

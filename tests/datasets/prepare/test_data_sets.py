@@ -19,10 +19,10 @@ from PIL import Image
 from datasets import raw
 from datasets.helpers import read_spec
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.datasets.prepare.ade20k_full import rank_concepts
-from protoseg.datasets.prepare.registry import PLANS
-from protoseg.datasets.prepare.runner import prepare
+from protoseg.datasets.prepare.registry import PREPARATIONS
+from protoseg.datasets.prepare.runner import prepare_data_set
 from protoseg.errors import DataError, ProtosegError
 
 LABELS_OF_CITYSCAPES = """
@@ -35,14 +35,14 @@ trailer 255  train 16  motorcycle 17  bicycle 18
 """Name and trainId of the ids 0 to 33 in order, from the table of cityscapesScripts."""
 
 
-def prepare_data_set(
+def prepare_by_name(
     name: str, source: Path, target: Path, jobs: int = 1
 ) -> tuple[DatasetSpec, dict[str, Any]]:
     """Prepare a data set; return its spec with the existing counts, and the manifest."""
     dataset = read_spec(name)
-    plan = PLANS[dataset.place](source, dataset)
+    plan = PREPARATIONS[dataset.place](source, dataset)
     folder = target / dataset.place
-    manifest = prepare(plan, dataset, folder, jobs=jobs, progress=None)
+    manifest = prepare_data_set(plan, dataset, folder, jobs=jobs, progress=None)
     return dataclasses.replace(dataset, counts=manifest["images"]), manifest
 
 
@@ -73,7 +73,7 @@ def test_prepared_cityscapes_equals_the_published_table(test_data: Path, tmp_pat
     fields = LABELS_OF_CITYSCAPES.split()
     names, ids = fields[::2], [int(field) for field in fields[1::2]]
     source = find_fixture(test_data, "cityscapes")
-    dataset, manifest = prepare_data_set("cityscapes", source, tmp_path)
+    dataset, manifest = prepare_by_name("cityscapes", source, tmp_path)
     assert tuple(n.replace("-", " ") for n, i in zip(names, ids, strict=True) if i < 255) == (
         dataset.classes
     )
@@ -86,20 +86,20 @@ def test_prepared_cityscapes_equals_the_published_table(test_data: Path, tmp_pat
             / path.relative_to(root).with_name(path.name.replace("labelTrainIds", "labelIds"))
         )
         np.testing.assert_array_equal(read_pixels(path), np.array(ids)[published])
-    report = check(root, dataset)
+    report = check_data_set(root, dataset)
     assert (report.splits["train"].images, report.splits["val"].images) == (3, 1)
     assert report.digest == manifest["digest"]
     trainval = dataclasses.replace(
         read_spec("cityscapes_trainval"), counts={"trainval": 4, "val": 1}
     )
-    assert check(root, trainval).splits["trainval"].images == 4
+    assert check_data_set(root, trainval).splits["trainval"].images == 4
 
 
 def test_prepared_coco_stuff_equals_the_result_of_mmsegs_converter(
     test_data: Path, tmp_path: Path
 ) -> None:
     source = find_fixture(test_data, "coco_stuff")
-    dataset, _ = prepare_data_set("coco_stuff", source, tmp_path, jobs=2)
+    dataset, _ = prepare_by_name("coco_stuff", source, tmp_path, jobs=2)
     tool = load_converter("coco_stuff164k")
     reference = tmp_path / "reference"
     for split in ("train2017", "val2017"):
@@ -111,7 +111,7 @@ def test_prepared_coco_stuff_equals_the_result_of_mmsegs_converter(
                 read_pixels(tmp_path / "coco_stuff/annotations" / split / name),
                 read_pixels(reference / split / name),
             )
-    report = check(tmp_path / "coco_stuff", dataset)
+    report = check_data_set(tmp_path / "coco_stuff", dataset)
     assert (report.splits["train2017"].images, report.splits["val2017"].images) == (13, 8)
     # One image with every id, including ids that no sample has.
     all_ids = tmp_path / "all_ids" / "annotations" / "train2017"
@@ -165,18 +165,18 @@ def test_the_classes_of_ade20k_full_equal_the_published_list(test_data: Path) ->
 
 def test_ade20k_is_linked_without_changes(test_data: Path, tmp_path: Path) -> None:
     source = find_fixture(test_data, "ade20k")
-    dataset, manifest = prepare_data_set("ade20k", source, tmp_path)
+    dataset, manifest = prepare_by_name("ade20k", source, tmp_path)
     assert sum(manifest["files"].values()) == 12
     for path in source.rglob("*.*g"):
         assert (tmp_path / "ade20k" / path.relative_to(source)).read_bytes() == path.read_bytes()
-    assert check(tmp_path / "ade20k", dataset).splits["training"].pixels["wall"] > 0
+    assert check_data_set(tmp_path / "ade20k", dataset).splits["training"].pixels["wall"] > 0
 
 
 def test_ade20k_full_from_real_images_of_the_release(test_data: Path, tmp_path: Path) -> None:
     source = raw.ade_full_from_fixture(find_fixture(test_data, "ade20k_full"), tmp_path / "raw")
-    dataset, manifest = prepare_data_set("ade20k_full_847", source, tmp_path)
+    dataset, manifest = prepare_by_name("ade20k_full_847", source, tmp_path)
     root = tmp_path / "ade20k_full"
-    report = check(root, dataset)
+    report = check_data_set(root, dataset)
     train = report.splits["training"]
     assert (train.images, min(train.smallest), min(train.largest)) == (3, 512, 512)
     image_counts: Counter[int] = Counter()
@@ -219,7 +219,9 @@ def test_concepts_are_ranked_by_pixels_then_images_then_number(tmp_path: Path) -
         read_spec("ade20k_full_300"), classes=("a", "b", "c"), labels=(2, 9, 301)
     )
     target = tmp_path / "data"
-    manifest = prepare(PLANS["ade20k_full"](source, dataset), dataset, target, progress=None)
+    manifest = prepare_data_set(
+        PREPARATIONS["ade20k_full"](source, dataset), dataset, target, progress=None
+    )
     rows = json.loads((target / "concepts.json").read_text())
     assert [row["concept"] for row in rows] == [2, 9, 7, 300, 301]
     assert rows[1] == {
@@ -235,7 +237,7 @@ def test_concepts_are_ranked_by_pixels_then_images_then_number(tmp_path: Path) -
         "first_difference_in_order": 3,
     }
     assert rank_concepts({1: 5, 2: 5}, {1: 1, 2: 1}, {1, 2}) == [1, 2]
-    report = check(target, dataclasses.replace(dataset, counts={}))
+    report = check_data_set(target, dataclasses.replace(dataset, counts={}))
     assert report.splits["training"].pixels == {"a": 70, "b": 60, "c": 20}
     assert report.splits["training"].ignored == 3 * 1200 - 150
 
@@ -249,7 +251,7 @@ def test_photographs_of_ade20k_full_are_resized_or_linked(tmp_path: Path) -> Non
     rotated[0x0112] = 6
     with Image.open(folder / "ADE_train_00000010.jpg") as image:
         image.save(folder / "ADE_train_00000010.jpg", exif=rotated)
-    dataset, manifest = prepare_data_set("ade20k_full_847", source, tmp_path / "data")
+    dataset, manifest = prepare_by_name("ade20k_full_847", source, tmp_path / "data")
     images = tmp_path / "data/ade20k_full/images/training"
     with Image.open(images / "ADE_train_00000009.jpg") as image:
         assert image.size == (768, 512)
@@ -259,14 +261,16 @@ def test_photographs_of_ade20k_full_are_resized_or_linked(tmp_path: Path) -> Non
     small = images / "ADE_train_00000000.jpg"
     assert small.read_bytes() == (folder / "ADE_train_00000000.jpg").read_bytes()
     assert manifest["files"] == {"linked": 2, "made": 6}
-    check(tmp_path / "data/ade20k_full", dataset)  # includes the size of the rotated photograph
+    check_data_set(
+        tmp_path / "data/ade20k_full", dataset
+    )  # includes the size of the rotated photograph
 
 
 def test_train_aug_of_pascal_voc_equals_the_list_of_mmsegs_converter(tmp_path: Path) -> None:
     source = raw.voc(tmp_path)
-    dataset, _ = prepare_data_set("pascal_voc", tmp_path, tmp_path / "data")
+    dataset, _ = prepare_by_name("pascal_voc", tmp_path, tmp_path / "data")
     root = tmp_path / "data/pascal_voc"
-    report = check(root, dataset)
+    report = check_data_set(root, dataset)
     assert {name: split.images for name, split in report.splits.items()} == {
         "train_aug": 2,
         "val": 2,
@@ -293,7 +297,7 @@ def test_train_aug_of_pascal_voc_equals_the_list_of_mmsegs_converter(tmp_path: P
 def test_a_wrong_folder_is_an_error_with_the_source_of_the_data(name: str, tmp_path: Path) -> None:
     for source in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(DataError, match=r"Expected are .* get .*http") as error:
-            prepare_data_set(name, source, tmp_path / "data")
+            prepare_by_name(name, source, tmp_path / "data")
         assert str(error.value).startswith(f"{source}: ")
         assert "\n" not in str(error.value)
     assert not (tmp_path / "data").exists()
@@ -310,10 +314,10 @@ def test_wrong_label_maps_are_errors_with_their_names(test_data: Path, tmp_path:
     third.write_bytes(third.read_bytes()[:500])
     (source / "images/val2017" / "000000000000139.jpg").rename(tmp_path / "x.jpg")
     with pytest.raises(DataError, match=r"139\.png: has no image; expected"):
-        prepare_data_set("coco_stuff", source, tmp_path / "data")
+        prepare_by_name("coco_stuff", source, tmp_path / "data")
     (tmp_path / "x.jpg").rename(source / "images/val2017" / "000000000000139.jpg")
     with pytest.raises(DataError) as error:
-        prepare_data_set("coco_stuff", source, tmp_path / "data")
+        prepare_by_name("coco_stuff", source, tmp_path / "data")
     lines = str(error.value).splitlines()
     assert lines[0].startswith(f"{first}: has the value 11 (3 such pixels), which is no id of COCO")
     assert lines[1] == "2 others:"
@@ -330,20 +334,20 @@ def test_foreign_files_in_the_target_and_nested_folders_are_errors(
     foreign_file.parent.mkdir(parents=True)
     foreign_file.touch()
     with pytest.raises(DataError, match=r"mine\.jpg: the first of 1 files in .* do not come from"):
-        prepare_data_set("ade20k", source, tmp_path)
+        prepare_by_name("ade20k", source, tmp_path)
     assert foreign_file.exists()
     foreign_file.unlink()
-    prepare_data_set("ade20k", source, tmp_path)
+    prepare_by_name("ade20k", source, tmp_path)
     with pytest.raises(DataError, match="never changed in place"):
-        prepare_data_set("ade20k", tmp_path / "ade20k", tmp_path)
+        prepare_by_name("ade20k", tmp_path / "ade20k", tmp_path)
     with pytest.raises(DataError, match="never changed in place"):
-        prepare_data_set("ade20k", tmp_path / "ade20k", tmp_path / "ade20k" / "images")
+        prepare_by_name("ade20k", tmp_path / "ade20k", tmp_path / "ade20k" / "images")
 
 
 def test_an_unwritable_target_is_an_error(test_data: Path, tmp_path: Path) -> None:
     (tmp_path / "ade20k").touch()
     with pytest.raises(ProtosegError, match=r"ade20k: File exists\. Finished files are kept"):
-        prepare_data_set("ade20k", find_fixture(test_data, "ade20k"), tmp_path)
+        prepare_by_name("ade20k", find_fixture(test_data, "ade20k"), tmp_path)
 
 
 def test_files_are_copied_if_hard_links_are_not_possible(
@@ -353,5 +357,5 @@ def test_files_are_copied_if_hard_links_are_not_possible(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", raise_permission_error)
-    _, manifest = prepare_data_set("ade20k", find_fixture(test_data, "ade20k"), tmp_path)
+    _, manifest = prepare_by_name("ade20k", find_fixture(test_data, "ade20k"), tmp_path)
     assert manifest["files"] == {"copied": 12}

@@ -17,10 +17,10 @@ from waiting import finish, wait_until
 
 from datasets import raw
 from datasets.helpers import REPOSITORY, read_spec
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.datasets.prepare.output_files import PART
-from protoseg.datasets.prepare.registry import PLANS
-from protoseg.datasets.prepare.runner import LOCK, prepare
+from protoseg.datasets.prepare.registry import PREPARATIONS
+from protoseg.datasets.prepare.runner import LOCK, prepare_data_set
 from protoseg.errors import DataError, ProtosegError
 
 COPIES = 3
@@ -35,9 +35,10 @@ def source(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return raw.coco_stuff(fixture, tmp_path_factory.mktemp("raw"), COPIES)
 
 
-def prepare_data_set(source: Path, target: Path, **options: Any) -> dict[str, Any]:
+def prepare_coco_stuff(source: Path, target: Path, **options: Any) -> dict[str, Any]:
     options = {"jobs": 1, "progress": None, **options}
-    return prepare(PLANS["coco_stuff"](source, DATASET), DATASET, target, **options)
+    preparation = PREPARATIONS["coco_stuff"](source, DATASET)
+    return prepare_data_set(preparation, DATASET, target, **options)
 
 
 def read_files(root: Path) -> dict[str, bytes]:
@@ -53,7 +54,7 @@ def read_files(root: Path) -> dict[str, bytes]:
 def expected(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """The files of a preparation without interruption."""
     target = tmp_path_factory.mktemp("whole") / "coco_stuff"
-    prepare_data_set(source, target)
+    prepare_coco_stuff(source, target)
     return read_files(target)
 
 
@@ -118,7 +119,7 @@ def test_a_killed_preparation_is_resumed(
     part = target / "annotations" / "train2017" / f"{PART}-99-000.png"
     part.parent.mkdir(parents=True, exist_ok=True)
     part.write_bytes(b"half")
-    manifest = prepare_data_set(source, target)
+    manifest = prepare_coco_stuff(source, target)
     assert manifest["already_there"] == 8
     assert_same_files(target, expected)
 
@@ -128,10 +129,10 @@ def test_a_second_call_makes_no_files_and_keeps_the_sources_unchanged(
 ) -> None:
     target = tmp_path / "coco_stuff"
     originals = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in source.rglob("*.*g")}
-    prepare_data_set(source, target)
+    prepare_coco_stuff(source, target)
     before = {path: path.stat().st_mtime_ns for path in target.rglob("*.png")}
     calls: list[tuple[int, int]] = []
-    manifest = prepare_data_set(
+    manifest = prepare_coco_stuff(
         source, target, progress=lambda done, total: calls.append((done, total))
     )
     total = 2 * 21 * COPIES
@@ -149,7 +150,7 @@ def test_a_folder_of_images_may_be_a_link_made_by_the_user(
     target, before = tmp_path / "coco_stuff", read_files(source)
     target.mkdir()
     (target / "images").symlink_to(source / "images", target_is_directory=True)
-    manifest = prepare_data_set(source, target)
+    manifest = prepare_coco_stuff(source, target)
     assert manifest["files"] == {"linked": 21 * COPIES, "made": 21 * COPIES}
     assert read_files(source) == before
     assert (target / "images").is_symlink()
@@ -163,7 +164,7 @@ def test_no_file_is_written_through_a_link(source: Path, tmp_path: Path) -> None
     labels = source / "annotations" / "train2017"
     (target / "annotations" / "train2017").symlink_to(labels, target_is_directory=True)
     with pytest.raises(DataError, match="files are never written through a link"):
-        prepare_data_set(source, target)
+        prepare_coco_stuff(source, target)
     assert read_files(source) == before
 
 
@@ -171,13 +172,13 @@ def test_only_truncated_and_missing_files_are_made_again(
     source: Path, tmp_path: Path, expected: dict[str, bytes]
 ) -> None:
     target = tmp_path / "coco_stuff"
-    prepare_data_set(source, target)
+    prepare_coco_stuff(source, target)
     labels = sorted((target / "annotations").rglob("*.png"))
     images = sorted((target / "images").rglob("*.jpg"))
     labels[0].write_bytes(labels[0].read_bytes()[:100])
     labels[5].unlink()
     images[3].unlink()
-    manifest = prepare_data_set(source, target)
+    manifest = prepare_coco_stuff(source, target)
     assert manifest["already_there"] == 2 * 21 * COPIES - 3
     assert_same_files(target, expected)
 
@@ -189,13 +190,15 @@ def test_a_repaired_source_is_read_again(source: Path, tmp_path: Path) -> None:
     content = first.read_bytes()
     first.write_bytes(content[:300])
     with pytest.raises(DataError, match=rf"{first.name}: cannot be decoded"):
-        prepare_data_set(copied, tmp_path / "coco_stuff")
+        prepare_coco_stuff(copied, tmp_path / "coco_stuff")
     first.write_bytes(content)
-    manifest = prepare_data_set(copied, tmp_path / "coco_stuff")
+    manifest = prepare_coco_stuff(copied, tmp_path / "coco_stuff")
     assert manifest["already_there"] == 2 * 21 * COPIES - 1
     second = sorted((copied / "annotations/train2017").iterdir())[1]
     first.write_bytes(second.read_bytes())
-    assert prepare_data_set(copied, tmp_path / "coco_stuff")["already_there"] == 2 * 21 * COPIES - 1
+    assert (
+        prepare_coco_stuff(copied, tmp_path / "coco_stuff")["already_there"] == 2 * 21 * COPIES - 1
+    )
 
 
 def test_a_second_process_gets_an_error_while_the_first_prepares(
@@ -206,14 +209,14 @@ def test_a_second_process_gets_an_error_while_the_first_prepares(
     with open(target / LOCK, "ab") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ProtosegError, match="another process is preparing this folder"):
-            prepare_data_set(source, target)
+            prepare_coco_stuff(source, target)
 
 
 def test_manifest_and_journal_record_sources_counts_and_digest(
     source: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "coco_stuff"
-    manifest = prepare_data_set(source, target)
+    manifest = prepare_coco_stuff(source, target)
     assert json.loads((target / "prepared.json").read_text()) == {
         key: value for key, value in manifest.items() if key != "already_there"
     }
@@ -221,7 +224,7 @@ def test_manifest_and_journal_record_sources_counts_and_digest(
     assert manifest["files"] == {"made": count, "linked": count}
     assert manifest["images"] == {"train2017": 13 * COPIES, "val2017": 8 * COPIES}
     assert manifest["source"] == str(source)
-    report = check(target, dataclasses.replace(DATASET, counts=manifest["images"]))
+    report = check_data_set(target, dataclasses.replace(DATASET, counts=manifest["images"]))
     assert report.digest == manifest["digest"]
     lines = [json.loads(line) for line in (target / "prepared.jsonl").read_text().splitlines()]
     assert [line["target"] for line in lines] == sorted(

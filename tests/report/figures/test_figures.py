@@ -26,9 +26,9 @@ from waiting import DEADLINE
 from protoseg.config.matrix import Matrix, PublishedSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.figures import save as figure_files
-from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, read, read_digest
+from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, read_digest, read_figure_input
 from protoseg.report.figures.numeric_axis import choose_scale
-from protoseg.report.figures.types import build
+from protoseg.report.figures.types import build_figure
 from protoseg.report.verify.figures import check_figures
 from report.lab import CLASSES, Lab, make_matrix, make_spec, method, methods_matrix
 
@@ -58,7 +58,7 @@ def finish(lab: Lab, matrix: Matrix, without: Any = lambda spec: False, **more: 
 
 
 def make_figure(lab: Lab, matrix: Matrix, figure_type: str = "metric") -> Figure:
-    return build(read(matrix, lab.store, lab.published), figure_type)
+    return build_figure(read_figure_input(matrix, lab.store, lab.published), figure_type)
 
 
 def draw_figure(figure: Figure) -> Canvas:
@@ -358,10 +358,10 @@ def test_equal_records_give_equal_bytes_with_any_user_settings(
     for name, content in first.items():
         assert read_digest(content) == figure.digest, name
         assert b"CreationDate" not in content
-    paths = figure_files.write_all(figure, tmp_path / "figures")
+    paths = figure_files.write_figure_files(figure, tmp_path / "figures")
     before = [path.stat().st_mtime_ns for path in paths]
     assert [path.read_bytes() for path in paths] == [*first.values()]
-    figure_files.write_all(figure, tmp_path / "figures")
+    figure_files.write_figure_files(figure, tmp_path / "figures")
     assert [path.stat().st_mtime_ns for path in paths] == before
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(first)
 
@@ -404,7 +404,7 @@ def test_verify_compares_the_digest_in_each_figure_with_the_records(lab: Lab) ->
     matrix = one_line()
     finish(lab, matrix)
     folder = lab.folder / "figures"
-    figure_files.write_all(make_figure(lab, matrix), folder)
+    figure_files.write_figure_files(make_figure(lab, matrix), folder)
     matrices = {"test": matrix}
     check = check_figures(lab.folder, matrices, {}, True)
     assert (check.count, check.problems) == (3, [])

@@ -214,7 +214,7 @@ def test_the_tables_of_all_matrices_fit_the_text(
 
 def test_write_all_writes_only_changed_files(lab: Lab, tmp_path: Path) -> None:
     matrix, folder = mixed_matrix(lab), tmp_path / "tables"
-    paths = files.write_all(lab.table(matrix), folder)
+    paths = files.write_table_files(lab.table(matrix), folder)
     names = [
         "test.md",
         "test.tex",
@@ -225,10 +225,10 @@ def test_write_all_writes_only_changed_files(lab: Lab, tmp_path: Path) -> None:
     assert [path.name for path in paths] == names
     assert sorted(os.listdir(folder)) == sorted(names)
     before = {path: (path.read_bytes(), path.stat().st_ino) for path in paths}
-    assert files.write_all(lab.table(matrix), folder) == paths
+    assert files.write_table_files(lab.table(matrix), folder) == paths
     assert {path: (path.read_bytes(), path.stat().st_ino) for path in paths} == before
     lab.finish(method("prototype 5", 1), 60.0)
-    files.write_all(lab.table(matrix), folder)
+    files.write_table_files(lab.table(matrix), folder)
     assert all(path.read_bytes() != before[path][0] for path in paths)
 
 
@@ -237,7 +237,7 @@ def test_the_per_class_file_is_updated_without_records(lab: Lab, tmp_path: Path)
         classes = [{"name": "sky", "iou": sky}, {"name": "moon", "iou": None}]
         lab.finish(method(A, seed), 70.0, per_class=classes)
     matrix = methods_matrix([A])
-    path = files.write_all(lab.table(matrix), tmp_path / "t")[-1]
+    path = files.write_table_files(lab.table(matrix), tmp_path / "t")[-1]
     sky, moon = csv.DictReader(path.read_text().splitlines())
     assert (sky["class"], sky["mean"], sky["n"], moon["mean"], moon["n"]) == (
         *("sky", "51.0", "2"),
@@ -246,14 +246,14 @@ def test_the_per_class_file_is_updated_without_records(lab: Lab, tmp_path: Path)
     assert float(sky["std"]) == pytest.approx(2**0.5)
     for record in lab.records.iterdir():
         record.unlink()
-    assert files.write_all(lab.table(matrix), tmp_path / "t")[-1] == path
+    assert files.write_table_files(lab.table(matrix), tmp_path / "t")[-1] == path
     assert len(path.read_text().splitlines()) == 1
 
 
 def test_a_table_name_that_is_no_file_name_is_refused(lab: Lab) -> None:
     matrix = make_matrix([(make_spec(), {"label": "x"})], name="../x")
     with pytest.raises(UsageError, match="is not a file name"):
-        files.write_all(lab.table(matrix), lab.folder / "t")
+        files.write_table_files(lab.table(matrix), lab.folder / "t")
 
 
 def test_importing_the_report_does_not_import_torch_or_scipy() -> None:

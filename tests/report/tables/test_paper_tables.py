@@ -15,7 +15,7 @@ from protoseg.config.matrix import Matrix, PublishedSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.formats import files
 from protoseg.report.tables.model import Table
-from protoseg.report.tables.parameter_cells import classifier_parameters
+from protoseg.report.tables.parameter_cells import count_classifier_parameters
 from report.lab import Lab, cell, make_matrix, make_spec, method, methods_matrix, with_table
 from report.tables.test_builder import A, B, finish_all, footnotes
 
@@ -261,12 +261,12 @@ def test_unknown_pairs_and_labels_with_columns_are_refused(lab: Lab) -> None:
 @pytest.mark.parametrize("k", [1, 10])
 @pytest.mark.parametrize("decoder", ["segformer_128", "fcn_hr48"])
 def test_the_number_in_brackets_counts_the_classifier(decoder: str, k: int) -> None:
-    from protoseg.training.build.parameter_counts import count
+    from protoseg.training.build.parameter_counts import count_spec_parameters
 
     composer = Composer(ROOT / "experiments")
     settings = {"backbone": "mobilenet_v2", "decoder": decoder, "dataset": "camvid"}
     for name, learned in (("parametric", True), ("paper", False)):
         chosen = {**settings, "method": name, "method.num_prototypes": k}
         spec = composer.spec([Setting(key, value) for key, value in chosen.items()], "test")
-        assert classifier_parameters(spec) == count(spec).classifier
-        assert (count(spec).classifier > 0) is learned
+        assert count_classifier_parameters(spec) == count_spec_parameters(spec).classifier
+        assert (count_spec_parameters(spec).classifier > 0) is learned

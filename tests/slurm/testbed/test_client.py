@@ -22,7 +22,7 @@ from protoseg.slurm import probe as probe_module
 from protoseg.slurm.client import SlurmClient
 from protoseg.slurm.end_states import explain_job_end
 from protoseg.slurm.jobs import JobReport
-from protoseg.slurm.probe import probe
+from protoseg.slurm.probe import run_probe_job
 from protoseg.slurm.queries import query_sacct, query_scontrol, query_squeue
 from slurm.testbed.config import copy_config
 
@@ -256,7 +256,7 @@ def test_doctor_and_probe_report_the_cluster(
     stop_when_seen(monkeypatch, "PartitionDown")
     try:
         assert {f.subject: f.state for f in check_slurm(runs)}["SLURM: partition short"] == "absent"
-        answer = probe(runs, "short", seconds=DEADLINE)
+        answer = run_probe_job(runs, "short", seconds=DEADLINE)
     finally:
         cluster.query("scontrol", "update", "PartitionName=short", "State=UP")
     assert not answer.started

@@ -21,7 +21,7 @@ from torch import nn
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.errors import UsageError
 from protoseg.training.build.components import build_components
-from protoseg.training.build.config import RECIPES, build_config, merge_settings, recipe
+from protoseg.training.build.config import RECIPES, build_config, load_recipe, merge_settings
 from protoseg.training.build.parameter_counts import build_without_memory
 from training.small import compose, composer, small_spec
 
@@ -204,18 +204,18 @@ def test_a_config_has_no_address_of_weights() -> None:
 
 
 def test_changing_a_loaded_recipe_does_not_change_later_ones() -> None:
-    before = copy.deepcopy(recipe(SEGFORMER).to_dict())
-    loaded = recipe(SEGFORMER)
+    before = copy.deepcopy(load_recipe(SEGFORMER).to_dict())
+    loaded = load_recipe(SEGFORMER)
     loaded.model.decode_head.channels = 7
     loaded.optim_wrapper.paramwise_cfg.custom_keys.pop("head")
     config_of("schedule.head_lr_mult=3")
-    assert recipe(SEGFORMER).to_dict() == before
+    assert load_recipe(SEGFORMER).to_dict() == before
 
 
 def test_the_auxiliary_head_is_that_of_the_recipe() -> None:
     config = config_of("decoder=upernet", "decoder.auxiliary=true", "backbone=mobilenet_v2")
     auxiliary = config.model.auxiliary_head
-    shipped = recipe(compose("decoder=upernet").decoder.recipe).model.auxiliary_head
+    shipped = load_recipe(compose("decoder=upernet").decoder.recipe).model.auxiliary_head
     assert auxiliary.type == shipped.type == "FCNHead"
     assert auxiliary.loss_decode.loss_weight == shipped.loss_decode.loss_weight == 0.4
     assert auxiliary.in_channels == 96  # MobileNetV2's third map
@@ -280,7 +280,7 @@ def read_parameter_groups(model: nn.Module, wrapper: Any) -> dict[str, tuple[flo
 
 def test_learning_rates_are_those_of_mmsegs_recipe() -> None:
     """With SegFormer's values in the spec, each parameter has the recipe's rate and decay."""
-    shipped = recipe(SEGFORMER)
+    shipped = load_recipe(SEGFORMER)
     shipped.model.backbone.pop("init_cfg")
     shipped.model.decode_head.norm_cfg = {"type": "BN", "requires_grad": True}
     shipped.model.decode_head.loss_decode.avg_non_ignore = True
@@ -302,7 +302,7 @@ def test_learning_rates_are_those_of_mmsegs_recipe() -> None:
 
 
 def test_the_learning_rate_schedule_is_that_of_mmsegs_recipe() -> None:
-    shipped = recipe(SEGFORMER)
+    shipped = load_recipe(SEGFORMER)
     config = config_of("schedule=segformer_160k")
 
     def curve(schedules: Any) -> list[float]:

@@ -14,8 +14,12 @@ from torch import nn
 from protoseg.cli.published_counts import PublishedCounts, published_counts, with_classes
 from protoseg.config.methods import PrototypeMethod
 from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config, build_model, recipe
-from protoseg.training.build.parameter_counts import build_without_memory, count, count_parameters
+from protoseg.training.build.config import build_config, build_model, load_recipe
+from protoseg.training.build.parameter_counts import (
+    build_without_memory,
+    count_parameters,
+    count_spec_parameters,
+)
 from training.small import REPOSITORY, compose, composer, small_spec
 
 PAIRS = {
@@ -61,7 +65,9 @@ def count_all(module: nn.Module) -> int:
 
 @pytest.fixture(scope="module")
 def published() -> PublishedCounts:
-    return published_counts(REPOSITORY / "results" / "published", composer(), count, set())
+    return published_counts(
+        REPOSITORY / "results" / "published", composer(), count_spec_parameters, set()
+    )
 
 
 # Counts of models
@@ -77,7 +83,7 @@ def test_counts_on_the_meta_device_equal_those_of_a_real_model(
     options += ["~method.momentum"] if method in ("parametric", "pixel_query") else []
     spec = small_spec(*options)
     parts = build_components(build_config(spec, data_root=shapes_root), None)
-    counts = count(spec)
+    counts = count_spec_parameters(spec)
     assert counts.trained == count_all(parts.module)
     projection = parts.module.decode_head.contrast
     contrast_size = count_all(projection) if projection else 0
@@ -93,7 +99,10 @@ def test_counts_on_the_meta_device_equal_those_of_a_real_model(
 
 def test_frozen_parameters_are_not_learnable() -> None:
     settings = "+decoder.settings.norm_cfg.requires_grad=false"
-    assert count(compose(settings)).learnable < count(compose()).learnable
+    assert (
+        count_spec_parameters(compose(settings)).learnable
+        < count_spec_parameters(compose()).learnable
+    )
 
 
 def test_counting_allocates_no_memory() -> None:
@@ -111,7 +120,7 @@ def test_counting_allocates_no_memory() -> None:
 def test_a_parametric_model_has_the_count_of_mmsegs_recipe(
     pair: tuple[str, str], name: str
 ) -> None:
-    shipped = recipe(name).model
+    shipped = load_recipe(name).model
     shipped.pop("pretrained", None)
     shipped.backbone.pop("init_cfg", None)
     for head in ("decode_head", "auxiliary_head"):
@@ -119,20 +128,24 @@ def test_a_parametric_model_has_the_count_of_mmsegs_recipe(
             shipped[head].loss_decode.avg_non_ignore = True
     parts = [shipped.backbone, shipped.decode_head, shipped.get("auxiliary_head")]
     expected = sum(count_all(build_without_memory(part.to_dict())) for part in parts if part)
-    assert count(spec_of(*pair, "method=parametric")).trained == expected
+    assert count_spec_parameters(spec_of(*pair, "method=parametric")).trained == expected
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_protoseg_only_lacks_the_classifier(pair: tuple[str, str]) -> None:
     width, classes = WIDTHS.get(pair[1], 512), 150
-    parametric = count(spec_of(*pair, "method=parametric", classes=classes))
-    ten = count(spec_of(*pair, "method=parametric", "method.num_prototypes=10", classes=classes))
-    paper = count(spec_of(*pair, "method=paper", classes=classes))
+    parametric = count_spec_parameters(spec_of(*pair, "method=parametric", classes=classes))
+    ten = count_spec_parameters(
+        spec_of(*pair, "method=parametric", "method.num_prototypes=10", classes=classes)
+    )
+    paper = count_spec_parameters(spec_of(*pair, "method=paper", classes=classes))
     assert parametric.trained - paper.trained == classes * (width + 1)
     assert ten.trained - paper.trained == 10 * classes * (width + 1)
     assert (paper.classifier, paper.prototype) == (0, 10 * classes * width)
     assert paper.auxiliary == parametric.auxiliary, "the auxiliary head stays parametric"
-    one = count(spec_of(*pair, "method=paper", "method.num_prototypes=1", classes=classes))
+    one = count_spec_parameters(
+        spec_of(*pair, "method=paper", "method.num_prototypes=1", classes=classes)
+    )
     assert one.trained == paper.trained, "prototypes are not learnable"
 
 
@@ -180,21 +193,23 @@ def test_note_one_count_a_model_for_all_data_sets(published: PublishedCounts) ->
         ("resnet101", "deeplabv3plus", 150, ("62.7", None)),
         ("hrnet_w48", "fcn_hr48", 19, ("65.9", "65.8")),
     ]:
-        parametric = count(spec_of(backbone, decoder, "method=parametric", classes=classes))
-        paper = count(spec_of(backbone, decoder, "method=paper", classes=classes))
+        parametric = count_spec_parameters(
+            spec_of(backbone, decoder, "method=parametric", classes=classes)
+        )
+        paper = count_spec_parameters(spec_of(backbone, decoder, "method=paper", classes=classes))
         assert printed(parametric.trained, 1) == texts[0]
         assert texts[1] in (None, printed(paper.trained, 1))
 
 
 def test_note_swin_without_its_position_biases() -> None:
-    parametric = count(spec_of("swin_base", "segformer_768", "method=parametric"))
-    paper = count(spec_of("swin_base", "segformer_768", "method=paper"))
+    parametric = count_spec_parameters(spec_of("swin_base", "segformer_768", "method=parametric"))
+    paper = count_spec_parameters(spec_of("swin_base", "segformer_768", "method=paper"))
     # 13 × 13 offsets in windows of 7, for each head of the 2 + 2 + 18 + 2 blocks.
     assert parametric.position_biases == 169 * (2 * 4 + 2 * 8 + 18 * 16 + 2 * 32) == 63_544
     assert printed(parametric.trained, 2) == "90.70"
     assert printed(parametric.trained - 63_544, 2) == "90.64"
     assert printed(paper.trained - 63_544, 2) == "90.52"
-    upernet = count(spec_of("swin_base", "upernet_512", "method=parametric"))
+    upernet = count_spec_parameters(spec_of("swin_base", "upernet_512", "method=parametric"))
     assert printed(upernet.trained, 2) == "121.28"
 
 
@@ -226,7 +241,7 @@ def test_note_deeplab(published: PublishedCounts) -> None:
 
 
 def test_note_pspnet() -> None:
-    counts = count(spec_of("resnet101", "pspnet", "method=parametric", classes=19))
+    counts = count_spec_parameters(spec_of("resnet101", "pspnet", "method=parametric", classes=19))
     assert (printed(counts.trained, 1), printed(counts.learnable, 1)) == ("68.0", "65.6")
 
 

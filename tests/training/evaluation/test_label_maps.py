@@ -14,9 +14,9 @@ from mmengine.runner import Runner
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from protoseg.config.fields import plain
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import DatasetSpec, RunSpec
-from protoseg.datasets.check import check
+from protoseg.datasets.check import check_data_set
 from protoseg.datasets.folder_dataset import LoadLabels, SegmentationFolder
 from protoseg.errors import DataError
 from protoseg.training.build.components import build_components
@@ -101,7 +101,7 @@ def test_training_batches_of_16_bits_equal_those_of_8_bits(roots: tuple[Path, Pa
     batches, models = [], []
     for root, narrow in zip(roots, (True, False), strict=True):
         spec = spec_of(narrow)
-        check(root, spec.dataset)
+        check_data_set(root, spec.dataset)
         config = build_config(spec, data_root=root)
         loader = Runner.build_dataloader(config.train_dataloader, seed=0)
         batches.append(list(loader))
@@ -187,7 +187,7 @@ def make_dataset(tmp_path: Path) -> Callable[..., SegmentationFolder]:
         Image.fromarray(labels).save(tmp_path / "annotations/train/a.png")
         spec = DatasetSpec("toy", "unpinned", image_suffix=".png", **settings)
         load = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
-        return SegmentationFolder(str(tmp_path), plain(spec), "train", load)
+        return SegmentationFolder(str(tmp_path), to_plain(spec), "train", load)
 
     return make
 

@@ -13,7 +13,7 @@ from protoseg.training.provenance.source_code import (
     CodeState,
     Git,
     GitError,
-    code_digest,
+    hash_code,
     read_code_state,
 )
 from training.provenance.repository import change_files, clone, git, read_tree, write
@@ -101,13 +101,13 @@ def test_the_state_without_a_repository_or_commit_is_unknown(tmp_path: Path) -> 
 
 def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
     package = checkout / "protoseg"
-    before = code_digest(package)
+    before = hash_code(package)
     write(package / "ignored.pyc", "x")
-    assert code_digest(package) == before
+    assert hash_code(package) == before
     write(package / "core" / "a.py", "other\n")
-    changed = code_digest(package)
+    changed = hash_code(package)
     (package / "core" / "a.py").rename(package / "core" / "b.py")
-    assert len({before, changed, code_digest(package)}) == 3
+    assert len({before, changed, hash_code(package)}) == 3
 
 
 def test_a_failed_git_command_raises_the_last_line_of_its_error(checkout: Path) -> None:

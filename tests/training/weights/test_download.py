@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from protoseg.errors import DataError, ProtosegError
-from protoseg.training.weights.download import address, download
+from protoseg.training.weights.download import download_weights, find_address
 from training.small import compose, composer
 
 CONTENT = bytes(range(256)) * 9000  # several chunks
@@ -50,7 +50,7 @@ def server() -> Iterator[str]:
 def test_a_complete_file_is_saved(server: str, tmp_path: Path) -> None:
     progress: list[tuple[int, int]] = []
     path = tmp_path / "w.pth"
-    download(f"{server}/w.pth", path, SHA256[:8], lambda *numbers: progress.append(numbers))
+    download_weights(f"{server}/w.pth", path, SHA256[:8], lambda *numbers: progress.append(numbers))
     assert path.read_bytes() == CONTENT
     assert progress[-1] == (len(CONTENT), len(CONTENT))
     assert len(progress) > 1
@@ -58,7 +58,7 @@ def test_a_complete_file_is_saved(server: str, tmp_path: Path) -> None:
 
 
 def test_a_file_of_unknown_size_is_saved(server: str, tmp_path: Path) -> None:
-    download(f"{server}/unsized", tmp_path / "w.pth", "")
+    download_weights(f"{server}/unsized", tmp_path / "w.pth", "")
     assert (tmp_path / "w.pth").read_bytes() == CONTENT
 
 
@@ -78,7 +78,7 @@ def test_an_incomplete_or_different_file_is_not_saved(
         if exists:
             target.write_bytes(b"older")
         with pytest.raises(DataError, match=sentence) as error:
-            download(f"{server}/{path}", target, SHA256[:8])
+            download_weights(f"{server}/{path}", target, SHA256[:8])
         assert "\n" not in str(error.value)
         assert [p.name for p in tmp_path.iterdir()] == (["w.pth"] if exists else [])
         assert not exists or target.read_bytes() == b"older"
@@ -86,20 +86,20 @@ def test_an_incomplete_or_different_file_is_not_saved(
 
 def test_an_unreachable_address_is_one_error_message(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"download failed .*Download the file on a machine"):
-        download("http://127.0.0.1:9/w.pth", tmp_path / "w.pth", SHA256)
+        download_weights("http://127.0.0.1:9/w.pth", tmp_path / "w.pth", SHA256)
     with pytest.raises(DataError, match="download failed"):
-        download("no address", tmp_path / "w.pth", SHA256)
+        download_weights("no address", tmp_path / "w.pth", SHA256)
 
 
 def test_a_missing_target_folder_is_not_a_data_error(server: str, tmp_path: Path) -> None:
     with pytest.raises(ProtosegError) as error:
-        download(f"{server}/w.pth", tmp_path / "gone" / "w.pth", SHA256)
+        download_weights(f"{server}/w.pth", tmp_path / "gone" / "w.pth", SHA256)
     assert not isinstance(error.value, DataError), "the network is not the cause"
 
 
 def test_every_backbone_of_the_paper_has_an_address() -> None:
     addresses = {
-        name: address(compose(f"backbone={name}").backbone)
+        name: find_address(compose(f"backbone={name}").backbone)
         for name in composer().options["backbone"]
     }
     without_address = {"tiny", "mobilenet_v2", "mobilenet_v2_d16"}
@@ -114,4 +114,4 @@ def test_every_backbone_of_the_paper_has_an_address() -> None:
 
 
 def test_a_file_other_than_the_recipes_has_no_address() -> None:
-    assert address(compose("backbone=mit_b0", "backbone.weights=other.pth").backbone) == ""
+    assert find_address(compose("backbone=mit_b0", "backbone.weights=other.pth").backbone) == ""
