@@ -36,7 +36,7 @@ class TerminalSession:
         )
         os.close(end)
         self._output = b""
-        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader = threading.Thread(target=self._read_output, daemon=True)
         self._reader.start()
 
     @property
@@ -67,7 +67,7 @@ class TerminalSession:
         self._reader.join()
         os.close(self._terminal)
 
-    def _read(self) -> None:
+    def _read_output(self) -> None:
         # Reading fails with EIO when the last process has closed the terminal.
         with contextlib.suppress(OSError):
             while data := os.read(self._terminal, 1 << 14):

@@ -32,6 +32,8 @@ WORDS = ("says", "said", "knows", "stands", "lies")
 """Verbs of people, in sentences about code."""
 FUNCTIONS = {"settle", "judge", "tell", "hear", "read", "take"}
 VARIABLES = {"found", "place", "kind", "words", "given", "said", "mine", "there"}
+ALLOWED = ("can not tell",)
+"""A verdict in committed tables and in JSON."""
 BANNED = re.compile(
     "|".join([*map(re.escape, PHRASES), *(rf"\b{word}\b" for word in WORDS)]), re.IGNORECASE
 )
@@ -60,7 +62,10 @@ def test_no_sentence_has_a_banned_phrase() -> None:
     for path in [*CODE, *PAGES, *CONFIGS]:
         for line, text in sentences_of(path):
             # A phrase may go over the end of a line.
-            for match in BANNED.finditer(re.sub(r"\s*\n\s*", " ", text)):
+            line_text = re.sub(r"\s*\n\s*", " ", text)
+            for phrase in ALLOWED:
+                line_text = re.sub(phrase, "", line_text, flags=re.IGNORECASE)
+            for match in BANNED.finditer(line_text):
                 problems.append(f"{path.relative_to(ROOT)}:{line}: {match[0]}")
     assert not problems, "\n".join([f"{len(problems)} banned phrases", *problems])
 

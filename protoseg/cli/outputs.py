@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def display_path(path: Path) -> str:
-    """A path relative to the working directory, or the absolute path if it lies outside."""
+    """A path relative to the working directory, or the absolute path if it is outside."""
     relative = os.path.relpath(path)
     return str(path.absolute()) if relative.startswith("..") else relative
 

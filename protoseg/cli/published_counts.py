@@ -112,13 +112,13 @@ def published_counts(
         ProtosegError: the file is missing or malformed.
     """
 
-    def read(content: Any, path: str) -> PublishedCounts:
+    def parse_counts(content: Any, path: str) -> PublishedCounts:
         notes = {key: " ".join(text.split()) for key, text in content["notes"].items()}
         wanted = [r for r in content["rows"] if not backbones or _backbone(r) in backbones]
         rows = tuple(_row(row, composer, count, notes, path) for row in wanted)
         return PublishedCounts(" ".join(content["source"].split()), rows, notes)
 
-    return _read_file(folder / FILE, read)
+    return _read_file(folder / FILE, parse_counts)
 
 
 def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Workload, float]:
@@ -128,7 +128,7 @@ def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> di
         ProtosegError: the file is missing or malformed.
     """
 
-    def read(content: Any, path: str) -> dict[Workload, float]:
+    def parse_sizes(content: Any, path: str) -> dict[Workload, float]:
         sizes: dict[Workload, float] = {}
         for row in content["rows"]:
             if _backbone(row) in backbones:
@@ -138,12 +138,12 @@ def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> di
                     sizes[make_model_key(proto)] = float(row["protoseg_m"]) * 1e6
         return sizes
 
-    return _read_file(folder / FILE, read)
+    return _read_file(folder / FILE, parse_sizes)
 
 
-def _read_file(path: Path, read: Callable[[Any, str], T]) -> T:
+def _read_file(path: Path, parse: Callable[[Any, str], T]) -> T:
     try:
-        return read(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+        return parse(yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
     except OSError as error:
         raise ProtosegError(f"{path}: the published counts cannot be read ({error}).") from error
     except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:

@@ -52,9 +52,9 @@ def check_out(repository: Path, commit: str, diff: Path | None = None) -> Iterat
             ) from None
         yield code
     finally:
-        git.read("worktree", "remove", "--force", str(code))
+        git.try_run("worktree", "remove", "--force", str(code))
         shutil.rmtree(temporary, ignore_errors=True)
-        git.read("worktree", "prune")
+        git.try_run("worktree", "prune")
 
 
 def find_diff(record: Path, name: str | None, sha256: str | None) -> Path | None:

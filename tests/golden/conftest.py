@@ -1,4 +1,4 @@
-"""Folders of their own for the golden tests."""
+"""Empty folders for the golden tests."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ class CodeFolder:
         }
 
     def start(self, runs: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
-        """Start ``protoseg WORDS`` in a process group of its own.
+        """Start ``protoseg WORDS`` in a new process group.
 
         Args:
             more: variables for `old_hook`; with any, the hook is installed.

@@ -246,14 +246,14 @@ def test_a_claim_created_after_the_read_is_put_back(
     real_read = claim.read_claim
     reads = []
 
-    def read(path: Path) -> tuple[claim.Holder, float] | None:
+    def read_and_count(path: Path) -> tuple[claim.Holder, float] | None:
         current = real_read(path)
         if not reads:
             write_claim(claim_path, nonce="faster")
         reads.append(path)
         return current
 
-    monkeypatch.setattr(claim, "read_claim", read)
+    monkeypatch.setattr(claim, "read_claim", read_and_count)
     assert claim.acquire(claim_path) is None
     holder = claim.live_holder(claim_path)
     assert holder is not None
@@ -323,14 +323,14 @@ def test_a_missing_claim_is_not_renamed_without_locks(
     def no_locks(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    def read(path: Path) -> None:
+    def read_and_count(path: Path) -> None:
         write_claim(path, nonce="faster")
 
     def rename(*_: object) -> None:
         pytest.fail("another worker's claim was renamed")
 
     monkeypatch.setattr(files.fcntl, "flock", no_locks)
-    monkeypatch.setattr(claim, "read_claim", read)
+    monkeypatch.setattr(claim, "read_claim", read_and_count)
     monkeypatch.setattr(claim.os, "rename", rename)
     claim._remove_stale(claim_path, lambda current: current is not None)
 
@@ -436,12 +436,12 @@ def test_a_claim_released_and_taken_before_the_read_is_kept(
     write_claim(claim_path)
     reads = []
 
-    def read(path: Path) -> tuple[claim.Holder, float] | None:
+    def read_and_count(path: Path) -> tuple[claim.Holder, float] | None:
         reads.append(path)
         return None if len(reads) == 1 else real_read(path)
 
     real_read = claim.read_claim
-    monkeypatch.setattr(claim, "read_claim", read)
+    monkeypatch.setattr(claim, "read_claim", read_and_count)
     assert claim.acquire(claim_path) is None
     holder = claim.live_holder(claim_path)
     assert holder is not None

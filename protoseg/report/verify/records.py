@@ -47,7 +47,7 @@ def check_records(
             continue
         expected |= {path.name, f"{path.stem}.npz"}
         records.count += 1
-        record = _read(path, records)
+        record = _read_record(path, records)
         if record is None:
             # The digest is wrong or missing, but the files may still belong to the record.
             expected |= {each.name for each in folder.glob(f"{path.stem}.*")}
@@ -72,7 +72,7 @@ def check_records(
     return [records, counts, numbers, code]
 
 
-def _read(path: Path, check: Check) -> dict[str, Any] | None:
+def _read_record(path: Path, check: Check) -> dict[str, Any] | None:
     try:
         record = read_record(path)
     except (ProtosegError, OSError, ValueError) as error:

@@ -92,7 +92,7 @@ class Git:
             raise GitError(lines[-1] if lines else f"status {result.returncode}")
         return result.stdout
 
-    def read(self, *arguments: str, data: bytes | None = None) -> bytes | None:
+    def try_run(self, *arguments: str, data: bytes | None = None) -> bytes | None:
         """Run a git command and return its standard output, or None if it fails."""
         try:
             return self.run(*arguments, data=data)
@@ -105,10 +105,10 @@ def read_code_state(checkout: Path) -> CodeState:
     if not (checkout / ".git").exists():
         return CodeState()
     git = Git(checkout)
-    head = git.read("rev-parse", "HEAD")
+    head = git.try_run("rev-parse", "HEAD")
     # Plumbing commands ignore the user's settings (colours, prefixes, context).
-    changed = git.read("diff-index", "--name-only", "--no-renames", "-z", "HEAD", "--", *CODE)
-    new = git.read("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
+    changed = git.try_run("diff-index", "--name-only", "--no-renames", "-z", "HEAD", "--", *CODE)
+    new = git.try_run("ls-files", "--others", "--exclude-standard", "-z", "--", *CODE)
     if head is None or changed is None or new is None:
         return CodeState(commit=head.decode().strip() if head else None)
     commit = head.decode().strip()
@@ -133,7 +133,7 @@ def read_code_state(checkout: Path) -> CodeState:
 
 def _make_diff(checkout: Path, git: Git, names: list[bytes]) -> bytes | None:
     """The diff of the code from HEAD to the working tree; None if git fails."""
-    objects = git.read("rev-parse", "--git-path", "objects")
+    objects = git.try_run("rev-parse", "--git-path", "objects")
     if objects is None:
         return None
     stores = [str(checkout / os.fsdecode(objects).rstrip("\n"))]

@@ -31,7 +31,7 @@ WORKER = """
 import json, os, signal, sys, time
 from pathlib import Path
 from protoseg.slurm import environment
-from protoseg.slurm.environment import current_job, why_stopped
+from protoseg.slurm.environment import current_job, explain_signal
 
 environment.SECONDS = 40  # a busy machine; SLURM kills the job after 60
 job = current_job()
@@ -39,7 +39,7 @@ name = f"{job.key}.{job.restarts}"
 
 def stop(number, frame):
     signal.signal(number, signal.SIG_IGN)
-    reason, sentence = why_stopped(number)
+    reason, sentence = explain_signal(number)
     unfinished = Path(sys.argv[1], f"{name}.writing")
     unfinished.write_text(json.dumps([reason, sentence]))
     unfinished.rename(unfinished.with_suffix(".why"))
