@@ -4,8 +4,9 @@
 
 Needs cosmic-ray (requirements-mutation.lock), which makes the mutants, and the coverage of each
 test, which ``--measure`` records. Each mutant is tested in a copy of the checkout: the tests that
-run its line, fastest first, for at most ``--seconds``. The tests run in a fork of this process,
-which has imported torch and mmseg but not protoseg.
+run its line, fastest first, for at most ``--seconds``. For code that runs at import, these are the
+tests that run any line of its file. Tests that fail without a mutant are left out. The tests run in
+a fork of this process, which has imported torch and mmseg but not protoseg.
 
 Outcomes: ``killed`` (a test failed), ``timeout`` (the tests did not end; counts as killed),
 ``survived`` (all tests passed), ``uncovered`` (no test runs the line).
@@ -27,6 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
+import xml.etree.ElementTree as ElementTree
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,7 +39,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from durations import durations_of, key_of_node  # noqa: E402
+from durations import key_of_node, key_of_test  # noqa: E402
 
 COVERAGE = ROOT / ".coverage" / "by_test"
 GROUPS = {
@@ -57,8 +60,8 @@ GROUPS = {
 }
 """Group -> its files. The sample has the same number of mutants of each group."""
 PRELOADED = (
-    *("torch", "numpy", "mmengine", "mmcv", "mmseg.models", "hydra", "pandas", "scipy.stats"),
-    *("pytest", "rich", "hypothesis"),
+    *("torch", "numpy", "mmengine", "mmcv", "mmseg.models", "pandas", "scipy.stats"),
+    *("pytest", "rich"),
 )
 COPIED = ("protoseg", "tests", "experiments", "benchmarks", "slurm", "results", "docs")
 LEFT_OUT = (
@@ -66,6 +69,8 @@ LEFT_OUT = (
     *("_Eq_Is", "_NotEq_IsNot", "_Is_Eq", "_IsNot_NotEq"),  # often equivalent, e.g. for None
 )
 """Ends of the names of operators that are not used."""
+BROKEN = 70
+"""Exit status of a fork in which pytest did not start."""
 MOST_TESTS = 60
 """Largest number of tests run for one mutant."""
 
@@ -211,6 +216,21 @@ class Copy:
             if path.is_file():
                 shutil.copy(path, folder)
 
+    def passing(self, tests: Sequence[str]) -> dict[str, float]:
+        """The tests that pass without a mutant, and their durations in seconds.
+
+        Raises:
+            RuntimeError: pytest did not run.
+        """
+        results = self.folder / "baseline.xml"
+        status = run_forked(self.folder, tests, float("inf"), f"--junitxml={results}")
+        if status == BROKEN or not results.exists():
+            raise RuntimeError((self.folder / "pytest.txt").read_text(encoding="utf-8"))
+        durations = passed_durations_of(results)
+        return {
+            test: durations[key_of_node(test)] for test in tests if key_of_node(test) in durations
+        }
+
     def test(self, mutant: Mutant, tests: Sequence[str], seconds: float) -> Result:
         """Test one mutant; the file is restored afterwards."""
         source = mutate(mutant)
@@ -222,14 +242,16 @@ class Copy:
         start = time.monotonic()
         try:
             path.write_text(source, encoding="utf-8")
-            status = run_forked(self.folder, tests, seconds)
+            status = run_forked(self.folder, tests, seconds, "-x")
         finally:
             path.write_text(original, encoding="utf-8")
+        if status == BROKEN:
+            raise RuntimeError((self.folder / "pytest.txt").read_text(encoding="utf-8"))
         outcome = {0: "survived", None: "timeout"}.get(status, "killed")
         return Result(mutant, outcome, time.monotonic() - start, len(tests))
 
 
-def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None:
+def run_forked(folder: Path, tests: Sequence[str], seconds: float, *options: str) -> int | None:
     """Run tests in a fork of this process.
 
     Returns:
@@ -237,7 +259,7 @@ def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None
     """
     pid = os.fork()
     if pid == 0:
-        status = 70
+        status = BROKEN
         try:
             os.setsid()
             os.chdir(folder)
@@ -249,9 +271,13 @@ def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None
             os.dup2(log, 2)
             import pytest
 
-            options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-p", "no:benchmark"]
-            status = int(pytest.main([*options, *tests]))
+            fixed = ["-q", "-n", "0", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+            status = int(pytest.main([*fixed, *options, *tests]))
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(status)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -264,11 +290,25 @@ def run_forked(folder: Path, tests: Sequence[str], seconds: float) -> int | None
     return None
 
 
+def passed_durations_of(results: Path) -> dict[str, float]:
+    """Key of each passed test in a JUnit XML file -> seconds."""
+    return {
+        key_of_test(str(case.get("classname")), str(case.get("name"))): float(case.get("time") or 0)
+        for case in ElementTree.parse(results).iter("testcase")
+        if case.find("failure") is None and case.find("error") is None
+    }
+
+
+def tests_of(mutant: Mutant, by_line: dict[str, dict[int, set[str]]]) -> set[str]:
+    """The tests that run a mutant's line; of code that runs at import, any line of its file."""
+    lines = by_line.get(mutant.file, {})
+    return lines.get(mutant.line) or set().union(*lines.values())
+
+
 def fastest_tests(tests: set[str], durations: dict[str, float]) -> list[str]:
-    """At most `MOST_TESTS` tests, the fastest first."""
-    return sorted(tests, key=lambda test: (durations.get(key_of_node(test), 9.9), test))[
-        :MOST_TESTS
-    ]
+    """At most `MOST_TESTS` of the tests with a duration, the fastest first."""
+    known = [test for test in tests if test in durations]
+    return sorted(known, key=lambda test: (durations[test], test))[:MOST_TESTS]
 
 
 def report(results: Sequence[Result], seed: int) -> str:
@@ -309,14 +349,16 @@ def main() -> int:
     if arguments.measure is not None:
         measure(arguments.measure)
     by_line = tests_by_line()
-    durations = durations_of(COVERAGE / "durations.xml")
     for name in PRELOADED:
         importlib.import_module(name)
     results = []
     with tempfile.TemporaryDirectory(prefix="mut-") as name:
         copy = Copy(Path(name) / "checkout")
-        for mutant in sample(arguments.sample, arguments.seed):
-            tests = fastest_tests(by_line.get(mutant.file, {}).get(mutant.line, set()), durations)
+        mutants = sample(arguments.sample, arguments.seed)
+        candidates = set().union(*(tests_of(mutant, by_line) for mutant in mutants))
+        durations = copy.passing(sorted(candidates))
+        for mutant in mutants:
+            tests = fastest_tests(tests_of(mutant, by_line), durations)
             result = copy.test(mutant, tests, arguments.seconds)
             results.append(result)
             print(json.dumps({**vars(mutant), "outcome": result.outcome,
