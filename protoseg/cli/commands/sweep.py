@@ -61,7 +61,7 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
 
 def _train_here(context: Context, plan: Plan) -> int:
     from protoseg.cli.local_sweep import run_sweep
-    from protoseg.cli.views.plan import describe_counts
+    from protoseg.cli.views.plan import count_runs, describe_counts
     from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
     from protoseg.planning.selection import select_runs
 
@@ -80,7 +80,9 @@ def _train_here(context: Context, plan: Plan) -> int:
     )
     console = context.errors if context.json else context.console
     if not context.json:
-        console.print(f"{len(plan.entries)} runs: ", describe_counts(plan), sep="", end=".\n")
+        console.print(
+            f"{count_runs(len(plan.entries))}: ", describe_counts(plan), sep="", end=".\n"
+        )
     outcome = run_sweep(
         plan,
         context.paths.runs,
@@ -94,8 +96,8 @@ def _train_here(context: Context, plan: Plan) -> int:
         context.print_json(vars(outcome))
     elif outcome.interrupted:
         console.print(
-            f"{len(outcome.interrupted)} runs are not finished; run the same command again to "
-            "resume them from their last checkpoints."
+            f"Not finished: {count_runs(len(outcome.interrupted))}; run the same command again to "
+            "resume from the last checkpoints."
         )
     elif outcome.is_complete() and not outcome.trained:
         console.print("Nothing to do: every run has its record.")
@@ -107,7 +109,7 @@ def _train_here(context: Context, plan: Plan) -> int:
 
 def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:
     """Submit the unfinished runs of matrices to SLURM."""
-    from protoseg.cli.views.plan import describe_counts
+    from protoseg.cli.views.plan import count_runs, describe_counts
     from protoseg.launch.submit import submit_runs
 
     paths = context.paths
@@ -117,12 +119,13 @@ def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfil
         plan = read_plan(matrices, paths.runs, context.record_folders, fresh=True)
         plans.append(plan)
         if not context.json:
-            context.console.print(f"{len(plan.entries)} runs: ", describe_counts(plan), ".", sep="")
+            runs = count_runs(len(plan.entries))
+            context.console.print(f"{runs}: ", describe_counts(plan), ".", sep="")
         return plan
 
     def on_array(job: str, array: JobArray) -> None:
         if not context.json:
-            text = f"submitted  job {job}: {len(array.entries)} runs, each {array.resources}"
+            text = f"submitted  job {job}: {count_runs(len(array.entries))}, each {array.resources}"
             context.console.print(text, markup=False)
 
     outcome = submit_runs(
@@ -138,9 +141,8 @@ def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfil
         context.print_json(vars(outcome))
     else:
         if outcome.under_way:
-            count = len(outcome.under_way)
-            subject = "1 run is" if count == 1 else f"{count} runs are"
-            context.console.print(f"{subject} already running or queued.")
+            under_way = count_runs(len(outcome.under_way))
+            context.console.print(f"Already running or queued: {under_way}.")
         if outcome.jobs:
             names = " ".join(matrix.name for matrix in matrices)
             context.console.print(f"Progress: protoseg status {names}")
@@ -150,7 +152,7 @@ def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfil
     messages = [] if context.json else [f"{run_id}: {reason}" for run_id, reason in skipped]
     if outcome.refused:
         messages.append(
-            f"{len(outcome.refused)} runs were not submitted: {outcome.refusal} "
+            f"{count_runs(len(outcome.refused))} not submitted: {outcome.refusal} "
             "Run the sweep again later."
         )
     messages += [problem for plan in plans for problem in plan.problems]

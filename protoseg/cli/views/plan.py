@@ -38,6 +38,11 @@ def format_duration(seconds: float | None) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def count_runs(number: int) -> str:
+    """``1 run``, ``9 runs``."""
+    return "1 run" if number == 1 else f"{number} runs"
+
+
 def describe_axes(entry: PlanEntry) -> str:
     """The values that distinguish a run from the others of its matrix, without the seed."""
     parts = [
@@ -80,7 +85,7 @@ def render_plan(
         parts += [table, Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
-    summary = Text(f"{len(plan.entries)} runs")
+    summary = Text(count_runs(len(plan.entries)))
     if shared:
         summary.append(f" ({plan.listed} in the tables, {shared} shared)")
     summary.append(": ").append_text(describe_counts(plan)).append(".")
@@ -123,13 +128,13 @@ def _sum_seconds(entries: Iterable[PlanEntry]) -> float | None:
 def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
     seconds = _sum_seconds(left)
     known = [entry.seconds for entry in left if entry.seconds is not None]
-    text = f"To train: {len(left)} runs, {where}. "
+    text = f"To train: {count_runs(len(left))}, {where}. "
     timed = [entry for entry in left if entry.timing]
     if timed:
         recorded = [e for e in left if e.seconds is not None and not e.timing]
         parts = [(recorded, "records of similar runs"), (timed, "timings")]
         known_by = " and ".join(
-            f"{format_duration(_sum_seconds(entries))} by {source} ({len(entries)} runs)"
+            f"{format_duration(_sum_seconds(entries))} by {source} ({count_runs(len(entries))})"
             for entries, source in parts
             if entries
         )
@@ -140,20 +145,21 @@ def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
         )
     if known:
         unknown = len(left) - len(known)
-        return text + f"Known training time: {format_duration(sum(known))}; {unknown} runs unknown."
+        takes = format_duration(sum(known))
+        return text + f"Known training time: {takes}; {count_runs(unknown)} unknown."
     return text + "Training time unknown: no similar run has a record yet."
 
 
 def _describe_cost(cost: CostEstimate) -> Iterator[str]:
     hours, storage, timed = cost.gpu_hours, cost.storage, cost.timed
+    unknown = _describe_unknown(hours.unknown)
     if timed.known:
         recorded = f"{hours.value - timed.value:.1f} by records of similar runs and "
         yield (
             f"GPU-hours: {recorded if hours.known > timed.known else ''}{timed.value:.1f} by "
-            f"timings ({timed.known} runs), each run on one GPU{_describe_unknown(hours.unknown)}."
+            f"timings ({count_runs(timed.known)}), each run on one GPU{unknown}."
         )
     elif hours.known:
-        unknown = _describe_unknown(hours.unknown)
         yield f"GPU-hours by records of similar runs: {hours.value:.1f}{unknown}."
     else:
         yield "GPU-hours unknown: no similar run has a record made on a GPU."
@@ -165,7 +171,7 @@ def _describe_cost(cost: CostEstimate) -> Iterator[str]:
 
 
 def _describe_unknown(runs: int) -> str:
-    return f"; {runs} runs unknown" if runs else ""
+    return f"; {count_runs(runs)} unknown" if runs else ""
 
 
 def _describe_timings(timings: Iterable[Timing]) -> Iterator[str]:
@@ -201,7 +207,7 @@ def cost_to_dict(cost: CostEstimate) -> dict[str, Any]:
 
 def describe_arrays(arrays: Sequence[JobArray], cluster: str) -> str:
     """How runs would be submitted: ``on NAME in 2 job arrays (...)``."""
-    parts = [f"{len(array.entries)} runs, each {array.resources}" for array in arrays]
+    parts = [f"{count_runs(len(array.entries))}, each {array.resources}" for array in arrays]
     noun = "job array" if len(arrays) == 1 else "job arrays"
     return f"on {cluster} in {len(arrays)} {noun} ({'; '.join(parts)})"
 

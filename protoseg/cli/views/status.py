@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.cli.views.plan import STYLES, describe_counts, format_duration
+from protoseg.cli.views.plan import STYLES, count_runs, describe_counts, format_duration
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.runs.attempts import Attempt
 from protoseg.runs.states import State
@@ -61,7 +61,8 @@ def render_status(plan: Plan, lines: int | None = None) -> Group:
             f"{status.record['metrics']['miou']:.2f}" if status.record else "",
         )
     if len(shown) < len(plan.entries):
-        messages.append(Text(f"... and {len(plan.entries) - len(shown)} more runs", style="dim"))
+        left_out = count_runs(len(plan.entries) - len(shown))
+        messages.append(Text(f"... and {left_out} more", style="dim"))
     return Group(table, Text(), _render_summary(plan), *messages)
 
 

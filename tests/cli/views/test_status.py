@@ -50,7 +50,7 @@ def test_a_low_screen_shows_running_and_failed_runs_first(protoseg: CommandLine)
     statuses = [Status(state) for state in FIRST_TO_LAST[:4]] + [Status(State.RUNNING)]
     lines = print_lines(render_status(make_plan(runs, statuses), lines=8))
     assert [line.split()[1] for line in lines[1:4]] == ["running", "interrupted", "queued"]
-    assert lines[-1] == "... and 2 more runs"
+    assert lines[-1] == "... and 2 runs more"
 
 
 def test_equal_messages_are_shown_once(protoseg: CommandLine) -> None:

@@ -341,7 +341,7 @@ def test_a_limit_on_jobs_accepts_as_many_as_fit(harness: Harness) -> None:
     first = run_sweep(harness, matrix, LATER, "cluster.qos=small", code=1)
     counted = [run["state"] for run in read_states(harness, matrix)]
     assert (counted.count("queued"), counted.count("new")) == (20, 4)
-    assert "4 runs were not submitted" in first.stderr
+    assert "4 runs not submitted" in first.stderr
     assert "QOSMaxSubmitJobPerUserLimit" in first.stderr
     calls = (harness.folder / "bin" / "sbatch.calls").read_text().count("x")
     assert calls < 15
