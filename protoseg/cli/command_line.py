@@ -21,6 +21,7 @@ from typing import Any
 
 from protoseg import __version__
 from protoseg.cli.arguments import add_folder_arguments
+from protoseg.cli.interrupts import INTERRUPTS
 from protoseg.errors import ProtosegError
 
 DESCRIPTION = "Benchmarks and ablations of prototype-based semantic segmentation."
@@ -135,6 +136,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
+    INTERRUPTS.install()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot display 'Δ' or '×' displays '?' instead.

@@ -11,6 +11,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from protoseg.cli.interrupts import INTERRUPTS
 from protoseg.cli.views.plan import STYLES, describe_axes
 from protoseg.cli.views.sweep import LineDisplay, TerminalDisplay
 from protoseg.launch.local import LocalSweep, list_local_gpus
@@ -90,6 +91,7 @@ def run_sweep(
 
     try:
         with _stop_on_signals(local_sweep):
+            INTERRUPTS.raise_if_interrupted()
             folders = local_sweep.prepare(selected)
             display.waiting = len(folders)
             local_sweep.run(folders, each_poll)

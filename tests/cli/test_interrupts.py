@@ -1,0 +1,39 @@
+"""Ctrl-C in a destructor, where Python ignores the exception."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from waiting import DEADLINE
+
+LOST = """
+import os, signal, sys
+from protoseg.cli import main
+from protoseg.planning import selection
+
+class Interrupted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):  # Python calls the handler between two instructions
+            pass
+
+select_runs = selection.select_runs
+
+def select_and_interrupt(*arguments):
+    Interrupted()
+    return select_runs(*arguments)
+
+selection.select_runs = select_and_interrupt
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_lost_ctrl_c_ends_a_sweep_before_it_trains(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LOST, "sweep", "quickstart", "--runs", str(tmp_path / "runs")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Exception ignored in" in result.stderr, "the exception was not lost"
+    assert "protoseg sweep: interrupted." in result.stderr
+    assert not list((tmp_path / "runs").glob("*/attempts/*"))
