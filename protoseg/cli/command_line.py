@@ -87,12 +87,15 @@ def make_parser(verbs: Iterable[str] = PURPOSES) -> argparse.ArgumentParser:
     """
     top = argparse.ArgumentParser(
         prog="protoseg",
+        usage="protoseg [-h] [--version] VERB ...",
         description=DESCRIPTION,
         epilog=f"{_verb_list()}\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"protoseg {__version__}")
-    parsers = top.add_subparsers(dest="verb", metavar="VERB", required=True, help=argparse.SUPPRESS)
+    parsers = top.add_subparsers(
+        dest="verb", prog="protoseg", metavar="VERB", required=True, help=argparse.SUPPRESS
+    )
     verbs = set(verbs)
     for verb, purpose in PURPOSES.items():
         parser = parsers.add_parser(
