@@ -36,7 +36,7 @@ def findings(
 ) -> dict[str, Finding]:
     """Subject -> finding, for the cluster SITE with changes; all but ok findings have advice."""
     monkeypatch.setattr(slurm_checks.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(slurm_checks, "site", lambda: ClusterInfo(**{**SITE, **changes}))  # type: ignore[arg-type]
+    monkeypatch.setattr(slurm_checks, "query_cluster", lambda: ClusterInfo(**{**SITE, **changes}))  # type: ignore[arg-type]
     checked = check_slurm(Path("/scratch/runs"), partition)
     for finding in checked:
         assert finding.state == "ok" or finding.todo, "what to do is missing"
@@ -135,7 +135,7 @@ def test_the_result_of_the_probe_job_is_reported(
             raise result
         return result
 
-    monkeypatch.setattr(slurm_checks, "probe", probe)
+    monkeypatch.setattr(slurm_checks, "run_probe_job", probe)
     finding = findings(monkeypatch, "batch")["probe job"]
     assert finding.state == state
     assert text in finding.found
@@ -150,7 +150,9 @@ def test_a_probe_in_an_unknown_partition_is_broken(monkeypatch: pytest.MonkeyPat
 
 def test_a_probe_compares_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        slurm_checks, "probe", lambda *_: ProbeResult("7", "node3", clock_ahead_seconds=-400.0)
+        slurm_checks,
+        "run_probe_job",
+        lambda *_: ProbeResult("7", "node3", clock_ahead_seconds=-400.0),
     )
     clock = findings(monkeypatch, "")["clock of node3"]
     assert clock.state == "broken"
@@ -159,7 +161,9 @@ def test_a_probe_compares_the_clock_of_the_node(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_probe_reports_missing_commands_of_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        slurm_checks, "probe", lambda *_: ProbeResult("7", "node3", lacks=("scontrol", "protoseg"))
+        slurm_checks,
+        "run_probe_job",
+        lambda *_: ProbeResult("7", "node3", lacks=("scontrol", "protoseg")),
     )
     checked = findings(monkeypatch, "")
     assert checked["scontrol on node3"].state == "absent"

@@ -50,7 +50,7 @@ def test_plans_of_bundles_are_unchanged(bundle: str) -> None:
     check("bundles", bundle)
 
 
-@pytest.mark.parametrize("words", list_entries("job_arrays"))
+@pytest.mark.parametrize("arguments", list_entries("job_arrays"))
 def test_job_arrays_are_unchanged(arguments: str) -> None:
     check("job_arrays", arguments)
 
@@ -78,7 +78,7 @@ def test_figure_inputs_are_unchanged(matrix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     list_entries("outputs"),
 )
 def test_other_outputs_are_unchanged(arguments: str) -> None:

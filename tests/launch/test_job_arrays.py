@@ -105,14 +105,14 @@ def test_cut_into_arrays_examines_each_run_once(
 ) -> None:
     runs = make_entries([1, 2, 3, 4] * 100)
     calls = Counter[str]()
-    for owner, name in ((arrays_module, "plain"), (ClusterProfile, "resources")):
+    for owner, name in ((arrays_module, "to_plain"), (ClusterProfile, "resources")):
         monkeypatch.setattr(owner, name, count_calls(calls, name, getattr(owner, name)))
     arrays = cut_into_arrays(
         runs, ClusterProfile(memory="2G", rules=rules), 101, {runs[0].run.run_id: 2.0}
     )
     assert sum(len(array.entries) for array in arrays) == 400
     # The conversion of specs takes most of the time; only rules need it.
-    assert calls == Counter(plain=400 if rules else 0, resources=400)
+    assert calls == Counter(to_plain=400 if rules else 0, resources=400)
 
 
 def count_calls(calls: Counter[str], name: str, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,7 +12,7 @@ from protoseg.report.formats import latex
 
 def test_the_old_path_exports_the_same_functions_and_warns_with_the_new_path() -> None:
     sys.modules.pop("protoseg.report.latex", None)
-    with pytest.warns(DeprecationWarning, match=r"import protoseg\.report\.formats\.latex"):
+    with pytest.warns(DeprecationWarning, match=r"Import protoseg\.report\.formats\.latex"):
         old = importlib.import_module("protoseg.report.latex")
     assert (old.to_latex, old.escape) == (latex.to_latex, latex.escape_latex)
     for name in ("SPECIALS", "SPANNING", "SMALLER"):

@@ -113,7 +113,7 @@ def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
 def test_a_failed_git_command_raises_the_last_line_of_its_error(checkout: Path) -> None:
     with pytest.raises(GitError, match=r"^fatal: Needed a single revision$"):
         Git(checkout).run("rev-parse", "--verify", "no-such-commit")
-    assert Git(checkout).read("cat-file", "-e", "no-such-commit") is None
+    assert Git(checkout).try_run("cat-file", "-e", "no-such-commit") is None
 
 
 def test_a_missing_git_raises_an_error(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
