@@ -71,8 +71,8 @@ LEFT_OUT = (
 """Ends of the names of operators that are not used."""
 BROKEN = 70
 """Exit status of a fork in which pytest did not start."""
-MOST_TESTS = 60
-"""Largest number of tests run for one mutant."""
+SHARE_OF_TESTS = 0.5
+"""Share of ``--seconds`` for the tests of a mutant, timed without it. A mutant may be slower."""
 
 
 @dataclass(frozen=True)
@@ -305,10 +305,15 @@ def tests_of(mutant: Mutant, by_line: dict[str, dict[int, set[str]]]) -> set[str
     return lines.get(mutant.line) or set().union(*lines.values())
 
 
-def fastest_tests(tests: set[str], durations: dict[str, float]) -> list[str]:
-    """At most `MOST_TESTS` of the tests with a duration, the fastest first."""
-    known = [test for test in tests if test in durations]
-    return sorted(known, key=lambda test: (durations[test], test))[:MOST_TESTS]
+def fastest_tests(tests: set[str], durations: dict[str, float], seconds: float) -> list[str]:
+    """The tests with a duration, fastest first, as many as fit into ``seconds``."""
+    chosen = []
+    for test in sorted(tests & durations.keys(), key=lambda test: (durations[test], test)):
+        seconds -= durations[test]
+        if seconds < 0:
+            break
+        chosen.append(test)
+    return chosen
 
 
 def report(results: Sequence[Result], seed: int) -> str:
@@ -358,7 +363,9 @@ def main() -> int:
         candidates = set().union(*(tests_of(mutant, by_line) for mutant in mutants))
         durations = copy.passing(sorted(candidates))
         for mutant in mutants:
-            tests = fastest_tests(tests_of(mutant, by_line), durations)
+            tests = fastest_tests(
+                tests_of(mutant, by_line), durations, SHARE_OF_TESTS * arguments.seconds
+            )
             result = copy.test(mutant, tests, arguments.seconds)
             results.append(result)
             print(json.dumps({**vars(mutant), "outcome": result.outcome,
