@@ -16,7 +16,7 @@ from protoseg.errors import ProtosegError
 from protoseg.planning.workload import Workload, make_model_key
 
 if TYPE_CHECKING:
-    from protoseg.training.build.parameter_counts import ParameterCounts
+    from protoseg.training.builders.parameter_counts import ParameterCounts
 
 T = TypeVar("T")
 
@@ -105,7 +105,7 @@ def published_counts(
 
     Args:
         folder: folder of the published numbers.
-        count: `protoseg.training.build.parameter_counts.count_spec_parameters`.
+        count: `protoseg.training.builders.parameter_counts.count_spec_parameters`.
         backbones: config options of the rows to return; empty: all.
 
     Raises:

@@ -35,7 +35,7 @@ FOLDER = ".timings"
 ITERATIONS = 10
 MODULE = "protoseg.training.timing"
 SOURCES = (
-    *("core", "models", "training/build/components.py", "training/build/config.py"),
+    *("core", "models", "training/builders/components.py", "training/builders/config.py"),
     "training/timing.py",
 )
 """The code of an iteration, in the package ``protoseg``."""

@@ -15,7 +15,7 @@ import torch
 
 from protoseg import files
 from protoseg.core.collective import rank, world_size
-from protoseg.training.build.components import TrainingComponents
+from protoseg.training.builders.components import TrainingComponents
 from protoseg.training.rng import get_random_state, seed_generators, set_random_state
 
 KEEP = 2

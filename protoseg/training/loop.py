@@ -18,7 +18,7 @@ from protoseg.core import collective
 from protoseg.errors import UsageError
 from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
-from protoseg.training.build.components import TrainingComponents
+from protoseg.training.builders.components import TrainingComponents
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.rng import get_random_state, pack_state, set_random_state, unpack_state
 from protoseg.training.signals import StopRequest, StopRequested

@@ -25,9 +25,9 @@ from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
 from protoseg.runs.record import seal
 from protoseg.training import checkpoint
 from protoseg.training.allocator import keep_freed_memory
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
-from protoseg.training.build.parameter_counts import count_parameters
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
+from protoseg.training.builders.parameter_counts import count_parameters
 from protoseg.training.determinism import hash_state
 from protoseg.training.device import get_peak_memory_mib
 from protoseg.training.distributed.process_group import Processes

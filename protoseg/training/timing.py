@@ -25,8 +25,8 @@ from protoseg.config.schema import RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
 from protoseg.training import determinism, failures
-from protoseg.training.build.components import build_model, build_optimizer, use_mmseg
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_model, build_optimizer, use_mmseg
+from protoseg.training.builders.config import build_config
 from protoseg.training.device import get_device_name, get_peak_memory_mib
 from protoseg.training.synthetic_batches import make_crops, make_label_maps
 

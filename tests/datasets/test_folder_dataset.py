@@ -29,8 +29,8 @@ from protoseg.datasets.layout import find_root
 from protoseg.datasets.sampler import SampleRequest
 from protoseg.errors import DataError
 from protoseg.runs.folder import RunFolder
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.signals import StopRequest, StopRequested
 

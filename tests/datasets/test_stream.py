@@ -28,7 +28,7 @@ def test_a_run_and_its_pickles_do_not_import_the_old_path() -> None:
     """A loader process unpickles sample requests."""
     request = pickle.dumps(sampler.SampleRequest(1, 2, 3))
     code = (
-        "import pickle, sys; import protoseg.training.build.components; "
+        "import pickle, sys; import protoseg.training.builders.components; "
         f"pickle.loads({request!r}); sys.exit('protoseg.datasets.stream' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from protoseg.core import collective
-from protoseg.training.build.components import TrainingComponents, build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import TrainingComponents, build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.distributed.sync import SharedBatchNorm
 from training.small import small_spec
 

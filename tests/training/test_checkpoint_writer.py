@@ -17,8 +17,8 @@ import pytest
 from protoseg import files
 from protoseg.files import StorageError
 from protoseg.training import checkpoint
-from protoseg.training.build.components import TrainingComponents, build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import TrainingComponents, build_components
+from protoseg.training.builders.config import build_config
 from training.small import small_spec
 from training.test_checkpoint import names, save_at
 

@@ -13,8 +13,8 @@ from sklearn.metrics import normalized_mutual_info_score
 
 from protoseg.datasets import shapes
 from protoseg.datasets.layout import find_root
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from training.small import GENERATOR, small_spec
 
 K = 4

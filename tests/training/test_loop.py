@@ -16,7 +16,7 @@ from protoseg import files
 from protoseg.errors import UsageError
 from protoseg.runs.folder import Launch, RunFolder
 from protoseg.training import checkpoint
-from protoseg.training.build.components import TrainingComponents
+from protoseg.training.builders.components import TrainingComponents
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.run import execute_run
 from protoseg.training.signals import ClaimLost, StopRequest, StopRequested

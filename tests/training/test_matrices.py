@@ -15,8 +15,8 @@ from protoseg.config.schema import RunSpec
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.parameter_cells import count_classifier_parameters
 from protoseg.runs.store import RecordStore
-from protoseg.training.build.config import build_config
-from protoseg.training.build.parameter_counts import ParameterCounts, count_spec_parameters
+from protoseg.training.builders.config import build_config
+from protoseg.training.builders.parameter_counts import ParameterCounts, count_spec_parameters
 from training.small import EXPERIMENTS, REPOSITORY, matrix
 
 NAMES = list_matrices(EXPERIMENTS)

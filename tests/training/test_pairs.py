@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from training.small import small_spec
 
 PAIRS = [

@@ -23,8 +23,8 @@ from protoseg.datasets.layout import find_pairs, find_root
 from protoseg.datasets.prepare.registry import PREPARATIONS
 from protoseg.datasets.prepare.runner import prepare_data_set
 from protoseg.runs.folder import RunFolder
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.evaluation.evaluate import evaluate
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.signals import StopRequest

@@ -15,8 +15,8 @@ from protoseg import files
 from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
 from protoseg.training import timing
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from training.small import small_spec
 
 WEAK = (

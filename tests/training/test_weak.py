@@ -23,8 +23,8 @@ from protoseg.datasets.folder_dataset import SegmentationFolder
 from protoseg.datasets.layout import find_pairs, find_root
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import Launch, RunFolder
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.cam_masks import THRESHOLDS, ThresholdCounts
 from protoseg.training.evaluation.evaluate import evaluate

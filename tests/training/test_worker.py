@@ -27,8 +27,8 @@ from protoseg.runs.record import read_record, verify_confusion
 from protoseg.runs.states import Reason, State
 from protoseg.slurm.environment import explain_signal
 from protoseg.training import failures, worker
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.evaluation import confusion
 from protoseg.training.signals import StopRequest, StopRequested
 from training.small import (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from protoseg.cli.context import Context
     from protoseg.cli.published_counts import CountRow, PublishedCounts
-    from protoseg.training.build.parameter_counts import ParameterCounts
+    from protoseg.training.builders.parameter_counts import ParameterCounts
 
 EXAMPLE = "protoseg params mit_b2"
 DIFFERS = "≠"
@@ -86,7 +86,7 @@ def run(context: Context) -> int:
 
 def _count_model(spec: RunSpec) -> tuple[ParameterCounts, int]:
     """The counts of a model, and its number of classes."""
-    from protoseg.training.build.parameter_counts import count_spec_parameters
+    from protoseg.training.builders.parameter_counts import count_spec_parameters
 
     return count_spec_parameters(spec), len(spec.dataset.classes)
 
@@ -133,7 +133,7 @@ def _print_models(context: Context, models: list[tuple[str, ParameterCounts, int
 
 def _print_published(context: Context, backbones: set[str]) -> int:
     from protoseg.cli.published_counts import published_counts
-    from protoseg.training.build.parameter_counts import count_spec_parameters
+    from protoseg.training.builders.parameter_counts import count_spec_parameters
 
     folder = context.paths.results / "published"
     published = published_counts(folder, context.composer, count_spec_parameters, backbones)

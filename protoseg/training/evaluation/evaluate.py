@@ -8,7 +8,7 @@ import torch
 
 from protoseg.config.schema import RunSpec
 from protoseg.core.collective import all_max
-from protoseg.training.build.components import TrainingComponents
+from protoseg.training.builders.components import TrainingComponents
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.cam_masks import build_counter

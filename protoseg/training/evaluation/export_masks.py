@@ -26,8 +26,8 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.determinism import hash_state
 
 OPTION = "dataset.yaml"

@@ -15,7 +15,7 @@ from mmengine.runner.checkpoint import get_external_models, get_mmcls_models
 from protoseg import files
 from protoseg.config.schema import BackboneSpec
 from protoseg.errors import DataError
-from protoseg.training.build.config import load_recipe
+from protoseg.training.builders.config import load_recipe
 
 Progress = Callable[[int, int], None]
 """Called with the number of received bytes and the total number, 0 if unknown."""

@@ -261,7 +261,7 @@ def test_unknown_pairs_and_labels_with_columns_are_refused(lab: Lab) -> None:
 @pytest.mark.parametrize("k", [1, 10])
 @pytest.mark.parametrize("decoder", ["segformer_128", "fcn_hr48"])
 def test_the_number_in_brackets_counts_the_classifier(decoder: str, k: int) -> None:
-    from protoseg.training.build.parameter_counts import count_spec_parameters
+    from protoseg.training.builders.parameter_counts import count_spec_parameters
 
     composer = Composer(ROOT / "experiments")
     settings = {"backbone": "mobilenet_v2", "decoder": decoder, "dataset": "camvid"}

@@ -22,8 +22,8 @@ from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.distributed import rendezvous
 from protoseg.training.distributed.rank import RankInfo, rank_from_slurm
 from protoseg.training.distributed.rendezvous import (

@@ -17,8 +17,8 @@ from forked import run_in_processes
 from torch import nn
 
 from protoseg.errors import UsageError
-from protoseg.training.build.components import build_model
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_model
+from protoseg.training.builders.config import build_config
 from protoseg.training.distributed import sync
 from training import shared_work
 from training.shared_work import CASES, STEPS, normalise

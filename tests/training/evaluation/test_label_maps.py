@@ -19,8 +19,8 @@ from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.check import check_data_set
 from protoseg.datasets.folder_dataset import LoadLabels, SegmentationFolder
 from protoseg.errors import DataError
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.evaluate import evaluate
 from protoseg.training.signals import StopRequest

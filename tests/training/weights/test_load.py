@@ -15,8 +15,8 @@ from mmseg.registry import MODELS
 from protoseg.config.schema import BackboneSpec
 from protoseg.errors import DataError
 from protoseg.models import TinyNet
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config
 from protoseg.training.weights.load import find_weights, load_weights
 from training.small import compose, small_spec
 

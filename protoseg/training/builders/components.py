@@ -27,7 +27,7 @@ import protoseg.datasets.folder_dataset
 import protoseg.models  # noqa: F401  both imports register classes with mmseg
 from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
-from protoseg.training.build.config import first_line
+from protoseg.training.builders.config import first_line
 from protoseg.training.distributed import sync
 from protoseg.training.rng import seed_generators
 from protoseg.training.signals import accept_signals_from_parent_only
@@ -71,7 +71,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 
 def build_components(config: Config, weights: Path | None) -> TrainingComponents:
-    """Build all objects from a Config of `protoseg.training.build.config.build_config`.
+    """Build all objects from a Config of `protoseg.training.builders.config.build_config`.
 
     All processes build the same model. Their later samples (dropout, Gumbel) differ by rank.
 

@@ -16,10 +16,10 @@ from torch.overrides import TorchFunctionMode
 import protoseg.models  # noqa: F401  registers the heads
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError
-from protoseg.training.build.config import build_model, first_line
+from protoseg.training.builders.config import build_model, first_line
 
 if TYPE_CHECKING:
-    from protoseg.training.build.components import TrainingComponents
+    from protoseg.training.builders.components import TrainingComponents
 
 FACTORIES = {torch.empty, torch.full, torch.ones, torch.rand, torch.randn, torch.zeros}
 

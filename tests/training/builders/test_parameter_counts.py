@@ -13,9 +13,9 @@ from torch import nn
 
 from protoseg.cli.published_counts import PublishedCounts, published_counts, with_classes
 from protoseg.config.methods import PrototypeMethod
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import build_config, build_model, load_recipe
-from protoseg.training.build.parameter_counts import (
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import build_config, build_model, load_recipe
+from protoseg.training.builders.parameter_counts import (
     build_without_memory,
     count_parameters,
     count_spec_parameters,

@@ -12,8 +12,8 @@ from mmseg.models.backbones import MobileNetV2
 from protoseg.config.compose import Composer
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError
-from protoseg.training.build.config import build_model
-from protoseg.training.build.parameter_counts import build_without_memory
+from protoseg.training.builders.config import build_model
+from protoseg.training.builders.parameter_counts import build_without_memory
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 

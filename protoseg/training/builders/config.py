@@ -22,7 +22,7 @@ from protoseg.config.fields import to_plain
 from protoseg.config.schema import DecoderSpec, RunSpec
 from protoseg.datasets.labels import check_labels, ignored_label
 from protoseg.errors import UsageError, describe_unknown_name
-from protoseg.training.build.dataloaders import (
+from protoseg.training.builders.dataloaders import (
     build_test_loader,
     build_train_loader,
     check_weak_task,

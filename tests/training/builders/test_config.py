@@ -20,9 +20,9 @@ from torch import nn
 
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.errors import UsageError
-from protoseg.training.build.components import build_components
-from protoseg.training.build.config import RECIPES, build_config, load_recipe, merge_settings
-from protoseg.training.build.parameter_counts import build_without_memory
+from protoseg.training.builders.components import build_components
+from protoseg.training.builders.config import RECIPES, build_config, load_recipe, merge_settings
+from protoseg.training.builders.parameter_counts import build_without_memory
 from training.small import compose, composer, small_spec
 
 SEGFORMER = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py"
