@@ -49,9 +49,9 @@ def train(
     number: int,
     kills: int,
     seed: int,
-    folder: Path,
+    workspace: Path,
     attempt_type: type[Attempt] = Attempt,
-    first_kind: type[Attempt] = Attempt,
+    first_type: type[Attempt] = Attempt,
 ) -> Run:
     """Train one run undisturbed and with kills, and compare both.
 
@@ -60,25 +60,25 @@ def train(
         number: number of the run; with the seed it determines all random choices.
         kills: number of planned kills.
         seed: seed of the campaign.
-        folder: folder with the data sets in ``data``.
+        workspace: folder with the data sets in ``data``.
         attempt_type: class that starts the workers.
-        first_kind: class for undisturbed workers and those that are killed during their start.
+        first_type: class for undisturbed workers and those that are killed during their start.
     """
     draw = random.Random(f"{seed} {number}")
     spec = composed(run.variant, run.seed)
-    undisturbed = make_run_folder(folder / "peace", spec, folder / "data")
+    undisturbed = make_run_folder(workspace / "peace", spec, workspace / "data")
     run.run_id = undisturbed.run_id
-    attempt = first_kind(undisturbed, run.variant.processes, step=0)
+    attempt = first_type(undisturbed, run.variant.processes, step=0)
     attempt.start()
     statuses = attempt.wait()
     if any(statuses) or not undisturbed.record.exists():
         log = attempt.log()[-400:]
         run.wrong.append(f"the undisturbed training ended with {statuses}: {log}")
         return run
-    folder = make_run_folder(folder / "fire", spec, folder / "data")
+    folder = make_run_folder(workspace / "fire", spec, workspace / "data")
     strikes = draw_strikes(draw, kills)
     size = run.variant.processes
-    run.fire = FaultRun(folder, size, folder / "data", strikes, draw, attempt_type, first_kind)
+    run.fire = FaultRun(folder, size, workspace / "data", strikes, draw, attempt_type, first_type)
     try:
         run.fire.run()
     except (TimeoutError, subprocess.TimeoutExpired) as error:
