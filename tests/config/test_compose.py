@@ -63,6 +63,7 @@ def test_every_option_composes_with_the_other_defaults(
             assert getattr(spec, other) == getattr(default, other)
 
 
+@pytest.mark.slow
 def test_the_option_reader_gives_the_same_values_as_hydra(composer: Composer) -> None:
     reader, options = OptionReader(EXPERIMENTS), dict(composer.options)
     options["dataset"] = [name for name in options["dataset"] if name not in LARGE_VARIANTS]

@@ -24,6 +24,7 @@ def test_the_old_path_has_the_old_names_and_warns(monkeypatch: pytest.MonkeyPatc
     assert stream.permutation is sampler.permutation
 
 
+@pytest.mark.slow
 def test_a_run_and_its_pickles_do_not_import_the_old_path() -> None:
     """A loader process unpickles sample requests."""
     request = pickle.dumps(sampler.SampleRequest(1, 2, 3))
