@@ -17,8 +17,8 @@ import yaml
 from waiting import finish
 
 ROOT = Path(__file__).resolve().parents[2]
-OLD_COMMIT = "1e6c7bce9a981b0459a75628e185b6fd55ba20ea"
-"""The last commit before the modules moved."""
+MOVED_FILE = "protoseg/spec/matrix.py"
+"""A module of the old code. The commit that removed it is the first with the new layout."""
 HOOK = Path(__file__).with_name("old_hook")
 PARTS = ("protoseg", "experiments", "slurm", "pyproject.toml")
 FOREIGN = ("PROTOSEG_", "SLURM", "SBATCH", "COVERAGE_")
@@ -27,23 +27,21 @@ the coverage of the code in the checkout."""
 
 
 def extract_old_code(folder: Path) -> Path:
-    """Write the code of `OLD_COMMIT` into a folder and return the folder.
+    """Write the code of the last commit before the modules moved into a folder; return the folder.
 
     Without git history the test is skipped. In a complete clone the commit must exist.
     """
     if not (ROOT / ".git").exists():
         pytest.skip("needs the git history, and this is no git checkout")
-    if run_git("rev-parse", "--is-shallow-repository").strip() == b"true" and not has_commit():
-        pytest.skip(f"needs commit {OLD_COMMIT[:10]}, and this clone is shallow")
-    with tarfile.open(fileobj=io.BytesIO(run_git("archive", OLD_COMMIT, *PARTS))) as archive:
+    removal = run_git(
+        *("log", "-1", "--no-renames", "--diff-filter=D", "--format=%H", "--", MOVED_FILE)
+    )
+    if not removal and run_git("rev-parse", "--is-shallow-repository").strip() == b"true":
+        pytest.skip("needs the commit before the modules moved, and this clone is shallow")
+    commit = f"{removal.decode().strip()}^"
+    with tarfile.open(fileobj=io.BytesIO(run_git("archive", commit, *PARTS))) as archive:
         archive.extractall(folder, filter="data")
     return folder
-
-
-def has_commit() -> bool:
-    """Whether this repository has `OLD_COMMIT`."""
-    command = ["git", "-C", str(ROOT), "cat-file", "-e", f"{OLD_COMMIT}^{{commit}}"]
-    return subprocess.run(command, capture_output=True).returncode == 0
 
 
 def run_git(*arguments: str) -> bytes:
