@@ -9,8 +9,9 @@ from typing import Any
 import batches
 import torch
 
-from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
+from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.training import synthetic_batches, timing
 

@@ -22,7 +22,8 @@ from mmengine_loop import (
 )
 from networks import EXPERIMENTS
 
-from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.compose import Composer
+from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.datasets import shapes
 

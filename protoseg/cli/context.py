@@ -13,10 +13,11 @@ from rich.console import Console
 
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.cli.progress import ProgressBar
-from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import list_matrices, load_matrix
 from protoseg.config.matrix import Matrix
 from protoseg.config.matrix_bundles import expand_bundles
+from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
-from protoseg.config.compose import Composer, Setting
+from protoseg.config.compose import Composer
+from protoseg.config.overrides import Setting
 from protoseg.config.schema import HIGHEST_LABEL, RunSpec
 from protoseg.errors import ProtosegError
 from protoseg.planning.workload import Workload, make_model_key

@@ -26,7 +26,7 @@ from protoseg.config.fields import build
 from protoseg.config.hydra_errors import describe_config_error
 from protoseg.config.hydra_schemas import config_groups, register_schemas
 from protoseg.config.methods import MethodSpec
-from protoseg.config.overrides import Setting, parse_overrides  # noqa: F401  re-exported
+from protoseg.config.overrides import Setting
 from protoseg.config.plugins import resolve_method
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name

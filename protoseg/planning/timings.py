@@ -32,7 +32,6 @@ from protoseg.planning.workload import describe_workload, workload_digest
 from protoseg.runs.states import Reason
 
 FOLDER = ".timings"
-ITERATIONS = 10
 MODULE = "protoseg.training.timing"
 SOURCES = (
     *("core", "models", "training/builders/components.py", "training/builders/config.py"),

@@ -43,8 +43,6 @@ COUNTS = (PARAMETERS, LEARNABLE)
 """Both are the learnable parameters, never a mean over seeds. In brackets: the numbers stored in
 prototypes, or the parameters of the classifier (Table 4 of the paper)."""
 
-COSTS = tuple(key for key, metric in METRICS.items() if metric.part == "cost")
-
 
 def check_metrics(names: Sequence[str], where: str) -> None:
     """Check that a table has metrics, and that all of them exist.

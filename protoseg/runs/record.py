@@ -40,8 +40,6 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
 RESTORE = "Restore it from a copy, or delete it and run the sweep again."
 """What to do about a damaged record."""
 
-canonical = files.canonical_json
-
 
 class RecordError(ProtosegError):
     """A record that is torn, edited, of another run, or of a newer schema."""
@@ -50,7 +48,7 @@ class RecordError(ProtosegError):
 def digest(record: dict[str, Any]) -> str:
     """Compute the digest of a record, over all keys but ``digest``."""
     return hashlib.sha256(
-        canonical({key: value for key, value in record.items() if key != "digest"})
+        files.canonical_json({key: value for key, value in record.items() if key != "digest"})
     ).hexdigest()
 
 
@@ -113,7 +111,7 @@ def verify_identity(record: dict[str, Any], run_id: str, path: Path) -> None:
             f"{path}: is the record of {record['run_id']}, not of {run_id}. "
             "Give the file the name of its run, or delete it."
         )
-    spec_digest = hashlib.sha256(canonical(record["spec"])).hexdigest()
+    spec_digest = hashlib.sha256(files.canonical_json(record["spec"])).hexdigest()
     in_run_id = run_id.rpartition("-")[2]
     if spec_digest != record["spec_digest"] or not spec_digest.startswith(in_run_id):
         raise RecordError(f"{path}: holds another spec than run {run_id}. {RESTORE}")

@@ -156,8 +156,8 @@ def collect_record(run_id: str) -> dict[str, str]:
     from protoseg.config.fields import to_plain
     from protoseg.config.identity import read_spec, spec_digest
     from protoseg.config.identity import run_id as run_id_of
-    from protoseg.files import write_json
-    from protoseg.runs.record import canonical, read_record
+    from protoseg.files import canonical_json, write_json
+    from protoseg.runs.record import read_record
 
     path = RECORDS / f"{run_id}.json"
     record = read_record(path)
@@ -171,7 +171,7 @@ def collect_record(run_id: str) -> dict[str, str]:
     return {
         "run_id": run_id_of(spec),
         "spec_digest": spec_digest(spec),
-        "canonical_sha256": hashlib.sha256(canonical(record)).hexdigest(),
+        "canonical_sha256": hashlib.sha256(canonical_json(record)).hexdigest(),
     }
 
 

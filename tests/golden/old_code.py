@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny_runs import make_tiny_base
 from waiting import finish
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,19 +56,7 @@ def write_matrix(path: Path, seeds: list[int]) -> str:
     """Write a matrix of tiny runs with as much state as a checkpoint can have; its path."""
     content = {
         "title": "old runs",
-        "base": {
-            "dataset": "shapes",
-            "dataset.generator.size": 48,
-            "dataset.generator.train": 12,
-            "dataset.generator.val": 4,
-            "dataset.counts": {"train": 12, "val": 4},
-            "dataset.digest": "unpinned",
-            "augmentation.scale": [48, 48],
-            "augmentation.crop_size": [48, 48],
-            "schedule.iterations": 12,
-            "schedule.batch_size": 2,
-            "schedule.warmup_iterations": 2,
-        },
+        "base": make_tiny_base(12, warmup_iterations=2),
         "rows": [
             {
                 "label": "released",

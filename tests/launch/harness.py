@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
+from tiny_runs import make_tiny_base
 from waiting import DEADLINE, log_tails, wait_until
 
 from protoseg.runs.claim import live_holder
@@ -66,20 +67,7 @@ class Harness:
             }
         content = {
             "title": "a test",
-            "base": {
-                "dataset": "shapes",
-                "dataset.generator.size": 48,
-                "dataset.generator.train": 12,
-                "dataset.generator.val": 4,
-                "dataset.counts": {"train": 12, "val": 4},
-                "dataset.digest": "unpinned",
-                "augmentation.scale": [48, 48],
-                "augmentation.crop_size": [48, 48],
-                "schedule.iterations": iterations,
-                "schedule.batch_size": 2,
-                "schedule.warmup_iterations": 0,
-                **pause,
-            },
+            "base": {**make_tiny_base(iterations), **pause},
             "rows": rows,
             "seeds": seeds,
             "table": {"metrics": ["miou", "parameters"], "baseline": {"label": rows[0]["label"]}},

@@ -15,11 +15,12 @@ import numpy as np
 from forked import ForkedProcess, start_forked
 from waiting import finish, log_tails, wait_until
 
-from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.compose import Composer
 from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
+from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.datasets import shapes
 from protoseg.runs.folder import RunFolder

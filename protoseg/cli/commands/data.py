@@ -155,7 +155,7 @@ def _data_set_names(context: Context) -> list[str]:
 
 
 def _compose_dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
-    from protoseg.config.compose import Setting, parse_overrides
+    from protoseg.config.overrides import Setting, parse_overrides
 
     names = _data_set_names(context)
     if name not in names:

@@ -133,7 +133,7 @@ def _check_run_folders(context: Context) -> Finding:
 
 
 def _check_data_sets(context: Context) -> list[Finding]:
-    from protoseg.config.compose import Setting
+    from protoseg.config.overrides import Setting
 
     findings = []
     for name in context.composer.options["dataset"]:
@@ -154,7 +154,7 @@ def _check_data_sets(context: Context) -> list[Finding]:
 
 
 def _check_weights(context: Context) -> list[Finding]:
-    from protoseg.config.compose import Setting
+    from protoseg.config.overrides import Setting
 
     findings = []
     for name in context.composer.options["backbone"]:

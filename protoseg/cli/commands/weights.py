@@ -37,7 +37,7 @@ def run(context: Context) -> int:
 
 
 def _compose_backbone(context: Context, name: str) -> BackboneSpec:
-    from protoseg.config.compose import Setting
+    from protoseg.config.overrides import Setting
 
     return context.composer.spec([Setting("backbone", name)], f"weights {name}").backbone
 

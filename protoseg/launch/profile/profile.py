@@ -13,8 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.compose import Setting, compose_file, parse_overrides
+from protoseg.config.compose import compose_file
 from protoseg.config.fields import build, field_types, number
+from protoseg.config.overrides import Setting, parse_overrides
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.launch.profile.resources import Resources, check_value
 from protoseg.launch.profile.rules import Rule, read_rule

@@ -16,6 +16,7 @@ from typing import Any
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
+from protoseg.files import canonical_json
 from protoseg.report import wording
 from protoseg.report.metrics import COUNTS, METRICS, Metric
 from protoseg.report.tables import published as literature
@@ -25,7 +26,6 @@ from protoseg.report.tables.cells import describe_data
 from protoseg.report.tables.model import Table
 from protoseg.report.tables.published import PublishedNumbers, parse_printed
 from protoseg.report.tables.samples import Key, Samples, collect_samples, describe_protocol
-from protoseg.runs.record import canonical
 from protoseg.runs.store import LookupResult, RecordStore
 
 FORMS = ("svg", "pdf", "png")
@@ -142,7 +142,7 @@ class Figure:
     @cached_property
     def digest(self) -> str:
         """SHA-256 of all data of the figure."""
-        return hashlib.sha256(canonical(self.to_dict())).hexdigest()
+        return hashlib.sha256(canonical_json(self.to_dict())).hexdigest()
 
 
 def read_digest(content: bytes) -> str | None:

@@ -11,11 +11,11 @@ from typing import Any
 
 from protoseg.config.identity import read_spec, run_id
 from protoseg.errors import ProtosegError
+from protoseg.files import canonical_json
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.recount import CountsError, find_wrong_numbers
 from protoseg.runs.record import (
     RecordError,
-    canonical,
     list_diffs,
     read_record,
     verify_confusion,
@@ -81,7 +81,7 @@ def _read_record(path: Path, check: Check) -> dict[str, Any] | None:
     if record["run_id"] != path.stem:
         check.problem(_relative(path), f"is the record of {record['run_id']}.")
         return None
-    digest = hashlib.sha256(canonical(record["spec"])).hexdigest()
+    digest = hashlib.sha256(canonical_json(record["spec"])).hexdigest()
     if digest != record["spec_digest"]:
         check.problem(_relative(path), "its spec_digest does not match its spec.")
     try:

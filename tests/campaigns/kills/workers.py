@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from protoseg.config.compose import Composer, parse_overrides
+from protoseg.config.compose import Composer
 from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
+from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.datasets import shapes
 from protoseg.runs.folder import RunFolder

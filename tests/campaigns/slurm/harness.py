@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 from testbed.testbed import Testbed, TestbedError
 from testbed.waiting import DEADLINE_SECONDS
+from tiny_runs import make_tiny_base
 
 from campaigns.slurm.pace import VARIABLE as PACE
 from campaigns.slurm.pace import write_faults_done
@@ -146,17 +147,7 @@ class Harness:
         content = {
             "title": "a fault campaign",
             "base": {
-                "dataset": "shapes",
-                "dataset.generator.size": 48,
-                "dataset.generator.train": 12,
-                "dataset.generator.val": 4,
-                "dataset.counts": {"train": 12, "val": 4},
-                "dataset.digest": "unpinned",
-                "augmentation.scale": [48, 48],
-                "augmentation.crop_size": [48, 48],
-                "schedule.iterations": self.iterations,
-                "schedule.batch_size": 2,
-                "schedule.warmup_iterations": 0,
+                **make_tiny_base(self.iterations),
                 **({"backbone.settings.type": "pace.PacedNet"} if self.paced else {}),
             },
             "rows": [dict(head) for head in HEADS],

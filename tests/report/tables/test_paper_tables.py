@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from typesetting import NEEDS_LATEX, typeset
 
-from protoseg.config.compose import Composer, Setting
+from protoseg.config.compose import Composer
 from protoseg.config.matrix import Matrix, PublishedSpec
+from protoseg.config.overrides import Setting
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.formats import files
 from protoseg.report.tables.model import Table
