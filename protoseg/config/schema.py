@@ -183,4 +183,6 @@ class RunSpec:
     devices of one model, by kernels with a fixed order of summation and without TF32. See
     docs/reproducibility.md."""
     contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
+    plugin_version: int = added(1, low=1)
+    """Version of the code of your own classes; increase it to train their runs again."""
     method_version: int = METHOD_VERSION
