@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.conftest import CommandLine
 from protoseg.config.identity import run_id_pattern
+
+MATRICES = Path(__file__).parents[3] / "experiments" / "matrices"
 
 
 def test_a_plan_of_all_matrices_has_valid_run_ids(protoseg: CommandLine) -> None:
@@ -65,8 +68,9 @@ def test_a_finished_plan_has_nothing_to_train(protoseg: CommandLine) -> None:
 
 def test_a_run_of_several_tables_is_counted_once(protoseg: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
-    base = "method: parametric, dataset: shapes_64, augmentation: shapes_64, schedule: shapes_400"
-    path.write_text(f"{{base: {{{base}}}, seeds: [0, 5]}}")
+    quickstart = yaml.safe_load((MATRICES / "quickstart.yaml").read_text())
+    base = {**quickstart["base"], "method": "parametric"}
+    path.write_text(yaml.safe_dump({"base": base, "seeds": [0, 5]}))
     data = protoseg("plan", "quickstart", str(path), "--json").json
     assert (data["listed"], len(data["runs"])) == (11, 10)
     assert data["runs"][0]["matrices"] == ["quickstart", "other"]
