@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ def test_long_groups_start_first_and_the_tests_of_a_group_stay_together(
     seconds = sum_durations(items)
     assert len(groups) == len(set(groups))
     assert groups == sorted(groups, key=lambda group: -seconds[group])
+
+
+def test_ci_runs_the_tests_of_make_test_within_make_coverage() -> None:
+    """So that CI runs them once."""
+
+    def pytest_options(target: str) -> str:
+        command = ["make", "-n", target, "READY=/dev/null", "BIN=BIN", "ARGS=tests/core"]
+        result = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
+        (line,) = (line for line in result.stdout.splitlines() if "-m pytest" in line)
+        return line.partition(" -m pytest ")[2]
+
+    whole = pytest_options("coverage")
+    assert pytest_options("test").replace('-m "not slow" ', "") == whole
+    assert pytest_options("test-all") == whole
+    assert "\nmake coverage\n" in (TESTS.parent / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize(
