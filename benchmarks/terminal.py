@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Mapping, Sequence
@@ -32,7 +33,7 @@ class TerminalSession:
             stdin=end,
             stdout=end,
             stderr=end,
-            preexec_fn=lambda: os.login_tty(end),
+            preexec_fn=lambda: _prepare_process(end),
         )
         os.close(end)
         self._output = b""
@@ -72,3 +73,12 @@ class TerminalSession:
         with contextlib.suppress(OSError):
             while data := os.read(self._terminal, 1 << 14):
                 self._output += data
+
+
+def _prepare_process(terminal: int) -> None:
+    """Make the terminal that of the new process, which is then its foreground job.
+
+    A background job of a script ignores Ctrl-C, and so would its children.
+    """
+    os.login_tty(terminal)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 from durations import without_group
+from groups import choose_group, sort_by_group
 from hygiene import HygieneCheck
 from hypothesis import HealthCheck, settings
 
@@ -27,22 +29,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(HygieneCheck(), "hygiene")
 
 
-# Runs first: xdist reads the marks, and pytest deselects tests by them.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that need a cluster as slow, and give each test its group for xdist."""
+# xdist reads the marks, and pytest deselects tests by them, so they are set before other hooks run.
+# The tests are sorted after these hooks, when only those remain that will run.
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Mark tests that need a cluster as slow, give each test its group, and sort by group."""
     for item in items:
         if CLUSTER_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
         item.add_marker(pytest.mark.xdist_group(choose_group(item)))
-    # The longest group starts first. It mostly waits, while the other process runs all other tests.
-    items.sort(key=lambda item: choose_group(item) != "slurm")
-
-
-def choose_group(item: pytest.Item) -> str:
-    """The group of a test, which one process runs: its file, or all tests of the SLURM cluster."""
-    path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
-    return "slurm" if path.parts[:2] == ("slurm", "testbed") else str(path)
+    yield
+    sort_by_group(items)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -89,51 +90,71 @@ def wait_for_runs(process: subprocess.Popen[str], runs: Path, log: Path) -> None
         )
 
 
-def check_recipe(environment: Mapping[str, str], folder: Path) -> dict[str, float]:
-    """Run the target twice: the first call trains nine runs, the second only builds the table.
+def copy_experiments(
+    environment: Mapping[str, str], folder: Path, **changes: Any
+) -> dict[str, str]:
+    """Copy the experiments with another matrix `quickstart`, and name the copy.
+
+    Args:
+        changes: keys of the matrix; a mapping is merged into that of the matrix.
+
+    Returns:
+        The environment with the folder of the copy.
+    """
+    experiments = folder / "experiments"
+    shutil.copytree(ROOT / "experiments", experiments)
+    path = experiments / "matrices" / "quickstart.yaml"
+    matrix = yaml.safe_load(path.read_text())
+    for key, value in changes.items():
+        matrix[key] = matrix[key] | value if isinstance(value, dict) else value
+    path.write_text(yaml.safe_dump(matrix, sort_keys=False))
+    return {**environment, "PROTOSEG_EXPERIMENTS": str(experiments)}
+
+
+def check_recipe(environment: Mapping[str, str], folder: Path, seeds: int) -> dict[str, float]:
+    """Run the target twice: the first call trains all runs, the second only builds the table.
+
+    Args:
+        folder: folder of the file with the output.
+        seeds: number of seeds of the matrix.
 
     Returns:
         Row of the table -> mIoU in %.
     """
     first = run_recipe(environment, folder)
     finished = [line for line in first.splitlines() if "done" in line and "shapes" in line]
-    assert len(finished) >= 9, first
+    assert len(finished) >= 3 * seeds, first
     assert "ProtoSeg, K = 4" in first
     tables = Path(environment["PROTOSEG_RESULTS"]) / "tables"
     for ending in ("md", "tex", "csv", "html"):
         assert (tables / f"quickstart.{ending}").stat().st_size > 0
     runs = Path(environment["PROTOSEG_RUNS"])
     records = {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")}
-    assert len(records) == 9
+    assert len(records) == 3 * seeds
 
     second = run_recipe(environment, folder)
     assert "Nothing to do" in second
     assert re.sub(r"\s+", " ", second).count("ProtoSeg, K = 4") == 1
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")} == records
-    assert [len(list(path.parent.glob("attempts/*"))) for path in records] == [1] * 9
+    assert [len(list(path.parent.glob("attempts/*"))) for path in records] == [1] * 3 * seeds
 
     with open(tables / "quickstart.csv", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == "miou"]
-    assert [row["n"] for row in rows] == ["3"] * 3
+    assert [row["n"] for row in rows] == [str(seeds)] * 3
     return {row["label"]: float(row["mean"]) for row in rows}
 
 
 def test_make_quickstart_trains_a_small_copy_of_the_matrix(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    experiments = tmp_path / "experiments"
-    shutil.copytree(ROOT / "experiments", experiments)
-    path = experiments / "matrices" / "quickstart.yaml"
-    matrix = yaml.safe_load(path.read_text())
-    matrix["base"] |= SMALL
-    path.write_text(yaml.safe_dump(matrix, sort_keys=False))
-    check_recipe({**environment, "PROTOSEG_EXPERIMENTS": str(experiments)}, tmp_path)
+    check_recipe(copy_experiments(environment, tmp_path, base=SMALL), tmp_path, seeds=3)
 
 
 @pytest.mark.slow
 def test_make_quickstart_trains_models_that_segment(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
-    means = check_recipe(environment, tmp_path)
+    # One seed is enough to see that each row learns.
+    means = check_recipe(copy_experiments(environment, tmp_path, seeds=[0]), tmp_path, seeds=1)
     # A model that predicts "ground" for every pixel reaches 14%.
     assert min(means.values()) > 40, means

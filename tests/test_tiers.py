@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
 from pathlib import Path
 
 import pytest
 from durations import key_of_node, read_durations, without_group
+from groups import choose_group, sum_durations
 
 TESTS = Path(__file__).parent
 PACKAGE = TESTS.parent / "protoseg"
@@ -65,6 +68,31 @@ def test_every_folder_of_tests_has_tests_in_the_first_tier(request: pytest.Fixtu
     required = {path for path in folders if len(path.parts) == 1 or (PACKAGE / path).is_dir()}
     first_tier = [item for item in request.session.items if not is_slow(item)]
     assert not required - {item.path.parent.relative_to(TESTS) for item in first_tier}
+
+
+def test_long_groups_start_first_and_the_tests_of_a_group_stay_together(
+    request: pytest.FixtureRequest,
+) -> None:
+    items = request.session.items
+    groups = [group for group, _ in itertools.groupby(items, choose_group)]
+    seconds = sum_durations(items)
+    assert len(groups) == len(set(groups))
+    assert groups == sorted(groups, key=lambda group: -seconds[group])
+
+
+def test_ci_runs_the_tests_of_make_test_within_make_coverage() -> None:
+    """So that CI runs them once."""
+
+    def pytest_options(target: str) -> str:
+        command = ["make", "-n", target, "READY=/dev/null", "BIN=BIN", "ARGS=tests/core"]
+        result = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
+        (line,) = (line for line in result.stdout.splitlines() if "-m pytest" in line)
+        return line.partition(" -m pytest ")[2]
+
+    whole = pytest_options("coverage")
+    assert pytest_options("test").replace('-m "not slow" ', "") == whole
+    assert pytest_options("test-all") == whole
+    assert "\nmake coverage\n" in (TESTS.parent / ".ci" / "run").read_text()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from protoseg.cli.command_line import main
+from protoseg.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

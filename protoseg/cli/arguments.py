@@ -78,6 +78,16 @@ def add_record_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_jobs_option(parser: argparse.ArgumentParser) -> None:
+    """The option of the number of parallel runs on this machine."""
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="parallel runs on this machine (default: one per GPU, or one per two cores)",
+    )
+
+
 def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Options of the verbs that train."""
     group = parser.add_argument_group("training (these options do not change the run id)")

@@ -66,7 +66,17 @@ def size() -> Any:
     return dataclasses.field(default=(), metadata={"low": 1, "lengths": (0, 2)})
 
 
-def build(cls: Any, data: Any, where: str, resolve: Resolver | None = None) -> Any:
+NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+"""Type -> its name in error messages."""
+
+
+def build(
+    cls: Any,
+    data: Any,
+    where: str,
+    resolve: Resolver | None = None,
+    nouns: Mapping[type, str] = NOUNS,
+) -> Any:
     """Build a ``cls`` from nested plain data.
 
     Args:
@@ -75,6 +85,7 @@ def build(cls: Any, data: Any, where: str, resolve: Resolver | None = None) -> A
         where: place named in error messages, e.g. ``"run.yaml: method"``. A dot joins field names
             to it, unless it ends in a colon and a space.
         resolve: finds the class for a ``kind`` that is not in ``variants``.
+        nouns: type -> its name in error messages.
 
     Returns:
         An instance of ``cls`` or of the selected variant.
@@ -100,7 +111,9 @@ def build(cls: Any, data: Any, where: str, resolve: Resolver | None = None) -> A
     for name, field in fields.items():
         full_key = _join_key(where, name)
         if name in data:
-            values[name] = convert(hints[name], data[name], full_key, field.metadata, resolve)
+            values[name] = convert(
+                hints[name], data[name], full_key, field.metadata, resolve, nouns
+            )
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise UsageError(f"{full_key}: a value is required, but none is set.")
     return cls(**values)
@@ -130,6 +143,7 @@ def convert(
     where: str,
     bounds: Mapping[str, Any] = NO_BOUNDS,
     resolve: Resolver | None = None,
+    nouns: Mapping[type, str] = NOUNS,
 ) -> Any:
     """Convert one value to the annotated type ``field_type``.
 
@@ -139,32 +153,41 @@ def convert(
         where: place named in error messages.
         bounds: metadata of the field: range, length, uniqueness.
         resolve: as in `build`.
+        nouns: as in `build`.
 
     Raises:
         UsageError: a value of the wrong type or out of range.
     """
     if dataclasses.is_dataclass(field_type):
-        return build(field_type, value, where, resolve)
+        return build(field_type, value, where, resolve, nouns)
     origin, arguments = typing.get_origin(field_type), typing.get_args(field_type)
     if origin in (types.UnionType, typing.Union):  # `X | None` is the only union in the specs
-        return None if value is None else convert(arguments[0], value, where, bounds, resolve)
+        if value is None:
+            return None
+        return convert(arguments[0], value, where, bounds, resolve, nouns)
     if origin is typing.Literal:
         if value not in arguments:
             raise UsageError(describe_unknown_name("value", str(value), where, map(str, arguments)))
         return value
     if origin is tuple:
-        return _convert_list(arguments, value, where, bounds)
+        return _convert_list(arguments, value, where, bounds, nouns)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise UsageError(f"{where}: expected a mapping, found {value!r}.")
-        return {str(k): convert(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+        return {
+            str(k): convert(arguments[1], v, f"{where}.{k}", nouns=nouns) for k, v in value.items()
+        }
     if field_type is Any:
         return _convert_free_form(value, where)
-    return _convert_scalar(field_type, value, where, bounds)
+    return _convert_scalar(field_type, value, where, bounds, nouns)
 
 
 def _convert_list(
-    types_of_items: tuple[Any, ...], value: Any, where: str, bounds: Mapping[str, Any]
+    types_of_items: tuple[Any, ...],
+    value: Any,
+    where: str,
+    bounds: Mapping[str, Any],
+    nouns: Mapping[type, str],
 ) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise UsageError(f"{where}: expected a list, found {value!r}.")
@@ -180,7 +203,7 @@ def _convert_list(
         raise UsageError(f"{where}: expected {len(types_of_items)} values, found {len(value)}.")
     item_types = types_of_items if is_fixed else types_of_items[:1] * len(value)
     return tuple(
-        convert(item_type, item, f"{where}[{index}]", bounds)
+        convert(item_type, item, f"{where}[{index}]", bounds, nouns=nouns)
         for index, (item_type, item) in enumerate(zip(item_types, value, strict=True))
     )
 
@@ -198,11 +221,9 @@ def _convert_free_form(value: Any, where: str) -> Any:
     return value
 
 
-NOUNS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-"""Type -> its name in error messages."""
-
-
-def _convert_scalar(field_type: Any, value: Any, where: str, bounds: Mapping[str, Any]) -> Any:
+def _convert_scalar(
+    field_type: Any, value: Any, where: str, bounds: Mapping[str, Any], nouns: Mapping[type, str]
+) -> Any:
     # An int is accepted for a float, so that 1 and 1.0 give the same identity. A bool is not,
     # although it is an int in Python.
     if field_type is float and isinstance(value, int) and not isinstance(value, bool):
@@ -212,7 +233,7 @@ def _convert_scalar(field_type: Any, value: Any, where: str, bounds: Mapping[str
         with contextlib.suppress(ValueError):
             value = float(value)
     if type(value) is not field_type:
-        raise UsageError(f"{where}: expected {NOUNS[field_type]}, found {value!r}.")
+        raise UsageError(f"{where}: expected {nouns[field_type]}, found {value!r}.")
     if field_type in (int, float):
         _check_range(value, where, bounds)
     # JSON writes -0.0 and 0.0 differently. Adding 0.0 makes them equal and changes nothing else.

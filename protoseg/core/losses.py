@@ -1,4 +1,4 @@
-"""The losses of ProtoSeg on pixels and prototypes (Eq. 7, 11, 12); Eq. 13 is their weighted sum.
+"""The losses of ProtoSeg on pixels and prototypes (Eq. 11 and 12).
 
 Each loss is a mean over the pixels that are not ignored, and 0 if all pixels are ignored. Half
 precision inputs are converted to float32, because a sum over a batch would overflow.
@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from protoseg.core.collective import all_sum, world_size
@@ -23,19 +22,6 @@ IGNORED = -1
 """Target of an ignored pixel."""
 MASKED_LOGIT = -1e30
 """Logit of an excluded sample or prototype; with an infinite value gradients would be NaN."""
-
-
-def compute_cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Compute ``L_CE = -log p(c_i | i)`` (Eq. 7), a scalar.
-
-    Args:
-        scores: class scores ``-s_{i,c}``, (N, C).
-        labels: (N,), `IGNORED` for ignored pixels.
-    """
-    logits = _to_float32(scores)
-    return _mean_over_valid(
-        F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum"), labels
-    )
 
 
 def compute_prototype_losses(

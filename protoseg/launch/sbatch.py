@@ -196,8 +196,10 @@ def preview_scripts(
     parts = []
     for number, array in enumerate(arrays, 1):
         ids = array.run_ids
-        span = ids[0] if len(ids) == 1 else f"{ids[0]} ... {ids[-1]}"
-        head = f"# ---- array {number} of {len(arrays)}: {len(ids)} runs ({span})\n"
+        span = f"1 run ({ids[0]})"
+        if len(ids) > 1:
+            span = f"{len(ids)} runs ({ids[0]} ... {ids[-1]})"
+        head = f"# ---- array {number} of {len(arrays)}: {span}\n"
         parts.append(head + make_batch_script(array, profile, folder, job_name(matrix, "NONCE")))
     return "\n".join(parts)
 

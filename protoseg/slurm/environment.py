@@ -26,7 +26,6 @@ class CurrentJob:
 
     key: str
     """ "123_4" for a task of an array, else "123"."""
-    raw_id: str
     restarts: int
     """How often it was requeued."""
     node: str
@@ -37,16 +36,14 @@ class CurrentJob:
 def current_job() -> CurrentJob | None:
     """Return the current job from the environment; None outside a job."""
     environment = os.environ
-    raw = environment.get("SLURM_JOB_ID", "")
     array = environment.get("SLURM_ARRAY_JOB_ID", "")
     task = environment.get("SLURM_ARRAY_TASK_ID", "")
-    key = f"{array}_{task}" if array and task else raw
+    key = f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
     if not is_job_id(key):
         return None
     restarts = environment.get("SLURM_RESTART_COUNT", "0")
     return CurrentJob(
         key=key,
-        raw_id=raw,
         restarts=int(restarts) if restarts.isdecimal() else 0,
         node=environment.get("SLURMD_NODENAME", ""),
         step=environment.get("SLURM_STEP_ID", ""),

@@ -1,4 +1,4 @@
-"""Ctrl-C in a destructor, where Python ignores the exception."""
+"""Ctrl-C in a destructor, where Python ignores the exception, and during the imports."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from waiting import DEADLINE
 
 LOST = """
@@ -37,3 +38,25 @@ def test_a_lost_ctrl_c_ends_a_sweep_before_it_trains(tmp_path: Path) -> None:
     assert "Exception ignored in" in result.stderr, "the exception was not lost"
     assert "protoseg sweep: interrupted." in result.stderr
     assert not list((tmp_path / "runs").glob("*/attempts/*"))
+
+
+DURING_IMPORT = """
+import os, signal, sys
+from protoseg.cli import main
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == sys.argv[1]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("module", ["protoseg.cli.command_line", "protoseg.cli.commands.plan"])
+def test_ctrl_c_during_the_imports_prints_one_line(module: str) -> None:
+    command = [sys.executable, "-c", DURING_IMPORT, module, "plan", "quickstart"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "protoseg: interrupted; nothing was started.\n"

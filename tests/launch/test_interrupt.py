@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -88,3 +90,18 @@ def test_a_second_ctrl_c_kills_and_keeps_the_last_checkpoint(
         (attempt,) = folder.attempts()
         assert attempt.reason is Reason.CANCELLED
         assert folder.status().state is State.INTERRUPTED
+
+
+def test_a_terminal_session_gets_ctrl_c_although_its_parent_ignores_it() -> None:
+    program = "import signal; print('ready', flush=True); signal.pause()"
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in a background job of a script
+    try:
+        session = TerminalSession([sys.executable, "-c", program], os.environ, str(ROOT))
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    try:
+        wait_for_text(session, "ready")
+        session.press_ctrl_c()
+        assert session.wait(DEADLINE) != 0
+    finally:
+        session.close()

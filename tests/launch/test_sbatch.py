@@ -126,7 +126,7 @@ def test_preview_shows_each_array() -> None:
     )
     first, last = whole.run_ids[0], whole.run_ids[2]
     assert f"# ---- array 1 of 2: 2 runs ({first} ... {whole.run_ids[1]})\n#!/bin/bash" in shown
-    assert f"# ---- array 2 of 2: 1 runs ({last})\n#!/bin/bash" in shown
+    assert f"# ---- array 2 of 2: 1 run ({last})\n#!/bin/bash" in shown
     assert shown.count("#SBATCH --job-name=a-b-yaml.NONCE") == 2
     assert shown.count("exec ") == 2
 

@@ -56,12 +56,12 @@ def test_current_job_reads_the_environment(
     monkeypatch.delenv("SLURM_STEP_ID", raising=False)
     monkeypatch.setenv("SLURMD_NODENAME", "node7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    assert current_job() == CurrentJob("130", "130", 0, "node7", "")
+    assert current_job() == CurrentJob("130", 0, "node7", "")
     monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "123")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
     monkeypatch.setenv("SLURM_STEP_ID", "0")
-    assert current_job() == CurrentJob("123_4", "130", 2, "node7", "0")
+    assert current_job() == CurrentJob("123_4", 2, "node7", "0")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "$(id)")
     assert current_job() is None
 

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Print a log, or the list of attempts."""
     from protoseg.cli.run_lookup import find_run, started_or_submitted_runs
-    from protoseg.cli.views.status import attempt_to_dict, render_attempts
+    from protoseg.cli.views.status import attempts_to_dicts, render_attempts
 
     arguments = context.arguments
     known_runs = started_or_submitted_runs(context)
@@ -52,19 +52,15 @@ def run(context: Context) -> int:
         numbers = ", ".join(str(attempt.number) for attempt in attempts) or "none"
         raise UsageError(f"{run_id}: no attempt {number}. Attempts: {numbers}.")
     if arguments.list or context.json:
+        is_running = folder.status().state is State.RUNNING
         if context.json:
-            context.print_json(
-                [
-                    {
-                        **attempt_to_dict(attempt),
-                        "log": str(_log_of_attempt(folder, attempt.number)),
-                        "batch": _log_of_job(context, attempt.job),
-                    }
-                    for attempt in attempts
-                ]
-            )
+            rows = attempts_to_dicts(attempts, is_running)
+            for row in rows:
+                row["log"] = str(_log_of_attempt(folder, row["number"]))
+                row["batch"] = _log_of_job(context, row["job"])
+            context.print_json(rows)
         else:
-            context.console.print(render_attempts(attempts))
+            context.console.print(render_attempts(attempts, is_running))
         return OK
     if not attempts:
         return _print_log_before_attempts(context, folder)

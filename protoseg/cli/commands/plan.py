@@ -8,7 +8,12 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
-from protoseg.cli.arguments import add_matrix_operands, add_record_options, iterations, positive
+from protoseg.cli.arguments import (
+    add_jobs_option,
+    add_matrix_operands,
+    add_record_options,
+    iterations,
+)
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
@@ -38,12 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add_matrix_operands(parser)
     add_record_options(parser)
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="parallel runs on this machine (default: one per GPU, or one per two cores)",
-    )
+    add_jobs_option(parser)
     parser.add_argument(
         "--sbatch", action="store_true", help="with cluster=NAME: print the batch scripts instead"
     )

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from protoseg.cli.arguments import (
+    add_jobs_option,
     add_operands,
     add_record_options,
     add_training_options,
-    positive,
 )
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
@@ -39,12 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "CLUSTERS/NAME.yaml",
     )
     add_record_options(parser)
-    parser.add_argument(
-        "--jobs",
-        type=positive,
-        metavar="N",
-        help="parallel runs on this machine (default: one per GPU, or one per two cores)",
-    )
+    add_jobs_option(parser)
     add_training_options(parser)
 
 

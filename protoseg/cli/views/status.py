@@ -90,13 +90,17 @@ def _collect_messages(plan: Plan, entries: Sequence[PlanEntry]) -> list[Text]:
     ]
 
 
-def render_attempts(attempts: Sequence[Attempt]) -> Table:
-    """The attempts of a run: start, node, job, first iteration, and why each ended."""
+def render_attempts(attempts: Sequence[Attempt], is_running: bool) -> Table:
+    """The attempts of a run: start, node, job, first iteration, and why each ended.
+
+    Args:
+        is_running: whether the run is running now.
+    """
     table = Table(box=None, pad_edge=False)
     for name in ("Try", "Began", "Node", "Job", "From"):
         table.add_column(name, header_style="dim", no_wrap=True)
     table.add_column("End", header_style="dim", overflow="fold")
-    for data in map(attempt_to_dict, attempts):
+    for data in attempts_to_dicts(attempts, is_running):
         table.add_row(
             str(data["number"]),
             Text(data["began"]),
@@ -108,10 +112,22 @@ def render_attempts(attempts: Sequence[Attempt]) -> Table:
     return table
 
 
-def attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
-    """One attempt as plain data."""
+def attempts_to_dicts(attempts: Sequence[Attempt], is_running: bool) -> list[dict[str, Any]]:
+    """The attempts of a run as plain data.
+
+    Args:
+        is_running: whether the run is running now, in its last attempt. Any other attempt without
+            an end is ``vanished``.
+    """
+    last = attempts[-1:]
+    return [_attempt_to_dict(attempt, is_running and attempt in last) for attempt in attempts]
+
+
+def _attempt_to_dict(attempt: Attempt, is_running: bool) -> dict[str, Any]:
     has_ended = attempt.ending is not None
-    is_done = has_ended and attempt.reason is None
+    state = "running" if is_running else "vanished"
+    if has_ended:
+        state = "ended" if attempt.reason else "done"
     return {
         "number": attempt.number,
         "began": str(attempt.start.get("time", "")),
@@ -120,7 +136,7 @@ def attempt_to_dict(attempt: Attempt) -> dict[str, Any]:
         "restarts": attempt.start.get("restarts", 0),
         "iteration": attempt.began_at,
         "ended": str((attempt.ending or {}).get("time", "")),
-        "state": "done" if is_done else "ended" if has_ended else "under way, or vanished",
+        "state": state,
         "reason": attempt.reason.value if attempt.reason and has_ended else None,
-        "message": attempt.message if has_ended else "",
+        "message": "" if is_running else attempt.message,
     }

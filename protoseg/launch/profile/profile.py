@@ -19,7 +19,7 @@ from protoseg.config.overrides import Setting, parse_overrides
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.launch.profile.resources import Resources, check_value
 from protoseg.launch.profile.rules import Rule, read_rule
-from protoseg.launch.profile.values import check_name, check_text, check_time
+from protoseg.launch.profile.values import YAML_NOUNS, check_name, check_text, check_time
 from protoseg.runs.retry import RULES
 from protoseg.runs.states import Reason
 
@@ -216,10 +216,11 @@ def load_profile(folder: Path, name: str, overrides: Iterable[str] = ()) -> Clus
         if isinstance(part, Mapping) and "time" in part:
             check_value(f"{location}: time", check_time, part["time"])
     try:
-        profile: ClusterProfile = build(ClusterProfile, {**data, "name": name}, f"{where}: ")
+        profile: ClusterProfile = build(
+            ClusterProfile, {**data, "name": name}, f"{where}: ", nouns=YAML_NOUNS
+        )
     except UsageError as error:
-        message = str(error).replace("expected text, found", "expected text in quotes, found")
-        placed = message if message.startswith(where) else f"{where}: {message}"
+        placed = str(error) if str(error).startswith(where) else f"{where}: {error}"
         raise UsageError(placed) from error
     return profile
 

@@ -21,6 +21,7 @@ from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.launch.profile.resources import Resources
+from protoseg.launch.profile.values import YAML_NOUNS
 
 WHEN = "when"
 
@@ -63,7 +64,7 @@ def read_rule(data: Mapping[str, Any], base: Mapping[str, Any], where: str) -> R
         for key, value in when.items()
     }
     try:
-        resources = build(Resources, {**base, **changes}, f"{where}: ")
+        resources = build(Resources, {**base, **changes}, f"{where}: ", nouns=YAML_NOUNS)
     except UsageError as error:
         raise UsageError(_add_place(str(error), where)) from error
     return Rule(conditions, resources)

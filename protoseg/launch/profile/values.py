@@ -11,8 +11,11 @@ import re
 import unicodedata
 from typing import Any
 
+from protoseg.config.fields import NOUNS
 from protoseg.errors import UsageError
 
+YAML_NOUNS = NOUNS | {str: "text in quotes"}
+"""Type -> its name in messages about a profile. YAML reads 16 and 10:30 as numbers."""
 TIME_FORMS = "minutes, M:S, H:M:S, D-H, D-H:M or D-H:M:S"
 LONGEST_SECONDS = 1000 * 86400
 _TIME = re.compile(

@@ -6,9 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from cli.conftest import CommandLine
 from protoseg.config.identity import run_id_pattern
+
+MATRICES = Path(__file__).parents[3] / "experiments" / "matrices"
 
 
 def test_a_plan_of_all_matrices_has_valid_run_ids(protoseg: CommandLine) -> None:
@@ -35,18 +38,19 @@ def test_a_plan_counts_finished_runs_in_all_folders_and_estimates_the_time(
     protoseg: CommandLine,
 ) -> None:
     runs = protoseg.quickstart()
-    cost = {"iterations_per_second": 2.0}
+    iterations = runs[0].spec.schedule.iterations
+    cost = {"iterations_per_second": iterations / 200}
     protoseg.record(runs[0], 70.0, cost=cost)
     protoseg.record(runs[1], 71.0, in_runs=True, cost=cost)
     for run in (runs[3], runs[6]):  # one of K = 1 and one of K = 4
-        protoseg.record(run, 72.0, cost={"iterations_per_second": 4.0})
+        protoseg.record(run, 72.0, cost={"iterations_per_second": iterations / 100})
     result = protoseg("plan", "quickstart")
     assert "2 done, 1 new" in result.out
     assert "9 runs: 5 new, 4 done." in result.out
-    # Left: one parametric run at 2 it/s and four ProtoSeg runs at 4 it/s, 400 iterations each.
+    # Left: one parametric run of 200 s and four ProtoSeg runs of 100 s.
     assert "Training time by records of similar runs: 10 min in all." in result.out
     data = protoseg("plan", "quickstart", "--json").json
-    assert data["left_seconds"] == 400 / 2 + 4 * 400 / 4
+    assert data["left_seconds"] == pytest.approx(200 + 4 * 100)
     assert data["counts"]["done"] == 4
     assert [run["miou"] for run in data["runs"]][:4] == [70.0, 71.0, None, 72.0]
     ignoring = protoseg("plan", "quickstart", "--ignore-records", "--json").json
@@ -64,8 +68,9 @@ def test_a_finished_plan_has_nothing_to_train(protoseg: CommandLine) -> None:
 
 def test_a_run_of_several_tables_is_counted_once(protoseg: CommandLine, tmp_path: Path) -> None:
     path = tmp_path / "other.yaml"
-    base = "method: parametric, dataset: shapes_64, augmentation: shapes_64, schedule: shapes_400"
-    path.write_text(f"{{base: {{{base}}}, seeds: [0, 5]}}")
+    quickstart = yaml.safe_load((MATRICES / "quickstart.yaml").read_text())
+    base = {**quickstart["base"], "method": "parametric"}
+    path.write_text(yaml.safe_dump({"base": base, "seeds": [0, 5]}))
     data = protoseg("plan", "quickstart", str(path), "--json").json
     assert (data["listed"], len(data["runs"])) == (11, 10)
     assert data["runs"][0]["matrices"] == ["quickstart", "other"]

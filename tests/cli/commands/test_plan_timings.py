@@ -162,14 +162,17 @@ def test_a_killed_a_broken_and_a_slow_process_have_different_messages(
 
 def test_gpu_hours_come_from_records_or_else_from_timings(protoseg: CommandLine) -> None:
     runs = protoseg.quickstart()
-    protoseg.record(runs[0], 70.0, cost={"gpu_hours": 0.24, "iterations_per_second": 0.5})
-    store(protoseg, *(timing(run, 36.0) for run in (runs[0], runs[3])))
+    iterations = runs[0].spec.schedule.iterations
+    cost = {"gpu_hours": 0.24, "iterations_per_second": iterations / 800}
+    protoseg.record(runs[0], 70.0, cost=cost)
+    # By the timings, a run takes 4 hours.
+    store(protoseg, *(timing(run, 4 * 3600 / iterations) for run in (runs[0], runs[3])))
     data = protoseg("plan", "quickstart", "--json").json
     # Two parametric runs by the record, three of K = 1 by the timing; three of K = 4 are unknown.
-    assert data["gpu_hours_by_timings"] == pytest.approx(3 * 400 * 36 / 3600)
+    assert data["gpu_hours_by_timings"] == pytest.approx(3 * 4.0)
     assert data["gpu_hours"] == pytest.approx(2 * 0.24 + 3 * 4.0)
     assert (data["gpu_hours_timed_runs"], data["gpu_hours_unknown_runs"]) == (3, 3)
-    assert [run["left_seconds"] for run in data["runs"][1:4]] == [800.0, 800.0, 400 * 36.0]
+    assert [run["left_seconds"] for run in data["runs"][1:4]] == pytest.approx([800, 800, 4 * 3600])
     out = protoseg("plan", "quickstart").out
     assert (
         "GPU-hours: 0.5 by records of similar runs and 12.0 by timings (3 runs), each run on one "

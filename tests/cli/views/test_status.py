@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from cli.conftest import CommandLine
-from protoseg.cli.views.status import attempt_to_dict, render_attempts, render_status
+from protoseg.cli.views.status import attempts_to_dicts, render_attempts, render_status
 from protoseg.config.matrix import PlannedRun
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.runs.attempts import Attempt
@@ -63,19 +63,31 @@ def test_equal_messages_are_shown_once(protoseg: CommandLine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("end", "state", "text"),
+    ("end", "is_running", "state", "text"),
     [
-        ({"time": "t"}, "done", "done"),
-        ({"time": "t", "reason": "preempted", "message": "SIGTERM"}, "ended", "preempted: SIGTERM"),
-        (None, "under way, or vanished", "under way, or vanished"),
+        ({"time": "t"}, False, "done", "done"),
+        (
+            {"time": "t", "reason": "preempted", "message": "SIGTERM"},
+            False,
+            "ended",
+            "preempted: SIGTERM",
+        ),
+        (None, True, "running", "running"),
+        (None, False, "vanished", "vanished: the worker died without recording a reason"),
     ],
 )
 def test_an_attempt_is_shown_with_its_end(
-    end: dict[str, str] | None, state: str, text: str
+    end: dict[str, str] | None, is_running: bool, state: str, text: str
 ) -> None:
     attempt = Attempt(number=1, start={"time": "10:00", "host": "gpu7", "job": "12"}, end=end)
-    data = attempt_to_dict(attempt)
+    (data,) = attempts_to_dicts([attempt], is_running)
     assert (data["state"], data["node"], data["job"]) == (state, "gpu7", "12")
-    _, line = print_lines(render_attempts([attempt]))
+    _, line = print_lines(render_attempts([attempt], is_running))
     assert line.split()[:4] == ["1", "10:00", "gpu7", "12"]
     assert line.rstrip().endswith(text)
+
+
+def test_only_the_last_attempt_of_a_running_run_is_running() -> None:
+    attempts = [Attempt(number=number, start={}, end=None) for number in (1, 2)]
+    rows = attempts_to_dicts(attempts, is_running=True)
+    assert [row["state"] for row in rows] == ["vanished", "running"]
