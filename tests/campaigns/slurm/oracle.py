@@ -56,6 +56,8 @@ UNBEGUN: dict[str, set[str]] = {
 }
 """The same for a job that ended before its worker began."""
 TOGETHER: dict[str, set[str]] = {
+    # Another fault ended the job after its worker had died: the worker was silent before.
+    "node_dead": {"lost"},
     "slurmd_outage": {"lost", "node_failure", "preempted"},
     "slurmd_restart": {"lost", "node_failure", "preempted"},
     "controller": {"lost", "preempted"},
