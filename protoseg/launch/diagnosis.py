@@ -8,6 +8,7 @@ next command that reads the run queries SLURM. This module collects the evidence
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,7 +26,7 @@ from protoseg.slurm.client import Job
 from protoseg.slurm.end_states import job_end_evidence
 
 CLOCK_SECONDS = 1.0
-"""How much later a job may appear to be submitted or started than its worker: clocks differ."""
+"""How much later a job may appear to start than its worker: clocks differ."""
 
 
 def record_job_end(
@@ -156,19 +157,15 @@ def _find_start(attempt: Attempt, starts: Sequence[Job]) -> Job | None:
 
     Args:
         attempt: the attempt.
-        starts: rows of accounting, in the order in which the job was submitted or requeued.
+        starts: rows of accounting, in the order in which the job was requeued.
     """
     began = _to_seconds(str(attempt.start.get("time", "")))
-    if began is None or not any(job.submitted for job in starts):
+    if began is None or not any(job.start for job in starts):
         earlier = [job for job in starts if job.restarts <= attempt.restarts]
-        return earlier[-1] if earlier else None
-    latest = began + CLOCK_SECONDS
-    earlier = [job for job in starts if (_to_seconds(job.submitted) or latest) <= latest]
-    if not earlier:
-        return None
-    job = earlier[-1]
-    start = _to_seconds(job.start)
-    return None if start is not None and start > latest else job  # of a later start
+    else:
+        latest = began + CLOCK_SECONDS
+        earlier = [job for job in starts if (_to_seconds(job.start) or math.inf) <= latest]
+    return earlier[-1] if earlier else None
 
 
 def _silent_seconds(folder: RunFolder, attempt: Attempt, job: Job | None) -> float | None:
