@@ -150,19 +150,50 @@ CASES: dict[str, tuple[Evidence, Reason | None, str]] = {
 }  # fmt: skip
 """Row -> evidence that it decides, although later rows apply too; its reason; its message."""
 
+ENDINGS = "slurm/testbed/test_endings.py::"
+CLIENT = "slurm/testbed/test_client.py::"
+SUBMIT = "slurm/testbed/test_submit.py::"
+EVERY = f"{CLIENT}test_slurm_and_the_worker_report_every_end"
+UNANSWERED = f"{CLIENT}test_reports_without_accounting_and_controller"
+FAILED = f"{ENDINGS}test_a_job_that_failed_gives_its_exit_status"
+ENDED = f"{ENDINGS}test_a_job_that_slurm_ended_gives_slurms_reason"
+NODE = f"{ENDINGS}test_a_dead_node_is_the_reason_also_after_a_start_without_a_row"
 TESTBED: dict[str, str] = {
-    "the record is written": (
-        "slurm.testbed.test_endings::test_an_attempt_that_wrote_the_record_succeeded"
-    ),
+    "the record is written": (f"{ENDINGS}test_every_attempt_of_a_finished_run_has_an_ending"),
     "a second stop request killed the worker": (
-        "launch.test_interrupt::test_a_second_interrupt_kills_workers_that_do_not_stop"
+        "launch/test_interrupt.py::test_a_second_ctrl_c_kills_and_keeps_the_last_checkpoint"
     ),
     "srun reports that SLURM killed the worker for its memory": (
-        "slurm.testbed.test_sbatch::test_a_job_over_its_memory_limit_is_out_of_memory"
+        f"{SUBMIT}test_the_next_sweep_raises_the_memory_once"
     ),
-    "the worker recorded its reason": (
-        "slurm.testbed.test_submit::test_a_run_with_bad_data_is_not_retried"
+    "the worker recorded its reason": (f"{SUBMIT}test_a_run_with_bad_data_is_not_retried"),
+    "srun reports a node failure": (
+        f"{SUBMIT}test_a_node_set_down_is_the_reason_while_its_worker_lives"
     ),
+    "SLURM: the node failed": NODE,
+    "SLURM: out of memory": (f"{ENDINGS}test_a_job_killed_for_its_memory_is_out_of_memory"),
+    "the worker was silent long before SLURM ended its job": (
+        f"{ENDINGS}test_a_dead_worker_is_lost_if_its_job_meets_its_time_limit_later"
+    ),
+    "exit status 74": (f"{ENDINGS}test_a_worker_on_a_full_disk_ends_for_its_storage"),
+    "exit status 78": (f"{SUBMIT}test_a_script_that_cannot_start_gives_a_reason"),
+    "SLURM preempts the job": EVERY,
+    "SLURM: preempted": ENDED,
+    "the time limit is reached": EVERY,
+    "SLURM: time limit": ENDED,
+    "a signal near the time limit": (f"{SUBMIT}test_a_run_resumes_after_its_time_limit"),
+    "SLURM: requeued": ENDED,
+    "SLURM: cancelled": ENDED,
+    "the worker recorded a guess, and SLURM has no better reason": FAILED,
+    "a signal, and the job is requeued": UNANSWERED,
+    "a signal, and the job runs": EVERY,
+    "a signal, and SLURM does not answer": UNANSWERED,
+    "a signal, and the job ends": UNANSWERED,
+    "cancelled in the queue": (f"{SUBMIT}test_pending_jobs_can_be_cancelled"),
+    "the job ended before its worker began": FAILED,
+    "a signal killed the worker": (f"{SUBMIT}test_a_run_with_a_killed_worker_is_requeued"),
+    "the job was started again": NODE,
+    "no evidence": FAILED,
 }
 """Row -> the test that produces its evidence in real processes and jobs."""
 
@@ -179,6 +210,13 @@ def test_each_row_decides_for_its_evidence(row: object) -> None:
 
 def test_each_row_has_one_case_and_one_name() -> None:
     assert list(CASES) == [row.name for row in ROWS]
+
+
+def test_each_row_has_a_test_in_real_jobs() -> None:
+    assert list(TESTBED) == [row.name for row in ROWS]
+    for place in TESTBED.values():
+        path, _, name = place.partition("::")
+        assert f"def {name}(" in (TESTS / path).read_text(encoding="utf-8"), place
 
 
 def test_slurm_and_launch_leave_the_decision_to_the_table() -> None:

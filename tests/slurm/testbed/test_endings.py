@@ -16,6 +16,7 @@ import pytest
 from launch.harness import Harness
 from testbed.testbed import Testbed
 
+from protoseg import files
 from protoseg.launch.diagnosis import record_job_end
 from protoseg.runs import claim
 from protoseg.runs.attempts import Attempt
@@ -98,6 +99,10 @@ def test_a_job_that_failed_gives_its_exit_status(
         attempt = record_end(begin_attempt(tmp_path, key), wait_ended(cluster, key))
         assert attempt.reason is reason, attempt.message
         assert text in attempt.message
+    guessed = begin_attempt(tmp_path / "guessed", f"{array}_1")
+    end = {"time": now(), "reason": "lost", "message": "SIGTERM; SLURM did not answer why"}
+    files.create_json(guessed.attempts_folder / "0001" / "end.json", end)
+    assert "did not answer" in record_end(guessed, wait_ended(cluster, f"{array}_1")).message
     unbegun = RunFolder(tmp_path / "unbegun")
     assert record_end(unbegun, wait_ended(cluster, f"{array}_3")).reason is Reason.BAD_CONFIG
     assert record_end(unbegun, wait_ended(cluster, f"{array}_0")).reason is Reason.BAD_CONFIG
