@@ -234,7 +234,7 @@ def _find_evidence(
     signals: _Signals,
     current: CurrentJob,
 ) -> Evidence:
-    """Return what this task knows about the end of its worker."""
+    """Return what this task has seen of the end of its worker."""
     number = signals.number or 0
     if code in (128 + signal.SIGUSR2, -signal.SIGUSR2):
         number = signal.SIGUSR2  # the warning came before the worker's signal handler

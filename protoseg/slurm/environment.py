@@ -57,9 +57,9 @@ def explain_signal(number: int) -> tuple[Reason, str]:
 
 
 def find_signal_evidence(number: int) -> Evidence:
-    """Return what SLURM knows about a signal to this process.
+    """Return what SLURM reports about a signal to this process.
 
-    Queries the controller once, and then accounting for what the controller does not know (who
+    Queries the controller once, and then accounting for what the controller does not report (who
     cancelled or requeued). Takes at most 5 s and never raises.
 
     Args:

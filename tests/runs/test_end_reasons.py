@@ -214,9 +214,9 @@ def test_each_row_has_one_case_and_one_name() -> None:
 
 def test_each_row_has_a_test_in_real_jobs() -> None:
     assert list(TESTBED) == [row.name for row in ROWS]
-    for place in TESTBED.values():
-        path, _, name = place.partition("::")
-        assert f"def {name}(" in (TESTS / path).read_text(encoding="utf-8"), place
+    for test in TESTBED.values():
+        path, _, name = test.partition("::")
+        assert f"def {name}(" in (TESTS / path).read_text(encoding="utf-8"), test
 
 
 def test_slurm_and_launch_leave_the_decision_to_the_table() -> None:
