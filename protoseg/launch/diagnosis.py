@@ -122,6 +122,29 @@ def record_earlier_ends(
         folder.record_verdict(attempt.number, reason, message, source)
 
 
+def record_ends_before_restart(
+    folder: RunFolder, job: Job, past: Callable[[str], Sequence[Job]]
+) -> None:
+    """Record the ends of attempts of a requeued job that waits, as far as accounting shows them.
+
+    SLURM may hold such a job for long. Where accounting has no end yet, the attempt stays open: its
+    batch script may still record a reason.
+
+    Raises:
+        ProtosegError: the folder cannot be written.
+    """
+    attempts = [
+        attempt
+        for attempt in folder.attempts()
+        if attempt.job == job.id and attempt.restarts < job.restarts and attempt.ending is None
+    ]
+    if not attempts or claim.live_holder(folder.claim) is not None:
+        return
+    starts = past(job.id)
+    shown = [each for each in attempts if job_end_evidence(_find_start(each, starts))]
+    record_earlier_ends(folder, shown, starts)
+
+
 def _find_evidence(folder: RunFolder, attempt: Attempt, job: Job | None) -> Evidence:
     """Return what the run folder and SLURM show about the end of an attempt."""
     facts = {**attempt_evidence(folder, attempt), **job_end_evidence(job)}

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from protoseg.errors import ProtosegError
-from protoseg.launch.diagnosis import record_job_end
+from protoseg.launch.diagnosis import record_ends_before_restart, record_job_end
 from protoseg.launch.submission import (
     SUBMISSIONS_FOLDER,
     UNSURE_SECONDS,
@@ -124,12 +124,15 @@ class Queue:
         queued: Status | None = None
         for task in tasks:
             task_status = self._queued_status(task, status)
+            folder = RunFolder(self.runs_folder / task.run_id)
+            job = self._job(task)
             if task_status is not None:
                 queued = queued or task_status
+                if job is not None and job.is_waiting and job.restarts:
+                    with contextlib.suppress(ProtosegError):
+                        record_ends_before_restart(folder, job, self.scheduler.list_starts)
             elif task.key:
-                folder = RunFolder(self.runs_folder / task.run_id)
                 assert self.answer is not None
-                job = self._job(task)
                 # If the disk is full, the next command tries again.
                 with contextlib.suppress(ProtosegError):
                     is_recorded = record_job_end(

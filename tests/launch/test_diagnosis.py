@@ -149,3 +149,19 @@ def test_attempts_of_a_run_with_a_record_get_their_endings(tmp_path: Path) -> No
     assert status.state is State.DONE
     assert reasons(run) == [Reason.NODE_FAILURE, None]
     assert submission.closed_tasks().keys() == {0}
+
+
+@pytest.mark.parametrize("state", ["NODE_FAIL", "RUNNING"])
+def test_a_requeued_job_that_waits_shows_the_end_of_its_attempt(
+    tmp_path: Path, run: RunFolder, state: str
+) -> None:
+    write_submission(tmp_path)
+    begin_attempt(run, 0)
+    client = FixedClient(Job(KEY, "PENDING", why="launch failed requeued held", restarts=1))
+    client.list_starts = lambda id: [sacct_job(state, 0, 9, 0)]  # type: ignore[method-assign]
+    assert read_status(tmp_path, client).state is State.QUEUED
+    (attempt,) = run.attempts()
+    if state == "NODE_FAIL":
+        assert reasons(run) == [Reason.NODE_FAILURE]
+    else:
+        assert attempt.ending is None, "its batch script may still record a reason"
