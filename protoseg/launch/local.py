@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -13,11 +14,15 @@ from pathlib import Path
 from protoseg import files
 from protoseg.config.fields import to_plain
 from protoseg.errors import ProtosegError, UsageError
+from protoseg.launch.diagnosis import attempt_evidence
 from protoseg.launch.worker_processes import WorkerProcess, WorkerProcesses
 from protoseg.planning.plan import PlanEntry
-from protoseg.runs import retry
+from protoseg.runs import claim, retry
+from protoseg.runs.attempts import Attempt
+from protoseg.runs.end_reasons import diagnose
+from protoseg.runs.evidence import Evidence
 from protoseg.runs.folder import Launch, RunFolder, Status
-from protoseg.runs.states import Reason, State
+from protoseg.runs.states import State
 
 POLL_SECONDS = 0.1
 
@@ -172,11 +177,8 @@ class LocalSweep:
         folder = active.folder
         attempts = folder.attempts()
         was_attempted = len(attempts) > active.attempts_before
-        if active.forwarded_signal == signal.SIGKILL and was_attempted and attempts[-1].end is None:
-            saved = folder.checkpoint_iteration()
-            state = f"saved at iteration {saved}" if saved else "nothing was saved"
-            message = f"killed by a second stop request; {state}"
-            folder.record_verdict(attempts[-1].number, Reason.CANCELLED, message, "sweep")
+        if was_attempted and attempts[-1].ending is None and not claim.live_holder(folder.claim):
+            self._record_end(active, attempts[-1])
         status = folder.status()
         if not was_attempted and status.state in (State.NEW, State.INTERRUPTED):
             if self.stop_signal is not None:
@@ -190,6 +192,20 @@ class LocalSweep:
         self.on_event("ended", folder, status)
         restarts = was_attempted and retry.is_automatic(status.state, status.reason)
         return restarts and self.stop_signal is None
+
+    def _record_end(self, active: Active, attempt: Attempt) -> None:
+        """Record the end of an attempt whose worker could not."""
+        folder = active.folder
+        evidence = Evidence(
+            **attempt_evidence(folder, attempt),
+            was_stopped_twice=active.forwarded_signal == signal.SIGKILL,
+        )
+        reason, message = diagnose(evidence)
+        if evidence.was_stopped_twice:
+            saved = folder.checkpoint_iteration()
+            message += f"; saved at iteration {saved}" if saved else "; nothing was saved"
+        with contextlib.suppress(ProtosegError):  # a full disk must not end the sweep
+            folder.record_verdict(attempt.number, reason, message, "sweep")
 
 
 def list_local_gpus() -> list[int]:

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from protoseg.errors import ProtosegError
-from protoseg.launch.diagnosis import record_job_end
+from protoseg.launch.diagnosis import record_ends_before_restart, record_job_end
 from protoseg.launch.submission import (
     SUBMISSIONS_FOLDER,
     UNSURE_SECONDS,
@@ -40,6 +40,11 @@ class Task:
     def key(self) -> str:
         """SLURM's id of the task; empty if the job is not known."""
         return self.submission.key(self.index)
+
+    @property
+    def run_id(self) -> str:
+        """The run that it trains."""
+        return self.submission.run_ids[self.index]
 
     @property
     def log(self) -> Path:
@@ -77,26 +82,37 @@ class Queue:
             statuses: run id -> status from folders and records.
             fresh: query SLURM even if there is a recent answer.
         """
-        open_runs = {
-            run_id: self.tasks[run_id]
-            for run_id, status in statuses.items()
-            if run_id in self.tasks and status.state not in (State.DONE, State.RUNNING)
-        }
+        ended: dict[Path, tuple[Submission, dict[int, str]]] = {}
+        open_runs: dict[str, list[Task]] = {}
+        for run_id, status in statuses.items():
+            tasks = self.tasks.get(run_id, [])
+            if status.state is State.DONE:
+                tasks = self._close_done_tasks(tasks, ended)
+            if tasks and status.state is not State.RUNNING:
+                open_runs[run_id] = tasks
         keys = [task.key for tasks in open_runs.values() for task in tasks if task.key]
         if keys:
             self.answer = self.scheduler.query_jobs(keys, fresh=fresh)
         result = dict(statuses)
-        ended: dict[Path, tuple[Submission, dict[int, str]]] = {}
-        for run_id, status in statuses.items():
-            if status.state is State.DONE:
-                for task in self.tasks.get(run_id, []):
-                    _add_ended_task(ended, task, "has its record")
         for run_id, tasks in open_runs.items():
             result[run_id] = self._apply(statuses[run_id], tasks, ended)
         for submission, indices in ended.values():
             with contextlib.suppress(ProtosegError):  # the folder may be read-only for this user
                 submission.close_tasks(indices)
         return result
+
+    def _close_done_tasks(
+        self, tasks: list[Task], ended: dict[Path, tuple[Submission, dict[int, str]]]
+    ) -> list[Task]:
+        """Close the tasks of a run with a record; return those whose attempts lack an ending."""
+        if not tasks:
+            return []
+        attempts = RunFolder(self.runs_folder / tasks[0].run_id).attempts()
+        open_keys = {each.job for each in attempts if each.job and each.ending is None}
+        for task in tasks:
+            if task.key not in open_keys:
+                _add_ended_task(ended, task, "has its record")
+        return [task for task in tasks if task.key in open_keys]
 
     def _apply(
         self,
@@ -108,15 +124,18 @@ class Queue:
         queued: Status | None = None
         for task in tasks:
             task_status = self._queued_status(task, status)
+            folder = RunFolder(self.runs_folder / task.run_id)
+            job = self._job(task)
             if task_status is not None:
                 queued = queued or task_status
+                if job is not None and job.is_waiting and job.restarts:
+                    with contextlib.suppress(ProtosegError):
+                        record_ends_before_restart(folder, job, self.scheduler.list_starts)
             elif task.key:
-                folder = RunFolder(self.runs_folder / task.submission.run_ids[task.index])
                 assert self.answer is not None
-                job = self._job(task)
                 # If the disk is full, the next command tries again.
                 with contextlib.suppress(ProtosegError):
-                    record_job_end(
+                    is_recorded = record_job_end(
                         folder,
                         task.key,
                         job,
@@ -124,9 +143,11 @@ class Queue:
                         accounting=self.answer.accounting,
                         past=self.scheduler.list_starts,
                     )
-                    _add_ended_task(ended, task, job.state if job else "unknown to SLURM")
-                status = folder.status()
-        return queued or status
+                    if is_recorded:
+                        _add_ended_task(ended, task, job.state if job else "unknown to SLURM")
+                if status.state is not State.DONE:
+                    status = folder.status()
+        return status if status.state is State.DONE else queued or status
 
     def submissions(self, keys: Iterable[str]) -> list[tuple[Submission, list[int]]]:
         """Return this cluster's submissions of some tasks, each with the tasks' indices."""
@@ -168,7 +189,7 @@ class Queue:
         if retry.is_automatic(status.state, status.reason):
             return False
         # SLURM counts a restart as soon as it requeues a job, even while the job still ends.
-        attempts = RunFolder(self.runs_folder / task.submission.run_ids[task.index]).attempts()
+        attempts = RunFolder(self.runs_folder / task.run_id).attempts()
         return not attempts or job.restarts <= attempts[-1].restarts
 
     def _queued_status(self, task: Task, status: Status) -> Status | None:

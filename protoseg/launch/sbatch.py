@@ -26,7 +26,7 @@ from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.profile.values import check_name, check_text
 from protoseg.launch.sbatch_errors import SubmissionRefused, parse_refusal
 from protoseg.launch.submission import SUBMISSIONS_FOLDER, job_name
-from protoseg.slurm.end_states import NO_MODULE
+from protoseg.runs.end_reasons import NO_MODULE
 
 TASK = "protoseg.launch.task"
 SBATCH_SECONDS = 300.0

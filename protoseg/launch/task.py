@@ -18,23 +18,34 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
 from protoseg import files
 from protoseg.errors import ProtosegError
-from protoseg.launch.diagnosis import record_earlier_end, record_failed_start
+from protoseg.launch.diagnosis import (
+    attempt_evidence,
+    record_earlier_ends,
+    record_failed_start,
+)
 from protoseg.launch.submission import Submission, read_submission
 from protoseg.runs import claim, retry
+from protoseg.runs.attempts import Attempt
+from protoseg.runs.end_reasons import diagnose
+from protoseg.runs.evidence import Evidence
 from protoseg.runs.folder import RunFolder, now
-from protoseg.runs.states import NOT_WRITTEN, Reason, State
+from protoseg.runs.states import NOT_WRITTEN, State
 from protoseg.slurm.client import SlurmClient
-from protoseg.slurm.environment import CurrentJob, current_job, explain_signal
+from protoseg.slurm.environment import (
+    CurrentJob,
+    current_job,
+    explain_signal,
+    find_signal_evidence,
+)
 
 OK, FAILED = 0, 1
 
-REPLACED_REASONS = (Reason.LOST, Reason.CODE_ERROR)
-"""Reasons that a worker records if SLURM killed its other processes."""
 NODE_FAILURE = re.compile(rb"srun: error: Node failure on ")
 OUT_OF_MEMORY = re.compile(rb"oom[-_ ]kill|exceeded (job |step )?memory limit|Out Of Memory")
 """SLURM's message in the output of a step that it killed for its memory."""
@@ -88,7 +99,7 @@ def _run_task(submission: Submission, current: CurrentJob, signals: _Signals) ->
     folder = RunFolder(submission.runs_folder / run_id)
     folder.create(submission.spec(task), submission.intent["launch"])
     _print_line(f"job {current.key} on {current.node}, start {current.restarts}: {run_id}")
-    _record_earlier_start(folder, current)
+    _record_earlier_starts(folder, current)
     status = folder.status()
     was_tried = any(attempt.job == current.key for attempt in folder.attempts())
     retry_failed = bool(submission.intent.get("retry_failed")) and not was_tried
@@ -100,15 +111,19 @@ def _run_task(submission: Submission, current: CurrentJob, signals: _Signals) ->
     return _finish_task(submission, folder, current, code, output, signals)
 
 
-def _record_earlier_start(folder: RunFolder, current: CurrentJob) -> None:
-    """Record the end of this job's start before, if its worker did not."""
-    attempts = folder.attempts()
-    if not attempts or attempts[-1].ending is not None or attempts[-1].job != current.key:
+def _record_earlier_starts(folder: RunFolder, current: CurrentJob) -> None:
+    """Record the ends of attempts of this job's starts before, if their workers did not."""
+    earlier = [
+        attempt
+        for attempt in folder.attempts()
+        if attempt.job == current.key and attempt.restarts < current.restarts
+    ]
+    if all(attempt.ending is not None for attempt in earlier):
         return
     if claim.live_holder(folder.claim) is not None:
         return  # SLURM set its node down, but its worker still runs; the new worker waits for it
     with contextlib.suppress(ProtosegError):
-        record_earlier_end(folder, attempts[-1], SlurmClient().list_starts(current.key))
+        record_earlier_ends(folder, earlier, SlurmClient().list_starts(current.key))
 
 
 def _run_worker(submission: Submission, folder: RunFolder) -> tuple[int, bytes]:
@@ -158,24 +173,25 @@ def _finish_task(
 ) -> int:
     """Record the reason that the worker could not, and requeue the job if the run may continue."""
     _wait_for_worker(folder, current)
-    attempts = [a for a in folder.attempts() if a.job == current.key]
+    _record_earlier_starts(folder, current)  # a live worker may have kept them open at the start
+    attempts = [
+        attempt
+        for attempt in folder.attempts()
+        if attempt.job == current.key and attempt.restarts == current.restarts
+    ]
     last = attempts[-1] if attempts else None
-    has_begun = last is not None and last.restarts == current.restarts
-    if folder.status().state is State.DONE or (code == OK and not has_begun):
+    is_done = folder.status().state is State.DONE
+    if last is None and (is_done or code == OK):
         return OK
-    has_no_ending = has_begun and last is not None and last.ending is None
-    # If the kernel kills one process, the others report a broken pipe.
-    out_of_memory = OUT_OF_MEMORY.search(output) is not None and last is not None and has_begun
-    if last is not None and (has_no_ending or (out_of_memory and last.reason in REPLACED_REASONS)):
-        reason, message = _diagnose_end(code, output, signals, current)
-        folder.record_verdict(last.number, reason, message, "batch script")
-    elif not has_begun:
-        reason, message = _diagnose_end(code, output, signals, current)
-        if reason is Reason.LOST:
-            message = _find_last_message(output) or message
-        record_failed_start(
-            folder, current.key, current.node, reason, message, "batch script", current.restarts
-        )
+    evidence = _find_evidence(folder, last, code, output, signals, current)
+    if last is None:
+        record_failed_start(folder, current.key, evidence, "batch script", current.restarts)
+    elif last.verdict is None:
+        reason, message = diagnose(evidence)
+        if last.end is None or (evidence.own_reason and reason is not evidence.own_reason):
+            folder.record_verdict(last.number, reason, message, "batch script")
+    if is_done:
+        return OK
     status = folder.status()
     _print_line(f"{status.state.value}: {status.reason}: {status.message}")
     continues = retry.is_automatic(status.state, status.reason)
@@ -210,28 +226,31 @@ def _find_last_message(output: bytes) -> str:
     return (from_worker or messages or [""])[-1][-300:]
 
 
-def _diagnose_end(
-    code: int, output: bytes, signals: _Signals, current: CurrentJob
-) -> tuple[Reason, str]:
-    """Return why a worker ended that recorded no reason, with one sentence."""
-    if OUT_OF_MEMORY.search(output):
-        return Reason.OUT_OF_MEMORY, "SLURM killed the worker for its memory use"
-    if NODE_FAILURE.search(output):
-        return Reason.NODE_FAILURE, f"SLURM set the node {current.node} down"
-    if code == NOT_WRITTEN:
-        return Reason.STORAGE, "the run folder could not be written"
-    if signals.number is not None:
-        return explain_signal(signals.number)
-    number = code - 128 if code > 128 else -code if code < 0 else 0
-    if number == signal.SIGUSR2:  # the warning came before the worker's signal handler
-        return explain_signal(number)
-    if number:
-        try:
-            name = signal.Signals(number).name
-        except ValueError:
-            name = f"signal {number}"
-        return Reason.LOST, f"the worker was killed ({name})"
-    return Reason.LOST, f"the worker ended without recording a reason (srun exited with {code})"
+def _find_evidence(
+    folder: RunFolder,
+    last: Attempt | None,
+    code: int,
+    output: bytes,
+    signals: _Signals,
+    current: CurrentJob,
+) -> Evidence:
+    """Return what this task has seen of the end of its worker."""
+    number = signals.number or 0
+    if code in (128 + signal.SIGUSR2, -signal.SIGUSR2):
+        number = signal.SIGUSR2  # the warning came before the worker's signal handler
+    facts = attempt_evidence(folder, last) if last is not None else {}
+    is_open = (last is None or last.end is None) and not facts.get("has_record")
+    evidence = find_signal_evidence(number) if number and is_open else Evidence()
+    facts["node"] = current.node
+    return replace(
+        evidence,
+        **facts,
+        has_begun=last is not None,
+        reports_out_of_memory=OUT_OF_MEMORY.search(output) is not None,
+        reports_node_failure=NODE_FAILURE.search(output) is not None,
+        exit_status=code,
+        last_output=_find_last_message(output),
+    )
 
 
 if __name__ == "__main__":

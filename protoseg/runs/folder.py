@@ -201,11 +201,14 @@ class RunFolder:
         files.create_json(folder / "start.json", start)
         return folder
 
-    def record_verdict(self, attempt: int, reason: Reason, message: str, source: str) -> bool:
+    def record_verdict(
+        self, attempt: int, reason: Reason | None, message: str, source: str
+    ) -> bool:
         """Record how an attempt ended if its worker could not; the first verdict is kept.
 
         Args:
             attempt: its number.
+            reason: None if the attempt wrote the record.
             source: of the evidence, for instance ``sacct``.
 
         Returns:
@@ -214,7 +217,8 @@ class RunFolder:
         Raises:
             ProtosegError: the folder cannot be written.
         """
-        verdict = {"time": now(), "reason": reason.value, "message": message, "source": source}
+        value = reason and reason.value
+        verdict = {"time": now(), "reason": value, "message": message, "source": source}
         return files.create_json(self.attempts_folder / f"{attempt:04d}" / "verdict.json", verdict)
 
     def may_go_on(self, reason: Reason, attempts: Sequence[Attempt] | None = None) -> bool:

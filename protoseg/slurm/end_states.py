@@ -1,49 +1,55 @@
-"""SLURM's end states, mapped to `Reason` and one sentence."""
+"""The end of a job in SLURM's words, as evidence for `protoseg.runs.end_reasons`."""
 
 from __future__ import annotations
 
 import pwd
+from typing import Any
 
-from protoseg.runs.states import NOT_WRITTEN, Reason
 from protoseg.slurm.jobs import Job
 
-NO_MODULE = 78
-"""Exit status of a batch script that could not load a module (EX_CONFIG of sysexits)."""
-
-END_STATES: dict[str, tuple[Reason, str]] = {
-    "BOOT_FAIL": (Reason.NODE_FAILURE, "the node did not boot"),
-    "CANCELLED": (Reason.CANCELLED, "the job was cancelled"),
-    "DEADLINE": (Reason.TIMEOUT, "the job could not end before its deadline"),
-    "FAILED": (Reason.LOST, "the job failed without a message"),
-    "LAUNCH_FAILED": (Reason.NODE_FAILURE, "the job could not be launched on its node"),
-    "NODE_FAIL": (Reason.NODE_FAILURE, "the node failed"),
-    "OUT_OF_MEMORY": (Reason.OUT_OF_MEMORY, "the job used more memory than it requested"),
-    "PREEMPTED": (Reason.PREEMPTED, "a job of higher priority took the nodes"),
-    "RECONFIG_FAIL": (Reason.NODE_FAILURE, "the node could not be reconfigured"),
-    "REVOKED": (Reason.PREEMPTED, "another cluster of the federation took the job"),
-    "TIMEOUT": (Reason.TIMEOUT, "the job reached its time limit"),
+END_STATES = {
+    "BOOT_FAIL": "the node did not boot",
+    "CANCELLED": "the job was cancelled",
+    "DEADLINE": "the job could not end before its deadline",
+    "FAILED": "the job failed without a message",
+    "LAUNCH_FAILED": "the job could not be launched on its node",
+    "NODE_FAIL": "the node failed",
+    "OUT_OF_MEMORY": "the job used more memory than it requested",
+    "PREEMPTED": "a job of higher priority took the nodes",
+    "RECONFIG_FAIL": "the node could not be reconfigured",
+    "REQUEUED": "the job was requeued",
+    "REVOKED": "another cluster of the federation took the job",
+    "TIMEOUT": "the job reached its time limit",
 }
 
 
-def explain_job_end(job: Job) -> tuple[Reason, str] | None:
-    """Return why a job ended, with one sentence; None if it completed or has not ended.
+def job_end_evidence(job: Job | None) -> dict[str, Any]:
+    """Return the facts of a job's end, as arguments of `Evidence`.
 
-    A FAILED job is `Reason.LOST`: a worker that finds its own reason writes it to the run folder.
+    Empty if the job is unknown, has completed or has not ended.
     """
-    if job.state not in END_STATES:
-        return None
-    if job.state == "FAILED" and job.exit_code == f"{NOT_WRITTEN}:0":
-        return Reason.STORAGE, "the run folder could not be written"
-    if job.state == "FAILED" and job.exit_code == f"{NO_MODULE}:0":
-        return Reason.BAD_CONFIG, "the batch script could not load a module"
-    reason, sentence = END_STATES[job.state]
+    if job is None or job.state not in END_STATES:
+        return {}
+    status, _, _ = job.exit_code.partition(":")
+    is_failed = job.state == "FAILED" and status.isdecimal()
+    return {
+        "state": job.state,
+        "state_message": describe_job_end(job),
+        "node": job.node,
+        "exit_status": int(status) if is_failed else None,
+    }
+
+
+def describe_job_end(job: Job) -> str:
+    """Return one sentence about the end of a job."""
+    sentence = END_STATES[job.state]
     if job.state == "FAILED":
         sentence += _describe_exit(job.exit_code)
     if job.by:
         sentence += f" by {_user_name(job.by)}"
     if job.node:
         sentence += f" on {job.node}"
-    return reason, f"{sentence} ({job.state})"
+    return f"{sentence} ({job.state})"
 
 
 def _describe_exit(code: str) -> str:

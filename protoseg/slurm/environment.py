@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import datetime
 import os
-import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from protoseg.runs.end_reasons import RUNNING_STATES, TIMEOUT_STATES, diagnose_failure
+from protoseg.runs.evidence import Evidence
 from protoseg.runs.states import Reason
-from protoseg.slurm.end_states import explain_job_end
-from protoseg.slurm.jobs import Job, clean_value, is_job_id
+from protoseg.slurm.end_states import END_STATES, describe_job_end
+from protoseg.slurm.jobs import clean_value, is_job_id
 from protoseg.slurm.queries import is_unknown_job, parse_scontrol, show_job, wait_for_end_in_sacct
 
 SECONDS = 5.0
 """Time limit of all queries: a worker that is stopped has little time."""
-NEAR_SECONDS = 90.0
-"""A time limit is near within this time: SLURM checks limits only every 30 s."""
 
 
 @dataclass(frozen=True)
@@ -51,57 +49,48 @@ def current_job() -> CurrentJob | None:
 
 
 def explain_signal(number: int) -> tuple[Reason, str]:
-    """Return why this process got a signal, with one sentence.
+    """Return why this process got a signal, with one sentence; see `find_signal_evidence`."""
+    return diagnose_failure(find_signal_evidence(number))
 
-    Queries the controller once, and then accounting for what the controller does not know (who
+
+def find_signal_evidence(number: int) -> Evidence:
+    """Return what SLURM reports about a signal to this process.
+
+    Queries the controller once, and then accounting for what the controller does not report (who
     cancelled or requeued). Takes at most 5 s and never raises.
 
     Args:
         number: number of the signal.
     """
     until = time.monotonic() + SECONDS
-    name = _signal_name(number)
+    evidence = Evidence(signal_number=number)
     current = current_job()
     reply = show_job(current.key, SECONDS) if current else None
     entry = None
     if current and reply and reply.is_ok:
         entry = next(parse_scontrol(reply.out, {current.key}), None)
     if current is None or entry is None:
-        if number == signal.SIGUSR2:
-            return Reason.TIMEOUT, f"{name}: the time limit was near"
-        return Reason.LOST, f"{name}; SLURM did not answer why"
+        return evidence
     _, job, values = entry
-    if clean_value(values.get("PreemptTime", "")):
-        return Reason.PREEMPTED, f"{name}: a job of higher priority takes the nodes (PREEMPTED)"
-    if job.state in ("RUNNING", "SUSPENDED", "STOPPED"):
-        return _explain_signal_to_running_job(number, job, values)
-    if job.why == "TimeLimit" or job.state in ("TIMEOUT", "DEADLINE"):
-        return Reason.TIMEOUT, f"the time limit of {values.get('TimeLimit')} was reached (TIMEOUT)"
-    past = wait_for_end_in_sacct(current.key, until - time.monotonic())
-    if past and (reason := explain_job_end(past)):
-        return reason
-    if past and past.state == "REQUEUED":
-        return Reason.PREEMPTED, "a user or SLURM requeued the job (REQUEUED)"
-    if job.restarts > current.restarts:
-        return Reason.PREEMPTED, f"{name}: the job was requeued; SLURM does not know by whom"
-    return explain_job_end(job) or (
-        Reason.CANCELLED,
-        f"{name}: the job was cancelled, or SLURM ended it",
+    evidence = replace(
+        evidence,
+        state=job.state,
+        state_message=describe_job_end(job) if job.state in END_STATES else "",
+        node=current.node,
+        is_being_preempted=bool(clean_value(values.get("PreemptTime", ""))),
+        has_reached_limit=job.why == "TimeLimit" or job.state in TIMEOUT_STATES,
+        time_limit=values.get("TimeLimit", "unknown"),
     )
-
-
-def _explain_signal_to_running_job(
-    number: int, job: Job, values: Mapping[str, str]
-) -> tuple[Reason, str]:
-    """Explain a signal to a job that still runs: a warning before its time limit, or not SLURM."""
-    name, limit = _signal_name(number), values.get("TimeLimit", "unknown")
-    left = _seconds_until(job.end)
-    # SIGUSR2 is the signal that sbatch sends before the time limit, however long before.
-    if number == signal.SIGUSR2 or (left is not None and left <= NEAR_SECONDS):
-        return Reason.TIMEOUT, f"{name}: the time limit of {limit} was near"
-    # srun ends a step in this way if one of its processes fails. Reasons with unlimited retries
-    # would never stop such a run.
-    return Reason.LOST, f"{name} while the job runs: one of its processes failed, or a user sent it"
+    if job.state in RUNNING_STATES:
+        return replace(evidence, seconds_left=_seconds_until(job.end))
+    if evidence.is_being_preempted or evidence.has_reached_limit:
+        return evidence
+    past = wait_for_end_in_sacct(current.key, until - time.monotonic())
+    if past and past.state in END_STATES:
+        return replace(evidence, state=past.state, state_message=describe_job_end(past))
+    if job.restarts > current.restarts:  # the controller describes the next start
+        return replace(evidence, state="", state_message="", was_requeued=True)
+    return evidence
 
 
 def is_job_active(key: str) -> bool | None:
@@ -114,13 +103,6 @@ def is_job_active(key: str) -> bool | None:
     for _, job, _ in parse_scontrol(reply.out, {key}):
         return job.is_active or job.state in ("SUSPENDED", "STOPPED", "CONFIGURING")
     return None
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _seconds_until(moment: str) -> float | None:

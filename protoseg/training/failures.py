@@ -10,6 +10,9 @@ from pathlib import Path
 
 from protoseg import files
 from protoseg.errors import DataError, ProtosegError
+from protoseg.runs.end_reasons import diagnose
+from protoseg.runs.evidence import Evidence
+from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason
 from protoseg.slurm.environment import current_job, explain_signal
 from protoseg.training.signals import ClaimLost
@@ -67,6 +70,17 @@ def classify_signal(number: int, saved: int) -> tuple[Reason, str]:
         reason, message = explain_signal(number)
         return reason, f"{message}; {progress}"
     return Reason.CANCELLED, f"{signal.Signals(number).name}; {progress}"
+
+
+def record_lost_attempts(folder: RunFolder) -> None:
+    """Record the ends of attempts outside SLURM whose workers could not; needs the claim.
+
+    SLURM may still report why the others ended.
+    """
+    for attempt in folder.attempts():
+        if attempt.ending is None and not attempt.job:
+            with contextlib.suppress(ProtosegError):  # a full disk: the next worker tries again
+                folder.record_verdict(attempt.number, *diagnose(Evidence()), "worker")
 
 
 def is_broken_connection(error: Exception) -> bool:

@@ -120,6 +120,7 @@ def _lead_run(
             return DONE
         stop.still_mine, stop.taken_over = own_claim.is_mine, own_claim.taken_over
         folder.clear_remains()
+        failures.record_lost_attempts(folder)
         return _run_attempt(folder, spec, launch, stop, processes, own_claim)
     finally:
         own_claim.release()

@@ -130,6 +130,7 @@ def test_a_run_resumes_from_its_checkpoint_after_its_worker_is_killed(
     assert done.returncode == 0, done.stdout + done.stderr
     first, second = folder.attempts()
     assert first.reason is Reason.LOST
+    assert first.verdict is not None, "the sweep recorded the end"
     assert second.reason is None
     assert "resuming from iteration 3" in (folder.attempts_folder / "0002" / "log.txt").read_text()
     (record,) = harness.records()

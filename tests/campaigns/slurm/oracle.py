@@ -22,8 +22,8 @@ AFTER = 1.5
 SAVING = 15.0
 """Time in which a stopped job ends."""
 TAIL = {"slurmd_restart": 3.0, "slurmd_outage": 12.0, "node_dead": 12.0, "controller": 5.0}
-TAIL["disk_full"] = 3.0
-"""Time after the end of other faults in which they may still end an attempt."""
+"""Time after the end of a fault in which it may still end an attempt; `SAVING` for other faults. A
+worker that could not write also needs time to exit."""
 SILENT_DEATHS = {"node_dead", "slurmd_outage"}
 LONG_RUN = 140.0
 """A longer attempt may reach its job's time limit (4 minutes; the warning comes 20 to 50 s
@@ -51,11 +51,15 @@ UNBEGUN: dict[str, set[str]] = {
     # srun found no slurmd, or no controller.
     "slurmd_restart": {"lost", "node_failure", "preempted"},
     "slurmd_outage": {"lost", "node_failure", "preempted"},
+    # slurmd ended the next start together with the remains of the one before: FAILED, signal 15.
+    "node_dead": {"lost", "node_failure"},
     "controller": {"lost", "preempted"},
     "disk_full": {"storage", "lost"},
 }
 """The same for a job that ended before its worker began."""
 TOGETHER: dict[str, set[str]] = {
+    # Another fault ended the job after its worker had died: the worker was silent before.
+    "node_dead": {"lost"},
     "slurmd_outage": {"lost", "node_failure", "preempted"},
     "slurmd_restart": {"lost", "node_failure", "preempted"},
     "controller": {"lost", "preempted"},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from protoseg.runs.states import Reason
 from protoseg.slurm import environment
 from protoseg.slurm import probe as probe_module
 from protoseg.slurm.client import SlurmClient
-from protoseg.slurm.end_states import explain_job_end
+from protoseg.slurm.end_states import describe_job_end
 from protoseg.slurm.jobs import JobReport
 from protoseg.slurm.probe import run_probe_job
 from protoseg.slurm.queries import query_sacct, query_scontrol, query_squeue
@@ -47,7 +48,9 @@ def stop(number, frame):
 
 for number in (signal.SIGTERM, signal.SIGUSR2):
     signal.signal(number, stop)
-Path(sys.argv[1], f"{name}.ready").write_text("")
+unfinished = Path(sys.argv[1], f"{name}.starting")
+unfinished.write_text(str(os.getpid()))
+unfinished.rename(unfinished.with_suffix(".ready"))
 time.sleep(600)
 """
 
@@ -175,10 +178,10 @@ def test_slurm_and_the_worker_report_every_end(cluster: Testbed, jobs: Jobs) -> 
     assert UNKNOWN not in answer.jobs
     assert answer.jobs[f"{failed}_0"].exit_code == "7:0"
     assert answer.jobs[f"{failed}_1"].exit_code == "0:9"
-    assert {key: explain_job_end(answer.jobs[key]) for key in (cancelled, never)} == {
-        cancelled: (Reason.CANCELLED, "the job was cancelled by root on node1 (CANCELLED)"),
-        never: (Reason.NODE_FAILURE, "the node failed on node2 (NODE_FAIL)"),
-    }
+    assert describe_job_end(answer.jobs[cancelled]) == (
+        "the job was cancelled by root on node1 (CANCELLED)"
+    )
+    assert describe_job_end(answer.jobs[never]) == "the node failed on node2 (NODE_FAIL)"
     cluster.wait_until(
         f"NODE_FAIL of {again} in accounting",
         lambda: client.list_starts(again)[0].state == "NODE_FAIL",
@@ -206,12 +209,17 @@ def test_reports_without_accounting_and_controller(
     cluster: Testbed, jobs: Jobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = SlurmClient()
-    array = jobs.submit("--array=0-1", "--nodelist=node1")
+    array = jobs.submit("--array=0-2", "--nodelist=node1")
     ids = [f"{array}_0", f"{array}_1"]
-    jobs.wait_ready(*ids)
+    requeued = f"{array}_2"
+    jobs.wait_ready(*ids, requeued)
     cluster.stop_accounting()
     client.cancel(ids[:1])
-    assert jobs.wait_why(ids[0])[0] == Reason.CANCELLED
+    client.requeue(requeued)
+    why = jobs.wait_why(ids[0])
+    assert (why[0], "or SLURM ended it" in why[1]) == (Reason.CANCELLED, True), why
+    why = jobs.wait_why(requeued)
+    assert (why[0], "does not know by whom" in why[1]) == (Reason.PREEMPTED, True), why
 
     def cancelled() -> bool:
         return client.query_jobs(ids[:1], fresh=True).jobs[ids[0]].has_ended
@@ -235,11 +243,16 @@ def test_reports_without_accounting_and_controller(
     assert (answer.jobs, answer.reachable) == ({}, False)
     assert "Unable to contact slurm controller" in answer.problem
     assert environment.is_job_active(ids[1]) is None
+    os.kill(int((tmp_path / f"{ids[1]}.0.ready").read_text()), signal.SIGTERM)
+    why = jobs.wait_why(ids[1])
+    assert (why[0], "did not answer" in why[1]) == (Reason.LOST, True), why
 
     cluster.start_controller()
-    answer = client.query_jobs(ids, fresh=True)
+    answer = client.query_jobs([requeued], fresh=True)
     assert answer.reachable
-    assert answer.jobs[ids[1]].state == "RUNNING", "jobs survive a restart of the controller"
+    assert answer.jobs[requeued].is_waiting or answer.jobs[requeued].is_active, (
+        "jobs survive a restart of the controller"
+    )
 
 
 def test_doctor_and_probe_report_the_cluster(
