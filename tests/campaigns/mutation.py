@@ -71,6 +71,8 @@ LEFT_OUT = (
 """Ends of the names of operators that are not used."""
 BROKEN = 70
 """Exit status of a fork in which pytest did not start."""
+NOTHING_RAN = (4, 5)
+"""Exit statuses of pytest: wrong arguments, for example an unknown test, and no test at all."""
 SHARE_OF_TESTS = 0.5
 """Share of ``--seconds`` for the tests of a mutant, timed without it. A mutant may be slower."""
 
@@ -237,18 +239,29 @@ class Copy:
         assert source is not None, "the sample has an invalid mutant"
         if not tests:
             return Result(mutant, "uncovered", 0.0, 0)
-        path = self.folder / mutant.file
-        original = path.read_text(encoding="utf-8")
         start = time.monotonic()
+        outcome = self.test_source(mutant.file, source, tests, seconds)
+        return Result(mutant, outcome, time.monotonic() - start, len(tests))
+
+    def test_source(self, file: str, source: str, tests: Sequence[str], seconds: float) -> str:
+        """Test a changed file, which is restored afterwards.
+
+        Returns:
+            ``killed``, ``timeout`` or ``survived``.
+
+        Raises:
+            RuntimeError: pytest did not run.
+        """
+        path = self.folder / file
+        original = path.read_text(encoding="utf-8")
         try:
             path.write_text(source, encoding="utf-8")
             status = run_forked(self.folder, tests, seconds, "-x")
         finally:
             path.write_text(original, encoding="utf-8")
-        if status == BROKEN:
+        if status in (BROKEN, *NOTHING_RAN):
             raise RuntimeError((self.folder / "pytest.txt").read_text(encoding="utf-8"))
-        outcome = {0: "survived", None: "timeout"}.get(status, "killed")
-        return Result(mutant, outcome, time.monotonic() - start, len(tests))
+        return {0: "survived", None: "timeout"}.get(status, "killed")
 
 
 def run_forked(folder: Path, tests: Sequence[str], seconds: float, *options: str) -> int | None:

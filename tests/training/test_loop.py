@@ -112,7 +112,7 @@ def test_checkpoints_are_saved_when_they_are_due(tmp_path: Path) -> None:
 
 
 class Clock:
-    """A clock that stands still until the test moves it."""
+    """A clock that only the test advances."""
 
     def __init__(self, now: float) -> None:
         self.now = now
