@@ -276,6 +276,26 @@ def test_the_status_names_host_and_job_of_the_last_attempt(run: RunFolder) -> No
     assert (status.host, status.job, status.attempts) == ("login", "8", 2)
 
 
+def test_the_phase_is_that_of_the_last_attempt(run: RunFolder) -> None:
+    first = add_attempt(run, DIED)
+    run.progress.write_text("{}")
+    os.utime(first / "start.json", (10, 10))
+    os.utime(run.progress, (20, 20))
+    assert run.phase(attempts_before=0) is None
+    assert run.has_progress(attempts_before=0)
+    second = add_attempt(run, DIED)
+    os.utime(second / "start.json", (30, 30))
+    assert run.phase(attempts_before=1) == "starting"
+    (second / "log.txt").write_text("12:00  building\n12:01  first batch\n12:02  other\n")
+    assert run.phase(attempts_before=1) == "first batch"
+    assert run.phase(attempts_before=2) == "starting"
+    assert not run.has_progress(attempts_before=1)
+    os.utime(run.progress, (30, 30))
+    assert run.phase(attempts_before=1) is None
+    assert run.has_progress(attempts_before=1)
+    assert not run.has_progress(attempts_before=2)
+
+
 def test_create_writes_the_spec_once(run: RunFolder) -> None:
     assert run.read_spec() == to_plain(SPEC)
     before = run.spec.stat().st_mtime_ns
