@@ -23,7 +23,9 @@ from runs.run_folders import DIED, SPEC, add_attempt, add_checkpoint, state_of
 
 
 def test_a_run_without_a_folder_is_new(tmp_path: Path) -> None:
-    assert RunFolder(tmp_path / "nothing").status() == Status(State.NEW)
+    status = RunFolder(tmp_path / "nothing").status()
+    assert status == Status(State.NEW)
+    assert (status.attempts, status.iteration, status.iterations) == (0, 0, 0)
     (tmp_path / "file").touch()
     assert RunFolder(tmp_path / "file" / "below").status() == Status(State.NEW)
 
