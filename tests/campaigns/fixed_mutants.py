@@ -18,10 +18,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from campaigns.mutation import PRELOADED, ROOT, Copy
+from waiting import DEADLINE
 
-SECONDS = 120.0
-"""Time limit of each mutant."""
+from campaigns.mutation import PRELOADED, ROOT, Copy
 
 
 @dataclass(frozen=True)
@@ -143,7 +142,7 @@ def main() -> int:
             print(f"these tests do not pass without a mutant: {', '.join(sorted(missing))}")
             return 1
         for mutant, source in zip(MUTANTS, sources, strict=True):
-            outcome = copy.test_source(mutant.file, source, [mutant.test], SECONDS)
+            outcome = copy.test_source(mutant.file, source, [mutant.test], DEADLINE)
             is_expected = outcome == mutant.expected
             failures += not is_expected
             note = "" if is_expected else f", expected {mutant.expected}"

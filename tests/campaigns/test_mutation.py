@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from waiting import finish
+from waiting import DEADLINE
 
 from campaigns import mutation
 from campaigns.fixed_mutants import MUTANTS, FixedMutant, change_source
@@ -20,14 +20,14 @@ SCRIPT = Path(__file__).with_name("fixed_mutants.py")
 def test_fixed_mutants_are_killed_and_a_test_that_does_not_notice_one_passes() -> None:
     # Lines that only a mutant runs must not count as covered.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
-    process = subprocess.Popen(
+    process = subprocess.run(
         [sys.executable, SCRIPT],
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=DEADLINE * len(MUTANTS),
     )
-    out, err = finish(process)
+    out, err = process.stdout, process.stderr
     assert process.returncode == 0, out + err
     assert out.splitlines()[-1] == f"{len(MUTANTS)} mutants, 0 with another outcome than expected"
     assert out.count(": killed\n") == len(MUTANTS) - 1
