@@ -455,6 +455,17 @@ def test_a_fast_clock_makes_no_claim_stale(
     held.release()
 
 
+def test_the_clock_of_a_file_system_is_that_of_its_files(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    claim_path.touch()
+    os.utime(claim_path, (0, 0))
+    monkeypatch.setattr(claim.time, "time", lambda: now() + 1000)
+    assert 990 < claim._clock_ahead(claim_path) < 1000 + DEADLINE
+    assert claim._clock_ahead(claim_path.with_name("missing")) == 0.0
+
+
 def test_a_repeated_link_still_gets_the_claim(
     claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
