@@ -219,6 +219,17 @@ def test_this_machine_before_its_reboot_counts_as_another_host(claim_path: Path)
     assert claim.live_holder(claim_path) is None
 
 
+def test_a_machine_without_proc_is_identified_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    name = claim.host_identity().partition("/")[0]
+    monkeypatch.setattr(claim.Path, "read_text", refuse)
+    monkeypatch.setattr(claim.os, "readlink", refuse)
+    assert claim.host_identity() == f"{name}//"
+    assert claim.process_start(os.getpid()) is None
+
+
 def test_a_held_claim_is_touched_as_a_heartbeat(
     claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
