@@ -3,7 +3,8 @@
 # make test         set up, run the first tier of the tests; ARGS="tests/core" runs a part of it
 # make test-all     set up, run all tests (those with SLURM: slurm/README.md)
 # make coverage     the same, with the coverage of lines and branches held against its floors
-# make mutation    change the source at random places: do the tests notice?
+# make mutation     change the source at random places: do the tests notice? Without coverage data:
+#                   ARGS="--sample 100 --by-file"
 # make durations    run every test alone and write tests/durations.json
 # make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
 # make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json

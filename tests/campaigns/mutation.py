@@ -1,12 +1,15 @@
 """Mutation testing: changes one operator or number of the source and runs the tests of its line.
 
     make mutation ARGS="--sample 300 --seed 0 --report results/campaigns/mutation.md"
+    make mutation ARGS="--sample 100 --by-file"
 
 Needs cosmic-ray (requirements-mutation.lock), which makes the mutants, and the coverage of each
 test, which ``--measure`` records. Each mutant is tested in a copy of the checkout: the tests that
 run its line, fastest first, for at most ``--seconds``. For code that runs at import, these are the
 tests that run any line of its file. Tests that fail without a mutant are left out. The tests run in
 a fork of this process, which has imported torch and mmseg but not protoseg.
+
+``--by-file`` needs no coverage: each mutant is tested by the first-tier tests of its group's files.
 
 Outcomes: ``killed`` (a test failed), ``timeout`` (the tests did not end; counts as killed),
 ``survived`` (all tests passed), ``uncovered`` (no test runs the line).
@@ -59,6 +62,25 @@ GROUPS = {
     ),
 }
 """Group -> its files. The sample has the same number of mutants of each group."""
+TESTS = {
+    "core": ("tests/core",),
+    "identity": (
+        *("tests/config/test_identity.py", "tests/config/test_compose.py"),
+        *("tests/config/test_plugins.py", "tests/golden/test_identities.py"),
+    ),
+    "retry": (
+        "tests/runs/test_retry.py",
+        "tests/runs/test_folder.py",
+        "tests/planning/test_plan.py",
+    ),
+    "resume": (
+        *("tests/training/test_checkpoint.py", "tests/training/test_checkpoint_writer.py"),
+        *("tests/training/test_loop.py", "tests/runs/test_claim.py"),
+        "tests/training/test_worker.py",
+    ),
+    "statistics": ("tests/report/statistics", "tests/report/test_comparison.py"),
+}
+"""Group -> the tests of its files, for ``--by-file``."""
 PRELOADED = (
     *("torch", "numpy", "mmengine", "mmcv", "mmseg.models", "pandas", "scipy.stats"),
     *("pytest", "rich"),
@@ -71,6 +93,8 @@ LEFT_OUT = (
 """Ends of the names of operators that are not used."""
 BROKEN = 70
 """Exit status of a fork in which pytest did not start."""
+NOTHING_RAN = (4, 5)
+"""Exit statuses of pytest: wrong arguments, for example an unknown test, and no test at all."""
 SHARE_OF_TESTS = 0.5
 """Share of ``--seconds`` for the tests of a mutant, timed without it. A mutant may be slower."""
 
@@ -129,6 +153,20 @@ def tests_by_line() -> dict[str, dict[int, set[str]]]:
             line: {context for context in contexts if context} for line, contexts in lines.items()
         }
     return tests
+
+
+def collect_tests(folder: Path, paths: Sequence[str]) -> set[str]:
+    """The node ids of the first-tier tests in some files and folders."""
+    options = ["-n", "0", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    process = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *paths],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line for line in process.stdout.splitlines() if line.startswith("tests/")}
 
 
 def mutants_of(group: str, file: str) -> Iterator[Mutant]:
@@ -237,18 +275,29 @@ class Copy:
         assert source is not None, "the sample has an invalid mutant"
         if not tests:
             return Result(mutant, "uncovered", 0.0, 0)
-        path = self.folder / mutant.file
-        original = path.read_text(encoding="utf-8")
         start = time.monotonic()
+        outcome = self.test_source(mutant.file, source, tests, seconds)
+        return Result(mutant, outcome, time.monotonic() - start, len(tests))
+
+    def test_source(self, file: str, source: str, tests: Sequence[str], seconds: float) -> str:
+        """Test a changed file, which is restored afterwards.
+
+        Returns:
+            ``killed``, ``timeout`` or ``survived``.
+
+        Raises:
+            RuntimeError: pytest did not run.
+        """
+        path = self.folder / file
+        original = path.read_text(encoding="utf-8")
         try:
             path.write_text(source, encoding="utf-8")
             status = run_forked(self.folder, tests, seconds, "-x")
         finally:
             path.write_text(original, encoding="utf-8")
-        if status == BROKEN:
+        if status in (BROKEN, *NOTHING_RAN):
             raise RuntimeError((self.folder / "pytest.txt").read_text(encoding="utf-8"))
-        outcome = {0: "survived", None: "timeout"}.get(status, "killed")
-        return Result(mutant, outcome, time.monotonic() - start, len(tests))
+        return {0: "survived", None: "timeout"}.get(status, "killed")
 
 
 def run_forked(folder: Path, tests: Sequence[str], seconds: float, *options: str) -> int | None:
@@ -346,6 +395,9 @@ def main() -> int:
         "--at-least", type=float, default=0.0, help="smallest percentage of killed mutants"
     )
     parser.add_argument(
+        "--by-file", action="store_true", help="run the tests of a group's files, without coverage"
+    )
+    parser.add_argument(
         "--measure",
         nargs=argparse.REMAINDER,
         help="record coverage first; then pytest's arguments",
@@ -353,19 +405,21 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.measure is not None:
         measure(arguments.measure)
-    by_line = tests_by_line()
+    by_line = {} if arguments.by_file else tests_by_line()
     for name in PRELOADED:
         importlib.import_module(name)
     results = []
     with tempfile.TemporaryDirectory(prefix="mut-") as name:
         copy = Copy(Path(name) / "checkout")
         mutants = sample(arguments.sample, arguments.seed)
-        candidates = set().union(*(tests_of(mutant, by_line) for mutant in mutants))
-        durations = copy.passing(sorted(candidates))
-        for mutant in mutants:
-            tests = fastest_tests(
-                tests_of(mutant, by_line), durations, SHARE_OF_TESTS * arguments.seconds
-            )
+        if arguments.by_file:
+            of_group = {group: collect_tests(copy.folder, TESTS[group]) for group in TESTS}
+            candidates = [of_group[mutant.group] for mutant in mutants]
+        else:
+            candidates = [tests_of(mutant, by_line) for mutant in mutants]
+        durations = copy.passing(sorted(set().union(*candidates)))
+        for mutant, tests_of_mutant in zip(mutants, candidates, strict=True):
+            tests = fastest_tests(tests_of_mutant, durations, SHARE_OF_TESTS * arguments.seconds)
             result = copy.test(mutant, tests, arguments.seconds)
             results.append(result)
             print(json.dumps({**vars(mutant), "outcome": result.outcome,

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protoseg.config.compose import Composer
-from protoseg.config.fields import added, build, field_types, to_plain
+from protoseg.config.fields import added, build, field_types, items, number, size, to_plain
 from protoseg.config.hydra_schemas import config_groups
 from protoseg.config.identity import (
     canonical_json,
@@ -359,9 +359,77 @@ def test_a_run_id_is_a_valid_file_name(composer: Composer) -> None:
     name = "../Ünï code/'; rm -rf ~ #$(x)"
     spec = composer.spec([Setting("dataset.name", name)], "test")
     assert run_id_pattern().fullmatch(run_id(spec)), run_id(spec)
+    assert make_slug(spec) == "n-code-rm-rf-x-tiny-segformer-prototype-k10-s0"
     assert composer.spec([Setting("dataset.name", "ü")], "test") != composer.spec(
         [Setting("dataset.name", "ö")], "test"
     )
+
+
+def test_the_readable_part_of_a_run_id_has_at_most_100_characters(composer: Composer) -> None:
+    end = "-tiny-segformer-prototype-k10-s0"
+    for length in (100 - len(end), 101 - len(end), 150):
+        name = "a" * length
+        slug = make_slug(composer.spec([Setting("dataset.name", name)], "test"))
+        assert slug == f"{name}{end}"[:100]
+
+
+@dataclasses.dataclass(frozen=True)
+class BoundedSpec:
+    """One field for each way in which a field limits its values."""
+
+    repeated: tuple[int, ...] = items()
+    distinct: tuple[str, ...] = items(distinct=True)
+    size: tuple[int, ...] = size()
+    pair: tuple[float, float] = number((1.0, 2.0), low=0)
+    whole: int = number(1, low=1, high=3)
+    real: float = number(0.0, low=-0.5, high=0.5)
+    positive: float = number(1.0, low=0, open_low=True)
+    unlimited: float = number(0.0)
+    optional: int | None = number(None, low=2)
+    later: int = added(2, low=2, high=4)
+    later_unlimited: float = added(0.0)
+    free: dict[str, Any] = added({})  # noqa: RUF009
+
+
+@pytest.mark.parametrize(
+    ("name", "accepted", "refused"),
+    [
+        ("repeated", [[5], [5, 5], (5, 6, 7)], [[], 5, "5", None, [1.5]]),
+        ("distinct", [["a"], ["a", "b"]], [[], ["a", "a"], ["a", "b", "a"]]),
+        ("size", [[], [1, 1], [2, 9]], [[1], [1, 1, 1], [0, 1], [1, 0]]),
+        ("pair", [[0.0, 0.0], [1.0, 5.0]], [[], [1.0], [1.0, 2.0, 3.0], [-0.5, 1.0]]),
+        ("whole", [1, 2, 3], [0, 4, 1.0, True, "2", None]),
+        ("real", [-0.5, 0.0, 0.5], [-0.51, 0.51, math.nan, math.inf, -math.inf, True, None]),
+        ("positive", [1e-300, 1e300], [0.0, -1e-300, math.nan, math.inf]),
+        ("unlimited", [-1e300, 1e300], [math.nan, math.inf, -math.inf]),
+        ("optional", [None, 2, 3], [1, "2", False]),
+        ("later", [2, 3, 4], [1, 5]),
+        ("later_unlimited", [-1e300, 1e300], [math.nan]),
+        ("free", [{}, {"a": [None, True, 1, 0.5, "x", {"b": []}]}], [5, {"a": {1}}, {"a": 1j}]),
+    ],
+)
+def test_a_field_accepts_exactly_the_values_within_its_limits(
+    name: str, accepted: list[Any], refused: list[Any]
+) -> None:
+    data = {"repeated": [1], "distinct": ["a"]}
+    for value in accepted:
+        built = getattr(build(BoundedSpec, {**data, name: value}, "x"), name)
+        assert built == (tuple(value) if isinstance(value, list) else value)
+    for value in refused:
+        with pytest.raises(UsageError, match=rf"^x\.{name}\b"):
+            build(BoundedSpec, {**data, name: value}, "x")
+
+
+def test_a_field_without_a_value_takes_its_default() -> None:
+    built = build(BoundedSpec, {"repeated": [1], "distinct": ["a"]}, "x")
+    assert built == BoundedSpec((1,), ("a",))
+    assert to_plain(built) == {
+        "repeated": [1], "distinct": ["a"], "size": [], "pair": [1.0, 2.0], "whole": 1,
+        "real": 0.0, "positive": 1.0, "unlimited": 0.0, "optional": None,
+        "later": 2, "later_unlimited": 0.0, "free": {},
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=r"^x\.distinct: a value is required, but none is set\.$"):
+        build(BoundedSpec, {"repeated": [1]}, "x")
 
 
 def test_a_spec_with_an_unknown_key_is_refused(spec: RunSpec) -> None:

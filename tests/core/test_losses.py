@@ -38,6 +38,21 @@ def make_batch(num_columns=12, num_pixels=50, ignored=9):
     return draw_cosines(rng, num_pixels, num_columns), target
 
 
+@pytest.mark.parametrize("num_prototypes", [255, 256, 257, 300])
+def test_the_best_of_many_prototypes_gets_the_gradient_of_the_score(num_prototypes):
+    """The index of the best prototype is stored in few bits."""
+    best = [0, num_prototypes - 1, num_prototypes // 2]
+    table = torch.zeros(len(best), 2 * num_prototypes)
+    for row, index in enumerate(best):
+        table[row, num_prototypes + index] = 1.0
+    table.requires_grad_()
+    target = torch.full((len(best),), IGNORED)
+    scores = compute_prototype_losses(table, target, num_prototypes, 0.1)[0]
+    scores[:, 1].sum().backward()
+    assert table.grad[:, num_prototypes:].argmax(1).tolist() == best
+    assert table.grad.sum(1).tolist() == [1.0] * len(best)
+
+
 @pytest.mark.parametrize("temperature", [0.01, 0.1, 1.0])
 def test_contrast_uses_all_prototypes_of_all_classes(temperature):
     table, target = make_batch()

@@ -58,6 +58,20 @@ def test_sums_equal_those_of_numpy(sizes):
         assert sorted_rows.counts.tolist() == sizes
 
 
+@pytest.mark.parametrize("number", [32766, 32767, 32768, 40000])
+def test_more_segments_than_16_bit_numbers_are_sorted(number):
+    """For example 847 classes with 40 prototypes each."""
+    labels = torch.tensor([number - 1, 0, -1, number, number - 1, 1])
+    sorted_rows = sort_by_segment(labels, number)
+    assert sorted_rows.order.tolist() == [1, 5, 0, 4, 2, 3]
+    assert sorted_rows.segment.tolist() == [0, 1, number - 1, number - 1, number, number]
+    counts = sorted_rows.counts
+    assert counts.nonzero()[:, 0].tolist() == [0, 1, number - 1]
+    assert counts[[0, 1, -1]].tolist() == [1, 1, 2]
+    sums = sorted_rows.sum_rows(torch.arange(6.0)[:, None])
+    assert sums[[0, 1, -1], 0].tolist() == [1.0, 5.0, 4.0]
+
+
 @settings(
     max_examples=80,
     deadline=None,

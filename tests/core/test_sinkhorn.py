@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 from core import reference
 from core.batches import convert_float64, draw_cosines, shuffle_labels
 from protoseg.core.segments import sort_by_segment
-from protoseg.core.sinkhorn import run_sinkhorn, select_own_similarities
+from protoseg.core.sinkhorn import (
+    assign_pixels,
+    choose_dtype,
+    run_sinkhorn,
+    select_own_similarities,
+)
 
 CLEAR = 1e-3
 """Pixels with a smaller margin between their two best prototypes in L are ties."""
@@ -119,6 +124,35 @@ def test_similarities_at_both_bounds_are_solved(kappa):
         plan = solve(similarities, labels, 3, kappa=kappa, iterations=iterations)
         expected = reference.solve_sinkhorn(similarities, labels, 3, kappa, iterations)
         assert_same_plan(plan, expected, what=f"{iterations} iterations")
+
+
+@pytest.mark.parametrize("num_pixels", [1, 3, 4, 5, 300])
+def test_a_single_class_is_solved_like_one_of_two(num_pixels):
+    """Without a sort, also with as many pixels as prototypes (4) or fewer."""
+    generator = torch.Generator().manual_seed(num_pixels)
+    similarities = 2 * torch.rand(num_pixels, 4, generator=generator) - 1
+    labels = torch.zeros(num_pixels, dtype=torch.long)
+    plans = [run_sinkhorn(similarities.clone(), labels, c, bound=1.0) for c in (1, 2)]
+    torch.testing.assert_close(*plans)
+    targets = [assign_pixels(similarities.clone(), labels, c, bound=1.0)[0] for c in (1, 2)]
+    assert targets[0].tolist() == targets[1].tolist() == plans[0].argmax(1).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kappa", "bound", "dtype"),
+    [
+        (0.05, 1.0, torch.float32),
+        (0.0499, 1.0, torch.float64),
+        (0.1, 2.0, torch.float32),
+        (0.1, 2.01, torch.float64),
+        (0.00667, 1.0, torch.float64),
+        (0.00666, 1.0, None),
+        (0.05, None, None),
+    ],
+)
+def test_the_type_holds_the_range_of_the_exponents(kappa, bound, dtype):
+    """exp(2 bound / kappa) is at most exp(40) in float32 and exp(300) in float64."""
+    assert choose_dtype(kappa, bound) is dtype
 
 
 def test_rounding_above_the_bound_is_harmless():

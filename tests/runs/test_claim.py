@@ -153,6 +153,36 @@ def test_a_live_holder_on_this_host_keeps_its_claim_despite_an_old_heartbeat(
     kill(holder)
 
 
+def test_the_start_of_a_process_is_in_ticks_since_boot(claim_path: Path) -> None:
+    """Compared with the clock of ``/proc/uptime`` before and after the start."""
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def uptime() -> float:
+        return float(Path("/proc/uptime").read_text().split()[0])
+
+    earliest = uptime()
+    holder = start(HOLD, claim_path)
+    assert next_line(holder) == "held"
+    latest = uptime()
+    started = int(claim.process_start(holder.pid) or 0)
+    assert earliest - 0.1 <= started / ticks <= latest + 0.1
+    kill(holder)
+    assert claim.process_start(holder.pid) is None
+
+
+def test_a_process_that_exits_does_not_wait_for_its_heartbeat(claim_path: Path) -> None:
+    code = "import pathlib, sys; from protoseg.runs import claim\n"
+    code += "held = claim.acquire(pathlib.Path(sys.argv[1])); print(held.is_mine())"
+    assert finish(start(code, claim_path)) == "True"
+    assert claim_path.exists()
+    assert claim.live_holder(claim_path) is None
+
+
+def test_several_heartbeats_may_be_missed_before_a_claim_is_stale() -> None:
+    assert 10 * claim.HEARTBEAT_SECONDS <= claim.STALE_SECONDS
+    assert claim.LOCK_SECONDS < claim.STALE_SECONDS
+
+
 def test_a_process_with_a_reused_pid_is_not_the_holder(claim_path: Path) -> None:
     write_claim(claim_path, process_started="1")
     assert claim.live_holder(claim_path) is None
@@ -187,6 +217,17 @@ def test_this_machine_before_its_reboot_counts_as_another_host(claim_path: Path)
     assert boot
     write_claim(claim_path, 2 * claim.STALE_SECONDS, host=f"{name}/before")
     assert claim.live_holder(claim_path) is None
+
+
+def test_a_machine_without_proc_is_identified_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    name = claim.host_identity().partition("/")[0]
+    monkeypatch.setattr(claim.Path, "read_text", refuse)
+    monkeypatch.setattr(claim.os, "readlink", refuse)
+    assert claim.host_identity() == f"{name}//"
+    assert claim.process_start(os.getpid()) is None
 
 
 def test_a_held_claim_is_touched_as_a_heartbeat(
@@ -385,6 +426,32 @@ def test_a_hidden_process_is_alive_while_its_heartbeat_is_fresh(
     assert claim.live_holder(claim_path) is None
 
 
+def test_a_process_whose_files_are_refused_is_alive_while_its_heartbeat_is_fresh(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/proc shows the process, but not its files (a security module)."""
+
+    read_bytes = Path.read_bytes
+
+    def refuse_proc(path: Path) -> bytes:
+        if path.is_relative_to("/proc"):
+            raise PermissionError
+        return read_bytes(path)
+
+    write_claim(claim_path, process_started="1")
+    monkeypatch.setattr(claim.Path, "read_bytes", refuse_proc)
+    assert claim.live_holder(claim_path) is not None
+    assert claim.acquire(claim_path) is None
+    write_claim(claim_path, age=500.0, process_started="1")
+    assert claim.live_holder(claim_path) is None
+
+
+@pytest.mark.parametrize("pid", [0.5, "7", None, 2**80], ids=["half", "text", "none", "huge"])
+def test_a_claim_with_a_damaged_pid_is_stale(claim_path: Path, pid: object) -> None:
+    write_claim(claim_path, pid=pid)
+    assert claim.live_holder(claim_path) is None
+
+
 def test_a_fast_clock_makes_no_claim_stale(
     claim_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,6 +464,17 @@ def test_a_fast_clock_makes_no_claim_stale(
     held = claim.acquire(claim_path)
     assert held is not None
     held.release()
+
+
+def test_the_clock_of_a_file_system_is_that_of_its_files(
+    claim_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = time.time
+    claim_path.touch()
+    os.utime(claim_path, (0, 0))
+    monkeypatch.setattr(claim.time, "time", lambda: now() + 1000)
+    assert 990 < claim._clock_ahead(claim_path) < 1000 + DEADLINE
+    assert claim._clock_ahead(claim_path.with_name("missing")) == 0.0
 
 
 def test_a_repeated_link_still_gets_the_claim(

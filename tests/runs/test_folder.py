@@ -14,7 +14,8 @@ from report.lab import make_record, make_spec
 from protoseg.config.fields import to_plain
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
-from protoseg.runs.folder import RunFolder, Status
+from protoseg.runs.attempts import Attempt
+from protoseg.runs.folder import Launch, RunFolder, Status
 from protoseg.runs.record import seal
 from protoseg.runs.retry import RULES
 from protoseg.runs.states import Reason, State
@@ -22,7 +23,9 @@ from runs.run_folders import DIED, SPEC, add_attempt, add_checkpoint, state_of
 
 
 def test_a_run_without_a_folder_is_new(tmp_path: Path) -> None:
-    assert RunFolder(tmp_path / "nothing").status() == Status(State.NEW)
+    status = RunFolder(tmp_path / "nothing").status()
+    assert status == Status(State.NEW)
+    assert (status.attempts, status.iteration, status.iterations) == (0, 0, 0)
     (tmp_path / "file").touch()
     assert RunFolder(tmp_path / "file" / "below").status() == Status(State.NEW)
 
@@ -214,6 +217,87 @@ def test_an_attempt_with_a_torn_end_is_lost(run: RunFolder) -> None:
     assert state_of(run) == (State.INTERRUPTED, Reason.LOST)
 
 
+@pytest.mark.parametrize(
+    ("end", "verdict", "reason"),
+    [
+        (None, None, "lost"),
+        ({"reason": "storage"}, None, "storage"),
+        ({"reason": "storage"}, {"reason": "node_failure"}, "node_failure"),
+        ({"reason": "storage"}, {"reason": "lost"}, "storage"),
+        ({"reason": None}, {"reason": "lost"}, None),
+        ({"reason": None}, None, None),
+        (None, {"reason": "lost"}, "lost"),
+        ({}, {"reason": "lost"}, "lost"),
+        (None, {"reason": "cancelled"}, "cancelled"),
+    ],
+)
+def test_a_verdict_overrides_the_end_unless_it_is_only_lost(
+    end: dict[str, Any] | None, verdict: dict[str, Any] | None, reason: str | None
+) -> None:
+    assert Attempt(1, {}, end, verdict).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ({}, (0, 0, "")),
+        ({"iteration": 7, "restarts": 3, "job": "12_4"}, (7, 3, "12_4")),
+        ({"iteration": None, "restarts": "many", "job": None}, (0, 0, "")),
+    ],
+)
+def test_an_attempt_that_lacks_a_value_began_at_iteration_0(
+    start: dict[str, Any], expected: tuple[int, int, str]
+) -> None:
+    attempt = Attempt(1, start, None)
+    assert (attempt.began_at, attempt.restarts, attempt.job) == expected
+
+
+def test_two_attempts_that_start_together_have_two_folders(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without locks two workers may list the attempts before either starts."""
+    first = add_attempt(run, "preempted", 5)
+    monkeypatch.setattr("protoseg.runs.folder.os.listdir", lambda folder: [])
+    second = run.start_attempt({"iteration": 9})
+    monkeypatch.undo()
+    assert (first.name, second.name) == ("0001", "0002")
+    assert [attempt.began_at for attempt in run.attempts()] == [5, 9]
+
+
+def test_the_defaults_of_the_launch_settings() -> None:
+    launch = Launch("data", "weights")
+    assert (launch.threads, launch.workers, launch.checkpoint_seconds) == (0, 0, 60.0)
+    assert launch.retries == {}
+
+
+def test_the_status_names_host_and_job_of_the_last_attempt(run: RunFolder) -> None:
+    run.start_attempt({"iteration": 0, "node": "node1", "host": "login", "job": "7"})
+    assert (run.status().host, run.status().job) == ("node1", "7")
+    run.start_attempt({"iteration": 0, "host": "login", "job": "8"})
+    status = run.status()
+    assert (status.host, status.job, status.attempts) == ("login", "8", 2)
+
+
+def test_the_phase_is_that_of_the_last_attempt(run: RunFolder) -> None:
+    first = add_attempt(run, DIED)
+    run.progress.write_text("{}")
+    os.utime(first / "start.json", (10, 10))
+    os.utime(run.progress, (20, 20))
+    assert run.phase(attempts_before=0) is None
+    assert run.has_progress(attempts_before=0)
+    second = add_attempt(run, DIED)
+    os.utime(second / "start.json", (30, 30))
+    assert run.phase(attempts_before=1) == "starting"
+    (second / "log.txt").write_text("12:00  building\n12:01  first batch\n12:02  other\n")
+    assert run.phase(attempts_before=1) == "first batch"
+    assert run.phase(attempts_before=2) == "starting"
+    assert not run.has_progress(attempts_before=1)
+    os.utime(run.progress, (30, 30))
+    assert run.phase(attempts_before=1) is None
+    assert run.has_progress(attempts_before=1)
+    assert not run.has_progress(attempts_before=2)
+
+
 def test_create_writes_the_spec_once(run: RunFolder) -> None:
     assert run.read_spec() == to_plain(SPEC)
     before = run.spec.stat().st_mtime_ns
@@ -235,9 +319,10 @@ def test_old_half_written_files_are_removed_and_new_ones_kept(
 ) -> None:
     folder = RunFolder(tmp_path)
     old, fresh = tmp_path / ".spec.json.1-ab.tmp", tmp_path / ".spec.json.2-cd.tmp"
-    for path in (old, fresh):
+    stale = tmp_path / ".claim.json.0badcafe.stale"
+    for path in (old, fresh, stale):
         path.write_text("{")
     os.utime(old, (0, 0))
+    os.utime(stale, (0, 0))
     folder.clear_remains()
-    assert not old.exists()
-    assert fresh.exists()
+    assert list(tmp_path.iterdir()) == [fresh]

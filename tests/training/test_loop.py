@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 from pathlib import Path
@@ -108,6 +109,103 @@ def test_checkpoints_are_saved_when_they_are_due(tmp_path: Path) -> None:
     never, _ = make_loop(tmp_path / "never", 5)
     never.run(0)
     assert saved_names(tmp_path / "never") == ["iter_00000005"]
+
+
+class Clock:
+    """A clock that only the test advances."""
+
+    def __init__(self, now: float) -> None:
+        self.now = now
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def perf_counter(self) -> float:
+        return self.now + 0.5  # another origin
+
+
+@pytest.mark.parametrize(
+    ("checkpoint_seconds", "saved"),
+    [(9.0, [2, 4, 6, 7]), (10.0, [2, 4, 6, 7]), (10.5, [3, 6, 7]), (40.0, [7])],
+)
+def test_the_time_to_the_next_checkpoint_starts_at_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint_seconds: float, saved: list[int]
+) -> None:
+    """An iteration takes 5 s and a save 100 s, on the clock of the test."""
+    clock, iterations, save = Clock(1000.0), [], checkpoint.save
+
+    def train_5_seconds(batch: int) -> float:
+        clock.now += 5
+        return float(batch)
+
+    def save_100_seconds(*arguments: Any) -> None:
+        save(*arguments)
+        iterations.append(arguments[2])
+        clock.now += 100
+
+    monkeypatch.setattr("protoseg.training.loop.time", clock)
+    monkeypatch.setattr(checkpoint, "save", save_100_seconds)
+    loop, _ = make_loop(tmp_path, 7, seconds=checkpoint_seconds, losses=train_5_seconds)
+    loop.run(0)
+    assert iterations == saved
+    assert loop.seconds == 35.0, "the time of the iterations, without that of the saves"
+
+
+def test_the_seconds_of_all_attempts_are_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(1000.0)
+
+    def train_5_seconds(batch: int) -> float:
+        clock.now += 5
+        return float(batch)
+
+    monkeypatch.setattr("protoseg.training.loop.time", clock)
+    stopped, _ = make_loop(tmp_path, 7, stop_at=3, losses=train_5_seconds)
+    with pytest.raises(StopRequested):
+        stopped.run(0)
+    clock.now += 1000
+    resumed, _ = make_loop(tmp_path, 7, start=3, losses=train_5_seconds)
+    resumed.resume(checkpoint.find_newest(tmp_path / "checkpoints")[0])
+    resumed.run(3)
+    assert (stopped.seconds, resumed.seconds) == (15.0, 35.0)
+    progress = files.read_json(tmp_path / "progress.json")
+    assert progress["iterations_per_second"] == 0.2
+
+
+class DrawingLoader(list[int]):
+    """Batches whose iterator draws from torch's generator, like that of a real loader."""
+
+    def __iter__(self) -> Any:
+        torch.rand(1)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("start", [0, 1, 4])
+def test_only_the_first_attempt_keeps_the_draw_of_the_loader(tmp_path: Path, start: int) -> None:
+    """An uninterrupted run draws once; a resumed one has that draw in its checkpoint."""
+    loop, _ = make_loop(tmp_path, 7, start=start)
+    loader: Any = DrawingLoader(loop.parts.train_loader)
+    loop.parts = dataclasses.replace(loop.parts, train_loader=loader)
+    torch.manual_seed(0)
+    loop.run(start)
+    drawn = torch.rand(2)
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    assert drawn.tolist() == (expected[:2] if start else expected[1:]).tolist()
+
+
+def test_a_loop_without_its_claim_saves_nothing(tmp_path: Path) -> None:
+    loop, model = make_loop(tmp_path, 3)
+
+    def lose_claim() -> None:
+        raise ClaimLost
+
+    loop.stop.check_ownership = lose_claim  # type: ignore[method-assign]
+    with pytest.raises(ClaimLost):
+        loop.run(0)
+    assert model.steps == 3
+    assert saved_names(tmp_path) == []
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -116,7 +116,15 @@ def test_the_record_is_valid_and_complete(finished: RunFolder, spec: RunSpec) ->
     assert len(entry["code_sha256"]) == 64
     code = json.loads((finished.attempts_folder / "0001" / "code.json").read_text())
     assert entry.items() >= code.items()
-    assert record["cost"]["seconds"] > 0
+    cost = record["cost"]
+    assert cost["seconds"] > 0
+    assert cost["evaluation_seconds"] > 0
+    assert 12 / cost["iterations_per_second"] == pytest.approx(cost["seconds"], abs=0.006)
+    images_per_iteration = cost["images_per_second"] / cost["iterations_per_second"]
+    assert images_per_iteration == pytest.approx(spec.schedule.batch_size, rel=1e-3)
+    assert cost["gpu_hours"] == (
+        pytest.approx(cost["seconds"] / 3600, abs=1e-4) if torch.cuda.is_available() else 0
+    )
     assert record["metrics"]["images"] == 4
     assert [point[0] for point in record["losses"]] == list(range(1, 13))
     assert record["losses"][0][1].keys() == {"loss_ce", "acc_seg", "loss_ppc", "loss_ppd", "loss"}

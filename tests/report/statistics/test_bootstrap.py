@@ -52,6 +52,25 @@ def test_the_bootstrap_agrees_with_a_loop_over_draws() -> None:
             assert differences[start + row] == pytest.approx(expected, abs=1e-9)
 
 
+def test_classes_without_pixels_are_left_out_of_the_mean() -> None:
+    hit = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 6.0], [0.0, 0.0, 0.0]])
+    union = np.array([[4.0, 0.0, 0.0], [4.0, 2.0, 8.0], [0.0, 0.0, 0.0]])
+    assert bootstrap.miou(hit, union).tolist() == [25.0, 100 * (0.25 + 0 + 0.75) / 3, 0.0]
+
+
+def test_the_interval_leaves_out_the_same_share_at_both_ends() -> None:
+    values = np.arange(1001.0)
+    assert bootstrap.percentile_interval(values, 0.9) == pytest.approx((50.0, 950.0))
+    assert bootstrap.percentile_interval(values, 0.5) == pytest.approx((250.0, 750.0))
+
+
+def test_by_default_10_000_draws_are_made() -> None:
+    truth = np.ones((2, 2))
+    run = ImageCounts(truth, truth, truth)
+    differences = bootstrap.bootstrap_differences([run], [run], np.random.default_rng(0))
+    assert differences.tolist() == [0.0] * 10_000
+
+
 def test_equal_generators_give_equal_draws() -> None:
     generator = np.random.default_rng(1)
     truth = make_truth(generator, 12)
@@ -88,3 +107,6 @@ def test_runs_on_different_images_are_refused() -> None:
     one, other = (make_counts(generator, make_truth(generator, n), 0.8) for n in (12, 12))
     with pytest.raises(ProtosegError, match="not evaluated on the same images"):
         bootstrap.bootstrap_differences([one], [other], generator, 10)
+    fewer = ImageCounts(one.hit[:-1], one.truth[:-1], one.union[:-1])
+    with pytest.raises(ProtosegError, match="not evaluated on the same images"):
+        bootstrap.check_same_images([one, one, fewer])

@@ -113,6 +113,7 @@ def test_sign_flip_p_without_differences_and_of_zeros_is_one() -> None:
     assert significance.smallest_p(0) == significance.smallest_p(1) == 1.0
     with pytest.raises(ValueError, match="at most 20"):
         significance.sign_flip_p([1.0] * 21)
+    assert significance.sign_flip_p([1.0] * 20) == 2 / 2**20
 
 
 def spread(centre: float, std: float, n: int) -> list[float]:
