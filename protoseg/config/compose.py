@@ -104,7 +104,10 @@ class Composer:
             UsageError: an unknown key; the message suggests the nearest one.
         """
         groups = config_groups()
-        known: dict[str, Any] = {**groups, **dict.fromkeys(("determinism", "precision", "seed"))}
+        known: dict[str, Any] = {
+            **groups,
+            **dict.fromkeys(("class_weights", "determinism", "precision", "seed")),
+        }
         first, *rest = key.split(".")
         if first not in known:
             keys = [*known, *(f"{g}.{f}" for g, cls in groups.items() for f in _list_fields(cls))]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from protoseg.config.fields import number
+from protoseg.config.fields import added, number
 from protoseg.errors import UsageError
 
 
@@ -133,17 +133,30 @@ class PrototypeMethod(MethodSpec):
     """Temperature of the class scores in L_CE (Eq. 6; paper: none, i.e. 1)."""
     score_norm: Literal["none", "layer"] = "none"
     """LayerNorm over the C class scores before the softmax (released)."""
-    projection: bool = False
-    """A projection of two 1×1 convolutions before the embedding is normalised (released)."""
+    projection: Literal[False, True, "none", "conv", "conv_no_norm", "released"] = False
+    """Layers before the embedding is normalised. ``none`` (or false), the paper's. ``conv`` (or
+    true): 1×1 convolution, BatchNorm, ReLU, 1×1 convolution. ``conv_no_norm``: without the
+    BatchNorm. ``released``: without it, and then L2 over the width of the map (released)."""
     embedding_norm: Literal["none", "layer"] = "none"
     """LayerNorm over the D channels of the embedding (released)."""
     init: Literal["normal", "pixels"] = "normal"
     """Initial prototypes: truncated normal, or pixels from the first batch that has the class."""
     init_std: float = number(0.02, low=0, open_low=True)
     """Standard deviation of the truncated normal (released)."""
+    init_bounds: Literal["two_std", "two"] = added("two_std")
+    """Where the normal is cut: at ± two standard deviations, or at ± 2 as timm's default does,
+    which with `init_std` is practically never (released)."""
     distributed: Literal["pooled", "averaged"] = "pooled"
     """With several processes: cluster all pixels together, or cluster the pixels of each process
     and average the prototypes (released)."""
+    loss_reduction: Literal["global_mean", "per_process_mean"] = added("global_mean")
+    """With several processes: the losses are means over the pixels of all processes, or the mean
+    of each process's mean, in which a pixel weighs more where fewer are labelled (released)."""
+
+    def __post_init__(self) -> None:
+        # The names of the two values that specs recorded as booleans.
+        names = {"none": False, "conv": True}
+        object.__setattr__(self, "projection", names.get(str(self.projection), self.projection))
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
         """Count zero: prototypes are not learned by gradient descent."""

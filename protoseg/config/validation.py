@@ -11,6 +11,9 @@ from collections.abc import Iterator
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
+SMALLEST_STRIDE = 4
+"""Stride of the finest feature map of the backbones in experiments/backbone."""
+
 
 def check_values(spec: RunSpec, where: str) -> None:
     """Check that a spec can be trained and evaluated.
@@ -22,7 +25,7 @@ def check_values(spec: RunSpec, where: str) -> None:
     Raises:
         UsageError: values that do not fit together; the message names the first problem.
     """
-    checks = (_check_data, _check_inputs, _check_window, _check_schedule)
+    checks = (_check_data, _check_inputs, _check_window, _check_schedule, _check_projection)
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
 
@@ -36,11 +39,26 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
     for key, split in splits.items():
         if counts and split not in counts:
             yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, counts)
+    if spec.class_weights == "dataset" and not spec.dataset.class_weights:
+        yield (
+            f"class_weights=dataset: {spec.dataset.name} has no class_weights; add one weight per "
+            "class to its YAML file, or set class_weights=none."
+        )
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (
             f"augmentation.ratio_range: {low} is more than {high}; the order is "
             "[smallest, largest]: swap them."
+        )
+
+
+def _check_projection(spec: RunSpec) -> Iterator[str]:
+    width = spec.augmentation.crop_size[1]
+    if getattr(spec.method, "projection", None) == "released" and width <= SMALLEST_STRIDE:
+        yield (
+            f"method.projection: released normalises over the width of the feature map, which has "
+            f"one column at augmentation.crop_size {list(spec.augmentation.crop_size)}; choose a "
+            f"width above {SMALLEST_STRIDE}, or projection=conv_no_norm."
         )
 
 
