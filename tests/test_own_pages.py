@@ -177,6 +177,24 @@ def test_the_page_trains_a_custom_method(follow: Follow, tmp_path: Path) -> None
         "temperature": 0.1,
         "window": 100_000,
     }
+    # A change of the source is not "nothing to do".
+    source_file = tmp_path / "mine/nearest_mean/means.py"
+    original = source_file.read_text()
+    source_file.write_text(original + "# changed\n")
+    (run_id,) = (path.name for path in (tmp_path / "runs").glob("shapes-tiny-*"))
+    (tmp_path / "experiments/matrices/one.yaml").write_text(
+        "base: {method: nearest_mean, schedule.iterations: 12, schedule.batch_size: 2}\n"
+    )
+    plan = output_of(follow("```sh\nprotoseg plan one\n```"), "protoseg plan")
+    assert (
+        f"trained with other code of the package nearest_mean (source {source['sha256'][:10]}"
+        in (" ".join(plan.split()))
+    )
+    assert run_id in plan
+    assert "1 new" in output_of(
+        follow("```sh\nprotoseg plan one plugin_version=2\n```"), "protoseg plan"
+    )
+    source_file.write_text(original)
     # Each of the six classes has one mean of 64 numbers.
     assert record["parameters"]["prototype"] == 6 * 64
     # Shortened like the run above, which is one of the table: one run is left to train.

@@ -106,6 +106,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also retry runs that failed for a permanent reason",
     )
+    group.add_argument(
+        "--accept-code",
+        action="store_true",
+        help="keep the runs that were trained with other code of your own classes, and go on",
+    )
 
 
 def add_output_folder(parser: argparse.ArgumentParser, default: str) -> None:

@@ -202,6 +202,8 @@ class RunSpec:
     contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
     class_weights: Literal["none", "dataset"] = added("none")
     """``dataset``: L_CE weighs each class by the data set's ``class_weights``."""
+    plugin_version: int = added(1, low=1)
+    """Version of the code of your own classes; increase it to train their runs again."""
     method_version: int = METHOD_VERSION
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protoseg.config.plugins import list_packages
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
@@ -25,7 +26,10 @@ def check_values(spec: RunSpec, where: str) -> None:
     Raises:
         UsageError: values that do not fit together; the message names the first problem.
     """
-    checks = (_check_data, _check_inputs, _check_window, _check_schedule, _check_projection)
+    checks = (
+        *(_check_data, _check_inputs, _check_window, _check_schedule),
+        *(_check_projection, _check_plugins),
+    )
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
 
@@ -97,4 +101,12 @@ def _check_schedule(spec: RunSpec) -> Iterator[str]:
         yield (
             f"schedule.warmup_iterations: {warmup} is not less than the {iterations} iterations "
             "of the run; lower it, or set schedule.iterations higher."
+        )
+
+
+def _check_plugins(spec: RunSpec) -> Iterator[str]:
+    if spec.plugin_version != 1 and not list_packages(spec):
+        yield (
+            f"plugin_version: {spec.plugin_version} has no effect, because the run uses no class "
+            "of your own; remove it."
         )

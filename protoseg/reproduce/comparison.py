@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from protoseg.errors import ProtosegError
 from protoseg.report.statistics import counts
-from protoseg.runs.record import verify_confusion
+from protoseg.runs.record import add_torch_build, verify_confusion
 
 Verdict = Literal["bit-identical", "equal", "different"]
 Cells = dict[tuple[int, int], int]
@@ -188,20 +188,6 @@ def _count_changed_pixels(recorded: Cells, again: Cells) -> dict[int, int]:
             differences[image] = differences.get(image, 0) + difference
     # A pixel that changes its class leaves one cell and enters another.
     return {image: (difference + 1) // 2 for image, difference in differences.items()}
-
-
-def add_torch_build(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Add the build of the last attempt (``+cu130``) to ``packages.torch`` (``2.13.0``).
-
-    Records of earlier protoseg versions may have the build only in ``attempts``.
-    """
-    packages, attempts = provenance.get("packages"), provenance.get("attempts")
-    if not isinstance(packages, Mapping) or not isinstance(attempts, list) or not attempts:
-        return provenance
-    version = attempts[-1].get("torch") if isinstance(attempts[-1], Mapping) else None
-    if version is None or version.partition("+")[0] != packages.get("torch"):
-        return provenance
-    return {**provenance, "packages": {**packages, "torch": version}}
 
 
 def compare_provenance(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -231,3 +232,17 @@ def _shape_problems(record: dict[str, Any]) -> list[str]:
         if key in record and not isinstance(record[key], expected)
     ]
     return problems
+
+
+def add_torch_build(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Add the build of the last attempt (``+cu130``) to ``packages.torch`` (``2.13.0``).
+
+    Records of earlier protoseg versions may have the build only in ``attempts``.
+    """
+    packages, attempts = provenance.get("packages"), provenance.get("attempts")
+    if not isinstance(packages, Mapping) or not isinstance(attempts, list) or not attempts:
+        return provenance
+    version = attempts[-1].get("torch") if isinstance(attempts[-1], Mapping) else None
+    if version is None or version.partition("+")[0] != packages.get("torch"):
+        return provenance
+    return {**provenance, "packages": {**packages, "torch": version}}

@@ -41,6 +41,22 @@ def describe_accelerator() -> dict[str, Any] | None:
     }
 
 
+@functools.cache
+def get_torch_libraries() -> dict[str, str | None]:
+    """The versions of the CUDA, cuDNN and oneDNN libraries that torch was built with.
+
+    None for a library that this build does not have. The CUDA build of torch reports them also on
+    a machine without a GPU.
+    """
+    cudnn = torch.backends.cudnn.version()
+    onednn = re.search(r"(?:MKL-DNN|oneDNN) v(\S+)", torch.__config__.show())
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": None if cudnn is None else str(cudnn),
+        "onednn": onednn[1] if onednn else None,
+    }
+
+
 def read_driver_version(file: Path) -> str | None:
     """The driver version in the version file of NVIDIA's kernel module; None if not found."""
     try:

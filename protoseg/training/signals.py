@@ -1,4 +1,13 @@
-"""Stop requests: a signal sets a flag, which is read where a run can stop safely."""
+"""Stop requests: a signal sets a flag, which is read where a run can stop safely.
+
+What happens on SIGTERM, SIGINT, SIGHUP or SIGUSR2 (SLURM's warning before the time limit):
+
+1. The handler sets the flag. The preparation of a single process is cut short.
+2. `TrainingLoop.run` finishes the iteration, saves a checkpoint and raises `StopRequested`;
+   the evaluation raises it after a batch.
+3. The worker writes the reason (`failures.classify_signal`) as the end of the attempt. It exits
+   with 75 if the run may be resumed.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoseg.training.device import get_device_name, get_peak_memory_mib, read_driver_version
+from protoseg.training.device import (
+    get_device_name,
+    get_peak_memory_mib,
+    get_torch_libraries,
+    read_driver_version,
+)
 
 pytestmark = pytest.mark.install
 
@@ -36,3 +41,12 @@ def test_the_device_has_a_name_and_a_peak_memory() -> None:
     before = get_peak_memory_mib()
     tensor = torch.ones(2**24, device="cuda" if torch.cuda.is_available() else "cpu")
     assert get_peak_memory_mib() >= max(before, tensor.nbytes / 2**20)
+
+
+def test_the_libraries_of_the_torch_build_have_versions() -> None:
+    libraries = get_torch_libraries()
+    build = torch.__version__.partition("+")[2]
+    assert (libraries["cuda"] is not None) == build.startswith("cu"), (build, libraries)
+    if torch.backends.mkldnn.is_available():
+        assert libraries["onednn"] in torch.__config__.show().replace("(", " ").split("v", 1)[1]
+        assert str(libraries["onednn"]).count(".") >= 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.current_plan import read_plan
 from protoseg.planning.cost import estimate_cost, workloads_to_time
 from protoseg.planning.plan import Plan, with_timings
+from protoseg.planning.plugin_code import find_changed_plugins
 from protoseg.planning.timings import (
     Device,
     Failure,
@@ -76,6 +78,7 @@ def run(context: Context) -> int:
         device, failures = _time_workloads(context, plan, max(1, count_cores() // jobs))
     timings = read_timings(context.paths.runs)
     plan = with_timings(plan, choose_timings(timings, device))
+    changed = find_changed_plugins(plan, context.paths.runs)
     gpu_timings = choose_timings((timing for timing in timings if timing.gpu), device)
     sizes = _read_published_sizes(context, matrices)
     cost = estimate_cost(plan, all_records(context.record_folders), sizes, gpu_timings)
@@ -83,6 +86,7 @@ def run(context: Context) -> int:
         print(_make_batch_scripts(context, matrices, arrays), end="")
     elif context.json:
         data: dict[str, Any] = {"arrays": [array_to_dict(array) for array in arrays]}
+        data["changed_plugins"] = [dataclasses.asdict(plugin) for plugin in changed]
         data["not_timed"] = {failure.what: failure.message for failure in failures}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
@@ -91,6 +95,9 @@ def run(context: Context) -> int:
     else:
         where = f"on this machine, {jobs} at the same time"
         context.console.print(render_plan(plan, matrices, where, cost))
+    if changed and not context.json and not context.arguments.sbatch:
+        for plugin in changed:
+            context.console.print(f"Changed code: {plugin.describe()}", markup=False)
     # "Does not fit into memory" is a result of the timing, not a failure.
     has_failed = any(not failure.memory for failure in failures)
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)

@@ -153,9 +153,9 @@ def _choose_code(
 
 
 def _code_digest(code: Path) -> str:
-    from protoseg.training.provenance.source_code import hash_code
+    from protoseg.config.plugin_source import hash_modules
 
-    return hash_code(code / "protoseg")
+    return hash_modules(code / "protoseg")
 
 
 def _print_introduction(

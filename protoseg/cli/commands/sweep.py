@@ -15,8 +15,11 @@ from protoseg.cli.arguments import (
 )
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
+from protoseg.config.plugins import list_packages
+from protoseg.errors import UsageError
 from protoseg.launch.current_plan import read_plan
 from protoseg.planning.plan import Plan
+from protoseg.planning.plugin_code import find_changed_plugins
 from protoseg.runs.folder import Launch
 
 if TYPE_CHECKING:
@@ -53,10 +56,20 @@ def run(context: Context) -> int:
 
 def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """Train the unfinished runs of matrices on the named cluster, or on this machine."""
+    specs = [run.spec for matrix in matrices for run in matrix.runs]
+    if any(map(list_packages, specs)) and not context.arguments.accept_code:
+        _refuse_changed_plugins(context, matrices)
     if context.cluster is not None:
         return _submit(context, matrices, context.cluster)
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
     return _train_here(context, plan)
+
+
+def _refuse_changed_plugins(context: Context, matrices: Sequence[Matrix]) -> None:
+    plan = read_plan(matrices, context.paths.runs, context.record_folders)
+    changed = find_changed_plugins(plan, context.paths.runs)
+    if changed:
+        raise UsageError(" ".join(plugin.describe() for plugin in changed))
 
 
 def _train_here(context: Context, plan: Plan) -> int:

@@ -50,7 +50,7 @@ class Preparation:
 
 
 def find_published_folder(source: Path, marker: str, names: Iterable[str], expected: str) -> Path:
-    """The folder that has a subfolder ``marker``: ``source`` itself, or a subfolder ``names``.
+    """The folder with a subfolder ``marker``: ``source`` or one of its subfolders ``names``.
 
     Raises:
         DataError: no such folder; ``expected`` describes the files and where to get them.

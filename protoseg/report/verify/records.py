@@ -16,6 +16,7 @@ from protoseg.report.verify.check import Check
 from protoseg.report.verify.recount import CountsError, find_wrong_numbers
 from protoseg.runs.record import (
     RecordError,
+    add_torch_build,
     list_diffs,
     read_record,
     verify_confusion,
@@ -138,6 +139,10 @@ def add_notes(origins: dict[str, dict[str, Any]], code: Check) -> None:
             code.notes.append(
                 f"{package}: the records used {len(digests)} different versions of its source"
             )
+    builds = Counter(filter(None, map(_get_torch_version, origins.values())))
+    if len(builds) > 1:
+        counted = ", ".join(f"{build} (in {n})" for build, n in sorted(builds.items()))
+        code.notes.append(f"records of {len(builds)} builds of torch: {counted}")
     differing: Counter[str] = Counter()
     for origin in origins.values():
         differs = origin.get("lock_differs")
@@ -145,6 +150,11 @@ def add_notes(origins: dict[str, dict[str, Any]], code: Check) -> None:
     if differing:
         packages = ", ".join(f"{name} (in {n})" for name, n in sorted(differing.items()))
         code.notes.append(f"packages of another version than the lock file: {packages}")
+
+
+def _get_torch_version(origin: dict[str, Any]) -> str | None:
+    packages = add_torch_build(origin).get("packages")
+    return packages.get("torch") if isinstance(packages, dict) else None
 
 
 CODE = ("commit", "code_sha256", "diff_sha256", "outside")

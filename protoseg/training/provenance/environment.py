@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import importlib.util
 import os
 import platform
 from collections.abc import Callable, Iterable
@@ -15,9 +13,10 @@ import torch
 
 import protoseg
 from protoseg import files
+from protoseg.config.plugin_source import describe_plugin, get_version, hash_modules
 from protoseg.runs.folder import RunFolder
-from protoseg.training.device import describe_accelerator, get_device_name
-from protoseg.training.provenance.source_code import CodeState, hash_code, read_code_state
+from protoseg.training.device import describe_accelerator, get_device_name, get_torch_libraries
+from protoseg.training.provenance.source_code import CodeState, read_code_state
 
 PACKAGES = (
     "torch",
@@ -86,28 +85,16 @@ def _collect_provenance(state: CodeState) -> dict[str, Any]:
         "diff_sha256": state.diff_sha256,
         "diff_file": "code.diff" if state.diff else None,
         **note,
-        "code_sha256": hash_code(checkout / "protoseg"),
+        "code_sha256": hash_modules(checkout / "protoseg"),
         **{key: _hash_file(checkout / name) for key, name in LOCKS.items()},
         "lock_differs": compare_locks([checkout / name for name in LOCKS.values()]),
         "packages": _get_versions(),
+        "torch_libraries": get_torch_libraries(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": get_device_name(),
         "accelerator": describe_accelerator(),
         "threads": torch.get_num_threads(),
-    }
-
-
-def describe_plugin(package: str) -> dict[str, str | None]:
-    """The version of a package or module, None if not installed, and the digest of its source."""
-    spec = importlib.util.find_spec(package)
-    paths = [Path(p) for p in (spec and spec.submodule_search_locations) or ()]
-    if spec and spec.origin and not paths:
-        paths = [Path(spec.origin)]
-    paths = [path for path in paths if path.exists()]
-    return {
-        "version": _get_version(package),
-        "sha256": hash_code(*paths) if paths else None,
     }
 
 
@@ -228,10 +215,7 @@ def _get_version(name: str) -> str | None:
     """
     if name.lower() == "torch":
         return str(torch.__version__)
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return get_version(name)
 
 
 def _get_versions() -> dict[str, str]:

@@ -168,20 +168,3 @@ def _get_size(path: Path) -> int:
 
 def _format_mib(size: int) -> str:
     return f"{size / 2**20:.1f} MiB"
-
-
-def hash_code(*paths: Path) -> str:
-    """SHA-256 over the names and contents of a package's modules; needs no repository.
-
-    Args:
-        paths: the folder or folders of a package, or the file of a module.
-    """
-    digest = hashlib.sha256()
-    for path in paths:
-        modules = [path] if path.is_file() else path.rglob("*.py")
-        root = path.parent if path.is_file() else path
-        for module in sorted(modules, key=lambda module: module.relative_to(root).parts):
-            content = module.read_bytes()
-            name = module.relative_to(root).as_posix()
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()

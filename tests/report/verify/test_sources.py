@@ -25,3 +25,16 @@ def test_different_sources_of_a_package_get_a_note() -> None:
     assert notes([made_by("a")], [made_by("b")], [made_by("a")]) == [
         "mine: the records used 2 different versions of its source"
     ]
+
+
+def test_several_builds_of_torch_are_counted() -> None:
+    def origin(version: str, build: str) -> dict[str, Any]:
+        return {"packages": {"torch": version}, "attempts": [{"torch": build}]}
+
+    check = Check("code", "codes")
+    new, old = origin("2.13.0+cpu", "2.13.0+cpu"), origin("2.13.0", "2.13.0+cu130")
+    add_notes({"a": new, "b": new}, check)
+    assert not check.notes
+    # The metadata of torch from PyPI lack the build, which older records have by attempt only.
+    add_notes({"a": new, "b": new, "c": old}, check)
+    assert check.notes == ["records of 2 builds of torch: 2.13.0+cpu (in 2), 2.13.0+cu130 (in 1)"]

@@ -13,7 +13,6 @@ from protoseg.training.provenance.source_code import (
     CodeState,
     Git,
     GitError,
-    hash_code,
     read_code_state,
 )
 from training.provenance.repository import change_files, clone, git, read_tree, write
@@ -97,17 +96,6 @@ def test_the_state_without_a_repository_or_commit_is_unknown(tmp_path: Path) -> 
     assert read_code_state(tmp_path) == CodeState()  # no commit yet
     shutil.rmtree(tmp_path / ".git" / "refs")
     assert read_code_state(tmp_path) == CodeState()
-
-
-def test_the_code_digest_needs_no_repository(checkout: Path) -> None:
-    package = checkout / "protoseg"
-    before = hash_code(package)
-    write(package / "ignored.pyc", "x")
-    assert hash_code(package) == before
-    write(package / "core" / "a.py", "other\n")
-    changed = hash_code(package)
-    (package / "core" / "a.py").rename(package / "core" / "b.py")
-    assert len({before, changed, hash_code(package)}) == 3
 
 
 def test_a_failed_git_command_raises_the_last_line_of_its_error(checkout: Path) -> None:
