@@ -250,8 +250,42 @@ class ContrastSpec:
     """Region embeddings stored per class (released: ``memory_size``); 0 turns the queue off."""
     pixels_per_image: int = number(10, low=1)
     """Pixels of a class that an image adds to the queue (released: ``pixel_update_freq``)."""
+    memory_contrast: Literal["sampled", "all"] = added("sampled")
+    """``sampled``: the samples of the batch and of the memory, chosen by ``selection``. ``all``:
+    every entry of the memory and nothing else (released)."""
+    memory_start: Literal["empty", "random"] = added("empty")
+    """``random``: random unit vectors, which count as entries at once (released)."""
+    warmup_iterations: int = added(0, low=0)
+    """Iterations with weight 0 while the memory fills (released: 3,000 on CamVid, 5,000 on
+    Cityscapes)."""
+    anchor_sampling: Literal["per_class", "per_pair"] = added("per_class")
+    """Anchors evenly over classes, or evenly over the (image, class) pairs with more than
+    ``max_views`` pixels (released)."""
+    max_views: int = added(100, low=1)
+    """Maximum number of anchors of a pair (released: 100; with memory on Cityscapes 1)."""
+    sample_gradient: bool = added(False)
+    """Without memory: whether samples of the batch get a gradient, as anchors do (released)."""
+    base_temperature: float = added(0.0, low=0)
+    """The loss is multiplied by τ / this value (released: 0.07); 0 for no factor."""
+    projection_input: Literal["decoder", "backbone"] = added("decoder")
+    """Features of the projection: the decoder's last ones, or the concatenated maps of the backbone
+    (released)."""
+    slips: tuple[
+        Literal[
+            "class_zero_absent", "permutation_of_image", "pointer_by_one", "labels_at_half_size"
+        ],
+        ...,
+    ] = added(())
+    """Errors of the released code in filling the memory, see `protoseg.core.memory_bank_slips`."""
 
     def __post_init__(self) -> None:
+        # The order must not give the run another id.
+        object.__setattr__(self, "slips", tuple(sorted(set(self.slips))))
+        if self.slips and not self.weight:
+            raise UsageError(
+                "contrast.slips: the run has no pixel contrast (contrast.weight is 0) and so no "
+                "memory. Remove contrast.slips, or choose contrast=released."
+            )
         if not self.weight:  # without the loss, its settings must not give the run another id
             for field_ in fields(self):
                 object.__setattr__(self, field_.name, field_.default)

@@ -28,7 +28,7 @@ def check_values(spec: RunSpec, where: str) -> None:
     """
     checks = (
         *(_check_data, _check_inputs, _check_window, _check_schedule),
-        *(_check_projection, _check_plugins),
+        *(_check_projection, _check_contrast, _check_plugins),
     )
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
@@ -63,6 +63,37 @@ def _check_projection(spec: RunSpec) -> Iterator[str]:
             f"method.projection: released normalises over the width of the feature map, which has "
             f"one column at augmentation.crop_size {list(spec.augmentation.crop_size)}; choose a "
             f"width above {SMALLEST_STRIDE}, or projection=conv_no_norm."
+        )
+
+
+def _check_contrast(spec: RunSpec) -> Iterator[str]:
+    contrast = spec.contrast
+    if not contrast.weight:
+        return
+    has_memory = contrast.pixel_queue or contrast.region_queue
+    needs = {
+        "memory_contrast=all": contrast.memory_contrast == "all",
+        "memory_start=random": contrast.memory_start == "random",
+        "slips": bool(contrast.slips),
+    }
+    for name, is_set in needs.items():
+        if is_set and not has_memory:
+            yield (
+                f"contrast.{name} needs a memory, but pixel_queue and region_queue are 0; set one "
+                "of them, or remove it."
+            )
+    if contrast.sample_gradient and has_memory:
+        yield (
+            "contrast.sample_gradient: entries of the memory have no gradient; set pixel_queue=0 "
+            "and region_queue=0, or sample_gradient=false."
+        )
+    if "pointer_by_one" in contrast.slips and (
+        contrast.memory_start != "random" or contrast.pixel_queue < contrast.pixels_per_image
+    ):
+        yield (
+            "contrast.slips: pointer_by_one needs memory_start=random and a pixel_queue of at "
+            f"least pixels_per_image ({contrast.pixels_per_image}), because no slot may stay "
+            "empty; set both, or remove it."
         )
 
 

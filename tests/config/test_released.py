@@ -88,8 +88,28 @@ def test_the_two_versions_of_the_preset_differ_in_what_was_corrected(composer: C
             ("method.projection=released", "augmentation.crop_size=[64,4]"),
             "which has one column at augmentation.crop_size [64, 4]; choose a width above 4",
         ),
+        (
+            ("contrast=released", "contrast.pixel_queue=0", "contrast.region_queue=0"),
+            "contrast.memory_contrast=all needs a memory, but pixel_queue and region_queue are 0",
+        ),
+        (
+            ("contrast=pixel", "contrast.sample_gradient=true"),
+            "contrast.sample_gradient: entries of the memory have no gradient; set pixel_queue=0",
+        ),
+        (
+            ("contrast=pixel", "contrast.slips=[pointer_by_one]"),
+            "pointer_by_one needs memory_start=random",
+        ),
+        (("contrast.slips=[pointer_by_one]",), "contrast.slips: the run has no pixel contrast"),
+        (
+            ("contrast=pixel", "contrast.slips=[pointer]"),
+            "contrast.slips[0]: unknown value 'pointer'. Did you mean 'pointer_by_one'?",
+        ),
         (("method.projection=conf",), "unknown value 'conf'. Did you mean 'conv'?"),
-        (("method.projection=0",), "method.projection: unknown value '0'. Known: conv, conv_no_norm, false, "),
+        (
+            ("method.projection=0",),
+            "method.projection: unknown value '0'. Known: conv, conv_no_norm, false, ",
+        ),
         (("schedule.norm_decay=always",), "unknown value 'always'. Known: never, recipe."),
     ],
 )
