@@ -191,9 +191,9 @@ class WeakContrastMethod(MethodSpec):
     pixel_sampling: bool = True
     """Hard pixel sampling in L_intra (notes)."""
     cross_weight: float = number(0.05, low=0, open_low=True)
-    """α (released)."""
+    """α (a default of the released code; its scripts pass 0.1)."""
     intra_weight: float = number(0.05, low=0, open_low=True)
-    """β (released)."""
+    """β (as α)."""
     top_pixels: int = number(32, low=1)
     """K, pixels that make up a prototype (notes)."""
     hardest: float = number(0.6, low=0, high=1, open_low=True)
@@ -207,14 +207,26 @@ class WeakContrastMethod(MethodSpec):
     unit_prototypes: bool = True
     """L2-normalise the prototypes (released; the formula in the notes does not)."""
     threshold: float = number(0.2, low=0, high=1)
-    """Pseudo-labels are background where all maps are below this value (assumption; released:
-    0.05, on maps that other losses have widened)."""
+    """Pseudo-labels are background where all maps are below this value (released, on SEAM)."""
     scales: tuple[float, ...] = field(
         default=(0.5, 1.0, 1.5, 2.0), metadata={"low": 0, "open_low": True, "nonempty": True}
     )
     """Image scales whose maps are summed in evaluation (assumption: the usual values)."""
     flip: bool = True
     """Also sum the maps of the flipped images (usual)."""
+    prototype_features: Literal["unit", "raw"] = added("unit")
+    """``raw``: prototypes are means of the projected features before L2 (released)."""
+    prototype_images: Literal["labelled", "all"] = added("labelled")
+    """Images whose pixels can be a prototype's: those with the class, or all (released)."""
+    mining_rule: Literal["semi_hard", "by_rank"] = added("semi_hard")
+    """``by_rank``: the 4th to 13th most similar prototypes, the pixel's own included (released)."""
+    sampling_rule: Literal["hardest", "after_hardest"] = added("hardest")
+    """``after_hardest``: leave out the hardest tenth of the pixels of a class (released)."""
+    intra_mean: Literal["pixels", "classes"] = added("pixels")
+    """L_intra is a mean over pixels, or over the means of classes; classes of one pixel then count
+    as 0 (released)."""
+    projection_bias: bool = added(True)
+    """Whether the projection has a bias (released: no)."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
         """Count (C - 1)·D parameters: the background is not classified, and there is no bias."""
@@ -251,16 +263,14 @@ class ContrastSpec:
     pixels_per_image: int = number(10, low=1)
     """Pixels of a class that an image adds to the queue (released: ``pixel_update_freq``)."""
     memory_contrast: Literal["sampled", "all"] = added("sampled")
-    """``sampled``: the samples of the batch and of the memory, chosen by ``selection``. ``all``:
-    every entry of the memory and nothing else (released)."""
+    """Samples chosen from batch and memory, or every entry of the memory alone (released)."""
     memory_start: Literal["empty", "random"] = added("empty")
     """``random``: random unit vectors, which count as entries at once (released)."""
     warmup_iterations: int = added(0, low=0)
-    """Iterations with weight 0 while the memory fills (released: 3,000 on CamVid, 5,000 on
-    Cityscapes)."""
+    """Iterations with weight 0 while the memory fills (released: 3,000; Cityscapes 5,000)."""
     anchor_sampling: Literal["per_class", "per_pair"] = added("per_class")
-    """Anchors evenly over classes, or evenly over the (image, class) pairs with more than
-    ``max_views`` pixels (released)."""
+    """Anchors evenly over classes, or over (image, class) pairs of more than ``max_views`` pixels
+    (released)."""
     max_views: int = added(100, low=1)
     """Maximum number of anchors of a pair (released: 100; with memory on Cityscapes 1)."""
     sample_gradient: bool = added(False)

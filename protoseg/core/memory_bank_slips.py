@@ -1,6 +1,6 @@
-"""The slips of ContrastiveSeg's released code in filling its memory, each with a name of its own.
+"""The slips of ContrastiveSeg's released code in filling its memory; each has a name.
 
-They are off everywhere but in ``contrast=released``; docs/methods.md says what each does.
+They are off everywhere but in ``contrast=released``; docs/methods.md lists their effects.
 """
 
 from __future__ import annotations

@@ -8,25 +8,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from protoseg.errors import UsageError
-
 Projection = Literal[False, True, "none", "conv", "conv_no_norm", "released"]
 
 
-def build_projection(channels: int, out: int, kind: Projection = "conv") -> nn.Module:
+def build_projection(channels: int, out: int, projection: Projection = "conv") -> nn.Module:
     """Build two 1×1 convolutions with a ReLU between, for maps (B, channels, H, W).
 
     Args:
         channels: channels of the input and of the first convolution.
         out: channels of the second convolution.
-        kind: ``none`` or False: identity. ``conv`` or True: with BatchNorm before the ReLU.
+        projection: ``none`` or False: identity. ``conv`` or True: with BatchNorm before the ReLU.
             ``conv_no_norm``: without. ``released``: without, and with `WidthNorm` at the end.
     """
-    if kind in (False, "none"):
+    if projection in (False, "none"):
         return nn.Identity()
     first, second = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, out, 1)
-    norms = [nn.BatchNorm2d(channels)] if kind in (True, "conv") else []
-    ends = [WidthNorm()] if kind == "released" else []
+    norms = [nn.BatchNorm2d(channels)] if projection in (True, "conv") else []
+    ends = [WidthNorm()] if projection == "released" else []
     return nn.Sequential(first, *norms, nn.ReLU(inplace=True), second, *ends)
 
 
@@ -41,10 +39,10 @@ class WidthNorm(nn.Module):
         """Divide each row of each channel by its L2 norm.
 
         Raises:
-            UsageError: the map has one column, so that all values would be -1, 0 or 1.
+            ValueError: the map has one column, so that all values would be -1, 0 or 1.
         """
         if features.shape[3] < 2:
-            raise UsageError(
+            raise ValueError(
                 "method.projection: released normalises over the width of the feature map, which "
                 "has one column here. Use wider images and crops, or projection=conv_no_norm."
             )

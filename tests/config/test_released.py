@@ -52,7 +52,7 @@ def test_each_option_changes_the_digest(composer: Composer) -> None:
     weights = "dataset.class_weights=[1,1,1,1,1,2]"
     options = [
         ("seed=0",),
-        *((f"method.projection={kind}",) for kind in ("conv", "conv_no_norm", "released")),
+        *((f"method.projection={name}",) for name in ("conv", "conv_no_norm", "released")),
         ("method.init_bounds=two",),
         ("method.loss_reduction=per_process_mean",),
         ("schedule.norm_decay=never",),

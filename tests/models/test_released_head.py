@@ -17,7 +17,6 @@ from torch import nn
 
 from models.segmentors import IGNORE, build_segmentor, make_decode_head, make_samples, sum_losses
 from protoseg.core.prototypes import PrototypeBank
-from protoseg.errors import UsageError
 from protoseg.models.layers import WidthNorm, build_projection
 from protoseg.training.distributed import sync
 from tests.core import reference
@@ -164,13 +163,13 @@ def test_the_width_norm_couples_the_pixels_of_a_row() -> None:
     changed[0, :, 1, 0] += 1
     differs = (norm(features) != norm(changed)).any(1)[0]
     assert differs.any(1).tolist() == [False, True, False, False]
-    with pytest.raises(UsageError, match=r"which has one column here\. Use wider images"):
+    with pytest.raises(ValueError, match=r"which has one column here\. Use wider images"):
         norm(features[..., :1])
 
 
 def test_each_kind_of_projection_has_its_layers() -> None:
-    def types(kind: Any) -> list[str]:
-        return [type(layer).__name__ for layer in build_projection(4, 4, kind).modules()][1:]
+    def types(projection: Any) -> list[str]:
+        return [type(layer).__name__ for layer in build_projection(4, 4, projection).modules()][1:]
 
     assert types("conv_no_norm") == ["Conv2d", "ReLU", "Conv2d"]
     assert types("released") == ["Conv2d", "ReLU", "Conv2d", "WidthNorm"]
