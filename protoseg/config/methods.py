@@ -223,8 +223,7 @@ class WeakContrastMethod(MethodSpec):
     sampling_rule: Literal["hardest", "after_hardest"] = added("hardest")
     """``after_hardest``: leave out the hardest tenth of the pixels of a class (released)."""
     intra_mean: Literal["pixels", "classes"] = added("pixels")
-    """L_intra is a mean over pixels, or over the means of classes; classes of one pixel then count
-    as 0 (released)."""
+    """L_intra: mean over pixels, or over means of classes, 0 for a class of one (released)."""
     projection_bias: bool = added(True)
     """Whether the projection has a bias (released: no)."""
 
@@ -286,7 +285,7 @@ class ContrastSpec:
         ],
         ...,
     ] = added(())
-    """Errors of the released code in filling the memory, see `protoseg.core.memory_bank_slips`."""
+    """Errors of the released code, see `protoseg.core.memory_bank_slips`."""
 
     def __post_init__(self) -> None:
         # The order must not give the run another id.
