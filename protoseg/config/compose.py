@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protoseg.config.fast_compose import OptionReader
-from protoseg.config.fields import build
+from protoseg.config.fields import build, field_types
 from protoseg.config.hydra_errors import describe_config_error
 from protoseg.config.hydra_schemas import config_groups, register_schemas
 from protoseg.config.methods import MethodSpec
@@ -104,10 +104,9 @@ class Composer:
             UsageError: an unknown key; the message suggests the nearest one.
         """
         groups = config_groups()
-        known: dict[str, Any] = {
-            **groups,
-            **dict.fromkeys(("determinism", "plugin_version", "precision", "seed")),
-        }
+        # The version of the harness is not a setting.
+        names = [name for name in field_types(RunSpec) if name != "method_version"]
+        known: dict[str, Any] = {name: groups.get(name) for name in names}
         first, *rest = key.split(".")
         if first not in known:
             keys = [*known, *(f"{g}.{f}" for g, cls in groups.items() for f in _list_fields(cls))]

@@ -166,8 +166,10 @@ def convert(
             return None
         return convert(arguments[0], value, where, bounds, resolve, nouns)
     if origin is typing.Literal:
-        if value not in arguments:
-            raise UsageError(describe_unknown_name("value", str(value), where, map(str, arguments)))
+        # 0 == False in Python, but the two have different identities.
+        if not any(value == known and type(value) is type(known) for known in arguments):
+            names = [str(known).lower() if known in (True, False) else known for known in arguments]
+            raise UsageError(describe_unknown_name("value", str(value), where, names))
         return value
     if origin is tuple:
         return _convert_list(arguments, value, where, bounds, nouns)

@@ -69,9 +69,9 @@ def _to_omegaconf_type(field_type: Any) -> Any:
     """Convert a type to one that OmegaConf supports: it has no Literal, and lists for tuples."""
     origin, arguments = typing.get_origin(field_type), typing.get_args(field_type)
     if origin is typing.Literal:
-        return str
+        return str if all(isinstance(value, str) for value in arguments) else Any
     if origin is tuple:
-        return list[arguments[0]]  # type: ignore[valid-type]
+        return list[_to_omegaconf_type(arguments[0])]  # type: ignore[misc]
     if field_type is MethodSpec:
         return Any
     if dataclasses.is_dataclass(field_type):

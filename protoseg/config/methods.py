@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from protoseg.config.fields import number
+from protoseg.config.fields import added, number
 from protoseg.errors import UsageError
 
 
@@ -133,17 +133,30 @@ class PrototypeMethod(MethodSpec):
     """Temperature of the class scores in L_CE (Eq. 6; paper: none, i.e. 1)."""
     score_norm: Literal["none", "layer"] = "none"
     """LayerNorm over the C class scores before the softmax (released)."""
-    projection: bool = False
-    """A projection of two 1×1 convolutions before the embedding is normalised (released)."""
+    projection: Literal[False, True, "none", "conv", "conv_no_norm", "released"] = False
+    """Layers before the embedding is normalised. ``none`` (or false), the paper's. ``conv`` (or
+    true): 1×1 convolution, BatchNorm, ReLU, 1×1 convolution. ``conv_no_norm``: without the
+    BatchNorm. ``released``: without it, and then L2 over the width of the map (released)."""
     embedding_norm: Literal["none", "layer"] = "none"
     """LayerNorm over the D channels of the embedding (released)."""
     init: Literal["normal", "pixels"] = "normal"
     """Initial prototypes: truncated normal, or pixels from the first batch that has the class."""
     init_std: float = number(0.02, low=0, open_low=True)
     """Standard deviation of the truncated normal (released)."""
+    init_bounds: Literal["two_std", "two"] = added("two_std")
+    """Where the normal is cut: at ± two standard deviations, or at ± 2 as timm's default does,
+    which with `init_std` is practically never (released)."""
     distributed: Literal["pooled", "averaged"] = "pooled"
     """With several processes: cluster all pixels together, or cluster the pixels of each process
     and average the prototypes (released)."""
+    loss_reduction: Literal["global_mean", "per_process_mean"] = added("global_mean")
+    """With several processes: the losses are means over the pixels of all processes, or the mean
+    of each process's mean, in which a pixel weighs more where fewer are labelled (released)."""
+
+    def __post_init__(self) -> None:
+        # The names of the two values that specs recorded as booleans.
+        names = {"none": False, "conv": True}
+        object.__setattr__(self, "projection", names.get(str(self.projection), self.projection))
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
         """Count zero: prototypes are not learned by gradient descent."""
@@ -178,9 +191,9 @@ class WeakContrastMethod(MethodSpec):
     pixel_sampling: bool = True
     """Hard pixel sampling in L_intra (notes)."""
     cross_weight: float = number(0.05, low=0, open_low=True)
-    """α (released)."""
+    """α (a default of the released code; its scripts pass 0.1)."""
     intra_weight: float = number(0.05, low=0, open_low=True)
-    """β (released)."""
+    """β (as α)."""
     top_pixels: int = number(32, low=1)
     """K, pixels that make up a prototype (notes)."""
     hardest: float = number(0.6, low=0, high=1, open_low=True)
@@ -194,14 +207,25 @@ class WeakContrastMethod(MethodSpec):
     unit_prototypes: bool = True
     """L2-normalise the prototypes (released; the formula in the notes does not)."""
     threshold: float = number(0.2, low=0, high=1)
-    """Pseudo-labels are background where all maps are below this value (assumption; released:
-    0.05, on maps that other losses have widened)."""
+    """Pseudo-labels are background where all maps are below this value (released, on SEAM)."""
     scales: tuple[float, ...] = field(
         default=(0.5, 1.0, 1.5, 2.0), metadata={"low": 0, "open_low": True, "nonempty": True}
     )
     """Image scales whose maps are summed in evaluation (assumption: the usual values)."""
     flip: bool = True
     """Also sum the maps of the flipped images (usual)."""
+    prototype_features: Literal["unit", "raw"] = added("unit")
+    """``raw``: prototypes are means of the projected features before L2 (released)."""
+    prototype_images: Literal["labelled", "all"] = added("labelled")
+    """Images whose pixels can be a prototype's: those with the class, or all (released)."""
+    mining_rule: Literal["semi_hard", "by_rank"] = added("semi_hard")
+    """``by_rank``: the 4th to 13th most similar prototypes, the pixel's own included (released)."""
+    sampling_rule: Literal["hardest", "after_hardest"] = added("hardest")
+    """``after_hardest``: leave out the hardest tenth of the pixels of a class (released)."""
+    intra_mean: Literal["pixels", "classes"] = added("pixels")
+    """L_intra: mean over pixels, or over means of classes, 0 for a class of one (released)."""
+    projection_bias: bool = added(True)
+    """Whether the projection has a bias (released: no)."""
 
     def classifier_parameters(self, num_classes: int, channels: int) -> int:
         """Count (C - 1)·D parameters: the background is not classified, and there is no bias."""
@@ -237,8 +261,40 @@ class ContrastSpec:
     """Region embeddings stored per class (released: ``memory_size``); 0 turns the queue off."""
     pixels_per_image: int = number(10, low=1)
     """Pixels of a class that an image adds to the queue (released: ``pixel_update_freq``)."""
+    memory_contrast: Literal["sampled", "all"] = added("sampled")
+    """Samples chosen from batch and memory, or every entry of the memory alone (released)."""
+    memory_start: Literal["empty", "random"] = added("empty")
+    """``random``: random unit vectors, which count as entries at once (released)."""
+    warmup_iterations: int = added(0, low=0)
+    """Iterations with weight 0 while the memory fills (released: 3,000; Cityscapes 5,000)."""
+    anchor_sampling: Literal["per_class", "per_pair"] = added("per_class")
+    """Anchors evenly over classes, or over (image, class) pairs of more than ``max_views`` pixels
+    (released)."""
+    max_views: int = added(100, low=1)
+    """Maximum number of anchors of a pair (released: 100; with memory on Cityscapes 1)."""
+    sample_gradient: bool = added(False)
+    """Without memory: whether samples of the batch get a gradient, as anchors do (released)."""
+    base_temperature: float = added(0.0, low=0)
+    """The loss is multiplied by τ / this value (released: 0.07); 0 for no factor."""
+    projection_input: Literal["decoder", "backbone"] = added("decoder")
+    """Features of the projection: the decoder's last ones, or the concatenated maps of the backbone
+    (released)."""
+    slips: tuple[
+        Literal[
+            "class_zero_absent", "permutation_of_image", "pointer_by_one", "labels_at_half_size"
+        ],
+        ...,
+    ] = added(())
+    """Errors of the released code, see `protoseg.core.memory_bank_slips`."""
 
     def __post_init__(self) -> None:
+        # The order must not give the run another id.
+        object.__setattr__(self, "slips", tuple(sorted(set(self.slips))))
+        if self.slips and not self.weight:
+            raise UsageError(
+                "contrast.slips: the run has no pixel contrast (contrast.weight is 0) and so no "
+                "memory. Remove contrast.slips, or choose contrast=released."
+            )
         if not self.weight:  # without the loss, its settings must not give the run another id
             for field_ in fields(self):
                 object.__setattr__(self, field_.name, field_.default)

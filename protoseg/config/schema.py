@@ -9,11 +9,12 @@ recipe files of MMSegmentation.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from protoseg.config.fields import added, items, number, size
 from protoseg.config.methods import ContrastSpec, MethodSpec
+from protoseg.errors import UsageError
 
 METHOD_VERSION = 1
 """Increases when a change of the code changes the result of a spec (docs/architecture.md)."""
@@ -59,6 +60,9 @@ class DecoderSpec:
     """Keep the recipe's auxiliary head during training."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Changes to the decode head of the recipe."""
+    align_corners: bool | None = added(None)
+    """Whether maps and scores are resized with aligned corners (released: true); None for the
+    recipe's value (mmseg: false)."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,16 @@ class DatasetSpec:
     the labels from label maps."""
     image_label_share: float = added(0.0, low=0, high=1)
     """Share of an image's pixels that a class needs to count as present; 0 for one pixel."""
+    class_weights: tuple[float, ...] = added((), low=0)
+    """Weight of each class in L_CE; used, and part of the identity, only by a run with
+    ``class_weights=dataset``."""
+
+    def __post_init__(self) -> None:
+        if self.class_weights and len(self.class_weights) != len(self.classes):
+            raise UsageError(
+                f"dataset.class_weights: {self.name} has {len(self.classes)} classes, but "
+                f"{len(self.class_weights)} weights. Give one weight per class, in their order."
+            )
 
     @property
     def place(self) -> str:
@@ -146,6 +160,9 @@ class ScheduleSpec:
     """Iterations of linear warm-up, from 1e-6 times the learning rate."""
     head_lr_mult: float = number(1.0, low=0)
     """Learning-rate multiplier of the decode head."""
+    norm_decay: Literal["recipe", "never"] = added("recipe")
+    """``never``: no weight decay on norm layers. ``recipe``: by the recipe's rules, of which
+    mmengine uses one per parameter: norms of the head decay if ``head_lr_mult`` is not 1."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +200,13 @@ class RunSpec:
     devices of one model, by kernels with a fixed order of summation and without TF32. See
     docs/reproducibility.md."""
     contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
+    class_weights: Literal["none", "dataset"] = added("none")
+    """``dataset``: L_CE weighs each class by the data set's ``class_weights``."""
     plugin_version: int = added(1, low=1)
     """Version of the code of your own classes; increase it to train their runs again."""
     method_version: int = METHOD_VERSION
+
+    def __post_init__(self) -> None:
+        if self.class_weights == "none" and self.dataset.class_weights:
+            # Weights that are not used must not give the run another id.
+            object.__setattr__(self, "dataset", replace(self.dataset, class_weights=()))

@@ -12,6 +12,9 @@ from protoseg.config.plugins import list_packages
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
+SMALLEST_STRIDE = 4
+"""Stride of the finest feature map of the backbones in experiments/backbone."""
+
 
 def check_values(spec: RunSpec, where: str) -> None:
     """Check that a spec can be trained and evaluated.
@@ -23,7 +26,10 @@ def check_values(spec: RunSpec, where: str) -> None:
     Raises:
         UsageError: values that do not fit together; the message names the first problem.
     """
-    checks = (_check_data, _check_inputs, _check_window, _check_schedule, _check_plugins)
+    checks = (
+        *(_check_data, _check_inputs, _check_window, _check_schedule),
+        *(_check_projection, _check_contrast, _check_plugins),
+    )
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
 
@@ -37,11 +43,57 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
     for key, split in splits.items():
         if counts and split not in counts:
             yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, counts)
+    if spec.class_weights == "dataset" and not spec.dataset.class_weights:
+        yield (
+            f"class_weights=dataset: {spec.dataset.name} has no class_weights; add one weight per "
+            "class to its YAML file, or set class_weights=none."
+        )
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (
             f"augmentation.ratio_range: {low} is more than {high}; the order is "
             "[smallest, largest]: swap them."
+        )
+
+
+def _check_projection(spec: RunSpec) -> Iterator[str]:
+    width = spec.augmentation.crop_size[1]
+    if getattr(spec.method, "projection", None) == "released" and width <= SMALLEST_STRIDE:
+        yield (
+            f"method.projection: released normalises over the width of the feature map, which has "
+            f"one column at augmentation.crop_size {list(spec.augmentation.crop_size)}; choose a "
+            f"width above {SMALLEST_STRIDE}, or projection=conv_no_norm."
+        )
+
+
+def _check_contrast(spec: RunSpec) -> Iterator[str]:
+    contrast = spec.contrast
+    if not contrast.weight:
+        return
+    has_memory = contrast.pixel_queue or contrast.region_queue
+    needs = {
+        "memory_contrast=all": contrast.memory_contrast == "all",
+        "memory_start=random": contrast.memory_start == "random",
+        "slips": bool(contrast.slips),
+    }
+    for name, is_set in needs.items():
+        if is_set and not has_memory:
+            yield (
+                f"contrast.{name} needs a memory, but pixel_queue and region_queue are 0; set one "
+                "of them, or remove it."
+            )
+    if contrast.sample_gradient and has_memory:
+        yield (
+            "contrast.sample_gradient: entries of the memory have no gradient; set pixel_queue=0 "
+            "and region_queue=0, or sample_gradient=false."
+        )
+    if "pointer_by_one" in contrast.slips and (
+        contrast.memory_start != "random" or contrast.pixel_queue < contrast.pixels_per_image
+    ):
+        yield (
+            "contrast.slips: pointer_by_one needs memory_start=random and a pixel_queue of at "
+            f"least pixels_per_image ({contrast.pixels_per_image}), because no slot may stay "
+            "empty; set both, or remove it."
         )
 
 

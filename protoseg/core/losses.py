@@ -3,9 +3,9 @@
 Each loss is a mean over the pixels that are not ignored, and 0 if all pixels are ignored. Half
 precision inputs are converted to float32, because a sum over a batch would overflow.
 
-In a distributed run the mean is over the pixels of all processes. Each process returns its share
-times the number of processes. DDP averages gradients over processes, so the result equals that of
-one process with the whole batch.
+In a distributed run the mean is over the pixels of all processes, unless ``pooled`` is false. Each
+process returns its share times the number of processes. DDP averages gradients over processes, so
+the result equals that of one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ def compute_prototype_losses(
     num_prototypes: int,
     temperature: float,
     distance: Distance = "cosine",
+    *,
+    pooled: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the class scores and both prototype losses from one similarity matrix.
 
@@ -47,6 +49,7 @@ def compute_prototype_losses(
         num_prototypes: K.
         temperature: τ.
         distance: the distance of the similarities.
+        pooled: whether the means are over the pixels of all processes, or of this one.
 
     Returns:
         Class scores (N, C), and L_PPC and L_PPD as scalars.
@@ -54,10 +57,14 @@ def compute_prototype_losses(
     best = 1.0 if distance == "cosine" else 0.0
     rows = choose_block_rows(similarities.shape[1], similarities.device)
     outputs: tuple[Tensor, Tensor, Tensor] = _ScoresAndSums.apply(
-        _to_float32(similarities), target, num_prototypes, temperature, best, rows
+        to_float32(similarities), target, num_prototypes, temperature, best, rows
     )
     scores, contrast, compactness = outputs
-    return scores, _mean_over_valid(contrast, target), _mean_over_valid(compactness, target)
+    return (
+        scores,
+        _mean_over_valid(contrast, target, pooled=pooled),
+        _mean_over_valid(compactness, target, pooled=pooled),
+    )
 
 
 class _ScoresAndSums(torch.autograd.Function):
@@ -107,13 +114,14 @@ class _ScoresAndSums(torch.autograd.Function):
         return gradient.scatter_add_(1, column, pull[:, None]), None, None, None, None, None
 
 
-def _mean_over_valid(total: Tensor, target: Tensor) -> Tensor:
-    """Divide a pixel sum by the number of valid pixels in all processes."""
-    if world_size() > 1:
-        total = total * world_size()
-    return total / all_sum((target != IGNORED).sum()).clamp_min(1)
+def _mean_over_valid(total: Tensor, target: Tensor, *, pooled: bool = True) -> Tensor:
+    """Divide a pixel sum by the number of valid pixels in all processes, or in this one."""
+    valid = (target != IGNORED).sum()
+    if pooled and world_size() > 1:
+        total, valid = total * world_size(), all_sum(valid)
+    return total / valid.clamp_min(1)
 
 
-def _to_float32(tensor: Tensor) -> Tensor:
+def to_float32(tensor: Tensor) -> Tensor:
     """Convert half precision to float32; keep wider types."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Collection
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from protoseg.core.collective import all_gather
 from protoseg.core.distances import normalise_vectors
 from protoseg.core.losses import IGNORED
-from protoseg.core.segments import is_inside, sort_by_segment
+from protoseg.core.memory_bank_slips import (
+    Slip,
+    draw_from_image,
+    subsample_labels,
+    write_by_one,
+)
+from protoseg.core.segments import Segments, is_inside, sort_by_segment
+
+Start = Literal["empty", "random"]
 
 
 class ContrastMemory(nn.Module):
@@ -28,7 +36,7 @@ class ContrastMemory(nn.Module):
         pixels: (C, Q_pixel, D) float32.
         regions: (C, Q_region, D) float32.
         pixels_seen, regions_seen: (C,) int64, number of entries pushed so far. The next entry is
-            written to slot ``seen % Q``.
+            written to slot ``seen % Q``. With the slip ``pointer_by_one`` the next slot itself.
 
     Args:
         num_classes: C.
@@ -36,6 +44,8 @@ class ContrastMemory(nn.Module):
         pixel_queue: Q_pixel; 0 disables the queue.
         region_queue: Q_region; 0 disables the queue.
         pixels_per_image: V.
+        start: ``empty``, or ``random`` for random unit vectors that count as entries at once.
+        slips: see `protoseg.core.memory_bank_slips`.
     """
 
     pixels: Tensor
@@ -51,12 +61,21 @@ class ContrastMemory(nn.Module):
         pixel_queue: int,
         region_queue: int,
         pixels_per_image: int = 10,
+        start: Start = "empty",
+        slips: Collection[Slip] = (),
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.pixels_per_image = pixels_per_image
-        self.register_buffer("pixels", torch.zeros(num_classes, pixel_queue, channels))
-        self.register_buffer("regions", torch.zeros(num_classes, region_queue, channels))
+        self.start = start
+        self.slips = frozenset(slips)
+        for name, size in (("pixels", pixel_queue), ("regions", region_queue)):
+            queue = torch.zeros(num_classes, size, channels)
+            if start == "random":
+                queue = normalise_vectors(torch.randn_like(queue), "cosine")
+            if "class_zero_absent" in self.slips:
+                queue[0] = 0
+            self.register_buffer(name, queue)
         self.register_buffer("pixels_seen", torch.zeros(num_classes, dtype=torch.long))
         self.register_buffer("regions_seen", torch.zeros(num_classes, dtype=torch.long))
 
@@ -85,6 +104,10 @@ class ContrastMemory(nn.Module):
         rows, labels = [], []
         for queue, seen in ((self.pixels, self.pixels_seen), (self.regions, self.regions_seen)):
             is_filled = torch.arange(queue.shape[1], device=queue.device) < seen[:, None]
+            if self.start == "random":
+                is_filled = torch.ones_like(is_filled)
+            if "class_zero_absent" in self.slips:
+                is_filled[0] = True  # zero vectors that count as entries of class 0
             classes = torch.arange(self.num_classes, device=queue.device)[:, None]
             rows.append(queue.flatten(0, 1))
             labels.append(torch.where(is_filled, classes, IGNORED).flatten())
@@ -95,7 +118,12 @@ class ContrastMemory(nn.Module):
 
     @torch.no_grad()
     def push_batch(
-        self, embeddings: Tensor, labels: Tensor, images: int, random_keys: Tensor
+        self,
+        embeddings: Tensor,
+        labels: Tensor,
+        images: int,
+        random_keys: Tensor,
+        size: tuple[int, int] | None = None,
     ) -> None:
         """Add the pixels and regions of a batch to the queues.
 
@@ -104,9 +132,15 @@ class ContrastMemory(nn.Module):
             labels: (N,); values outside ``[0, C)`` are ignored.
             images: B, a divisor of N; the same in every process.
             random_keys: (N,) random numbers; per image and class the V lowest are chosen.
+            size: (H, W) of the images; needed for the slip ``labels_at_half_size``.
         """
         if not len(labels):
             return
+        if "labels_at_half_size" in self.slips:
+            assert size is not None
+            labels = subsample_labels(labels, images, size)
+        if "class_zero_absent" in self.slips:
+            labels = torch.where(labels == 0, IGNORED, labels)
         shape = images, self.num_classes
         rows = embeddings.detach().float()
         image = torch.arange(len(labels), device=labels.device) // (len(labels) // images)
@@ -115,26 +149,39 @@ class ContrastMemory(nn.Module):
         shuffled = random_keys.argsort()
         groups = sort_by_segment(group.index_select(0, shuffled), images * self.num_classes)
         groups = dataclasses.replace(groups, order=shuffled.index_select(0, groups.order))
-
         if self.pixels.shape[1]:
-            turn = torch.arange(self.pixels_per_image, device=labels.device)
-            position = (groups.offsets[:-2, None] + turn).clamp_max(len(labels) - 1)
-            drawn = rows.index_select(0, groups.order[position].flatten())
-            drawn = drawn.view(*shape, self.pixels_per_image, -1)
-            exists = (turn < groups.counts[:, None]).view(*shape, -1)
-            _write_entries(self.pixels, self.pixels_seen, _gather_by_class(drawn),
-                           _gather_by_class(exists))  # fmt: skip
+            self._push_pixels(rows, groups, images, random_keys)
         if self.regions.shape[1]:
             means = normalise_vectors(groups.sum_rows(rows), "cosine").view(*shape, 1, -1)
             exists = (groups.counts > 0).view(*shape, 1)
-            _write_entries(self.regions, self.regions_seen, _gather_by_class(means),
-                           _gather_by_class(exists))  # fmt: skip
+            _write_entries(self.regions, self.regions_seen, _gather_by_class(means).flatten(1, 2),
+                           _gather_by_class(exists).flatten(1, 2))  # fmt: skip
+
+    def _push_pixels(
+        self, rows: Tensor, groups: Segments, images: int, random_keys: Tensor
+    ) -> None:
+        """Add up to V pixels of each class of each image; ``groups`` are (image, class) pairs."""
+        shape = images, self.num_classes, self.pixels_per_image
+        if "permutation_of_image" in self.slips:
+            counts = groups.counts.view(shape[:2])
+            pixel, exists = draw_from_image(counts, random_keys.view(images, -1), shape[2])
+        else:
+            turn = torch.arange(self.pixels_per_image, device=rows.device)
+            position = (groups.offsets[:-2, None] + turn).clamp_max(len(rows) - 1)
+            pixel = groups.order[position].view(shape)
+            exists = (turn < groups.counts[:, None]).view(shape)
+        drawn = rows.index_select(0, pixel.flatten()).view(*shape, -1)
+        drawn, exists = _gather_by_class(drawn), _gather_by_class(exists)
+        if "pointer_by_one" in self.slips:
+            write_by_one(self.pixels, self.pixels_seen, drawn, exists)
+        else:
+            _write_entries(self.pixels, self.pixels_seen, drawn.flatten(1, 2), exists.flatten(1, 2))
 
 
 def _gather_by_class(entries: Tensor) -> Tensor:
-    """Collect (B, C, V, ...) of all P processes as (C, P·B·V, ...), in rank order."""
+    """Collect (B, C, V, ...) of all P processes as (C, P·B, V, ...), in rank order."""
     gathered = all_gather(entries).flatten(0, 1)
-    return gathered.transpose(0, 1).flatten(1, 2)
+    return gathered.transpose(0, 1)
 
 
 def _write_entries(queue: Tensor, seen: Tensor, entries: Tensor, exists: Tensor) -> None:

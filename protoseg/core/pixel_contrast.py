@@ -1,7 +1,7 @@
 """Pixel contrast across images (ContrastiveSeg): anchors, samples and ``L_NCE``.
 
 Anchors are pixels of the batch. Samples are the anchors of all processes and the embeddings in the
-memory (`protoseg.core.memory_bank`). Only anchors receive gradients; samples are constants.
+memory (`protoseg.core.memory_bank`). Samples are constants, except with ``sample_gradient``.
 """
 
 from __future__ import annotations
@@ -157,7 +157,12 @@ def choose_samples(
 
 
 def compute_contrast_loss(
-    anchors: Tensor, samples: Tensor, chosen: ChosenSamples, temperature: float
+    anchors: Tensor,
+    samples: Tensor,
+    chosen: ChosenSamples,
+    temperature: float,
+    *,
+    sample_gradient: bool = False,
 ) -> Tensor:
     """Compute ``L_NCE``, the mean over anchors of the mean over their positives j of
 
@@ -168,10 +173,12 @@ def compute_contrast_loss(
 
     Args:
         anchors: (A, D), with a gradient.
-        samples: (S, D), constants.
+        samples: (S, D).
         chosen: the result of `choose_samples`.
         temperature: τ.
+        sample_gradient: whether samples get a gradient; otherwise they are constants.
     """
+    samples = samples if sample_gradient else samples.detach()
     logits = torch.where(chosen.counts, _Products.apply(anchors, samples, chosen), 0) / temperature
     logits = torch.where(chosen.counts, logits, MASKED_LOGIT)
     positive, negative = logits[:, : chosen.positives], logits[:, chosen.positives :]
@@ -192,12 +199,16 @@ class _Products(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, anchors: Tensor, samples: Tensor, chosen: ChosenSamples) -> Tensor:
-        context.save_for_backward(samples, chosen.columns)
+        context.save_for_backward(anchors, samples, chosen.columns)
         context.dtype = anchors.dtype
         return chosen.products.clone()
 
     @staticmethod
-    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        samples, columns = context.saved_tensors
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        anchors, samples, columns = context.saved_tensors
         gradient = F.embedding_bag(columns, samples, per_sample_weights=gradients[0], mode="sum")
-        return gradient.to(context.dtype), None, None
+        of_samples = None
+        if context.needs_input_grad[1]:
+            weights = samples.new_zeros(len(anchors), len(samples))
+            of_samples = weights.scatter_add_(1, columns, gradients[0]).t() @ anchors
+        return gradient.to(context.dtype), of_samples, None

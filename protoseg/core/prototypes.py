@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from protoseg.core.collective import all_gather, all_sum, rank, world_size
 from protoseg.core.distances import Distance, compute_similarities, normalise_vectors
-from protoseg.core.losses import IGNORED
+from protoseg.core.losses import IGNORED, to_float32
 from protoseg.core.segments import is_inside, sort_by_segment
 from protoseg.core.sinkhorn import assign_pixels, select_own_similarities
 
 Assignment = Literal["argmax", "gumbel"]
 Init = Literal["normal", "pixels"]
+InitBounds = Literal["two_std", "two"]
 Distributed = Literal["pooled", "averaged"]
 
 
@@ -38,9 +39,10 @@ class PrototypeBank(nn.Module):
         sinkhorn_iterations: number of Sinkhorn-Knopp steps.
         assignment: which prototype a pixel updates. ``argmax``: the argmax of L. ``gumbel``: a hard
             Gumbel sample with the probabilities of L as logits, as in the released code.
-        init: ``normal``, truncated at two standard deviations, or ``pixels``, K random pixels of
+        init: ``normal``, cut at two standard deviations, or ``pixels``, K random pixels of
             the first batch that contains the class.
         init_std: standard deviation of ``normal``; unit vectors do not depend on it.
+        init_bounds: ``two`` cuts ``normal`` at ± 2 instead, as in the released code.
         distributed: ``pooled`` clusters the pixels of all processes as one batch. ``averaged``
             clusters the pixels of each process and averages the prototypes, as in the released
             code.
@@ -67,6 +69,7 @@ class PrototypeBank(nn.Module):
         assignment: Assignment = "argmax",
         init: Init = "normal",
         init_std: float = 0.02,
+        init_bounds: InitBounds = "two_std",
         distributed: Distributed = "pooled",
     ) -> None:
         super().__init__()
@@ -85,6 +88,7 @@ class PrototypeBank(nn.Module):
         self.assignment: Assignment = assignment
         self.init: Init = init
         self.init_std = init_std
+        self.init_bounds: InitBounds = init_bounds
         self.distributed: Distributed = distributed
         shape = (num_classes, num_prototypes)
         self.register_buffer("prototypes", torch.zeros(*shape, channels))
@@ -95,9 +99,8 @@ class PrototypeBank(nn.Module):
     @torch.no_grad()
     def reset_prototypes(self) -> None:
         """Draw new initial prototypes and clear all counters."""
-        nn.init.trunc_normal_(
-            self.prototypes, std=self.init_std, a=-2 * self.init_std, b=2 * self.init_std
-        )
+        bound = 2 * self.init_std if self.init_bounds == "two_std" else 2.0
+        nn.init.trunc_normal_(self.prototypes, std=self.init_std, a=-bound, b=bound)
         self.prototypes.copy_(normalise_vectors(self.prototypes, self.distance))
         self.updates.zero_()
         self.started.fill_(self.init == "normal")
@@ -205,7 +208,7 @@ class PrototypeBank(nn.Module):
         """
         total = self.num_classes * self.num_prototypes
         assigned = sort_by_segment(target, total)
-        sums, counts = assigned.sum_rows(embeddings.detach().float()), assigned.counts
+        sums, counts = assigned.sum_rows(to_float32(embeddings.detach())), assigned.counts
         if self.distributed == "pooled":
             sums, counts = all_sum(sums), all_sum(counts)
         if self.distance == "cosine":

@@ -11,7 +11,7 @@ from mmengine.model import normal_init
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from protoseg.core import weak_supervision
+from protoseg.core import weak_released, weak_supervision
 from protoseg.core.weak_supervision import Prototypes, View
 from protoseg.models.layers import draw_random_keys
 from protoseg.models.wrapped_head import WrappedHead
@@ -37,6 +37,8 @@ class CamHead(WrappedHead):
         unit_prototypes: see `protoseg.core.weak_supervision.estimate_prototypes`.
         threshold: background threshold of pseudo-labels.
         scales, flip: test-time scales and flipping.
+        prototype_features, prototype_images, mining_rule, sampling_rule, intra_mean,
+            projection_bias: see `protoseg.config.methods.WeakContrastMethod`.
         wrapping: ``init_cfg``, see `WrappedHead`.
 
     Raises:
@@ -67,6 +69,12 @@ class CamHead(WrappedHead):
         threshold: float = 0.2,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
+        prototype_features: str = "unit",
+        prototype_images: str = "labelled",
+        mining_rule: str = "semi_hard",
+        sampling_rule: str = "hardest",
+        intra_mean: str = "pixels",
+        projection_bias: bool = True,
         **wrapping: Any,
     ) -> None:
         if wrapping.get("contrast"):
@@ -85,8 +93,12 @@ class CamHead(WrappedHead):
         self.background_threshold, self.scales, self.flip = threshold, tuple(scales), flip
         self.classifier = nn.Conv2d(self.feature_channels, self.num_classes - 1, 1, bias=False)
         self.channels = channels
-        contrasts = cross_prototype or cross_cam or intra
-        self.projection = nn.Conv2d(self.feature_channels, channels, 1) if contrasts else None
+        self.prototype_features, self.prototype_images = prototype_features, prototype_images
+        self.mining_rule, self.sampling_rule = mining_rule, sampling_rule
+        self.intra_mean, self.projection_bias = intra_mean, projection_bias
+        self.projection: nn.Conv2d | None = None
+        if cross_prototype or cross_cam or intra:
+            self.projection = nn.Conv2d(self.feature_channels, channels, 1, bias=projection_bias)
 
     def init_weights(self) -> None:
         """Initialise the classifier like mmseg's ``conv_seg``: normal, std 0.01.
@@ -128,20 +140,12 @@ class CamHead(WrappedHead):
         grid = views[-1].shape[2:]
         projected = [self.projection(features).relu() for features in views]
         with torch.autocast(views[0].device.type, enabled=False):
-            pixels = [
+            views_with_prototypes = [
                 self._build_view(embedding, activation, present, covered, grid)
                 for embedding, activation in zip(projected, activations, strict=True)
             ]
-            own = [
-                weak_supervision.estimate_prototypes(
-                    view.embeddings,
-                    view.confidences,
-                    self.top_pixels,
-                    draw_random_keys(view.labels),
-                    unit=self.unit_prototypes,
-                )
-                for view in pixels
-            ]
+            pixels = [view for view, _ in views_with_prototypes]
+            own = [prototypes for _, prototypes in views_with_prototypes]
             if self.cross_prototype or self.cross_cam:
                 losses["loss_cross"] = self.cross_weight * self._compute_cross(pixels, own)
             if self.intra:
@@ -154,8 +158,8 @@ class CamHead(WrappedHead):
 
     def _build_view(
         self, projected: Tensor, activation: Tensor, present: Tensor, covered: Tensor, grid: Any
-    ) -> View:
-        """Compute embeddings, confidences and pseudo-labels at the grid of the smaller view."""
+    ) -> tuple[View, Prototypes]:
+        """Compute the pixels of a view at the grid of the smaller view, and their prototypes."""
         projected, activation = (
             each.float()
             if each.shape[2:] == grid
@@ -170,8 +174,27 @@ class CamHead(WrappedHead):
             weak_supervision.make_pseudo_labels(maps, self.background_threshold),
             weak_supervision.IGNORED,
         )
-        embeddings = F.normalize(projected, dim=1).permute(0, 2, 3, 1).flatten(0, 2)
-        return View(embeddings, confidences.permute(0, 2, 3, 1).flatten(0, 2), labels.flatten())
+        rows = projected.permute(0, 2, 3, 1).flatten(0, 2)
+        view = View(
+            F.normalize(rows, dim=1),
+            confidences.permute(0, 2, 3, 1).flatten(0, 2),
+            labels.flatten(),
+        )
+        chosen_from = view.confidences
+        if self.prototype_images == "all":
+            maps = weak_supervision.normalise_maps(
+                activation * inside[:, None], torch.ones_like(present)
+            )
+            unmasked = weak_supervision.add_background(maps) * inside[:, None]
+            chosen_from = unmasked.permute(0, 2, 3, 1).flatten(0, 2)
+        prototypes = weak_supervision.estimate_prototypes(
+            rows if self.prototype_features == "raw" else view.embeddings,
+            chosen_from,
+            self.top_pixels,
+            draw_random_keys(view.labels),
+            unit=self.unit_prototypes,
+        )
+        return view, prototypes
 
     def _compute_cross(self, views: Sequence[View], own: Sequence[Prototypes]) -> Tensor:
         total = views[0].embeddings.new_zeros(())
@@ -188,13 +211,29 @@ class CamHead(WrappedHead):
 
     def _compute_intra(self, view: View, own: Prototypes) -> Tensor:
         negatives = weights = None
-        if self.prototype_mining:
+        if self.prototype_mining and self.mining_rule == "by_rank":
+            negatives = weak_released.mine_by_rank(view, own)
+        elif self.prototype_mining:
             random_keys = torch.rand_like(view.confidences)
             negatives = weak_supervision.mine_prototypes(
                 view, own, random_keys, hardest=self.hardest, drawn=self.drawn
             )
         if self.pixel_sampling:
-            weights = weak_supervision.sample_pixels(view, own, draw_random_keys(view.labels))
+            sample = (
+                weak_released.sample_harder_pixels
+                if self.sampling_rule == "after_hardest"
+                else weak_supervision.sample_pixels
+            )
+            weights = sample(view, own, draw_random_keys(view.labels))
+        if self.intra_mean == "classes":
+            return weak_released.compute_contrast_by_class(
+                view.embeddings,
+                view.labels,
+                own,
+                self.temperature,
+                negatives=negatives,
+                weights=weights,
+            )
         return weak_supervision.compute_intra_view_loss(
             view, own, self.temperature, negatives=negatives, weights=weights
         )

@@ -1,19 +1,52 @@
-"""Building blocks shared by the heads: projection, reshape of pixel rows, random keys."""
+"""Building blocks shared by the heads: projections, reshape of pixel rows, random keys."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+Projection = Literal[False, True, "none", "conv", "conv_no_norm", "released"]
 
-def build_projection(channels: int, out: int) -> nn.Sequential:
-    """Build two 1×1 convolutions with BatchNorm and ReLU between, for maps (B, channels, H, W)."""
-    return nn.Sequential(
-        nn.Conv2d(channels, channels, 1),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, out, 1),
-    )
+
+def build_projection(channels: int, out: int, projection: Projection = "conv") -> nn.Module:
+    """Build two 1×1 convolutions with a ReLU between, for maps (B, channels, H, W).
+
+    Args:
+        channels: channels of the input and of the first convolution.
+        out: channels of the second convolution.
+        projection: ``none`` or False: identity. ``conv`` or True: with BatchNorm before the ReLU.
+            ``conv_no_norm``: without. ``released``: without, and with `WidthNorm` at the end.
+    """
+    if projection in (False, "none"):
+        return nn.Identity()
+    first, second = nn.Conv2d(channels, channels, 1), nn.Conv2d(channels, out, 1)
+    norms = [nn.BatchNorm2d(channels)] if projection in (True, "conv") else []
+    ends = [WidthNorm()] if projection == "released" else []
+    return nn.Sequential(first, *norms, nn.ReLU(inplace=True), second, *ends)
+
+
+class WidthNorm(nn.Module):
+    """L2 normalisation over the width of a map (B, D, H, W), as the authors' code of ProtoSeg does.
+
+    It makes the embedding of a pixel depend on all pixels of its row, which the paper does not
+    describe.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Divide each row of each channel by its L2 norm.
+
+        Raises:
+            ValueError: the map has one column, so that all values would be -1, 0 or 1.
+        """
+        if features.shape[3] < 2:
+            raise ValueError(
+                "method.projection: released normalises over the width of the feature map, which "
+                "has one column here. Use wider images and crops, or projection=conv_no_norm."
+            )
+        return F.normalize(features, dim=3)
 
 
 def rows_to_map(rows: Tensor, like: Tensor) -> Tensor:

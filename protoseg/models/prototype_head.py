@@ -9,13 +9,14 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from protoseg.core.distances import Distance, compute_class_scores, normalise_vectors
-from protoseg.core.losses import IGNORED, compute_prototype_losses
-from protoseg.core.prototypes import Assignment, Distributed, Init, PrototypeBank
-from protoseg.models.layers import build_projection, rows_to_map
+from protoseg.core.losses import IGNORED, compute_prototype_losses, to_float32
+from protoseg.core.prototypes import Assignment, Distributed, Init, InitBounds, PrototypeBank
+from protoseg.models.layers import Projection, build_projection, rows_to_map
 from protoseg.models.wrapped_head import WrappedHead
 
 UpdatePixels = Literal["all", "correct"]
 Norm = Literal["none", "layer"]
+LossReduction = Literal["global_mean", "per_process_mean"]
 
 
 @MODELS.register_module()
@@ -36,13 +37,14 @@ class PrototypeHead(WrappedHead):
         temperature: τ of L_PPC (Eq. 11).
         score_temperature: divisor of the class scores before the softmax of Eq. 6.
         score_norm: ``layer`` applies LayerNorm to the C scores (released code).
-        projection: whether two 1×1 convolutions with BatchNorm and ReLU follow the decoder
-            (released code).
+        projection: layers after the decoder, see `protoseg.models.layers.build_projection`.
         embedding_norm: ``layer`` applies LayerNorm to the D channels before L2 (released code).
         update_pixels: which pixels update prototypes: ``all``, or ``correct`` for correctly
             classified ones (released code).
+        loss_reduction: with several processes, ``per_process_mean`` averages the mean of each
+            process (released code) instead of all pixels.
         momentum, distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
-            distributed: see `protoseg.core.prototypes.PrototypeBank`.
+            init_bounds, distributed: see `protoseg.core.prototypes.PrototypeBank`.
         wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
 
     Raises:
@@ -66,11 +68,13 @@ class PrototypeHead(WrappedHead):
         temperature: float = 0.1,
         score_temperature: float = 1.0,
         score_norm: Norm = "none",
-        projection: bool = False,
+        projection: Projection = "none",
         embedding_norm: Norm = "none",
         init: Init = "normal",
         init_std: float = 0.02,
+        init_bounds: InitBounds = "two_std",
         distributed: Distributed = "pooled",
+        loss_reduction: LossReduction = "global_mean",
         **wrapping: Any,
     ) -> None:
         super().__init__(decode_head, **wrapping)
@@ -81,6 +85,9 @@ class PrototypeHead(WrappedHead):
         _check_choice("score_norm", score_norm, Norm)
         _check_choice("embedding_norm", embedding_norm, Norm)
         _check_choice("init", init, Init)
+        _check_choice("init_bounds", init_bounds, InitBounds)
+        _check_choice("projection", projection, Projection)
+        _check_choice("loss_reduction", loss_reduction, LossReduction)
         _check_choice("distributed", distributed, Distributed)
         _check_positive("temperature", temperature)
         _check_positive("score_temperature", score_temperature)
@@ -94,7 +101,8 @@ class PrototypeHead(WrappedHead):
         self.temperature = temperature
         self.score_temperature = score_temperature
         self.update_pixels = update_pixels
-        self.projection = build_projection(channels, channels) if projection else nn.Identity()
+        self.loss_reduction = loss_reduction
+        self.projection = build_projection(channels, channels, projection)
         layer = embedding_norm == "layer"
         self.embedding_norm = nn.LayerNorm(channels) if layer else nn.Identity()
         self.score_norm = nn.LayerNorm(self.num_classes) if score_norm == "layer" else nn.Identity()
@@ -110,6 +118,7 @@ class PrototypeHead(WrappedHead):
             assignment=assignment,
             init=init,
             init_std=init_std,
+            init_bounds=init_bounds,
             distributed=distributed,
         )
 
@@ -122,7 +131,7 @@ class PrototypeHead(WrappedHead):
         features = self.projection(features).permute(0, 2, 3, 1)
         # Similarities decide assignments, and half precision creates ties between pixels.
         with torch.autocast(features.device.type, enabled=False):
-            embeddings: Tensor = self.embedding_norm(features.float())
+            embeddings: Tensor = self.embedding_norm(to_float32(features))
             return normalise_vectors(embeddings, self.bank.distance)
 
     def scale_scores(self, best: Tensor) -> Tensor:
@@ -156,6 +165,7 @@ class PrototypeHead(WrappedHead):
                 self.bank.num_prototypes,
                 self.temperature,
                 self.bank.distance,
+                pooled=self.loss_reduction == "global_mean",
             )
             scores = self.scale_scores(best)
             if self.training:
@@ -174,9 +184,10 @@ class PrototypeHead(WrappedHead):
         return losses, score_map
 
 
-def _check_choice(name: str, value: str, choices: Any) -> None:
+def _check_choice(name: str, value: Any, choices: Any) -> None:
     if value not in get_args(choices):
-        raise ValueError(f"{name}: unknown '{value}'; known: {', '.join(get_args(choices))}")
+        known = ", ".join(map(str, get_args(choices)))
+        raise ValueError(f"{name}: unknown '{value}'; known: {known}")
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -53,9 +53,11 @@ class WrappedHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.head: BaseDecodeHead = self._build(copy.deepcopy(dict(decode_head)))
-        self.contrast = (
-            PixelContrast(self.feature_channels, self.num_classes, **contrast) if contrast else None
-        )
+        self.contrast: PixelContrast | None = None
+        if contrast:
+            from_backbone = contrast.get("projection_input") == "backbone"
+            channels = self._count_input_channels() if from_backbone else self.feature_channels
+            self.contrast = PixelContrast(channels, self.num_classes, **contrast)
 
     def _build(self, config: dict[str, Any]) -> BaseDecodeHead:
         """Build the decode head without its classifier, and set ``feature_channels``."""
@@ -144,9 +146,30 @@ class WrappedHead(BaseModule):
         features = self.features(inputs)
         losses, scores = self.losses(features, batch_data_samples)
         if self.contrast is not None:
+            if self.contrast.projection_input == "backbone":
+                features = self._concatenate_inputs(inputs)
+                scores = self._resize(scores, features.shape[2:])
             labels = self.labels(batch_data_samples, features.shape[2:])
             losses["loss_contrast"] = self.contrast(features, labels, scores)
         return losses
+
+    def _count_input_channels(self) -> int:
+        """Count the channels of all feature maps that the decode head reads."""
+        channels = self.head.in_channels
+        return int(sum(channels) if isinstance(channels, list | tuple) else channels)
+
+    def _concatenate_inputs(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Concatenate the feature maps that the decode head reads, at the size of the first."""
+        index = self.head.in_index
+        maps = [inputs[i] for i in (index if isinstance(index, list | tuple) else [index])]
+        return torch.cat([self._resize(each, maps[0].shape[2:]) for each in maps], 1)
+
+    def _resize(self, maps: Tensor, size: Sequence[int]) -> Tensor:
+        if maps.shape[2:] == tuple(size):
+            return maps
+        return F.interpolate(
+            maps, size=tuple(size), mode="bilinear", align_corners=self.align_corners
+        )
 
     def labels(self, batch_data_samples: list[Any], size: Sequence[int]) -> Tensor:
         """Resize ground truth to ``size`` (h, w) by nearest neighbour, (B·h·w,).

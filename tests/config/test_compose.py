@@ -257,7 +257,10 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
             "method.distance=cosin",
             "method.distance: unknown value 'cosin'. Did you mean 'cosine'? Known: cosine, ",
         ),
-        ("method.projection=1", "method.projection: expected true or false, found 1."),
+        (
+            "method.projection=1",
+            "method.projection: unknown value '1'. Known: conv, conv_no_norm, ",
+        ),
         (
             "method.kind=magic",
             "method: unknown kind 'magic'. Known: parametric, pixel_query, prototype, "

@@ -26,7 +26,7 @@ from protoseg.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(__file__).with_name("data")
 RECORDS = ROOT / "results" / "records"
-SMALL_MODEL = "backbone=tiny method=released contrast=pixel"
+SMALL_MODEL = "backbone=tiny method=released_2026_11 contrast=pixel"
 
 SENTENCES = frozenset(
     {

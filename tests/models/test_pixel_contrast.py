@@ -159,7 +159,7 @@ def test_random_selection_ignores_wrong_predictions() -> None:
     actual = []
     for wrong in (torch.zeros(60).bool(), torch.ones(60).bool()):
         torch.manual_seed(5)
-        actual.append(contrast.compute_loss(rows, labels, wrong))
+        actual.append(contrast.compute_loss(rows, labels, wrong, 1))
     assert torch.equal(*actual)
 
 

@@ -29,16 +29,18 @@ CASES: dict[str, tuple[str, ...]] = {
     "parametric": (*PARAMETRIC, "method.num_prototypes=1"),
     "parametric, K=2": (*PARAMETRIC, "method.num_prototypes=2"),
     "prototypes": SGD,
-    "released": (
+    "released_2026_11": (
         *SGD,
-        "method=released",
+        "method=released_2026_11",
         "method.assignment=argmax",
         "method.distributed=pooled",
         "method.num_prototypes=3",
         "method.momentum=0.9",
     ),
-    "auxiliary head": (
+    "auxiliary head, class weights": (
         *PARAMETRIC,
+        "class_weights=dataset",
+        "dataset.class_weights=[0.2,1,2,0.5,3,1]",
         "method.num_prototypes=1",
         "decoder=upernet",
         "decoder.channels=32",

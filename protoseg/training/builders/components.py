@@ -27,6 +27,7 @@ import protoseg.datasets.folder_dataset
 import protoseg.models  # noqa: F401  both imports register classes with mmseg
 from protoseg.core.collective import rank, world_size
 from protoseg.errors import UsageError
+from protoseg.training.builders import norm_decay  # noqa: F401  registers its constructor
 from protoseg.training.builders.config import first_line
 from protoseg.training.distributed import sync
 from protoseg.training.rng import seed_generators

@@ -3,7 +3,8 @@
 The values of the spec replace those of the recipe. Three more changes apply to every run:
 
 - SyncBN becomes BN in a single process; `protoseg.training.distributed.sync` handles several.
-- L_CE is a mean over the pixels that are not ignored (Eq. 13; mmseg's default divides by all).
+- L_CE is a mean over the pixels that are not ignored (Eq. 13; mmseg's default divides by all). With
+  class weights it is the mean weighted by them.
 - The recipe's address of pre-trained weights is removed: the spec names the file and its digest,
   and `protoseg.training.weights.load` loads it.
 """
@@ -122,10 +123,11 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     backbone.pop("init_cfg", None)
     decoder_recipe = load_recipe(spec.decoder.recipe).model
     decode_head = _build_decode_head(dict(decoder_recipe.decode_head), spec)
-    method = to_plain(spec.method)
+    # Without fields that were added later and are not set: their heads have the same defaults.
+    method = to_plain(spec.method, identity=True)
     del method["kind"]
     if spec.contrast.weight:
-        method["contrast"] = to_plain(spec.contrast)
+        method["contrast"] = to_plain(spec.contrast, identity=True)
     model: dict[str, Any] = {
         "type": spec.method.segmentor,
         "data_preprocessor": preprocessor,
@@ -159,7 +161,9 @@ def _build_decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     )
     if "c1_in_channels" in head:  # DeepLabV3+ also reads the first map
         head["c1_in_channels"] = spec.backbone.channels[0]
-    return _average_over_valid_pixels(merge_settings(head, to_plain(spec.decoder.settings)))
+    if spec.decoder.align_corners is not None:
+        head["align_corners"] = spec.decoder.align_corners
+    return _average_over_valid_pixels(merge_settings(head, to_plain(spec.decoder.settings)), spec)
 
 
 def _build_auxiliary_head(recipe_model: Any, decoder: DecoderSpec, spec: RunSpec) -> dict[str, Any]:
@@ -174,15 +178,36 @@ def _build_auxiliary_head(recipe_model: Any, decoder: DecoderSpec, spec: RunSpec
         num_classes=len(spec.dataset.classes),
         ignore_index=ignored_label(spec.dataset),
     )
-    return _average_over_valid_pixels(head)
+    if spec.decoder.align_corners is not None:
+        head["align_corners"] = spec.decoder.align_corners
+    return _average_over_valid_pixels(head, spec)
 
 
-def _average_over_valid_pixels(head: dict[str, Any]) -> dict[str, Any]:
-    """Make the cross entropy of a head a mean over the pixels that are not ignored."""
+def _average_over_valid_pixels(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
+    """Make the cross entropy of a head a mean over the pixels that are not ignored.
+
+    Raises:
+        UsageError: class weights for a head without cross entropy, or two settings of them.
+    """
     losses = head["loss_decode"]
-    for loss in losses if isinstance(losses, list | tuple) else [losses]:
-        if loss["type"] == "CrossEntropyLoss":
-            loss["avg_non_ignore"] = True
+    losses = losses if isinstance(losses, list | tuple) else [losses]
+    entropies = [loss for loss in losses if loss["type"] == "CrossEntropyLoss"]
+    for loss in entropies:
+        if spec.class_weights == "dataset":
+            if loss.get("class_weight") is not None:
+                raise UsageError(
+                    "class_weights=dataset: decoder.settings also has a class_weight. Remove it, "
+                    "or set class_weights=none."
+                )
+            loss["class_weight"] = list(spec.dataset.class_weights)
+        # With class weights, mmseg's mean is over the weights of valid pixels without this option,
+        # and fails with it.
+        loss["avg_non_ignore"] = loss.get("class_weight") is None
+    if spec.class_weights == "dataset" and not entropies:
+        raise UsageError(
+            f"class_weights=dataset: the loss of {head['type']} is {losses[0]['type']}, not "
+            "CrossEntropyLoss. Set class_weights=none."
+        )
     return head
 
 
@@ -216,6 +241,10 @@ def _build_optimizer(spec: RunSpec) -> dict[str, Any]:
             f"not {schedule.optimizer}. Name a recipe that uses {schedule.optimizer}."
         )
     optimizer.update(lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    if schedule.norm_decay == "never":
+        wrapper["constructor"] = "NormsWithoutDecay"
+        # Without any rule mmengine would not visit the modules.
+        wrapper["paramwise_cfg"] = {"norm_decay_mult": 0.0, **(wrapper.get("paramwise_cfg") or {})}
     keys = (wrapper.get("paramwise_cfg") or {}).get("custom_keys", {})
     keys.pop("head", None)
     if schedule.head_lr_mult != 1:

@@ -81,8 +81,14 @@ def synchronise_model(model: nn.Module) -> None:
     """
     on_gpu = next(model.parameters()).is_cuda
     synchronise_norms(model, nn.SyncBatchNorm if on_gpu else SharedBatchNorm)
+    # DDP averages the gradients, which is the mean of the processes' means.
+    unchanged = {
+        id(wrapping.head)
+        for wrapping in model.modules()
+        if getattr(wrapping, "loss_reduction", "") == "per_process_mean"
+    }
     for head in model.modules():
-        if isinstance(head, BaseDecodeHead):
+        if isinstance(head, BaseDecodeHead) and id(head) not in unchanged:
             _check_losses(head)
             # mmseg divides by the pixels of this process, and has no hook to change that number.
             head.loss_by_feat = functools.partial(_rescale_losses, head, head.loss_by_feat)
@@ -127,29 +133,49 @@ def _rescale_losses(
 ) -> dict[str, Tensor]:
     """Compute a head's losses, scaled so that their mean over the processes is that of the batch.
 
-    The head's losses, and mmseg's ``acc_seg``, are means over the valid pixels of its part.
+    The head's losses, and mmseg's ``acc_seg``, are means over the valid pixels of its part. With
+    class weights a loss is the weighted mean.
     """
     losses: dict[str, Tensor] = original(seg_logits, batch_data_samples)
     labels = head._stack_batch_gt(batch_data_samples)
-    valid = (labels != head.ignore_index).sum()
-    scale = valid * world_size() / all_sum(valid).clamp_min(1)
-    return {name: value * scale for name, value in losses.items()}
+    labels = labels[labels != head.ignore_index]
+    count = torch.tensor(len(labels), device=labels.device)
+    class_weight = _list_losses(head)[0].class_weight
+    total = count
+    if class_weight is not None:
+        total = torch.tensor(class_weight, dtype=torch.double, device=labels.device)[labels].sum()
+    scale = {"loss": _get_share(total), "acc": _get_share(count)}
+    return {
+        name: value * scale["loss" if "loss" in name else "acc"] for name, value in losses.items()
+    }
+
+
+def _get_share(total: Tensor) -> Tensor:
+    """Share of this process in the sum over all processes, times their number."""
+    everywhere = all_sum(total)
+    return total * world_size() / torch.where(everywhere > 0, everywhere, 1)
+
+
+def _list_losses(head: BaseDecodeHead) -> list[Any]:
+    losses = head.loss_decode
+    return list(losses) if isinstance(losses, nn.ModuleList) else [losses]
 
 
 def _check_losses(head: BaseDecodeHead) -> None:
     """Raise UsageError if processes cannot compute a loss of the head on parts of a batch."""
-    decode_losses = head.loss_decode
-    is_list = isinstance(decode_losses, nn.ModuleList)
-    losses = list(decode_losses) if is_list else [decode_losses]
+    losses = _list_losses(head)
     losses += [m for n, m in head.named_children() if n.startswith("loss") and n != "loss_decode"]
     for loss in losses:
         name = type(loss).__name__
-        is_plain = name == "CrossEntropyLoss" and not loss.use_mask and loss.class_weight is None
-        if not is_plain or not loss.avg_non_ignore or loss.reduction != "mean":
+        is_plain = name == "CrossEntropyLoss" and not loss.use_mask
+        # mmseg's mean with class weights is over the weights of valid pixels without this option.
+        is_plain = is_plain and loss.avg_non_ignore == (loss.class_weight is None)
+        is_plain = is_plain and loss.class_weight == losses[0].class_weight
+        if not is_plain or loss.reduction != "mean":
             raise UsageError(
                 f"decoder.settings: {name} with these settings is not a mean over valid pixels, "
                 "so several processes cannot compute it together. Train with one process, or with "
-                "a CrossEntropyLoss without class weights."
+                "a CrossEntropyLoss and class_weights."
             )
     if head.sampler is not None:
         raise UsageError(

@@ -32,7 +32,7 @@ SHORT = ("parametric", "prototypes")
 GROUPS = (
     (2, SHORT),
     (2, tuple(case for case in CASES if case not in SHORT)),
-    (4, ("parametric", "released")),
+    (4, ("parametric", "released_2026_11")),
 )
 """Number of processes, and the cases that they run in order."""
 
@@ -178,7 +178,8 @@ def test_every_batch_norm_is_replaced_and_keeps_its_tensors(shapes_root: Path) -
             "LovaszLoss",
         ),
         (
-            "+decoder.settings.loss_decode.class_weight=[1,1,1,1,1,2]",
+            "+decoder.settings.loss_decode=[{type:CrossEntropyLoss},"
+            "{type:CrossEntropyLoss,class_weight:[1,1,1,1,1,2]}]",
             "CrossEntropyLoss with these settings",
         ),
         (
