@@ -20,7 +20,8 @@ class RetryRule:
     limit: int | None
     """Attempts in a row that may end for this reason; with one more, the run has failed.
 
-    None: any number. 0: only ``sweep --retry-failed`` retries the run.
+    None: any number. 0: only attempts that made progress are retried, unless ``ignores_progress``;
+    otherwise ``sweep --retry-failed`` retries the run.
     """
     ignores_progress: bool = False
     """Attempts that made progress are counted too: the cause is in the run itself."""
