@@ -28,6 +28,7 @@ from protoseg.config.hydra_schemas import config_groups, register_schemas
 from protoseg.config.methods import MethodSpec
 from protoseg.config.overrides import Setting
 from protoseg.config.plugins import resolve_method
+from protoseg.config.recipes.resolver import RecipeResolver
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
@@ -52,6 +53,7 @@ class Composer:
         register_schemas()
         self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         self._reader = OptionReader(self.experiments)
+        self.recipes = RecipeResolver(self.experiments)
 
     @functools.cached_property
     def options(self) -> dict[str, list[str]]:
@@ -81,7 +83,7 @@ class Composer:
                 _set(data, setting, where)
         resolved = _resolve_interpolations(data, where)
         spec: RunSpec = build(RunSpec, resolved, f"{where}: ", resolve_method)
-        return spec
+        return self.recipes.add_values(spec, where)
 
     def _check_option(self, setting: Setting, where: str) -> str:
         options = self.options[setting.key]

@@ -98,6 +98,7 @@ def find_full_names(spec: RunSpec) -> Iterator[tuple[str, str]]:
             yield f"method.{key}", name
     for group in ("backbone", "decoder"):
         yield from _find_types(getattr(spec, group).settings, f"{group}.settings")
+    yield from _find_types(spec.recipes, "recipes")
 
 
 def list_packages(spec: RunSpec) -> list[str]:

@@ -183,4 +183,7 @@ class RunSpec:
     devices of one model, by kernels with a fixed order of summation and without TF32. See
     docs/reproducibility.md."""
     contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
+    recipes: dict[str, Any] = added({})  # noqa: RUF009  a factory
+    """Values of the recipes that are not those of the locked mmseg, by ``backbone``, ``decoder``
+    and ``schedule``; `protoseg.config.recipes.resolver` sets it."""
     method_version: int = METHOD_VERSION

@@ -1,13 +1,14 @@
 """Checks that the values of a spec fit together, before a run is queued.
 
 A worker checks them too, but only after it has waited in the queue, and some only after training.
-Checks that need mmseg or the data (recipes, files) are made by the worker alone.
+Checks that need mmseg or the data are made by the worker alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protoseg.config.recipes.ignored import find_ignored_settings
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
@@ -22,7 +23,7 @@ def check_values(spec: RunSpec, where: str) -> None:
     Raises:
         UsageError: values that do not fit together; the message names the first problem.
     """
-    checks = (_check_data, _check_inputs, _check_window, _check_schedule)
+    checks = (_check_data, _check_inputs, _check_window, _check_schedule, find_ignored_settings)
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
 
@@ -56,6 +57,11 @@ def _check_inputs(spec: RunSpec) -> Iterator[str]:
 def _check_window(spec: RunSpec) -> Iterator[str]:
     evaluation = spec.evaluation
     if evaluation.mode != "slide":
+        if evaluation.crop_size or evaluation.stride:
+            yield (
+                "evaluation.crop_size and evaluation.stride: evaluation.mode=whole has no window. "
+                "Set evaluation.mode=slide, or leave both empty."
+            )
         return
     for key in ("crop_size", "stride"):
         if not getattr(evaluation, key):

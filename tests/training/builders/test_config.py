@@ -21,8 +21,9 @@ from torch import nn
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.errors import UsageError
 from protoseg.training.builders.components import build_components
-from protoseg.training.builders.config import RECIPES, build_config, load_recipe, merge_settings
+from protoseg.training.builders.config import build_config, merge_settings
 from protoseg.training.builders.parameter_counts import build_without_memory
+from protoseg.training.builders.recipe_files import load_recipe
 from training.small import compose, composer, small_spec
 
 SEGFORMER = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py"
@@ -473,8 +474,3 @@ def test_settings_that_mmseg_refuses_are_one_error_message(
     with pytest.raises(UsageError, match="model: mmseg cannot build it: ") as error:
         build_components(config, None)
     assert "\n" not in str(error.value)
-
-
-def test_recipes_are_those_that_mmseg_ships() -> None:
-    assert (RECIPES / SEGFORMER).is_file()
-    assert len(list(RECIPES.glob("*/*.py"))) > 500
