@@ -83,6 +83,7 @@ class Composer:
                 _set(data, setting, where)
         resolved = _resolve_interpolations(data, where)
         spec: RunSpec = build(RunSpec, resolved, f"{where}: ", resolve_method)
+        _refuse_unused_settings(spec, settings, where)
         return self.recipes.add_values(spec, where)
 
     def _check_option(self, setting: Setting, where: str) -> str:
@@ -177,6 +178,25 @@ def _import_method(data: dict[str, Any], settings: Iterable[Setting], where: str
         name = setting.value if setting.key == "method.kind" else name
     if isinstance(name, str) and name not in MethodSpec.variants:
         resolve_method(name, f"{where}: method.kind")
+
+
+def _refuse_unused_settings(spec: RunSpec, settings: list[Setting], where: str) -> None:
+    """Refuse values that the spec drops: of pixel contrast without it, a digest without weights."""
+    keys = {setting.key for setting in settings}
+    for key in sorted(keys):
+        # A matrix may turn contrast or weights off in some of its runs: it then names the switch.
+        has_contrast = spec.contrast.weight or keys & {"contrast", "contrast.weight"}
+        if key.startswith("contrast.") and not has_contrast:
+            raise UsageError(
+                f"{where}: {key}: has no effect, because contrast.weight is 0. Set contrast=pixel "
+                "or contrast.weight, or remove it."
+            )
+        has_weights = spec.backbone.weights or keys & {"backbone", "backbone.weights"}
+        if key == "backbone.weights_sha256" and not has_weights:
+            raise UsageError(
+                f"{where}: {key}: has no effect, because backbone.weights names no file. Set "
+                "backbone.weights, or remove it."
+            )
 
 
 def _list_fields(cls: Any) -> list[str]:

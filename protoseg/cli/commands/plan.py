@@ -91,6 +91,7 @@ def run(context: Context) -> int:
     else:
         where = f"on this machine, {jobs} at the same time"
         context.console.print(render_plan(plan, matrices, where, cost))
+    context.print_recipe_notes()
     # "Does not fit into memory" is a result of the timing, not a failure.
     has_failed = any(not failure.memory for failure in failures)
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)

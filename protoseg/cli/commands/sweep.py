@@ -53,6 +53,7 @@ def run(context: Context) -> int:
 
 def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """Train the unfinished runs of matrices on the named cluster, or on this machine."""
+    context.print_recipe_notes()
     if context.cluster is not None:
         return _submit(context, matrices, context.cluster)
     plan = read_plan(matrices, context.paths.runs, context.record_folders)

@@ -94,8 +94,10 @@ def find_replaced_value(spec: Mapping[str, Any], path: str, value: Any) -> str:
 
 def _find_weights_problem(path: str, value: Any) -> str:
     parent, _, key = path.rpartition(".")
-    is_type_of_init = parent.endswith("init_cfg") and key == "type"
-    if (is_type_of_init and value == "Pretrained") or names_weights(key, value):
+    is_file = parent.endswith("init_cfg") and (
+        (key == "type" and value == "Pretrained") or (key == "checkpoint" and value is not None)
+    )
+    if is_file or names_weights(key, value):
         return f"{path} is {value!r}, {WEIGHTS_ADVICE}"
     return ""
 

@@ -6,7 +6,7 @@ import difflib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,22 +20,23 @@ PROGRAM = "protoseg.training.builders.recipe_files"
 SECONDS = 300.0
 
 
-def resolve_recipe(file: Path, configs: Path | None) -> dict[str, Any]:
-    """Resolve a recipe in another process, because this needs mmengine.
+def resolve_recipes(recipes: Iterable[Path], configs: Path | None) -> dict[Path, dict[str, Any]]:
+    """Resolve recipes in another process, because this needs mmengine.
 
     Args:
-        file: the recipe.
+        recipes: files.
         configs: folder of mmseg's recipes.
 
     Returns:
-        ``values`` of each role, or a text: why the recipe cannot have it. ``given``: dotted path ->
-        value of what the user's files change in the recipes of mmseg that they are based on.
-        ``unused``: names that the user's files set and nothing reads.
+        File -> answer with ``values`` of each role, or a text: why the recipe cannot have it;
+        ``given``: dotted path -> value of what the user's files change in the recipes of mmseg that
+        they are based on; ``unused``: names that the user's files set and nothing reads. An answer
+        for a file that cannot be read has only ``error``, a sentence.
 
     Raises:
-        ProtosegError: the recipe cannot be resolved, or mmengine does not start.
+        ProtosegError: mmengine does not start.
     """
-    request = {"files": [str(file)], "configs": str(configs or "/nonexistent")}
+    request = {"files": [str(file) for file in recipes], "configs": str(configs or "")}
     process = subprocess.run(
         [sys.executable, "-m", PROGRAM],
         input=json.dumps(request),
@@ -45,13 +46,13 @@ def resolve_recipe(file: Path, configs: Path | None) -> dict[str, Any]:
         check=False,
     )
     try:
-        answer: dict[str, Any] = json.loads(process.stdout)[str(file)]
-    except (ValueError, KeyError) as error:
+        answers: dict[str, dict[str, Any]] = json.loads(process.stdout)
+    except ValueError as error:
         raise ProtosegError(
-            f"{file}: mmengine cannot be started to read it ({files.last_line(process.stderr)}). "
-            "Run 'protoseg doctor' to check the installation."
+            f"{request['files'][0]}: mmengine cannot be started to read it "
+            f"({files.last_line(process.stderr)}). Run 'protoseg doctor' to check the installation."
         ) from error
-    return answer
+    return {Path(file): answer for file, answer in answers.items()}
 
 
 def find_ignored_values(

@@ -15,8 +15,8 @@ from typing import Any
 
 from protoseg.config.fields import to_plain
 from protoseg.config.recipes import locked
-from protoseg.config.recipes.own import find_ignored_values, resolve_recipe
-from protoseg.config.recipes.sections import SECTIONS, NotTakenError, digest_values, list_leaves
+from protoseg.config.recipes.own import find_ignored_values, resolve_recipes
+from protoseg.config.recipes.sections import SECTIONS, digest_values, list_leaves
 from protoseg.config.recipes.values import ROLE_KEYS, describe_not_taken, read_locked_values
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
@@ -53,37 +53,36 @@ class RecipeResolver:
                 f"{where}: recipes: protoseg sets it from the recipe files. Remove it; name the "
                 f"files with {', '.join(ROLE_KEYS.values())}."
             )
-        names = {role: getattr(spec, role).recipe for role in SECTIONS}
-        embedded: dict[str, dict[str, Any]] = {}
-        changed: dict[str, Any] = {}
+        names, values = {}, {}
         own: dict[Path, list[str]] = {}
-        for role, name in names.items():
+        for role in SECTIONS:
+            name = getattr(spec, role).recipe
             file, shipped_name = self._locate(name, f"{where}: {ROLE_KEYS[role]}")
-            label = shipped_name
+            names[role] = shipped_name
             if shipped_name and not self._differs(shipped_name, file):
-                values = read_locked_values(role, shipped_name, where)
-            else:
-                assert file is not None
-                values = self._take(role, file, where)
-                if shipped_name:
-                    locked_values = self._find_locked(role, shipped_name)
-                    if values != locked_values:
-                        embedded[role] = values
-                        self._note_difference(role, shipped_name, locked_values, values)
-                else:
-                    own.setdefault(file, []).append(role)
-                    embedded[role] = values
-                    label = OWN + digest_values(values)[:10]
-            if label != name:
-                changed[role] = dataclasses.replace(getattr(spec, role), recipe=label)
-        spec = (
-            dataclasses.replace(spec, **changed, recipes=embedded) if embedded or changed else spec
-        )
+                read_locked_values(role, shipped_name, where)  # refuses one without this role
+                continue
+            assert file is not None
+            taken = self._take(role, file, where)
+            if not shipped_name:
+                own.setdefault(file, []).append(role)
+                names[role] = OWN + digest_values(taken)[:10]
+            elif self._is_locked(role, shipped_name, taken):
+                continue
+            values[role] = taken
+        changed = {
+            role: dataclasses.replace(getattr(spec, role), recipe=name)
+            for role, name in names.items()
+            if name != getattr(spec, role).recipe
+        }
+        if not changed and not values:
+            return spec
+        complete = dataclasses.replace(spec, **changed, recipes=values)
         for file, roles in own.items():
-            answer = self._resolve(file)
-            for problem in find_ignored_values(to_plain(spec), roles, file.name, answer):
+            answer = self._answers[file]
+            for problem in find_ignored_values(to_plain(complete), roles, file.name, answer):
                 raise UsageError(f"{where}: {problem}")
-        return spec
+        return complete
 
     def _locate(self, name: str, where: str) -> tuple[Path | None, str]:
         """The file of a recipe, and its name if mmseg ships it.
@@ -115,13 +114,11 @@ class RecipeResolver:
             self._differing[name] = not is_same
         return self._differing[name]
 
-    def _resolve(self, file: Path) -> dict[str, Any]:
-        if file not in self._answers:
-            self._answers[file] = resolve_recipe(file, locked.find_configs_folder())
-        return self._answers[file]
-
     def _take(self, role: str, file: Path, where: str) -> dict[str, Any]:
-        answer = self._resolve(file)
+        """Take the values of a role from a file, which is resolved once."""
+        if file not in self._answers:
+            self._answers |= resolve_recipes([file], locked.find_configs_folder())
+        answer = self._answers[file]
         if "error" in answer:
             raise UsageError(f"{where}: {ROLE_KEYS[role]}: {answer['error']}")
         values: dict[str, Any] | str = answer["values"][role]
@@ -129,31 +126,26 @@ class RecipeResolver:
             raise UsageError(describe_not_taken(role, file.name, values, where))
         return values
 
-    def _find_locked(self, role: str, name: str) -> dict[str, Any] | None:
-        """The locked values; None if the locked mmseg lacks the recipe or it lacks the role."""
-        if not locked.is_locked(name):
-            return None
-        try:
-            return locked.read_sections(role, name)
-        except NotTakenError:
-            return None
-
-    def _note_difference(
-        self, role: str, name: str, old: dict[str, Any] | None, new: dict[str, Any]
-    ) -> None:
-        version = locked.read_table()["version"]
-        if old is None:
-            text = f"mmseg {version} has no such recipe. Its values are part of the identity."
-        else:
-            before, after = dict(list_leaves(old, "")), dict(list_leaves(new, ""))
-            keys = [k for k in {**before, **after} if before.get(k) != after.get(k)]
-            parts = [f"{k} {before.get(k)!r} -> {after.get(k)!r}" for k in keys[:SHOWN]]
-            more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
-            text = (
-                f"the installed mmseg has other values than {version}: {', '.join(parts)}{more}. "
-                "Runs with them are other runs."
-            )
-        self.notes[f"{role} {name}"] = f"{ROLE_KEYS[role]}: {name}: {text}"
+    def _is_locked(self, role: str, name: str, values: dict[str, Any]) -> bool:
+        """Whether values are those of the locked recipe; notes the difference if not."""
+        table = locked.read_table()
+        entry = table["recipes"].get(name, {}).get(role)
+        if not isinstance(entry, dict):
+            text = f"mmseg {table['version']} has no such recipe. Its values enter the run id."
+            self.notes[f"{role} {name}"] = f"{ROLE_KEYS[role]}: {name}: {text}"
+            return False
+        old = locked.read_sections(role, name)
+        if old == values:
+            return True
+        before, after = dict(list_leaves(old, "")), dict(list_leaves(values, ""))
+        keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+        parts = [f"{key} {before.get(key)!r} -> {after.get(key)!r}" for key in keys[:SHOWN]]
+        more = f", and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
+        self.notes[f"{role} {name}"] = (
+            f"{ROLE_KEYS[role]}: {name}: the installed mmseg differs from {table['version']}: "
+            f"{', '.join(parts)}{more}. Runs with these values are other runs."
+        )
+        return False
 
 
 def _describe_missing(name: str, path: Path, configs: Path | None, where: str) -> str:

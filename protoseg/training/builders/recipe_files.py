@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.fileio import load
 
 from protoseg.config.recipes.locked import BASE, find_configs_folder
 from protoseg.config.recipes.sections import (
@@ -136,7 +137,7 @@ class OwnRecipe:
     def _read_names(self, path: Path) -> None:
         """Collect the names that a file sets and reads; other formats than Python read none."""
         if path.suffix != ".py":
-            names = [str(name) for name in load_file(path)]
+            names = [str(name) for name in load(path)]
             self.assigned |= dict.fromkeys((n for n in names if n != BASE), path)
             return
         text = path.read_text(encoding="utf-8")
@@ -174,7 +175,7 @@ def main() -> int:
     answers, descriptor = {}, os.dup(1)
     os.dup2(2, 1)  # what a recipe prints must not mix with the answer
     request = json.loads(sys.stdin.read())
-    configs = Path(request["configs"]).resolve()
+    configs = Path(request["configs"] or "/nonexistent").resolve()
     for file in map(Path, request["files"]):
         try:
             is_shipped = file.resolve().is_relative_to(configs)
