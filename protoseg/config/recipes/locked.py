@@ -8,7 +8,6 @@ file with the installed mmseg; with ``--write`` it writes the file.
 from __future__ import annotations
 
 import ast
-import copy
 import functools
 import hashlib
 import importlib.util
@@ -20,7 +19,7 @@ from protoseg.config.recipes.sections import NotTakenError
 from protoseg.errors import ProtosegError
 
 TABLE = Path(__file__).with_name("locked.json")
-TABLE_SHA256 = "9a900f4a709c52fcf405b72779d4a8219546a7b0a7df8f24084926dbdf2fb429"
+TABLE_SHA256 = "dc03ffb6085b6290715014501b85f0a9add42f409bc255d6d9ca9543cf494489"
 """SHA-256 of the file: an edit of it would change results that keep their run id."""
 BASE = "_base_"
 
@@ -54,6 +53,8 @@ def is_locked(name: str) -> bool:
 def read_sections(role: str, name: str) -> dict[str, Any]:
     """What a run takes from a locked recipe; see `protoseg.config.recipes.sections.take_values`.
 
+    The values are those of the table and must not be changed.
+
     Raises:
         NotTakenError: the recipe cannot have this role.
         KeyError: the locked mmseg does not ship the recipe.
@@ -62,7 +63,7 @@ def read_sections(role: str, name: str) -> dict[str, Any]:
     entry = table["recipes"][name][role]
     if isinstance(entry, str):
         raise NotTakenError(entry)
-    return {section: copy.deepcopy(table["values"][digest]) for section, digest in entry.items()}
+    return {section: table["values"][digest] for section, digest in entry.items()}
 
 
 @functools.cache

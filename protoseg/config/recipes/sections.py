@@ -49,6 +49,10 @@ WEIGHTS = ("pretrained", "init_cfg")
 """Keys of a backbone that may name a file of weights, which ``backbone.weights`` names instead."""
 
 
+TUPLE = "()"
+"""Key that marks a tuple in JSON: some networks of mmseg refuse lists. ``{"()": [1, 2]}``."""
+
+
 class NotTakenError(ValueError):
     """A recipe cannot have a role; the message is the reason, as the end of a sentence."""
 
@@ -62,7 +66,7 @@ def take_values(role: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         Last part of the section's name -> its values, without `REPLACED` ones and without files of
-        weights. All values are JSON types.
+        weights, as `to_json` makes them.
 
     Raises:
         NotTakenError: the recipe lacks a section, has parts that protoseg does not build, or has a
@@ -121,23 +125,36 @@ def find_value(config: Mapping[str, Any], path: str) -> Any:
 
 def list_leaves(values: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (dotted path, value) of each value that is not a mapping with keys."""
-    if isinstance(values, Mapping) and values:
+    if isinstance(values, Mapping) and values.keys() == {TUPLE}:
+        yield path, list(values[TUPLE])
+    elif isinstance(values, Mapping) and values:
         for key, value in values.items():
             yield from list_leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, values
 
 
-def to_json(value: Any, path: str) -> Any:
-    """Copy nested values with JSON types only; a tuple becomes a list.
+def to_json(value: Any, path: str, *, mark_tuples: bool = True) -> Any:
+    """Copy nested values with JSON types only.
+
+    Args:
+        path: named in error messages.
+        mark_tuples: write a tuple as a mapping with the key `TUPLE`, otherwise as a list.
 
     Raises:
         NotTakenError: a value has no JSON type.
     """
     if isinstance(value, Mapping):
-        return {str(key): to_json(item, f"{path}.{key}") for key, item in value.items()}
+        return {
+            str(key): to_json(item, f"{path}.{key}", mark_tuples=mark_tuples)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [to_json(item, f"{path}[{index}]") for index, item in enumerate(value)]
+        items = [
+            to_json(item, f"{path}[{index}]", mark_tuples=mark_tuples)
+            for index, item in enumerate(value)
+        ]
+        return {TUPLE: items} if mark_tuples and isinstance(value, tuple) else items
     if isinstance(value, float) and not math.isfinite(value):
         raise NotTakenError(f"has {value} in {path}; a record holds finite numbers")
     if isinstance(value, bool | int | float | str | None):
@@ -145,6 +162,15 @@ def to_json(value: Any, path: str) -> Any:
     raise NotTakenError(
         f"has a {type(value).__name__} in {path}; a record holds text, numbers, lists and mappings"
     )
+
+
+def restore_tuples(value: Any) -> Any:
+    """Copy values of `to_json` with tuples instead of their marks."""
+    if isinstance(value, Mapping):
+        if value.keys() == {TUPLE}:
+            return tuple(restore_tuples(item) for item in value[TUPLE])
+        return {key: restore_tuples(item) for key, item in value.items()}
+    return [restore_tuples(item) for item in value] if isinstance(value, list) else value
 
 
 def digest_values(values: Any) -> str:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from protoseg.config.fields import to_plain
 from protoseg.config.recipes import locked
-from protoseg.config.recipes.sections import SECTIONS, NotTakenError
+from protoseg.config.recipes.sections import SECTIONS, NotTakenError, restore_tuples
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError
 
@@ -21,13 +20,14 @@ def read_values(spec: RunSpec, role: str) -> dict[str, Any]:
         role: ``backbone``, ``decoder`` or ``schedule``.
 
     Returns:
-        Section -> values, as `protoseg.config.recipes.sections.take_values` makes them.
+        Section -> values, as `protoseg.config.recipes.sections.take_values` makes them, with
+        tuples.
 
     Raises:
         UsageError: the spec names a recipe without its values, or one that cannot have the role.
     """
     if role in spec.recipes:
-        values: dict[str, Any] = to_plain(spec.recipes[role])
+        values: dict[str, Any] = restore_tuples(spec.recipes[role])
         return values
     name = getattr(spec, role).recipe
     if not locked.is_locked(name):
@@ -46,7 +46,8 @@ def read_locked_values(role: str, name: str, where: str = "") -> dict[str, Any]:
         UsageError: the recipe cannot have this role.
     """
     try:
-        return locked.read_sections(role, name)
+        values: dict[str, Any] = restore_tuples(locked.read_sections(role, name))
+        return values
     except NotTakenError as error:
         raise UsageError(describe_not_taken(role, name, str(error), where)) from error
 

@@ -154,7 +154,7 @@ class OwnRecipe:
 
 def _describe_value(value: Any) -> Any:
     try:
-        return to_json(value, "")
+        return to_json(value, "", mark_tuples=False)
     except NotTakenError:
         return repr(value)
 

@@ -88,7 +88,7 @@ def test_a_recipe_enters_by_content(compose: Compose, recipes: Path) -> None:
 
 def test_a_recipe_may_be_based_on_another_one(compose: Compose) -> None:
     wrapper = read_values(compose("schedule.recipe=child.py"), "schedule")["optim_wrapper"]
-    assert wrapper["optimizer"] == {"type": "AdamW", "betas": [0.8, 0.99]}
+    assert wrapper["optimizer"] == {"type": "AdamW", "betas": (0.8, 0.99)}
     assert wrapper["clip_grad"] == {"max_norm": 1.0}
 
 
