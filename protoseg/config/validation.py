@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from protoseg.config.recipes.ignored import find_ignored_settings
+from protoseg.config.recipes.ignored import find_ignored_settings, find_settings_without_effect
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
@@ -23,7 +23,10 @@ def check_values(spec: RunSpec, where: str) -> None:
     Raises:
         UsageError: values that do not fit together; the message names the first problem.
     """
-    checks = (_check_data, _check_inputs, _check_window, _check_schedule, find_ignored_settings)
+    checks = (
+        *(_check_data, _check_inputs, _check_window, _check_schedule),
+        *(find_ignored_settings, find_settings_without_effect),
+    )
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
 

@@ -23,6 +23,10 @@ WEIGHTS_ADVICE = (
     "but a run loads only the weights that backbone.weights names. Remove it, and set "
     "backbone.weights and backbone.weights_sha256."
 )
+HEADS_WITHOUT_DROPOUT = ("SegmenterMaskTransformerHead",)
+"""Heads of mmseg that accept a dropout ratio and do not use it."""
+CONSTRUCTORS_BY_LAYER = ("LayerDecayOptimizerConstructor", "LearningRateDecayOptimizerConstructor")
+"""Constructors of mmseg's optimisers that do not use learning rates by name."""
 SETTINGS = {"backbone": "model.backbone", "decoder": "model.decode_head"}
 """Group -> section of a recipe that its settings change."""
 
@@ -55,6 +59,27 @@ def _find_optimizer_problem(spec: RunSpec) -> Iterator[str]:
         )
 
 
+def find_settings_without_effect(spec: RunSpec) -> Iterator[str]:
+    """Describe values that reach mmseg but have no effect there; planning refuses them.
+
+    A worker does not: results of earlier runs with such values are correct.
+    """
+    head = {**read_values(spec, "decoder")["decode_head"], **spec.decoder.settings}.get("type")
+    if head in HEADS_WITHOUT_DROPOUT and spec.decoder.dropout:
+        yield (
+            f"decoder.dropout: {spec.decoder.dropout} has no effect, because {head} has no "
+            "dropout. Set decoder.dropout=0."
+        )
+    schedule = spec.schedule
+    constructor = read_values(spec, "schedule")["optim_wrapper"].get("constructor", "")
+    if constructor in CONSTRUCTORS_BY_LAYER and schedule.head_lr_mult != 1:
+        yield (
+            f"schedule.head_lr_mult: {schedule.head_lr_mult} has no effect, because "
+            f"{schedule.recipe} sets learning rates by layer ({constructor}). Set "
+            "schedule.head_lr_mult=1, or name another recipe."
+        )
+
+
 def find_replaced_value(spec: Mapping[str, Any], path: str, value: Any) -> str:
     """Describe a given value that a run would replace or drop.
 
@@ -67,7 +92,8 @@ def find_replaced_value(spec: Mapping[str, Any], path: str, value: Any) -> str:
         One or two sentences; empty if the run uses the value.
     """
     key = path.rpartition(".")[2]
-    if problem := _find_weights_problem(path, value) or _find_initialisation_problem(path, value):
+    problem = _find_weights_problem(path, value, spec["backbone"]["weights"])
+    if problem := problem or _find_initialisation_problem(path, value):
         return problem
     losses = value if key == "loss_decode" and isinstance(value, list | tuple) else []
     if (key == "avg_non_ignore" and value is False) or any(
@@ -92,13 +118,15 @@ def find_replaced_value(spec: Mapping[str, Any], path: str, value: Any) -> str:
     return ""
 
 
-def _find_weights_problem(path: str, value: Any) -> str:
+def _find_weights_problem(path: str, value: Any, weights: str) -> str:
     parent, _, key = path.rpartition(".")
     is_file = parent.endswith("init_cfg") and (
         (key == "type" and value == "Pretrained") or (key == "checkpoint" and value is not None)
     )
     if is_file or names_weights(key, value):
         return f"{path} is {value!r}, {WEIGHTS_ADVICE}"
+    if path.startswith("model.backbone.init_cfg") and weights and value is not None:
+        return f"{path} is {value!r}, but backbone.weights={weights} is used. Remove one of them."
     return ""
 
 

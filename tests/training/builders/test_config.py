@@ -482,6 +482,7 @@ def test_settings_that_mmseg_refuses_are_one_error_message(
 # Values that are given are used or refused
 
 WEIGHTS = "but a run loads only the weights that backbone"
+LAYER_DECAY = "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py"
 IGNORED_SETTINGS = {
     "+backbone.settings.pretrained=true": f"backbone.settings.pretrained is True, {WEIGHTS}",
     "+backbone.settings.pretrained=a.pth": f"backbone.settings.pretrained is 'a.pth', {WEIGHTS}",
@@ -508,22 +509,47 @@ IGNORED_SETTINGS = {
         "decoder.settings.loss_decode: avg_non_ignore is false, but L_CE is a mean over the pixels"
     ),
     "schedule.recipe=upernet/upernet_r50_4xb4-160k_ade20k-512x512.py": "trains with SGD, not AdamW",
-    "schedule.recipe=convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py": (
+    f"schedule.recipe={LAYER_DECAY}": (
         "trains with AmpOptimWrapper, but precision is fp32. Set precision=bf16"
     ),
+    "backbone=mobilenet_v2 +backbone.settings.init_cfg={type: Kaiming, layer: Conv2d}": (
+        "init_cfg.type is 'Kaiming', but backbone.weights=mobilenet_v2_imagenet.pth is used"
+    ),
 }
-"""Override -> a part of the message."""
+"""Overrides -> a part of the message."""
 
 
 @pytest.mark.parametrize(("override", "sentence"), IGNORED_SETTINGS.items())
 def test_a_setting_that_no_run_uses_is_refused_when_planned_and_when_built(
     override: str, sentence: str
 ) -> None:
-    spec = compose(override)
+    spec = compose(*re.split(r" (?=\+?[\w.]+=)", override))
     for check in (lambda: check_values(spec, "plan"), lambda: build_config(spec, data_root=ROOT)):
         with pytest.raises(UsageError, match=re.escape(sentence)) as error:
             check()
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["decoder=segmenter", "method=query_decoder", "decoder.dropout=0.2"],
+            "decoder.dropout: 0.2 has no effect, because SegmenterMaskTransformerHead has no",
+        ),
+        (
+            [f"schedule.recipe={LAYER_DECAY}", "precision=bf16", "schedule.head_lr_mult=2"],
+            "schedule.head_lr_mult: 2.0 has no effect, because convnext",
+        ),
+    ],
+)
+def test_a_value_without_effect_in_mmseg_is_refused_when_planned(
+    overrides: list[str], sentence: str
+) -> None:
+    spec = compose(*overrides)
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        check_values(spec, "plan")
+    build_config(spec, data_root=ROOT)
 
 
 def test_settings_that_agree_with_the_spec_are_used() -> None:
