@@ -27,6 +27,8 @@ HEADS_WITHOUT_DROPOUT = ("SegmenterMaskTransformerHead",)
 """Heads of mmseg that accept a dropout ratio and do not use it."""
 CONSTRUCTORS_BY_LAYER = ("LayerDecayOptimizerConstructor", "LearningRateDecayOptimizerConstructor")
 """Constructors of mmseg's optimisers that do not use learning rates by name."""
+BY_NAME = ".custom_keys."
+"""In the path of settings for parameters by name; the name may have dots, e.g. ``head.norm``."""
 SETTINGS = {"backbone": "model.backbone", "decoder": "model.decode_head"}
 """Group -> section of a recipe that its settings change."""
 
@@ -50,10 +52,10 @@ def _find_optimizer_problem(spec: RunSpec) -> Iterator[str]:
             f"schedule.optimizer: {schedule.recipe} trains with {optimizer}, not "
             f"{schedule.optimizer}. Name a recipe that uses {schedule.optimizer}."
         )
-    kind = wrapper.get("type", "OptimWrapper")
-    if kind != "OptimWrapper" and not (kind == "AmpOptimWrapper" and spec.precision != "fp32"):
+    name = wrapper.get("type", "OptimWrapper")
+    if name != "OptimWrapper" and not (name == "AmpOptimWrapper" and spec.precision != "fp32"):
         yield (
-            f"schedule.recipe: {schedule.recipe} trains with {kind}, but precision is "
+            f"schedule.recipe: {schedule.recipe} trains with {name}, but precision is "
             f"{spec.precision}. Set precision=bf16 or precision=fp16 for AmpOptimWrapper, or name "
             "another recipe."
         )
@@ -112,7 +114,8 @@ def find_replaced_value(spec: Mapping[str, Any], path: str, value: Any) -> str:
     ):
         return f"{path} is {value!r}, but each class has one score here. Remove it."
     for replaced, field in {**REPLACED, **REPLACED_BY_FORM}.items():
-        if path == replaced or path.startswith(f"{replaced}."):
+        rest = path.removeprefix(f"{replaced}.")
+        if path == replaced or (rest != path and not (BY_NAME in path and "." in rest)):
             used = _list_used_values(spec, path, field)
             return "" if value in used else f"{path} is {value!r}, but {_explain(field, used)}"
     return ""

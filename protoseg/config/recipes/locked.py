@@ -1,6 +1,6 @@
 """The recipes of the locked version of mmseg: what runs take from them, in ``locked.json``.
 
-A spec that names one of these recipes stands for these values, whatever mmseg is installed, and its
+A spec with the name of one of these recipes has these values, whatever mmseg is installed, and its
 identity holds only the name. ``python -m protoseg.training.builders.locked_recipes`` compares the
 file with the installed mmseg; with ``--write`` it writes the file.
 """

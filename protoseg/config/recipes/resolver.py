@@ -1,7 +1,7 @@
 """Puts the values of recipes into specs, so that the identity of a run covers them.
 
-- A recipe of the locked mmseg stands for the values of `protoseg.config.recipes.locked`. The spec
-  holds its name only, so earlier runs keep their ids.
+- A recipe of the locked mmseg has the values of `protoseg.config.recipes.locked`. The spec holds
+  its name only, so earlier runs keep their ids.
 - Where the installed mmseg has another file of that name, or a new recipe, its values are read. If
   they differ from the locked ones, they enter the spec: the run is another run.
 - A recipe of one's own enters with its values, and its path is replaced by their digest.
@@ -42,7 +42,7 @@ class RecipeResolver:
         self._differing: dict[str, bool] = {}
 
     def add_values(self, spec: RunSpec, where: str) -> RunSpec:
-        """Return a spec with the values of its recipes, where its names do not stand for them.
+        """Return a spec with the values of its recipes, unless their names represent them.
 
         Raises:
             UsageError: a recipe is missing, cannot be read, does not fit its role, or has values
@@ -63,7 +63,7 @@ class RecipeResolver:
                 read_locked_values(role, shipped_name, where)  # refuses one without this role
                 continue
             assert file is not None
-            taken = self._take(role, file, where)
+            taken = self._take_values(role, file, where)
             if not shipped_name:
                 own.setdefault(file, []).append(role)
                 names[role] = OWN + digest_values(taken)[:10]
@@ -114,7 +114,7 @@ class RecipeResolver:
             self._differing[name] = not is_same
         return self._differing[name]
 
-    def _take(self, role: str, file: Path, where: str) -> dict[str, Any]:
+    def _take_values(self, role: str, file: Path, where: str) -> dict[str, Any]:
         """Take the values of a role from a file, which is resolved once."""
         if file not in self._answers:
             self._answers |= resolve_recipes([file], locked.find_configs_folder())

@@ -162,9 +162,9 @@ def _build_auxiliary_head(
 ) -> dict[str, Any]:
     head = heads.get("auxiliary_head")
     if head is None or "type" not in head:
-        found = "no auxiliary head" if head is None else "several auxiliary heads"
+        number = "no auxiliary head" if head is None else "several auxiliary heads"
         raise UsageError(
-            f"decoder.auxiliary: the recipe {decoder.recipe} has {found}. Set "
+            f"decoder.auxiliary: the recipe {decoder.recipe} has {number}. Set "
             "decoder.auxiliary=false."
         )
     head.update(

@@ -77,7 +77,7 @@ def _load_once(name: str) -> dict[str, Any]:
 
 
 def take_roles(config: dict[str, Any]) -> dict[str, Any]:
-    """The values of each role, or a text that says why the recipe cannot have it."""
+    """The values of each role, or the reason why the recipe cannot have it, a text."""
     values: dict[str, Any] = {}
     for role in SECTIONS:
         try:
@@ -108,17 +108,17 @@ class OwnRecipe:
     def describe(self) -> dict[str, Any]:
         """The answer of the program for this recipe."""
         base = dict(list_leaves(self.base, ""))
-        given = {}
+        changes = {}
         for path, value in list_leaves({k: self.config[k] for k in self.config}, ""):
             if path.partition(".")[0] in RUNNER and (path not in base or base[path] != value):
-                given[path] = _describe_value(value)
+                changes[path] = _describe_value(value)
         for path in base:
             if path.partition(".")[0] in RUNNER and find_value(self.config, path) is None:
-                given.setdefault(path, None)
+                changes.setdefault(path, None)
         unused = [n for n in self.assigned if n not in self.used and not n.startswith("_")]
         return {
             "values": take_roles(self.config),
-            "given": given,
+            "given": changes,
             "unused": [n for n in unused if n not in (*RUNNER, *NAMES_ONLY)],
         }
 

@@ -66,7 +66,8 @@ FILES = {
     ),
     "agreeing.py": BASE + (
         "optim_wrapper = dict(optimizer=dict(lr=0.01, weight_decay=0.01), "
-        "paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.5))))\n"
+        "paramwise_cfg=dict(custom_keys={'norm': dict(decay_mult=0.5), "
+        "'head.norm': dict(decay_mult=0.1)}))\n"
         "model = dict(type='EncoderDecoder', pretrained=None)\n"
     ),
     "untrained.py": BASE + "model = dict(backbone=dict(pretrained=False))\n",
@@ -103,7 +104,9 @@ def test_the_values_are_read_back_from_a_record(compose: Compose) -> None:
 
 def test_one_recipe_may_have_several_roles(compose: Compose) -> None:
     roles = ("backbone", "decoder", "schedule")
-    spec = compose("backbone=mit_b0", *(f"{role}.recipe=network.py" for role in roles))
+    spec = compose(
+        "backbone=mit_b0", "backbone.weights=", *(f"{role}.recipe=network.py" for role in roles)
+    )
     backbone = read_values(spec, "backbone")["backbone"]
     assert backbone["drop_path_rate"] == 0.3
     assert backbone["init_cfg"] == {"type": "Kaiming", "layer": "Conv2d"}
@@ -114,7 +117,8 @@ def test_one_recipe_may_have_several_roles(compose: Compose) -> None:
 def test_values_that_agree_with_the_spec_are_accepted(compose: Compose) -> None:
     spec = compose("schedule.recipe=agreeing.py")
     wrapper = read_values(spec, "schedule")["optim_wrapper"]
-    assert wrapper["paramwise_cfg"]["custom_keys"]["norm"] == {"decay_mult": 0.5}
+    by_name = wrapper["paramwise_cfg"]["custom_keys"]
+    assert (by_name["norm"], by_name["head.norm"]) == ({"decay_mult": 0.5}, {"decay_mult": 0.1})
     with pytest.raises(UsageError, match=r"optimizer\.lr is 0\.01, but schedule\.learning_rate"):
         compose("schedule.recipe=agreeing.py", "schedule.learning_rate=0.02")
 
