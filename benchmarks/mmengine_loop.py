@@ -18,7 +18,8 @@ from protoseg.datasets.layout import find_root
 from protoseg.runs import claim
 from protoseg.runs.folder import RunFolder
 from protoseg.training.builders.components import build_components
-from protoseg.training.builders.config import build_config, load_recipe
+from protoseg.training.builders.config import build_config
+from protoseg.training.builders.recipe_files import load_recipe
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.signals import StopRequest
 

@@ -155,6 +155,11 @@ class Context:
         check_values(spec, verb)
         return spec
 
+    def print_recipe_notes(self) -> None:
+        """Print which recipes of the installed mmseg differ from the locked ones, if any do."""
+        for note in self.composer.recipes.notes.values():
+            self.errors.print(note, style="yellow", markup=False)
+
     def print_json(self, value: Any) -> None:
         """Print a result as JSON."""
         print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))

@@ -28,6 +28,7 @@ from protoseg.config.hydra_schemas import config_groups, register_schemas
 from protoseg.config.methods import MethodSpec
 from protoseg.config.overrides import Setting
 from protoseg.config.plugins import resolve_method
+from protoseg.config.recipes.resolver import RecipeResolver
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
@@ -52,6 +53,7 @@ class Composer:
         register_schemas()
         self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         self._reader = OptionReader(self.experiments)
+        self.recipes = RecipeResolver(self.experiments)
 
     @functools.cached_property
     def options(self) -> dict[str, list[str]]:
@@ -81,7 +83,8 @@ class Composer:
                 _set(data, setting, where)
         resolved = _resolve_interpolations(data, where)
         spec: RunSpec = build(RunSpec, resolved, f"{where}: ", resolve_method)
-        return spec
+        _refuse_unused_settings(spec, settings, where)
+        return self.recipes.add_values(spec, where)
 
     def _check_option(self, setting: Setting, where: str) -> str:
         options = self.options[setting.key]
@@ -104,8 +107,8 @@ class Composer:
             UsageError: an unknown key; the message suggests the nearest one.
         """
         groups = config_groups()
-        # The version of the harness is not a setting.
-        names = [name for name in field_types(RunSpec) if name != "method_version"]
+        set_by_protoseg = {"method_version", "recipes"}
+        names = [name for name in field_types(RunSpec) if name not in set_by_protoseg]
         known: dict[str, Any] = {name: groups.get(name) for name in names}
         first, *rest = key.split(".")
         if first not in known:
@@ -177,6 +180,25 @@ def _import_method(data: dict[str, Any], settings: Iterable[Setting], where: str
         name = setting.value if setting.key == "method.kind" else name
     if isinstance(name, str) and name not in MethodSpec.variants:
         resolve_method(name, f"{where}: method.kind")
+
+
+def _refuse_unused_settings(spec: RunSpec, settings: list[Setting], where: str) -> None:
+    """Refuse values that the spec drops: of pixel contrast without it, a digest without weights."""
+    keys = {setting.key for setting in settings}
+    for key in sorted(keys):
+        # A matrix may turn contrast or weights off in some of its runs: it then names the switch.
+        has_contrast = spec.contrast.weight or keys & {"contrast", "contrast.weight"}
+        if key.startswith("contrast.") and not has_contrast:
+            raise UsageError(
+                f"{where}: {key}: has no effect, because contrast.weight is 0. Set contrast=pixel "
+                "or contrast.weight, or remove it."
+            )
+        has_weights = spec.backbone.weights or keys & {"backbone", "backbone.weights"}
+        if key == "backbone.weights_sha256" and not has_weights:
+            raise UsageError(
+                f"{where}: {key}: has no effect, because backbone.weights names no file. Set "
+                "backbone.weights, or remove it."
+            )
 
 
 def _list_fields(cls: Any) -> list[str]:

@@ -19,6 +19,7 @@ from protoseg.errors import ProtosegError, UsageError, describe_unknown_name
 
 KNOWN = ("protoseg", "mmseg", "mmengine", "mmcv", "torch")
 """Packages that every record lists, whatever its spec."""
+TASKS = ("segmentation", "weak")
 
 
 def is_full_name(name: Any) -> bool:
@@ -87,7 +88,10 @@ def resolve_method(name: str, where: str) -> type[MethodSpec] | None:
             f"{where}: '{name}' has no head; write "
             f'head: ClassVar[str] = "{name.partition(".")[0]}.module.Head" in the class.'
         )
-    return MethodSpec.variants[name]
+    method = MethodSpec.variants[name]
+    if method.task not in TASKS:
+        raise UsageError(describe_unknown_name("task", str(method.task), f"{where}: {name}", TASKS))
+    return method
 
 
 def find_full_names(spec: RunSpec) -> Iterator[tuple[str, str]]:
@@ -98,6 +102,7 @@ def find_full_names(spec: RunSpec) -> Iterator[tuple[str, str]]:
             yield f"method.{key}", name
     for group in ("backbone", "decoder"):
         yield from _find_types(getattr(spec, group).settings, f"{group}.settings")
+    yield from _find_types(spec.recipes, "recipes")
 
 
 def list_packages(spec: RunSpec) -> list[str]:

@@ -204,6 +204,9 @@ class RunSpec:
     """``dataset``: L_CE weighs each class by the data set's ``class_weights``."""
     plugin_version: int = added(1, low=1)
     """Version of the code of your own classes; increase it to train their runs again."""
+    recipes: dict[str, Any] = added({})  # noqa: RUF009  a factory
+    """Values of the recipes that are not those of the locked mmseg, by ``backbone``, ``decoder``
+    and ``schedule``; `protoseg.config.recipes.resolver` sets it."""
     method_version: int = METHOD_VERSION
 
     def __post_init__(self) -> None:

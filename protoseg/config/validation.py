@@ -1,7 +1,7 @@
 """Checks that the values of a spec fit together, before a run is queued.
 
 A worker checks them too, but only after it has waited in the queue, and some only after training.
-Checks that need mmseg or the data (recipes, files) are made by the worker alone.
+Checks that need mmseg or the data are made by the worker alone.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from protoseg.config.plugins import list_packages
+from protoseg.config.recipes.ignored import find_ignored_settings, find_settings_without_effect
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
@@ -29,6 +30,7 @@ def check_values(spec: RunSpec, where: str) -> None:
     checks = (
         *(_check_data, _check_inputs, _check_window, _check_schedule),
         *(_check_projection, _check_contrast, _check_plugins),
+        *(find_ignored_settings, find_settings_without_effect),
     )
     for problem in (problem for check in checks for problem in check(spec)):
         raise UsageError(f"{where}: {problem}")
@@ -98,6 +100,8 @@ def _check_contrast(spec: RunSpec) -> Iterator[str]:
 
 
 def _check_inputs(spec: RunSpec) -> Iterator[str]:
+    if spec.decoder.align_corners is not None and "align_corners" in spec.decoder.settings:
+        yield "decoder.align_corners: decoder.settings has align_corners too; set one of them."
     num_maps, indices = len(spec.backbone.channels), spec.decoder.in_index
     if not indices or not all(0 <= index < num_maps for index in indices):
         yield (
@@ -109,6 +113,11 @@ def _check_inputs(spec: RunSpec) -> Iterator[str]:
 def _check_window(spec: RunSpec) -> Iterator[str]:
     evaluation = spec.evaluation
     if evaluation.mode != "slide":
+        if evaluation.crop_size or evaluation.stride:
+            yield (
+                "evaluation.crop_size and evaluation.stride: evaluation.mode=whole has no window. "
+                "Set evaluation.mode=slide, or leave both empty."
+            )
         return
     for key in ("crop_size", "stride"):
         if not getattr(evaluation, key):

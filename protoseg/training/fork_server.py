@@ -32,6 +32,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from protoseg.training.network import set_offline_switches
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 POLL_SECONDS = 0.1
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -124,6 +126,7 @@ def run_worker(folder: str, log: str, environment: dict[str, str]) -> None:
 
 def import_worker_modules() -> None:
     """Import all modules that a worker needs until its end."""
+    set_offline_switches()
     for name in ("protoseg.training.run", "mmseg.datasets", "mmseg.engine", "mmseg.evaluation"):
         importlib.import_module(name)  # mmengine's registries import the last three
     importlib.import_module("torch._dynamo")  # imported by the first step of the optimiser

@@ -28,6 +28,7 @@ from protoseg.training import determinism, failures
 from protoseg.training.builders.components import build_model, build_optimizer, use_mmseg
 from protoseg.training.builders.config import build_config
 from protoseg.training.device import get_device_name, get_peak_memory_mib
+from protoseg.training.network import turn_network_off
 from protoseg.training.synthetic_batches import make_crops, make_label_maps
 
 WARM_UP = 3
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not arguments:
         print(json.dumps({"device": get_device_name(), "gpu": torch.cuda.is_available()}))
         return 0
+    turn_network_off()
     request, answer = json.loads(Path(arguments[0]).read_bytes()), Path(arguments[1])
     try:
         spec = read_spec(request["spec"], "timing")

@@ -29,6 +29,7 @@ from protoseg.runs.states import NOT_WRITTEN, Reason, State
 from protoseg.slurm.environment import current_job, is_job_active
 from protoseg.training import failures
 from protoseg.training.distributed.rank import rank_from_slurm
+from protoseg.training.network import turn_network_off
 from protoseg.training.signals import StopRequest, StopRequested
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ def _train_run(
     Args:
         data: the content of the spec file.
     """
+    turn_network_off()  # before the imports: libraries read their switches then
     try:
         from protoseg.config.identity import read_spec, run_id
         from protoseg.config.schema import METHOD_VERSION

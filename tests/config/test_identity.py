@@ -236,7 +236,7 @@ def test_contrast_settings_do_not_change_the_identity_at_weight_0(composer: Comp
     off = [
         [],
         [Setting("contrast", "pixel"), Setting("contrast.weight", 0)],
-        [Setting("contrast.pixel_queue", 7)],
+        [Setting("contrast.weight", 0), Setting("contrast.pixel_queue", 7)],
     ]
     specs = [composer.spec(settings, "test") for settings in off]
     assert len(set(map(spec_digest, specs))) == 1
@@ -244,6 +244,28 @@ def test_contrast_settings_do_not_change_the_identity_at_weight_0(composer: Comp
     on = composer.spec([Setting("contrast", "pixel")], "test")
     assert spec_digest(on) != spec_digest(specs[0])
     assert on.contrast == ContrastSpec(weight=0.1)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        (
+            "contrast.pixel_queue",
+            7,
+            r"test: contrast\.pixel_queue: has no effect, because contrast",
+        ),
+        (
+            "backbone.weights_sha256",
+            "a7",
+            r"has no effect, because backbone\.weights names no file",
+        ),
+    ],
+)
+def test_a_setting_without_effect_is_refused(
+    composer: Composer, key: str, value: object, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        composer.spec([Setting(key, value)], "test")
 
 
 def test_a_change_of_any_field_changes_the_identity(spec: RunSpec) -> None:
@@ -264,7 +286,9 @@ def test_a_change_of_any_field_changes_the_identity(spec: RunSpec) -> None:
             digests.add(spec_digest(read_spec(data, "test")))
             count += 1
             assert len(digests) == count, f"{group}.{name} does not change the identity"
-    for name, value in (("seed", 1), ("precision", "bf16"), ("method_version", 99)):
+    recipes = {"schedule": {"optim_wrapper": {"clip_grad": {"max_norm": 1.0}}}}
+    others = (("seed", 1), ("precision", "bf16"), ("method_version", 99), ("recipes", recipes))
+    for name, value in others:
         digests.add(spec_digest(dataclasses.replace(spec, **{name: value})))
         count += 1
         assert len(digests) == count, f"{name} does not change the identity"

@@ -127,6 +127,11 @@ WARMUP = (
         ),
         (
             "base: {evaluation: slide_512}",
+            ("evaluation.mode=whole",),
+            "run 1: evaluation.crop_size and evaluation.stride: evaluation.mode=whole has no",
+        ),
+        (
+            "base: {evaluation: slide_512}\nseeds: [0]",
             ("evaluation.stride=[512,513]",),
             "run 1: evaluation.stride: [512, 513] is more than the window [512, 512], which",
         ),

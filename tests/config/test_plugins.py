@@ -107,6 +107,10 @@ def test_a_method_of_another_package_works_in_matrices_ids_and_errors(
         (METHOD.replace("@dataclass(frozen=True)", ""), r"put @dataclass\(frozen=True\) before"),
         (METHOD.replace("    head:", "    tail:"), r"has no head; write head: ClassVar\[str\]"),
         (
+            METHOD + '    task: ClassVar[str] = "weekly"\n',
+            r"Mine: unknown task 'weekly'\. Did you mean 'weak'\? Known: segmentation, weak\.",
+        ),
+        (
             METHOD.replace("outsider.method.Mine", "prototype"),
             r"write kind: str = \"outsider\.meth",
         ),

@@ -436,8 +436,11 @@ def test_missing_weights_are_bad_data(data: Path, tmp_path: Path) -> None:
     [
         (("evaluation.mode=slide",), "needs crop_size and stride"),
         (("schedule.optimizer=SGD",), "trains with AdamW"),
-        (("decoder.recipe=a/b.py",), "recipe"),
         (("+decoder.settings.chanels=3",), "mmseg cannot build it"),
+        (
+            ("+backbone.settings.pretrained=true",),
+            "backbone.settings.pretrained is True, but a run",
+        ),
         (("schedule.learning_rate=1e30", "schedule.warmup_iterations=0"), "diverged"),
         (("precision=fp16",), "fp16 needs a GPU"),
     ],
@@ -450,6 +453,16 @@ def test_settings_that_cannot_be_trained_end_a_run_as_bad_config(
     reason, message = train(make_folder(tmp_path, small_spec(*overrides), data))
     assert reason is Reason.BAD_CONFIG, message
     assert sentence in message
+
+
+def test_a_recipe_without_known_values_ends_a_run_as_bad_config(data: Path, tmp_path: Path) -> None:
+    spec = small_spec()
+    # As an earlier protoseg planned it: the path of a file, and no values.
+    decoder = dataclasses.replace(spec.decoder, recipe="/home/somebody/mine.py")
+    folder = make_folder(tmp_path, dataclasses.replace(spec, decoder=decoder), data)
+    reason, message = train(folder)
+    assert reason is Reason.BAD_CONFIG
+    assert "the spec has no values of it. Another version of protoseg planned this run" in message
 
 
 def test_a_run_of_another_method_version_is_refused(data: Path, tmp_path: Path) -> None:

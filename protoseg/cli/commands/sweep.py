@@ -51,6 +51,7 @@ def run(context: Context) -> int:
 
 def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """Train the unfinished runs of matrices on the named cluster, or on this machine."""
+    context.print_recipe_notes()
     specs = [run.spec for matrix in matrices for run in matrix.runs]
     if any(map(list_packages, specs)) and not context.arguments.accept_code:
         _refuse_changed_plugins(context, matrices)

@@ -1,51 +1,34 @@
-"""Convert a RunSpec to an mmengine Config, based on the recipe files that mmseg ships.
+"""Convert a RunSpec to an mmengine Config, based on the values of its recipes.
 
-The values of the spec replace those of the recipe. Three more changes apply to every run:
+`protoseg.config.recipes.values` reads them; no recipe file is read here. The values of the spec
+replace those of the recipe. Two more changes apply to every run:
 
 - SyncBN becomes BN in a single process; `protoseg.training.distributed.sync` handles several.
 - L_CE is a mean over the pixels that are not ignored (Eq. 13; mmseg's default divides by all). With
   class weights it is the mean weighted by them.
-- The recipe's address of pre-trained weights is removed: the spec names the file and its digest,
-  and `protoseg.training.weights.load` loads it.
 """
 
 from __future__ import annotations
 
-from functools import cache
+import inspect
 from pathlib import Path
 from typing import Any
 
-import mmseg
 from mmengine.config import Config
+from mmseg.registry import MODELS
 
 from protoseg.config import plugins
 from protoseg.config.fields import to_plain
+from protoseg.config.recipes.ignored import find_ignored_settings
+from protoseg.config.recipes.values import read_values
 from protoseg.config.schema import DecoderSpec, RunSpec
 from protoseg.datasets.labels import check_labels, ignored_label
-from protoseg.errors import UsageError, describe_unknown_name
+from protoseg.errors import UsageError
 from protoseg.training.builders.dataloaders import (
     build_test_loader,
     build_train_loader,
     check_weak_task,
 )
-
-RECIPES = Path(mmseg.__file__).parent / ".mim" / "configs"
-
-
-@cache
-def _read_recipe(name: str) -> Config:
-    path = RECIPES / name
-    if not path.is_file():
-        # There are hundreds of recipes: list those of the folder, or else the folders.
-        names = [str(p.relative_to(RECIPES)) for p in path.parent.glob("*.py")]
-        names = names or [f"{p.parent.name}/..." for p in RECIPES.glob("*/metafile.yaml")]
-        raise UsageError(describe_unknown_name("mmseg recipe", name, "recipe", names))
-    return Config.fromfile(str(path))
-
-
-def load_recipe(name: str) -> Config:
-    """Load an mmseg recipe by its path below mmseg's configs folder; the copy may be changed."""
-    return Config(_read_recipe(name).to_dict())
 
 
 def first_line(error: Exception) -> str:
@@ -81,8 +64,8 @@ def build_config(
         start: number of iterations already trained.
 
     Raises:
-        UsageError: a recipe that mmseg does not ship, a batch that is not divisible by
-            ``world_size``, or inconsistent label settings.
+        UsageError: a recipe without known values, values that no run uses, a batch that is not
+            divisible by ``world_size``, or inconsistent label settings.
     """
     if spec.schedule.batch_size % world_size:
         raise UsageError(
@@ -108,21 +91,20 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     """Build the ``model`` part of the config: an mmseg ``EncoderDecoder``.
 
     Raises:
-        UsageError: a class named by its full path that cannot be imported.
+        UsageError: a class named by its full path that cannot be imported, or values that no run
+            uses.
     """
+    for problem in find_ignored_settings(spec):
+        raise UsageError(problem)
     for key, name in plugins.find_full_names(spec):
         plugins.load_class(name, key)  # mmengine would hide the reason why an import fails
-    backbone_recipe = load_recipe(spec.backbone.recipe)
-    preprocessor = dict(backbone_recipe.model.data_preprocessor)
+    encoder = read_values(spec, "backbone")
+    preprocessor = encoder["data_preprocessor"]
     preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=ignored_label(spec.dataset))
-    preprocessor.pop("test_cfg", None)
-    backbone = merge_settings(
-        dict(backbone_recipe.model.backbone), to_plain(spec.backbone.settings)
-    )
-    backbone.pop("pretrained", None)
-    backbone.pop("init_cfg", None)
-    decoder_recipe = load_recipe(spec.decoder.recipe).model
-    decode_head = _build_decode_head(dict(decoder_recipe.decode_head), spec)
+    backbone = merge_settings(encoder["backbone"], to_plain(spec.backbone.settings))
+    _check_default_weights(backbone)
+    heads = read_values(spec, "decoder")
+    decode_head = _build_decode_head(heads["decode_head"], spec)
     # Without fields that were added later and are not set: their heads have the same defaults.
     method = to_plain(spec.method, identity=True)
     del method["kind"]
@@ -137,7 +119,7 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
         "test_cfg": _build_test_cfg(spec),
     }
     if spec.decoder.auxiliary:
-        model["auxiliary_head"] = _build_auxiliary_head(decoder_recipe, spec.decoder, spec)
+        model["auxiliary_head"] = _build_auxiliary_head(heads, spec.decoder, spec)
     if world_size == 1:
         model = _replace_sync_bn(model)
     return model
@@ -166,13 +148,29 @@ def _build_decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
     return _average_over_valid_pixels(merge_settings(head, to_plain(spec.decoder.settings)), spec)
 
 
-def _build_auxiliary_head(recipe_model: Any, decoder: DecoderSpec, spec: RunSpec) -> dict[str, Any]:
-    if "auxiliary_head" not in recipe_model:
+def _check_default_weights(backbone: dict[str, Any]) -> None:
+    """Refuse a backbone that downloads weights unless it is told not to."""
+    cls = MODELS.get(backbone["type"]) if isinstance(backbone.get("type"), str) else None
+    if "pretrained" in backbone or not isinstance(cls, type):
+        return
+    default = inspect.signature(cls).parameters.get("pretrained")
+    if default is not None and default.default not in (None, False, inspect.Parameter.empty):
         raise UsageError(
-            f"decoder.auxiliary: the recipe {decoder.recipe} has no auxiliary head. Set "
+            f"backbone.settings: {backbone['type']} downloads weights, unless 'pretrained' is "
+            "false. Set backbone.settings.pretrained=false; backbone.weights names a file."
+        )
+
+
+def _build_auxiliary_head(
+    heads: dict[str, Any], decoder: DecoderSpec, spec: RunSpec
+) -> dict[str, Any]:
+    head = heads.get("auxiliary_head")
+    if head is None or "type" not in head:
+        number = "no auxiliary head" if head is None else "several auxiliary heads"
+        raise UsageError(
+            f"decoder.auxiliary: the recipe {decoder.recipe} has {number}. Set "
             "decoder.auxiliary=false."
         )
-    head = dict(recipe_model.auxiliary_head)
     head.update(
         in_channels=spec.backbone.channels[head["in_index"]],
         num_classes=len(spec.dataset.classes),
@@ -233,30 +231,24 @@ def _build_test_cfg(spec: RunSpec) -> dict[str, Any]:
 
 def _build_optimizer(spec: RunSpec) -> dict[str, Any]:
     schedule = spec.schedule
-    wrapper = load_recipe(schedule.recipe).optim_wrapper.to_dict()
-    optimizer = wrapper["optimizer"]
-    if optimizer["type"] != schedule.optimizer:
-        raise UsageError(
-            f"schedule.optimizer: {schedule.recipe} trains with {optimizer['type']}, "
-            f"not {schedule.optimizer}. Name a recipe that uses {schedule.optimizer}."
-        )
-    optimizer.update(lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
+    wrapper: dict[str, Any] = read_values(spec, "schedule")["optim_wrapper"]
+    wrapper["optimizer"].update(lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
     if schedule.norm_decay == "never":
         wrapper["constructor"] = "NormsWithoutDecay"
         # Without any rule mmengine would not visit the modules.
         wrapper["paramwise_cfg"] = {"norm_decay_mult": 0.0, **(wrapper.get("paramwise_cfg") or {})}
-    keys = (wrapper.get("paramwise_cfg") or {}).get("custom_keys", {})
-    keys.pop("head", None)
+    by_name = wrapper.get("paramwise_cfg") or {}
+    keys = by_name.get("custom_keys") or {}
     if schedule.head_lr_mult != 1:
         keys["head"] = {"lr_mult": schedule.head_lr_mult}
     if keys:
-        wrapper.setdefault("paramwise_cfg", {})["custom_keys"] = keys
+        wrapper["paramwise_cfg"] = {**by_name, "custom_keys": keys}
     if spec.precision != "fp32":
         wrapper["type"] = "AmpOptimWrapper"
         wrapper["dtype"] = {"fp16": "float16", "bf16": "bfloat16"}[spec.precision]
         if spec.precision == "fp16":
             wrapper["loss_scale"] = "dynamic"
-    return dict(wrapper)
+    return wrapper
 
 
 def _build_schedulers(spec: RunSpec) -> list[dict[str, Any]]:

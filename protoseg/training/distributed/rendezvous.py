@@ -20,6 +20,7 @@ from torch.distributed import DistError, TCPStore
 from protoseg import files
 from protoseg.errors import ProtosegError
 from protoseg.training.distributed.rank import RankInfo
+from protoseg.training.network import allow_host
 
 MEETING_SECONDS = 300.0
 """Time limit for all processes to connect at the start."""
@@ -95,6 +96,7 @@ def join_store(folder: Path, rank_info: RankInfo, seconds: float | None = None) 
 
 def connect_store(host: str, port: int, token: str) -> TCPStore | None:
     """Connect to the store at an address; None if it does not answer or has another token."""
+    allow_host(host)
     try:
         # Test the port first: TCPStore waits much longer for a store that does not exist.
         socket.create_connection((host, port), timeout=3).close()

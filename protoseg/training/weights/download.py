@@ -14,8 +14,8 @@ from mmengine.runner.checkpoint import get_external_models, get_mmcls_models
 
 from protoseg import files
 from protoseg.config.schema import BackboneSpec
-from protoseg.errors import DataError
-from protoseg.training.builders.config import load_recipe
+from protoseg.errors import DataError, UsageError
+from protoseg.training.builders.recipe_files import load_recipe
 
 Progress = Callable[[int, int], None]
 """Called with the number of received bytes and the total number, 0 if unknown."""
@@ -26,8 +26,14 @@ SECONDS = 30.0
 
 
 def find_address(backbone: BackboneSpec) -> str:
-    """The address of a backbone's weights in its recipe; empty if the recipe names another file."""
-    model = load_recipe(backbone.recipe).model
+    """The address of a backbone's weights in its recipe of mmseg.
+
+    Empty if the recipe names another file, or is not one of mmseg.
+    """
+    try:
+        model = load_recipe(backbone.recipe).model
+    except UsageError:
+        return ""
     init = model.backbone.get("init_cfg") or {}
     url = str(init.get("checkpoint") or model.get("pretrained") or "")
     hub, _, name = url.partition("://")

@@ -20,6 +20,7 @@ import pytest
 from forked import ForkedProcess, start_forked
 from report.lab import make_record
 from training.small import (
+    BASE,
     WORKER_MODULES,
     compose,
     log,
@@ -32,8 +33,12 @@ from training.small import (
 from waiting import DEADLINE, finish, wait_until
 
 from cli.conftest import REPOSITORY, CommandLine
+from protoseg.cli import context
 from protoseg.cli.commands import reproduce
+from protoseg.config.compose import Composer
 from protoseg.config.identity import run_id
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.recipes.locked import find_configs_folder
 from protoseg.reproduce import retrain
 from protoseg.reproduce.retrain import choose_run_folder
 from protoseg.runs.folder import RunFolder
@@ -141,6 +146,50 @@ def test_a_reproduction_is_bit_identical(
     assert json.loads(reproduced.launch.read_text())["threads"] == 1
     assert read_files(run) == before, "the recorded run has changed"
     assert read_files(earlier) == before, "an earlier reproduction has changed"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("workers")
+def test_a_run_with_a_recipe_of_ones_own_needs_only_its_record(
+    protoseg: CommandLine, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "Composer", Composer)
+    folder = find_configs_folder()
+    assert folder is not None
+    base = folder / small_spec(*SPEC).schedule.recipe
+    recipe = tmp_path / "clip.py"
+
+    def plan_run(max_norm: float) -> dict[str, Any]:
+        """The only run of a matrix with this recipe, as `plan` shows it."""
+        clip = f"optim_wrapper = dict(clip_grad=dict(max_norm={max_norm}))"
+        recipe.write_text(f"_base_ = {str(base)!r}\n{clip}\n")
+        answer = protoseg("plan", str(matrix), "--json")
+        assert answer.status == 0, answer.err
+        (run,) = answer.json["runs"]
+        return dict(run)
+
+    settings = dict(text.partition("=")[::2] for text in (*BASE, *SPEC))
+    base_text = ", ".join(f"{key}: {value}" for key, value in settings.items())
+    matrix = tmp_path / "clipped.yaml"
+    matrix.write_text(f"base: {{{base_text}, schedule.recipe: {recipe}}}\nseeds: [0]\n")
+    states = {}
+    for max_norm in (1.0, 1e-4):
+        planned = plan_run(max_norm)
+        assert planned["state"] == "new", "another content is another run"
+        spec = load_matrix(Composer(REPOSITORY / "experiments"), str(matrix)).runs[0].spec
+        run = make_folder(protoseg.lab.runs, spec, data)
+        assert run.run_id == planned["run_id"]
+        status, output = work(run)
+        assert status == 0, output
+        assert plan_run(max_norm)["state"] == "done"
+        states[run.run_id] = read_record(run.record)["provenance"]["state_sha256"]
+    assert len(states) == len(set(states.values())) == 2
+    recipe.unlink()
+    for run_id_ in states:
+        assert str(tmp_path) not in (protoseg.lab.runs / run_id_ / "record.json").read_text()
+    answer = protoseg("reproduce", next(iter(states)), "--data", str(data))
+    assert answer.status == 0, answer.err
+    assert "bit-identical" in answer.out
 
 
 # Different results

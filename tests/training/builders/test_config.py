@@ -7,6 +7,8 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from protoseg.config.schema import DatasetSpec, RunSpec
+from protoseg.config.validation import check_values
 from protoseg.errors import UsageError
 from protoseg.training.builders.components import build_components
-from protoseg.training.builders.config import RECIPES, build_config, load_recipe, merge_settings
+from protoseg.training.builders.config import build_config, merge_settings
 from protoseg.training.builders.parameter_counts import build_without_memory
+from protoseg.training.builders.recipe_files import load_recipe
 from training.small import compose, composer, small_spec
 
 SEGFORMER = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py"
@@ -479,6 +483,124 @@ def test_settings_that_mmseg_refuses_are_one_error_message(
     assert "\n" not in str(error.value)
 
 
-def test_recipes_are_those_that_mmseg_ships() -> None:
-    assert (RECIPES / SEGFORMER).is_file()
-    assert len(list(RECIPES.glob("*/*.py"))) > 500
+# Values that are given are used or refused
+
+WEIGHTS = "but a run loads only the weights that backbone"
+LAYER_DECAY = "convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512.py"
+IGNORED_SETTINGS = {
+    "+backbone.settings.pretrained=true": f"backbone.settings.pretrained is True, {WEIGHTS}",
+    "+backbone.settings.pretrained=a.pth": f"backbone.settings.pretrained is 'a.pth', {WEIGHTS}",
+    "+backbone.settings.init_cfg={type: Pretrained, checkpoint: a.pth}": (
+        f"backbone.settings.init_cfg.type is 'Pretrained', {WEIGHTS}"
+    ),
+    "+backbone.settings.init_cfg=[{type: Pretrained}]": f"'Pretrained'}}], {WEIGHTS}",
+    "+decoder.settings.init_cfg={type: Pretrained, checkpoint: a.pth}": (
+        f"decoder.settings.init_cfg.type is 'Pretrained', {WEIGHTS}"
+    ),
+    "+decoder.settings.init_cfg={type: Normal, override: {name: conv_seg}}": (
+        "decoder.settings.init_cfg.override.name is 'conv_seg', but init_cfg.override is for"
+    ),
+    "+decoder.settings.channels=7": "decoder.settings.channels is 7, but decoder.channels is used",
+    "+decoder.settings.num_classes=7": "num_classes is 7, but dataset.classes is used, which gives",
+    "+decoder.settings.in_channels=[7]": "in_channels is [7], but backbone.channels is used",
+    "+decoder.settings.in_index=[0]": "in_index is [0], but decoder.in_index is used",
+    "+decoder.settings.dropout_ratio=0.7": "dropout_ratio is 0.7, but decoder.dropout is used",
+    "+decoder.settings.ignore_index=7": "ignore_index is 7, but dataset.ignore_index is used",
+    "+decoder.settings.threshold=0.3": "threshold is 0.3, but each class has one score here",
+    "+decoder.settings.out_channels=1": "out_channels is 1, but each class has one score here",
+    "+decoder.settings.loss_decode.avg_non_ignore=false": "avg_non_ignore is false, but L_CE is a",
+    "+decoder.settings.loss_decode=[{type: CrossEntropyLoss, avg_non_ignore: false}]": (
+        "decoder.settings.loss_decode: avg_non_ignore is false, but L_CE is a mean over the pixels"
+    ),
+    "schedule.recipe=upernet/upernet_r50_4xb4-160k_ade20k-512x512.py": "trains with SGD, not AdamW",
+    f"schedule.recipe={LAYER_DECAY}": (
+        "trains with AmpOptimWrapper, but precision is fp32. Set precision=bf16"
+    ),
+    "backbone=mobilenet_v2 +backbone.settings.init_cfg={type: Kaiming, layer: Conv2d}": (
+        "init_cfg.type is 'Kaiming', but backbone.weights=mobilenet_v2_imagenet.pth is used"
+    ),
+}
+"""Overrides -> a part of the message."""
+
+
+@pytest.mark.parametrize(("override", "sentence"), IGNORED_SETTINGS.items())
+def test_a_setting_that_no_run_uses_is_refused_when_planned_and_when_built(
+    override: str, sentence: str
+) -> None:
+    spec = compose(*re.split(r" (?=\+?[\w.]+=)", override))
+    for check in (lambda: check_values(spec, "plan"), lambda: build_config(spec, data_root=ROOT)):
+        with pytest.raises(UsageError, match=re.escape(sentence)) as error:
+            check()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            ["decoder=segmenter", "method=query_decoder", "decoder.dropout=0.2"],
+            "decoder.dropout: 0.2 has no effect, because SegmenterMaskTransformerHead has no",
+        ),
+        (
+            [f"schedule.recipe={LAYER_DECAY}", "precision=bf16", "schedule.head_lr_mult=2"],
+            "schedule.head_lr_mult: 2.0 has no effect, because convnext",
+        ),
+    ],
+)
+def test_a_value_without_effect_in_mmseg_is_refused_when_planned(
+    overrides: list[str], sentence: str
+) -> None:
+    spec = compose(*overrides)
+    with pytest.raises(UsageError, match=re.escape(sentence)):
+        check_values(spec, "plan")
+    build_config(spec, data_root=ROOT)
+
+
+def test_settings_that_agree_with_the_spec_are_used() -> None:
+    spec = compose(
+        "+decoder.settings.channels=64",
+        "+decoder.settings.in_index=[0,1,2,3]",
+        "+decoder.settings.out_channels=6",
+        "+decoder.settings.loss_decode.avg_non_ignore=true",
+    )
+    check_values(spec, "plan")
+    assert build_config(spec, data_root=ROOT).model.decode_head.decode_head.out_channels == 6
+
+
+BACKBONE = """
+from protoseg.models import TinyNet
+
+class Net(TinyNet):
+    def __init__(self, channels, pretrained=True, init_cfg=None):
+        super().__init__(channels)
+        self.pretrained, self.init_cfg = pretrained, init_cfg
+"""
+
+
+@pytest.fixture
+def own_backbone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Overrides that choose a backbone of one's own, which downloads weights by default."""
+    (tmp_path / "own_backbone_of_test.py").write_text(BACKBONE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    return ["backbone.settings.type=own_backbone_of_test.Net"]
+
+
+def test_a_backbone_is_told_not_to_load_weights(own_backbone: list[str]) -> None:
+    for value in ("false", "null"):
+        config = config_of(*own_backbone, f"+backbone.settings.pretrained={value}")
+        built = MODELS.build(config.model).backbone
+        assert built.pretrained in (False, None)
+        assert built.init_cfg is None
+    with pytest.raises(UsageError, match=r"Net downloads weights, unless 'pretrained' is false"):
+        config_of(*own_backbone)
+
+
+def test_the_initialisation_of_a_backbone_is_used(own_backbone: list[str]) -> None:
+    init = "+backbone.settings.init_cfg={type: Constant, val: 0.5, layer: Conv2d}"
+    config = config_of(*own_backbone, "+backbone.settings.pretrained=false", init)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    convolutions = [m for m in model.backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert convolutions
+    assert all(bool((m.weight == 0.5).all()) for m in convolutions)

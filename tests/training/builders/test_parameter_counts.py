@@ -14,12 +14,13 @@ from torch import nn
 from protoseg.cli.published_counts import PublishedCounts, published_counts, with_classes
 from protoseg.config.methods import PrototypeMethod
 from protoseg.training.builders.components import build_components
-from protoseg.training.builders.config import build_config, build_model, load_recipe
+from protoseg.training.builders.config import build_config, build_model
 from protoseg.training.builders.parameter_counts import (
     build_without_memory,
     count_parameters,
     count_spec_parameters,
 )
+from protoseg.training.builders.recipe_files import load_recipe
 from training.small import REPOSITORY, compose, composer, small_spec
 
 PAIRS = {
