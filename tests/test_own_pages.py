@@ -158,6 +158,9 @@ def test_the_page_trains_a_custom_backbone(follow: Follow, tmp_path: Path) -> No
     assert origin["outside"] == {"small_net": source}
     assert [attempt["outside"] for attempt in origin["attempts"]] == [{"small_net": source}]
     assert record["spec"]["backbone"]["settings"]["type"] == "small_net.SmallNet"
+    clipped = only_record(tmp_path, "shapes-tiny-segformer-prototype-k10-s0")["spec"]
+    assert clipped["recipes"]["schedule"]["optim_wrapper"]["clip_grad"] == {"max_norm": 1.0}
+    assert str(tmp_path) not in json.dumps(clipped)
     assert "12 runs" in output_of(outputs, "protoseg plan")
 
 

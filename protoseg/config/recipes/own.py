@@ -34,19 +34,24 @@ def resolve_recipes(recipes: Iterable[Path], configs: Path | None) -> dict[Path,
         for a file that cannot be read has only ``error``, a sentence.
 
     Raises:
-        ProtosegError: mmengine does not start.
+        ProtosegError: mmengine does not start, or does not answer within `SECONDS`.
     """
     request = {"files": [str(file) for file in recipes], "configs": str(configs or "")}
-    process = subprocess.run(
-        [sys.executable, "-m", PROGRAM],
-        input=json.dumps(request),
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
     try:
+        process = subprocess.run(
+            [sys.executable, "-m", PROGRAM],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
         answers: dict[str, dict[str, Any]] = json.loads(process.stdout)
+    except subprocess.TimeoutExpired as error:
+        raise ProtosegError(
+            f"{request['files'][0]}: this recipe was not read within {SECONDS:.0f} s. Correct the "
+            "file, or name another one."
+        ) from error
     except ValueError as error:
         raise ProtosegError(
             f"{request['files'][0]}: mmengine cannot be started to read it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -16,6 +17,7 @@ from protoseg.config.overrides import Setting
 from protoseg.config.recipes import locked
 from protoseg.config.recipes.sections import SECTIONS
 from protoseg.errors import ProtosegError, UsageError
+from protoseg.training.builders import locked_recipes
 from protoseg.training.builders.locked_recipes import (
     collect_table,
     compare_tables,
@@ -59,6 +61,23 @@ def test_all_recipes_have_the_locked_values() -> None:
     table = collect_table()
     assert compare_tables(locked.read_table(), table) == [], ADVICE
     assert format_table(table) == locked.TABLE.read_bytes()
+
+
+def test_a_recipe_that_differs_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    table = locked.read_table()
+    other = copy.deepcopy(table)
+    other["recipes"][SEGFORMER]["files"] = "0" * 16
+    other["recipes"][SEGFORMER]["schedule"] = "has no optim_wrapper"
+    other["recipes"]["new/new.py"] = {}
+    assert (
+        compare_tables(table, other)
+        == [
+            "new/new.py: is not in the table",
+            f"{SEGFORMER}: differs in files, schedule",
+        ][::-1]
+    )
+    assert locked_recipes.main(["--wirte"]) == 2
+    assert "usage: python -m protoseg.training.builders.locked_recipes" in capsys.readouterr().out
 
 
 def test_an_edited_table_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

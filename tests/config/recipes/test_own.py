@@ -12,11 +12,11 @@ from protoseg.config.compose import Composer
 from protoseg.config.fields import to_plain
 from protoseg.config.identity import canonical_json, read_spec, run_id
 from protoseg.config.overrides import parse_overrides
-from protoseg.config.recipes import locked
+from protoseg.config.recipes import locked, own
 from protoseg.config.recipes.own import resolve_recipes
 from protoseg.config.recipes.values import read_values
 from protoseg.config.schema import RunSpec
-from protoseg.errors import UsageError
+from protoseg.errors import ProtosegError, UsageError
 
 CONFIGS = locked.find_configs_folder()
 assert CONFIGS is not None
@@ -40,14 +40,14 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compose(composer: Composer, recipes: Path) -> Compose:
     """Composes specs with recipes of the folder, which one process has resolved together."""
-    own = Composer(composer.experiments)
-    own.recipes.folder = recipes
+    own_composer = Composer(composer.experiments)
+    own_composer.recipes.folder = recipes
     files = [path.resolve() for path in recipes.glob("*.*")]
-    own.recipes._answers |= resolve_recipes(files, CONFIGS)
+    own_composer.recipes._answers |= resolve_recipes(files, CONFIGS)
 
     def compose_spec(*overrides: str) -> RunSpec:
         settings = [s for _, values in parse_overrides(overrides) for s in values]
-        return own.spec(settings, "test")
+        return own_composer.spec(settings, "test")
 
     return compose_spec
 
@@ -207,6 +207,18 @@ def test_a_missing_recipe_is_one_error_message(compose: Compose, recipes: Path) 
     unreadable.mkdir()
     with pytest.raises(UsageError, match=r"folder\.py"):
         compose("schedule.recipe=folder.py")
+
+
+def test_a_process_without_an_answer_is_one_error_message(
+    recipes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(own, "SECONDS", 0.0)
+        with pytest.raises(ProtosegError, match=r"clip\.py: this recipe was not read within 0 s\."):
+            resolve_recipes([recipes / "clip.py"], CONFIGS)
+    monkeypatch.setattr(own, "PROGRAM", "protoseg.no_such_module")
+    with pytest.raises(ProtosegError, match=r"mmengine cannot be started .*no_such_module.*doctor"):
+        resolve_recipes([recipes / "clip.py"], CONFIGS)
 
 
 def test_the_values_cannot_be_set_by_hand(compose: Compose) -> None:
