@@ -290,11 +290,6 @@ class ContrastSpec:
     def __post_init__(self) -> None:
         # The order must not give the run another id.
         object.__setattr__(self, "slips", tuple(sorted(set(self.slips))))
-        if self.slips and not self.weight:
-            raise UsageError(
-                "contrast.slips: the run has no pixel contrast (contrast.weight is 0) and so no "
-                "memory. Remove contrast.slips, or choose contrast=released."
-            )
         if not self.weight:  # without the loss, its settings must not give the run another id
             for field_ in fields(self):
                 object.__setattr__(self, field_.name, field_.default)

@@ -100,7 +100,7 @@ def test_the_two_versions_of_the_preset_differ_in_what_was_corrected(composer: C
             ("contrast=pixel", "contrast.slips=[pointer_by_one]"),
             "pointer_by_one needs memory_start=random",
         ),
-        (("contrast.slips=[pointer_by_one]",), "contrast.slips: the run has no pixel contrast"),
+        (("contrast.slips=[pointer_by_one]",), "contrast.slips: has no effect, because contrast"),
         (
             ("contrast=pixel", "contrast.slips=[pointer]"),
             "contrast.slips[0]: unknown value 'pointer'. Did you mean 'pointer_by_one'?",
