@@ -30,7 +30,7 @@ from protoseg.config.identity import (
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.methods import ContrastSpec, MethodSpec
 from protoseg.config.overrides import Setting
-from protoseg.config.schema import METHOD_VERSION, RunSpec
+from protoseg.config.schema import METHOD_VERSION, DatasetSpec, RunSpec
 from protoseg.errors import UsageError
 
 ADVICE = """
