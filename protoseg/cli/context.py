@@ -73,7 +73,7 @@ class Context:
     def record_folders(self) -> list[Path]:
         """The folders of committed records; none with ``--ignore-records``."""
         is_ignored = getattr(self.arguments, "ignore_records", False)
-        return [] if is_ignored else [self.paths.records]
+        return [] if is_ignored else list(self.paths.record_folders)
 
     @property
     def operands(self) -> list[str]:

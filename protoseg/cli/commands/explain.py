@@ -44,7 +44,7 @@ def run(context: Context) -> int:
             f"'ProtoSeg (paper), K = 10' miou. Tables: {names}."
         )
     store = RecordStore(context.record_folders, context.paths.runs)
-    table = build_table(matrices[0], store, context.paths.results / "published")
+    table = build_table(matrices[0], store, context.paths.published)
     arguments = context.arguments
     explanation = explain_cell(matrices[0], table, arguments.row, arguments.column, store)
     if context.json:
