@@ -36,7 +36,7 @@ VERBS = {
     "results": {
         "tables": "build the table of a matrix from the records of its runs",
         "figures": "draw the figures of a matrix from the records of its runs",
-        "explain": "show the runs, seeds and commits behind a table cell",
+        "explain": "show the runs, seeds and commits behind a table cell, or behind one run",
         "compare": "compare the mIoU of two runs or two table rows, with confidence intervals",
     },
     "data": {

@@ -483,9 +483,7 @@ def test_a_wrong_number_is_found_without_committed_records(
     assert "not run" not in line
 
 
-def test_changed_counts_of_a_run_folder_are_found(
-    protoseg: CommandLine, unpublished: Path
-) -> None:
+def test_changed_counts_of_a_run_folder_are_found(protoseg: CommandLine, unpublished: Path) -> None:
     path = protoseg.lab.runs / RUN / "confusion.npz"
     path.write_bytes(path.read_bytes()[:-1])
     answer = protoseg("verify")
