@@ -16,10 +16,8 @@ from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from protoseg.config.fast_compose import OptionReader
 from protoseg.config.fields import build
@@ -164,7 +162,7 @@ def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, An
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             config = hydra.compose(name, [f"{g}={option}" for g, option in sorted(chosen.items())])
         container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
-    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # Hydra raises ValueError, TypeError and others for some files
         classes = [*config_groups().values(), *MethodSpec.variants.values()]
         fields = {cls.__name__: _list_fields(cls) for cls in classes}
         raise UsageError(describe_config_error(error, folder, chosen, fields, name)) from error
@@ -227,7 +225,7 @@ def _resolve_interpolations(data: dict[str, Any], where: str) -> Any:
         config: DictConfig = OmegaConf.create(data)
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        key, text = next(_list_interpolations(data, ""), ("", ""))
+        key, text = next(_list_interpolations(substituted, ""), ("", ""))
         raise UsageError(
             f"{where}: {key}: '{text}' cannot be resolved. A reference names a key with a value, "
             "e.g. ${method.kappa}."

@@ -67,7 +67,7 @@ def describe_config_error(
     if re.search(r"Cannot assign \w+ to Dict", all_text):
         return f"{where}: expected a mapping."
     if isinstance(error, UnicodeDecodeError):
-        return f"{where}: not a readable YAML file: {describe_read_error(error)}"
+        return f"{where}: {describe_read_error(error)}"
     return (
         f"{where}: these files cannot be composed. Compare their 'defaults' and keys with other "
         "files of the same folder."
@@ -77,12 +77,14 @@ def describe_config_error(
 def describe_read_error(error: Exception) -> str:
     """Describe why a YAML file cannot be read, without its name."""
     if isinstance(error, YAMLError):
-        return " ".join(str(error).split())
-    if isinstance(error, UnicodeDecodeError):
-        return "it is not UTF-8. Save it as UTF-8."
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}."
-    return "expected keys and values."
+        reason = " ".join(str(error).split())
+    elif isinstance(error, UnicodeDecodeError):
+        reason = "it is not UTF-8. Save it as UTF-8."
+    elif isinstance(error, OSError) and error.strerror:
+        reason = f"{error.strerror}."
+    else:
+        reason = "expected keys and values."
+    return f"not a readable YAML file: {reason}"
 
 
 def _list_causes(error: BaseException | None) -> Iterator[Any]:

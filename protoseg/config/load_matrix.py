@@ -164,8 +164,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        reason = describe_read_error(error)
-        raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
+        raise UsageError(f"{path}: {describe_read_error(error)}") from error
     return {str(k): v for k, v in _check_mapping(content, path.name, "the file").items()}
 
 

@@ -285,6 +285,11 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
         ("~method.kapa", "unknown key 'method.kapa'. Did you mean 'method.kappa'?"),
         ("~backbone.settings.colour", "unknown key 'backbone.settings.colour'. Known: "),
         ("seed.a.b=1", "'seed' has no key 'a'; it is a value."),
+        (
+            "method.num_prototype=3",
+            "Did you mean 'method.num_prototypes'? Known: method.assignment, method.ce_weight, "
+            "method.distance, method.distributed, method.embedding_norm, method.huber_delta,",
+        ),
         ("dataset.name.first=x", "'dataset.name.first': 'dataset.name' is a value, not a group."),
         ("dataset@x=camvid", "override 'dataset@x=camvid': '@x' moves a group, which is not"),
         ("schedule.iterations=", "schedule.iterations: expected a whole number, found ''."),
