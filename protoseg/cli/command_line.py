@@ -127,6 +127,9 @@ def _verb_list() -> str:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; operands and options may be mixed."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        make_parser([]).print_help(sys.stderr)
+        raise SystemExit(2)
     top = make_parser([argument for argument in arguments[:1] if argument in PURPOSES])
     parsed, rest = top.parse_known_args(arguments)
     # argparse takes operands before or after the options of a verb; the others are in `rest`.

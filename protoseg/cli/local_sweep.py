@@ -142,6 +142,8 @@ def label_runs(entries: Sequence[PlanEntry], *, full: bool) -> tuple[dict[str, s
     Returns:
         Run id -> label, and the values that all runs share.
     """
+    if len(entries) == 1 and not entries[0].run.axes:
+        return {entries[0].run.run_id: entries[0].run.run_id}, ""
     values = {
         entry.run.run_id: {**describe_values(entry), "seed": f"seed {entry.run.spec.seed}"}
         for entry in entries

@@ -98,11 +98,16 @@ def load_matrices_and_runs(context: Context) -> list[Matrix]:
             f"'{overrides[0]}' changes a matrix, but only a run is named. Remove it, or name a "
             "matrix."
         )
-    run_ids = started_or_submitted_runs(context) | recorded_runs(context)
+    started, recorded = started_or_submitted_runs(context), recorded_runs(context)
+    runs = []
     for name in of_runs:
-        if not any(name in run_id for run_id in run_ids):
+        # The runs of the run folders come first: the program comes with hundreds of records.
+        candidates = next(
+            (ids for ids in (started, recorded) if any(name in run_id for run_id in ids)), None
+        )
+        if candidates is None:
             raise UsageError(describe_unknown_name("matrix or run", name, context.verb, known))
-    runs = [_load_run(context, find_run(name, run_ids, "runs")) for name in of_runs]
+        runs.append(_load_run(context, find_run(name, candidates, context.verb)))
     context.arguments.operands = [*of_matrices, *overrides]
     return [*(context.matrices()[0] if of_matrices else []), *runs]
 

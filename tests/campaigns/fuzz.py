@@ -34,7 +34,7 @@ RAW_TEXT = re.compile(
     r"Traceback|hydra\.|omegaconf|DictConfig|ListConfig|AnyNode|full_key|object_type"
     r"|mismatched input|no viable alternative|token recognition|extraneous input|Interpolation key"
     r"|ConfigAttributeError|has no attribute|not subscriptable|is not iterable|NoneType"
-    r"|unhashable type|unexpected keyword|positional argument|not supported between|Cannot merge"
+    r"|unhashable type|unexpected keyword|takes \d+ positional|not supported between|Cannot merge"
     r"|composing config|missing from the config store|<class '",
     re.IGNORECASE,
 )
@@ -183,7 +183,7 @@ class Fuzzer:
         for _ in range(draw.randrange(4)):
             prefix = draw.choice(("", "", "", "", "+", "~", "++"))
             words.append(f"{prefix}{draw.choice(KEYS)}={draw.choice(VALUES)}")
-        words += draw.choices(OPTIONS, k=draw.choice((0, 0, 0, 1, 2)))
+        words += draw.choices(OPTIONS, k=draw.choice((0, 0, 0, 0, 0, 0, 1, 2)))
         draw.shuffle(words)
         words = [self._mutate(word) if draw.random() < 0.1 else word for word in words]
         return [self._mutate(verb) if draw.random() < 0.01 else verb, *words]

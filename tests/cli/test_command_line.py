@@ -266,3 +266,10 @@ def test_an_error_names_the_verb_once(protoseg: CommandLine) -> None:
     assert protoseg("compare", "one").err.startswith("protoseg compare: name two runs")
     assert protoseg("data", "check").err.startswith("protoseg data check: name a data set")
     assert protoseg("plan", "nowhere.yaml").err.startswith("protoseg plan: nowhere.yaml: ")
+
+
+def test_a_call_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "protoseg plan quickstart" in capsys.readouterr().err

@@ -186,7 +186,8 @@ class LineDisplay(SweepDisplay):
 
     def name(self, run_id: str) -> str:
         """The run id, which other commands take, and the label."""
-        return f"{run_id}  {self.labels[run_id]}"
+        label = self.labels[run_id]
+        return run_id if label == run_id else f"{run_id}  {label}"
 
     def show_progress(self, local_sweep: LocalSweep) -> None:
         """Print the first loss of every run, and all runs if nothing was printed for a while."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from protoseg.config.matrix import Matrix
 from protoseg.report.verify.check import Check
-from protoseg.report.verify.records import check_counts, join_first
+from protoseg.report.verify.records import check_counts
 from protoseg.runs.store import LookupResult, RecordStore
 
 Comparison = Callable[[RecordStore, Check], None]
@@ -92,7 +92,6 @@ def _describe_uncommitted(matrix: Matrix, uncommitted: dict[str, LookupResult]) 
     if not in_run_folders:
         return f"{matrix.name}: compared with records that come with the program"
     return (
-        f"{matrix.name}: {len(in_run_folders)} of its runs are not published, compared with their "
-        f"run folders ({join_first(in_run_folders)}). To publish: protoseg tables {matrix.name} "
-        "--keep-records"
+        f"{matrix.name}: compared with {len(in_run_folders)} run folders; their records are not "
+        f"published. To publish: protoseg tables {matrix.name} --keep-records"
     )

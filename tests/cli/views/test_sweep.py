@@ -90,8 +90,9 @@ def test_labels_have_what_differs_between_runs() -> None:
         "Paper, method.num_prototypes=1, method.kappa=0.1, seed 0"
     )
     assert shared == ""
-    (label,) = label_runs(make_entries({}), full=False)[0].values()
-    assert label == "seed 0"
+    # A single run is named by its id, which other commands take.
+    ((name, label),) = label_runs(make_entries({}), full=False)[0].items()
+    assert label == name
 
 
 def test_equal_ends_of_keys_are_not_shortened() -> None:
