@@ -1,7 +1,7 @@
 """Finds the wrong value in config files that Hydra could not compose.
 
-Hydra and OmegaConf describe such an error in terms of their own classes. Here the files are read
-again one by one, and each value is checked as in a finished spec.
+Messages of Hydra and OmegaConf name Hydra's classes, not our keys. So the files are read again one
+by one, and each value is checked as in a finished spec.
 """
 
 from __future__ import annotations

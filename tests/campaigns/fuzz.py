@@ -179,14 +179,14 @@ class Fuzzer:
     def _make_arguments(self) -> list[str]:
         draw = self.random
         verb = draw.choice(VERBS)
-        words = draw.choices(NAMES, k=draw.randrange(4))
+        operands = draw.choices(NAMES, k=draw.randrange(4))
         for _ in range(draw.randrange(4)):
             prefix = draw.choice(("", "", "", "", "+", "~", "++"))
-            words.append(f"{prefix}{draw.choice(KEYS)}={draw.choice(VALUES)}")
-        words += draw.choices(OPTIONS, k=draw.choice((0, 0, 0, 0, 0, 0, 1, 2)))
-        draw.shuffle(words)
-        words = [self._mutate(word) if draw.random() < 0.1 else word for word in words]
-        return [self._mutate(verb) if draw.random() < 0.01 else verb, *words]
+            operands.append(f"{prefix}{draw.choice(KEYS)}={draw.choice(VALUES)}")
+        operands += draw.choices(OPTIONS, k=draw.choice((0, 0, 0, 0, 0, 0, 1, 2)))
+        draw.shuffle(operands)
+        operands = [self._mutate(each) if draw.random() < 0.1 else each for each in operands]
+        return [self._mutate(verb) if draw.random() < 0.01 else verb, *operands]
 
     def _call_with_changed_file(self, arguments: list[str]) -> None:
         draw = self.random

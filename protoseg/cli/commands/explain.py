@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Show the runs behind a cell."""
+    from protoseg.cli.context import is_override
     from protoseg.cli.run_lookup import is_single_run, load_matrices_and_runs
     from protoseg.cli.views.explanation import render_explanation
     from protoseg.report.explanation import explain_cell
@@ -34,7 +35,7 @@ def run(context: Context) -> int:
     from protoseg.runs.store import RecordStore
 
     name, *cell = context.arguments.operands or [""]
-    if not name or len(cell) > 2:
+    if not name or is_override(name) or len(cell) > 2:
         raise UsageError(
             "explain: name a matrix, a row and a column, or one run, e.g. "
             "protoseg explain quickstart 'ProtoSeg, K = 4' miou."

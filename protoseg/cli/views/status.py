@@ -72,7 +72,7 @@ def render_status(plan: Plan, lines: int | None = None, width: int = WIDE) -> Gr
 def _find_common_beginning(plan: Plan) -> str:
     """The first words that all run ids share; empty if a row would not be shorter."""
     ids = [entry.run.run_id.split("-") for entry in plan.entries]
-    shared = [words[0] for words in takewhile(lambda w: len(set(w)) == 1, zip(*ids, strict=False))]
+    shared = [parts[0] for parts in takewhile(lambda p: len(set(p)) == 1, zip(*ids, strict=False))]
     return "-".join([*shared, ""]) if len(ids) > 1 and shared else ""
 
 

@@ -79,7 +79,7 @@ def test_a_run_is_named_by_a_part_of_its_id(protoseg: CommandLine) -> None:
     assert both.status == 1
     assert "out_of_memory: CUDA out of memory" in both.out
     assert protoseg("status", "quickstart", runs[1].run_id, "--json").json["counts"]["new"] == 6
-    assert "is a part of 3 run ids" in protoseg("status", "tiny").err
+    assert "is a part of 2 run ids" in protoseg("status", "tiny").err
     unknown = protoseg("status", "quickstard")
     assert "unknown matrix or run 'quickstard'. Did you mean 'quickstart'?" in unknown.err
     assert "Remove it, or name a matrix." in protoseg("status", runs[0].run_id, "seed=1").err
