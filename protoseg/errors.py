@@ -47,4 +47,11 @@ def describe_unknown_name(
     names = list(allowed) if in_order else sorted(allowed)
     guess = find_nearest_name(name, names)
     hint = f" Did you mean '{guess}'?" if guess else ""
-    return f"{where}: unknown {noun} '{name}'.{hint} Known: {', '.join(names) or 'none'}."
+    return f"{where}: unknown {noun} '{name}'.{hint} Known: {join_names(names) or 'none'}."
+
+
+def join_names(names: Iterable[str]) -> str:
+    """Join names with commas; all are quoted if one of them has a comma or a space."""
+    names = list(names)
+    is_quoted = any("," in name or " " in name or not name for name in names)
+    return ", ".join(f"'{name}'" if is_quoted else name for name in names)

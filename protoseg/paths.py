@@ -27,6 +27,18 @@ class Paths:
     """Pre-trained weights; PROTOSEG_WEIGHTS, or ``weights`` in the data folder."""
     clusters: Path
     """Cluster profiles; PROTOSEG_CLUSTERS, or ``slurm`` in the checkout."""
+    shipped: tuple[Path, ...] = ()
+    """Other folders of results that are read too; see `find_shipped_results`."""
+
+    @property
+    def published(self) -> tuple[Path, ...]:
+        """Folders of published numbers, in the order of their search."""
+        return tuple(folder / "published" for folder in (self.results, *self.shipped))
+
+    @property
+    def record_folders(self) -> tuple[Path, ...]:
+        """Folders of committed records, in the order of their search."""
+        return (self.records, *(folder / "records" for folder in self.shipped))
 
 
 def find_checkout() -> Path:
@@ -41,6 +53,15 @@ def find_checkout() -> Path:
 def find_package_folder() -> Path:
     """Return the folder that ``protoseg`` is imported from: a checkout, or site-packages."""
     return Path(protoseg.__file__).resolve().parent.parent
+
+
+def find_shipped_results() -> tuple[Path, ...]:
+    """Return the folders of results that come with the program.
+
+    Matrices name the published numbers in them, so they are read wherever PROTOSEG_RESULTS is.
+    """
+    roots = dict.fromkeys((find_checkout(), find_package_folder()))
+    return tuple(root / "results" for root in roots)
 
 
 def find_paths(
@@ -68,4 +89,5 @@ def find_paths(
         data=data_folder,
         weights=choose(weights, "PROTOSEG_WEIGHTS", data_folder / "weights"),
         clusters=choose(clusters, "PROTOSEG_CLUSTERS", root / "slurm"),
+        shipped=tuple(f for f in find_shipped_results() if f != results_folder),
     )

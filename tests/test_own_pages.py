@@ -1,4 +1,4 @@
-"""The steps of docs/your_backbone.md and docs/your_method.md work."""
+"""The steps of docs/your_backbone.md, docs/your_method.md and docs/your_loss.md work."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def output_of(outputs: dict[str, str], start: str) -> str:
     return output
 
 
-@pytest.mark.parametrize("name", ["your_backbone.md", "your_method.md"])
+@pytest.mark.parametrize("name", ["your_backbone.md", "your_method.md", "your_loss.md"])
 def test_the_files_of_a_page_are_valid(name: str) -> None:
     content = dict(steps(page(name)))
     assert "$" in content, "the page has no command"
@@ -212,3 +212,18 @@ def test_the_page_trains_a_custom_method(follow: Follow, tmp_path: Path) -> None
     (row,) = re.findall(r"`(\{label: .*\})`", table)
     (tmp_path / "experiments/matrices/other.yaml").write_text(f"rows: [{row}]\n")
     assert "1000 pixels" in output_of(follow("```sh\nprotoseg plan other\n```"), "protoseg plan")
+
+
+@pytest.mark.slow
+def test_the_page_trains_a_custom_loss(follow: Follow, tmp_path: Path) -> None:
+    outputs = follow(page("your_loss.md"))
+    assert "1 passed" in output_of(outputs, "python -m pytest")
+    record = only_record(tmp_path, "shapes-tiny-segformer-dice-k1-s0")
+    names = ("__init__.py", "head.py")
+    source = {"version": None, "sha256": source_digest(tmp_path / "mine/dice", *names)}
+    assert record["provenance"]["outside"] == {"dice": source}
+    assert record["spec"]["method"]["dice_weight"] == 1.0
+    # All losses are summed, and logged one by one.
+    for _, losses in record["losses"]:
+        assert losses["loss"] == pytest.approx(losses["loss_ce"] + losses["loss_dice"], rel=1e-4)
+        assert 0 < losses["loss_dice"] < 1

@@ -21,7 +21,7 @@ from protoseg.config.matrix_bundles import list_matrices_and_bundles
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-FOLLOWED = ("your_backbone.md", "your_method.md")
+FOLLOWED = ("your_backbone.md", "your_method.md", "your_loss.md")
 """Pages whose commands need files that the page creates; tests/test_own_pages.py runs them."""
 
 

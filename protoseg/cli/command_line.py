@@ -36,7 +36,7 @@ VERBS = {
     "results": {
         "tables": "build the table of a matrix from the records of its runs",
         "figures": "draw the figures of a matrix from the records of its runs",
-        "explain": "show the runs, seeds and commits behind a table cell",
+        "explain": "show the runs, seeds and commits behind a table cell, or behind one run",
         "compare": "compare the mIoU of two runs or two table rows, with confidence intervals",
     },
     "data": {
@@ -127,6 +127,9 @@ def _verb_list() -> str:
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; operands and options may be mixed."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        make_parser([]).print_help(sys.stderr)
+        raise SystemExit(2)
     top = make_parser([argument for argument in arguments[:1] if argument in PURPOSES])
     parsed, rest = top.parse_known_args(arguments)
     # argparse takes operands before or after the options of a verb; the others are in `rest`.

@@ -20,7 +20,7 @@ from protoseg.config.matrix_bundles import expand_bundles
 from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
-from protoseg.errors import UsageError
+from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
 from protoseg.paths import Paths, find_paths
 from protoseg.report import metrics
@@ -42,6 +42,7 @@ class Context:
 
     Attributes:
         arguments: the parsed command line.
+        verb: the verb.
         json: whether the result is printed as JSON.
         paths: the folders of this call.
         console: standard output.
@@ -50,6 +51,7 @@ class Context:
 
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.arguments = arguments
+        self.verb: str = arguments.verb
         self.json: bool = arguments.json
         self.paths: Paths = find_paths(
             experiments=arguments.experiments,
@@ -63,6 +65,8 @@ class Context:
         width = None if sys.stdout.isatty() else PIPE_WIDTH
         self.console = PipeConsole(width=width, highlight=False, soft_wrap=width is not None)
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.unreadable_matrices: list[str] = []
+        """Why matrices that were not named cannot be read; `print_errors` prints it."""
 
     @cached_property
     def composer(self) -> Composer:
@@ -73,7 +77,7 @@ class Context:
     def record_folders(self) -> list[Path]:
         """The folders of committed records; none with ``--ignore-records``."""
         is_ignored = getattr(self.arguments, "ignore_records", False)
-        return [] if is_ignored else [self.paths.records]
+        return [] if is_ignored else list(self.paths.record_folders)
 
     @property
     def operands(self) -> list[str]:
@@ -107,7 +111,7 @@ class Context:
     def matrices(self) -> tuple[list[Matrix], list[str]]:
         """The matrices and overrides among the operands.
 
-        Without the name of a matrix: all matrices. A bundle is replaced by its matrices.
+        Without the name of a matrix: all that can be read. A bundle is replaced by its matrices.
 
         Raises:
             UsageError: see `protoseg.config.load_matrix.load_matrix`; or a matrix is named twice.
@@ -115,16 +119,16 @@ class Context:
         overrides, names = split_overrides(self.operands)
         if not names:
             names = list_matrices(self.paths.experiments)
-            if self.arguments.verb == "sweep":  # some matrices are too large for one machine
+            if self.verb == "sweep":  # some matrices are too large for one machine
                 raise UsageError(
                     f"no matrix is named. Known: {', '.join(names)}. Name the matrices to train."
                 )
+            return self._load_readable_matrices(names, overrides), overrides
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}. Name it once.")
         names = list(dict.fromkeys(expand_bundles(self.paths.experiments, names)))
-        matrices = [load_matrix(self.composer, name, overrides) for name in names]
+        matrices = [self._load_matrix(name, overrides) for name in names]
         for name, matrix in zip(names, matrices, strict=True):
-            metrics.check_metrics(matrix.table.metrics, f"{matrix.name}: table.metrics")
             # Tables are named after their matrix: equal names would overwrite each other.
             committed = self.paths.experiments / "matrices" / f"{matrix.name}.yaml"
             if name != matrix.name and committed.exists() and not committed.samefile(name):
@@ -136,13 +140,29 @@ class Context:
             raise UsageError(f"two matrix files have one name: {' '.join(names)}. Rename one.")
         return matrices, overrides
 
+    def _load_matrix(self, name: str, overrides: list[str]) -> Matrix:
+        matrix = load_matrix(self.composer, name, overrides)
+        metrics.check_metrics(matrix.table.metrics, f"{matrix.name}: table.metrics")
+        return matrix
+
+    def _load_readable_matrices(self, names: list[str], overrides: list[str]) -> list[Matrix]:
+        matrices = []
+        for name in names:
+            try:
+                matrices.append(self._load_matrix(name, overrides))
+            except ProtosegError as error:
+                self.unreadable_matrices.append(f"matrix {name} cannot be read: {error}")
+        if not matrices and self.unreadable_matrices:
+            raise UsageError(self.unreadable_matrices[0])
+        return matrices
+
     def one_run(self) -> RunSpec:
         """The run that the overrides of the call describe.
 
         Raises:
             UsageError: several values of one key, or values that cannot be trained.
         """
-        verb, settings = self.arguments.verb, {}
+        verb, settings = self.verb, {}
         for key, values in parse_overrides(self.operands):
             if len(values) > 1:
                 raise UsageError(
@@ -165,7 +185,11 @@ class Context:
         print(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False, default=str))
 
     def print_errors(self, messages: list[str]) -> int:
-        """Print messages to standard error; return FAILED if there are any, otherwise OK."""
+        """Print messages to standard error; return FAILED if there are any, otherwise OK.
+
+        The matrices that could not be read come first.
+        """
+        messages = [*self.unreadable_matrices, *messages]
         for message in messages:
             self.errors.print(message, style="red", markup=False)
         return FAILED if messages else OK

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -12,7 +12,7 @@ from types import FrameType
 from rich.console import Console
 
 from protoseg.cli.interrupts import INTERRUPTS
-from protoseg.cli.views.plan import STYLES, describe_axes
+from protoseg.cli.views.plan import STYLES, describe_values
 from protoseg.cli.views.sweep import LineDisplay, TerminalDisplay
 from protoseg.launch.local import LocalSweep, list_local_gpus
 from protoseg.planning.plan import Plan, PlanEntry
@@ -26,6 +26,8 @@ class Outcome:
     """The result of a sweep."""
 
     trained: list[str] = field(default_factory=list)
+    finished_elsewhere: list[str] = field(default_factory=list)
+    """Runs that another worker finished during the sweep, e.g. one of a killed sweep."""
     failed: dict[str, str] = field(default_factory=dict)
     interrupted: list[str] = field(default_factory=list)
     left_alone: dict[str, str] = field(default_factory=dict)
@@ -53,9 +55,36 @@ def run_sweep(
     """
     selected, left_alone = select_runs(plan, retry_failed)
     outcome = Outcome(left_alone=left_alone)
-    if not selected:
-        return outcome
-    labels = {entry.run.run_id: label_run(entry) for entry in selected}
+    if selected:
+        _train_runs(plan, selected, outcome, runs_folder, launch, jobs, console, live)
+    running = [e for e in plan.entries if e.status.state is State.RUNNING]
+    for run_id in (e.run.run_id for e in running if e.run.run_id in left_alone):
+        status = RunFolder(runs_folder / run_id).status()
+        if status.state is State.DONE and status.record is not None:
+            del left_alone[run_id]
+            outcome.finished_elsewhere.append(run_id)
+            miou = status.record["metrics"]["miou"]
+            text = f"done     {run_id}  mIoU {miou:.2f}  (by a worker of an earlier sweep)"
+            console.print(text, style=STYLES[State.DONE], markup=False, soft_wrap=True)
+        elif status.state is not State.RUNNING:
+            left_alone[run_id] = f"{status.state.value}: {status.message}. Run the sweep again."
+    return outcome
+
+
+def _train_runs(
+    plan: Plan,
+    selected: Sequence[PlanEntry],
+    outcome: Outcome,
+    runs_folder: Path,
+    launch: Launch,
+    jobs: int,
+    console: Console,
+    live: bool,
+) -> None:
+    """Train the selected runs, and add how each ended to the outcome."""
+    labels, shared = label_runs(selected, full=not live)
+    if shared:
+        console.print(f"All: {shared}.", style="dim", markup=False)
     display_type = TerminalDisplay if live else LineDisplay
     display = display_type(console, labels, len(plan.entries), plan.counts()[State.DONE])
 
@@ -102,12 +131,39 @@ def run_sweep(
         for run_id in dict.fromkeys([*outcome.interrupted, *(folder.run_id for folder in folders)])
         if run_id not in outcome.trained and run_id not in outcome.failed
     ]
-    return outcome
 
 
-def label_run(entry: PlanEntry) -> str:
-    """The values that distinguish a run from the others of its matrix, with the seed."""
-    return f"{describe_axes(entry)}, seed {entry.run.spec.seed}"
+def label_runs(entries: Sequence[PlanEntry], *, full: bool) -> tuple[dict[str, str], str]:
+    """Label runs by the values in which they differ, so that a narrow terminal shows them.
+
+    Args:
+        full: label them by all values.
+
+    Returns:
+        Run id -> label, and the values that all runs share.
+    """
+    if len(entries) == 1 and not entries[0].run.axes:
+        return {entries[0].run.run_id: entries[0].run.run_id}, ""
+    values = {
+        entry.run.run_id: {**describe_values(entry), "seed": f"seed {entry.run.spec.seed}"}
+        for entry in entries
+    }
+    first = next(iter(values.values()), {})
+    shared = [key for key in first if all(each.get(key) == first[key] for each in values.values())]
+    if len(values) < 2 or full:
+        shared = []
+    short = {key: key.rpartition(".")[2] for key in first}
+    if full or len(set(short.values())) < len(short):
+        short = {key: key for key in first}
+    labels = {
+        run_id: ", ".join(
+            text.replace(f"{key}=", f"{short.get(key, key)}=", 1)
+            for key, text in each.items()
+            if key not in shared
+        )
+        for run_id, each in values.items()
+    }
+    return labels, ", ".join(first[key] for key in shared)
 
 
 def _describe_end(folder: RunFolder, status: Status, name: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ from protoseg.config.overrides import Setting
 from protoseg.config.schema import HIGHEST_LABEL, RunSpec
 from protoseg.errors import ProtosegError
 from protoseg.planning.workload import Workload, make_model_key
+from protoseg.report.tables.published import find_published_file
 
 if TYPE_CHECKING:
     from protoseg.training.builders.parameter_counts import ParameterCounts
@@ -97,7 +98,7 @@ class PublishedCounts:
 
 
 def published_counts(
-    folder: Path,
+    folders: Sequence[Path],
     composer: Composer,
     count: Callable[[RunSpec], ParameterCounts],
     backbones: set[str],
@@ -105,7 +106,7 @@ def published_counts(
     """Read ``params.yaml`` and count the model of each row.
 
     Args:
-        folder: folder of the published numbers.
+        folders: folders of published numbers; the first that has the file.
         count: `protoseg.training.builders.parameter_counts.count_spec_parameters`.
         backbones: config options of the rows to return; empty: all.
 
@@ -119,10 +120,12 @@ def published_counts(
         rows = tuple(_row(row, composer, count, notes, path) for row in wanted)
         return PublishedCounts(" ".join(content["source"].split()), rows, notes)
 
-    return _read_file(folder / FILE, parse_counts)
+    return _read_file(find_published_file(folders, FILE), parse_counts)
 
 
-def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> dict[Workload, float]:
+def published_sizes(
+    folders: Sequence[Path], composer: Composer, backbones: set[str]
+) -> dict[Workload, float]:
     """Model -> number of learnable parameters that the paper prints, for some backbones.
 
     Raises:
@@ -139,7 +142,7 @@ def published_sizes(folder: Path, composer: Composer, backbones: set[str]) -> di
                     sizes[make_model_key(proto)] = float(row["protoseg_m"]) * 1e6
         return sizes
 
-    return _read_file(folder / FILE, parse_sizes)
+    return _read_file(find_published_file(folders, FILE), parse_sizes)
 
 
 def _read_file(path: Path, parse: Callable[[Any, str], T]) -> T:

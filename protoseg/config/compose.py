@@ -10,16 +10,14 @@ import copy
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from protoseg.config.fast_compose import OptionReader
 from protoseg.config.fields import build, field_types
@@ -78,7 +76,7 @@ class Composer:
         data = copy.deepcopy(self._compose(chosen))
         _import_method(data, settings, where)  # `check_key` needs its fields
         for setting in settings:
-            self.check_key(setting.key, where)
+            self.check_key(setting.key, where, data)
             if setting.key not in chosen:
                 _set(data, setting, where)
         resolved = _resolve_interpolations(data, where)
@@ -100,8 +98,11 @@ class Composer:
             raise UsageError(describe_unknown_name(setting.key, setting.value, where, options))
         return setting.value
 
-    def check_key(self, key: str, where: str) -> None:
+    def check_key(self, key: str, where: str, data: Mapping[str, Any]) -> None:
         """Check that a key belongs to a spec.
+
+        Args:
+            data: the composed config; the message lists the keys of its method.
 
         Raises:
             UsageError: an unknown key; the message suggests the nearest one.
@@ -120,6 +121,8 @@ class Composer:
         if cls is None and rest:
             raise UsageError(f"{where}: '{first}' has no key '{rest[0]}'; it is a value.")
         if cls is not None and rest and rest[0] not in _list_fields(cls):
+            method = MethodSpec.variants.get(str((data.get("method") or {}).get("kind")), cls)
+            cls = method if cls is MethodSpec else cls
             candidates = [f"{first}.{name}" for name in _list_fields(cls)]
             raise UsageError(describe_unknown_name("key", key, where, candidates))
 
@@ -164,7 +167,7 @@ def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, An
         with hydra.initialize_config_dir(str(folder), version_base="1.3"):
             config = hydra.compose(name, [f"{g}={option}" for g, option in sorted(chosen.items())])
         container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
-    except (HydraException, OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # Hydra raises ValueError, TypeError and others for some files
         classes = [*config_groups().values(), *MethodSpec.variants.values()]
         fields = {cls.__name__: _list_fields(cls) for cls in classes}
         raise UsageError(describe_config_error(error, folder, chosen, fields, name)) from error
@@ -246,7 +249,24 @@ def _resolve_interpolations(data: dict[str, Any], where: str) -> Any:
         config: DictConfig = OmegaConf.create(data)
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UsageError(f"{where}: {str(error).splitlines()[0]}") from error
+        key, text = next(_list_interpolations(substituted, ""), ("", ""))
+        raise UsageError(
+            f"{where}: {key}: '{text}' cannot be resolved. A reference names a key with a value, "
+            "e.g. ${method.kappa}."
+        ) from error
+
+
+def _list_interpolations(value: Any, key: str) -> Iterator[tuple[str, str]]:
+    """Yield (key, text) of the texts that `OmegaConf` cannot resolve or that were not tried."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    elif isinstance(value, str) and "${" in value:
+        yield key, value
+    for name, item in items:
+        yield from _list_interpolations(item, f"{key}.{name}" if key else str(name))
 
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")

@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
+from protoseg.config.file_check import find_file_problem
 from protoseg.errors import describe_unknown_name
 
 NOUNS = {
@@ -37,6 +40,9 @@ def describe_config_error(
     Returns:
         One sentence.
     """
+    problem = find_file_problem(experiments, chosen, name)
+    if problem is not None:
+        return problem
     texts = [text for text in map(str, _list_causes(error)) if text.strip()]
     all_text = "\n".join(texts)
     named_file = re.search(r"In '([\w/.-]+)':", all_text)
@@ -60,10 +66,25 @@ def describe_config_error(
         return f"{where}: expected a list."
     if re.search(r"Cannot assign \w+ to Dict", all_text):
         return f"{where}: expected a mapping."
-    reasons = (text for text in texts if "raised while composing config" not in text)
-    reason = next(reasons, texts[0] if texts else type(error).__name__)
-    reason = re.sub(r"^In '[\w/.-]+': ", "", reason.strip()).splitlines()[0].rstrip(".")
-    return f"{where}: {reason}."
+    if isinstance(error, UnicodeDecodeError):
+        return f"{where}: {describe_read_error(error)}"
+    return (
+        f"{where}: these files cannot be composed. Compare their 'defaults' and keys with other "
+        "files of the same folder."
+    )
+
+
+def describe_read_error(error: Exception) -> str:
+    """Describe why a YAML file cannot be read, without its name."""
+    if isinstance(error, YAMLError):
+        reason = " ".join(str(error).split())
+    elif isinstance(error, UnicodeDecodeError):
+        reason = "it is not UTF-8. Save it as UTF-8."
+    elif isinstance(error, OSError) and error.strerror:
+        reason = f"{error.strerror}."
+    else:
+        reason = "expected keys and values."
+    return f"not a readable YAML file: {reason}"
 
 
 def _list_causes(error: BaseException | None) -> Iterator[Any]:

@@ -27,6 +27,7 @@ from yaml import YAMLError
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
+from protoseg.config.hydra_errors import describe_read_error
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
 from protoseg.config.overrides import Setting, parse_overrides, parse_sweep
@@ -163,8 +164,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"{path}: not a readable YAML file: {reason}") from error
+        raise UsageError(f"{path}: {describe_read_error(error)}") from error
     return {str(k): v for k, v in _check_mapping(content, path.name, "the file").items()}
 
 

@@ -41,10 +41,10 @@ def parse_overrides(texts: Iterable[str]) -> list[tuple[str, list[Setting]]]:
             override = parser.parse_override(text)
             settings = _read_settings(override)
         except HydraException as error:
-            reason = str(error).strip().splitlines()[0]
             raise UsageError(
-                f"override '{text}': {reason}. Write key=value, e.g. method.num_prototypes=5 or "
-                "dataset=camvid."
+                f"override '{text}': not readable. Write key=value, e.g. method.num_prototypes=5 "
+                "or dataset=camvid. A list is 'key=[1,2]', several runs are key=1,2, and a text "
+                "with special characters is key='\"a: b\"'."
             ) from error
         if override.package is not None:
             raise UsageError(
@@ -75,8 +75,9 @@ def _read_settings(override: Override) -> list[Setting]:
         return [Setting(key, None, delete=True)]
     if override.is_sweep_override():
         if not override.is_discrete_sweep() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-            raise HydraException(
-                "a sweep needs a list of values: 1,5,10 or range(1,5) or choice(a,b)"
+            raise UsageError(
+                f"override '{override.input_line}': a sweep needs a list of values. Write 1,5,10 "
+                "or range(1,5) or choice(a,b)."
             )
         return [Setting(key, value) for value in override.sweep_iterator(_unquote)]
     return [Setting(key, override.value())]

@@ -94,7 +94,7 @@ def scan_split(root: Path, dataset: DatasetSpec, split: str) -> tuple[list[Pair]
     image_folder, annotation_folder = split_folders(root, dataset, split)
     for folder, content in ((image_folder, "images"), (annotation_folder, "annotations")):
         if not folder.is_dir():
-            return [], [_missing_folder_message(folder, content, split)]
+            return [], [_missing_folder_message(root, dataset, folder, content, split)]
     images = find_files(image_folder, dataset.image_suffix)
     annotations = find_files(annotation_folder, dataset.annotation_suffix)
     if not images:
@@ -170,9 +170,21 @@ def _match_splits(root: Path, pattern: str) -> set[str]:
     return {match[1] for candidate in candidates if (match := name.fullmatch(candidate))}
 
 
-def _missing_folder_message(folder: Path, content: str, split: str) -> str:
+def describe_missing_split(root: Path, dataset: DatasetSpec, split: str) -> str:
+    """Say which splits exist, and which option selects one of them."""
+    option = "dataset.train_split" if split == dataset.train_split else "evaluation.split"
+    others = [name for name in find_splits(root, dataset) if name != split]
+    if not others:
+        return f"No other split is in {root}."
+    return f"Splits in {root}: {', '.join(others)}. Choose one, e.g. {option}={others[0]}."
+
+
+def _missing_folder_message(
+    root: Path, dataset: DatasetSpec, folder: Path, content: str, split: str
+) -> str:
     return (
-        f"{folder}: the folder with the {content} of split '{split}' is missing. Add it, change "
+        f"{folder}: the folder with the {content} of split '{split}' is missing. "
+        f"{describe_missing_split(root, dataset, split)} Or add the folder, change "
         f"dataset.{content}, or list only the splits to be used in dataset.counts."
     )
 

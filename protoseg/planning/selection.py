@@ -22,8 +22,11 @@ def select_runs(plan: Plan, retry_failed: bool) -> tuple[list[PlanEntry], dict[s
             advice = " Run again with --retry-failed." if status.reason else ""
             skipped[entry.run.run_id] = f"failed: {status.message}{advice}"
         elif status.state in (State.RUNNING, State.QUEUED):
-            where = f" on {status.host}" if status.state is State.RUNNING else f": {status.message}"
-            skipped[entry.run.run_id] = f"{status.state.value}{where}"
+            run_id = entry.run.run_id
+            skipped[run_id] = f"{status.state.value}: {status.message}"
+            if status.state is State.RUNNING:
+                follow = f"Follow it with: protoseg logs {run_id} --follow"
+                skipped[run_id] = f"running on {status.host}, by another worker. {follow}"
     # The first seed of every row before the second of any: an early stop still compares rows.
     chosen.sort(key=lambda entry: entry.run.spec.seed)
     return chosen, skipped

@@ -69,7 +69,8 @@ def classify_signal(number: int, saved: int) -> tuple[Reason, str]:
     if current_job() is not None and number != signal.SIGINT:
         reason, message = explain_signal(number)
         return reason, f"{message}; {progress}"
-    return Reason.CANCELLED, f"{signal.Signals(number).name}; {progress}"
+    # Not the name of the signal: one Ctrl-C may reach the runs of a sweep as different signals.
+    return Reason.CANCELLED, f"stopped on request; {progress}"
 
 
 def record_lost_attempts(folder: RunFolder) -> None:

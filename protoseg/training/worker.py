@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import sys
 import time
@@ -255,6 +256,7 @@ def _train_run(
             processes.join()
         execute_run(spec, folder, Launch(**launch), stop, processes)
     except StopRequested as stopped:
+        _print_log(f"{now()}  received {signal.Signals(stopped.signal_number).name}")
         if processes and processes.rank > 0:
             return None, "stopped together with rank 0"
         return failures.classify_signal(stopped.signal_number, folder.checkpoint_iteration())

@@ -18,6 +18,7 @@ from report.lab import Lab
 from training.small import WORKER_MODULES
 from waiting import DEADLINE
 
+from protoseg import paths
 from protoseg.cli import context, main
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
@@ -102,13 +103,25 @@ class CommandLine:
 
 
 @pytest.fixture
+def shipped_results() -> Path:
+    """A test with this fixture reads the committed results of the checkout too."""
+    return REPOSITORY / "results"
+
+
+@pytest.fixture
 def protoseg(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> CommandLine:
     for name in [name for name in os.environ if name.startswith("PROTOSEG_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PROTOSEG_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(context, "Composer", _composer)
+    if "shipped_results" not in request.fixturenames:
+        # The committed records would complete and contradict those of a test.
+        monkeypatch.setattr(paths, "find_shipped_results", tuple)
     return CommandLine(tmp_path, capsys)
 
 

@@ -98,16 +98,22 @@ def test_version_is_that_of_the_package() -> None:
         (["params", "decoder.in_index=[7]"], "decoder.in_index: expected at least one of the "),
         (["params", "backbone=mit_b0", "mit_b2"], "the published counts of a backbone take no"),
         (["plan", "quickstart", "--colour", "seed=0"], "unrecognized arguments: --colour seed=0"),
-        (["explain", "quickstart", "1", "--json", "miou", "1"], "unrecognized arguments: miou 1"),
+        (
+            ["explain", "quickstart", "1", "--json", "miou", "1"],
+            "explain: name a matrix, a row and a",
+        ),
         (["train", "backbone=huge"], "train: unknown backbone 'huge'. Known: hrnet_w48, mit_b0, "),
         (["train", "quickstart"], "override 'quickstart': "),
         (["train", "schedule.iterations=5"], "train: schedule.warmup_iterations: 10 is not less "),
         (["train", "evaluation.mode=slide"], "train: evaluation.crop_size: evaluation.mode=slide"),
         (["sweep", "quickstart", "schedule.iterations=5"], "K = 1: schedule.warmup_iterations: "),
-        (["status", "dataset"], "unknown matrix 'dataset'. Known: camvid_5a, "),
-        (["explain", "quickstart"], "the following arguments are required: ROW"),
-        (["explain", "seed=0", "1"], "explain: name one table, e.g. protoseg explain camvid_m"),
-        (["explain", "quickstart", "9"], "quickstart: unknown row '9'. Known: Parametric, K = 1"),
+        (["status", "dataset"], "unknown matrix or run 'dataset'. Known: camvid_5a, "),
+        (
+            ["explain", "quickstart"],
+            "explain: name a row of quickstart. Rows: 'Parametric, K = 1', ",
+        ),
+        (["explain", "seed=0", "1"], "explain: name a matrix, a row and a column, or one run, "),
+        (["explain", "quickstart", "9"], "quickstart: unknown row '9'. Known: 'Parametric, K = 1"),
         (["explain", "quickstart", "1", "mio"], "unknown column 'mio'. Did you mean 'miou'?"),
         (["data"], "data: name an action: data list, data prepare NAME or data check NAME."),
         (["data", "chek"], "data: unknown action 'chek'. Did you mean 'check'? Known: check, lis"),
@@ -266,3 +272,10 @@ def test_an_error_names_the_verb_once(protoseg: CommandLine) -> None:
     assert protoseg("compare", "one").err.startswith("protoseg compare: name two runs")
     assert protoseg("data", "check").err.startswith("protoseg data check: name a data set")
     assert protoseg("plan", "nowhere.yaml").err.startswith("protoseg plan: nowhere.yaml: ")
+
+
+def test_a_call_without_a_verb_shows_the_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "protoseg plan quickstart" in capsys.readouterr().err

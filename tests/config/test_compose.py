@@ -288,18 +288,29 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
         ("~method.kapa", "unknown key 'method.kapa'. Did you mean 'method.kappa'?"),
         ("~backbone.settings.colour", "unknown key 'backbone.settings.colour'. Known: "),
         ("seed.a.b=1", "'seed' has no key 'a'; it is a value."),
+        (
+            "method.num_prototype=3",
+            "Did you mean 'method.num_prototypes'? Known: method.assignment, method.ce_weight, "
+            "method.distance, method.distributed, method.embedding_norm, method.huber_delta,",
+        ),
         ("dataset.name.first=x", "'dataset.name.first': 'dataset.name' is a value, not a group."),
         ("dataset@x=camvid", "override 'dataset@x=camvid': '@x' moves a group, which is not"),
         ("schedule.iterations=", "schedule.iterations: expected a whole number, found ''."),
-        ("method.kappa=${method.kapa}", "test: Interpolation key 'method.kapa' not found"),
+        (
+            "method.kappa=${method.kapa}",
+            "test: method.kappa: '${method.kapa}' cannot be resolved. A reference names",
+        ),
         ("method.kappa=${", "override 'method.kappa=${': "),
         ("a b=c", "override 'a b=c': "),
         ("method.kappa=[1", "override 'method.kappa=[1': "),
         (
             "dataset=glob(*)",
-            "override 'dataset=glob(*)': a sweep needs a list of values: 1,5,10 or",
+            "override 'dataset=glob(*)': a sweep needs a list of values. Write 1,5,10 or",
         ),
-        ("method.momentum=interval(0,1)", "a sweep needs a list of values: 1,5,10 or range(1,5)"),
+        (
+            "method.momentum=interval(0,1)",
+            "a sweep needs a list of values. Write 1,5,10 or range(1,5)",
+        ),
     ],
 )
 def test_an_invalid_override_gives_one_sentence(
@@ -326,12 +337,15 @@ MESSAGES = {
     "defaults: [schema, _self_]\nignore_index: many\n": (
         "dataset.ignore_index: expected a whole number, found 'many'."
     ),
-    "defaults: [schema, _self_]\nclasses: 5\n": "dataset.classes: expected a list.",
-    "defaults: [schema, _self_]\ncounts: 5\n": "dataset.counts: expected a mapping.",
-    "defaults: [schem, _self_]\n": "Could not load 'dataset/schem'.",
+    "defaults: [schema, _self_]\nclasses: 5\n": "dataset.classes: expected a list, found 5.",
+    "defaults: [schema, _self_]\nclasses: {building: 0}\n": (
+        "dataset.classes: expected a list, found {'building': 0}."
+    ),
+    "defaults: [schema, _self_]\ncounts: 5\n": "dataset.counts: expected a mapping, found 5.",
+    "defaults: [schem, _self_]\n": "defaults: unknown file 'schem'. ",
     "name: a\nname: b\n": "not a readable YAML file: while constructing a mapping",
     "name: [\n": "not a readable YAML file: while parsing a flow node",
-    "- 1\n": "Invalid type assigned: list is not a subclass of DatasetSpec.",
+    "- 1\n": "expected keys and values, found [1].",
 }
 
 

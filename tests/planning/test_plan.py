@@ -89,7 +89,8 @@ def test_skipped_runs_have_a_reason() -> None:
     assert skipped == {
         failed: "failed: an error. Run again with --retry-failed.",
         damaged: "failed: a damaged record.",
-        running: "running on node7",
+        running: "running on node7, by another worker. Follow it with: "
+        f"protoseg logs {running} --follow",
         queued: "queued: waits",
     }
     chosen, skipped = select_runs(plan, retry_failed=True)

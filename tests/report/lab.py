@@ -118,7 +118,7 @@ class Lab:
 
     def table(self, matrix: Matrix) -> Table:
         """Build the table of a matrix from these folders."""
-        return build_table(matrix, self.store, self.published)
+        return build_table(matrix, self.store, [self.published])
 
 
 def method(name: str, seed: int = 0) -> RunSpec:

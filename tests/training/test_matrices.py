@@ -61,7 +61,7 @@ def test_every_run_has_a_config_and_a_model(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_of_a_matrix_works_without_records(name: str) -> None:
-    table = build_table(matrix(name), RecordStore([], None), REPOSITORY / "results" / "published")
+    table = build_table(matrix(name), RecordStore([], None), [REPOSITORY / "results" / "published"])
     own_rows = [row for row in table.rows if any(cell.run_ids for cell in row.cells)]
     measured = [i for i, column in enumerate(table.header) if column.kind == "measured"]
     for row in own_rows:
@@ -72,7 +72,7 @@ def test_the_table_of_a_matrix_works_without_records(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("paper_")])
 def test_every_row_of_the_paper_has_a_published_value(name: str) -> None:
-    table = build_table(matrix(name), RecordStore([], None), REPOSITORY / "results" / "published")
+    table = build_table(matrix(name), RecordStore([], None), [REPOSITORY / "results" / "published"])
     column = table.column("published")
     unpublished = [
         row.label

@@ -69,7 +69,7 @@ def test_a_run_saves_after_sigterm_to_all_processes_of_its_job(
     finish(process, logs=log_paths(folder))
     assert process.returncode == 75, log(folder)
     assert ends(folder) == ["cancelled"]
-    assert "SIGTERM; saved at iteration 4" in folder.attempts()[0].message
+    assert "stopped on request; saved at iteration 4" in folder.attempts()[0].message
     assert folder.checkpoint_iteration() == 4, "the loader processes still deliver a batch"
     assert list_live_processes(process.pid) == [], "the loader processes end with the worker"
 

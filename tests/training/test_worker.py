@@ -274,7 +274,7 @@ def test_a_run_resumed_after_sigterm_and_a_full_disk_gives_the_same_bits(
     assert ends(folder) == ["cancelled"]
     end = json.loads((folder.attempts_folder / "0001" / "end.json").read_text())
     assert end["reason"] == "cancelled"
-    assert "SIGTERM" in end["message"]
+    assert "stopped on request" in end["message"]
     assert folder.status().state is State.INTERRUPTED
     reached = int(sorted(folder.checkpoints.glob("*.pth"))[-1].stem[5:])
     assert reached == 5, "the iteration during which the signal arrived"
@@ -501,8 +501,16 @@ def test_an_edited_spec_is_refused(spec: RunSpec, data: Path, tmp_path: Path) ->
         ),
         (RuntimeError("shapes do not match\nmore"), Reason.CODE_ERROR, "RuntimeError: shapes do"),
         (KeyError("x"), Reason.CODE_ERROR, "KeyError"),
-        (StopRequested(signal.SIGINT), Reason.CANCELLED, "SIGINT; nothing was trained yet"),
-        (StopRequested(signal.SIGTERM), Reason.CANCELLED, "SIGTERM; nothing was trained yet"),
+        (
+            StopRequested(signal.SIGINT),
+            Reason.CANCELLED,
+            "stopped on request; nothing was trained yet",
+        ),
+        (
+            StopRequested(signal.SIGTERM),
+            Reason.CANCELLED,
+            "stopped on request; nothing was trained yet",
+        ),
     ],
 )
 def test_each_error_has_its_reason(
@@ -536,7 +544,7 @@ def test_slurm_gives_the_reason_of_a_signal_except_of_ctrl_c(
     assert (reason, message) == (slurm_reason, f"{slurm_message}; saved at iteration 40")
     assert reason is not Reason.CANCELLED
     ctrl_c = failures.classify_signal(signal.SIGINT, 0)
-    assert ctrl_c == (Reason.CANCELLED, "SIGINT; nothing was trained yet")
+    assert ctrl_c == (Reason.CANCELLED, "stopped on request; nothing was trained yet")
 
 
 def test_a_model_that_does_not_fit_is_out_of_memory(data: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def _find_sides(context: Context, store: RecordStore) -> list[tuple[str, tuple[s
             "has several mIoU columns."
         )
     matrix = load_matrix(context.composer, operands[0])
-    table = build_table(matrix, store, context.paths.results / "published")
+    table = build_table(matrix, store, context.paths.published)
     column = find_column(table, operands[3] if len(operands) == 4 else "#1")
     rows = [find_row(table, operand) for operand in operands[1:3]]
     for row in rows:

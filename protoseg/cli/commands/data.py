@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from protoseg.cli.arguments import add_operands, positive
 from protoseg.cli.exit_status import FAILED, OK
-from protoseg.config.schema import DatasetSpec
+from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.errors import DataError, ProtosegError, UsageError, describe_unknown_name
 
 if TYPE_CHECKING:
@@ -137,16 +137,19 @@ def _check(context: Context, operands: list[str]) -> int:
         raise UsageError(f"data check: name a data set. Known: {known}.")
     reports, problems = [], []
     for name in names:
-        dataset = _compose_dataset(context, name, overrides)
+        spec = _compose_run(context, name, overrides)
+        use = {spec.dataset.train_split: "training", spec.evaluation.split: "evaluation"}
         try:
-            reports.append(_check_data_set(context, dataset))
+            report = _check_data_set(context, spec.dataset)
         except ProtosegError as error:
             problems.append(str(error))
+            continue
+        use = {spec.dataset.train_split: "training", spec.evaluation.split: "evaluation"}
+        reports.append({**report.to_dict(), "used_for": use})
+        if not context.json:
+            _print_report(context, report, spec)
     if context.json:
-        context.print_json({"reports": [r.to_dict() for r in reports], "problems": problems})
-    else:
-        for report in reports:
-            _print_report(context, report)
+        context.print_json({"reports": reports, "problems": problems})
     return context.print_errors(problems) and FAILED
 
 
@@ -155,6 +158,10 @@ def _data_set_names(context: Context) -> list[str]:
 
 
 def _compose_dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
+    return _compose_run(context, name, overrides).dataset
+
+
+def _compose_run(context: Context, name: str, overrides: list[str]) -> RunSpec:
     from protoseg.config.overrides import Setting, parse_overrides
 
     names = _data_set_names(context)
@@ -162,7 +169,7 @@ def _compose_dataset(context: Context, name: str, overrides: list[str]) -> Datas
         raise UsageError(describe_unknown_name("data set", name, "data", names))
     # Not parsed as an override: the name may have characters that Hydra's grammar does not allow.
     settings = [setting for _, values in parse_overrides(overrides) for setting in values]
-    return context.composer.spec([Setting("dataset", name), *settings], f"data {name}").dataset
+    return context.composer.spec([Setting("dataset", name), *settings], f"data {name}")
 
 
 def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
@@ -174,13 +181,16 @@ def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
         return check_data_set(root, dataset, progress=progress.update)
 
 
-def _print_report(context: Context, report: DataSetReport) -> None:
+def _print_report(context: Context, report: DataSetReport, spec: RunSpec) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from protoseg.datasets.layout import describe_missing_split
+
+    evaluated = spec.evaluation.split
     context.console.print(f"{report.name}: fine, in {report.root}", style="green", markup=False)
     table = Table(box=None, pad_edge=False)
-    for title in ("Split", "Images", "Sizes", "Ignored", "Classes without a pixel"):
+    for title in ("Split", "Used for", "Images", "Sizes", "Ignored", "Classes without a pixel"):
         table.add_column(title, header_style="dim")
     for name, split in report.splits.items():
         smallest, largest = ("×".join(map(str, s)) for s in (split.smallest, split.largest))
@@ -188,6 +198,16 @@ def _print_report(context: Context, report: DataSetReport) -> None:
         total = split.ignored + sum(split.pixels.values())
         ignored = f"{100 * split.ignored / total:.1f}%" if total else ""
         absent = ", ".join(split.absent) or "none"
-        table.add_row(name, str(split.images), sizes, ignored, Text(absent))
+        uses = (("training", spec.dataset.train_split), ("evaluation", evaluated))
+        purpose = ", ".join(use for use, split in uses if split == name)
+        table.add_row(name, purpose, str(split.images), sizes, ignored, Text(absent))
     context.console.print(table)
     context.console.print(f"digest {report.digest}")
+    if evaluated not in report.splits:
+        hint = describe_missing_split(Path(report.root), spec.dataset, evaluated)
+        context.console.print(
+            f"A run is evaluated on the split '{evaluated}', which is missing. {hint} In a matrix, "
+            "set it in 'base'.",
+            style="yellow",
+            markup=False,
+        )

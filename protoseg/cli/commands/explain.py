@@ -1,12 +1,12 @@
-"""``protoseg explain``: shows the runs, seeds and commits behind a table cell."""
+"""``protoseg explain``: shows the runs, seeds and commits behind a table cell, or one run."""
 
 from __future__ import annotations
 
 import argparse
 from typing import TYPE_CHECKING
 
-from protoseg.cli.arguments import add_record_options
-from protoseg.errors import UsageError
+from protoseg.cli.arguments import add_operands, add_record_options
+from protoseg.errors import UsageError, join_names
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -16,37 +16,44 @@ EXAMPLE = "protoseg explain quickstart 'ProtoSeg, K = 4' miou"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    parser.add_argument("operands", nargs=1, metavar="TABLE", help="the matrix of the table")
-    parser.add_argument("row", metavar="ROW", help="label of the row, or its number from 1")
-    parser.add_argument(
-        "column",
-        metavar="COLUMN",
-        nargs="?",
-        default="#1",
-        help="the column, e.g. miou or delta (default: the first)",
+    add_operands(
+        parser,
+        "MATRIX ROW [COLUMN] | RUN [METRIC]",
+        "a matrix, the label of a row or its number from 1, and a column, e.g. miou or delta "
+        "(default: the first); or a run id or a part of it",
     )
     add_record_options(parser)
 
 
 def run(context: Context) -> int:
     """Show the runs behind a cell."""
+    from protoseg.cli.context import is_override
+    from protoseg.cli.run_lookup import is_single_run, load_matrices_and_runs
     from protoseg.cli.views.explanation import render_explanation
-    from protoseg.config.load_matrix import list_matrices
     from protoseg.report.explanation import explain_cell
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
-    matrices, _ = context.matrices()
-    if len(matrices) != 1 or not context.arguments.operands:
-        names = ", ".join(list_matrices(context.paths.experiments))
+    name, *cell = context.arguments.operands or [""]
+    if not name or is_override(name) or len(cell) > 2:
         raise UsageError(
-            "explain: name one table, e.g. protoseg explain camvid_methods "
-            f"'ProtoSeg (paper), K = 10' miou. Tables: {names}."
+            "explain: name a matrix, a row and a column, or one run, e.g. "
+            "protoseg explain quickstart 'ProtoSeg, K = 4' miou."
         )
+    context.arguments.operands = [name]
+    matrices = load_matrices_and_runs(context)
+    if len(matrices) != 1:
+        names = ", ".join(matrix.name for matrix in matrices)
+        raise UsageError(f"explain: {name} has several tables. Name one of them: {names}.")
+    matrix = matrices[0]
     store = RecordStore(context.record_folders, context.paths.runs)
-    table = build_table(matrices[0], store, context.paths.results / "published")
-    arguments = context.arguments
-    explanation = explain_cell(matrices[0], table, arguments.row, arguments.column, store)
+    table = build_table(matrix, store, context.paths.published)
+    if is_single_run(matrix):
+        cell = ["#1", *cell]
+    if not cell:
+        rows = join_names(row.label for row in table.rows)
+        raise UsageError(f"explain: name a row of {matrix.name}. Rows: {rows}.")
+    explanation = explain_cell(matrix, table, cell[0], [*cell, "#1"][1], store)
     if context.json:
         context.print_json(explanation.to_dict())
     else:

@@ -49,7 +49,7 @@ def run(context: Context) -> int:
     for matrix in matrices:
         store = RecordStore(context.record_folders, context.paths.runs)
         try:
-            figure_input = read_figure_input(matrix, store, context.paths.results / "published")
+            figure_input = read_figure_input(matrix, store, context.paths.published)
             figures = [build_figure(figure_input, figure_type) for figure_type in kinds]
         except ProtosegError as error:
             # A matrix without records is an error only if the user named it.

@@ -135,8 +135,9 @@ def _print_published(context: Context, backbones: set[str]) -> int:
     from protoseg.cli.published_counts import published_counts
     from protoseg.training.builders.parameter_counts import count_spec_parameters
 
-    folder = context.paths.results / "published"
-    published = published_counts(folder, context.composer, count_spec_parameters, backbones)
+    published = published_counts(
+        context.paths.published, context.composer, count_spec_parameters, backbones
+    )
     numbers = _number_notes(published)
     cells = [_format_published_row(row, numbers) for row in published.rows]
     footer = [

@@ -128,16 +128,16 @@ def _read_published_sizes(context: Context, matrices: list[Matrix]) -> dict[Work
     from protoseg.cli.published_counts import published_sizes
     from protoseg.report.tables.published import load_published
 
-    folder = context.paths.results / "published"
+    folders = context.paths.published
     specs = [run.spec for matrix in matrices for run in matrix.runs]
     sizes: dict[Workload, float] = {}
     # A plan does not need them; `protoseg tables` reports errors in these files.
     with contextlib.suppress(ProtosegError):
         backbones = {spec.backbone.name for spec in specs}
-        sizes = published_sizes(folder, context.composer, backbones)
+        sizes = published_sizes(folders, context.composer, backbones)
     for matrix in matrices:
         with contextlib.suppress(ProtosegError):
-            numbers = load_published(matrix, folder)
+            numbers = load_published(matrix, folders)
             if numbers is None:
                 continue
             for planned in matrix.runs:

@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from protoseg.cli.arguments import add_matrix_operands, add_record_options
+from protoseg.cli.arguments import add_operands, add_record_options
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.launch.current_plan import read_plan
@@ -22,7 +22,11 @@ WATCH_SECONDS = 2.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
-    add_matrix_operands(parser)
+    add_operands(
+        parser,
+        "MATRIX | RUN | OVERRIDE",
+        "matrices and their overrides, run ids, or unique parts of run ids",
+    )
     add_record_options(parser)
     parser.add_argument(
         "--watch", action="store_true", help="refresh the display until every run is done or failed"
@@ -31,17 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Show the progress of each run; with ``--watch``, until all have ended."""
+    from protoseg.cli.run_lookup import load_matrices_and_runs
     from protoseg.cli.views.plan import plan_to_dict
     from protoseg.cli.views.status import render_status
 
-    matrices, _ = context.matrices()
+    matrices = load_matrices_and_runs(context)
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
     if context.json:
         context.print_json(plan_to_dict(plan))
     elif context.arguments.watch:
         plan = _watch(context, matrices, plan)
     else:
-        context.console.print(render_status(plan))
+        context.console.print(render_status(plan, width=context.console.width))
     has_failed = plan.counts()[State.FAILED] > 0
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
 
@@ -51,13 +56,15 @@ def _watch(context: Context, matrices: list[Matrix], plan: Plan) -> Plan:
 
     from protoseg.cli.views.status import render_status
 
-    view = render_status(plan, context.console.height)
-    with Live(view, console=context.console, auto_refresh=False) as display:
+    console = context.console
+    view = render_status(plan, console.height, console.width)
+    with Live(view, console=console, auto_refresh=False) as display:
         try:
             while not all(e.status.state in (State.DONE, State.FAILED) for e in plan.entries):
                 time.sleep(WATCH_SECONDS)
                 plan = read_plan(matrices, context.paths.runs, context.record_folders)
-                display.update(render_status(plan, context.console.height), refresh=True)
+                view = render_status(plan, console.height, console.width)
+                display.update(view, refresh=True)
         except KeyboardInterrupt:
             pass
     return plan

@@ -108,7 +108,7 @@ def _train_here(context: Context, plan: Plan) -> int:
             f"Not finished: {count_runs(len(outcome.interrupted))}; run the same command again to "
             "resume from the last checkpoints."
         )
-    elif outcome.is_complete() and not outcome.trained:
+    elif outcome.is_complete() and not (outcome.trained or outcome.finished_elsewhere):
         console.print("Nothing to do: every run has its record.")
     skipped = [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
     messages = [*(skipped if not context.json else []), *plan.problems]

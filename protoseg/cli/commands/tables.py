@@ -56,7 +56,7 @@ def run(context: Context) -> int:
         if context.arguments.keep_records:
             warnings += _publish_records(context, [planned.run_id for planned in matrix.runs])
         store = RecordStore(context.record_folders, context.paths.runs)
-        table = build_table(matrix, store, context.paths.results / "published")
+        table = build_table(matrix, store, context.paths.published)
         written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
         warnings += store.warnings
         if context.json:

@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from protoseg.cli.arguments import add_operands, add_record_options, add_training_options
-from protoseg.config.identity import run_id
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
 
 if TYPE_CHECKING:
@@ -30,6 +29,6 @@ def run(context: Context) -> int:
     from protoseg.cli.commands.sweep import train_matrices
 
     spec = context.one_run()
-    planned = PlannedRun(spec, {"label": run_id(spec)})
-    matrix = Matrix("train", "one run", (planned,), TableSpec(), ("label",))
+    planned = PlannedRun(spec, {})
+    matrix = Matrix("train", "one run", (planned,), TableSpec(), ())
     return train_matrices(context, [matrix])

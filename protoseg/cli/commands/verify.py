@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Check records, tables and figures, all or those of the named matrices."""
     from protoseg.report.verify.figures import check_figures
+    from protoseg.report.verify.record_sources import Sources
     from protoseg.report.verify.records import check_records
     from protoseg.report.verify.tables import check_tables
 
@@ -36,8 +37,10 @@ def run(context: Context) -> int:
     run_ids = {planned.run_id for matrix in matrices.values() for planned in matrix.runs}
     results = context.paths.results
     checks = check_records(context.paths.records, None if is_everything else run_ids, run_ids)
-    checks += check_tables(results, matrices, unreadable, is_everything)
-    checks.append(check_figures(results, matrices, unreadable, is_everything))
+    sources = Sources(results, context.paths.shipped, context.paths.runs)
+    checks += check_tables(sources, matrices, unreadable, is_everything)
+    checks.append(check_figures(sources, matrices, unreadable, is_everything))
+    checks += sources.check_used_runs()
     is_sound = not any(check.problems for check in checks)
     if context.json:
         context.print_json({"sound": is_sound, "checks": [check.to_dict() for check in checks]})

@@ -17,7 +17,8 @@ RUN_COLUMNS = ("Seed", "Value", "State", "Commit", "Device", "Finished", "Tries"
 
 def render_explanation(explanation: Explanation) -> Group:
     """Return an explanation for a rich console: runs, differences by seed, interval, notes."""
-    title = f"{explanation.table} / {explanation.row} / {explanation.column}"
+    names = dict.fromkeys((explanation.table, explanation.row, explanation.column))
+    title = " / ".join(names)  # the only row of a single run has the name of the run
     unit = f" {explanation.unit}" if explanation.unit else ""
     shown = explanation.shown
     parts: list[Any] = [

@@ -43,14 +43,18 @@ def count_runs(number: int) -> str:
     return "1 run" if number == 1 else f"{number} runs"
 
 
-def describe_axes(entry: PlanEntry) -> str:
-    """The values that distinguish a run from the others of its matrix, without the seed."""
-    parts = [
-        str(value) if key == "label" else f"{key}={value}"
+def describe_values(entry: PlanEntry) -> dict[str, str]:
+    """Axis -> its value in words, without the seed."""
+    return {
+        key: str(value) if key == "label" else f"{key}={value}"
         for key, value in entry.run.axes.items()
         if value != ""
-    ]
-    return ", ".join(parts) or "the only run"
+    }
+
+
+def describe_axes(entry: PlanEntry) -> str:
+    """The values that distinguish a run from the others of its matrix, without the seed."""
+    return ", ".join(describe_values(entry).values()) or "the only run"
 
 
 def describe_counts(plan: Plan) -> Text:

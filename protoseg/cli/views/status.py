@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 from rich.console import Group
@@ -11,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from protoseg.cli.views.plan import STYLES, count_runs, describe_counts, format_duration
+from protoseg.cli.views.sweep import WIDE
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.runs.attempts import Attempt
 from protoseg.runs.states import State
 
+COLUMNS = ("Run", "State", "Progress", "it/s", "Left", "Node", "Tries", "mIoU")
 URGENCY = (
     State.RUNNING,
     State.FAILED,
@@ -26,12 +29,14 @@ URGENCY = (
 """Runs in these states come first if not all runs fit on the screen."""
 
 
-def render_status(plan: Plan, lines: int | None = None) -> Group:
+def render_status(plan: Plan, lines: int | None = None, width: int = WIDE) -> Group:
     """One line per run: progress, speed, node, attempts; below, why attempts ended.
 
     Args:
         lines: height of the screen. Running and failed runs come first; runs that do not fit are
             only counted. None: all runs, in the order of the matrix.
+        width: width of the screen. If it is narrow, the common beginning of the run ids is shown
+            once, and columns without information are left out.
     """
     shown, messages = list(plan.entries), _collect_messages(plan, plan.entries)
     if lines is not None and len(shown) + len(messages) + 5 > lines:
@@ -39,31 +44,61 @@ def render_status(plan: Plan, lines: int | None = None) -> Group:
         shown.sort(key=lambda entry: URGENCY.index(entry.status.state))
         shown = shown[: max(3, (lines - 6) * 2 // 3)]
         messages = messages[: max(1, lines - 6 - len(shown))]
+    beginning = _find_common_beginning(plan) if width < WIDE else ""
+    rows = [_list_cells(entry, beginning) for entry in shown]
+    names = [
+        name
+        for name, *cells in zip(COLUMNS, *rows, strict=True)
+        if width >= WIDE or _is_informative(name, {cell.plain for cell in cells})
+    ]
     table = Table(box=None, pad_edge=False)
-    # On a narrow terminal the run ids are folded; nothing is truncated.
-    table.add_column("Run", header_style="dim", overflow="fold")
-    for name in ("State", "Progress", "it/s", "Left", "Node", "Tries", "mIoU"):
-        justify: Any = "left" if name in ("State", "Node") else "right"
-        table.add_column(name, header_style="dim", justify=justify, no_wrap=True)
-    for entry in shown:
-        status = entry.status
-        total = entry.run.spec.schedule.iterations
-        done = total if status.state is State.DONE else status.iteration
-        rate = status.iterations_per_second if status.state is not State.QUEUED else None
-        table.add_row(
-            Text(entry.run.run_id),
-            Text(status.state.value, style=STYLES[status.state]),
-            f"{done}/{total}",
-            "" if rate is None else f"{rate:.2f}",
-            format_duration(entry.seconds) if status.state is not State.DONE else "",
-            Text(status.host if status.state not in (State.DONE, State.QUEUED) else ""),
-            str(status.attempts or ""),
-            f"{status.record['metrics']['miou']:.2f}" if status.record else "",
+    for name in names:
+        justify: Any = "left" if name in ("Run", "State", "Node") else "right"
+        # Run ids that do not fit are folded; nothing is truncated.
+        is_id = name == "Run"
+        overflow: Any = "fold" if is_id else "ellipsis"
+        table.add_column(
+            name, header_style="dim", justify=justify, no_wrap=not is_id, overflow=overflow
         )
+    for row in rows:
+        table.add_row(*(cell for name, cell in zip(COLUMNS, row, strict=True) if name in names))
     if len(shown) < len(plan.entries):
         left_out = count_runs(len(plan.entries) - len(shown))
         messages.append(Text(f"... and {left_out} more", style="dim"))
-    return Group(table, Text(), _render_summary(plan), *messages)
+    title = [Text(f"Run ids begin with {beginning}", style="dim")] if beginning else []
+    return Group(*title, table, Text(), _render_summary(plan), *messages)
+
+
+def _find_common_beginning(plan: Plan) -> str:
+    """The first words that all run ids share; empty if a row would not be shorter."""
+    ids = [entry.run.run_id.split("-") for entry in plan.entries]
+    shared = [parts[0] for parts in takewhile(lambda p: len(set(p)) == 1, zip(*ids, strict=False))]
+    return "-".join([*shared, ""]) if len(ids) > 1 and shared else ""
+
+
+def _is_informative(name: str, texts: set[str]) -> bool:
+    """Whether a column of a narrow table distinguishes runs."""
+    if name == "Tries":
+        return not texts <= {"", "1"}
+    return name in ("Run", "State") or (len(texts) > 1 if name == "Node" else texts != {""})
+
+
+def _list_cells(entry: PlanEntry, beginning: str) -> list[Text]:
+    """The cells of a run, in the order of `COLUMNS`."""
+    status = entry.status
+    total = entry.run.spec.schedule.iterations
+    done = total if status.state is State.DONE else status.iteration
+    rate = status.iterations_per_second if status.state is not State.QUEUED else None
+    return [
+        Text(entry.run.run_id.removeprefix(beginning)),
+        Text(status.state.value, style=STYLES[status.state]),
+        Text(f"{done}/{total}"),
+        Text("" if rate is None else f"{rate:.2f}"),
+        Text(format_duration(entry.seconds) if status.state is not State.DONE else ""),
+        Text(status.host if status.state not in (State.DONE, State.QUEUED) else ""),
+        Text(str(status.attempts or "")),
+        Text(f"{status.record['metrics']['miou']:.2f}" if status.record else ""),
+    ]
 
 
 def _render_summary(plan: Plan) -> Table:

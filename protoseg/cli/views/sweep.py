@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,8 @@ REFRESH_SECONDS = 0.5
 SILENCE_SECONDS = 10.0
 """Longest time between two lines, if the output is not a terminal."""
 BAR_WIDTH = 14
+WIDE = 100
+"""Characters from which on a terminal has room for bars beside the labels."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,8 @@ class TerminalDisplay(SweepDisplay):
             self._last = time.monotonic()
             rows = self._progress(local_sweep)
             left = self._seconds_left(rows, local_sweep.jobs)
-            self._live.update(render_rows(rows, self.finished, self.total, left))
+            width = self.console.width
+            self._live.update(render_rows(rows, self.finished, self.total, left, width))
 
     def close(self) -> None:
         """Remove the rows; events stay."""
@@ -182,7 +186,8 @@ class LineDisplay(SweepDisplay):
 
     def name(self, run_id: str) -> str:
         """The run id, which other commands take, and the label."""
-        return f"{run_id}  {self.labels[run_id]}"
+        label = self.labels[run_id]
+        return run_id if label == run_id else f"{run_id}  {label}"
 
     def show_progress(self, local_sweep: LocalSweep) -> None:
         """Print the first loss of every run, and all runs if nothing was printed for a while."""
@@ -201,29 +206,44 @@ class LineDisplay(SweepDisplay):
 
 
 def render_rows(
-    rows: Iterable[RunProgress], finished: int, total: int, seconds_left: float | None = None
+    rows: Iterable[RunProgress],
+    finished: int,
+    total: int,
+    seconds_left: float | None = None,
+    width: int = WIDE,
 ) -> Group:
-    """A bar for each active run, and one for all runs."""
+    """A row for each active run, and one for all runs; with bars if the terminal is wide.
+
+    Labels are folded, never cut: their ends differ.
+
+    Args:
+        width: of the terminal, in characters.
+    """
+    bar_width = BAR_WIDTH if width >= WIDE else 0
     table = Table(box=None, pad_edge=False, show_header=False, expand=True)
-    table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-    table.add_column(width=BAR_WIDTH)
+    table.add_column(ratio=1, overflow="fold")
+    if bar_width:
+        table.add_column(width=bar_width)
     table.add_column(no_wrap=True, justify="right")
     table.add_column(no_wrap=True, min_width=25)
     for row in rows:
+        bar = [ProgressBar(row.iterations or 1, row.iteration, width=bar_width)]
         table.add_row(
             Text(row.label),
-            ProgressBar(row.iterations or 1, row.iteration, width=BAR_WIDTH),
+            *(bar if bar_width else []),
             f"{row.iteration}/{row.iterations}" if row.iterations else "",
             Text(row.text, style="dim" if row.phase else ""),
         )
     left = "" if seconds_left is None else f"about {format_duration(seconds_left)} left"
+    bar = [ProgressBar(total, finished, width=bar_width)]
     table.add_row(
         Text("all runs", style="bold"),
-        ProgressBar(total, finished, width=BAR_WIDTH),
+        *(bar if bar_width else []),
         f"{finished}/{total}",
         Text(left, style="bold"),
     )
-    return Group(table)
+    # The terminal echoes ^C behind the last character; a line of full width would then wrap.
+    return Group(Padding(table, (0, 4, 0, 0)))
 
 
 def make_row_renderer(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -222,18 +222,20 @@ class _CachedStore(RecordStore):
         return self._results[run_id]
 
 
-def read_figure_input(matrix: Matrix, store: RecordStore, published_folder: Path) -> FigureInput:
+def read_figure_input(
+    matrix: Matrix, store: RecordStore, published_folders: Sequence[Path]
+) -> FigureInput:
     """Read the data of a matrix for its figures.
 
     Args:
-        published_folder: the folder of published numbers.
+        published_folders: folders of published numbers.
 
     Raises:
         UsageError: as `build_table`; or no metric of the table varies over seeds.
         ProtosegError: as `build_table`; or no run has finished.
     """
     store = _CachedStore(store)
-    table = build_table(matrix, store, published_folder)
+    table = build_table(matrix, store, published_folders)
     varying = [name for name in matrix.table.metrics if name not in COUNTS]
     if not varying:
         raise UsageError(
@@ -249,7 +251,7 @@ def read_figure_input(matrix: Matrix, store: RecordStore, published_folder: Path
             f"Train with: protoseg sweep {matrix.name}"
         )
     metric = METRICS[varying[0]]
-    numbers = literature.load_published(matrix, published_folder)
+    numbers = literature.load_published(matrix, published_folders)
     titles = [column.title for column in table.header if column.kind == "label"]
     groups = {column.values: column.group for column in table.header if column.kind != "label"}
     settings = []

@@ -45,24 +45,26 @@ from protoseg.report.tables.samples import Key, Samples, check_protocols, collec
 from protoseg.runs.store import RecordStore
 
 
-def build_table(matrix: Matrix, store: RecordStore, published_folder: Path) -> Table:
+def build_table(matrix: Matrix, store: RecordStore, published_folders: Sequence[Path]) -> Table:
     """Build the table of a matrix from the existing records.
 
     Args:
-        published_folder: the folder of published numbers.
+        published_folders: folders of published numbers.
 
     Raises:
         UsageError: a metric, axis, baseline or published file does not exist, or a cell would mix
             settings.
         ProtosegError: the runs have two evaluation protocols, or a run has two different results.
     """
-    return _Builder(matrix, store, published_folder).build()
+    return _Builder(matrix, store, published_folders).build()
 
 
 class _Builder:
     """Builds one table; its attributes are shared by all cells."""
 
-    def __init__(self, matrix: Matrix, store: RecordStore, published_folder: Path) -> None:
+    def __init__(
+        self, matrix: Matrix, store: RecordStore, published_folders: Sequence[Path]
+    ) -> None:
         self.matrix, self.spec = matrix, matrix.table
         self._check_names()
         self.columns: Key = tuple(self.spec.columns)
@@ -71,7 +73,7 @@ class _Builder:
         )
         self.main = self.spec.metrics[0]
         check_protocols(matrix, (*self.rows, *self.columns))
-        self.published = published.load_published(matrix, published_folder)
+        self.published = published.load_published(matrix, published_folders)
         if self.columns and self.published is not None and self.published.spec.labels:
             raise UsageError(
                 f"{matrix.name}: table: published.labels name rows, but with table.columns a row "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,17 @@ def _label(value: Any) -> str:
     return wording.clean_text(wording.format_value(value))
 
 
-def load_published(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
+def find_published_file(folders: Sequence[Path], name: str) -> Path:
+    """Find a file of published numbers; its path in the first folder if no folder has it."""
+    paths = [folder / name for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def load_published(matrix: Matrix, folders: Sequence[Path]) -> PublishedNumbers | None:
     """Read the published numbers of a matrix; None if its table has no ``published``.
 
     Args:
-        folder: the folder of published numbers.
+        folders: folders of published numbers; the first that has the file.
 
     Raises:
         UsageError: no such file, part, field or axis.
@@ -125,11 +131,11 @@ def load_published(matrix: Matrix, folder: Path) -> PublishedNumbers | None:
     if spec is None:
         return None
     where = f"{matrix.name}: table.published"
-    path = folder / f"{spec.file}.yaml"
+    path = find_published_file(folders, f"{spec.file}.yaml")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        known = (p.stem for p in folder.glob("*.yaml"))
+        known = {p.stem for folder in folders for p in folder.glob("*.yaml")}
         raise UsageError(describe_unknown_name("file", spec.file, where, known)) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProtosegError(f"{path}: not valid YAML ({error}).") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from protoseg.config.matrix import Matrix
@@ -10,33 +10,34 @@ from protoseg.errors import ProtosegError
 from protoseg.report.figures.data import FORMS, Figure, read_digest, read_figure_input
 from protoseg.report.figures.types import FIGURE_TYPES, build_figure, figure_file_name
 from protoseg.report.verify.check import Check
+from protoseg.report.verify.record_sources import Sources
 from protoseg.report.verify.records import join_first
 from protoseg.report.verify.tables import list_kept_files
 from protoseg.runs.store import RecordStore
 
 
 def check_figures(
-    results: Path, matrices: Mapping[str, Matrix], broken: Mapping[str, str], all_of_it: bool
+    sources: Sources, matrices: Mapping[str, Matrix], broken: Mapping[str, str], all_of_it: bool
 ) -> Check:
     """Compare the digest in each figure file with the digest of the data from the records.
 
     No figure is drawn. An image that was edited but kept its digest is not detected.
 
     Args:
-        results: the folder that contains ``records`` and ``figures``.
+        sources: the records, and the folder that contains ``figures``.
         matrices: name -> matrix.
         broken: name -> why a matrix cannot be read.
         all_of_it: also check figures without a matrix.
     """
     check = Check("figures", "digest of the data they were drawn from, against the records")
-    folder = results / "figures"
+    folder = sources.results / "figures"
     paths = [path for path in list_kept_files(folder) if path.suffix.removeprefix(".") in FORMS]
     for name, matrix in matrices.items():
         types = {figure_file_name(name, figure_type): figure_type for figure_type in FIGURE_TYPES}
         of_matrix = [path for path in paths if path.stem in types]
         paths = [path for path in paths if path not in of_matrix]
         if of_matrix:
-            _check_matrix(results, matrix, of_matrix, types, check)
+            _check_matrix(sources, matrix, of_matrix, types, check)
     if not all_of_it:
         return check
     for path in paths:
@@ -58,14 +59,28 @@ def list_figure_names(matrix: str) -> Iterable[str]:
 
 
 def _check_matrix(
-    results: Path, matrix: Matrix, paths: list[Path], types: Mapping[str, str], check: Check
+    sources: Sources, matrix: Matrix, paths: list[Path], types: Mapping[str, str], check: Check
 ) -> None:
     """Check the figures of one matrix; ``types`` maps a file name to its figure type."""
+
+    def compare_files(store: RecordStore, part: Check) -> None:
+        _compare_digests(matrix, store, sources.published, paths, types, part)
+
+    sources.compare(matrix, compare_files, check)
+
+
+def _compare_digests(
+    matrix: Matrix,
+    store: RecordStore,
+    published: Sequence[Path],
+    paths: list[Path],
+    types: Mapping[str, str],
+    check: Check,
+) -> None:
     figures: dict[str, Figure] = {}
     problems: dict[str, str] = {}
     try:
-        store = RecordStore([results / "records"], None)
-        figure_input = read_figure_input(matrix, store, results / "published")
+        figure_input = read_figure_input(matrix, store, published)
     except ProtosegError as error:
         problems = {path.stem: str(error) for path in paths}
     for path in paths:

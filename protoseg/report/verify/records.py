@@ -54,7 +54,7 @@ def check_records(
             expected |= {each.name for each in folder.glob(f"{path.stem}.*")}
             continue
         origins[path.stem] = record["provenance"]
-        _check_counts(record, path.with_suffix(".npz"), counts, numbers)
+        check_counts(record, path.with_suffix(".npz"), counts, numbers)
         for diff in list_diffs(record):
             expected.add(diff.published)
             code.count += 1
@@ -95,7 +95,12 @@ def _read_record(path: Path, check: Check) -> dict[str, Any] | None:
     return record
 
 
-def _check_counts(record: dict[str, Any], path: Path, counts: Check, numbers: Check) -> None:
+def check_counts(record: dict[str, Any], path: Path, counts: Check, numbers: Check) -> None:
+    """Check the confusion counts of a record, and its metrics against them.
+
+    Args:
+        path: the file of the counts.
+    """
     counts.count += 1
     try:
         verify_confusion(record, path)

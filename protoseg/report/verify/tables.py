@@ -13,6 +13,7 @@ from protoseg.report.formats.files import render_files
 from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.verify.check import Check
+from protoseg.report.verify.record_sources import Sources
 from protoseg.report.verify.records import KEPT, join_first
 from protoseg.report.verify.table_diff import TABLE_SUFFIXES, compare_table_files
 from protoseg.runs.store import RecordStore
@@ -21,25 +22,25 @@ PER_CLASS = "_per_class"
 
 
 def check_tables(
-    results: Path, matrices: Mapping[str, Matrix], broken: Mapping[str, str], all_of_it: bool
+    sources: Sources, matrices: Mapping[str, Matrix], broken: Mapping[str, str], all_of_it: bool
 ) -> list[Check]:
-    """Rebuild the tables of matrices from ``results/records`` and compare them with the files.
+    """Rebuild the tables of matrices from their records and compare them with the files.
 
     Args:
-        results: the folder that contains ``records``, ``tables`` and ``benchmarks``.
+        sources: the records, and the folder that contains ``tables`` and ``benchmarks``.
         matrices: name -> matrix.
         broken: name -> why a matrix cannot be read.
         all_of_it: also check tables without a matrix, and benchmarks.
     """
     tables = Check("tables", "files rebuilt from the records alone")
-    folder = results / "tables"
+    folder = sources.results / "tables"
     committed = list_kept_files(folder)
     named: dict[str, list[Path]] = {}
     for path in committed:
         named.setdefault(_matrix_name(path, matrices), []).append(path)
     for name, matrix in matrices.items():
         if name in named:
-            _check_table(results, matrix, named.pop(name), tables)
+            _check_table(sources, matrix, named.pop(name), tables)
         elif not all_of_it:
             tables.notes.append(f"{name}: has no table in results/tables")
     if not all_of_it:
@@ -55,22 +56,24 @@ def check_tables(
     others = [path.name for path in sorted(folder.glob("*/"))]
     if others:
         tables.notes.append(f"not checked: {join_first(others)} (tables made with overrides)")
-    return [tables, _check_benchmarks(results / "benchmarks")]
+    return [tables, _check_benchmarks(sources.results / "benchmarks")]
 
 
-def _check_table(results: Path, matrix: Matrix, paths: list[Path], check: Check) -> None:
-    store = RecordStore([results / "records"], None)
-    try:
-        table = build_table(matrix, store, results / "published")
-        per_class = any(path.stem.endswith(PER_CLASS) for path in paths)
-        rebuilt = render_files(table, per_class)
-    except ProtosegError as error:
-        check.problem(f"tables/{matrix.name}", f"cannot be rebuilt: {error}")
-        return
-    labels = sum(column.kind == "label" for column in table.header)
-    _compare_files(results / "tables", {path.name for path in paths}, rebuilt, labels, check)
-    folder = results / "records"
-    missing = [r.run_id for r in matrix.runs if not (folder / f"{r.run_id}.json").exists()]
+def _check_table(sources: Sources, matrix: Matrix, paths: list[Path], check: Check) -> None:
+    def compare_files(store: RecordStore, part: Check) -> None:
+        try:
+            table = build_table(matrix, store, sources.published)
+            per_class = any(path.stem.endswith(PER_CLASS) for path in paths)
+            rebuilt = render_files(table, per_class)
+        except ProtosegError as error:
+            part.problem(f"tables/{matrix.name}", f"cannot be rebuilt: {error}")
+            return
+        labels = sum(column.kind == "label" for column in table.header)
+        names = {path.name for path in paths}
+        _compare_files(sources.results / "tables", names, rebuilt, labels, part)
+
+    sources.compare(matrix, compare_files, check)
+    missing = sources.list_missing(matrix)
     if missing:
         check.notes.append(
             f"{matrix.name}: {len(missing)} of its runs have no record: {join_first(missing)}"

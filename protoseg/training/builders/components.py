@@ -26,9 +26,8 @@ from torch.utils.data import DataLoader
 import protoseg.datasets.folder_dataset
 import protoseg.models  # noqa: F401  both imports register classes with mmseg
 from protoseg.core.collective import rank, world_size
-from protoseg.errors import UsageError
 from protoseg.training.builders import norm_decay  # noqa: F401  registers its constructor
-from protoseg.training.builders.config import first_line
+from protoseg.training.builders.config import build_error
 from protoseg.training.distributed import sync
 from protoseg.training.rng import seed_generators
 from protoseg.training.signals import accept_signals_from_parent_only
@@ -146,12 +145,9 @@ def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:
     """
     try:
         segmentor: Any = MODELS.build(model)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+    except (AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
         # Only the config can make this fail.
-        raise UsageError(
-            f"model: mmseg cannot build it: {first_line(error)}. Check backbone.settings, "
-            "decoder.settings and the recipes."
-        ) from error
+        raise build_error("it", error) from error
     segmentor.init_weights()
     if weights is not None:
         load_weights(segmentor.backbone, weights)

@@ -38,6 +38,14 @@ def first_line(error: Exception) -> str:
     return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(" .")
 
 
+def build_error(name: str, error: Exception) -> UsageError:
+    """The error for a network, or a part of it, that its constructor refuses."""
+    advice = "Check backbone.settings, decoder.settings and the recipes."
+    if "not installed" in str(error) or isinstance(error, ImportError):
+        advice = "Install the package, or choose another backbone or decoder."
+    return UsageError(f"model: mmseg cannot build {name}: {first_line(error)}. {advice}")
+
+
 def merge_settings(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """Merge nested settings as mmengine does; ``_delete_`` removes the old settings of a level."""
     # mmengine handles ``_delete_`` only below the top level.

@@ -15,8 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 import protoseg.models  # noqa: F401  registers the heads
 from protoseg.config.schema import RunSpec
-from protoseg.errors import UsageError
-from protoseg.training.builders.config import build_model, first_line
+from protoseg.training.builders.config import build_error, build_model
 
 if TYPE_CHECKING:
     from protoseg.training.builders.components import TrainingComponents
@@ -122,11 +121,8 @@ def build_without_memory(config: dict[str, Any]) -> nn.Module:
         with DefaultScope.overwrite_default_scope("mmseg"), WithoutMemory():
             part: nn.Module = MODELS.build(config)
             return part
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"model: mmseg cannot build {config.get('type')}: {first_line(error)}. Check "
-            "backbone.settings, decoder.settings and the recipes."
-        ) from error
+    except Exception as error:  # any module may be named; the constructor is not ours
+        raise build_error(str(config.get("type")), error) from error
 
 
 @cache

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
-from cli.conftest import CommandLine
+from cli.conftest import REPOSITORY, CommandLine
 from protoseg.cli.command_line import PURPOSES, import_verb, parse_arguments
 
 JSON_CALLS = [
@@ -92,3 +93,25 @@ def test_reading_verbs_write_no_files(protoseg: CommandLine, tmp_path: Path) -> 
         assert protoseg(*arguments).status == 0
     protoseg("data", "list")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("verb", MATRIX_VERBS)
+def test_a_matrix_that_cannot_be_read_is_named_and_the_others_are_shown(
+    protoseg: CommandLine, tmp_path: Path, verb: str
+) -> None:
+    experiments = tmp_path / "experiments"
+    shutil.copytree(REPOSITORY / "experiments", experiments)
+    for path in (experiments / "matrices").glob("*.yaml"):
+        if path.stem != "quickstart":
+            path.unlink()
+    (experiments / "method" / "lost.yaml").write_text("kind: lost_package.Method\n")
+    broken = experiments / "matrices" / "broken.yaml"
+    broken.write_text("rows: [{label: x, method: lost}]\n")
+    result = protoseg(verb, "--experiments", str(experiments))
+    assert result.status == 1
+    assert "Parametric" in result.out or "parametric" in result.out
+    (line,) = result.err.splitlines()
+    assert line.startswith("matrix broken cannot be read: broken.yaml: x: method.kind: 'lost_pack")
+    named = protoseg(verb, "broken", "--experiments", str(experiments))
+    assert named.status == 2
+    assert "lost_package cannot be imported" in named.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -86,6 +87,34 @@ def test_check_compares_counts_and_digest(protoseg: CommandLine) -> None:
     result = protoseg("data", "check", "shapes", *small[:2], f"dataset.digest={'0' * 64}")
     assert result.status == 1
     assert "0" * 64 in result.err
+
+
+def test_check_says_which_splits_exist_and_which_are_used(
+    protoseg: CommandLine, tmp_path: Path
+) -> None:
+    experiments = tmp_path / "experiments"
+    shutil.copytree(REPOSITORY / "experiments", experiments)
+    (experiments / "dataset" / "mine.yaml").write_text(
+        "defaults: [schema, _self_]\nname: mine\nclasses: [a, b]\ndigest: unpinned\n"
+        "image_suffix: .png\nannotation_suffix: .png\n"
+    )
+    for split in ("train", "test"):
+        for folder, mode in (("images", "RGB"), ("annotations", "L")):
+            path = protoseg.data / "mine" / folder / split / "x.png"
+            path.parent.mkdir(parents=True)
+            Image.new(mode, (8, 8)).save(path)
+    check = ("data", "check", "mine", "--experiments", str(experiments))
+    result = protoseg(*check)
+    assert result.status == 0
+    assert re.search(r"train +training +1", result.out)
+    assert re.search(r"test +1 +8×8", result.out)
+    assert "evaluated on the split 'val', which is missing." in result.out
+    assert "Choose one, e.g. evaluation.split=test. In a matrix, set it in 'base'." in result.out
+    result = protoseg(*check, "evaluation.split=test")
+    assert re.search(r"test +evaluation +1", result.out)
+    assert "missing" not in result.out
+    (report,) = protoseg(*check, "--json").json["reports"]
+    assert report["used_for"] == {"train": "training", "val": "evaluation"}
 
 
 # prepare

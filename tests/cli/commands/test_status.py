@@ -65,3 +65,38 @@ def test_watching_a_finished_sweep_returns(protoseg: CommandLine) -> None:
     result = protoseg("status", "quickstart", "--watch")
     assert result.status == 0
     assert "9 done" in result.out
+
+
+def test_a_run_is_named_by_a_part_of_its_id(protoseg: CommandLine) -> None:
+    runs = protoseg.quickstart()
+    protoseg.record(runs[0], 70.25, in_runs=True)
+    protoseg.lab.fail(runs[1].spec, "out_of_memory", "CUDA out of memory: use a smaller batch")
+    protoseg.record(runs[2], 61.5)  # only its committed record is left
+    done = protoseg("status", runs[0].run_id[:-6])
+    assert (done.status, done.err) == (0, "")
+    assert done.out.split("\n")[1].split()[:2] == [runs[0].run_id, "done"]
+    assert "70.25" in done.out
+    assert "61.50" in protoseg("status", runs[2].run_id[-10:]).out
+    both = protoseg("status", runs[0].run_id, runs[1].run_id)
+    assert both.status == 1
+    assert "out_of_memory: CUDA out of memory" in both.out
+    assert protoseg("status", "quickstart", runs[1].run_id, "--json").json["counts"]["new"] == 6
+    assert "is a part of 2 run ids" in protoseg("status", "tiny").err
+    unknown = protoseg("status", "quickstard")
+    assert "unknown matrix or run 'quickstard'. Did you mean 'quickstart'?" in unknown.err
+    assert "Remove it, or name a matrix." in protoseg("status", runs[0].run_id, "seed=1").err
+
+
+def test_a_terminal_of_80_columns_shows_what_differs(
+    protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = protoseg.quickstart()[0]
+    protoseg.record(run, 70.25)
+    monkeypatch.setattr(context, "PIPE_WIDTH", 80)
+    lines = protoseg("status", "quickstart").out.splitlines()
+    assert lines[0] == "Run ids begin with shapes_64-tiny-segformer-"
+    rows = [line for line in lines if "/400" in line]
+    assert len(rows) == 9
+    assert len({row.split()[0] for row in rows}) == 9
+    # The shown part identifies the run.
+    assert protoseg("status", rows[0].split()[0]).out.count(run.run_id) == 1

@@ -5,11 +5,19 @@ tests/launch/test_local.py trains runs with these verbs.
 
 from __future__ import annotations
 
+import pytest
+from rich.console import Console
+
 from cli.conftest import REPOSITORY, CommandLine
 from protoseg.cli.commands.sweep import make_job_name
+from protoseg.cli.local_sweep import Outcome, run_sweep
 from protoseg.config.compose import Composer
 from protoseg.config.identity import run_id
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.launch.current_plan import read_plan
+from protoseg.planning.plan import Plan
+from protoseg.runs import claim
+from protoseg.runs.folder import Launch
 
 
 def make_matrix(name: str) -> Matrix:
@@ -25,7 +33,8 @@ def test_a_finished_sweep_has_nothing_to_do(protoseg: CommandLine) -> None:
     assert "9 runs: 9 done." in result.out
     assert "Nothing to do: every run has its record." in result.out
     data = protoseg("sweep", "quickstart", "--json").json
-    assert data == {"trained": [], "failed": {}, "interrupted": [], "left_alone": {}}
+    lists = ("trained", "finished_elsewhere", "interrupted")
+    assert data == {**{name: [] for name in lists}, "failed": {}, "left_alone": {}}
 
 
 def test_a_run_that_failed_for_a_permanent_reason_is_skipped(protoseg: CommandLine) -> None:
@@ -55,3 +64,30 @@ def test_the_name_of_jobs_has_the_matrices_or_their_number() -> None:
     assert make_job_name([make_matrix("a"), make_matrix("b")]) == "a-b"
     many = [make_matrix(f"matrix_{number}") for number in range(20)]
     assert make_job_name(many) == "matrix_0-and-19-more"
+
+
+def test_a_run_that_another_worker_finishes_meanwhile_is_done(
+    protoseg: CommandLine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = protoseg.quickstart()[0]
+    matrix = Matrix("one", "", (run,), TableSpec(), ())
+    held = claim.acquire(protoseg.lab.start(run.spec).claim)
+    assert held is not None
+    plan = read_plan([matrix], protoseg.lab.runs, [])
+
+    def train(plan: Plan) -> Outcome:
+        launch = Launch(data="", weights="")
+        console = Console(width=200)
+        return run_sweep(
+            plan, protoseg.lab.runs, launch, jobs=1, retry_failed=False, console=console, live=False
+        )
+
+    outcome = train(plan)
+    assert not outcome.is_complete()
+    assert "by another worker. Follow it with: protoseg logs" in outcome.left_alone[run.run_id]
+    protoseg.record(run, 70.25, in_runs=True)
+    held.release()
+    outcome = train(plan)
+    assert outcome.is_complete()
+    assert outcome.finished_elsewhere == [run.run_id]
+    assert f"done     {run.run_id}  mIoU 70.25" in capsys.readouterr().out

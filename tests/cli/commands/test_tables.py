@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from cli.conftest import CommandLine
@@ -49,3 +50,29 @@ def test_two_different_records_of_one_run_are_an_error(protoseg: CommandLine) ->
     result = protoseg("tables", "quickstart")
     assert result.status == 1
     assert "two different results of run" in result.err
+
+
+def test_an_empty_folder_of_results_uses_the_published_numbers_and_records_of_the_program(
+    protoseg: CommandLine, shipped_results: Path
+) -> None:
+    answer = protoseg("tables", "paper_table7")
+    assert answer.status == 0, answer.err
+    assert "Published" in answer.out
+    answer = protoseg("tables", "camvid_methods")
+    assert "43.35 ± 0.58" in answer.out
+    answer = protoseg("verify")
+    assert answer.status == 0, answer.err
+    assert "camvid_methods: compared with records that come with the program" in answer.out
+    assert not list((protoseg.lab.folder / "records").iterdir())
+
+
+def test_published_numbers_of_the_results_folder_come_first(
+    protoseg: CommandLine, shipped_results: Path
+) -> None:
+    name = "paper_table7.yaml"
+    text = (shipped_results / "published" / name).read_text()
+    protoseg.lab.published.mkdir(exist_ok=True)
+    (protoseg.lab.published / name).write_text(re.sub("(?m)^source: .*", "source: Mine.", text))
+    answer = protoseg("tables", "paper_table7", "--markdown")
+    assert answer.status == 0, answer.err
+    assert "Mine." in answer.out

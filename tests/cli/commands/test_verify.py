@@ -439,3 +439,62 @@ def test_tables_of_saved_benchmarks_are_rebuilt(protoseg: CommandLine, results: 
         assert f"benchmarks/{path.name}" in {p["file"] for p in problems(protoseg)["benchmarks"]}
     path.unlink()
     assert len(problems(protoseg)["benchmarks"]) == 3
+
+
+@pytest.fixture
+def unpublished(results: Path, protoseg: CommandLine) -> Path:
+    """Results whose records are in run folders only, with a table and figures made from them."""
+    for path in sorted((results / "records").glob("*.json")):
+        folder = protoseg.lab.runs / path.stem
+        folder.mkdir(parents=True)
+        path.rename(folder / "record.json")
+        path.with_suffix(".npz").rename(folder / "confusion.npz")
+    assert protoseg("tables", MATRIX).status == 0
+    assert protoseg("figures", MATRIX).status == 0
+    return results
+
+
+def test_results_of_runs_without_committed_records_agree_with_their_run_folders(
+    protoseg: CommandLine, unpublished: Path
+) -> None:
+    for operands in ((), (MATRIX,)):
+        answer = protoseg("verify", *operands)
+        assert answer.status == 0, answer.err
+        (line,) = (line for line in answer.out.splitlines() if "not published" in line)
+        assert f"To publish: protoseg tables {MATRIX} --keep-records" in line
+        assert "runs              6  ok" in answer.out
+    assert protoseg("tables", MATRIX, "--keep-records").status == 0
+    answer = protoseg("verify")
+    assert answer.status == 0, answer.err
+    assert "not published" not in answer.out
+
+
+def test_a_wrong_number_is_found_without_committed_records(
+    protoseg: CommandLine, unpublished: Path
+) -> None:
+    path = unpublished / "tables" / f"{MATRIX}.md"
+    (value,) = set(re.findall(r"43\.35", path.read_text()))
+    path.write_text(path.read_text().replace(value, "44.35"))
+    answer = protoseg("verify")
+    assert answer.status == 1
+    (line,) = (line for line in answer.err.splitlines() if "small.md" in line)
+    assert "44.35" in line
+    assert "43.35" in line
+    assert "not run" not in line
+
+
+def test_changed_counts_of_a_run_folder_are_found(protoseg: CommandLine, unpublished: Path) -> None:
+    path = protoseg.lab.runs / RUN / "confusion.npz"
+    path.write_bytes(path.read_bytes()[:-1])
+    answer = protoseg("verify")
+    assert answer.status == 1
+    assert f"{RUN}/confusion.npz" in answer.err
+
+
+def test_a_table_of_deleted_run_folders_is_a_problem(
+    protoseg: CommandLine, unpublished: Path
+) -> None:
+    shutil.rmtree(protoseg.lab.runs)
+    answer = protoseg("verify")
+    assert answer.status == 1
+    assert "not run" in answer.err

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from report.lab import make_spec
 from rich.console import Console
 
 from protoseg import files
+from protoseg.cli.local_sweep import label_runs
 from protoseg.cli.views import sweep
 from protoseg.cli.views.sweep import (
     SILENCE_SECONDS,
@@ -19,13 +21,16 @@ from protoseg.cli.views.sweep import (
     read_progress,
     render_rows,
 )
-from protoseg.runs.folder import RunFolder
+from protoseg.config.matrix import PlannedRun
+from protoseg.planning.plan import PlanEntry
+from protoseg.runs.folder import RunFolder, Status
+from protoseg.runs.states import State
 
 
 def draw_rows(rows: list[RunProgress], width: int, **options: Any) -> list[str]:
     """The lines of a sweep with 3 of 9 runs finished."""
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(render_rows(rows, finished=3, total=9, **options))
+    console.print(render_rows(rows, finished=3, total=9, width=width, **options))
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -49,6 +54,53 @@ def test_rows_fit_the_terminal(width: int) -> None:
     assert lines[2].startswith("all runs")
     assert "3/9" in lines[2]
     assert "about 2 min left" in lines[2]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_folds_labels_and_leaves_room_for_the_echo_of_ctrl_c(width: int) -> None:
+    label = "Prototypes (paper, scores / 0.1), num_prototypes="
+    rows = [RunProgress(f"{label}{k}", 57, 240, 0.4021, 8.1) for k in (1, 2)]
+    lines = draw_rows(rows, width)
+    text = "".join("".join(line.split()) for line in lines)
+    assert "…" not in "".join(line[: width // 3] for line in lines)
+    assert all(len(line.rstrip()) <= width - 4 for line in lines)
+    assert "prototypes=1" in text or "=1" in text
+    assert "=2" in text
+
+
+def make_entries(*axes: dict[str, object]) -> list[PlanEntry]:
+    """One entry per dictionary of axes; all are the same run but for their seeds."""
+    entries = []
+    for number, each in enumerate(axes):
+        run = PlannedRun(make_spec(number), dict(each))
+        entries.append(PlanEntry(run, Status(State.NEW), ("m",), None))
+    return entries
+
+
+def test_labels_have_what_differs_between_runs() -> None:
+    entries = make_entries(
+        {"label": "Paper", "method.num_prototypes": 1, "method.kappa": 0.1},
+        {"label": "Paper", "method.num_prototypes": 4, "method.kappa": 0.1},
+    )
+    labels, shared = label_runs(entries, full=False)
+    assert list(labels.values()) == ["num_prototypes=1, seed 0", "num_prototypes=4, seed 1"]
+    assert shared == "Paper, method.kappa=0.1"
+    labels, shared = label_runs(entries, full=True)
+    assert next(iter(labels.values())) == (
+        "Paper, method.num_prototypes=1, method.kappa=0.1, seed 0"
+    )
+    assert shared == ""
+    # A single run is named by its id, which other commands take.
+    ((name, label),) = label_runs(make_entries({}), full=False)[0].items()
+    assert label == name
+
+
+def test_equal_ends_of_keys_are_not_shortened() -> None:
+    entries = make_entries(
+        {"method.scale": 1, "data.scale": 1}, {"method.scale": 2, "data.scale": 2}
+    )
+    labels, _ = label_runs(entries, full=False)
+    assert next(iter(labels.values())) == "method.scale=1, data.scale=1, seed 0"
 
 
 def make_folder_with_attempt(path: Path, log: str) -> RunFolder:

@@ -30,6 +30,7 @@ from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, read_digest,
 from protoseg.report.figures.numeric_axis import choose_scale
 from protoseg.report.figures.types import build_figure
 from protoseg.report.verify.figures import check_figures
+from protoseg.report.verify.record_sources import Sources
 from report.lab import CLASSES, Lab, make_matrix, make_spec, method, methods_matrix
 
 SEEDS = (0, 1, 2)
@@ -58,7 +59,7 @@ def finish(lab: Lab, matrix: Matrix, without: Any = lambda spec: False, **more: 
 
 
 def make_figure(lab: Lab, matrix: Matrix, figure_type: str = "metric") -> Figure:
-    return build_figure(read_figure_input(matrix, lab.store, lab.published), figure_type)
+    return build_figure(read_figure_input(matrix, lab.store, [lab.published]), figure_type)
 
 
 def draw_figure(figure: Figure) -> Canvas:
@@ -406,13 +407,13 @@ def test_verify_compares_the_digest_in_each_figure_with_the_records(lab: Lab) ->
     folder = lab.folder / "figures"
     figure_files.write_figure_files(make_figure(lab, matrix), folder)
     matrices = {"test": matrix}
-    check = check_figures(lab.folder, matrices, {}, True)
+    check = check_figures(Sources(lab.folder), matrices, {}, True)
     assert (check.count, check.problems) == (3, [])
     # A changed record, a figure without a digest, and a figure without a matrix.
     lab.finish(matrix.runs[0].spec, 50.0)
     (folder / "test.svg").write_text("<svg/>")
     (folder / "other_loss.png").write_bytes(b"")
-    check = check_figures(lab.folder, matrices, {}, True)
+    check = check_figures(Sources(lab.folder), matrices, {}, True)
     notes = {problem.file: problem.message for problem in check.problems}
     assert notes.pop("figures/other_loss.png") == "there is no matrix of this name."
     assert notes.pop("figures/test.svg").startswith("contains no digest of its data. Draw it")
@@ -423,4 +424,4 @@ def test_verify_compares_the_digest_in_each_figure_with_the_records(lab: Lab) ->
             "protoseg figures test --kind metric"
         )
     only = dataclasses.replace(matrix, name="else")
-    assert check_figures(lab.folder, {"else": only}, {}, False).count == 0
+    assert check_figures(Sources(lab.folder), {"else": only}, {}, False).count == 0

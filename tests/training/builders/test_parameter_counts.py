@@ -67,7 +67,7 @@ def count_all(module: nn.Module) -> int:
 @pytest.fixture(scope="module")
 def published() -> PublishedCounts:
     return published_counts(
-        REPOSITORY / "results" / "published", composer(), count_spec_parameters, set()
+        [REPOSITORY / "results" / "published"], composer(), count_spec_parameters, set()
     )
 
 
