@@ -44,7 +44,7 @@ def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
         level = spec.get("determinism", "seeded")
     else:
         method, level = to_plain(spec.method, identity=True), spec.determinism
-        contrast = to_plain(spec.contrast) if spec.contrast.weight else None
+        contrast = to_plain(spec.contrast, identity=True) if spec.contrast.weight else None
     # At 847 classes, ten classifiers take several times as long as one. Weights, temperatures and
     # distances are negligible.
     counts = {key: value for key, value in method.items() if isinstance(value, int)}
@@ -52,7 +52,8 @@ def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
 
 
 def _sorted(values: dict[str, Any]) -> Workload:
-    return tuple(sorted(values.items()))
+    items = ((key, tuple(v) if isinstance(v, list) else v) for key, v in values.items())
+    return tuple(sorted(items))
 
 
 def workload_digest(spec: RunSpec) -> str:

@@ -15,7 +15,7 @@ from protoseg.errors import UsageError
 def make_context(*operands: str) -> Context:
     """The context of a call with these operands and the default folders."""
     folders = dict.fromkeys(("experiments", "runs", "results", "data", "weights", "clusters"))
-    return Context(Namespace(operands=list(operands), json=False, **folders))
+    return Context(Namespace(verb="plan", operands=list(operands), json=False, **folders))
 
 
 def usage_error(*operands: str) -> str:

@@ -217,7 +217,7 @@ def test_another_value_gives_another_id(base: dict[str, Any], path: str) -> None
     assert run_id(after) != run_id(before)
 
 
-@pytest.mark.parametrize("path", [f"{kind}.{name}" for kind, v in METHODS.items() for name in v])
+@pytest.mark.parametrize("path", [f"{method}.{name}" for method, names in METHODS.items() for name in names])
 def test_another_value_of_a_method_gives_another_id(base: dict[str, Any], path: str) -> None:
     method, _, name = path.partition(".")
     data = {**base, "method": to_plain(MethodSpec.variants[method]())}

@@ -38,8 +38,8 @@ def test_a_plan_of_the_paper_counts_table_rows_and_distinct_runs(protoseg: Comma
     assert sum(len(array["runs"]) for array in data["arrays"]) == 76 * 3
     assert data["gpu_hours"] is None
     assert data["gpu_hours_unknown_runs"] == 76 * 3
-    # Neither the paper nor a record states the parameters of the released preset's projection.
-    assert data["storage_unknown_runs"] == 3
+    # Neither the paper nor a record states the parameters of the released decoder.
+    assert data["storage_unknown_runs"] == 3 * 3
     slug = "mit_b2-segformer-prototype-k10"
     b2 = [run for run in data["runs"] if slug in run["run_id"]]
     assert any(len(run["matrices"]) == 6 for run in b2)

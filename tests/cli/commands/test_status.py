@@ -95,7 +95,7 @@ def test_a_terminal_of_80_columns_shows_what_differs(
     monkeypatch.setattr(context, "PIPE_WIDTH", 80)
     lines = protoseg("status", "quickstart").out.splitlines()
     assert lines[0] == "Run ids begin with shapes_64-tiny-segformer-"
-    rows = [line for line in lines if "/400" in line]
+    rows = [line for line in lines if f"/{run.spec.schedule.iterations}" in line]
     assert len(rows) == 9
     assert len({row.split()[0] for row in rows}) == 9
     # The shown part identifies the run.
