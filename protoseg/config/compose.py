@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import functools
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -164,7 +165,12 @@ def compose_file(folder: Path, name: str, settings: Iterable[Setting], where: st
 def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        with (
+            hydra.initialize_config_dir(str(folder), version_base="1.3"),
+            warnings.catch_warnings(),
+        ):
+            # Without `_self_` it is unclear which values win, so it is an error here.
+            warnings.filterwarnings("error", "(?s).*Defaults list is missing `_self_`")
             config = hydra.compose(name, [f"{g}={option}" for g, option in sorted(chosen.items())])
         container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
     except Exception as error:  # Hydra raises ValueError, TypeError and others for some files

@@ -60,8 +60,9 @@ def _check_file(path: Path, group: str, content: Any) -> Iterator[tuple[Path, st
     """Check the values of a file; yield the files that its defaults name."""
     if not isinstance(content, Mapping):
         raise UsageError(f"{path}: expected keys and values, found {content!r}.")
-    if path.name != "run.yaml" and not group:
-        return  # not a part of a run, e.g. a cluster profile
+    if path.name != "run.yaml" and not group:  # not a part of a run, e.g. a cluster profile
+        yield from _check_defaults(path, group, content.get("defaults", []))
+        return
     cls = config_groups()[group] if group else RunSpec
     if cls is MethodSpec:
         cls = MethodSpec.variants.get(str(content.get("kind")), None)

@@ -53,6 +53,8 @@ def describe_config_error(
         return describe_unknown_name(
             "key", unknown_key[1], str(file), fields.get(unknown_key[2], [])
         )
+    if "is missing `_self_`" in all_text:
+        return f"{file}: defaults: '_self_' is missing. Add it, usually as the last entry."
     position = re.search(r'in "(.+?)", line (\d+)', all_text)
     if position:  # a YAML error: `file` may list several files, the position names the right one
         reason = " ".join(texts[0].split())

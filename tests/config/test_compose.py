@@ -403,3 +403,10 @@ def test_a_cycle_of_causes_gives_a_message() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     assert "first" in describe_config_error(first, EXPERIMENTS, {}, {})
+
+
+def test_a_run_file_without_self_is_an_error(copied_experiments: Path) -> None:
+    file = copied_experiments / "run.yaml"
+    file.write_text(file.read_text().replace("  - _self_\n", "precision: fp32\n"))
+    message = expect_error(Composer(copied_experiments), "seed=0")
+    assert message == f"{file}: defaults: '_self_' is missing. Add it, usually as the last entry."

@@ -363,9 +363,9 @@ def test_resources_as_text() -> None:
             "rules: [{when: {method.num_prototypes: [1, 0]}, cpus: 1}]",
             "rules[0]: when.method.num_prototypes: 0 is out of range; allowed: at least 1.",
         ),
-        ("defaults: [other]", "Could not load 'other'."),
+        ("defaults: [other]", "defaults: unknown file 'other'. Known: site."),
         ("a: [", "not a readable YAML file: "),
-        ("partition: ${x}", "Interpolation key 'x' not found"),
+        ("partition: ${x}", "partition: '${x}' cannot be resolved."),
     ],
 )
 def test_an_invalid_profile_gives_one_line(site: Path, text: str, sentence: str) -> None:
