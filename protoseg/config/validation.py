@@ -28,14 +28,14 @@ def check_values(spec: RunSpec, where: str) -> None:
 
 
 def _check_data(spec: RunSpec) -> Iterator[str]:
-    counts = spec.dataset.counts
+    known = spec.dataset.counts or spec.dataset.split_files
     splits = {
         "evaluation.split": spec.evaluation.split,
         "dataset.train_split": spec.dataset.train_split,
     }
     for key, split in splits.items():
-        if counts and split not in counts:
-            yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, counts)
+        if known and split not in known:
+            yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, known)
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 
 from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
 from protoseg.datasets import digest, layout, shapes
+from protoseg.datasets.file_patterns import make_patterns
 from protoseg.datasets.labels import label_values
 from protoseg.datasets.layout import Pair
 
@@ -211,10 +212,10 @@ def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) ->
     expected = dataset.counts.get(split, count)
     if count == expected:
         return []
-    folder, _ = layout.split_folders(root, dataset, split)
+    images, _ = make_patterns(root, dataset, split)
     return [
-        f"{folder}: {count} images, expected {expected}. Complete the copy, or accept this one "
-        f"with dataset.counts.{split}={count} on the command line."
+        f"{images.folder}: {count} images, expected {expected}. Complete the copy, or accept this "
+        f"one with dataset.counts.{split}={count} on the command line."
     ]
 
 

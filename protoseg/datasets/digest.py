@@ -15,6 +15,7 @@ from typing import Any
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout, shapes
 from protoseg.datasets.image_labels import find_label_lists
+from protoseg.datasets.split_lists import find_split_files
 from protoseg.errors import DataError, ProtosegError
 from protoseg.files import read_json, write_json
 
@@ -43,9 +44,9 @@ def folder_digest(root: Path, dataset: DatasetSpec) -> str:
     """SHA-256 of the content of a data set, 64 hex digits.
 
     It covers one line ``[relative posix path, size, SHA-256 of the content]``, sorted by path, for
-    each image and annotation of all splits and for each list of image-level labels. Other files
-    are ignored. For generated data it covers generator, version and arguments instead, because
-    the bytes of a PNG depend on the version of zlib.
+    each image and annotation of all splits and for each list of image-level labels or of a split.
+    Other files are ignored. For generated data it covers generator, version and arguments instead,
+    because the bytes of a PNG depend on the version of zlib.
 
     Raises:
         DataError: files or folders are missing, or a file cannot be read.
@@ -108,7 +109,7 @@ def _find_files(root: Path, dataset: DatasetSpec) -> list[Path]:
         for pair in layout.find_pairs(root, dataset, split)
         for path in pair
     ]
-    return [*paths, *find_label_lists(root, dataset)]
+    return [*paths, *find_label_lists(root, dataset), *find_split_files(root, dataset)]
 
 
 def _generated_digest(root: Path, dataset: DatasetSpec) -> str:
