@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import struct
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -13,25 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
 from protoseg.datasets import digest, layout, shapes
 from protoseg.datasets.file_patterns import make_patterns
 from protoseg.datasets.labels import label_values
 from protoseg.datasets.layout import Pair
-
-SINGLE_CHANNEL = ("1", "L", "P", "I;16", "I")
-"""Pillow's modes of a label map: 1 bit, 8-bit grey, palette, 16-bit grey (two names)."""
-
-UNREADABLE = (
-    OSError,
-    SyntaxError,  # Pillow raises it for a damaged PNG
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
-)
+from protoseg.datasets.readers.label_maps import read_label_map
+from protoseg.datasets.readers.photographs import read_orientation, read_photograph
+from protoseg.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -123,48 +112,28 @@ def check_data_set(
 
 def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
     try:
-        with Image.open(pair.image) as file:
-            # Loaders rotate a photograph by its EXIF orientation, so the rotated size counts.
-            image = ImageOps.exif_transpose(file.convert("RGB"))
-    except UNREADABLE as error:
-        return _PairContent([unreadable_message(pair.image, error)])
-    try:
-        with open_verified(pair.annotation) as file:
-            if file.mode not in SINGLE_CHANNEL:
-                return _PairContent([_channels_message(pair.annotation, file.mode)])
-            labels = pixel_values(file)
-            counts = _count_labels(labels)
-    except UNREADABLE as error:
-        return _PairContent([unreadable_message(pair.annotation, error)])
-    height, width = labels.shape
-    if image.size != (width, height):
-        problem = (
-            f"{pair.annotation}: is {width}×{height} pixels, but its image {pair.image} "
-            f"is {image.width}×{image.height}. Replace the wrong file."
-        )
-        return _PairContent([problem])
+        image = read_photograph(pair.image)
+        labels = read_label_map(pair.annotation)
+    except DataError as error:
+        return _PairContent([str(error)])
+    counts = _count_labels(labels)
+    if image.shape[:2] != labels.shape:
+        return _PairContent([_size_message(pair, image, labels)])
     problems = _range_problems(pair.annotation, dataset, counts)
-    pixel_hash = shapes.hash_pixels(np.asarray(image), labels) if dataset.generator else b""
-    return _PairContent(problems, image.size, counts, pixel_hash)
+    pixel_hash = shapes.hash_pixels(image[..., ::-1], labels) if dataset.generator else b""
+    return _PairContent(problems, (labels.shape[1], labels.shape[0]), counts, pixel_hash)
 
 
-def open_verified(path: Path) -> Image.Image:
-    """Open an image after verifying its checksums, which decoding a PNG does not do."""
-    with Image.open(path) as file:
-        file.verify()
-    return Image.open(path)
-
-
-def pixel_values(file: Image.Image) -> np.ndarray:
-    """The pixels of an image as integers; 0 and 1 for an image of one bit."""
-    pixels = np.asarray(file)
-    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-
-
-def unreadable_message(path: Path, error: BaseException) -> str:
-    """The error message for a file that cannot be decoded."""
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return f"{path}: cannot be decoded ({reason}). Copy or download this file again."
+def _size_message(pair: Pair, image: np.ndarray, labels: np.ndarray) -> str:
+    orientation = read_orientation(pair.image)
+    turned, remedy = "", "Replace the wrong file."
+    if orientation != 1:
+        turned = f" after its EXIF orientation {orientation} is applied"
+        remedy = "Give both files the same orientation, or apply it to both."
+    return (
+        f"{pair.annotation}: is {labels.shape[1]}×{labels.shape[0]} pixels, but its image "
+        f"{pair.image} is {image.shape[1]}×{image.shape[0]}{turned}. {remedy}"
+    )
 
 
 def _count_labels(labels: np.ndarray) -> dict[int, int]:
@@ -176,13 +145,6 @@ def _count_labels(labels: np.ndarray) -> dict[int, int]:
         values = np.flatnonzero(histogram)
         counts = histogram[values]
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _channels_message(path: Path, mode: str) -> str:
-    return (
-        f"{path}: an annotation must have one channel with label values (grey or palette), "
-        f"this one has the mode '{mode}'. Convert colours to label values first."
-    )
 
 
 def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) -> list[str]:

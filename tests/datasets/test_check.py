@@ -17,7 +17,7 @@ from datasets.helpers import read_spec, write_labels
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
 from protoseg.datasets.check import check_data_set
-from protoseg.datasets.prepare import label_maps
+from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.errors import DataError
 
 
@@ -130,7 +130,7 @@ def test_a_palette_image_is_a_label_map_and_a_colour_image_is_not(
     assert check_data_set(toy_root, toy).splits["train"].pixels == before
     Image.fromarray(labels).convert("RGB").save(path)
     message = error_message(toy_root, toy)
-    assert message.startswith(f"{path}: an annotation must have one channel")
+    assert message.startswith(f"{path}: expected label values in one channel")
     assert "'RGB'" in message
 
 
@@ -151,7 +151,7 @@ def test_a_wrong_checksum_is_an_error(toy: DatasetSpec, toy_root: Path) -> None:
     assert np.asarray(Image.open(path)).shape == (30, 40), "decoding does not verify the checksum"
     assert error_message(toy_root, toy).startswith(f"{path}: cannot be decoded (")
     with pytest.raises(DataError, match="cannot be decoded"):
-        label_maps.read_pixels(path)
+        read_label_map(path)
 
 
 def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,11 +297,11 @@ def test_an_unreadable_file_is_an_error_with_its_name(
         content = path.read_bytes()
         for damaged in (content[: len(content) // 2], b"", b"no image"):
             path.write_bytes(damaged)
-            with pytest.raises(DataError, match=rf"{folder}/train/a\.png: cannot be read") as e:
+            with pytest.raises(DataError, match=rf"{folder}/train/a\.png: cannot be decoded") as e:
                 dataset[0]
             assert "\n" not in str(e.value)
         path.unlink()
-        with pytest.raises(DataError, match=rf"{folder}/train/a\.png: cannot be read"):
+        with pytest.raises(DataError, match=rf"{folder}/train/a\.png: cannot be decoded"):
             dataset[0]
         path.write_bytes(content)
     assert load_labels(dataset) == [[0, 1], [1, 2]]
@@ -312,9 +312,9 @@ def test_a_label_map_of_another_size_or_in_colour_is_an_error(
 ) -> None:
     dataset = labelled([[0, 1], [1, 2]])
     path = tmp_path / "annotations" / "train" / "a.png"
-    for pixels in (np.zeros((2, 3), np.uint8), np.zeros((2, 2, 3), np.uint8)):
-        Image.fromarray(pixels).save(path)
-        with pytest.raises(DataError, match=r"a\.png: has the shape"):
+    for shape, problem in (((2, 3), "has the shape"), ((2, 2, 3), "expected label values in one")):
+        Image.fromarray(np.zeros(shape, np.uint8)).save(path)
+        with pytest.raises(DataError, match=rf"a\.png: {problem}"):
             dataset[0]
 
 

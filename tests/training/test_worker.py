@@ -380,7 +380,7 @@ def copy_without_digest(data: Path, folder: Path) -> tuple[Path, tuple[str, ...]
         ("label", "train", 0, r"00003\.png: label out of range: 77"),
         ("label", "val", 0, r"00003\.png: label out of range: 77"),
         ("label", "train", 1, r"00003\.png: label out of range: 77"),
-        ("truncated", "train", 0, r"images/train/00003\.png: cannot be read"),
+        ("truncated", "train", 0, r"images/train/00003\.png: cannot be decoded"),
         ("gone", "val", 0, r"00003\.png: has no image"),
     ],
 )
