@@ -70,7 +70,8 @@ class DatasetSpec:
     """Digest of the whole folder, as `protoseg data check` prints it, or ``unpinned``."""
     classes: tuple[str, ...] = items(distinct=True)
     images: str = "images/{split}"
-    """Folder of the images, or a pattern with ``{name}``, see `protoseg.datasets.file_patterns`."""
+    """Folder of the images, or a pattern of their paths with ``{name}``, see
+    `protoseg.datasets.pairing.file_patterns`."""
     annotations: str = "annotations/{split}"
     image_suffix: str = ".jpg"
     annotation_suffix: str = ".png"
@@ -99,7 +100,7 @@ class DatasetSpec:
     """Share of an image's pixels that a class needs to count as present; 0 for one pixel."""
     split_files: dict[str, str] = added({})  # noqa: RUF009  a new one for each spec
     """List file of each split, relative to the folder of the data set; empty for all files in the
-    folders. A line names an image, see `protoseg.datasets.split_lists`."""
+    folders. A line names an image, see `protoseg.datasets.pairing.split_lists`."""
     image_suffixes: tuple[str, ...] = added(())
     """Suffixes of images, if there are several; ``image_suffix`` is then unused."""
     annotation_suffixes: tuple[str, ...] = added(())

@@ -3,74 +3,71 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import time
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import digest, layout, shapes
-from protoseg.datasets.file_patterns import make_patterns
+from protoseg.datasets.check_report import (
+    DataSetReport,
+    EqualPictures,
+    PictureIndex,
+    SplitCounts,
+)
 from protoseg.datasets.labels import label_values
 from protoseg.datasets.layout import Pair
+from protoseg.datasets.pairing.file_patterns import make_patterns
 from protoseg.datasets.readers.label_maps import read_label_map
-from protoseg.datasets.readers.photographs import read_orientation, read_photograph
+from protoseg.datasets.readers.photographs import (
+    check_photograph,
+    read_orientation,
+    read_photograph,
+)
+from protoseg.datasets.worker_pool import count_cores, map_tasks, split_into_chunks
 from protoseg.errors import DataError
 
+MANY_PAIRS = 4000
+"""With more pairs the check uses processes, which need a second to start; threads otherwise."""
 
-@dataclass(frozen=True)
-class SplitReport:
-    """The content of one split. Sizes are (width, height), extremes taken per side."""
-
-    images: int
-    smallest: tuple[int, int]
-    largest: tuple[int, int]
-    pixels: dict[str, int]
-    """Labelled pixels of each class."""
-    ignored: int
-    """Ignored pixels."""
-    absent: tuple[str, ...]
-    """Classes without a pixel."""
-
-
-@dataclass(frozen=True)
-class DataSetReport:
-    """The content of a data set that passed the check."""
-
-    name: str
-    root: str
-    splits: dict[str, SplitReport]
-    digest: str
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries and lists, for JSON."""
-        return dataclasses.asdict(self)
+CHUNK = 16
+"""Pairs in one task of a process."""
 
 
 @dataclass(frozen=True)
 class _PairContent:
-    """One pair of files: its problems, or its size and the pixels of each raw label value."""
+    """One pair of files: its problems, or what the report, the digest and the duplicates need."""
 
     problems: list[str]
     size: tuple[int, int] = (0, 0)
+    """(width, height)"""
     counts: dict[int, int] = dataclasses.field(default_factory=dict)
+    """Pixels of each label value in the file."""
+    files: tuple[list[Any], ...] = ()
+    """`digest.hash_file` of image and annotation."""
     pixel_hash: bytes = b""
 
 
 def check_data_set(
-    root: Path, dataset: DatasetSpec, *, progress: Callable[[int, int], None] | None = None
+    root: Path,
+    dataset: DatasetSpec,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DataSetReport:
     """Read every image and annotation, and compare them with the spec.
 
     Args:
         root: the folder of the data set, see `layout.find_root`.
         dataset: the spec.
+        jobs: number of processes or threads; None for one per core.
         progress: called with (pairs read, all pairs) after each pair.
 
     Raises:
@@ -79,72 +76,123 @@ def check_data_set(
             lists up to five problems.
     """
     start = time.perf_counter()
-    pairs_by_split: dict[str, list[Pair]] = {}
+    pairs: dict[str, list[Pair]] = {}
     problems: list[str] = []
     for split in sorted({dataset.train_split, *layout.find_splits(root, dataset)}):
-        pairs_by_split[split], missing = layout.scan_split(root, dataset, split)
-        problems += missing or _count_problems(root, dataset, split, len(pairs_by_split[split]))
-    all_pairs = [pair for members in pairs_by_split.values() for pair in members]
-    contents = []
-    # Decoders release the GIL, so threads use all cores.
-    with ThreadPoolExecutor(digest.count_reader_threads()) as pool:
-        for content in pool.map(lambda pair: _read_pair(pair, dataset), all_pairs):
-            contents.append(content)
+        pairs[split], missing = layout.scan_split(root, dataset, split)
+        problems += missing or _count_problems(root, dataset, split, len(pairs[split]))
+    total = sum(map(len, pairs.values()))
+    contents = _read_pairs(pairs, dataset, jobs or count_cores(), total)
+    counts = {split: SplitCounts() for split in pairs}
+    pictures, known, pixel_hashes = PictureIndex(), {}, {}
+    done = 0
+    for split, members in pairs.items():
+        for number, (pair, content) in enumerate(zip(members, contents, strict=False)):
             problems += content.problems
+            if not content.problems:
+                counts[split].add_pair(content.size, content.counts)
+                pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
+                for path, entry in zip(pair, content.files, strict=True):
+                    known[path.relative_to(root).as_posix()] = entry
+                if dataset.generator:
+                    pixel_hashes[split, number] = content.pixel_hash
+            done += 1
             if progress is not None:
-                progress(len(contents), len(all_pairs))
+                progress(done, total)
     layout.raise_problems(problems)
 
-    data_digest = digest.folder_digest(root, dataset)
+    data_digest = digest.folder_digest(root, dataset, pairs=pairs, known=known)
     if digest.is_mismatch(dataset, data_digest):
         problems.append(digest.mismatch_message(root, dataset, data_digest))
     if dataset.generator:
-        problems += _generated_problems(root, pairs_by_split, all_pairs, contents)
+        problems += _generated_problems(root, pixel_hashes)
     layout.raise_problems(problems)
+    return DataSetReport(
+        name=dataset.name,
+        root=str(root),
+        splits={split: counts[split].make_report(dataset) for split in pairs},
+        equal_pictures=_name_equal_pictures(root, pairs, pictures),
+        digest=data_digest,
+        seconds=round(time.perf_counter() - start, 3),
+    )
 
-    reports, first = {}, 0
-    for split, members in pairs_by_split.items():
-        reports[split] = _summarise_split(dataset, contents[first : first + len(members)])
-        first += len(members)
-    seconds = round(time.perf_counter() - start, 3)
-    return DataSetReport(dataset.name, str(root), reports, data_digest, seconds)
+
+def _read_pairs(
+    pairs: dict[str, list[Pair]], dataset: DatasetSpec, jobs: int, total: int
+) -> Iterator[_PairContent]:
+    """The content of all pairs, in order."""
+    use_processes = jobs > 1 and total > MANY_PAIRS
+    chunks = split_into_chunks(
+        itertools.chain.from_iterable(pairs.values()), CHUNK if use_processes else 1
+    )
+    call = functools.partial(_read_chunk, dataset=dataset)
+    for contents in map_tasks(call, chunks, jobs, use_processes=use_processes):
+        yield from contents
+
+
+def _read_chunk(chunk: list[Pair], dataset: DatasetSpec) -> list[_PairContent]:
+    return [_read_pair(pair, dataset) for pair in chunk]
 
 
 def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
+    pixel_hash = b""
     try:
-        image = read_photograph(pair.image)
+        files = tuple(digest.hash_file(path) for path in pair)
         labels = read_label_map(pair.annotation)
+        if dataset.generator:
+            image = read_photograph(pair.image)
+            shape = image.shape[:2]
+            pixel_hash = shapes.hash_pixels(image[..., ::-1], labels)
+        else:
+            shape = check_photograph(pair.image)
     except DataError as error:
         return _PairContent([str(error)])
     counts = _count_labels(labels)
-    if image.shape[:2] != labels.shape:
-        return _PairContent([_size_message(pair, image, labels)])
+    if shape != labels.shape:
+        return _PairContent([_size_message(pair, shape, labels.shape)])
     problems = _range_problems(pair.annotation, dataset, counts)
-    pixel_hash = shapes.hash_pixels(image[..., ::-1], labels) if dataset.generator else b""
-    return _PairContent(problems, (labels.shape[1], labels.shape[0]), counts, pixel_hash)
+    return _PairContent(problems, (labels.shape[1], labels.shape[0]), counts, files, pixel_hash)
 
 
-def _size_message(pair: Pair, image: np.ndarray, labels: np.ndarray) -> str:
+def _name_equal_pictures(
+    root: Path, pairs: dict[str, list[Pair]], pictures: PictureIndex
+) -> tuple[EqualPictures, ...]:
+    def find_name(split: str, number: int) -> str:
+        return pairs[split][number].image.relative_to(root).as_posix()
+
+    return tuple(
+        EqualPictures(
+            splits,
+            count,
+            tuple(
+                (find_name(splits[0], first), find_name(splits[1], second))
+                for first, second in numbers
+            ),
+        )
+        for splits, count, numbers in pictures.find_equal_pictures()
+    )
+
+
+def _size_message(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
     orientation = read_orientation(pair.image)
     turned, remedy = "", "Replace the wrong file."
     if orientation != 1:
         turned = f" after its EXIF orientation {orientation} is applied"
         remedy = "Give both files the same orientation, or apply it to both."
     return (
-        f"{pair.annotation}: is {labels.shape[1]}×{labels.shape[0]} pixels, but its image "
-        f"{pair.image} is {image.shape[1]}×{image.shape[0]}{turned}. {remedy}"
+        f"{pair.annotation}: is {labels[1]}×{labels[0]} pixels, but its image "
+        f"{pair.image} is {image[1]}×{image[0]}{turned}. {remedy}"
     )
 
 
 def _count_labels(labels: np.ndarray) -> dict[int, int]:
     """Pixels of each label value; sparse, to save memory with tens of thousands of 16-bit maps."""
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= HIGHEST_LABEL:
-        values, counts = np.unique(labels, return_counts=True)
+    if labels.dtype == np.uint8:
+        histogram = np.array(Image.fromarray(labels).histogram())  # four times as fast
     else:
-        histogram = np.bincount(labels.ravel())  # many times faster
-        values = np.flatnonzero(histogram)
-        counts = histogram[values]
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+        histogram = np.bincount(labels.ravel())
+    values = np.flatnonzero(histogram)
+    return dict(zip(values.tolist(), histogram[values].tolist(), strict=True))
 
 
 def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) -> list[str]:
@@ -181,17 +229,12 @@ def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) ->
     ]
 
 
-def _generated_problems(
-    root: Path,
-    pairs_by_split: dict[str, list[Pair]],
-    all_pairs: list[Pair],
-    contents: list[_PairContent],
-) -> list[str]:
-    content_of = dict(zip(all_pairs, contents, strict=True))
+def _generated_problems(root: Path, pixel_hashes: dict[tuple[str, int], bytes]) -> list[str]:
+    """Compare the hashes of the pairs, by split and number, with those of the generator."""
     hashes = [
-        content_of[pair].pixel_hash
+        pixel_hashes[key]
         for split in shapes.SPLITS
-        for pair in pairs_by_split.get(split, [])
+        for key in sorted(key for key in pixel_hashes if key[0] == split)
     ]
     marker = shapes.read_marker(root) or {}
     if marker.get("pixels") == shapes.combine_digests(hashes):
@@ -200,24 +243,3 @@ def _generated_problems(
         f"{root}: the pixels differ from the generated ones. "
         "Delete the folder; it is generated again on the next use."
     ]
-
-
-def _summarise_split(dataset: DatasetSpec, contents: list[_PairContent]) -> SplitReport:
-    classes, ignored = label_values(dataset)
-    total: Counter[int] = Counter()
-    for content in contents:
-        total.update(content.counts)
-    pixels = {
-        name: 0 if value in ignored else total[value]
-        for name, value in zip(dataset.classes, classes, strict=True)
-    }
-    sizes = np.array([content.size for content in contents])
-    (low_w, low_h), (high_w, high_h) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
-    return SplitReport(
-        images=len(contents),
-        smallest=(low_w, low_h),
-        largest=(high_w, high_h),
-        pixels=pixels,
-        ignored=total.total() - sum(pixels.values()),
-        absent=tuple(name for name, count in pixels.items() if count == 0),
-    )

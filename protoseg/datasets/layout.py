@@ -10,14 +10,14 @@ from typing import NamedTuple
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import shapes
-from protoseg.datasets.file_patterns import (
+from protoseg.datasets.labels import check_labels
+from protoseg.datasets.pairing.file_patterns import (
     PLACEHOLDER,
     FilePattern,
     find_pattern_problems,
     make_patterns,
 )
-from protoseg.datasets.labels import check_labels
-from protoseg.datasets.split_lists import NameIndex, find_split_file, select_names
+from protoseg.datasets.pairing.split_lists import NameIndex, find_split_file, select_names
 from protoseg.errors import DataError, UsageError
 
 SHOWN = 5

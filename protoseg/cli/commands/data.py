@@ -26,10 +26,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "list: all data sets; prepare: convert the published files; check: read all files and "
         "compare them with the config",
     )
-    group = parser.add_argument_group("prepare")
-    group.add_argument("--from", dest="source", metavar="DIR", help="folder of the published files")
+    group = parser.add_argument_group("prepare, check")
     group.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="parallel processes (default: 1)"
+        "--from", dest="source", metavar="DIR", help="prepare: folder of the published files"
+    )
+    group.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="parallel processes (default: prepare 1, check the number of cores)",
     )
 
 
@@ -103,7 +108,7 @@ def _prepare(context: Context, names: list[str]) -> int:
         plan = PREPARATIONS[dataset.place](source, dataset)
         progress.rename(f"preparing {dataset.place}")
         manifest = prepare_data_set(
-            plan, dataset, target, jobs=context.arguments.jobs, progress=progress.update
+            plan, dataset, target, jobs=context.arguments.jobs or 1, progress=progress.update
         )
     if context.json:
         context.print_json(manifest)
@@ -130,6 +135,8 @@ def _show_prepared(
 
 
 def _check(context: Context, operands: list[str]) -> int:
+    from protoseg.cli.views.data_check import show_check
+
     overrides = [operand for operand in operands if "=" in operand]
     names = [operand for operand in operands if "=" not in operand]
     if not names:
@@ -146,7 +153,7 @@ def _check(context: Context, operands: list[str]) -> int:
         context.print_json({"reports": [r.to_dict() for r in reports], "problems": problems})
     else:
         for report in reports:
-            _print_report(context, report)
+            show_check(context.console, report)
     return context.print_errors(problems) and FAILED
 
 
@@ -171,23 +178,4 @@ def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
 
     root = find_root(dataset, context.paths.data)
     with context.progress_bar(f"reading {dataset.name}") as progress:
-        return check_data_set(root, dataset, progress=progress.update)
-
-
-def _print_report(context: Context, report: DataSetReport) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    context.console.print(f"{report.name}: fine, in {report.root}", style="green", markup=False)
-    table = Table(box=None, pad_edge=False)
-    for title in ("Split", "Images", "Sizes", "Ignored", "Classes without a pixel"):
-        table.add_column(title, header_style="dim")
-    for name, split in report.splits.items():
-        smallest, largest = ("×".join(map(str, s)) for s in (split.smallest, split.largest))
-        sizes = smallest if smallest == largest else f"{smallest} to {largest}"
-        total = split.ignored + sum(split.pixels.values())
-        ignored = f"{100 * split.ignored / total:.1f}%" if total else ""
-        absent = ", ".join(split.absent) or "none"
-        table.add_row(name, str(split.images), sizes, ignored, Text(absent))
-    context.console.print(table)
-    context.console.print(f"digest {report.digest}")
+        return check_data_set(root, dataset, jobs=context.arguments.jobs, progress=progress.update)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from protoseg.datasets.readers.label_maps import ORIENTATION, UNREADABLE
 from protoseg.errors import DataError
+
+JPEG_START = b"\xff\xd8"
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -26,14 +29,54 @@ def read_photograph(path: Path) -> np.ndarray:
         DataError: the file cannot be read or decoded.
         MemoryError: the decoded image does not fit into memory.
     """
+    return _decode(path, _read_bytes(path), cv2.IMREAD_COLOR)
+
+
+def check_photograph(path: Path) -> tuple[int, int]:
+    """Decode a photograph with the decoder of `read_photograph`; return (height, width).
+
+    All data of a JPEG is decompressed, but transformed to an eighth of the size only, which takes
+    a third of the time and fails for the same files.
+
+    Raises:
+        DataError: as `read_photograph`.
+        MemoryError: as `read_photograph`.
+    """
+    data = _read_bytes(path)
+    expected = _read_jpeg_size(data)
+    if expected is not None:
+        pixels = _decode(path, data, cv2.IMREAD_REDUCED_COLOR_8)
+        if pixels.shape[:2] == tuple(-(-side // 8) for side in expected):
+            return expected
+    pixels = _decode(path, data, cv2.IMREAD_COLOR)
+    return pixels.shape[0], pixels.shape[1]
+
+
+def _read_jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
+    """(height, width) of a JPEG after its EXIF orientation; None for other files."""
+    if data[:2].tobytes() != JPEG_START:
+        return None
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            turned = _find_orientation(file) >= 5
+            return (file.width, file.height) if turned else (file.height, file.width)
+    except UNREADABLE:
+        return None
+
+
+def _read_bytes(path: Path) -> np.ndarray:
     try:
         data = np.fromfile(path, np.uint8)
     except OSError as error:
         raise DataError(_unreadable_message(path, str(error.strerror or error))) from error
     if not data.size:
         raise DataError(_unreadable_message(path, "the file is empty"))
+    return data
+
+
+def _decode(path: Path, data: np.ndarray, flag: int) -> np.ndarray:
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        pixels = cv2.imdecode(data, flag)
     except cv2.error as error:
         if error.code == cv2.Error.StsNoMem:
             raise MemoryError(f"{path}: {error}") from error
@@ -48,12 +91,16 @@ def read_orientation(path: Path) -> int:
     """The EXIF orientation of a photograph, 1 (upright) to 8; 1 if it has none."""
     try:
         with Image.open(path) as file:
-            exif = Image.Exif()
-            exif.load(file.info.get("exif") or b"")
-            tags = file.tag_v2 if isinstance(file, TiffImageFile) else exif
-            value = tags.get(ORIENTATION, 1)
+            return _find_orientation(file)
     except UNREADABLE:
         return 1
+
+
+def _find_orientation(file: Image.Image) -> int:
+    exif = Image.Exif()
+    exif.load(file.info.get("exif") or b"")
+    tags = file.tag_v2 if isinstance(file, TiffImageFile) else exif
+    value = tags.get(ORIENTATION, 1)
     return value if value in range(2, 9) else 1
 
 
