@@ -18,7 +18,6 @@ from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import digest, layout, shapes
 from protoseg.datasets.check_report import (
     DataSetReport,
-    EqualPictures,
     PictureIndex,
     SplitCounts,
 )
@@ -51,7 +50,7 @@ class _PairContent:
     counts: dict[int, int] = dataclasses.field(default_factory=dict)
     """Pixels of each label value in the file."""
     files: tuple[list[Any], ...] = ()
-    """`digest.hash_file` of image and annotation."""
+    """The entries of image and annotation, see `digest.read_hashed`."""
     pixel_hash: bytes = b""
 
 
@@ -76,24 +75,29 @@ def check_data_set(
             lists up to five problems.
     """
     start = time.perf_counter()
-    pairs: dict[str, list[Pair]] = {}
+    # Names instead of paths, which need three times the memory.
+    names: dict[str, list[tuple[str, str]]] = {}
     problems: list[str] = []
-    for split in sorted({dataset.train_split, *layout.find_splits(root, dataset)}):
-        pairs[split], missing = layout.scan_split(root, dataset, split)
-        problems += missing or _count_problems(root, dataset, split, len(pairs[split]))
-    total = sum(map(len, pairs.values()))
-    contents = _read_pairs(pairs, dataset, jobs or count_cores(), total)
-    counts = {split: SplitCounts() for split in pairs}
-    pictures, known, pixel_hashes = PictureIndex(), {}, {}
+    splits = layout.find_splits(root, dataset)
+    for split in sorted({dataset.train_split, *splits}):
+        pairs, missing = layout.scan_split(root, dataset, split)
+        problems += missing or _count_problems(root, dataset, split, len(pairs))
+        names[split] = [_name_pair(root, pair) for pair in pairs]
+    del pairs
+    total = sum(map(len, names.values()))
+    contents = _read_pairs(root, names, dataset, jobs or count_cores(), total)
+    counts = {split: SplitCounts() for split in names}
+    pictures, pixel_hashes = PictureIndex(), {}
+    pair_files: dict[str, list[Any]] = {}
     done = 0
-    for split, members in pairs.items():
-        for number, (pair, content) in enumerate(zip(members, contents, strict=False)):
+    for split, members in names.items():
+        for number, (pair_names, content) in enumerate(zip(members, contents, strict=False)):
             problems += content.problems
             if not content.problems:
                 counts[split].add_pair(content.size, content.counts)
                 pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
-                for path, entry in zip(pair, content.files, strict=True):
-                    known[path.relative_to(root).as_posix()] = entry
+                if split in splits:
+                    pair_files.update(zip(pair_names, content.files, strict=True))
                 if dataset.generator:
                     pixel_hashes[split, number] = content.pixel_hash
             done += 1
@@ -101,7 +105,7 @@ def check_data_set(
                 progress(done, total)
     layout.raise_problems(problems)
 
-    data_digest = digest.folder_digest(root, dataset, pairs=pairs, known=known)
+    data_digest = digest.folder_digest(root, dataset, pair_files=pair_files)
     if digest.is_mismatch(dataset, data_digest):
         problems.append(digest.mismatch_message(root, dataset, data_digest))
     if dataset.generator:
@@ -110,67 +114,63 @@ def check_data_set(
     return DataSetReport(
         name=dataset.name,
         root=str(root),
-        splits={split: counts[split].make_report(dataset) for split in pairs},
-        equal_pictures=_name_equal_pictures(root, pairs, pictures),
+        splits={split: counts[split].make_report(dataset) for split in names},
+        equal_pictures=pictures.find_equal_pictures(names),
         digest=data_digest,
         seconds=round(time.perf_counter() - start, 3),
     )
 
 
+def _name_pair(root: Path, pair: Pair) -> tuple[str, str]:
+    image, annotation = (path.relative_to(root).as_posix() for path in pair)
+    return image, annotation
+
+
 def _read_pairs(
-    pairs: dict[str, list[Pair]], dataset: DatasetSpec, jobs: int, total: int
+    root: Path,
+    names: dict[str, list[tuple[str, str]]],
+    dataset: DatasetSpec,
+    jobs: int,
+    total: int,
 ) -> Iterator[_PairContent]:
     """The content of all pairs, in order."""
     use_processes = jobs > 1 and total > MANY_PAIRS
     chunks = split_into_chunks(
-        itertools.chain.from_iterable(pairs.values()), CHUNK if use_processes else 1
+        itertools.chain.from_iterable(names.values()), CHUNK if use_processes else CHUNK // 4
     )
-    call = functools.partial(_read_chunk, dataset=dataset)
+    call = functools.partial(_read_chunk, root=root, dataset=dataset)
     for contents in map_tasks(call, chunks, jobs, use_processes=use_processes):
         yield from contents
 
 
-def _read_chunk(chunk: list[Pair], dataset: DatasetSpec) -> list[_PairContent]:
-    return [_read_pair(pair, dataset) for pair in chunk]
+def _read_chunk(
+    chunk: list[tuple[str, str]], root: Path, dataset: DatasetSpec
+) -> list[_PairContent]:
+    return [
+        _read_pair(Pair(root / image, root / annotation), dataset) for image, annotation in chunk
+    ]
 
 
 def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
     pixel_hash = b""
     try:
-        files = tuple(digest.hash_file(path) for path in pair)
-        labels = read_label_map(pair.annotation)
+        content, image_entry = digest.read_hashed(pair.image)
+        map_content, map_entry = digest.read_hashed(pair.annotation)
+        labels = read_label_map(pair.annotation, map_content)
         if dataset.generator:
             image = read_photograph(pair.image)
             shape = image.shape[:2]
             pixel_hash = shapes.hash_pixels(image[..., ::-1], labels)
         else:
-            shape = check_photograph(pair.image)
+            shape = check_photograph(pair.image, content)
     except DataError as error:
         return _PairContent([str(error)])
     counts = _count_labels(labels)
     if shape != labels.shape:
         return _PairContent([_size_message(pair, shape, labels.shape)])
     problems = _range_problems(pair.annotation, dataset, counts)
-    return _PairContent(problems, (labels.shape[1], labels.shape[0]), counts, files, pixel_hash)
-
-
-def _name_equal_pictures(
-    root: Path, pairs: dict[str, list[Pair]], pictures: PictureIndex
-) -> tuple[EqualPictures, ...]:
-    def find_name(split: str, number: int) -> str:
-        return pairs[split][number].image.relative_to(root).as_posix()
-
-    return tuple(
-        EqualPictures(
-            splits,
-            count,
-            tuple(
-                (find_name(splits[0], first), find_name(splits[1], second))
-                for first, second in numbers
-            ),
-        )
-        for splits, count, numbers in pictures.find_equal_pictures()
-    )
+    size, files = (labels.shape[1], labels.shape[0]), (image_entry, map_entry)
+    return _PairContent(problems, size, counts, files, pixel_hash)
 
 
 def _size_message(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,6 +126,19 @@ class PictureIndex:
         if self._counts[both] <= SHOWN:
             self._equal.setdefault(both, []).append((first[1], number))
 
-    def find_equal_pictures(self) -> list[tuple[tuple[str, str], int, list[tuple[int, int]]]]:
-        """Two splits, the number of equal pictures, and the numbers of the first pairs."""
-        return [(both, self._counts[both], self._equal[both]) for both in sorted(self._equal)]
+    def find_equal_pictures(
+        self, names: Mapping[str, Sequence[tuple[str, str]]]
+    ) -> tuple[EqualPictures, ...]:
+        """The equal pictures.
+
+        Args:
+            names: split -> the names of image and label map of each pair.
+        """
+        return tuple(
+            EqualPictures(
+                (first, second),
+                self._counts[first, second],
+                tuple((names[first][a][0], names[second][b][0]) for a, b in numbers),
+            )
+            for (first, second), numbers in sorted(self._equal.items())
+        )

@@ -41,11 +41,7 @@ def verify_digest(root: Path, dataset: DatasetSpec) -> str:
 
 
 def folder_digest(
-    root: Path,
-    dataset: DatasetSpec,
-    *,
-    pairs: Mapping[str, Iterable[layout.Pair]] | None = None,
-    known: Mapping[str, list[Any]] | None = None,
+    root: Path, dataset: DatasetSpec, *, pair_files: Mapping[str, list[Any]] | None = None
 ) -> str:
     """SHA-256 of the content of a data set, 64 hex digits.
 
@@ -57,23 +53,37 @@ def folder_digest(
     Args:
         root: the folder of the data set.
         dataset: its spec.
-        pairs: split -> its pairs; None to search for them.
-        known: relative posix path -> `hash_file` of files that were just read.
+        pair_files: relative posix path -> entry of `read_hashed`, for the images and annotations
+            of all splits, if they were just read; None to read them.
 
     Raises:
         DataError: files or folders are missing, or a file cannot be read.
     """
     if dataset.generator:
         return _generated_digest(root, dataset)
-    return _hash_files(root, _find_files(root, dataset, pairs), known or {})
+    lists = [*find_label_lists(root, dataset), *find_split_files(root, dataset)]
+    if pair_files is None:
+        return _hash_files(root, [*_find_pair_files(root, dataset), *lists], {})
+    return _hash_files(root, lists, pair_files)
 
 
-def hash_file(path: Path, cached: list[Any] | None = None) -> list[Any]:
-    """``[size in bytes, mtime in ns, SHA-256]`` of a file; ``cached`` if it has not changed.
+def read_hashed(path: Path) -> tuple[bytes, list[Any]]:
+    """The content of a file, and ``[size in bytes, mtime in ns, SHA-256]``.
 
     Raises:
         DataError: the file cannot be read.
     """
+    try:
+        status = path.stat()
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    digest = hashlib.sha256(content).hexdigest()
+    return content, [status.st_size, status.st_mtime_ns, digest]
+
+
+def _hash_file(path: Path, cached: list[Any] | None) -> list[Any]:
+    """``[size in bytes, mtime in ns, SHA-256]`` of a file; ``cached`` if it has not changed."""
     try:
         status = path.stat()
         if cached is not None and cached[:2] == [status.st_size, status.st_mtime_ns]:
@@ -86,19 +96,20 @@ def hash_file(path: Path, cached: list[Any] | None = None) -> list[Any]:
 
 
 def _hash_files(root: Path, files: Iterable[Path], known: Mapping[str, list[Any]]) -> str:
-    """`folder_digest` of these files below ``root``."""
+    """`folder_digest` of these files below ``root``, and of those whose entries are known."""
     cached = _read_cache(root)
-    names = sorted((path.relative_to(root).as_posix(), path) for path in set(files))
+    names = [(path.relative_to(root).as_posix(), path) for path in set(files)]
 
     def hash_named_file(name: str, path: Path) -> tuple[str, list[Any]]:
-        return name, hash_file(path, known.get(name) or cached.get(name))
+        return name, _hash_file(path, cached.get(name))
 
     # hashlib releases the GIL, so threads use several cores and hide the latency of a slow disk.
     with ThreadPoolExecutor(count_reader_threads()) as pool:
-        entries = dict(pool.map(lambda item: hash_named_file(*item), names))
+        entries = {**known, **dict(pool.map(lambda item: hash_named_file(*item), names))}
     _write_cache(root, cached, entries)
     total = hashlib.sha256()
-    for name, (size, _, content) in entries.items():
+    for name in sorted(entries):
+        size, _, content = entries[name]
         total.update(json.dumps([name, size, content]).encode() + b"\n")
     return total.hexdigest()
 
@@ -122,16 +133,13 @@ def count_reader_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _find_files(
-    root: Path, dataset: DatasetSpec, pairs: Mapping[str, Iterable[layout.Pair]] | None
-) -> list[Path]:
-    paths = [
+def _find_pair_files(root: Path, dataset: DatasetSpec) -> list[Path]:
+    return [
         path
         for split in layout.find_splits(root, dataset)
-        for pair in (pairs[split] if pairs else layout.find_pairs(root, dataset, split))
+        for pair in layout.find_pairs(root, dataset, split)
         for path in pair
     ]
-    return [*paths, *find_label_lists(root, dataset), *find_split_files(root, dataset)]
 
 
 def _generated_digest(root: Path, dataset: DatasetSpec) -> str:

@@ -62,11 +62,15 @@ _LOSSY = {"jpeg", "tiff_jpeg", "webp"}
 _PNG = "Save the label values as a PNG of one channel."
 
 
-def read_label_map(path: Path) -> np.ndarray:
+def read_label_map(path: Path, data: bytes | None = None) -> np.ndarray:
     """Read the label values of a label map.
 
     The file is verified first (a PNG by its checksums). An EXIF orientation is applied, as for
     photographs.
+
+    Args:
+        path: the file.
+        data: its content, if it was read before.
 
     Returns:
         Samples of a grey image, or indices of a palette image, as the file stores them:
@@ -76,7 +80,7 @@ def read_label_map(path: Path) -> np.ndarray:
         DataError: the file cannot be decoded, has several channels or frames, has values outside
             0 to 65535, or has an encoding from which label values cannot be read unchanged.
     """
-    with open_verified(path) as file:
+    with open_verified(path, data) as file:
         problem = _find_problem(file)
         if problem:
             raise DataError(f"{path}: {problem}")
@@ -91,14 +95,14 @@ def read_label_map(path: Path) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def open_verified(path: Path) -> Iterator[ImageFile]:
+def open_verified(path: Path, data: bytes | None = None) -> Iterator[ImageFile]:
     """Open an image with Pillow after verifying it; errors of the block name the file.
 
     Raises:
         DataError: the file cannot be read or decoded.
     """
     try:
-        data = path.read_bytes()
+        data = path.read_bytes() if data is None else data
         if not data:
             raise OSError("the file is empty")
         with Image.open(io.BytesIO(data)) as file:
