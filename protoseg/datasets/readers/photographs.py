@@ -61,7 +61,7 @@ def _read_jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
     if data[:2].tobytes() != JPEG_START:
         return None
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data.tobytes())) as file:
             turned = _find_orientation(file) >= 5
             return (file.width, file.height) if turned else (file.height, file.width)
     except UNREADABLE:
