@@ -15,7 +15,13 @@ import numpy as np
 
 from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
 from protoseg.datasets import digest, layout, shapes
-from protoseg.datasets.labels import label_values
+from protoseg.datasets.labels import (
+    NO_LABEL,
+    ignored_label,
+    label_table,
+    label_values,
+    map_to_classes,
+)
 from protoseg.datasets.layout import Pair
 from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.datasets.readers.photographs import read_orientation, read_photograph
@@ -46,6 +52,8 @@ class DataSetReport:
     splits: dict[str, SplitReport]
     digest: str
     seconds: float
+    notes: tuple[str, ...] = ()
+    """Sentences about what is no error, but may not be intended."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, for JSON."""
@@ -60,6 +68,8 @@ class _PairContent:
     size: tuple[int, int] = (0, 0)
     counts: dict[int, int] = dataclasses.field(default_factory=dict)
     pixel_hash: bytes = b""
+    is_turned_alone: bool = False
+    """The image has an EXIF orientation, its label map has none."""
 
 
 def check_data_set(
@@ -102,11 +112,19 @@ def check_data_set(
     layout.raise_problems(problems)
 
     reports, first = {}, 0
+    notes: list[str] = []
     for split, members in pairs_by_split.items():
-        reports[split] = _summarise_split(dataset, contents[first : first + len(members)])
+        split_contents = contents[first : first + len(members)]
         first += len(members)
+        reports[split] = _summarise_split(dataset, split_contents)
+        problems += _unlabelled_problems(root, dataset, split, reports[split])
+        notes += layout.describe_oddities(root, dataset, split)
+        notes += _orientation_notes(split, split_contents)
+    layout.raise_problems(problems)
     seconds = round(time.perf_counter() - start, 3)
-    return DataSetReport(dataset.name, str(root), reports, data_digest, seconds)
+    return DataSetReport(
+        dataset.name, str(root), reports, data_digest, seconds, tuple(dict.fromkeys(notes))
+    )
 
 
 def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
@@ -120,7 +138,9 @@ def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
         return _PairContent([_size_message(pair, image, labels)])
     problems = _range_problems(pair.annotation, dataset, counts)
     pixel_hash = shapes.hash_pixels(image[..., ::-1], labels) if dataset.generator else b""
-    return _PairContent(problems, (labels.shape[1], labels.shape[0]), counts, pixel_hash)
+    size = labels.shape[1], labels.shape[0]
+    is_turned_alone = read_orientation(pair.image) != 1 and read_orientation(pair.annotation) == 1
+    return _PairContent(problems, size, counts, pixel_hash, is_turned_alone)
 
 
 def _size_message(pair: Pair, image: np.ndarray, labels: np.ndarray) -> str:
@@ -158,14 +178,14 @@ def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) ->
     allowed = f"{classes[0]} to {classes[-1]} for the {len(classes)} classes"
     if dataset.label_count:
         allowed = f"0 to {dataset.label_count - 1}, of which {len(classes)} are classes"
-        outside = dataset.ignore_index >= dataset.label_count
-        ignored_text = str(dataset.ignore_index) if outside else ""
+        outside = sorted(v for v in ignored if v >= dataset.label_count)
+        ignored_text = ", ".join(map(str, outside))
     elif dataset.labels:
         allowed = f"{', '.join(map(str, sorted(classes)))} for the {len(classes)} classes"
     return [
         f"{path}: label out of range: {shown}{more}; allowed: {allowed}"
         f"{f', {ignored_text} (ignored)' if ignored_text else ''}. Correct the file, or the "
-        "data set's classes, labels, label_count, ignore_index or reduce_zero_label."
+        "data set's classes, labels, label_count, ignore, ignore_index or reduce_zero_label."
     ]
 
 
@@ -177,6 +197,47 @@ def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) ->
     return [
         f"{folder}: {count} images, expected {expected}. Complete the copy, or accept this one "
         f"with dataset.counts.{split}={count} on the command line."
+    ]
+
+
+def _unlabelled_problems(
+    root: Path, dataset: DatasetSpec, split: str, report: SplitReport
+) -> list[str]:
+    if any(report.pixels.values()):
+        return []
+    _, folder = layout.split_folders(root, dataset, split)
+    return [unlabelled_message(folder, split)]
+
+
+def unlabelled_message(folder: Path, split: str) -> str:
+    """The error message for a split in which every pixel is ignored."""
+    return (
+        f"{folder}: no pixel of split '{split}' has a class; all are ignored. Check the label "
+        "maps and the data set's classes, labels, ignore and ignore_index."
+    )
+
+
+def require_labelled_pixels(root: Path, dataset: DatasetSpec, split: str) -> None:
+    """Check that a split has a pixel with a class; reads label maps until one is found.
+
+    Raises:
+        DataError: all pixels of the split are ignored, or a label map cannot be read.
+    """
+    table, ignored = label_table(dataset), ignored_label(dataset)
+    for pair in layout.find_pairs(root, dataset, split):
+        classes = map_to_classes(read_label_map(pair.annotation), table)
+        if ((classes != ignored) & (classes != NO_LABEL)).any():
+            return
+    raise DataError(unlabelled_message(layout.split_folders(root, dataset, split)[1], split))
+
+
+def _orientation_notes(split: str, contents: list[_PairContent]) -> list[str]:
+    count = sum(content.is_turned_alone for content in contents)
+    if not count:
+        return []
+    return [
+        f"{split}: {count} of {len(contents)} images are turned by an EXIF orientation that their "
+        "label maps do not have. The label maps must show the turned images."
     ]
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import shapes
+from protoseg.datasets.folder_scan import describe_endings, describe_outside_links, scan_folder
 from protoseg.datasets.labels import check_labels
 from protoseg.errors import DataError
 
@@ -111,8 +111,27 @@ def scan_split(root: Path, dataset: DatasetSpec, split: str) -> tuple[list[Pair]
         "Add the image or remove the annotation."
         for stem in sorted(annotations.keys() - images.keys())
     ]
-    both = sorted(images.keys() & annotations.keys())
+
+    def original_stem(key: str) -> str:
+        # The order of the pairs decides which images a batch has, so it must not change.
+        name = images[key].relative_to(image_folder).as_posix()
+        return name.removesuffix(dataset.image_suffix)
+
+    both = sorted(images.keys() & annotations.keys(), key=original_stem)
     return [Pair(images[stem], annotations[stem]) for stem in both], problems
+
+
+def describe_oddities(root: Path, dataset: DatasetSpec, split: str) -> list[str]:
+    """What a user should know about the files of a split, which must exist.
+
+    Sentences about images with another suffix, and about links to folders outside of the data set.
+    """
+    suffixes = (dataset.image_suffix, dataset.annotation_suffix)
+    notes = []
+    for folder, suffix in zip(split_folders(root, dataset, split), suffixes, strict=True):
+        scan = scan_folder(folder, suffix)
+        notes += describe_endings(folder, suffix, scan) + describe_outside_links(root, scan)
+    return list(dict.fromkeys(notes))
 
 
 def raise_problems(problems: list[str]) -> None:
@@ -132,28 +151,10 @@ def raise_problems(problems: list[str]) -> None:
 def find_files(folder: Path, suffix: str) -> dict[str, Path]:
     """Files below ``folder`` that end in ``suffix``: relative posix path without suffix -> path.
 
-    Hidden files and folders are ignored.
-
     Raises:
-        DataError: a subfolder cannot be read.
+        DataError: see `scan_folder`.
     """
-
-    def raise_unreadable(error: OSError) -> None:
-        # Skipping the folder would hide a part of the data set.
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}). Change its permissions."
-        ) from error
-
-    paths = {}
-    # Data sets often consist of links, which `Path.rglob` does not follow.
-    for parent, subfolders, files in os.walk(folder, onerror=raise_unreadable, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            # Editors and copies from other systems leave hidden files behind.
-            if name.endswith(suffix) and not name.startswith("."):
-                path = Path(parent, name)
-                paths[path.relative_to(folder).as_posix().removesuffix(suffix)] = path
-    return paths
+    return scan_folder(folder, suffix).files
 
 
 def _match_splits(root: Path, pattern: str) -> set[str]:
@@ -178,7 +179,7 @@ def _missing_folder_message(folder: Path, content: str, split: str) -> str:
 
 
 def _no_images_message(folder: Path, suffix: str) -> str:
-    suffixes = sorted({path.suffix for path in find_files(folder, "").values()})
+    suffixes = sorted({path.suffix for path in scan_folder(folder, "").files.values()})
     hint = (
         f"It has files ending in {', '.join(suffixes)}: change dataset.image_suffix, or add images."
         if suffixes

@@ -190,4 +190,6 @@ def _print_report(context: Context, report: DataSetReport) -> None:
         absent = ", ".join(split.absent) or "none"
         table.add_row(name, str(split.images), sizes, ignored, Text(absent))
     context.console.print(table)
+    for note in report.notes:
+        context.console.print(f"note: {note}", style="yellow", markup=False)
     context.console.print(f"digest {report.digest}")

@@ -12,6 +12,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from protoseg.datasets.readers.label_maps import ORIENTATION, UNREADABLE
 from protoseg.errors import DataError
 
+# OpenCV prints a warning for each damaged file; the error below names it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+
 
 def read_photograph(path: Path) -> np.ndarray:
     """Read a photograph with OpenCV, as mmcv's ``LoadImageFromFile`` does.
