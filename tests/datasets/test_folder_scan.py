@@ -102,8 +102,8 @@ def test_a_link_out_of_the_root_is_named(toy: DatasetSpec, toy_root: Path, tmp_p
     shutil.move(images, tmp_path / "elsewhere")
     images.symlink_to(tmp_path / "elsewhere")
     notes = check_data_set(toy_root, toy).notes
-    place = (tmp_path / "elsewhere").resolve()
-    assert notes == (f"{images}: is a link to {place}, outside of the data set's folder.",)
+    target = (tmp_path / "elsewhere").resolve()
+    assert notes == (f"{images}: is a link to {target}, outside of the data set's folder.",)
     inside = toy_root / "annotations" / "train" / "more"
     inside.symlink_to(toy_root / "annotations" / "val")
     assert all("annotations" not in note for note in layout.describe_oddities(

@@ -66,18 +66,18 @@ def palettes(draw: st.DrawFn, count: int, channels: int) -> bytes:
 @st.composite
 def own_files(draw: st.DrawFn) -> tuple[bytes, np.ndarray, bool]:
     """A file of our encoders, its values, and whether it may be refused."""
-    kind = draw(st.sampled_from(["grey png", "palette png", "tiff", "bmp"]))
-    depths = {"palette png": (1, 2, 4, 8), "bmp": (1, 4, 8)}.get(kind, DEPTHS)
+    file_kind = draw(st.sampled_from(["grey png", "palette png", "tiff", "bmp"]))
+    depths = {"palette png": (1, 2, 4, 8), "bmp": (1, 4, 8)}.get(file_kind, DEPTHS)
     depth = draw(st.sampled_from(depths))
     labels = draw(label_maps(2**depth - 1))
-    if kind == "tiff":
+    if file_kind == "tiff":
         white, least = draw(st.booleans()), draw(st.booleans()) and depth < 8
         data = encode_tiff(labels, depth, white_is_zero=white, least_first=least)
         return data, labels, white
-    if kind == "bmp":
+    if file_kind == "bmp":
         count = draw(st.integers(int(labels.max()) + 1, 2**depth))
         return encode_bmp(labels, depth, draw(palettes(count, 4))), labels, True
-    colours = b"" if kind == "grey png" else draw(palettes(2**depth, 3))
+    colours = b"" if file_kind == "grey png" else draw(palettes(2**depth, 3))
     extra = {
         b"": b"",
         b"gAMA": chunk(b"gAMA", struct.pack(">I", 45455)),
