@@ -172,6 +172,8 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
         content = restore_texts(content, read_nodes(path), type_of_key)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{path}: not a readable YAML file: {reason}") from error

@@ -28,7 +28,12 @@ def check_values(spec: RunSpec, where: str) -> None:
 
 
 def _check_data(spec: RunSpec) -> Iterator[str]:
-    counts = spec.dataset.counts
+    counts, classes = spec.dataset.counts, spec.dataset.classes
+    if len(classes) < 2:
+        yield (
+            f"dataset.classes: {spec.dataset.name} has one class, '{classes[0]}', so every "
+            "prediction is right. Name at least two, e.g. the background too."
+        )
     splits = {
         "evaluation.split": spec.evaluation.split,
         "dataset.train_split": spec.dataset.train_split,

@@ -107,6 +107,8 @@ def test_a_name_of_no_value_is_refused(load) -> None:
         "Known: method.kappa: 0.05, 0.1. Correct it, or remove it."
     )
     with pytest.raises(UsageError, match=r"'5e-2' and another key both name '0\.05'"):
+        load("grid: {method.kappa: [0.05, 0.1]}\ntable: {names: {'0.05': a, 5e-2: b}}\n")
+    with pytest.raises(UsageError, match=r"YAML reads two of the keys 0\.05, 5e-2 as the same"):
         load("grid: {method.kappa: [0.05, 0.1]}\ntable: {names: {0.05: a, 5e-2: b}}\n")
 
 

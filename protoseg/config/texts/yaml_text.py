@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 
 from protoseg.config.fields import field_types
+from protoseg.errors import UsageError
 
 TypeOfKey = Callable[[str], Any]
 """Key of a mapping -> the type of its value, None if it is unknown."""
@@ -52,13 +53,16 @@ def _merge_keys(loader: yaml.SafeLoader, node: yaml.Node | None, seen: set[int])
 
 
 def restore_texts(value: Any, node: yaml.Node | None, field_type: Any) -> Any:
-    """Replace what YAML read as a number or a truth value by the typed text, where text is expected.
+    """Replace what YAML read as a number or a truth value by the typed text, where it is text.
 
     Args:
         value: plain data, as YAML reads it.
         node: the same place of the file, from `read_nodes`.
         field_type: the type of the value: as in `protoseg.config.fields`, or a function from the
             key of a mapping to the type of its value.
+
+    Raises:
+        UsageError: two keys of a mapping are read as the same value.
     """
     if isinstance(value, Mapping) and isinstance(node, yaml.MappingNode):
         is_free = typing.get_origin(_without_none(field_type)) is dict
@@ -138,9 +142,14 @@ def _type_of_item(field_type: Any, key: str) -> Any:
 
 def _pair_items(
     value: Mapping[Any, Any], node: yaml.MappingNode
-) -> Iterator[tuple[tuple[Any, Any], tuple[yaml.Node | None, yaml.Node | None]]]:
+) -> Iterator[tuple[tuple[Any, Any], tuple[yaml.Node, yaml.Node]]]:
     """Pair the items of a mapping with their nodes, which have the same order."""
-    if len(value) == len(node.value):
-        yield from zip(value.items(), node.value, strict=True)
-    else:  # a key is written twice or merged
-        yield from ((item, (None, None)) for item in value.items())
+    # A merged key may be typed again; the last one counts, in the first one's place.
+    nodes = {str(pair[0].value): pair for pair in node.value}
+    if len(value) != len(nodes):
+        line = node.start_mark.line + 1
+        raise UsageError(
+            f"line {line}: YAML reads two of the keys {', '.join(nodes)} as the same value. "
+            "Put them in quotes, or remove one."
+        )
+    yield from zip(value.items(), nodes.values(), strict=True)
