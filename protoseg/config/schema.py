@@ -96,6 +96,8 @@ class DatasetSpec:
     """Image-level labels for the task ``weak``: one list file per class, with ``{class}`` in the
     file name. As in PASCAL VOC, a line has the name of an image and 1, 0 or -1. Empty to derive
     the labels from label maps."""
+    ignore: tuple[int, ...] = added((), low=0, high=HIGHEST_LABEL)
+    """Further label values that are ignored, besides ``ignore_index``."""
     image_label_share: float = added(0.0, low=0, high=1)
     """Share of an image's pixels that a class needs to count as present; 0 for one pixel."""
     split_files: dict[str, str] = added({})  # noqa: RUF009  a new one for each spec

@@ -28,7 +28,13 @@ def check_values(spec: RunSpec, where: str) -> None:
 
 
 def _check_data(spec: RunSpec) -> Iterator[str]:
+    classes = spec.dataset.classes
     known = spec.dataset.counts or spec.dataset.split_files
+    if len(classes) < 2:
+        yield (
+            f"dataset.classes: {spec.dataset.name} has one class, '{classes[0]}', so every "
+            "prediction is right. Name at least two, e.g. the background too."
+        )
     splits = {
         "evaluation.split": spec.evaluation.split,
         "dataset.train_split": spec.dataset.train_split,

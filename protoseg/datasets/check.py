@@ -20,8 +20,16 @@ from protoseg.datasets.check_report import (
     DataSetReport,
     PictureIndex,
     SplitCounts,
+    SplitReport,
+    describe_orientations,
 )
-from protoseg.datasets.labels import label_values
+from protoseg.datasets.labels import (
+    NO_LABEL,
+    ignored_label,
+    label_table,
+    label_values,
+    map_to_classes,
+)
 from protoseg.datasets.layout import Pair
 from protoseg.datasets.pairing.file_patterns import make_patterns
 from protoseg.datasets.readers.label_maps import read_label_map
@@ -52,6 +60,8 @@ class _PairContent:
     files: tuple[list[Any], ...] = ()
     """The entries of image and annotation, see `digest.read_hashed`."""
     pixel_hash: bytes = b""
+    is_turned_alone: bool = False
+    """The image has an EXIF orientation, its label map has none."""
 
 
 def check_data_set(
@@ -89,12 +99,14 @@ def check_data_set(
     counts = {split: SplitCounts() for split in names}
     pictures, pixel_hashes = PictureIndex(), {}
     pair_files: dict[str, list[Any]] = {}
+    turned_alone = dict.fromkeys(names, 0)
     done = 0
     for split, members in names.items():
         for number, (pair_names, content) in enumerate(zip(members, contents, strict=False)):
             problems += content.problems
             if not content.problems:
                 counts[split].add_pair(content.size, content.counts)
+                turned_alone[split] += content.is_turned_alone
                 pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
                 if split in splits:
                     pair_files.update(zip(pair_names, content.files, strict=True))
@@ -110,11 +122,18 @@ def check_data_set(
         problems.append(digest.mismatch_message(root, dataset, data_digest))
     if dataset.generator:
         problems += _generated_problems(root, pixel_hashes)
+    reports = {split: counts[split].make_report(dataset) for split in names}
+    notes: list[str] = []
+    for split, report in reports.items():
+        problems += _unlabelled_problems(root, dataset, split, report)
+        notes += layout.describe_oddities(root, dataset, split)
+        notes += describe_orientations(split, turned_alone[split], report.images)
     layout.raise_problems(problems)
     return DataSetReport(
         name=dataset.name,
         root=str(root),
-        splits={split: counts[split].make_report(dataset) for split in names},
+        splits=reports,
+        notes=tuple(dict.fromkeys(notes)),
         equal_pictures=pictures.find_equal_pictures(names),
         digest=data_digest,
         seconds=round(time.perf_counter() - start, 3),
@@ -159,10 +178,10 @@ def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
         labels = read_label_map(pair.annotation, map_content)
         if dataset.generator:
             image = read_photograph(pair.image)
-            shape = image.shape[:2]
+            shape, orientation = image.shape[:2], 1
             pixel_hash = shapes.hash_pixels(image[..., ::-1], labels)
         else:
-            shape = check_photograph(pair.image, content)
+            shape, orientation = check_photograph(pair.image, content)
     except DataError as error:
         return _PairContent([str(error)])
     counts = _count_labels(labels)
@@ -170,7 +189,8 @@ def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
         return _PairContent([_size_message(pair, shape, labels.shape)])
     problems = _range_problems(pair.annotation, dataset, counts)
     size, files = (labels.shape[1], labels.shape[0]), (image_entry, map_entry)
-    return _PairContent(problems, size, counts, files, pixel_hash)
+    is_turned_alone = orientation != 1 and read_orientation(pair.annotation) == 1
+    return _PairContent(problems, size, counts, files, pixel_hash, is_turned_alone)
 
 
 def _size_message(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
@@ -207,14 +227,14 @@ def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) ->
     allowed = f"{classes[0]} to {classes[-1]} for the {len(classes)} classes"
     if dataset.label_count:
         allowed = f"0 to {dataset.label_count - 1}, of which {len(classes)} are classes"
-        outside = dataset.ignore_index >= dataset.label_count
-        ignored_text = str(dataset.ignore_index) if outside else ""
+        outside = sorted(v for v in ignored if v >= dataset.label_count)
+        ignored_text = ", ".join(map(str, outside))
     elif dataset.labels:
         allowed = f"{', '.join(map(str, sorted(classes)))} for the {len(classes)} classes"
     return [
         f"{path}: label out of range: {shown}{more}; allowed: {allowed}"
         f"{f', {ignored_text} (ignored)' if ignored_text else ''}. Correct the file, or the "
-        "data set's classes, labels, label_count, ignore_index or reduce_zero_label."
+        "data set's classes, labels, label_count, ignore, ignore_index or reduce_zero_label."
     ]
 
 
@@ -227,6 +247,36 @@ def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) ->
         f"{images.folder}: {count} images, expected {expected}. Complete the copy, or accept this "
         f"one with dataset.counts.{split}={count} on the command line."
     ]
+
+
+def _unlabelled_problems(
+    root: Path, dataset: DatasetSpec, split: str, report: SplitReport
+) -> list[str]:
+    if any(report.pixels.values()):
+        return []
+    return [_unlabelled_message(root, dataset, split)]
+
+
+def _unlabelled_message(root: Path, dataset: DatasetSpec, split: str) -> str:
+    folder = make_patterns(root, dataset, split)[1].folder
+    return (
+        f"{folder}: no pixel of split '{split}' has a class; all are ignored. Check the label "
+        "maps and the data set's classes, labels, ignore and ignore_index."
+    )
+
+
+def require_labelled_pixels(root: Path, dataset: DatasetSpec, split: str) -> None:
+    """Check that a split has a pixel with a class; reads label maps until one is found.
+
+    Raises:
+        DataError: all pixels of the split are ignored, or a label map cannot be read.
+    """
+    table, ignored = label_table(dataset), ignored_label(dataset)
+    for pair in layout.find_pairs(root, dataset, split):
+        classes = map_to_classes(read_label_map(pair.annotation), table)
+        if ((classes != ignored) & (classes != NO_LABEL)).any():
+            return
+    raise DataError(_unlabelled_message(root, dataset, split))
 
 
 def _generated_problems(root: Path, pixel_hashes: dict[tuple[str, int], bytes]) -> list[str]:

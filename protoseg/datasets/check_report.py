@@ -56,6 +56,8 @@ class DataSetReport:
     equal_pictures: tuple[EqualPictures, ...]
     digest: str
     seconds: float
+    notes: tuple[str, ...] = ()
+    """Sentences about what is no error, but may not be intended."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionaries and lists, for JSON."""
@@ -142,3 +144,13 @@ class PictureIndex:
             )
             for (first, second), numbers in sorted(self._equal.items())
         )
+
+
+def describe_orientations(split: str, turned_alone: int, images: int) -> list[str]:
+    """A sentence about the images of a split that are turned, but their label maps are not."""
+    if not turned_alone:
+        return []
+    return [
+        f"{split}: {turned_alone} of {images} images are turned by an EXIF orientation that their "
+        "label maps do not have. The label maps must show the turned images."
+    ]

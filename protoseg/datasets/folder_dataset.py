@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmseg.registry import DATASETS, TRANSFORMS
@@ -96,7 +97,10 @@ class SegmentationFolder(Dataset[Any]):
             "sample_idx": index,
         }
         for transform in self.transforms:
-            results = transform(results)
+            try:
+                results = transform(results)
+            except cv2.error as error:
+                raise DataError(_transform_message(transform, results, error)) from error
         return results
 
 
@@ -165,6 +169,17 @@ class LoadImageLabels:
                 Path(results["img_path"]), Path(results["seg_map_path"])
             )
         return results
+
+
+def _transform_message(transform: Any, results: dict[str, Any], error: cv2.error) -> str:
+    """The error message for an image that a transform cannot change, e.g. a very thin one."""
+    height, width = results["img"].shape[:2]
+    reason = " ".join(str(error.err).split())
+    return (
+        f"{results['img_path']}: {type(transform).__name__} fails for its {width}×{height} pixels "
+        f"({reason}), as a side would have no pixel. Increase augmentation.scale or "
+        "evaluation.scale, or remove the image."
+    )
 
 
 @contextlib.contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import shapes
+from protoseg.datasets.folder_scan import describe_endings, describe_outside_links, scan_folder
 from protoseg.datasets.labels import check_labels
 from protoseg.datasets.pairing.file_patterns import (
     PLACEHOLDER,
@@ -126,7 +126,9 @@ def scan_split(root: Path, dataset: DatasetSpec, split: str) -> tuple[list[Pair]
         for key in expected
         if key not in annotations
     ]
-    return [Pair(images[key], annotations[key]) for key in expected if key in annotations], problems
+    complete = [Pair(images[key], annotations[key]) for key in expected if key in annotations]
+    # The order of the pairs decides which images a batch has, so it must not change.
+    return sorted(complete, key=lambda pair: patterns[0].find_stem(pair.image)), problems
 
 
 def _check_split(dataset: DatasetSpec, split: str) -> None:
@@ -153,7 +155,7 @@ def _index_files(pattern: FilePattern) -> tuple[dict[str, Path], list[str]]:
     problems = []
     for suffix in pattern.suffixes:
         for stem, path in find_files(pattern.folder, suffix).items():
-            key = pattern.find_key(stem) if pattern.has_suffix(path.name, suffix) else None
+            key = None if pattern.has_longer_suffix(path.name, suffix) else pattern.find_key(stem)
             if key is None or (pattern.excluded and pattern.excluded in path.parents):
                 continue
             if index.setdefault(key, path) != path:
@@ -162,6 +164,21 @@ def _index_files(pattern: FilePattern) -> tuple[dict[str, Path], list[str]]:
                     "name fewer suffixes in dataset.image_suffixes or dataset.annotation_suffixes."
                 )
     return index, problems
+
+
+def describe_oddities(root: Path, dataset: DatasetSpec, split: str) -> list[str]:
+    """What a user should know about the files of a split, which must exist.
+
+    Sentences about images with another suffix, and about links to folders outside of the data set.
+    """
+    notes = []
+    for pattern in make_patterns(root, dataset, split):
+        suffix = pattern.suffixes[0]
+        scan = scan_folder(pattern.folder, suffix)
+        if pattern.is_whole_folder() and split not in dataset.split_files:
+            notes += describe_endings(pattern.folder, suffix, scan)
+        notes += describe_outside_links(root, scan)
+    return list(dict.fromkeys(notes))
 
 
 def raise_problems(problems: list[str]) -> None:
@@ -181,28 +198,10 @@ def raise_problems(problems: list[str]) -> None:
 def find_files(folder: Path, suffix: str) -> dict[str, Path]:
     """Files below ``folder`` that end in ``suffix``: relative posix path without suffix -> path.
 
-    Hidden files and folders are ignored.
-
     Raises:
-        DataError: a subfolder cannot be read.
+        DataError: see `scan_folder`.
     """
-
-    def raise_unreadable(error: OSError) -> None:
-        # Skipping the folder would hide a part of the data set.
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}). Change its permissions."
-        ) from error
-
-    paths = {}
-    # Data sets often consist of links, which `Path.rglob` does not follow.
-    for parent, subfolders, files in os.walk(folder, onerror=raise_unreadable, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            # Editors and copies from other systems leave hidden files behind.
-            if name.endswith(suffix) and not name.startswith("."):
-                path = Path(parent, name)
-                paths[path.relative_to(folder).as_posix().removesuffix(suffix)] = path
-    return paths
+    return scan_folder(folder, suffix).files
 
 
 def _match_splits(root: Path, pattern: str) -> set[str]:
@@ -250,7 +249,7 @@ def _expected_file(pattern: FilePattern, text: str, key: str) -> str:
 
 def _no_images_message(pattern: FilePattern, text: str) -> str:
     folder, suffix = pattern.folder, "' or '".join(pattern.suffixes)
-    suffixes = sorted({path.suffix for path in find_files(folder, "").values()})
+    suffixes = sorted({path.suffix for path in scan_folder(folder, "").files.values()})
     hint = (
         f"It has files ending in {', '.join(suffixes)}: change dataset.image_suffix, or add images."
         if suffixes

@@ -105,7 +105,8 @@ def test_a_photograph_has_the_size_that_training_reads(
     tmp_path: Path, exif: int, options: dict[str, object]
 ) -> None:
     content = write_jpeg(tmp_path / "a.jpg", exif, **options)
-    size = check_photograph(tmp_path / "a.jpg", content)
+    size, orientation = check_photograph(tmp_path / "a.jpg", content)
+    assert orientation == exif
     assert size == read_photograph(tmp_path / "a.jpg").shape[:2]
     assert size == ((72, 77) if exif < 5 else (77, 72))
 

@@ -20,6 +20,8 @@ def show_check(console: Console, report: DataSetReport) -> None:
     console.print(_make_class_table(report))
     for equal in report.equal_pictures:
         console.print(_describe_equal_pictures(equal), style="yellow", markup=False)
+    for note in report.notes:
+        console.print(f"note: {note}", style="yellow", markup=False)
     console.print(f"digest {report.digest}")
 
 

@@ -1,7 +1,7 @@
 """The files of one split: a folder or a pattern of paths, and the suffixes of the files.
 
 `DatasetSpec.images` and ``annotations`` name a folder, or a pattern with ``{name}``:
-``{city}/rgb/{name}`` are all files in the folders ``rgb`` of all cities. A placeholder stands for
+``{city}/rgb/{name}`` are all files in the folders ``rgb`` of all cities. A placeholder matches
 any text without a slash. A pair is an image and a label map with the same text in all of them.
 """
 
@@ -33,10 +33,19 @@ class FilePattern:
     excluded: Path | None = None
     """The folder of the other files, if it is inside ``folder``."""
 
-    def has_suffix(self, name: str, suffix: str) -> bool:
-        """Whether a file belongs to ``suffix``, not to a longer suffix such as ``_mask.png``."""
+    def has_longer_suffix(self, name: str, suffix: str) -> bool:
+        """Whether a file that ends in ``suffix`` belongs to a longer one such as ``_mask.png``."""
         longer = (s for s in (*self.suffixes, *self.other_suffixes) if len(s) > len(suffix))
-        return name.endswith(suffix) and not any(name.endswith(other) for other in longer)
+        return any(name.lower().endswith(other.lower()) for other in longer)
+
+    def is_whole_folder(self) -> bool:
+        """Whether all files of the folder that end in the only suffix belong to the split."""
+        return self.name is None and len(self.suffixes) == 1 and not self.other_suffixes
+
+    def find_stem(self, path: Path) -> str:
+        """The posix path of a file below ``folder``, without its suffix."""
+        name = path.relative_to(self.folder).as_posix()
+        return next((name.removesuffix(s) for s in self.suffixes if name.endswith(s)), name)
 
     def find_key(self, stem: str) -> str | None:
         """What a file has in common with the other file of its pair; None if it has another path.
@@ -80,8 +89,7 @@ def find_pattern_problems(dataset: DatasetSpec) -> Iterator[str]:
     names: dict[str, set[str]] = {}
     for field in ("images", "annotations"):
         text = getattr(dataset, field)
-        found = PLACEHOLDER.findall(text)
-        names[field] = {name for name in found if name != SPLIT}
+        names[field] = {name for name in PLACEHOLDER.findall(text) if name != SPLIT}
         wrong = [name for name in names[field] if not name.isidentifier()]
         if wrong:
             yield (

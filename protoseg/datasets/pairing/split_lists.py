@@ -124,7 +124,7 @@ def select_names(
 
 
 class NameIndex:
-    """Finds files by what a list says of them.
+    """Finds files by the names in a list.
 
     Args:
         files: key of the pair -> path.

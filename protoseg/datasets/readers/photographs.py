@@ -14,6 +14,8 @@ from protoseg.datasets.readers.label_maps import ORIENTATION, UNREADABLE
 from protoseg.errors import DataError
 
 JPEG_START = b"\xff\xd8"
+# OpenCV prints a warning for each damaged file; the error below names it.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
 def read_photograph(path: Path) -> np.ndarray:
@@ -32,8 +34,8 @@ def read_photograph(path: Path) -> np.ndarray:
     return _decode(path, _read_bytes(path), cv2.IMREAD_COLOR)
 
 
-def check_photograph(path: Path, content: bytes) -> tuple[int, int]:
-    """Decode a photograph with the decoder of `read_photograph`; return (height, width).
+def check_photograph(path: Path, content: bytes) -> tuple[tuple[int, int], int]:
+    """Decode a photograph with the decoder of `read_photograph`.
 
     All data of a JPEG is decompressed, but transformed to an eighth of the size only, which takes
     a third of the time and fails for the same files.
@@ -42,28 +44,32 @@ def check_photograph(path: Path, content: bytes) -> tuple[int, int]:
         path: the file.
         content: its bytes.
 
+    Returns:
+        (height, width) after the EXIF orientation, and this orientation, 1 (upright) to 8.
+
     Raises:
         DataError: as `read_photograph`.
         MemoryError: as `read_photograph`.
     """
     data = _require_content(path, np.frombuffer(content, np.uint8))
-    expected = _read_jpeg_size(data)
-    if expected is not None:
+    header = _read_jpeg_header(data)
+    if header is not None:
         pixels = _decode(path, data, cv2.IMREAD_REDUCED_COLOR_8)
-        if pixels.shape[:2] == tuple(-(-side // 8) for side in expected):
-            return expected
+        if pixels.shape[:2] == tuple(-(-side // 8) for side in header[0]):
+            return header
     pixels = _decode(path, data, cv2.IMREAD_COLOR)
-    return pixels.shape[0], pixels.shape[1]
+    return (pixels.shape[0], pixels.shape[1]), read_orientation(path)
 
 
-def _read_jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
-    """(height, width) of a JPEG after its EXIF orientation; None for other files."""
+def _read_jpeg_header(data: np.ndarray) -> tuple[tuple[int, int], int] | None:
+    """What `check_photograph` returns, for a JPEG; None for other files."""
     if data[:2].tobytes() != JPEG_START:
         return None
     try:
         with Image.open(io.BytesIO(data.tobytes())) as file:
-            turned = _find_orientation(file) >= 5
-            return (file.width, file.height) if turned else (file.height, file.width)
+            orientation = _find_orientation(file)
+            size = file.size if orientation >= 5 else (file.height, file.width)
+            return size, orientation
     except UNREADABLE:
         return None
 

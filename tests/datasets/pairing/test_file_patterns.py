@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,9 +114,7 @@ def test_several_suffixes_are_taken(changed, toy_root: Path) -> None:
     ]
     touch(toy_root, "images/train/0.jpeg")
     message = error_message(toy_root, dataset)
-    assert "0.jpg" in message
-    assert "0.jpeg" in message
-    assert "is a file of the same name. Remove one of them" in message
+    assert re.search(r"images/train/0\.jpe?g: has the same name as .*/0\.jpe?g", message)
 
 
 @pytest.mark.parametrize(
