@@ -100,6 +100,9 @@ class DatasetSpec:
     """Further label values that are ignored, besides ``ignore_index``."""
     image_label_share: float = added(0.0, low=0, high=1)
     """Share of an image's pixels that a class needs to count as present; 0 for one pixel."""
+    palette: dict[str, Any] = added({})  # noqa: RUF009  a new one for each spec
+    """Colours of colour-coded label maps: name of a class -> [red, green, blue] or a list of these;
+    ``ignore`` -> ignored colours. The numbers of the classes are their order in ``classes``."""
     split_files: dict[str, str] = added({})  # noqa: RUF009  a new one for each spec
     """List file of each split, relative to the folder of the data set; empty for all files in the
     folders. A line names an image, see `protoseg.datasets.pairing.split_lists`."""

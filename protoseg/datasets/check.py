@@ -32,6 +32,7 @@ from protoseg.datasets.labels import (
 )
 from protoseg.datasets.layout import Pair
 from protoseg.datasets.pairing.file_patterns import make_patterns
+from protoseg.datasets.readers.colors import make_color_table
 from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.datasets.readers.photographs import (
     check_photograph,
@@ -175,7 +176,7 @@ def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
     try:
         content, image_entry = digest.read_hashed(pair.image)
         map_content, map_entry = digest.read_hashed(pair.annotation)
-        labels = read_label_map(pair.annotation, map_content)
+        labels = read_label_map(pair.annotation, map_content, make_color_table(dataset))
         if dataset.generator:
             image = read_photograph(pair.image)
             shape, orientation = image.shape[:2], 1
@@ -272,8 +273,9 @@ def require_labelled_pixels(root: Path, dataset: DatasetSpec, split: str) -> Non
         DataError: all pixels of the split are ignored, or a label map cannot be read.
     """
     table, ignored = label_table(dataset), ignored_label(dataset)
+    colors = make_color_table(dataset)
     for pair in layout.find_pairs(root, dataset, split):
-        classes = map_to_classes(read_label_map(pair.annotation), table)
+        classes = map_to_classes(read_label_map(pair.annotation, colors=colors), table)
         if ((classes != ignored) & (classes != NO_LABEL)).any():
             return
     raise DataError(_unlabelled_message(root, dataset, split))

@@ -23,6 +23,7 @@ from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.image_labels import ImageLabels
 from protoseg.datasets.labels import NO_LABEL, ignored_label, label_table, map_to_classes
 from protoseg.datasets.layout import find_pairs
+from protoseg.datasets.readers.colors import make_color_table
 from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.datasets.readers.photographs import read_photograph
 from protoseg.datasets.sampler import SampleRequest
@@ -130,13 +131,14 @@ class LoadLabels:
     def __init__(self, dataset: DatasetSpec) -> None:
         self.num_classes = len(dataset.classes)
         self.table = label_table(dataset)
+        self.colors = make_color_table(dataset)
         self.dtype = np.uint8 if ignored_label(dataset) < 256 else np.uint16
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the label map, (height, width), uint8, or uint16 for more than 255 classes."""
         path = results["seg_map_path"]
         with _hint_to_check():
-            raw = read_label_map(Path(path))
+            raw = read_label_map(Path(path), colors=self.colors)
         if raw.shape != results["ori_shape"]:
             raise DataError(
                 f"{path}: has the shape {raw.shape}, its image {results['ori_shape']}. {CHECK}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.labels import label_table, map_to_classes
+from protoseg.datasets.readers.colors import make_color_table
 from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.errors import DataError
 
@@ -38,6 +39,7 @@ class ImageLabels:
             self.list_location = root / self.list_pattern
         else:
             self.label_table = label_table(dataset)
+            self.colors = make_color_table(dataset)
 
     def find_classes(self, image: Path, annotation: Path) -> tuple[int, ...]:
         """The classes of an image: class numbers from 1, ascending.
@@ -52,7 +54,7 @@ class ImageLabels:
                     "lists, or derive the labels from label maps with dataset.image_labels=''."
                 )
             return tuple(sorted(self.classes_by_image[image.stem]))
-        classes = map_to_classes(read_label_map(annotation), self.label_table)
+        classes = map_to_classes(read_label_map(annotation, colors=self.colors), self.label_table)
         foreground = classes[(classes > 0) & (classes < self.num_classes)]
         counts = np.bincount(foreground, minlength=self.num_classes)
         min_pixels = max(1.0, self.min_share * classes.size)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
+from protoseg.datasets.readers.colors import find_palette_problems
 from protoseg.errors import UsageError
 
 IGNORE = 255
@@ -34,6 +35,8 @@ def _find_label_problem(dataset: DatasetSpec) -> str:
     """The first contradiction in the labels of a data set; empty if there is none."""
     values, ignored = dataset.label_values, dataset.ignore_index
     where = f"dataset {dataset.name}"
+    for problem in find_palette_problems(dataset):
+        return f"{where}: {problem}"
     if dataset.labels and len(values) != len(dataset.classes):
         return (
             f"{where}: labels: expected one label value for each of the {len(dataset.classes)} "

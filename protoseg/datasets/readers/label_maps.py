@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from protoseg.config.schema import HIGHEST_LABEL
+from protoseg.datasets.readers.colors import ColorTable, drop_alpha, narrow_colors
 from protoseg.errors import DataError
 
 FORMATS = ("PNG", "TIFF", "BMP")
@@ -60,9 +62,12 @@ _LOSSY = {"jpeg", "tiff_jpeg", "webp"}
 """Compressions of TIFF that change values."""
 
 _PNG = "Save the label values as a PNG of one channel."
+_PNG_COLORS = "Save it as a PNG of 8 bits per channel."
 
 
-def read_label_map(path: Path, data: bytes | None = None) -> np.ndarray:
+def read_label_map(
+    path: Path, data: bytes | None = None, colors: ColorTable | None = None
+) -> np.ndarray:
     """Read the label values of a label map.
 
     The file is verified first (a PNG by its checksums). An EXIF orientation is applied, as for
@@ -71,6 +76,7 @@ def read_label_map(path: Path, data: bytes | None = None) -> np.ndarray:
     Args:
         path: the file.
         data: its content, if it was read before.
+        colors: the colours of a colour-coded label map and their label values.
 
     Returns:
         Samples of a grey image, or indices of a palette image, as the file stores them:
@@ -78,8 +84,11 @@ def read_label_map(path: Path, data: bytes | None = None) -> np.ndarray:
 
     Raises:
         DataError: the file cannot be decoded, has several channels or frames, has values outside
-            0 to 65535, or has an encoding from which label values cannot be read unchanged.
+            0 to 65535, or has an encoding from which label values cannot be read unchanged. With
+            ``colors``: a colour is not listed, transparent, or has no equal of 8 bits.
     """
+    if colors is not None:
+        return _read_colors(path, path.read_bytes() if data is None else data, colors)
     with open_verified(path, data) as file:
         problem = _find_problem(file)
         if problem:
@@ -92,6 +101,30 @@ def read_label_map(path: Path, data: bytes | None = None) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16):
         pixels = _narrow(pixels, path)
     return _apply_orientation(pixels // scale if scale > 1 else pixels, turned)
+
+
+def _read_colors(path: Path, data: bytes, colors: ColorTable) -> np.ndarray:
+    with open_verified(path, data) as file:
+        problem = _find_format_problem(file)
+        raw = _raw_mode(file)
+        is_deep = "16" in raw or file.mode.startswith("I")
+        if not problem and is_deep and file.format != "PNG":
+            problem = f"has colours of 16 bits in a {file.format} file. {_PNG_COLORS}"
+        if problem:
+            raise DataError(f"{path}: {problem}")
+        turned = _orientation(file)
+        if not is_deep:
+            has_alpha = file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info
+            pixels = np.asarray(file.convert("RGBA" if has_alpha else "RGB"))
+    if is_deep:
+        # Pillow keeps the upper 8 of 16 bits only.
+        deep = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if deep is None:
+            raise DataError(unreadable_message(path, OSError("OpenCV cannot decode it")))
+        deep = np.repeat(deep[..., None], 3, -1) if deep.ndim == 2 else deep
+        order = [2, 1, 0, 3][: deep.shape[-1]]
+        pixels = narrow_colors(deep[..., order], path)
+    return colors.map_colors(_apply_orientation(drop_alpha(pixels, path), turned), path)
 
 
 @contextlib.contextmanager
@@ -129,6 +162,11 @@ def unreadable_message(path: Path, error: BaseException) -> str:
 
 def _find_problem(file: ImageFile) -> str:
     """Why label values cannot be read from an opened file, and the remedy; empty if they can."""
+    return _find_format_problem(file) or _find_encoding_problem(file)
+
+
+def _find_format_problem(file: ImageFile) -> str:
+    """Why the format of a file may change label values and colours."""
     if file.format == "GIF":
         return (
             "is a GIF, and programs renumber its palette, so that its values are not those that "
@@ -144,10 +182,16 @@ def _find_problem(file: ImageFile) -> str:
         return f"has {frames} frames; a label map has one. Save the right one alone."
     if file.info.get("compression") in _LOSSY:
         return f"has a lossy compression, which changes label values. {_PNG}"
+    return ""
+
+
+def _find_encoding_problem(file: ImageFile) -> str:
+    """Why label values cannot be read from the samples of a file."""
     if len(file.getbands()) > 1:
         return (
             "expected label values in one channel (grey or palette), found the mode "
-            f"'{file.mode}'. Convert colours to label values first."
+            f"'{file.mode}'. Name its colours in dataset.palette, or convert them "
+            "to label values."
         )
     raw = _raw_mode(file)
     if isinstance(file, TiffImageFile) and file.tag_v2.get(PHOTOMETRIC) == 0:
