@@ -89,12 +89,15 @@ def check_data_set(
     # Names instead of paths, which need three times the memory.
     names: dict[str, list[tuple[str, str]]] = {}
     problems: list[str] = []
+    notes: list[str] = []
     splits = layout.find_splits(root, dataset)
     for split in sorted({dataset.train_split, *splits}):
         pairs, missing = layout.scan_split(root, dataset, split)
         problems += missing or _count_problems(root, dataset, split, len(pairs))
         names[split] = [_name_pair(root, pair) for pair in pairs]
-    del pairs
+        del pairs
+        if not missing:
+            notes += layout.describe_oddities(root, dataset, split)
     total = sum(map(len, names.values()))
     contents = _read_pairs(root, names, dataset, jobs or count_cores(), total)
     counts = {split: SplitCounts() for split in names}
@@ -117,17 +120,18 @@ def check_data_set(
             if progress is not None:
                 progress(done, total)
     layout.raise_problems(problems)
+    equal_pictures = pictures.find_equal_pictures(names)
+    names.clear()
+    del pictures
 
     data_digest = digest.folder_digest(root, dataset, pair_files=pair_files)
     if digest.is_mismatch(dataset, data_digest):
         problems.append(digest.mismatch_message(root, dataset, data_digest))
     if dataset.generator:
         problems += _generated_problems(root, pixel_hashes)
-    reports = {split: counts[split].make_report(dataset) for split in names}
-    notes: list[str] = []
+    reports = {split: counts[split].make_report(dataset) for split in counts}
     for split, report in reports.items():
         problems += _unlabelled_problems(root, dataset, split, report)
-        notes += layout.describe_oddities(root, dataset, split)
         notes += describe_orientations(split, turned_alone[split], report.images)
     layout.raise_problems(problems)
     return DataSetReport(
@@ -135,7 +139,7 @@ def check_data_set(
         root=str(root),
         splits=reports,
         notes=tuple(dict.fromkeys(notes)),
-        equal_pictures=pictures.find_equal_pictures(names),
+        equal_pictures=equal_pictures,
         digest=data_digest,
         seconds=round(time.perf_counter() - start, 3),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,14 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add_operands(
         parser,
-        "list | prepare NAME --from DIR | check NAME",
+        "list | prepare NAME --from DIR | check NAME | init DIR",
         "list: all data sets; prepare: convert the published files; check: read all files and "
-        "compare them with the config",
+        "compare them with the config; init: write a config for the files of a folder",
     )
-    group = parser.add_argument_group("prepare, check")
+    group = parser.add_argument_group("prepare, check, init")
     group.add_argument(
         "--from", dest="source", metavar="DIR", help="prepare: folder of the published files"
     )
+    group.add_argument("--name", metavar="NAME", help="init: name of the data set")
     group.add_argument(
         "--jobs",
         type=positive,
@@ -39,15 +42,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context) -> int:
-    """Run ``data list``, ``data prepare NAME --from DIR`` or ``data check NAME``."""
-    actions = {"list": _list_data_sets, "prepare": _prepare, "check": _check}
+    """Run ``data list``, ``data prepare NAME --from DIR``, ``data check NAME`` or ``data init``."""
+    actions = {"list": _list_data_sets, "prepare": _prepare, "check": _check, "init": _init}
     if not context.arguments.operands:
-        raise UsageError("data: name an action: data list, data prepare NAME or data check NAME.")
+        raise UsageError(
+            "data: name an action: data list, data prepare NAME, data check NAME or data init DIR."
+        )
     action, *operands = context.arguments.operands
     if action not in actions:
         raise UsageError(describe_unknown_name("action", action, "data", actions))
-    if action != "prepare" and context.arguments.source:
-        raise UsageError(f"data {action}: --from is an option of data prepare only. Remove it.")
+    for option, owner in (("from", "prepare"), ("name", "init")):
+        if action != owner and getattr(context.arguments, {"from": "source"}.get(option, option)):
+            raise UsageError(
+                f"data {action}: --{option} is an option of data {owner} only. Remove it."
+            )
     try:
         return actions[action](context, operands)
     except PermissionError as error:
@@ -179,3 +187,38 @@ def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
     root = find_root(dataset, context.paths.data)
     with context.progress_bar(f"reading {dataset.name}") as progress:
         return check_data_set(root, dataset, jobs=context.arguments.jobs, progress=progress.update)
+
+
+def _init(context: Context, operands: list[str]) -> int:
+    from protoseg.cli.views.data_init import show_guess
+    from protoseg.datasets.discovery.description import describe_guess
+    from protoseg.datasets.discovery.guess import guess_data_set
+    from protoseg.files import make_folder, write_bytes
+
+    if len(operands) != 1:
+        raise UsageError("data init: name one folder, with the published files: data init DIR.")
+    root = Path(operands[0]).expanduser().absolute()
+    name = context.arguments.name or re.sub(r"\W+", "_", root.name.lower()).strip("_")
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise UsageError(
+            f"data init: '{name}' is no name of a data set. Use letters, digits and _ with --name."
+        )
+    target = context.paths.experiments / "dataset" / f"{name}.yaml"
+    if target.exists():
+        raise UsageError(
+            f"{target}: exists already, and was not changed. Choose another name with --name."
+        )
+    with context.progress_bar(f"reading {root.name}") as progress:
+        guess = guess_data_set(root, name, progress.update)
+    place = context.paths.data / name
+    data = context.paths.data.absolute()
+    if root != data / name and root.is_relative_to(data) and root != data:
+        guess.fields["folder"] = root.relative_to(data).as_posix()
+        place = root
+    make_folder(target.parent)
+    write_bytes(target, describe_guess(guess).encode())
+    if context.json:
+        context.print_json({"file": str(target), **dataclasses.asdict(guess)})
+    else:
+        show_guess(context.console, guess, target, root, place)
+    return OK

@@ -88,7 +88,7 @@ def read_label_map(
             ``colors``: a colour is not listed, transparent, or has no equal of 8 bits.
     """
     if colors is not None:
-        return _read_colors(path, path.read_bytes() if data is None else data, colors)
+        return colors.map_colors(read_color_pixels(path, data), path)
     with open_verified(path, data) as file:
         problem = _find_problem(file)
         if problem:
@@ -103,7 +103,14 @@ def read_label_map(
     return _apply_orientation(pixels // scale if scale > 1 else pixels, turned)
 
 
-def _read_colors(path: Path, data: bytes, colors: ColorTable) -> np.ndarray:
+def read_color_pixels(path: Path, data: bytes | None = None) -> np.ndarray:
+    """Read the colours of a colour-coded label map, (height, width, 3) uint8, red first.
+
+    Raises:
+        DataError: the file cannot be decoded, may have changed colours, has transparent pixels, or
+            colours of 16 bits that have no equal of 8 bits.
+    """
+    data = _read_bytes(path) if data is None else data
     with open_verified(path, data) as file:
         problem = _find_format_problem(file)
         raw = _raw_mode(file)
@@ -124,7 +131,7 @@ def _read_colors(path: Path, data: bytes, colors: ColorTable) -> np.ndarray:
         deep = np.repeat(deep[..., None], 3, -1) if deep.ndim == 2 else deep
         order = [2, 1, 0, 3][: deep.shape[-1]]
         pixels = narrow_colors(deep[..., order], path)
-    return colors.map_colors(_apply_orientation(drop_alpha(pixels, path), turned), path)
+    return _apply_orientation(drop_alpha(pixels, path), turned)
 
 
 @contextlib.contextmanager
@@ -134,8 +141,8 @@ def open_verified(path: Path, data: bytes | None = None) -> Iterator[ImageFile]:
     Raises:
         DataError: the file cannot be read or decoded.
     """
+    data = _read_bytes(path) if data is None else data
     try:
-        data = path.read_bytes() if data is None else data
         if not data:
             raise OSError("the file is empty")
         with Image.open(io.BytesIO(data)) as file:
@@ -143,6 +150,13 @@ def open_verified(path: Path, data: bytes | None = None) -> Iterator[ImageFile]:
         with Image.open(io.BytesIO(data)) as file:
             yield file
     except UNREADABLE as error:
+        raise DataError(unreadable_message(path, error)) from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
         raise DataError(unreadable_message(path, error)) from error
 
 
