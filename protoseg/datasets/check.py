@@ -103,14 +103,12 @@ def check_data_set(
     counts = {split: SplitCounts() for split in names}
     pictures, pixel_hashes = PictureIndex(), {}
     pair_files: dict[str, list[Any]] = {}
-    turned_alone = dict.fromkeys(names, 0)
     done = 0
     for split, members in names.items():
         for number, (pair_names, content) in enumerate(zip(members, contents, strict=False)):
             problems += content.problems
             if not content.problems:
-                counts[split].add_pair(content.size, content.counts)
-                turned_alone[split] += content.is_turned_alone
+                counts[split].add_pair(content.size, content.counts, content.is_turned_alone)
                 pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
                 if split in splits:
                     pair_files.update(zip(pair_names, content.files, strict=True))
@@ -132,7 +130,7 @@ def check_data_set(
     reports = {split: counts[split].make_report(dataset) for split in counts}
     for split, report in reports.items():
         problems += _unlabelled_problems(root, dataset, split, report)
-        notes += describe_orientations(split, turned_alone[split], report.images)
+        notes += describe_orientations(split, counts[split].turned_alone, report.images)
     layout.raise_problems(problems)
     return DataSetReport(
         name=dataset.name,

@@ -79,9 +79,14 @@ class SplitCounts:
     pixels: Counter[int] = field(default_factory=Counter)
     """Pixels of each label value in the files."""
     images_with: Counter[int] = field(default_factory=Counter)
+    turned_alone: int = 0
+    """Images with an EXIF orientation that their label maps do not have."""
 
-    def add_pair(self, size: tuple[int, int], counts: dict[int, int]) -> None:
+    def add_pair(
+        self, size: tuple[int, int], counts: dict[int, int], is_turned_alone: bool
+    ) -> None:
         """Add one pair: its (width, height), and the pixels of each label value."""
+        self.turned_alone += is_turned_alone
         width, height = size
         self.images += 1
         self.widths = min(self.widths[0], width), max(self.widths[1], width)

@@ -210,15 +210,15 @@ def _init(context: Context, operands: list[str]) -> int:
         )
     with context.progress_bar(f"reading {root.name}") as progress:
         guess = guess_data_set(root, name, progress.update)
-    place = context.paths.data / name
+    link = context.paths.data / name
     data = context.paths.data.absolute()
     if root != data / name and root.is_relative_to(data) and root != data:
         guess.fields["folder"] = root.relative_to(data).as_posix()
-        place = root
+        link = root
     make_folder(target.parent)
     write_bytes(target, describe_guess(guess).encode())
     if context.json:
         context.print_json({"file": str(target), **dataclasses.asdict(guess)})
     else:
-        show_guess(context.console, guess, target, root, place)
+        show_guess(context.console, guess, target, root, link)
     return OK

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from protoseg.datasets.discovery.guess import Guess
 
 
-def show_guess(console: Console, guess: Guess, target: Path, root: Path, place: Path) -> None:
+def show_guess(console: Console, guess: Guess, target: Path, root: Path, link: Path) -> None:
     """Print the guesses, the open questions and the next commands.
 
     Args:
@@ -20,7 +20,7 @@ def show_guess(console: Console, guess: Guess, target: Path, root: Path, place: 
         guess: the guess.
         target: the file that was written.
         root: the folder of the files.
-        place: where the data set is expected.
+        link: where the data set is expected.
     """
     name = guess.fields["name"]
     splits = ", ".join(f"{split} {count}" for split, count in guess.fields["counts"].items())
@@ -31,7 +31,7 @@ def show_guess(console: Console, guess: Guess, target: Path, root: Path, place: 
     for sentence in guess.unknown:
         console.print(f"  not known: {sentence}", style="yellow", markup=False)
     console.print("Correct the file, then:")
-    if place.resolve() != root.resolve():
-        link = shlex.join(["ln", "-s", str(root), str(place)])
-        console.print(f"  {link}", markup=False, soft_wrap=True)
+    if link.resolve() != root.resolve():
+        command = shlex.join(["ln", "-s", str(root), str(link)])
+        console.print(f"  {command}", markup=False, soft_wrap=True)
     console.print(f"  protoseg data check {name}", markup=False)

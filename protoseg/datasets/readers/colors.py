@@ -156,7 +156,7 @@ def drop_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
             y, x = np.unravel_index(int(transparent.argmax()), transparent.shape)
             raise DataError(
                 f"{path}: pixel x={x}, y={y} is transparent (alpha {pixels[y, x, 3]} of 255, "
-                f"{int(transparent.sum())} such pixels). Give ignored pixels a colour of their own."
+                f"{int(transparent.sum())} such pixels). Give ignored pixels an opaque colour."
             )
     return pixels[..., :3]
 

@@ -43,7 +43,7 @@ def draw_indices() -> np.ndarray:
     return np.random.default_rng(0).integers(0, len(COLORS), (7, 9))
 
 
-def read(path: Path, dataset: DatasetSpec) -> np.ndarray:
+def read_classes(path: Path, dataset: DatasetSpec) -> np.ndarray:
     return read_label_map(path, colors=make_color_table(dataset))
 
 
@@ -81,7 +81,7 @@ def test_colors_of_8_and_16_bits_give_the_classes(
 ) -> None:
     indices = draw_indices()
     write(tmp_path / "a.png", COLORS[indices])
-    labels = read(tmp_path / "a.png", dataset)
+    labels = read_classes(tmp_path / "a.png", dataset)
     assert labels.dtype == np.uint8
     assert (labels == LABELS[indices]).all()
 
@@ -92,7 +92,7 @@ def test_grey_files_are_colors_too(tmp_path: Path, dataset: DatasetSpec) -> None
     Image.fromarray(values.astype(bool)).save(tmp_path / "bit.png")
     cv2.imwrite(str(tmp_path / "deep.png"), (values * 257).astype(np.uint16))
     for name in ("grey", "bit", "deep"):
-        assert (read(tmp_path / f"{name}.png", dataset) == 255).all(), name
+        assert (read_classes(tmp_path / f"{name}.png", dataset) == 255).all(), name
 
 
 @pytest.mark.parametrize("write", WRITERS)
@@ -104,7 +104,7 @@ def test_a_color_that_is_not_listed_is_refused_with_pixel_and_nearest_color(
     path = tmp_path / "a.png"
     write(path, pixels)
     with pytest.raises(DataError) as error:
-        read(path, dataset)
+        read_classes(path, dataset)
     assert str(error.value) == (
         f"{path}: pixel x=5, y=3 has the colour [64, 1, 120], which is not in the palette (2 such "
         "pixels); the nearest is [64, 0, 128], 'car'. Add the colour to dataset.palette, or "
@@ -119,7 +119,7 @@ def test_a_16_bit_color_that_has_no_equal_of_8_bits_is_refused(
     pixels[2, 1] = [32895, 16448, 32896]
     cv2.imwrite(str(tmp_path / "a.png"), np.ascontiguousarray(pixels[..., ::-1]))
     with pytest.raises(DataError, match=r"x=1, y=2 has the 16-bit colour \[32895, 16448, 32896\]"):
-        read(tmp_path / "a.png", dataset)
+        read_classes(tmp_path / "a.png", dataset)
 
 
 @pytest.mark.parametrize("write", [write_rgba, write_deep_rgba])
@@ -132,7 +132,7 @@ def test_a_transparent_pixel_is_refused(
     pixels[6, 2, 3] = 0
     cv2.imwrite(str(path), pixels)
     with pytest.raises(DataError, match=r"pixel x=2, y=6 is transparent \(alpha 0 of 255, 1 such"):
-        read(path, dataset)
+        read_classes(path, dataset)
 
 
 def test_formats_that_change_colors_and_damaged_files_are_refused(
@@ -141,13 +141,13 @@ def test_formats_that_change_colors_and_damaged_files_are_refused(
     for name, expected in (("a.jpg", "is a JPEG file"), ("a.gif", "is a GIF")):
         write_rgb(tmp_path / name, COLORS[draw_indices()])
         with pytest.raises(DataError, match=expected):
-            read(tmp_path / name, dataset)
+            read_classes(tmp_path / name, dataset)
     write_deep(tmp_path / "a.png", COLORS[draw_indices()])
     content = bytearray((tmp_path / "a.png").read_bytes())
     content[60] ^= 1
     (tmp_path / "a.png").write_bytes(content)
     with pytest.raises(DataError, match=r"cannot be decoded"):
-        read(tmp_path / "a.png", dataset)
+        read_classes(tmp_path / "a.png", dataset)
 
 
 def test_color_maps_without_a_palette_ask_for_one(tmp_path: Path) -> None:
