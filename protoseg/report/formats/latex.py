@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+from protoseg.errors import UsageError
 from protoseg.report import wording
 from protoseg.report.formats.latex_letters import escape_latex
 from protoseg.report.tables.model import Cell, Column, Footnote, Table
@@ -23,6 +24,13 @@ def to_latex(table: Table) -> str:
     Raises:
         UsageError: a letter that LaTeX cannot show.
     """
+    try:
+        return _format_table(table)
+    except UsageError as error:
+        raise UsageError(f"{table.name}: {error}") from error
+
+
+def _format_table(table: Table) -> str:
     split = [_is_split(table, index) for index in range(len(table.header))]
     # A table made with overrides is another table and gets another label.
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", " ".join((table.name, *table.overrides))).strip("-")
