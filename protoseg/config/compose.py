@@ -138,12 +138,13 @@ class Composer:
         return self._composed[cache_key]
 
 
-def refuse_changed_texts(path: Path, field_type: Any) -> None:
+def refuse_changed_texts(path: Path, field_type: Any, allowed: Iterable[str] = ()) -> None:
     """Ask for quotes around texts that YAML reads as numbers or truth values.
 
     Args:
         path: a YAML file.
         field_type: the type of its content, as for `find_changed_texts`.
+        allowed: texts that need no quotes.
 
     Raises:
         UsageError: names the first such text.
@@ -154,6 +155,8 @@ def refuse_changed_texts(path: Path, field_type: Any) -> None:
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
         return  # Hydra reports it
     for key, typed in find_changed_texts(content, node, field_type):
+        if typed in allowed:
+            continue
         raise UsageError(
             f"{path}: {key}: YAML reads {typed} without quotes as a number or a truth value, but "
             f'text is expected. Write "{typed}".'

@@ -9,8 +9,9 @@ import pytest
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
-from protoseg.config.overrides import Setting
+from protoseg.config.overrides import Setting, parse_overrides
 from protoseg.errors import UsageError
+from protoseg.launch.profile.profile import load_profile
 
 TYPED = ("off", "on", "no", "Yes", "010", "1e3", "1.10", "0x1F", "1:30", "12_3", ".5", "01234567")
 BASE = "base: {backbone: tiny, decoder: segformer_64, schedule: quickstart}\n"
@@ -115,3 +116,27 @@ def test_a_name_of_no_value_is_refused(load) -> None:
 def test_a_name_of_a_value_that_an_override_replaces_is_accepted(load) -> None:
     text = "grid: {method.kappa: [0.05, 0.1]}\ntable: {names: {0.05: usual}}\n"
     assert load(text, "method.kappa=0.2,0.3").table.names == {"0.05": "usual"}
+
+
+def test_an_override_whose_text_is_lost_asks_for_quotes(composer: Composer) -> None:
+    def compose_name(text: str) -> str:
+        ((_, settings),) = parse_overrides([f"dataset.name={text}"])
+        return composer.spec(settings, "test").dataset.name
+
+    with pytest.raises(UsageError) as error:
+        compose_name("1.10")
+    assert str(error.value) == (
+        "test: dataset.name: expected text, found 1.1. Put the text in quotes."
+    )
+    assert [compose_name(text) for text in ('"1.10"', "010", "off")] == ["1.10", "010", "off"]
+
+
+@pytest.mark.parametrize("typed", ["010", "1e3", "0x1F", "12_3", "on"])
+def test_a_number_for_sbatch_stays_as_typed_or_needs_quotes(tmp_path: Path, typed: str) -> None:
+    path = tmp_path / "site.yaml"
+    path.write_text(f"sbatch: {{nice: {typed}}}\n")
+    with pytest.raises(UsageError, match=rf"sbatch\.nice: YAML reads {typed} without quotes"):
+        load_profile(tmp_path, "site")
+    path.write_text(f"sbatch: {{nice: '{typed}', exclusive: true, gres-flags: 100}}\n")
+    profile = load_profile(tmp_path, "site")
+    assert profile.sbatch == {"nice": typed, "exclusive": True, "gres-flags": 100}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import unicodedata
 from pathlib import Path
@@ -109,3 +110,21 @@ def test_a_link_out_of_the_root_is_named(toy: DatasetSpec, toy_root: Path, tmp_p
     assert all("annotations" not in note for note in layout.describe_oddities(
         toy_root, toy, "train"
     ))  # fmt: skip
+
+
+def test_names_that_are_not_utf8_are_read_and_cached(
+    toy: DatasetSpec, toy_root: Path, cache: Path
+) -> None:
+    for folder, suffix in (("images", ".jpg"), ("annotations", ".png")):
+        path = toy_root / folder / "val" / f"0{suffix}"
+        latin = Path(os.fsdecode(os.fsencode(path.parent) + b"/\xfcber" + suffix.encode()))
+        path.rename(latin)
+        os.utime(latin, (1e9, 1e9))  # old enough for the cache of digests
+    first, second = (check_data_set(toy_root, toy) for _ in range(2))
+    assert first.digest == second.digest
+    assert first.splits["val"].images == 2
+    (cached,) = (cache / "digests").iterdir()
+    assert "\\udcfc" in cached.read_text(encoding="utf-8")
+    latin.write_bytes(b"")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        check_data_set(toy_root, toy)

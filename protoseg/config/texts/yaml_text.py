@@ -135,7 +135,7 @@ def _type_of_item(field_type: Any, key: str) -> Any:
         return arguments[0]
     if origin is dict:
         return arguments[1]
-    if isinstance(field_type, types.FunctionType | types.MethodType):
+    if isinstance(field_type, types.FunctionType | types.BuiltinFunctionType):
         return field_type(key)
     return None
 

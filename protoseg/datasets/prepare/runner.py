@@ -221,7 +221,8 @@ def _source_digest(entries: list[dict[str, Any]]) -> str:
     total = hashlib.sha256()
     for entry in entries:
         if "source_sha256" in entry:
-            total.update(f"{entry['source']} {entry['source_sha256']}\n".encode())
+            line = f"{entry['source']} {entry['source_sha256']}\n"
+            total.update(line.encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 
