@@ -91,6 +91,44 @@ def compare_case(new: dict[str, Any], old: dict[str, Any], threshold: float) -> 
     return Line(new["group"], new["case"], verdict, change, relative)
 
 
+def read_run(path: Path) -> dict[str, Any]:
+    """Read a saved run.
+
+    Raises:
+        ValueError: the file is not readable, or not a saved run.
+    """
+    advice = "Name a file that `make bench` wrote."
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror or error}). {advice}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: is not JSON. {advice}") from error
+    if not isinstance(run, dict):
+        raise ValueError(f"{path}: is not a saved run. {advice}")
+    if not isinstance(run.get("versions"), dict) or not isinstance(run.get("cases"), list):
+        raise ValueError(f"{path}: is not a saved run: it has no 'versions' or 'cases'. {advice}")
+    for number, case in enumerate(run["cases"]):
+        if not _is_case(case):
+            raise ValueError(f"{path}: case {number} has no valid times. {advice}")
+    return run
+
+
+def _is_case(case: Any) -> bool:
+    """Whether a case has a name, and positive times of ours and relative to each reference."""
+    if not isinstance(case, dict) or not isinstance(case.get("references"), dict):
+        return False
+    ratios = [r.get("ratio") if isinstance(r, dict) else None for r in case["references"].values()]
+    return all(isinstance(case.get(key), str) for key in ("group", "case")) and all(
+        isinstance(times, dict)
+        and all(
+            isinstance(times.get(key), int | float) and times[key] > 0
+            for key in ("median", "low", "high")
+        )
+        for times in (case.get("ours"), *ratios)
+    )
+
+
 def compare_runs(old: dict[str, Any], new: dict[str, Any]) -> list[Line]:
     """Compare all cases that both runs contain.
 
@@ -147,9 +185,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("new", type=Path)
     options = parser.parse_args(arguments)
     try:
-        old, new = (json.loads(path.read_text()) for path in (options.old, options.new))
+        old, new = (read_run(path) for path in (options.old, options.new))
         lines = compare_runs(old, new)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 2
     print(format_report(lines, old, new))

@@ -79,7 +79,8 @@ def create_json(path: Path, value: Any) -> bool:
 
 def _json_bytes(value: Any) -> bytes:
     text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode()
+    # A lone surrogate, from a file name that is not UTF-8, becomes its JSON escape.
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _write_and_move(

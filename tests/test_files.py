@@ -264,3 +264,10 @@ def test_a_log_that_cannot_be_read_has_no_last_line(tmp_path: Path) -> None:
     assert files.read_last_line(tmp_path) == ""
     (tmp_path / "binary.txt").write_bytes(b"one\n\xff\xfe\n")
     assert files.read_last_line(tmp_path / "binary.txt") == "\ufffd\ufffd"
+
+
+def test_a_file_name_that_is_not_utf8_survives_json(tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xfcber.jpg")
+    files.write_json(tmp_path / "a.json", {name: ["ü", name]})
+    assert files.read_json(tmp_path / "a.json") == {name: ["ü", name]}
+    (tmp_path / "a.json").read_text(encoding="utf-8")

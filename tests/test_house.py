@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import graphlib
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ ALLOWED = {
         *("protoseg.core", "protoseg.deprecation", "protoseg.models"),
     },
     "datasets": {
-        *("torch", "numpy", "PIL", "mmseg", "mmengine", "mmcv", "scipy", "yaml"),
+        *("torch", "numpy", "PIL", "cv2", "mmseg", "mmengine", "mmcv", "scipy", "yaml"),
         *("protoseg.config", "protoseg.core", "protoseg.datasets", "protoseg.deprecation"),
         *("protoseg.errors", "protoseg.files", "protoseg.runs"),
     },
@@ -341,3 +342,46 @@ def test_only_the_command_line_and_workers_print() -> None:
         if prints(node)
     ]
     assert not calls
+
+
+READERS = PACKAGE / "datasets" / "readers"
+IMAGE_CALLS = {"imread", "imfrombytes", "imdecode", "imdecodemulti", "imreadmulti"}
+"""Functions of OpenCV, mmcv, matplotlib and others that read an image."""
+
+
+def reads_an_image(node: ast.AST) -> bool:
+    """Whether a node of the syntax tree reads an image file: ``Image.open``, ``imread``, ..."""
+    if isinstance(node, ast.ImportFrom):
+        return bool({alias.name for alias in node.names} & IMAGE_CALLS)
+    if not isinstance(node, ast.Attribute):
+        return False
+    is_open = node.attr == "open" and ast.unparse(node.value).endswith("Image")
+    return is_open or node.attr in IMAGE_CALLS
+
+
+def test_images_and_label_maps_are_read_by_one_module_each() -> None:
+    calls = [
+        f"{name(module)}:{node.lineno}"
+        for module in MODULES
+        if not module.is_relative_to(READERS)
+        for node in ast.walk(parse(module))
+        if reads_an_image(node)
+    ]
+    assert not calls, "use protoseg.datasets.readers"
+
+
+def test_reading_an_image_is_detected() -> None:
+    for text in ("Image.open(p)", "PIL.Image.open(p)", "cv2.imdecode(d, 1)", "mmcv.imread(p)"):
+        assert any(map(reads_an_image, ast.walk(ast.parse(text)))), text
+    assert any(map(reads_an_image, ast.walk(ast.parse("from cv2 import imread"))))
+    assert not any(map(reads_an_image, ast.walk(ast.parse("open(p); Image.fromarray(a).save(p)"))))
+
+
+def test_one_module_reads_label_maps() -> None:
+    readers = [
+        f"{name(module)}: {full_name}"
+        for module in MODULES
+        for full_name, _ in public(parse(module))
+        if re.search("read.*label_map", full_name)
+    ]
+    assert readers == ["protoseg/datasets/readers/label_maps.py: read_label_map"]

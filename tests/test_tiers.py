@@ -36,7 +36,7 @@ EXCEPTIONS: dict[str, str] = {
     "training.distributed.test_process_group::"
     "test_a_process_without_the_others_ends_after_the_time_limit[0]": "waits for a time limit",
     r"training.test_worker::test_damaged_data_end_a_run_as_bad_data"
-    r"[truncated-train-0-images/train/00003\\.png: cannot be read]": (
+    r"[truncated-train-0-images/train/00003\\.png: cannot be decoded]": (
         "torch waits 5 s for loader processes after an error"
     ),
 }

@@ -19,6 +19,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from protoseg.config.fast_compose import OptionReader
 from protoseg.config.fields import build, field_types
@@ -29,6 +30,7 @@ from protoseg.config.overrides import Setting
 from protoseg.config.plugins import resolve_method
 from protoseg.config.recipes.resolver import RecipeResolver
 from protoseg.config.schema import RunSpec
+from protoseg.config.texts.yaml_text import find_changed_texts, read_nodes
 from protoseg.errors import UsageError, describe_unknown_name
 
 
@@ -127,16 +129,48 @@ class Composer:
             candidates = [f"{first}.{name}" for name in _list_fields(cls)]
             raise UsageError(describe_unknown_name("key", key, where, candidates))
 
+    def _refuse_changed_texts(self, chosen: Mapping[str, str]) -> None:
+        """Hydra composes these options, and does not keep the typed text."""
+        for group, name in chosen.items():
+            refuse_changed_texts(self.experiments / group / f"{name}.yaml", config_groups()[group])
+
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         cache_key = tuple(sorted(chosen.items()))
         if cache_key not in self._composed:
             values = self._reader.read_options(chosen) if chosen else None
+            if values is None:
+                self._refuse_changed_texts(chosen)
             self._composed[cache_key] = (
                 _compose(self.experiments, "run", chosen)
                 if values is None
                 else {**self._compose({}), **values}
             )
         return self._composed[cache_key]
+
+
+def refuse_changed_texts(path: Path, field_type: Any, allowed: Iterable[str] = ()) -> None:
+    """Ask for quotes around texts that YAML reads as numbers or truth values.
+
+    Args:
+        path: a YAML file.
+        field_type: the type of its content, as for `find_changed_texts`.
+        allowed: texts that need no quotes.
+
+    Raises:
+        UsageError: names the first such text.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        node = read_nodes(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
+        return  # Hydra reports it
+    for key, typed in find_changed_texts(content, node, field_type):
+        if typed in allowed:
+            continue
+        raise UsageError(
+            f"{path}: {key}: YAML reads {typed} without quotes as a number or a truth value, but "
+            f'text is expected. Write "{typed}".'
+        )
 
 
 def compose_file(folder: Path, name: str, settings: Iterable[Setting], where: str) -> Any:

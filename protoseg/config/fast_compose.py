@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protoseg.config.hydra_schemas import config_groups
+from protoseg.config.texts.yaml_text import read_nodes, restore_texts
 
 SELF = "_self_"
 NAME = re.compile(r"\w+")
@@ -98,7 +99,7 @@ def _list_configs(
     folder: Path, group: str, name: str, parents: tuple[str, ...]
 ) -> Iterator[DictConfig]:
     """Yield the schemas and files to merge, in the order of the ``defaults``."""
-    content = _read_yaml(folder / f"{name}.yaml")
+    content = _read_yaml(folder / f"{name}.yaml", config_groups()[group])
     if content is None or name in parents:
         raise _NeedsHydraError
     defaults = content.pop("defaults", None)
@@ -119,12 +120,16 @@ def _list_configs(
             yield from _list_configs(folder, group, entry, (*parents, name))
 
 
-def _read_yaml(path: Path) -> dict[str, Any] | None:
-    """Read a file as plain data; None if it has a package header or is not a readable mapping."""
+def _read_yaml(path: Path, cls: Any = None) -> dict[str, Any] | None:
+    """Read a file as plain data; None if it has a package header or is not a readable mapping.
+
+    The texts of the fields of ``cls`` are as typed.
+    """
     try:
         if "@package" in path.read_text(encoding="utf-8"):
             return None
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content = restore_texts(content, read_nodes(path), cls)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException):
         return None
     return {str(k): v for k, v in content.items()} if isinstance(content, dict) else None

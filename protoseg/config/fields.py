@@ -235,11 +235,17 @@ def _convert_scalar(
         with contextlib.suppress(ValueError):
             value = float(value)
     if type(value) is not field_type:
-        raise UsageError(f"{where}: expected {nouns[field_type]}, found {value!r}.")
+        # The typed text is lost: 1.10 has become 1.1.
+        hint = " Put the text in quotes." if field_type is str and not _is_nested(value) else ""
+        raise UsageError(f"{where}: expected {nouns[field_type]}, found {value!r}.{hint}")
     if field_type in (int, float):
         _check_range(value, where, bounds)
     # JSON writes -0.0 and 0.0 differently. Adding 0.0 makes them equal and changes nothing else.
     return value + 0.0 if field_type is float else value
+
+
+def _is_nested(value: Any) -> bool:
+    return value is None or isinstance(value, list | tuple | Mapping)
 
 
 def _check_range(value: float, where: str, bounds: Mapping[str, Any]) -> None:

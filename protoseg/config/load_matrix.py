@@ -28,15 +28,17 @@ from yaml import YAMLError
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
 from protoseg.config.hydra_errors import describe_read_error
-from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.config.matrix import LABEL, Matrix, PlannedRun, TableSpec
 from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
 from protoseg.config.overrides import Setting, parse_overrides, parse_sweep
 from protoseg.config.schema import RunSpec
+from protoseg.config.texts.matrix_text import type_of_key
+from protoseg.config.texts.table_keys import check_table, resolve_names
+from protoseg.config.texts.yaml_text import read_nodes, restore_texts
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError, describe_unknown_name
 
 KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table")
-LABEL = "label"
 SEED = "seed"
 
 
@@ -64,7 +66,8 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
         if key not in KEYS:
             raise UsageError(describe_unknown_name("key", str(key), where, KEYS))
     fixed, axes, seeds = _read_overrides(overrides)
-    grid = {**_read_axes(content.get("grid"), f"{where}: grid"), **axes}
+    file_grid = _read_axes(content.get("grid"), f"{where}: grid")
+    grid = {**file_grid, **axes}
     zipped = _read_axes(content.get("zip"), f"{where}: zip")
     rows = _read_rows(content.get("rows"), where)
     if len({len(values) for values in zipped.values()}) > 1:
@@ -91,6 +94,8 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     seeds = seeds or _read_seeds(content.get("seeds"), f"{where}: seeds")
     patterns = _read_patterns(content.get("exclude"), where, names)
     all_points = list(_expand_points(rows, zipped, grid))
+    # A name may also be of a value that an override replaces, or that is excluded.
+    named_points = [*all_points, *({key: v} for key, values in file_grid.items() for v in values)]
     for pattern in patterns:
         if not any(_matches(point, pattern) for point in all_points):
             raise UsageError(
@@ -102,7 +107,11 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     axis_names = _list_table_axes(names, rows)
     runs = _make_runs(composer, where, base, points, fixed, seeds, axis_names)
     table = build(TableSpec, content.get("table") or {}, f"{where}: table")
-    _check_table(table, axis_names, points, where)
+    check_table(table, axis_names, points, where)
+    values = {name: [point[name] for point in named_points if name in point] for name in names}
+    table = dataclasses.replace(
+        table, names=resolve_names(table.names, values, f"{where}: table.names")
+    )
     title = str(content.get("title") or path.stem)
     return Matrix(path.stem, title, runs, table, axis_names, overrides)
 
@@ -163,6 +172,9 @@ def _find_file(composer: Composer, name: str) -> Path:
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        content = restore_texts(content, read_nodes(path), type_of_key)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from error
     except (YAMLError, OmegaConfBaseException, OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {describe_read_error(error)}") from error
     return {str(k): v for k, v in _check_mapping(content, path.name, "the file").items()}
@@ -270,31 +282,3 @@ def _list_table_axes(names: list[str], rows: list[dict[str, Any]]) -> tuple[str,
     """List the axes of the table. The label of a row replaces the keys that the row sets."""
     row_keys = {key for row in rows for key in row if key != LABEL}
     return tuple(name for name in names if name not in row_keys)
-
-
-def _check_table(
-    table: TableSpec, axes: tuple[str, ...], points: list[dict[str, Any]], where: str
-) -> None:
-    for field in ("rows", "columns"):
-        for axis in getattr(table, field):
-            if axis not in axes:
-                raise UsageError(
-                    describe_unknown_name("axis", axis, f"{where}: table.{field}", axes)
-                )
-    for axis, value in table.baseline.items():
-        if axis not in axes:
-            raise UsageError(describe_unknown_name("axis", axis, f"{where}: table.baseline", axes))
-        values = [point.get(axis) for point in points]
-        if value not in values:
-            known = dict.fromkeys(map(str, values))
-            raise UsageError(
-                describe_unknown_name("value", str(value), f"{where}: table.baseline.{axis}", known)
-            )
-    if table.pairs and table.baseline:
-        raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both set; keep one.")
-    labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
-    for label in [*table.pairs, *table.pairs.values()]:
-        if label not in labels:
-            raise UsageError(
-                describe_unknown_name("label", label, f"{where}: table.pairs", filter(None, labels))
-            )

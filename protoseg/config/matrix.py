@@ -9,6 +9,9 @@ from typing import Any
 from protoseg.config.identity import run_id
 from protoseg.config.schema import RunSpec
 
+LABEL = "label"
+"""The axis of explicit rows."""
+
 
 @dataclass(frozen=True)
 class PublishedSpec:

@@ -74,6 +74,8 @@ class DatasetSpec:
     """Digest of the whole folder, as `protoseg data check` prints it, or ``unpinned``."""
     classes: tuple[str, ...] = items(distinct=True)
     images: str = "images/{split}"
+    """Folder of the images, or a pattern of their paths with ``{name}``, see
+    `protoseg.datasets.pairing.file_patterns`."""
     annotations: str = "annotations/{split}"
     image_suffix: str = ".jpg"
     annotation_suffix: str = ".png"
@@ -98,11 +100,23 @@ class DatasetSpec:
     """Image-level labels for the task ``weak``: one list file per class, with ``{class}`` in the
     file name. As in PASCAL VOC, a line has the name of an image and 1, 0 or -1. Empty to derive
     the labels from label maps."""
+    ignore: tuple[int, ...] = added((), low=0, high=HIGHEST_LABEL)
+    """Further label values that are ignored, besides ``ignore_index``."""
     image_label_share: float = added(0.0, low=0, high=1)
     """Share of an image's pixels that a class needs to count as present; 0 for one pixel."""
     class_weights: tuple[float, ...] = added((), low=0)
     """Weight of each class in L_CE; used, and part of the identity, only by a run with
     ``class_weights=dataset``."""
+    palette: dict[str, Any] = added({})  # noqa: RUF009  a new one for each spec
+    """Colours of colour-coded label maps: name of a class -> [red, green, blue] or a list of these;
+    ``ignore`` -> ignored colours. The numbers of the classes are their order in ``classes``."""
+    split_files: dict[str, str] = added({})  # noqa: RUF009  a new one for each spec
+    """List file of each split, relative to the folder of the data set; empty for all files in the
+    folders. A line names an image, see `protoseg.datasets.pairing.split_lists`."""
+    image_suffixes: tuple[str, ...] = added(())
+    """Suffixes of images, if there are several; ``image_suffix`` is then unused."""
+    annotation_suffixes: tuple[str, ...] = added(())
+    """Suffixes of label maps, if there are several; ``annotation_suffix`` is then unused."""
 
     def __post_init__(self) -> None:
         if self.class_weights and len(self.class_weights) != len(self.classes):

@@ -37,14 +37,20 @@ def check_values(spec: RunSpec, where: str) -> None:
 
 
 def _check_data(spec: RunSpec) -> Iterator[str]:
-    counts = spec.dataset.counts
+    classes = spec.dataset.classes
+    known = spec.dataset.counts or spec.dataset.split_files
+    if len(classes) < 2:
+        yield (
+            f"dataset.classes: {spec.dataset.name} has one class, '{classes[0]}', so every "
+            "prediction is right. Name at least two, e.g. the background too."
+        )
     splits = {
         "evaluation.split": spec.evaluation.split,
         "dataset.train_split": spec.dataset.train_split,
     }
     for key, split in splits.items():
-        if counts and split not in counts:
-            yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, counts)
+        if known and split not in known:
+            yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, known)
     if spec.class_weights == "dataset" and not spec.dataset.class_weights:
         yield (
             f"class_weights=dataset: {spec.dataset.name} has no class_weights; add one weight per "

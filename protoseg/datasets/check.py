@@ -3,84 +3,81 @@
 from __future__ import annotations
 
 import dataclasses
-import struct
+import functools
+import itertools
 import time
-from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
+from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import digest, layout, shapes
-from protoseg.datasets.labels import label_values
-from protoseg.datasets.layout import Pair
-
-SINGLE_CHANNEL = ("1", "L", "P", "I;16", "I")
-"""Pillow's modes of a label map: 1 bit, 8-bit grey, palette, 16-bit grey (two names)."""
-
-UNREADABLE = (
-    OSError,
-    SyntaxError,  # Pillow raises it for a damaged PNG
-    ValueError,
-    EOFError,
-    struct.error,
-    Image.DecompressionBombError,
+from protoseg.datasets.check_report import (
+    DataSetReport,
+    PictureIndex,
+    SplitCounts,
+    SplitReport,
+    describe_orientations,
 )
+from protoseg.datasets.labels import (
+    NO_LABEL,
+    ignored_label,
+    label_table,
+    label_values,
+    map_to_classes,
+)
+from protoseg.datasets.layout import Pair
+from protoseg.datasets.pairing.file_patterns import make_patterns
+from protoseg.datasets.readers.colors import make_color_table
+from protoseg.datasets.readers.label_maps import read_label_map
+from protoseg.datasets.readers.photographs import (
+    check_photograph,
+    read_orientation,
+    read_photograph,
+)
+from protoseg.datasets.worker_pool import count_cores, map_tasks, split_into_chunks
+from protoseg.errors import DataError
 
+MANY_PAIRS = 4000
+"""With more pairs the check uses processes, which need a second to start; threads otherwise."""
 
-@dataclass(frozen=True)
-class SplitReport:
-    """The content of one split. Sizes are (width, height), extremes taken per side."""
-
-    images: int
-    smallest: tuple[int, int]
-    largest: tuple[int, int]
-    pixels: dict[str, int]
-    """Labelled pixels of each class."""
-    ignored: int
-    """Ignored pixels."""
-    absent: tuple[str, ...]
-    """Classes without a pixel."""
-
-
-@dataclass(frozen=True)
-class DataSetReport:
-    """The content of a data set that passed the check."""
-
-    name: str
-    root: str
-    splits: dict[str, SplitReport]
-    digest: str
-    seconds: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dictionaries and lists, for JSON."""
-        return dataclasses.asdict(self)
+CHUNK = 16
+"""Pairs in one task of a process."""
 
 
 @dataclass(frozen=True)
 class _PairContent:
-    """One pair of files: its problems, or its size and the pixels of each raw label value."""
+    """One pair of files: its problems, or what the report, the digest and the duplicates need."""
 
     problems: list[str]
     size: tuple[int, int] = (0, 0)
+    """(width, height)"""
     counts: dict[int, int] = dataclasses.field(default_factory=dict)
+    """Pixels of each label value in the file."""
+    files: tuple[list[Any], ...] = ()
+    """The entries of image and annotation, see `digest.read_hashed`."""
     pixel_hash: bytes = b""
+    is_turned_alone: bool = False
+    """The image has an EXIF orientation, its label map has none."""
 
 
 def check_data_set(
-    root: Path, dataset: DatasetSpec, *, progress: Callable[[int, int], None] | None = None
+    root: Path,
+    dataset: DatasetSpec,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> DataSetReport:
     """Read every image and annotation, and compare them with the spec.
 
     Args:
         root: the folder of the data set, see `layout.find_root`.
         dataset: the spec.
+        jobs: number of processes or threads; None for one per core.
         progress: called with (pairs read, all pairs) after each pair.
 
     Raises:
@@ -89,99 +86,136 @@ def check_data_set(
             lists up to five problems.
     """
     start = time.perf_counter()
-    pairs_by_split: dict[str, list[Pair]] = {}
+    # Names instead of paths, which need three times the memory.
+    names: dict[str, list[tuple[str, str]]] = {}
     problems: list[str] = []
-    for split in sorted({dataset.train_split, *layout.find_splits(root, dataset)}):
-        pairs_by_split[split], missing = layout.scan_split(root, dataset, split)
-        problems += missing or _count_problems(root, dataset, split, len(pairs_by_split[split]))
-    all_pairs = [pair for members in pairs_by_split.values() for pair in members]
-    contents = []
-    # Decoders release the GIL, so threads use all cores.
-    with ThreadPoolExecutor(digest.count_reader_threads()) as pool:
-        for content in pool.map(lambda pair: _read_pair(pair, dataset), all_pairs):
-            contents.append(content)
+    notes: list[str] = []
+    splits = layout.find_splits(root, dataset)
+    for split in sorted({dataset.train_split, *splits}):
+        pairs, missing = layout.scan_split(root, dataset, split)
+        problems += missing or _count_problems(root, dataset, split, len(pairs))
+        names[split] = [_name_pair(root, pair) for pair in pairs]
+        del pairs
+        if not missing:
+            notes += layout.describe_oddities(root, dataset, split)
+    total = sum(map(len, names.values()))
+    contents = _read_pairs(root, names, dataset, jobs or count_cores(), total)
+    counts = {split: SplitCounts() for split in names}
+    pictures, pixel_hashes = PictureIndex(), {}
+    pair_files: dict[str, list[Any]] = {}
+    done = 0
+    for split, members in names.items():
+        for number, (pair_names, content) in enumerate(zip(members, contents, strict=False)):
             problems += content.problems
+            if not content.problems:
+                counts[split].add_pair(content.size, content.counts, content.is_turned_alone)
+                pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
+                if split in splits:
+                    pair_files.update(zip(pair_names, content.files, strict=True))
+                if dataset.generator:
+                    pixel_hashes[split, number] = content.pixel_hash
+            done += 1
             if progress is not None:
-                progress(len(contents), len(all_pairs))
+                progress(done, total)
     layout.raise_problems(problems)
+    equal_pictures = pictures.find_equal_pictures(names)
+    names.clear()
+    del pictures
 
-    data_digest = digest.folder_digest(root, dataset)
+    data_digest = digest.folder_digest(root, dataset, pair_files=pair_files)
     if digest.is_mismatch(dataset, data_digest):
         problems.append(digest.mismatch_message(root, dataset, data_digest))
     if dataset.generator:
-        problems += _generated_problems(root, pairs_by_split, all_pairs, contents)
+        problems += _generated_problems(root, pixel_hashes)
+    reports = {split: counts[split].make_report(dataset) for split in counts}
+    for split, report in reports.items():
+        problems += _unlabelled_problems(root, dataset, split, report)
+        notes += describe_orientations(split, counts[split].turned_alone, report.images)
     layout.raise_problems(problems)
+    return DataSetReport(
+        name=dataset.name,
+        root=str(root),
+        splits=reports,
+        notes=tuple(dict.fromkeys(notes)),
+        equal_pictures=equal_pictures,
+        digest=data_digest,
+        seconds=round(time.perf_counter() - start, 3),
+    )
 
-    reports, first = {}, 0
-    for split, members in pairs_by_split.items():
-        reports[split] = _summarise_split(dataset, contents[first : first + len(members)])
-        first += len(members)
-    seconds = round(time.perf_counter() - start, 3)
-    return DataSetReport(dataset.name, str(root), reports, data_digest, seconds)
+
+def _name_pair(root: Path, pair: Pair) -> tuple[str, str]:
+    image, annotation = (path.relative_to(root).as_posix() for path in pair)
+    return image, annotation
+
+
+def _read_pairs(
+    root: Path,
+    names: dict[str, list[tuple[str, str]]],
+    dataset: DatasetSpec,
+    jobs: int,
+    total: int,
+) -> Iterator[_PairContent]:
+    """The content of all pairs, in order."""
+    use_processes = jobs > 1 and total > MANY_PAIRS
+    chunks = split_into_chunks(
+        itertools.chain.from_iterable(names.values()), CHUNK if use_processes else CHUNK // 4
+    )
+    call = functools.partial(_read_chunk, root=root, dataset=dataset)
+    for contents in map_tasks(call, chunks, jobs, use_processes=use_processes):
+        yield from contents
+
+
+def _read_chunk(
+    chunk: list[tuple[str, str]], root: Path, dataset: DatasetSpec
+) -> list[_PairContent]:
+    return [
+        _read_pair(Pair(root / image, root / annotation), dataset) for image, annotation in chunk
+    ]
 
 
 def _read_pair(pair: Pair, dataset: DatasetSpec) -> _PairContent:
+    pixel_hash = b""
     try:
-        with Image.open(pair.image) as file:
-            # Loaders rotate a photograph by its EXIF orientation, so the rotated size counts.
-            image = ImageOps.exif_transpose(file.convert("RGB"))
-    except UNREADABLE as error:
-        return _PairContent([unreadable_message(pair.image, error)])
-    try:
-        with open_verified(pair.annotation) as file:
-            if file.mode not in SINGLE_CHANNEL:
-                return _PairContent([_channels_message(pair.annotation, file.mode)])
-            labels = pixel_values(file)
-            counts = _count_labels(labels)
-    except UNREADABLE as error:
-        return _PairContent([unreadable_message(pair.annotation, error)])
-    height, width = labels.shape
-    if image.size != (width, height):
-        problem = (
-            f"{pair.annotation}: is {width}×{height} pixels, but its image {pair.image} "
-            f"is {image.width}×{image.height}. Replace the wrong file."
-        )
-        return _PairContent([problem])
+        content, image_entry = digest.read_hashed(pair.image)
+        map_content, map_entry = digest.read_hashed(pair.annotation)
+        labels = read_label_map(pair.annotation, map_content, make_color_table(dataset))
+        if dataset.generator:
+            image = read_photograph(pair.image)
+            shape, orientation = image.shape[:2], 1
+            pixel_hash = shapes.hash_pixels(image[..., ::-1], labels)
+        else:
+            shape, orientation = check_photograph(pair.image, content)
+    except DataError as error:
+        return _PairContent([str(error)])
+    counts = _count_labels(labels)
+    if shape != labels.shape:
+        return _PairContent([_size_message(pair, shape, labels.shape)])
     problems = _range_problems(pair.annotation, dataset, counts)
-    pixel_hash = shapes.hash_pixels(np.asarray(image), labels) if dataset.generator else b""
-    return _PairContent(problems, image.size, counts, pixel_hash)
+    size, files = (labels.shape[1], labels.shape[0]), (image_entry, map_entry)
+    is_turned_alone = orientation != 1 and read_orientation(pair.annotation) == 1
+    return _PairContent(problems, size, counts, files, pixel_hash, is_turned_alone)
 
 
-def open_verified(path: Path) -> Image.Image:
-    """Open an image after verifying its checksums, which decoding a PNG does not do."""
-    with Image.open(path) as file:
-        file.verify()
-    return Image.open(path)
-
-
-def pixel_values(file: Image.Image) -> np.ndarray:
-    """The pixels of an image as integers; 0 and 1 for an image of one bit."""
-    pixels = np.asarray(file)
-    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
-
-
-def unreadable_message(path: Path, error: BaseException) -> str:
-    """The error message for a file that cannot be decoded."""
-    reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return f"{path}: cannot be decoded ({reason}). Copy or download this file again."
+def _size_message(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -> str:
+    orientation = read_orientation(pair.image)
+    turned, remedy = "", "Replace the wrong file."
+    if orientation != 1:
+        turned = f" after its EXIF orientation {orientation} is applied"
+        remedy = "Give both files the same orientation, or apply it to both."
+    return (
+        f"{pair.annotation}: is {labels[1]}×{labels[0]} pixels, but its image "
+        f"{pair.image} is {image[1]}×{image[0]}{turned}. {remedy}"
+    )
 
 
 def _count_labels(labels: np.ndarray) -> dict[int, int]:
     """Pixels of each label value; sparse, to save memory with tens of thousands of 16-bit maps."""
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= HIGHEST_LABEL:
-        values, counts = np.unique(labels, return_counts=True)
+    if labels.dtype == np.uint8:
+        histogram = np.array(Image.fromarray(labels).histogram())  # four times as fast
     else:
-        histogram = np.bincount(labels.ravel())  # many times faster
-        values = np.flatnonzero(histogram)
-        counts = histogram[values]
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
-
-
-def _channels_message(path: Path, mode: str) -> str:
-    return (
-        f"{path}: an annotation must have one channel with label values (grey or palette), "
-        f"this one has the mode '{mode}'. Convert colours to label values first."
-    )
+        histogram = np.bincount(labels.ravel())
+    values = np.flatnonzero(histogram)
+    return dict(zip(values.tolist(), histogram[values].tolist(), strict=True))
 
 
 def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) -> list[str]:
@@ -196,14 +230,14 @@ def _range_problems(path: Path, dataset: DatasetSpec, counts: dict[int, int]) ->
     allowed = f"{classes[0]} to {classes[-1]} for the {len(classes)} classes"
     if dataset.label_count:
         allowed = f"0 to {dataset.label_count - 1}, of which {len(classes)} are classes"
-        outside = dataset.ignore_index >= dataset.label_count
-        ignored_text = str(dataset.ignore_index) if outside else ""
+        outside = sorted(v for v in ignored if v >= dataset.label_count)
+        ignored_text = ", ".join(map(str, outside))
     elif dataset.labels:
         allowed = f"{', '.join(map(str, sorted(classes)))} for the {len(classes)} classes"
     return [
         f"{path}: label out of range: {shown}{more}; allowed: {allowed}"
         f"{f', {ignored_text} (ignored)' if ignored_text else ''}. Correct the file, or the "
-        "data set's classes, labels, label_count, ignore_index or reduce_zero_label."
+        "data set's classes, labels, label_count, ignore, ignore_index or reduce_zero_label."
     ]
 
 
@@ -211,24 +245,50 @@ def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) ->
     expected = dataset.counts.get(split, count)
     if count == expected:
         return []
-    folder, _ = layout.split_folders(root, dataset, split)
+    images, _ = make_patterns(root, dataset, split)
     return [
-        f"{folder}: {count} images, expected {expected}. Complete the copy, or accept this one "
-        f"with dataset.counts.{split}={count} on the command line."
+        f"{images.folder}: {count} images, expected {expected}. Complete the copy, or accept this "
+        f"one with dataset.counts.{split}={count} on the command line."
     ]
 
 
-def _generated_problems(
-    root: Path,
-    pairs_by_split: dict[str, list[Pair]],
-    all_pairs: list[Pair],
-    contents: list[_PairContent],
+def _unlabelled_problems(
+    root: Path, dataset: DatasetSpec, split: str, report: SplitReport
 ) -> list[str]:
-    content_of = dict(zip(all_pairs, contents, strict=True))
+    if any(report.pixels.values()):
+        return []
+    return [_unlabelled_message(root, dataset, split)]
+
+
+def _unlabelled_message(root: Path, dataset: DatasetSpec, split: str) -> str:
+    folder = make_patterns(root, dataset, split)[1].folder
+    return (
+        f"{folder}: no pixel of split '{split}' has a class; all are ignored. Check the label "
+        "maps and the data set's classes, labels, ignore and ignore_index."
+    )
+
+
+def require_labelled_pixels(root: Path, dataset: DatasetSpec, split: str) -> None:
+    """Check that a split has a pixel with a class; reads label maps until one is found.
+
+    Raises:
+        DataError: all pixels of the split are ignored, or a label map cannot be read.
+    """
+    table, ignored = label_table(dataset), ignored_label(dataset)
+    colors = make_color_table(dataset)
+    for pair in layout.find_pairs(root, dataset, split):
+        classes = map_to_classes(read_label_map(pair.annotation, colors=colors), table)
+        if ((classes != ignored) & (classes != NO_LABEL)).any():
+            return
+    raise DataError(_unlabelled_message(root, dataset, split))
+
+
+def _generated_problems(root: Path, pixel_hashes: dict[tuple[str, int], bytes]) -> list[str]:
+    """Compare the hashes of the pairs, by split and number, with those of the generator."""
     hashes = [
-        content_of[pair].pixel_hash
+        pixel_hashes[key]
         for split in shapes.SPLITS
-        for pair in pairs_by_split.get(split, [])
+        for key in sorted(key for key in pixel_hashes if key[0] == split)
     ]
     marker = shapes.read_marker(root) or {}
     if marker.get("pixels") == shapes.combine_digests(hashes):
@@ -237,24 +297,3 @@ def _generated_problems(
         f"{root}: the pixels differ from the generated ones. "
         "Delete the folder; it is generated again on the next use."
     ]
-
-
-def _summarise_split(dataset: DatasetSpec, contents: list[_PairContent]) -> SplitReport:
-    classes, ignored = label_values(dataset)
-    total: Counter[int] = Counter()
-    for content in contents:
-        total.update(content.counts)
-    pixels = {
-        name: 0 if value in ignored else total[value]
-        for name, value in zip(dataset.classes, classes, strict=True)
-    }
-    sizes = np.array([content.size for content in contents])
-    (low_w, low_h), (high_w, high_h) = sizes.min(axis=0).tolist(), sizes.max(axis=0).tolist()
-    return SplitReport(
-        images=len(contents),
-        smallest=(low_w, low_h),
-        largest=(high_w, high_h),
-        pixels=pixels,
-        ignored=total.total() - sum(pixels.values()),
-        absent=tuple(name for name, count in pixels.items() if count == 0),
-    )

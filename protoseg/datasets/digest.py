@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout, shapes
 from protoseg.datasets.image_labels import find_label_lists
+from protoseg.datasets.pairing.split_lists import find_split_files
 from protoseg.errors import DataError, ProtosegError
-from protoseg.files import read_json, write_json
+from protoseg.files import read_json, write_bytes
 
 UNPINNED = "unpinned"
 """The value of ``dataset.digest`` that accepts any content."""
@@ -39,45 +40,76 @@ def verify_digest(root: Path, dataset: DatasetSpec) -> str:
     return digest
 
 
-def folder_digest(root: Path, dataset: DatasetSpec) -> str:
+def folder_digest(
+    root: Path, dataset: DatasetSpec, *, pair_files: Mapping[str, list[Any]] | None = None
+) -> str:
     """SHA-256 of the content of a data set, 64 hex digits.
 
     It covers one line ``[relative posix path, size, SHA-256 of the content]``, sorted by path, for
-    each image and annotation of all splits and for each list of image-level labels. Other files
-    are ignored. For generated data it covers generator, version and arguments instead, because
-    the bytes of a PNG depend on the version of zlib.
+    each image and annotation of all splits and for each list of image-level labels or of a split.
+    Other files are ignored. For generated data it covers generator, version and arguments instead,
+    because the bytes of a PNG depend on the version of zlib.
+
+    Args:
+        root: the folder of the data set.
+        dataset: its spec.
+        pair_files: relative posix path -> entry of `read_hashed`, for the images and annotations
+            of all splits, if they were just read; None to read them.
 
     Raises:
         DataError: files or folders are missing, or a file cannot be read.
     """
     if dataset.generator:
         return _generated_digest(root, dataset)
-    return _hash_files(root, _find_files(root, dataset))
+    lists = [*find_label_lists(root, dataset), *find_split_files(root, dataset)]
+    if pair_files is None:
+        return _hash_files(root, [*_find_pair_files(root, dataset), *lists], {})
+    return _hash_files(root, lists, pair_files)
 
 
-def _hash_files(root: Path, files: Iterable[Path]) -> str:
-    """`folder_digest` of these files below ``root``."""
+def read_hashed(path: Path) -> tuple[bytes, list[Any]]:
+    """The content of a file, and ``[size in bytes, mtime in ns, SHA-256]``.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        status = path.stat()
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    digest = hashlib.sha256(content).hexdigest()
+    return content, [status.st_size, status.st_mtime_ns, digest]
+
+
+def _hash_file(path: Path, cached: list[Any] | None) -> list[Any]:
+    """``[size in bytes, mtime in ns, SHA-256]`` of a file; ``cached`` if it has not changed."""
+    try:
+        status = path.stat()
+        if cached is not None and cached[:2] == [status.st_size, status.st_mtime_ns]:
+            return cached
+        with open(path, "rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    return [status.st_size, status.st_mtime_ns, content]
+
+
+def _hash_files(root: Path, files: Iterable[Path], known: Mapping[str, list[Any]]) -> str:
+    """`folder_digest` of these files below ``root``, and of those whose entries are known."""
     cached = _read_cache(root)
-    names = sorted((path.relative_to(root).as_posix(), path) for path in set(files))
+    names = [(path.relative_to(root).as_posix(), path) for path in set(files)]
 
-    def hash_file(name: str, path: Path) -> tuple[str, list[Any]]:
-        try:
-            status = path.stat()
-            entry = cached.get(name)
-            if entry is not None and entry[:2] == [status.st_size, status.st_mtime_ns]:
-                return name, entry
-            with open(path, "rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-        return name, [status.st_size, status.st_mtime_ns, content]
+    def hash_named_file(name: str, path: Path) -> tuple[str, list[Any]]:
+        return name, _hash_file(path, cached.get(name))
 
     # hashlib releases the GIL, so threads use several cores and hide the latency of a slow disk.
     with ThreadPoolExecutor(count_reader_threads()) as pool:
-        entries = dict(pool.map(lambda item: hash_file(*item), names))
+        entries = {**known, **dict(pool.map(lambda item: hash_named_file(*item), names))}
     _write_cache(root, cached, entries)
     total = hashlib.sha256()
-    for name, (size, _, content) in entries.items():
+    for name in sorted(entries):
+        size, _, content = entries[name]
         total.update(json.dumps([name, size, content]).encode() + b"\n")
     return total.hexdigest()
 
@@ -101,14 +133,13 @@ def count_reader_threads() -> int:
     return min(8, os.cpu_count() or 1)
 
 
-def _find_files(root: Path, dataset: DatasetSpec) -> list[Path]:
-    paths = [
+def _find_pair_files(root: Path, dataset: DatasetSpec) -> list[Path]:
+    return [
         path
         for split in layout.find_splits(root, dataset)
         for pair in layout.find_pairs(root, dataset, split)
         for path in pair
     ]
-    return [*paths, *find_label_lists(root, dataset)]
 
 
 def _generated_digest(root: Path, dataset: DatasetSpec) -> str:
@@ -163,4 +194,5 @@ def _write_cache(root: Path, cached: dict[str, Any], entries: dict[str, list[Any
     with contextlib.suppress(OSError, RuntimeError, ProtosegError):
         file = _cache_file(root)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, merged)
+        # Without indentation: json's C encoder needs a fifth of the memory.
+        write_bytes(file, json.dumps(merged).encode())

@@ -6,15 +6,16 @@ augmentation.
 
 from __future__ import annotations
 
+import contextlib
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from mmcv.transforms import LoadImageFromFile
 from mmseg.registry import DATASETS, TRANSFORMS
-from PIL import Image
 from torch.utils.data import Dataset
 
 from protoseg.config.fields import build
@@ -22,6 +23,9 @@ from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.image_labels import ImageLabels
 from protoseg.datasets.labels import NO_LABEL, ignored_label, label_table, map_to_classes
 from protoseg.datasets.layout import find_pairs
+from protoseg.datasets.readers.colors import make_color_table
+from protoseg.datasets.readers.label_maps import read_label_map
+from protoseg.datasets.readers.photographs import read_photograph
 from protoseg.datasets.sampler import SampleRequest
 from protoseg.errors import DataError
 
@@ -52,7 +56,9 @@ class SegmentationFolder(Dataset[Any]):
 
     @staticmethod
     def _build_transform(transform: dict[str, Any], spec: DatasetSpec, root: Path) -> Any:
-        # mmseg's LoadAnnotations truncates labels to 8 bits; `LoadLabels` replaces it.
+        # The readers of `data check` replace those of mmcv and mmseg, which read other labels.
+        if transform["type"] == "LoadImageFromFile":
+            return LoadPhotograph()
         if transform["type"] == "LoadAnnotations":
             return LoadLabels(spec)
         if transform["type"] == "LoadImageLabels":
@@ -92,12 +98,25 @@ class SegmentationFolder(Dataset[Any]):
             "sample_idx": index,
         }
         for transform in self.transforms:
-            if isinstance(transform, LoadImageFromFile):
-                results = _apply_reader(transform, results, image)
-            elif isinstance(transform, LoadLabels | LoadImageLabels):
-                results = _apply_reader(transform, results, annotation)
-            else:
+            try:
                 results = transform(results)
+            except cv2.error as error:
+                raise DataError(_transform_message(transform, results, error)) from error
+        return results
+
+
+class LoadPhotograph:
+    """Read ``img_path`` into ``img``, as mmcv's ``LoadImageFromFile`` does.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Add the photograph, (height, width, 3) uint8, blue first, and its size."""
+        with _hint_to_check():
+            results["img"] = read_photograph(Path(results["img_path"]))
+        results["img_shape"] = results["ori_shape"] = results["img"].shape[:2]
         return results
 
 
@@ -105,20 +124,21 @@ class LoadLabels:
     """Read ``seg_map_path`` into ``gt_seg_map``, as class numbers and the ignored label.
 
     Raises:
-        DataError: a label that is no class (later it would be an index out of bounds), or a label
-            map and an image of different sizes.
+        DataError: a file that cannot be read, a label that is no class (later it would be an
+            index out of bounds), or a label map and an image of different sizes.
     """
 
     def __init__(self, dataset: DatasetSpec) -> None:
         self.num_classes = len(dataset.classes)
         self.table = label_table(dataset)
+        self.colors = make_color_table(dataset)
         self.dtype = np.uint8 if ignored_label(dataset) < 256 else np.uint16
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the label map, (height, width), uint8, or uint16 for more than 255 classes."""
         path = results["seg_map_path"]
-        with Image.open(path) as file:
-            raw = np.asarray(file)
+        with _hint_to_check():
+            raw = read_label_map(Path(path), colors=self.colors)
         if raw.shape != results["ori_shape"]:
             raise DataError(
                 f"{path}: has the shape {raw.shape}, its image {results['ori_shape']}. {CHECK}"
@@ -146,18 +166,28 @@ class LoadImageLabels:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the image-level labels: class numbers from 1, ascending."""
-        results["image_labels"] = self.labels.find_classes(
-            Path(results["img_path"]), Path(results["seg_map_path"])
-        )
+        with _hint_to_check():
+            results["image_labels"] = self.labels.find_classes(
+                Path(results["img_path"]), Path(results["seg_map_path"])
+            )
         return results
 
 
-def _apply_reader(transform: Any, results: Any, path: Path) -> Any:
-    """Apply a transform that reads ``path``; any failure names the file."""
+def _transform_message(transform: Any, results: dict[str, Any], error: cv2.error) -> str:
+    """The error message for an image that a transform cannot change, e.g. a very thin one."""
+    height, width = results["img"].shape[:2]
+    reason = " ".join(str(error.err).split())
+    return (
+        f"{results['img_path']}: {type(transform).__name__} fails for its {width}×{height} pixels "
+        f"({reason}), as a side would have no pixel. Increase augmentation.scale or "
+        "evaluation.scale, or remove the image."
+    )
+
+
+@contextlib.contextmanager
+def _hint_to_check() -> Iterator[None]:
+    """Add to the error about one file how to find all such files."""
     try:
-        return transform(results)
-    except (MemoryError, DataError):
-        raise
-    except Exception as error:  # decoders raise exceptions of many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{path}: cannot be read ({reason}). {CHECK}") from error
+        yield
+    except DataError as error:
+        raise DataError(f"{error} {CHECK}") from error

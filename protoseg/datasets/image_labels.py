@@ -8,10 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.labels import label_table, map_to_classes
+from protoseg.datasets.readers.colors import make_color_table
+from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.errors import DataError
 
 PRESENT = {"1": True, "0": True, "-1": False}
@@ -38,12 +39,13 @@ class ImageLabels:
             self.list_location = root / self.list_pattern
         else:
             self.label_table = label_table(dataset)
+            self.colors = make_color_table(dataset)
 
     def find_classes(self, image: Path, annotation: Path) -> tuple[int, ...]:
         """The classes of an image: class numbers from 1, ascending.
 
         Raises:
-            DataError: the lists do not contain the image.
+            DataError: the lists do not contain the image, or its label map cannot be read.
         """
         if self.list_pattern:
             if image.stem not in self.classes_by_image:
@@ -52,8 +54,7 @@ class ImageLabels:
                     "lists, or derive the labels from label maps with dataset.image_labels=''."
                 )
             return tuple(sorted(self.classes_by_image[image.stem]))
-        with Image.open(annotation) as file:
-            classes = map_to_classes(np.asarray(file), self.label_table)
+        classes = map_to_classes(read_label_map(annotation, colors=self.colors), self.label_table)
         foreground = classes[(classes > 0) & (classes < self.num_classes)]
         counts = np.bincount(foreground, minlength=self.num_classes)
         min_pixels = max(1.0, self.min_share * classes.size)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from protoseg.config.schema import HIGHEST_LABEL, DatasetSpec
+from protoseg.datasets.readers.colors import find_palette_problems
 from protoseg.errors import UsageError
 
 IGNORE = 255
@@ -34,6 +35,8 @@ def _find_label_problem(dataset: DatasetSpec) -> str:
     """The first contradiction in the labels of a data set; empty if there is none."""
     values, ignored = dataset.label_values, dataset.ignore_index
     where = f"dataset {dataset.name}"
+    for problem in find_palette_problems(dataset):
+        return f"{where}: {problem}"
     if dataset.labels and len(values) != len(dataset.classes):
         return (
             f"{where}: labels: expected one label value for each of the {len(dataset.classes)} "
@@ -48,6 +51,12 @@ def _find_label_problem(dataset: DatasetSpec) -> str:
             f"{where}: label_count: {dataset.label_count} label values end at "
             f"{dataset.label_count - 1}, but a class has {max(values)}. Increase label_count."
         )
+    for value in dataset.ignore:
+        if value in values:
+            return (
+                f"{where}: ignore: {value} is the label value of "
+                f"'{dataset.classes[values.index(value)]}' too. Remove it from one of them."
+            )
     # Without explicit labels, ignore_index may be a class: the class is then ignored.
     if ignored in values and (dataset.labels or max(values) >= 255):
         return (
@@ -67,7 +76,7 @@ def label_values(dataset: DatasetSpec) -> tuple[Sequence[int], set[int]]:
     """The label values in the files: one for each class in order, and the set of ignored ones."""
     values = dataset.label_values
     ignored = {*range(dataset.label_count)} - set(values)
-    ignored.add(dataset.ignore_index)
+    ignored.update((dataset.ignore_index, *dataset.ignore))
     if dataset.reduce_zero_label:
         ignored.add(0)
     return values, ignored
@@ -86,9 +95,6 @@ def label_table(dataset: DatasetSpec) -> np.ndarray:
     table = np.full(HIGHEST_LABEL + 2, NO_LABEL, np.int32)
     table[list(values)] = np.arange(len(values))
     table[list(ignored)] = ignored_label(dataset)
-    # 255 is ignored unless it is a class: many tools write it around objects.
-    if table[IGNORE] == NO_LABEL:
-        table[IGNORE] = ignored_label(dataset)
     return table
 
 

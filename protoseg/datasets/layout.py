@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import glob
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import shapes
+from protoseg.datasets.folder_scan import describe_endings, describe_outside_links, scan_folder
 from protoseg.datasets.labels import check_labels
-from protoseg.errors import DataError
+from protoseg.datasets.pairing.file_patterns import (
+    PLACEHOLDER,
+    FilePattern,
+    find_pattern_problems,
+    make_patterns,
+)
+from protoseg.datasets.pairing.split_lists import NameIndex, find_split_file, select_names
+from protoseg.errors import DataError, UsageError
 
 SHOWN = 5
 """The number of problems that one message lists; further ones are counted."""
@@ -36,6 +43,8 @@ def find_root(dataset: DatasetSpec, data_root: Path) -> Path:
             contradict each other.
     """
     check_labels(dataset)
+    for problem in find_pattern_problems(dataset):
+        raise UsageError(problem)
     if not dataset.generator:
         return data_root / dataset.place
     digest = shapes.generator_digest(dataset.generator)
@@ -43,17 +52,11 @@ def find_root(dataset: DatasetSpec, data_root: Path) -> Path:
     return shapes.generate_data_set(root, **shapes.parse_arguments(dataset.generator))
 
 
-def split_folders(root: Path, dataset: DatasetSpec, split: str) -> tuple[Path, Path]:
-    """The folders of the images and of the annotations of one split."""
-    images = root / dataset.images.replace("{split}", split)
-    return images, root / dataset.annotations.replace("{split}", split)
-
-
 def find_splits(root: Path, dataset: DatasetSpec) -> list[str]:
     """The splits of a data set, sorted by name.
 
-    These are the splits in ``dataset.counts``; without counts, all splits that have a folder of
-    images or annotations.
+    These are the splits in ``dataset.counts``; without counts, those in ``dataset.split_files``;
+    without both, all splits that have a folder of images or annotations.
 
     Raises:
         DataError: the root folder is missing, or has no split.
@@ -63,8 +66,8 @@ def find_splits(root: Path, dataset: DatasetSpec) -> list[str]:
             f"{root}: the folder of the data set '{dataset.name}' is missing. Put the data there "
             "(docs/data.md lists the sources), link to it, or name another data folder."
         )
-    if dataset.counts:
-        return sorted(dataset.counts)
+    if dataset.counts or dataset.split_files:
+        return sorted(dataset.counts or dataset.split_files)
     splits = _match_splits(root, dataset.images) | _match_splits(root, dataset.annotations)
     if "{split}" not in dataset.images:
         splits.add(dataset.train_split)
@@ -91,28 +94,91 @@ def find_pairs(root: Path, dataset: DatasetSpec, split: str) -> list[Pair]:
 
 def scan_split(root: Path, dataset: DatasetSpec, split: str) -> tuple[list[Pair], list[str]]:
     """The complete pairs of one split, and one message for each missing file or folder."""
-    image_folder, annotation_folder = split_folders(root, dataset, split)
-    for folder, content in ((image_folder, "images"), (annotation_folder, "annotations")):
-        if not folder.is_dir():
-            return [], [_missing_folder_message(root, dataset, folder, content, split)]
-    images = find_files(image_folder, dataset.image_suffix)
-    annotations = find_files(annotation_folder, dataset.annotation_suffix)
+    _check_split(dataset, split)
+    patterns = make_patterns(root, dataset, split)
+    for pattern, content in zip(patterns, ("images", "annotations"), strict=True):
+        if not pattern.folder.is_dir():
+            return [], [_missing_folder_message(root, dataset, pattern.folder, content, split)]
+    (images, image_problems), (annotations, map_problems) = map(_index_files, patterns)
     if not images:
-        return [], [_no_images_message(image_folder, dataset.image_suffix)]
-    problems = [
-        f"{images[stem]}: has no annotation; expected "
-        f"{annotation_folder / (stem + dataset.annotation_suffix)}. "
-        "Add the annotation or remove the image."
-        for stem in sorted(images.keys() - annotations.keys())
-    ]
+        return [], [_no_images_message(patterns[0], dataset.images)]
+    problems = image_problems + map_problems
+    expected = sorted(images)
+    if split in dataset.split_files:
+        indexes = (
+            NameIndex(files, root, pattern.suffixes)
+            for files, pattern in zip((images, annotations), patterns, strict=True)
+        )
+        path = find_split_file(root, dataset, split)
+        expected, list_problems = select_names(path, *indexes)
+        problems += list_problems
+    else:
+        problems += [
+            f"{annotations[key]}: has no image; expected "
+            f"{_expected_file(patterns[0], dataset.images, key)}. "
+            "Add the image or remove the annotation."
+            for key in sorted(annotations.keys() - images.keys())
+        ]
     problems += [
-        f"{annotations[stem]}: has no image; expected "
-        f"{image_folder / (stem + dataset.image_suffix)}. "
-        "Add the image or remove the annotation."
-        for stem in sorted(annotations.keys() - images.keys())
+        f"{images[key]}: has no annotation; expected "
+        f"{_expected_file(patterns[1], dataset.annotations, key)}. "
+        "Add the annotation or remove the image."
+        for key in expected
+        if key not in annotations
     ]
-    both = sorted(images.keys() & annotations.keys())
-    return [Pair(images[stem], annotations[stem]) for stem in both], problems
+    complete = [Pair(images[key], annotations[key]) for key in expected if key in annotations]
+    # The order of the pairs decides which images a batch has, so it must not change.
+    return sorted(complete, key=lambda pair: patterns[0].find_stem(pair.image)), problems
+
+
+def _check_split(dataset: DatasetSpec, split: str) -> None:
+    """Raise an error if neither a folder nor a list separates this split from the others."""
+    if split in dataset.split_files or "{split}" in dataset.images:
+        return
+    if dataset.split_files:
+        raise DataError(
+            f"dataset {dataset.name}: split '{split}' has no list; dataset.split_files has "
+            f"{', '.join(sorted(dataset.split_files))}. Name one of them in dataset.train_split or "
+            "evaluation.split, or add a list."
+        )
+    if split != dataset.train_split:
+        raise DataError(
+            f"dataset {dataset.name}: dataset.images '{dataset.images}' has no {{split}}, so split "
+            f"'{split}' would have the images of '{dataset.train_split}'. Put {{split}} into it, "
+            "or list the images of each split in dataset.split_files."
+        )
+
+
+def _index_files(pattern: FilePattern) -> tuple[dict[str, Path], list[str]]:
+    """Key of the pair -> path, and one message for each key that several files have."""
+    index: dict[str, Path] = {}
+    problems = []
+    for suffix in pattern.suffixes:
+        for stem, path in find_files(pattern.folder, suffix).items():
+            key = None if pattern.has_longer_suffix(path.name, suffix) else pattern.find_key(stem)
+            if key is None or (pattern.excluded and pattern.excluded in path.parents):
+                continue
+            if index.setdefault(key, path) != path:
+                problems.append(
+                    f"{path}: {index[key]} is a file of the same name. Remove one of them, or "
+                    "name fewer suffixes in dataset.image_suffixes or dataset.annotation_suffixes."
+                )
+    return index, problems
+
+
+def describe_oddities(root: Path, dataset: DatasetSpec, split: str) -> list[str]:
+    """What a user should know about the files of a split, which must exist.
+
+    Sentences about images with another suffix, and about links to folders outside of the data set.
+    """
+    notes = []
+    for pattern in make_patterns(root, dataset, split):
+        suffix = pattern.suffixes[0]
+        scan = scan_folder(pattern.folder, suffix)
+        if pattern.is_whole_folder() and split not in dataset.split_files:
+            notes += describe_endings(pattern.folder, suffix, scan)
+        notes += describe_outside_links(root, scan)
+    return list(dict.fromkeys(notes))
 
 
 def raise_problems(problems: list[str]) -> None:
@@ -132,42 +198,38 @@ def raise_problems(problems: list[str]) -> None:
 def find_files(folder: Path, suffix: str) -> dict[str, Path]:
     """Files below ``folder`` that end in ``suffix``: relative posix path without suffix -> path.
 
-    Hidden files and folders are ignored.
-
     Raises:
-        DataError: a subfolder cannot be read.
+        DataError: see `scan_folder`.
     """
-
-    def raise_unreadable(error: OSError) -> None:
-        # Skipping the folder would hide a part of the data set.
-        raise DataError(
-            f"{error.filename}: cannot be read ({error.strerror}). Change its permissions."
-        ) from error
-
-    paths = {}
-    # Data sets often consist of links, which `Path.rglob` does not follow.
-    for parent, subfolders, files in os.walk(folder, onerror=raise_unreadable, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        for name in files:
-            # Editors and copies from other systems leave hidden files behind.
-            if name.endswith(suffix) and not name.startswith("."):
-                path = Path(parent, name)
-                paths[path.relative_to(folder).as_posix().removesuffix(suffix)] = path
-    return paths
+    return scan_folder(folder, suffix).files
 
 
 def _match_splits(root: Path, pattern: str) -> set[str]:
     """The values of ``{split}`` for which the folder ``pattern`` exists."""
-    head, marker, tail = pattern.partition("{split}")
-    if not marker:
+    if "{split}" not in pattern:
         return set()
-    name = re.compile(re.escape(head) + r"([^/.][^/]*)" + re.escape(tail))
+    if "{name}" in pattern:
+        # Only the folders up to the one with the split: files have no part in it.
+        head, _, tail = pattern.partition("{split}")
+        pattern = f"{head}{{split}}{tail.partition('/')[0]}"
+    parts = PLACEHOLDER.split(pattern)
+    names = parts[1::2]
+    name = re.compile(
+        "".join(
+            re.escape(part)
+            if index % 2 == 0
+            else "(?P<split>[^/.][^/]*)"
+            if part == "split" and index // 2 == names.index("split")
+            else "[^/]+"
+            for index, part in enumerate(parts)
+        )
+    )
     candidates = (
         path.relative_to(root).as_posix()
-        for path in root.glob(f"{glob.escape(head)}*{glob.escape(tail)}")
+        for path in root.glob("*".join(glob.escape(part) for part in parts[::2]))
         if path.is_dir()
     )
-    return {match[1] for candidate in candidates if (match := name.fullmatch(candidate))}
+    return {match["split"] for text in candidates if (match := name.fullmatch(text))}
 
 
 def describe_missing_split(root: Path, dataset: DatasetSpec, split: str) -> str:
@@ -189,11 +251,21 @@ def _missing_folder_message(
     )
 
 
-def _no_images_message(folder: Path, suffix: str) -> str:
-    suffixes = sorted({path.suffix for path in find_files(folder, "").values()})
+def _expected_file(pattern: FilePattern, text: str, key: str) -> str:
+    """Where the other file of a pair is looked for."""
+    suffix = " or ".join(pattern.suffixes)
+    if pattern.name is not None:
+        return f"a file of the pattern '{text}' ending in {suffix}"
+    return f"{pattern.folder / key}{suffix}"
+
+
+def _no_images_message(pattern: FilePattern, text: str) -> str:
+    folder, suffix = pattern.folder, "' or '".join(pattern.suffixes)
+    suffixes = sorted({path.suffix for path in scan_folder(folder, "").files.values()})
     hint = (
         f"It has files ending in {', '.join(suffixes)}: change dataset.image_suffix, or add images."
         if suffixes
         else "It is empty: add the images."
     )
-    return f"{folder}: no images ending in '{suffix}'. {hint}"
+    path = f" of the pattern '{text}'" if pattern.name is not None else ""
+    return f"{folder}: no images{path} ending in '{suffix}'. {hint}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from protoseg.deprecation import warn_moved
-from protoseg.report.formats.latex import SMALLER, SPANNING, SPECIALS, to_latex
-from protoseg.report.formats.latex import escape_latex as escape
+from protoseg.report.formats.latex import SMALLER, SPANNING, to_latex
+from protoseg.report.formats.latex_letters import SPECIALS
+from protoseg.report.formats.latex_letters import escape_latex as escape
 
 __all__ = ["SMALLER", "SPANNING", "SPECIALS", "escape", "to_latex"]
 

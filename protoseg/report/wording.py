@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from protoseg.config.texts.value_text import NONE as NONE
+from protoseg.config.texts.value_text import format_value as format_value
 from protoseg.runs.states import State
 from protoseg.runs.store import LookupResult
 
-NONE = "–"
 MINUS = "−"
 NOT_RUN = "not run"
 TICK = "✓"
@@ -21,21 +22,6 @@ def clean_text(text: str) -> str:
     """Return text as one line without control characters, for terminals and table rows."""
     spaced = " ".join(str(text).split())
     return "".join(c for c in spaced if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-
-
-def format_value(value: Any) -> str:
-    """Format an axis value; equal values give equal text: 1, 1.0 and "1" are the same setting."""
-    if value is None:
-        return NONE
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return str(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(format_value(v) for v in value) + "]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k}: {format_value(v)}" for k, v in value.items()) + "}"
-    return str(value)
 
 
 def name_axis(axis: str, names: Mapping[str, str]) -> str:

@@ -43,6 +43,13 @@ def classify_error(error: Exception) -> tuple[Reason, str]:
     refusal = describe_refusal(error)
     if refusal is not None:
         return Reason.BAD_CONFIG, refusal
+    from protoseg.training.layer_errors import describe_shape_error
+
+    shape_error = describe_shape_error(error)
+    if shape_error is not None:
+        with contextlib.suppress(OSError):
+            traceback.print_exc()
+        return Reason.BAD_CONFIG, shape_error
     # The reason must reach end.json even where the log cannot be written.
     with contextlib.suppress(OSError):
         traceback.print_exc()

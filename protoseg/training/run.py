@@ -18,6 +18,7 @@ from protoseg.config.identity import spec_digest
 from protoseg.config.plugins import list_packages
 from protoseg.config.schema import RunSpec
 from protoseg.core.collective import all_max
+from protoseg.datasets.check import require_labelled_pixels
 from protoseg.datasets.digest import verify_digest
 from protoseg.datasets.layout import find_root
 from protoseg.errors import UsageError
@@ -167,7 +168,12 @@ def _prepare(
     if processes.rank > 0:
         start = processes.wait_for("start", PREPARATION_SECONDS)
         return "", checkpoint.locate(folder.checkpoints, start) if start else None
-    data_digest = verify_digest(find_root(spec.dataset, Path(launch.data)), spec.dataset)
+    root = find_root(spec.dataset, Path(launch.data))
+    data_digest = verify_digest(root, spec.dataset)
+    # Training of the task weak reads no label maps.
+    train_splits = () if spec.method.task == "weak" else (spec.dataset.train_split,)
+    for split in dict.fromkeys((*train_splits, spec.evaluation.split)):
+        require_labelled_pixels(root, spec.dataset, split)
     saved, problems = checkpoint.find_newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)

@@ -292,8 +292,10 @@ def _redirect_output(log: Path) -> None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
         raise files.storage_error(error, log) from error
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        # Names of files need not be UTF-8.
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

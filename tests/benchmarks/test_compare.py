@@ -102,3 +102,35 @@ def test_the_exit_status_is_1_if_a_case_is_slower(tmp_path: Path) -> None:
     status, text = run_compare(tmp_path, old, {**new, "threads": 1})
     assert (status, "threads is 2" in text) == (2, True)
     assert run_compare(tmp_path, old, {})[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[]", "is not a saved run."),
+        ("3", "is not a saved run."),
+        ("null", "is not a saved run."),
+        ("", "is not JSON."),
+        ("\udcff", "is not JSON."),
+        ("[" * 100_000, "is not JSON."),
+        ('{"schema_version": 1}', "is not a saved run: it has no 'versions' or 'cases'."),
+        ('{"versions": {}, "cases": [3]}', "case 0 has no valid times."),
+        (
+            '{"versions": {}, "cases": [{"group": "g", "case": "c", "references": {}}]}',
+            "case 0 has",
+        ),
+        (None, "cannot be read (No such file or directory)."),
+    ],
+)
+def test_a_file_that_is_no_run_gives_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, problem: str
+) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text(json.dumps(saved(case("a", 1.0))))
+    if content is not None:
+        new.write_bytes(content.encode("utf-8", "surrogateescape"))
+    for files in ((old, new), (new, old)):
+        assert compare.main([str(path) for path in files]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith(f"compare: {new}: {problem}")
+        assert message.count("\n") == 1

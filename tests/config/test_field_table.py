@@ -72,6 +72,11 @@ RUN = {
     "dataset.label_count": 9,
     "dataset.image_labels": "{class}.txt",
     "dataset.image_label_share": 0.1,
+    "dataset.ignore": [254],
+    "dataset.palette": {"circle": [255, 0, 0]},
+    "dataset.split_files": {"train": "train.txt"},
+    "dataset.image_suffixes": [".jpg", ".png"],
+    "dataset.annotation_suffixes": [".png", ".tif"],
     "dataset.class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 3.0],
     "augmentation.scale": [60, 61],
     "augmentation.crop_size": [60, 61],
@@ -217,7 +222,9 @@ def test_another_value_gives_another_id(base: dict[str, Any], path: str) -> None
     assert run_id(after) != run_id(before)
 
 
-@pytest.mark.parametrize("path", [f"{method}.{name}" for method, names in METHODS.items() for name in names])
+@pytest.mark.parametrize(
+    "path", [f"{method}.{name}" for method in METHODS for name in METHODS[method]]
+)
 def test_another_value_of_a_method_gives_another_id(base: dict[str, Any], path: str) -> None:
     method, _, name = path.partition(".")
     data = {**base, "method": to_plain(MethodSpec.variants[method]())}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +16,13 @@ import pytest
 from PIL import Image
 
 from datasets.helpers import read_spec, write_labels
+from protoseg.config.fields import to_plain
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
-from protoseg.datasets.check import check_data_set
-from protoseg.datasets.prepare import label_maps
+from protoseg.datasets.check import check_data_set, require_labelled_pixels
+from protoseg.datasets.folder_dataset import SegmentationFolder
+from protoseg.datasets.readers.label_maps import read_label_map
+from protoseg.datasets.readers.photographs import read_photograph
 from protoseg.errors import DataError
 
 
@@ -130,7 +135,7 @@ def test_a_palette_image_is_a_label_map_and_a_colour_image_is_not(
     assert check_data_set(toy_root, toy).splits["train"].pixels == before
     Image.fromarray(labels).convert("RGB").save(path)
     message = error_message(toy_root, toy)
-    assert message.startswith(f"{path}: an annotation must have one channel")
+    assert message.startswith(f"{path}: expected label values in one channel")
     assert "'RGB'" in message
 
 
@@ -151,7 +156,7 @@ def test_a_wrong_checksum_is_an_error(toy: DatasetSpec, toy_root: Path) -> None:
     assert np.asarray(Image.open(path)).shape == (30, 40), "decoding does not verify the checksum"
     assert error_message(toy_root, toy).startswith(f"{path}: cannot be decoded (")
     with pytest.raises(DataError, match="cannot be decoded"):
-        label_maps.read_pixels(path)
+        read_label_map(path)
 
 
 def test_an_unreadable_folder_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,3 +292,136 @@ def test_label_0_of_real_ade20k_pairs_is_ignored(test_data: Path) -> None:
     report = check_data_set(root, dataset)
     assert report.splits["training"].ignored > 0
     assert report.splits["training"].pixels["class 1"] > 0
+
+
+def test_255_is_out_of_range_unless_it_is_listed(changed, toy_root: Path) -> None:
+    for path in (toy_root / "annotations").glob("*/*.png"):
+        labels = np.zeros((30, 40), np.uint8)
+        labels[0, :3], labels[1, :5] = 255, 9
+        write_labels(path, labels)
+    assert "255 (3 pixels); allowed: 0 to 2 for the 3 classes, 9 (ignored)" in error_message(
+        toy_root, changed(ignore_index=9)
+    )
+    several = changed(ignore_index=9, ignore=(255, 17))
+    assert check_data_set(toy_root, several).splits["val"].ignored == 2 * 8
+    assert "9 (5 pixels); allowed: 0 to 2 for the 3 classes, 17, 255 (ignored)" in error_message(
+        toy_root, changed(ignore=(17,))
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_a_labelled_pixel_is_an_error(
+    toy: DatasetSpec, toy_root: Path, split: str
+) -> None:
+    for path in (toy_root / "annotations" / split).iterdir():
+        write_labels(path, np.full((30, 40), 255, np.uint8))
+    message = error_message(toy_root, toy)
+    assert message.startswith(
+        f"{toy_root / 'annotations' / split}: no pixel of split '{split}' has a class; all are "
+    )
+    with pytest.raises(DataError) as error:
+        require_labelled_pixels(toy_root, toy, split)
+    assert str(error.value) == message
+    labels = np.full((30, 40), 255, np.uint8)
+    labels[29, 39] = 2
+    write_labels(path, labels)  # one pixel of one map is enough
+    require_labelled_pixels(toy_root, toy, split)
+    check_data_set(toy_root, toy)
+
+
+DAMAGED = {
+    "png without its end": (".png", lambda image: save(image, "PNG")[:-12]),
+    "png with a wrong checksum": (".png", lambda image: flip_checksum(save(image, "PNG"))),
+    "tga": (".tga", lambda image: save(image, "TGA")),
+    "pcx": (".pcx", lambda image: save(image, "PCX")),
+    "float tiff": (".tif", lambda image: save(image.convert("F"), "TIFF")),
+    "int32 tiff": (".tif", lambda image: save(image.convert("I"), "TIFF")),
+    "jpeg without its end": (".jpg", lambda image: save(image, "JPEG")[:-200]),
+}
+
+
+def save(image: Image.Image, file_format: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format)
+    return buffer.getvalue()
+
+
+def flip_checksum(data: bytes) -> bytes:
+    """Change the last byte of the checksum of a PNG's pixels."""
+    changed = bytearray(data)
+    changed[changed.index(b"IEND") - 5] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(("suffix", "encode"), DAMAGED.values(), ids=DAMAGED)
+def test_check_names_a_photograph_that_training_cannot_read(
+    changed, toy_root: Path, suffix: str, encode: Callable[[Image.Image], bytes]
+) -> None:
+    for path in (toy_root / "images").glob("*/*.jpg"):
+        with Image.open(path) as image:
+            image.load()
+        path.unlink()
+        path.with_suffix(suffix).write_bytes(encode(image))
+    dataset = changed(image_suffix=suffix)
+    path = toy_root / f"images/val/0{suffix}"
+    message = error_message(toy_root, dataset)
+    assert f"{path}: cannot be decoded (" in message
+    load = [{"type": "LoadImageFromFile"}]
+    samples = SegmentationFolder(str(toy_root), to_plain(dataset), "val", load)
+    with pytest.raises(DataError, match=f"{re.escape(str(path))}: cannot be decoded"):
+        samples[0]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_a_photograph_and_its_map_are_turned_alike(
+    changed, toy_root: Path, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    labels = np.zeros((30, 40), np.uint8)
+    labels[:10, :25] = 1
+    for path in (toy_root / "images").glob("*/*.jpg"):
+        Image.fromarray(labels * 250).convert("RGB").save(path, exif=exif, quality=98)
+    for path in (toy_root / "annotations").glob("*/*.png"):
+        Image.fromarray(labels).save(path, exif=exif)
+    dataset = changed(classes=("ground", "leaf"))
+    assert check_data_set(toy_root, dataset).notes == ()
+    load = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
+    sample = SegmentationFolder(str(toy_root), to_plain(dataset), "val", load)[0]
+    assert sample["img"].shape[:2] == ((40, 30) if orientation > 4 else (30, 40))
+    np.testing.assert_array_equal(sample["img"][..., 0] > 125, sample["gt_seg_map"] == 1)
+    for path in (toy_root / "annotations").glob("*/*.png"):
+        Image.fromarray(labels).save(path)
+    if orientation > 4:
+        assert "is 30×40 after its EXIF orientation" in error_message(toy_root, dataset)
+    else:  # the sizes agree: the user must decide
+        notes = check_data_set(toy_root, dataset).notes
+        assert notes[0].startswith("train: 3 of 3 images are turned by an EXIF orientation that")
+
+
+PHOTOGRAPHS = {
+    "grey of 16 bits": ("PNG", lambda rgb: Image.fromarray(rgb[..., 0].astype(np.uint16) * 257)),
+    "grey": ("PNG", lambda rgb: Image.fromarray(rgb[..., 0])),
+    "one bit": ("PNG", lambda rgb: Image.fromarray(rgb[..., 0]).convert("1")),
+    "cmyk": ("JPEG", lambda rgb: Image.fromarray(rgb).convert("CMYK")),
+    "cmyk tiff": ("TIFF", lambda rgb: Image.fromarray(rgb).convert("CMYK")),
+    "transparent": ("PNG", lambda rgb: Image.fromarray(rgb).convert("RGBA")),
+    "palette": ("PNG", lambda rgb: Image.fromarray(rgb).quantize(4)),
+    "webp": ("WEBP", lambda rgb: Image.fromarray(rgb)),
+}
+
+
+@pytest.mark.parametrize(("file_format", "convert"), PHOTOGRAPHS.values(), ids=PHOTOGRAPHS)
+def test_photographs_of_every_kind_keep_their_colours(
+    tmp_path: Path, file_format: str, convert: Callable[[np.ndarray], Image.Image]
+) -> None:
+    rgb = np.zeros((20, 30, 3), np.uint8)
+    rgb[:10, :15], rgb[10:, 15:] = (255, 0, 0), (255, 255, 0)
+    image = convert(rgb)
+    path = tmp_path / "photograph"
+    path.write_bytes(save(image, file_format))
+    grey = image.mode in ("L", "1", "I;16")
+    expected = np.repeat(rgb[..., :1], 3, axis=2) if grey else rgb
+    read = read_photograph(path)[..., ::-1].astype(int)
+    assert np.abs(read - expected)[2:8, 2:13].max() < 8
+    assert np.abs(read - expected)[12:18, 17:28].max() < 8

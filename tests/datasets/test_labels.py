@@ -73,6 +73,7 @@ def test_label_maps_of_every_integer_type_map_to_classes(changed) -> None:
             {"labels": (1, 2, 3), "ignore_index": 2},
             "2 is the label value of 'road' too. Set another value",
         ),
+        ({"ignore": (255, 1)}, "ignore: 1 is the label value of 'road' too. Remove it from one"),
         (
             {"classes": tuple(map(str, range(256)))},
             "255 is the label value of '255' too. Set another value, e.g. 65535",

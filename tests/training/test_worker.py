@@ -388,8 +388,10 @@ def copy_without_digest(data: Path, folder: Path) -> tuple[Path, tuple[str, ...]
         ("label", "train", 0, r"00003\.png: label out of range: 77"),
         ("label", "val", 0, r"00003\.png: label out of range: 77"),
         ("label", "train", 1, r"00003\.png: label out of range: 77"),
-        ("truncated", "train", 0, r"images/train/00003\.png: cannot be read"),
+        ("truncated", "train", 0, r"images/train/00003\.png: cannot be decoded"),
         ("gone", "val", 0, r"00003\.png: has no image"),
+        ("unlabelled", "train", 0, r"/train: no pixel of split 'train' has a class; all are"),
+        ("unlabelled", "val", 0, r"/val: no pixel of split 'val' has a class; all are ignored"),
     ],
 )
 def test_damaged_data_end_a_run_as_bad_data(
@@ -407,12 +409,16 @@ def test_damaged_data_end_a_run_as_bad_data(
             image.write_bytes(image.read_bytes()[:100])
         case "gone":
             image.unlink()
+        case "unlabelled":
+            for path in (copied / "copied" / "annotations" / split).iterdir():
+                Image.new("L", (48, 48), 255).save(path)
     folder = make_folder(tmp_path, small_spec(*overrides), copied, workers=workers)
     reason, message = train(folder)
     assert reason is Reason.BAD_DATA, message
     assert re.search(sentence, message), message
     assert "Traceback" not in message
     assert not folder.record.exists()
+    assert damage != "unlabelled" or not list(folder.checkpoints.glob("*")), "nothing was trained"
 
 
 def test_data_with_another_digest_are_bad_data(data: Path, tmp_path: Path) -> None:

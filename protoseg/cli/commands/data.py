@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +24,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add_operands(
         parser,
-        "list | prepare NAME --from DIR | check NAME",
+        "list | prepare NAME --from DIR | check NAME | init DIR",
         "list: all data sets; prepare: convert the published files; check: read all files and "
-        "compare them with the config",
+        "compare them with the config; init: write a config for the files of a folder",
     )
-    group = parser.add_argument_group("prepare")
-    group.add_argument("--from", dest="source", metavar="DIR", help="folder of the published files")
+    group = parser.add_argument_group("prepare, check, init")
     group.add_argument(
-        "--jobs", type=positive, default=1, metavar="N", help="parallel processes (default: 1)"
+        "--from", dest="source", metavar="DIR", help="prepare: folder of the published files"
+    )
+    group.add_argument("--name", metavar="NAME", help="init: name of the data set")
+    group.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="parallel processes (default: prepare 1, check the number of cores)",
     )
 
 
 def run(context: Context) -> int:
-    """Run ``data list``, ``data prepare NAME --from DIR`` or ``data check NAME``."""
-    actions = {"list": _list_data_sets, "prepare": _prepare, "check": _check}
+    """Run ``data list``, ``data prepare NAME --from DIR``, ``data check NAME`` or ``data init``."""
+    actions = {"list": _list_data_sets, "prepare": _prepare, "check": _check, "init": _init}
     if not context.arguments.operands:
-        raise UsageError("data: name an action: data list, data prepare NAME or data check NAME.")
+        raise UsageError(
+            "data: name an action: data list, data prepare NAME, data check NAME or data init DIR."
+        )
     action, *operands = context.arguments.operands
     if action not in actions:
         raise UsageError(describe_unknown_name("action", action, "data", actions))
-    if action != "prepare" and context.arguments.source:
-        raise UsageError(f"data {action}: --from is an option of data prepare only. Remove it.")
+    for option, owner in (("from", "prepare"), ("name", "init")):
+        if action != owner and getattr(context.arguments, {"from": "source"}.get(option, option)):
+            raise UsageError(
+                f"data {action}: --{option} is an option of data {owner} only. Remove it."
+            )
     try:
         return actions[action](context, operands)
     except PermissionError as error:
@@ -103,7 +116,7 @@ def _prepare(context: Context, names: list[str]) -> int:
         plan = PREPARATIONS[dataset.place](source, dataset)
         progress.rename(f"preparing {dataset.place}")
         manifest = prepare_data_set(
-            plan, dataset, target, jobs=context.arguments.jobs, progress=progress.update
+            plan, dataset, target, jobs=context.arguments.jobs or 1, progress=progress.update
         )
     if context.json:
         context.print_json(manifest)
@@ -130,6 +143,8 @@ def _show_prepared(
 
 
 def _check(context: Context, operands: list[str]) -> int:
+    from protoseg.cli.views.data_check import show_check
+
     overrides = [operand for operand in operands if "=" in operand]
     names = [operand for operand in operands if "=" not in operand]
     if not names:
@@ -138,7 +153,6 @@ def _check(context: Context, operands: list[str]) -> int:
     reports, problems = [], []
     for name in names:
         spec = _compose_run(context, name, overrides)
-        use = {spec.dataset.train_split: "training", spec.evaluation.split: "evaluation"}
         try:
             report = _check_data_set(context, spec.dataset)
         except ProtosegError as error:
@@ -147,7 +161,7 @@ def _check(context: Context, operands: list[str]) -> int:
         use = {spec.dataset.train_split: "training", spec.evaluation.split: "evaluation"}
         reports.append({**report.to_dict(), "used_for": use})
         if not context.json:
-            _print_report(context, report, spec)
+            show_check(context.console, report, spec)
     if context.json:
         context.print_json({"reports": reports, "problems": problems})
     return context.print_errors(problems) and FAILED
@@ -178,36 +192,39 @@ def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
 
     root = find_root(dataset, context.paths.data)
     with context.progress_bar(f"reading {dataset.name}") as progress:
-        return check_data_set(root, dataset, progress=progress.update)
+        return check_data_set(root, dataset, jobs=context.arguments.jobs, progress=progress.update)
 
 
-def _print_report(context: Context, report: DataSetReport, spec: RunSpec) -> None:
-    from rich.table import Table
-    from rich.text import Text
+def _init(context: Context, operands: list[str]) -> int:
+    from protoseg.cli.views.data_init import show_guess
+    from protoseg.datasets.discovery.description import describe_guess
+    from protoseg.datasets.discovery.guess import guess_data_set
+    from protoseg.files import make_folder, write_bytes
 
-    from protoseg.datasets.layout import describe_missing_split
-
-    evaluated = spec.evaluation.split
-    context.console.print(f"{report.name}: fine, in {report.root}", style="green", markup=False)
-    table = Table(box=None, pad_edge=False)
-    for title in ("Split", "Used for", "Images", "Sizes", "Ignored", "Classes without a pixel"):
-        table.add_column(title, header_style="dim")
-    for name, split in report.splits.items():
-        smallest, largest = ("×".join(map(str, s)) for s in (split.smallest, split.largest))
-        sizes = smallest if smallest == largest else f"{smallest} to {largest}"
-        total = split.ignored + sum(split.pixels.values())
-        ignored = f"{100 * split.ignored / total:.1f}%" if total else ""
-        absent = ", ".join(split.absent) or "none"
-        uses = (("training", spec.dataset.train_split), ("evaluation", evaluated))
-        purpose = ", ".join(use for use, split in uses if split == name)
-        table.add_row(name, purpose, str(split.images), sizes, ignored, Text(absent))
-    context.console.print(table)
-    context.console.print(f"digest {report.digest}")
-    if evaluated not in report.splits:
-        hint = describe_missing_split(Path(report.root), spec.dataset, evaluated)
-        context.console.print(
-            f"A run is evaluated on the split '{evaluated}', which is missing. {hint} In a matrix, "
-            "set it in 'base'.",
-            style="yellow",
-            markup=False,
+    if len(operands) != 1:
+        raise UsageError("data init: name one folder, with the published files: data init DIR.")
+    root = Path(operands[0]).expanduser().absolute()
+    name = context.arguments.name or re.sub(r"\W+", "_", root.name.lower()).strip("_")
+    if not re.fullmatch(r"[A-Za-z]\w*", name):
+        raise UsageError(
+            f"data init: '{name}' is no name of a data set. Use letters, digits and _ with --name."
         )
+    target = context.paths.experiments / "dataset" / f"{name}.yaml"
+    if target.exists():
+        raise UsageError(
+            f"{target}: exists already, and was not changed. Choose another name with --name."
+        )
+    with context.progress_bar(f"reading {root.name}") as progress:
+        guess = guess_data_set(root, name, progress.update)
+    link = context.paths.data / name
+    data = context.paths.data.absolute()
+    if root != data / name and root.is_relative_to(data) and root != data:
+        guess.fields["folder"] = root.relative_to(data).as_posix()
+        link = root
+    make_folder(target.parent)
+    write_bytes(target, describe_guess(guess).encode())
+    if context.json:
+        context.print_json({"file": str(target), **dataclasses.asdict(guess)})
+    else:
+        show_guess(context.console, guess, target, root, link)
+    return OK

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.prepare.label_maps import encode_png, read_pixels
+from protoseg.datasets.prepare.label_maps import encode_png, read_colours
 from protoseg.datasets.prepare.steps import (
     Converted,
     Preparation,
@@ -27,6 +27,7 @@ from protoseg.datasets.prepare.steps import (
     find_published_folder,
     pair_files,
 )
+from protoseg.datasets.readers.label_maps import open_verified
 from protoseg.errors import DataError
 from protoseg.files import write_json
 
@@ -62,29 +63,28 @@ def resized_size(width: int, height: int) -> tuple[int, int]:
 def resize_photograph(sources: tuple[Path, ...]) -> Converted:
     """Resize a photograph to the size of its prepared label map, or keep a small one unchanged."""
     path, seg = sources
-    try:
-        with Image.open(path) as image, Image.open(seg) as labels:
-            if image.size != labels.size:
-                raise DataError(
-                    f"{path}: is {image.width}×{image.height} pixels, its label map {seg} is "
-                    f"{labels.width}×{labels.height}. Download the wrong file again."
-                )
-            size = resized_size(*image.size)
-            if size == image.size and image.getexif().get(0x0112, 1) == 1:
-                return Converted()
-            buffer = io.BytesIO()
-            # Saved without EXIF: the label map has the orientation of the stored pixels.
-            small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
-            small.save(buffer, "JPEG", quality=QUALITY)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{path}: cannot be decoded ({error}). Download it again.") from error
+    with open_verified(seg) as labels:
+        width, height = labels.size
+    with open_verified(path) as image:
+        if image.size != (width, height):
+            raise DataError(
+                f"{path}: is {image.width}×{image.height} pixels, its label map {seg} is "
+                f"{width}×{height}. Download the wrong file again."
+            )
+        size = resized_size(*image.size)
+        if size == image.size and image.getexif().get(0x0112, 1) == 1:
+            return Converted()
+        buffer = io.BytesIO()
+        # Saved without EXIF: the label map has the orientation of the stored pixels.
+        small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+        small.save(buffer, "JPEG", quality=QUALITY)
     return Converted(buffer.getvalue())
 
 
 def convert_annotation(sources: tuple[Path, ...]) -> Converted:
     """Resize the concepts of a ``_seg.png`` (nearest pixel); the facts count them at full size."""
     seg, description = sources
-    full = decode_concepts(read_pixels(seg, "RGB"))
+    full = decode_concepts(read_colours(seg))
     counts = np.bincount(full.ravel())  # many times faster than sorting
     width, height = resized_size(full.shape[1], full.shape[0])
     rows = (np.arange(height) + 0.5) * full.shape[0] / height

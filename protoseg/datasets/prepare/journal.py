@@ -73,4 +73,6 @@ def encode_entries(entries: Iterable[dict[str, Any]]) -> bytes:
 
 
 def _encode_entry(entry: dict[str, Any]) -> bytes:
-    return json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+    text = json.dumps(entry, ensure_ascii=False)
+    # A file name that is not UTF-8 has lone surrogates; they become JSON escapes.
+    return text.encode("utf-8", "backslashreplace") + b"\n"

@@ -1,4 +1,4 @@
-"""Read, convert and encode the label maps of a preparation."""
+"""Converts and encodes the label maps of a preparation."""
 
 from __future__ import annotations
 
@@ -8,38 +8,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from protoseg.datasets.check import (
-    SINGLE_CHANNEL,
-    UNREADABLE,
-    open_verified,
-    pixel_values,
-    unreadable_message,
-)
 from protoseg.datasets.labels import NO_LABEL
+from protoseg.datasets.readers.label_maps import open_verified, read_label_map
 from protoseg.errors import DataError
 
 
-def read_pixels(path: Path, mode: str = "") -> np.ndarray:
-    """The pixels of a label map, (height, width); with ``mode`` RGB, (height, width, 3).
+def read_colours(path: Path) -> np.ndarray:
+    """The pixels of an RGB image, (height, width, 3) uint8.
 
     Raises:
-        DataError: the file cannot be decoded, has another mode than ``mode``, or, without
-            ``mode``, is not a label map.
+        DataError: the file cannot be decoded, or has another mode.
     """
-    try:
-        with open_verified(path) as file:
-            if not mode and file.mode not in SINGLE_CHANNEL:
-                raise DataError(
-                    f"{path}: expected label values in one channel, found the mode '{file.mode}'. "
-                    "Name the folder of the published label maps."
-                )
-            if mode and file.mode != mode:
-                raise DataError(
-                    f"{path}: expected the mode '{mode}', found '{file.mode}'. Download it again."
-                )
-            return pixel_values(file)
-    except UNREADABLE as error:
-        raise DataError(unreadable_message(path, error)) from error
+    with open_verified(path) as file:
+        if file.mode != "RGB":
+            raise DataError(
+                f"{path}: expected the mode 'RGB', found '{file.mode}'. Download it again."
+            )
+        return np.asarray(file)
 
 
 def encode_png(labels: np.ndarray) -> bytes:
@@ -77,7 +62,7 @@ def convert_label_map(path: Path, table: np.ndarray, meaning: str) -> bytes:
     Raises:
         DataError: the file cannot be decoded, or has a value that was never published.
     """
-    raw = read_pixels(path)
+    raw = read_label_map(path)
     clipped = raw if raw.dtype == np.uint8 else np.clip(raw, 0, 255)
     labels = table[clipped]
     invalid = raw[(labels == NO_LABEL) | (clipped != raw)]

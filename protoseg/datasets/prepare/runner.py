@@ -11,8 +11,6 @@ import fcntl
 import hashlib
 import multiprocessing
 import os
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -35,6 +33,7 @@ from protoseg.datasets.prepare.output_files import (
     write_file,
 )
 from protoseg.datasets.prepare.steps import Preparation, Step
+from protoseg.datasets.worker_pool import exit_with_parent
 from protoseg.errors import DataError, ProtosegError
 from protoseg.files import write_bytes, write_json
 
@@ -147,7 +146,7 @@ def _run_steps(
         return
     # Not forked: a forked process would inherit the state of the progress display's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, _exit_with_parent, (os.getpid(),)) as pool:
+    with ProcessPoolExecutor(jobs, context, exit_with_parent, (os.getpid(),)) as pool:
         try:
             yield from pool.map(run, steps, chunksize=8)
         except BrokenProcessPool as error:
@@ -155,17 +154,6 @@ def _run_steps(
                 f"{target}: a process of the preparation was killed, perhaps for lack of memory. "
                 "Finished files are kept: run the command again, with fewer --jobs."
             ) from error
-
-
-def _exit_with_parent(parent: int) -> None:
-    """Start a thread that ends this process when its parent is gone, e.g. killed."""
-
-    def watch_parent() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
-
-    threading.Thread(target=watch_parent, daemon=True).start()
 
 
 def _run_step(step: Step, source: Path, target: Path) -> dict[str, Any]:
@@ -233,7 +221,8 @@ def _source_digest(entries: list[dict[str, Any]]) -> str:
     total = hashlib.sha256()
     for entry in entries:
         if "source_sha256" in entry:
-            total.update(f"{entry['source']} {entry['source_sha256']}\n".encode())
+            line = f"{entry['source']} {entry['source_sha256']}\n"
+            total.update(line.encode("utf-8", "surrogateescape"))
     return total.hexdigest()
 
 

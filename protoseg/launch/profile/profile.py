@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.compose import compose_file
+from protoseg.config.compose import compose_file, refuse_changed_texts
 from protoseg.config.fields import build, field_types, number
 from protoseg.config.overrides import Setting, parse_overrides
 from protoseg.errors import UsageError, describe_unknown_name
@@ -206,6 +206,8 @@ def load_profile(folder: Path, name: str, overrides: Iterable[str] = ()) -> Clus
         raise UsageError(describe_unknown_name(GROUP, name, str(folder), names))
     where = f"{GROUP} {name}"
     data = compose_file(folder, name, [_parse_setting(text) for text in overrides], where)
+    # Other texts are refused by `build`; an option of sbatch may be a number or true.
+    refuse_changed_texts(folder / f"{name}.yaml", {"sbatch": dict[str, str]}.get, ("true", "false"))
     known = {field.name for field in dataclasses.fields(ClusterProfile)} - {"name"}
     for key in data:
         if key not in known:

@@ -4,80 +4,33 @@ from __future__ import annotations
 
 import itertools
 import re
-import unicodedata
 
+from protoseg.errors import UsageError
 from protoseg.report import wording
+from protoseg.report.formats.latex_letters import escape_latex
 from protoseg.report.tables.model import Cell, Column, Footnote, Table
 
-SPECIALS = {
-    "\\": r"\textbackslash{}",
-    **{c: f"\\{c}" for c in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",  # \\textquotedbl needs the T1 font encoding
-    "–": "--",
-    "—": "---",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "→": r"$\rightarrow$",
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "✓": r"$\surd$",  # \checkmark would need amssymb
-    "∞": r"$\infty$",
-    "≈": r"$\approx$",
-    "ς": r"$\varsigma$",
-    "Δ": r"$\Delta$",
-    "µ": r"$\mu$",
-}
 SPANNING = 60
 """Characters per line above which a table spans both text columns."""
 SMALLER = ((110, r"\scriptsize", "2pt"), (75, r"\footnotesize", "3pt"), (0, r"\small", "3pt"))
 """(characters per line above which it applies, font size, space between columns)."""
 
 
-def escape_latex(text: str) -> str:
-    """Escape text for LaTeX, with Greek letters in math mode."""
-    return "".join(SPECIALS.get(c) or _escape_greek(c) or c for c in text)
-
-
-def _escape_greek(character: str) -> str:
-    name = unicodedata.name(character, "")
-    match = re.fullmatch(r"GREEK (SMALL|CAPITAL) LETTER (\w+)", name)
-    if match is None or match[2] in ("OMICRON", "FINAL"):
-        return ""
-    letter = {"LAMDA": "lambda"}.get(match[2], match[2].lower())
-    if match[1] == "SMALL":
-        return f"$\\{letter}$"
-    commands = (
-        "gamma",
-        "delta",
-        "theta",
-        "lambda",
-        "xi",
-        "pi",
-        "sigma",
-        "upsilon",
-        "phi",
-        "psi",
-    )
-    if letter in (*commands, "omega"):
-        return f"$\\{letter.capitalize()}$"
-    latin = {"alpha": "A", "beta": "B", "epsilon": "E", "zeta": "Z", "eta": "H", "iota": "I"}
-    latin |= {"kappa": "K", "mu": "M", "nu": "N", "rho": "P", "tau": "T", "chi": "X"}
-    return latin.get(letter, "")
-
-
 def to_latex(table: Table) -> str:
     """Format a ``table`` environment: caption, label ``tab:NAME``, booktabs rules, footnotes.
 
     The table is never wider than the text column: if its font is too large, it is scaled down.
+
+    Raises:
+        UsageError: a letter that LaTeX cannot show.
     """
+    try:
+        return _format_table(table)
+    except UsageError as error:
+        raise UsageError(f"{table.name}: {error}") from error
+
+
+def _format_table(table: Table) -> str:
     split = [_is_split(table, index) for index in range(len(table.header))]
     # A table made with overrides is another table and gets another label.
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", " ".join((table.name, *table.overrides))).strip("-")

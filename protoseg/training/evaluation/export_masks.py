@@ -105,6 +105,11 @@ def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
             f"{folder.run_id}: its method {spec.method.kind} has no pseudo-masks. Name a run of "
             "method=cam or method=weak_contrast."
         )
+    if spec.dataset.palette or spec.dataset.split_files:
+        raise UsageError(
+            f"dataset {spec.dataset.name}: masks have label values and one folder per split, so a "
+            "data set with palette or split_files has no masks. Convert it to that layout first."
+        )
     if spec.dataset.annotation_suffix != ".png":
         raise UsageError(
             f"dataset.annotation_suffix: masks are PNG files, but {spec.dataset.name} has "

@@ -194,7 +194,8 @@ def test_cpu_timings_give_no_gpu_hours_and_timings_of_other_code_are_ignored(
     (protoseg.lab.runs / timings.FOLDER / "torn.json").write_text('{"kind": ')
     data = protoseg("plan", "quickstart", "--json").json
     assert data["gpu_hours"] is None
-    assert [run["left_seconds"] for run in data["runs"]] == [2.0 * runs[0].spec.schedule.iterations] * 3 + [None] * 6
+    seconds = 2.0 * runs[0].spec.schedule.iterations
+    assert [run["left_seconds"] for run in data["runs"]] == [seconds] * 3 + [None] * 6
     # A GPU timing is preferred to a CPU timing, unless the device is this CPU.
     both = [timing(runs[0], 1.0), timing(runs[0], 2.0, **on_cpu)]
     workload = workload_digest(runs[0].spec)

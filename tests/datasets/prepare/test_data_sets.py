@@ -243,7 +243,8 @@ def test_concepts_are_ranked_by_pixels_then_images_then_number(tmp_path: Path) -
 
 
 def test_photographs_of_ade20k_full_are_resized_or_linked(tmp_path: Path) -> None:
-    source = raw.ade_full(tmp_path, [{1: 9}], [{1: 9}])
+    wall = read_spec("ade20k_full_847").labels[0]
+    source = raw.ade_full(tmp_path, [{1: 9}], [{wall: 9}])
     folder = source / "images/ADE/training/urban/scene0"
     raw.ade_image(folder, "ADE_train_00000009", {3000: 600 * 450}, (900, 600))
     raw.ade_image(folder, "ADE_train_00000010", {5: 5}, (20, 10))

@@ -181,6 +181,15 @@ def test_a_row_label_is_not_an_argument_of_the_rule_above(lab: Lab) -> None:
     assert "\n    {}" not in files.to_latex(lab.table(methods_matrix([A])))
 
 
+def test_a_letter_that_latex_cannot_show_is_refused_before_a_file_is_written(
+    lab: Lab, tmp_path: Path
+) -> None:
+    table = lab.table(methods_matrix([A, B], names={A: "Ж"}))
+    with pytest.raises(UsageError, match=f"{table.name}: LaTeX cannot show 'Ж'"):
+        files.write_table_files(table, tmp_path / "tables")
+    assert not (tmp_path / "tables").exists()
+
+
 @NEEDS_LATEX
 def test_latex_compiles(lab: Lab, mixed: Table, tmp_path: Path) -> None:
     pivot = lab.table(pivot_matrix(lab, names={"prototype": "κ = Ω, Ε ≤ 5 × λ – µ ≈ ς"}))
