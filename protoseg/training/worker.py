@@ -279,7 +279,8 @@ def _print_log(text: str) -> None:
     A full disk must neither hide the reason of the end nor change the exit status.
     """
     try:
-        print(text, flush=True)
+        # Names of files need not be UTF-8.
+        print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
     except OSError:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, 1)
@@ -292,10 +293,8 @@ def _redirect_output(log: Path) -> None:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     except OSError as error:
         raise files.storage_error(error, log) from error
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-        # Names of files need not be UTF-8.
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stdout.flush()
+    sys.stderr.flush()
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
