@@ -12,7 +12,7 @@ from networks import EXPERIMENTS, build_camvid_spec, build_mit_b2_spec, build_ne
 
 from protoseg.config.compose import Composer
 from protoseg.config.schema import RunSpec
-from protoseg.training import determinism
+from protoseg.training.machine import determinism
 
 
 @pytest.fixture(autouse=True)

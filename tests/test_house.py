@@ -7,12 +7,15 @@ import functools
 import graphlib
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "protoseg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 300
+WIDEST = 14
+"""Modules of a folder, except ``cli/commands``, which has one for each verb."""
 
 ALLOWED = {
     "errors": set(),
@@ -281,6 +284,12 @@ def test_modules_have_at_most_the_allowed_number_of_lines() -> None:
     lengths = {name(m): len(m.read_text(encoding="utf-8").splitlines()) for m in MODULES}
     too_long = {module: length for module, length in lengths.items() if length > LONGEST}
     assert not too_long, f"more than {LONGEST} lines"
+
+
+def test_folders_have_at_most_the_allowed_number_of_modules() -> None:
+    modules = [m for m in MODULES if m.name != "__init__.py" and m.parent.name != "commands"]
+    numbers = Counter(str(module.parent) for module in modules)
+    assert not {folder: n for folder, n in numbers.items() if n > WIDEST}
 
 
 def test_modules_have_a_docstring_that_starts_with_a_sentence() -> None:

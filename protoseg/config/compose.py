@@ -9,22 +9,22 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from protoseg.config.fast_compose import OptionReader
 from protoseg.config.fields import build, field_types
-from protoseg.config.hydra_errors import describe_config_error
-from protoseg.config.hydra_schemas import config_groups, register_schemas
+from protoseg.config.hydra.fast_compose import OptionReader
+from protoseg.config.hydra.hydra_errors import describe_config_error
+from protoseg.config.hydra.hydra_schemas import config_groups, register_schemas
+from protoseg.config.hydra.interpolations import resolve_interpolations
 from protoseg.config.methods import MethodSpec
 from protoseg.config.overrides import Setting
 from protoseg.config.plugins import resolve_method
@@ -82,7 +82,7 @@ class Composer:
             self.check_key(setting.key, where, data)
             if setting.key not in chosen:
                 _set(data, setting, where)
-        resolved = _resolve_interpolations(data, where)
+        resolved = resolve_interpolations(data, where)
         spec: RunSpec = build(RunSpec, resolved, f"{where}: ", resolve_method)
         _refuse_unused_settings(spec, settings, where)
         return self.recipes.add_values(spec, where)
@@ -193,7 +193,7 @@ def compose_file(folder: Path, name: str, settings: Iterable[Setting], where: st
     data = _compose(folder.resolve(), name, {})
     for setting in settings:
         _set(data, setting, where)
-    return _resolve_interpolations(data, where)
+    return resolve_interpolations(data, where)
 
 
 def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
@@ -267,67 +267,3 @@ def _set(data: dict[str, Any], setting: Setting, where: str) -> None:
         del node[last]
     else:
         node[last] = copy.deepcopy(setting.value)
-
-
-def _drop_missing(data: dict[str, Any]) -> dict[str, Any]:
-    """Drop the required values that no file sets; `build` reports them."""
-    return {
-        key: _drop_missing(value) if isinstance(value, dict) else value
-        for key, value in data.items()
-        if not (isinstance(value, str) and value == MISSING)
-    }
-
-
-def _resolve_interpolations(data: dict[str, Any], where: str) -> Any:
-    data = _drop_missing(data)
-    if "${" not in repr(data):
-        return data
-    substituted = _substitute(data, data)
-    if "${" not in repr(substituted):
-        return substituted
-    try:
-        config: DictConfig = OmegaConf.create(data)
-        return OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        key, text = next(_list_interpolations(substituted, ""), ("", ""))
-        raise UsageError(
-            f"{where}: {key}: '{text}' cannot be resolved. A reference names a key with a value, "
-            "e.g. ${method.kappa}."
-        ) from error
-
-
-def _list_interpolations(value: Any, key: str) -> Iterator[tuple[str, str]]:
-    """Yield (key, text) of the texts that `OmegaConf` cannot resolve or that were not tried."""
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        items = value.items()
-    elif isinstance(value, list):
-        items = enumerate(value)
-    elif isinstance(value, str) and "${" in value:
-        yield key, value
-    for name, item in items:
-        yield from _list_interpolations(item, f"{key}.{name}" if key else str(name))
-
-
-REFERENCE = re.compile(r"\$\{([A-Za-z_][\w.]*)\}")
-
-
-def _substitute(value: Any, root: dict[str, Any]) -> Any:
-    """Replace every text that is exactly one reference, such as ``${method.kappa}``, by its value.
-
-    OmegaConf resolves the other interpolations. It first turns the whole config into objects,
-    which takes four seconds for a thousand runs.
-    """
-    if isinstance(value, dict):
-        return {key: _substitute(item, root) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_substitute(item, root) for item in value]
-    match = REFERENCE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return value
-    node: Any = root
-    for part in match[1].split("."):
-        if not isinstance(node, dict) or part not in node:
-            return value
-        node = node[part]
-    return copy.deepcopy(node)

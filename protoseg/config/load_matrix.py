@@ -27,7 +27,7 @@ from yaml import YAMLError
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
-from protoseg.config.hydra_errors import describe_read_error
+from protoseg.config.hydra.hydra_errors import describe_read_error
 from protoseg.config.matrix import LABEL, Matrix, PlannedRun, TableSpec
 from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
 from protoseg.config.overrides import Setting, parse_overrides, parse_sweep

@@ -38,7 +38,7 @@ def classify_error(error: Exception) -> tuple[Reason, str]:
                 with contextlib.suppress(OSError):
                     traceback.print_exc()
             return Reason.BAD_CONFIG, str(error)
-    from protoseg.training.determinism import describe_refusal
+    from protoseg.training.machine.determinism import describe_refusal
 
     refusal = describe_refusal(error)
     if refusal is not None:

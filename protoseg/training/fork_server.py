@@ -32,7 +32,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from protoseg.training.network import set_offline_switches
+from protoseg.training.machine.network import set_offline_switches
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 POLL_SECONDS = 0.1

@@ -25,16 +25,16 @@ from protoseg.errors import UsageError
 from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
 from protoseg.runs.record import seal
 from protoseg.training import checkpoint
-from protoseg.training.allocator import keep_freed_memory
 from protoseg.training.builders.components import build_components
 from protoseg.training.builders.config import build_config
 from protoseg.training.builders.parameter_counts import count_parameters
-from protoseg.training.determinism import hash_state
-from protoseg.training.device import get_peak_memory_mib
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.evaluate import evaluate
 from protoseg.training.loop import TrainingLoop
+from protoseg.training.machine.allocator import keep_freed_memory
+from protoseg.training.machine.determinism import hash_state
+from protoseg.training.machine.device import get_peak_memory_mib
 from protoseg.training.provenance.environment import read_kernel_settings, record_attempt_code
 from protoseg.training.signals import StopRequest, raise_if_stop_requested
 from protoseg.training.weights.load import find_weights

@@ -24,11 +24,12 @@ from protoseg.config.identity import read_spec
 from protoseg.config.schema import RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
-from protoseg.training import determinism, failures
+from protoseg.training import failures
 from protoseg.training.builders.components import build_model, build_optimizer, use_mmseg
 from protoseg.training.builders.config import build_config
-from protoseg.training.device import get_device_name, get_peak_memory_mib
-from protoseg.training.network import turn_network_off
+from protoseg.training.machine import determinism
+from protoseg.training.machine.device import get_device_name, get_peak_memory_mib
+from protoseg.training.machine.network import turn_network_off
 from protoseg.training.synthetic_batches import make_crops, make_label_maps
 
 WARM_UP = 3

@@ -30,8 +30,9 @@ from protoseg.runs.states import NOT_WRITTEN, Reason, State
 from protoseg.slurm.environment import current_job, is_job_active
 from protoseg.training import failures
 from protoseg.training.distributed.rank import rank_from_slurm
-from protoseg.training.network import turn_network_off
+from protoseg.training.machine.network import turn_network_off
 from protoseg.training.signals import StopRequest, StopRequested
+from protoseg.training.worker_log import print_log, redirect_output
 
 if TYPE_CHECKING:
     from protoseg.training.distributed.process_group import Processes
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None, stop: StopRequest | None = None) ->
 
         return _run_rank(folder, launch, stop, Processes(rank_info, folder.path))
     except ProtosegError as error:  # the attempt could not be written to the run folder
-        _print_log(str(error))
+        print_log(str(error))
         return NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
 
 
@@ -87,7 +88,7 @@ def _run_rank(
         run = _follow_run if processes.rank else _lead_run
         status = run(folder, launch, stop, processes)
     except ProtosegError as error:
-        _print_log(str(error))
+        print_log(str(error))
         status = NOT_WRITTEN if isinstance(error, files.StorageError) else FAILED
     finally:
         processes.leave()
@@ -170,15 +171,15 @@ def _run_attempt(
         "iteration": folder.checkpoint_iteration(),
     }
     attempt = folder.start_attempt(start)
-    _redirect_output(attempt / "log.txt")
+    redirect_output(attempt / "log.txt")
 
     def write_end(reason: Reason | None, message: str) -> int:
-        _print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
+        print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
         ending = {"time": now(), "reason": reason and reason.value, "message": message}
         try:
             files.create_json(attempt / "end.json", ending)
         except ProtosegError as error:  # the exit status reports that the disk could not be written
-            _print_log(str(error))
+            print_log(str(error))
             return NOT_WRITTEN if reason else DONE
         if reason is None:
             return DONE
@@ -208,11 +209,11 @@ def _follow_run(
     if name is None:
         return DONE
     try:
-        _redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
+        redirect_output(folder.attempts_folder / name / f"log.rank{processes.rank}.txt")
         reason, message = _train_run(folder, folder.read_spec() or {}, launch, stop, processes)
     except files.StorageError as error:
         reason, message = Reason.STORAGE, str(error)
-    _print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
+    print_log(f"{now()}  end: {reason.value if reason else 'done'}. {message}")
     if reason is Reason.LOST:
         return FAILED
     if reason is not None:
@@ -236,7 +237,7 @@ def _train_run(
     try:
         from protoseg.config.identity import read_spec, run_id
         from protoseg.config.schema import METHOD_VERSION
-        from protoseg.training import determinism
+        from protoseg.training.machine import determinism
         from protoseg.training.run import execute_run
 
         spec = read_spec(data, str(folder.spec))
@@ -256,7 +257,7 @@ def _train_run(
             processes.join()
         execute_run(spec, folder, Launch(**launch), stop, processes)
     except StopRequested as stopped:
-        _print_log(f"{now()}  received {signal.Signals(stopped.signal_number).name}")
+        print_log(f"{now()}  received {signal.Signals(stopped.signal_number).name}")
         if processes and processes.rank > 0:
             return None, "stopped together with rank 0"
         return failures.classify_signal(stopped.signal_number, folder.checkpoint_iteration())
@@ -271,33 +272,6 @@ def _limit_threads(launch: dict[str, Any]) -> None:
     if threads:
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ[name] = str(threads)
-
-
-def _print_log(text: str) -> None:
-    """Print to the log; on a full disk, discard the buffered output.
-
-    A full disk must neither hide the reason of the end nor change the exit status.
-    """
-    try:
-        # Names of files need not be UTF-8.
-        print(text.encode("utf-8", "backslashreplace").decode(), flush=True)
-    except OSError:
-        descriptor = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(descriptor, 1)
-        os.close(descriptor)
-
-
-def _redirect_output(log: Path) -> None:
-    """Redirect the output of this process and its children to the log of the attempt."""
-    try:
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    except OSError as error:
-        raise files.storage_error(error, log) from error
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 if __name__ == "__main__":

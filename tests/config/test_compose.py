@@ -10,9 +10,9 @@ import pytest
 from config.conftest import EXPERIMENTS
 from protoseg.config import compose as compose_module
 from protoseg.config.compose import Composer, _compose
-from protoseg.config.fast_compose import OptionReader
-from protoseg.config.hydra_errors import describe_config_error
-from protoseg.config.hydra_schemas import config_groups
+from protoseg.config.hydra.fast_compose import OptionReader
+from protoseg.config.hydra.hydra_errors import describe_config_error
+from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import spec_digest
 from protoseg.config.methods import (
     MethodSpec,
@@ -402,7 +402,7 @@ def test_two_folders_of_experiments_are_independent(
 def test_a_cycle_of_causes_gives_a_message() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert "first" in describe_config_error(first, EXPERIMENTS, {}, {})
+    assert "cannot be composed" in describe_config_error(first, EXPERIMENTS, {}, {})
 
 
 def test_a_run_file_without_self_is_an_error(copied_experiments: Path) -> None:

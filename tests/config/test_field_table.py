@@ -17,7 +17,7 @@ import pytest
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import field_types, to_plain
-from protoseg.config.hydra_schemas import config_groups
+from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import canonical_json, read_spec, run_id, spec_digest
 from protoseg.config.methods import ContrastSpec, MethodSpec
 from protoseg.config.overrides import parse_overrides

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import added, build, field_types, items, number, size, to_plain
-from protoseg.config.hydra_schemas import config_groups
+from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import (
     canonical_json,
     make_slug,
@@ -269,7 +269,7 @@ def draw_values(field_type: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy
         unique = bool(bounds.get("distinct"))
         return st.lists(each, min_size=bool(bounds.get("nonempty")), max_size=5, unique=unique)
     if origin is dict:
-        inner = st.integers(0, 9) if arguments[1] is int else _json
+        inner = {int: st.integers(0, 9), str: st.text(max_size=5)}.get(arguments[1], _json)
         return st.dictionaries(st.text(max_size=5), inner, max_size=3)
     limits = (bounds.get("low"), bounds.get("high"))
     low, high = (b if b is not None and math.isfinite(b) else None for b in limits)

@@ -20,7 +20,7 @@ from torch.distributed import DistError, TCPStore
 from protoseg import files
 from protoseg.errors import ProtosegError
 from protoseg.training.distributed.rank import RankInfo
-from protoseg.training.network import allow_host
+from protoseg.training.machine.network import allow_host
 
 MEETING_SECONDS = 300.0
 """Time limit for all processes to connect at the start."""

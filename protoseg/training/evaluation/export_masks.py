@@ -28,7 +28,7 @@ from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
 from protoseg.training.builders.components import build_components
 from protoseg.training.builders.config import build_config
-from protoseg.training.determinism import hash_state
+from protoseg.training.machine.determinism import hash_state
 
 OPTION = "dataset.yaml"
 """The config file of the data set; copy it to ``experiments/dataset``."""

@@ -15,7 +15,11 @@ import protoseg
 from protoseg import files
 from protoseg.config.plugin_source import describe_plugin, get_version, hash_modules
 from protoseg.runs.folder import RunFolder
-from protoseg.training.device import describe_accelerator, get_device_name, get_torch_libraries
+from protoseg.training.machine.device import (
+    describe_accelerator,
+    get_device_name,
+    get_torch_libraries,
+)
 from protoseg.training.provenance.source_code import CodeState, read_code_state
 
 PACKAGES = (

@@ -277,7 +277,7 @@ def test_a_failure_before_the_processes_connect_ends_the_run_at_once(
     no_log = """
 from pathlib import Path
 from protoseg import files
-worker._redirect_output = lambda log: (_ for _ in ()).throw(
+worker.redirect_output = lambda log: (_ for _ in ()).throw(
     files.storage_error(OSError(28, "No space left on device"), log))
 """
     folder = make_folder(tmp_path, spec, data)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from protoseg.config.hydra_schemas import config_groups
+from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.texts.yaml_text import read_nodes, restore_texts
 
 SELF = "_self_"

@@ -22,7 +22,7 @@ FOREIGN = "192.0.2.1"  # an address for documentation, which no machine has (RFC
 GUARD = f"""
 import socket, sys
 from protoseg.errors import UsageError
-from protoseg.training import network
+from protoseg.training.machine import network
 
 network.turn_network_off()
 network.turn_network_off()

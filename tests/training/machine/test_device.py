@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from protoseg.training.device import (
+from protoseg.training.machine.device import (
     get_device_name,
     get_peak_memory_mib,
     get_torch_libraries,

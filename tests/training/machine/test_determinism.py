@@ -19,7 +19,8 @@ from protoseg.errors import UsageError
 from protoseg.models.tiny_backbone import TinyNet
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.states import Reason
-from protoseg.training import determinism, worker
+from protoseg.training import worker
+from protoseg.training.machine import determinism
 from protoseg.training.signals import StopRequest
 from training.small import composer, make_folder, record_of, result, small_spec
 

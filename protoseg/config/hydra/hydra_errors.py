@@ -9,7 +9,7 @@ from typing import Any
 
 from yaml import YAMLError
 
-from protoseg.config.file_check import find_file_problem
+from protoseg.config.hydra.file_check import find_file_problem
 from protoseg.errors import describe_unknown_name
 
 NOUNS = {

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from protoseg.config.fields import convert, field_types
-from protoseg.config.hydra_schemas import config_groups
+from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
