@@ -59,7 +59,7 @@ def classify_error(error: Exception) -> tuple[Reason, str]:
         return Reason.LOST, f"the connection to another process of the run broke ({message})"
     if is_lost_loader(error):
         return Reason.LOST, f"a loader process was killed or ran out of memory ({message})"
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return Reason.OUT_OF_MEMORY, message
     if isinstance(error, OSError) and error.errno in STORAGE_ERRORS:
         return Reason.STORAGE, message
@@ -121,7 +121,7 @@ def _data_error_message(error: DataError) -> str:
     return text.rpartition("DataError: ")[2].strip() if text.startswith("Caught ") else text
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     return (
         isinstance(error, MemoryError)

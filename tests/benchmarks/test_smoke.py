@@ -33,6 +33,7 @@ LONGER = (
     "test_determinism.py::test_tiny",
     "test_planning.py::test_plan[plan-1000]",
     "test_overhead.py::test_checkpoint[paper]",
+    "test_check.py::test_rate",
 )
 """Files whose cases all take more than a second."""
 

@@ -29,6 +29,7 @@ from protoseg.core.collective import rank, world_size
 from protoseg.training.builders import norm_decay  # noqa: F401  registers its constructor
 from protoseg.training.builders.config import build_error
 from protoseg.training.distributed import sync
+from protoseg.training.failures import is_out_of_memory
 from protoseg.training.rng import seed_generators
 from protoseg.training.signals import accept_signals_from_parent_only
 from protoseg.training.weights.load import load_weights
@@ -146,7 +147,9 @@ def build_model(model: dict[str, Any], weights: Path | None) -> nn.Module:
     try:
         segmentor: Any = MODELS.build(model)
     except (AssertionError, ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        # Only the config can make this fail.
+        if is_out_of_memory(error):
+            raise
+        # Otherwise only the config can make this fail.
         raise build_error("it", error) from error
     segmentor.init_weights()
     if weights is not None:

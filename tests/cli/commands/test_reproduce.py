@@ -45,7 +45,7 @@ from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import publish, read_record
 from protoseg.runs.states import State
 
-SPEC = ("method=released", "method.num_prototypes=3", "schedule.iterations=6")
+SPEC = ("method=released_2026_11", "method.num_prototypes=3", "schedule.iterations=6")
 CHANGE_WEIGHTS_AT_4 = """
 import torch
 from protoseg.training.loop import TrainingLoop

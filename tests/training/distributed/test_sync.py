@@ -155,7 +155,9 @@ def test_in_one_process_it_equals_a_batch_norm() -> None:
 
 
 def test_every_batch_norm_is_replaced_and_keeps_its_tensors(shapes_root: Path) -> None:
-    config = build_config(small_spec("method=released"), data_root=shapes_root, world_size=2)
+    config = build_config(
+        small_spec("method=released_2026_11"), data_root=shapes_root, world_size=2
+    )
     model = build_model(config.model, None)
     before = dict((*model.named_parameters(), *model.named_buffers()))
     sync.synchronise_model(model)
