@@ -8,9 +8,11 @@ import batches
 import pytest
 import reference_contrast
 import torch
+from peak_memory import measure_peak_bytes
 from torch import Tensor
 
 from protoseg.core.memory_bank import ContrastMemory
+from protoseg.core.memory_contrast import compute_memory_contrast
 from protoseg.core.pixel_contrast import choose_anchors, choose_samples, compute_contrast_loss
 
 IMAGES, CHANNELS, PER_IMAGE = 4, 256, 10
@@ -117,3 +119,33 @@ def test_step(
     name = f"{pixels:,} px, {classes} classes, {queue} + {queue} a class, {anchors} anchors"
     others = {"loop": loop, "anchors × memory alone": lambda: embeddings[:anchors] @ entries}
     case("pixel contrast", name, ours, others, memory=True, rounds=(5, 30), slow=2)
+
+
+@pytest.mark.parametrize(("classes", "queue"), [(11, 500), (11, 5000), (150, 5000)])
+def test_whole_memory(
+    case: Callable[..., None], device: torch.device, classes: int, queue: int
+) -> None:
+    """The loss of ``contrast=released`` over the whole memory, with its gradient."""
+    torch.manual_seed(0)
+    memory = ContrastMemory(
+        classes, CHANNELS, pixel_queue=queue, region_queue=queue, start="random"
+    ).to(device)
+    anchors = batches.make_embeddings(1024, CHANNELS, device)
+    labels = torch.arange(1024, device=device) % classes
+    entries = memory.list_entries()
+
+    def ours() -> Tensor:
+        leaf = anchors.detach().requires_grad_()
+        loss = compute_memory_contrast(leaf, labels, entries, 0.07)
+        loss.backward()
+        return loss.detach()
+
+    def multiply() -> None:
+        for rows, _ in entries:
+            for block in rows.split(2**14):
+                anchors @ block.t()
+
+    assert measure_peak_bytes(ours, device) < 2**30
+    name = f"1024 anchors, {classes} classes, {queue} + {queue} a class"
+    others = {"anchors × memory alone": multiply}
+    case("contrast over the whole memory", name, ours, others, memory=True, rounds=(2, 5), slow=1)

@@ -93,3 +93,33 @@ def test_forward_and_backward(
         slow=3,
         matrix_bytes=4 * pixels * classes * k,
     )
+
+
+@pytest.mark.parametrize(("classes", "k"), [(19, 1), (19, 10), (150, 10)])
+def test_released(case: Callable[..., None], device: torch.device, classes: int, k: int) -> None:
+    """The released preset with its norm over the width, against the one with BatchNorm."""
+    maps = batches.make_label_maps(1, 512, classes, device)
+    features = torch.randn(1, CHANNELS, 128, 128, device=device).requires_grad_()
+    samples = synthetic_batches.make_samples(maps)
+    steps = []
+    for projection in ("released", "conv"):
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            head = PrototypeHead(
+                decode_head(classes),
+                num_prototypes=k,
+                assignment="gumbel",
+                update_pixels="correct",
+                temperature=1.0,
+                projection=projection,
+                embedding_norm="layer",
+                score_norm="layer",
+            )
+        steps.append(build_step(head.to(device).train(), features, samples))
+    case(
+        "released head, forward and backward",
+        f"1 image of 512, {classes} classes, K = {k}",
+        steps[0],
+        {"released_2026_11": steps[1]},
+        rounds=(5, 30),
+        slow=3,
+    )

@@ -101,7 +101,15 @@ class ContrastMemory(nn.Module):
         Returns:
             (S, D) and (S,), with S = C·(Q_pixel + Q_region) + n.
         """
-        rows, labels = [], []
+        rows, labels = map(list, zip(*self.list_entries(), strict=True))
+        return (
+            torch.cat([*rows, *(extra_rows for extra_rows, _ in extra)]),
+            torch.cat([*labels, *(extra_labels for _, extra_labels in extra)]),
+        )
+
+    def list_entries(self) -> list[tuple[Tensor, Tensor]]:
+        """List the rows (C·Q, D) of each queue, as a view, and the class of each slot, (C·Q,)."""
+        entries = []
         for queue, seen in ((self.pixels, self.pixels_seen), (self.regions, self.regions_seen)):
             is_filled = torch.arange(queue.shape[1], device=queue.device) < seen[:, None]
             if self.start == "random":
@@ -109,12 +117,9 @@ class ContrastMemory(nn.Module):
             if "class_zero_absent" in self.slips:
                 is_filled[0] = True  # zero vectors that count as entries of class 0
             classes = torch.arange(self.num_classes, device=queue.device)[:, None]
-            rows.append(queue.flatten(0, 1))
-            labels.append(torch.where(is_filled, classes, IGNORED).flatten())
-        return (
-            torch.cat([*rows, *(extra_rows for extra_rows, _ in extra)]),
-            torch.cat([*labels, *(extra_labels for _, extra_labels in extra)]),
-        )
+            labels = torch.where(is_filled, classes, IGNORED).flatten()
+            entries.append((queue.flatten(0, 1), labels))
+        return entries
 
     @torch.no_grad()
     def push_batch(

@@ -6,6 +6,7 @@ with every entry of it and with nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,7 +75,10 @@ def choose_pair_anchors(
 
 
 def compute_memory_contrast(
-    anchors: Tensor, labels: Tensor, samples: Tensor, sample_labels: Tensor, temperature: float
+    anchors: Tensor,
+    labels: Tensor,
+    entries: Sequence[tuple[Tensor, Tensor]],
+    temperature: float,
 ) -> Tensor:
     """Compute ``L_NCE`` of anchors against all samples, which are constants.
 
@@ -89,11 +93,11 @@ def compute_memory_contrast(
     Args:
         anchors: (A, D), with a gradient.
         labels: (A,), `IGNORED` for unused anchors.
-        samples: (S, D).
-        sample_labels: (S,), `IGNORED` for empty entries.
+        entries: parts of the samples: rows (S, D) and labels (S,), `IGNORED` for empty ones. They
+            are not copied.
         temperature: τ.
     """
-    each, number = _MemoryContrast.apply(anchors, labels, samples, sample_labels, temperature)
+    each, number = _MemoryContrast.apply(anchors, labels, entries, temperature)
     return each.sum() * world_size() / all_sum((number > 0).sum()).clamp_min(1)
 
 
@@ -105,12 +109,15 @@ class _MemoryContrast(torch.autograd.Function):
         context: Any,
         anchors: Tensor,
         labels: Tensor,
-        samples: Tensor,
-        sample_labels: Tensor,
+        entries: Sequence[tuple[Tensor, Tensor]],
         temperature: float,
     ) -> tuple[Tensor, Tensor]:
         step = max(1, BLOCK // max(1, len(anchors)))
-        blocks = list(zip(samples.split(step), sample_labels.split(step), strict=True))
+        blocks = [
+            block
+            for rows, row_labels in entries
+            for block in zip(rows.split(step), row_labels.split(step), strict=True)
+        ]
         # First pass: log Σ_n exp(i·n/τ) of each anchor, and Σ_n softmax(i·n/τ) n for its gradient.
         highest = anchors.new_full((len(anchors), 1), -torch.inf)
         total = anchors.new_zeros(len(anchors), 1)
@@ -148,4 +155,4 @@ class _MemoryContrast(torch.autograd.Function):
     @staticmethod
     def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = context.saved_tensors
-        return gradients[0][:, None] * gradient, None, None, None, None
+        return gradients[0][:, None] * gradient, None, None, None

@@ -172,9 +172,9 @@ class PixelContrast(nn.Module):
         chosen, anchor_labels = self._choose_anchors(labels, wrong, images)
         anchors = embeddings.index_select(0, chosen)
         if self.memory_contrast == "all":
-            entries, entry_labels = self.memory.collect_samples()
+            entries = self.memory.list_entries()
             return factor * compute_memory_contrast(
-                anchors, anchor_labels, entries, entry_labels, self.temperature
+                anchors, anchor_labels, entries, self.temperature
             )
         return factor * self._compute_sampled(anchors, anchor_labels)
 

@@ -122,6 +122,7 @@ def _data_error_message(error: DataError) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
+    """Whether an exception means that Python, torch or CUDA could not allocate memory."""
     text = str(error)
     return (
         isinstance(error, MemoryError)

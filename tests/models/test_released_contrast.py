@@ -82,7 +82,10 @@ def test_the_loss_over_the_whole_memory_equals_the_formula(
     )
     anchors.requires_grad_()
     actual = memory_contrast.compute_memory_contrast(
-        anchors, labels, samples, sample_labels, temperature
+        anchors,
+        labels,
+        [(samples[:100], sample_labels[:100]), (samples[100:], sample_labels[100:])],
+        temperature,
     )
     actual.backward()
     assert anchors.grad is not None
@@ -94,7 +97,7 @@ def test_an_empty_memory_gives_zero() -> None:
     anchors = make_unit_rows(4, D).requires_grad_()
     labels, empty = torch.tensor([0, 1, 2, -1]), torch.full((9,), formulas.IGNORED)
     loss = memory_contrast.compute_memory_contrast(
-        anchors, labels, make_unit_rows(9, D), empty, 0.1
+        anchors, labels, [(make_unit_rows(9, D), empty)], 0.1
     )
     loss.backward()
     assert loss.item() == 0
