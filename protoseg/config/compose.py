@@ -236,6 +236,15 @@ def _refuse_unused_settings(spec: RunSpec, settings: list[Setting], where: str) 
                 f"{where}: {key}: has no effect, because contrast.weight is 0. Set contrast=pixel "
                 "or contrast.weight, or remove it."
             )
+        if (
+            key == "dataset.class_weights"
+            and spec.class_weights == "none"
+            and ("class_weights" not in keys)
+        ):
+            raise UsageError(
+                f"{where}: {key}: has no effect, because class_weights is none. Set "
+                "class_weights=dataset, or remove it."
+            )
         has_weights = spec.backbone.weights or keys & {"backbone", "backbone.weights"}
         if key == "backbone.weights_sha256" and not has_weights:
             raise UsageError(

@@ -118,13 +118,6 @@ class DatasetSpec:
     annotation_suffixes: tuple[str, ...] = added(())
     """Suffixes of label maps, if there are several; ``annotation_suffix`` is then unused."""
 
-    def __post_init__(self) -> None:
-        if self.class_weights and len(self.class_weights) != len(self.classes):
-            raise UsageError(
-                f"dataset.class_weights: {self.name} has {len(self.classes)} classes, but "
-                f"{len(self.class_weights)} weights. Give one weight per class, in their order."
-            )
-
     @property
     def place(self) -> str:
         """Name of the folder in the data folder."""
@@ -224,6 +217,12 @@ class RunSpec:
     method_version: int = METHOD_VERSION
 
     def __post_init__(self) -> None:
-        if self.class_weights == "none" and self.dataset.class_weights:
+        weights, classes = self.dataset.class_weights, self.dataset.classes
+        if self.class_weights == "none" and weights:
             # Weights that are not used must not give the run another id.
             object.__setattr__(self, "dataset", replace(self.dataset, class_weights=()))
+        elif weights and len(weights) != len(classes):
+            raise UsageError(
+                f"dataset.class_weights: {self.dataset.name} has {len(classes)} classes, but "
+                f"{len(weights)} weights. Give one weight per class, in their order."
+            )

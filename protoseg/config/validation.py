@@ -56,6 +56,11 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
             f"class_weights=dataset: {spec.dataset.name} has no class_weights; add one weight per "
             "class to its YAML file, or set class_weights=none."
         )
+    if spec.class_weights == "dataset" and spec.method.task == "weak":
+        yield (
+            "class_weights=dataset: has no effect, because the task weak has no L_CE on label "
+            "maps; set class_weights=none."
+        )
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (

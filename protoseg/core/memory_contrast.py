@@ -33,8 +33,8 @@ def choose_pair_anchors(
     """Choose anchors evenly over (image, class) pairs.
 
     A pair takes part if it has more than ``max_views`` pixels. Each of the P pairs gives V =
-    min(A // P, ``max_views``) anchors, half of them hard and half easy; where one sort has fewer
-    than V / 2 pixels, the other fills up.
+    min(A // P, ``max_views``) anchors, V // 2 of them hard and the rest easy; where one sort has
+    fewer pixels, the other fills up. In a distributed run P is that of each process.
 
     Args:
         labels: ordered by image, (N,); values outside ``[0, C)`` are ignored.
@@ -61,10 +61,10 @@ def choose_pair_anchors(
     counts = groups.counts.view(pairs, 2)
     takes_part = counts.sum(1) > max_views
     views = (count // takes_part.sum().clamp_min(1)).clamp_max(max_views)
-    # Half of the views are easy, the rest hard, unless one sort is smaller than its half.
-    easy = torch.minimum(views // 2, counts[:, 1])
-    from_hard = torch.minimum(views - easy, counts[:, 0])
-    from_easy = views - from_hard
+    # Half of the views (rounded down) are hard, the rest easy, unless one sort is too small.
+    hard_views = torch.minimum(views // 2, counts[:, 0])
+    from_easy = torch.minimum(views - hard_views, counts[:, 1])
+    from_hard = views - from_easy
     quota = torch.stack([from_hard, from_easy], 1) * takes_part[:, None]
     quota = torch.cat([quota.flatten(), quota.new_zeros(1)])
     chosen = rank < quota[groups.segment]
@@ -117,6 +117,7 @@ class _MemoryContrast(torch.autograd.Function):
             block
             for rows, row_labels in entries
             for block in zip(rows.split(step), row_labels.split(step), strict=True)
+            if len(rows)
         ]
         # First pass: log Σ_n exp(i·n/τ) of each anchor, and Σ_n softmax(i·n/τ) n for its gradient.
         highest = anchors.new_full((len(anchors), 1), -torch.inf)

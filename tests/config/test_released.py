@@ -39,13 +39,21 @@ def compose(composer: Composer, *texts: str) -> RunSpec:
         ("seed=0", "schedule.norm_decay=recipe"),
         ("seed=0", "decoder.align_corners=null"),
         ("seed=0", "class_weights=none"),
-        ("seed=0", "dataset.class_weights=[1,1,1,1,1,2]"),
     ],
 )
 def test_a_value_that_changes_nothing_keeps_the_digest(
     composer: Composer, old: str, new: str
 ) -> None:
     assert spec_digest(compose(composer, old)) == spec_digest(compose(composer, new))
+
+
+def test_weights_of_a_data_set_are_no_part_of_a_run_without_them(composer: Composer) -> None:
+    spec = compose(composer, "dataset=cityscapes")
+    assert spec.dataset.class_weights == ()
+    weighted = compose(composer, "dataset=cityscapes", "class_weights=dataset")
+    assert len(weighted.dataset.class_weights) == 19
+    fewer = ("dataset.classes=[a,b,c]", "dataset.labels=[7,11,13]")
+    assert len(compose(composer, "dataset=cityscapes", *fewer).dataset.classes) == 3
 
 
 def test_each_option_changes_the_digest(composer: Composer) -> None:
@@ -80,8 +88,26 @@ def test_the_two_versions_of_the_preset_differ_in_what_was_corrected(composer: C
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (("dataset.class_weights=[1,2]",), "has 6 classes, but 2 weights. Give one weight"),
-        (("dataset.class_weights=[1,1,1,1,1,-1]",), "class_weights[5]: -1.0 is out of range"),
+        (
+            ("dataset.class_weights=[1,2]", "class_weights=dataset"),
+            "has 6 classes, but 2 weights. Give one weight",
+        ),
+        (
+            ("dataset.class_weights=[1,1,1,1,1,-1]", "class_weights=dataset"),
+            "class_weights[5]: -1.0 is out of range",
+        ),
+        (("dataset.class_weights=[1,1,1,1,1,2]",), "has no effect, because class_weights is none"),
+        (
+            ("method=cam", "dataset=cityscapes", "class_weights=dataset"),
+            "class_weights=dataset: has no effect, because the task weak has no L_CE",
+        ),
+        (
+            (
+                "schedule.recipe=beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py",
+                "schedule.norm_decay=never",
+            ),
+            "never would replace the rules of beit/beit-base_upernet_8xb2-160k_ade20k-640x640.py",
+        ),
         (("class_weights=dataset",), "shapes has no class_weights; add one weight per class"),
         (("class_weights=camvid",), "class_weights: unknown value 'camvid'. Known: dataset, none."),
         (

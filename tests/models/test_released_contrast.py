@@ -93,6 +93,16 @@ def test_the_loss_over_the_whole_memory_equals_the_formula(
     np.testing.assert_allclose(anchors.grad.double().numpy(), gradient, atol=tolerance)
 
 
+def test_one_queue_alone_is_enough() -> None:
+    torch.manual_seed(0)
+    for empty in ("pixel_queue", "region_queue"):
+        contrast = PixelContrast(D, CLASSES, **{**RELEASED, empty: 0, "slips": ()})
+        features, scores = torch.randn(IMAGES, D, *SIZE), torch.randn(IMAGES, CLASSES, *SIZE)
+        loss = contrast(features, make_labels(), scores)
+        loss.backward()
+        assert loss > 0
+
+
 def test_an_empty_memory_gives_zero() -> None:
     anchors = make_unit_rows(4, D).requires_grad_()
     labels, empty = torch.tensor([0, 1, 2, -1]), torch.full((9,), formulas.IGNORED)

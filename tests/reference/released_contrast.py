@@ -43,9 +43,9 @@ def choose_pair_anchors(labels, hard, images, count, max_views, random_keys):
     for own in pairs:
         views = min(count // len(pairs), max_views)
         wrong, right = [n for n in own if hard[n]], [n for n in own if not hard[n]]
-        from_right = min(views // 2, len(right))
-        from_wrong = min(views - from_right, len(wrong))
-        chosen |= set(wrong[:from_wrong]) | set(right[: views - from_wrong])
+        from_wrong = min(views // 2, len(wrong))
+        from_right = min(views - from_wrong, len(right))
+        chosen |= set(right[:from_right]) | set(wrong[: views - from_right])
     return chosen
 
 

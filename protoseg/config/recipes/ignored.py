@@ -74,6 +74,11 @@ def find_settings_without_effect(spec: RunSpec) -> Iterator[str]:
         )
     schedule = spec.schedule
     constructor = read_values(spec, "schedule")["optim_wrapper"].get("constructor", "")
+    if constructor not in ("", "DefaultOptimWrapperConstructor") and schedule.norm_decay == "never":
+        yield (
+            f"schedule.norm_decay: never would replace the rules of {schedule.recipe} "
+            f"({constructor}). Set schedule.norm_decay=recipe, or name another recipe."
+        )
     if constructor in CONSTRUCTORS_BY_LAYER and schedule.head_lr_mult != 1:
         yield (
             f"schedule.head_lr_mult: {schedule.head_lr_mult} has no effect, because "
@@ -158,6 +163,8 @@ def _list_used_values(spec: Mapping[str, Any], path: str, field: str) -> list[An
         return [inputs, *inputs] if len(inputs) == 1 else [inputs]
     if field == "backbone.channels":  # of an auxiliary head, which names its own map
         return channels
+    if field == "dataset.ignore_index":  # label maps are read so that this value is ignored
+        return [255 if len(spec["dataset"]["classes"]) <= 255 else 2**16 - 1]
     if field == "schedule.head_lr_mult" and not path.endswith(".lr_mult"):
         return []
     value = find_value(spec, field) if field else None

@@ -80,6 +80,11 @@ def build_config(
             f"schedule.batch_size: {spec.schedule.batch_size} is not divisible by {world_size} "
             f"processes. Set a multiple of {world_size}."
         )
+    if spec.contrast.sample_gradient and world_size > 1:
+        raise UsageError(
+            "contrast.sample_gradient: samples of other processes would get no gradient. Train "
+            "with one process, or set contrast.sample_gradient=false."
+        )
     check_labels(spec.dataset)
     check_weak_task(spec)
     config = {
@@ -198,6 +203,11 @@ def _average_over_valid_pixels(head: dict[str, Any], spec: RunSpec) -> dict[str,
     losses = head["loss_decode"]
     losses = losses if isinstance(losses, list | tuple) else [losses]
     entropies = [loss for loss in losses if loss["type"] == "CrossEntropyLoss"]
+    if spec.class_weights == "dataset" and any(loss.get("use_sigmoid") for loss in entropies):
+        raise UsageError(
+            "class_weights=dataset: a loss of decoder.settings has use_sigmoid, for which mmseg's "
+            "weights mean something else. Remove use_sigmoid, or set class_weights=none."
+        )
     for loss in entropies:
         if spec.class_weights == "dataset":
             if loss.get("class_weight") is not None:

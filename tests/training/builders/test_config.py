@@ -506,6 +506,8 @@ IGNORED_SETTINGS = {
     "+decoder.settings.in_index=[0]": "in_index is [0], but decoder.in_index is used",
     "+decoder.settings.dropout_ratio=0.7": "dropout_ratio is 0.7, but decoder.dropout is used",
     "+decoder.settings.ignore_index=7": "ignore_index is 7, but dataset.ignore_index is used",
+    # CamVid's files ignore 11, which the reader replaces by 255.
+    "dataset=camvid +decoder.settings.ignore_index=11": "ignore_index is 11, but dataset.ignore_in",
     "+decoder.settings.threshold=0.3": "threshold is 0.3, but each class has one score here",
     "+decoder.settings.out_channels=1": "out_channels is 1, but each class has one score here",
     "+decoder.settings.loss_decode.avg_non_ignore=false": "avg_non_ignore is false, but L_CE is a",
@@ -554,6 +556,18 @@ def test_a_value_without_effect_in_mmseg_is_refused_when_planned(
     with pytest.raises(UsageError, match=re.escape(sentence)):
         check_values(spec, "plan")
     build_config(spec, data_root=ROOT)
+
+
+def test_options_that_several_processes_or_a_loss_cannot_have_are_refused() -> None:
+    contrast = ("contrast=pixel", "contrast.pixel_queue=0", "contrast.region_queue=0")
+    spec = compose(*contrast, "contrast.sample_gradient=true")
+    build_config(spec, data_root=ROOT)
+    with pytest.raises(UsageError, match="samples of other processes would get no gradient"):
+        build_config(spec, data_root=ROOT, world_size=2)
+    sigmoid = "+decoder.settings.loss_decode.use_sigmoid=true"
+    spec = compose("dataset=cityscapes", "class_weights=dataset", sigmoid)
+    with pytest.raises(UsageError, match="class_weights=dataset: a loss of decoder"):
+        build_config(spec, data_root=ROOT)
 
 
 def test_settings_that_agree_with_the_spec_are_used() -> None:
