@@ -60,7 +60,16 @@ def write_matrix(path: Path, seeds: list[int]) -> str:
         "rows": [
             {
                 "label": "released",
-                "method": "released",
+                # The values of the preset `released` of the old code: both codes know them.
+                "method": "paper",
+                "method.assignment": "gumbel",
+                "method.update_pixels": "correct",
+                "method.temperature": 1.0,
+                "method.ppd_weight": 0.001,
+                "method.projection": True,
+                "method.embedding_norm": "layer",
+                "method.score_norm": "layer",
+                "method.distributed": "averaged",
                 "method.num_prototypes": 3,
                 "contrast": "pixel_small",
             }
