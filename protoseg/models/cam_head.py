@@ -174,9 +174,9 @@ class CamHead(WrappedHead):
             weak_supervision.make_pseudo_labels(maps, self.background_threshold),
             weak_supervision.IGNORED,
         )
-        rows = projected.permute(0, 2, 3, 1).flatten(0, 2)
         view = View(
-            F.normalize(rows, dim=1),
+            # Normalised as a map: rows would give other last bits than in recorded runs.
+            F.normalize(projected, dim=1).permute(0, 2, 3, 1).flatten(0, 2),
             confidences.permute(0, 2, 3, 1).flatten(0, 2),
             labels.flatten(),
         )
@@ -188,7 +188,9 @@ class CamHead(WrappedHead):
             unmasked = weak_supervision.add_background(maps) * inside[:, None]
             chosen_from = unmasked.permute(0, 2, 3, 1).flatten(0, 2)
         prototypes = weak_supervision.estimate_prototypes(
-            rows if self.prototype_features == "raw" else view.embeddings,
+            projected.permute(0, 2, 3, 1).flatten(0, 2)
+            if self.prototype_features == "raw"
+            else view.embeddings,
             chosen_from,
             self.top_pixels,
             draw_random_keys(view.labels),

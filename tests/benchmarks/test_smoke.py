@@ -51,7 +51,11 @@ def run_pytest(*arguments: str) -> str:
     """Run ``python -m pytest`` in a forked process of the checkout and return its output."""
     process = start_forked(
         "import os, sys, pytest\nos.chdir(sys.argv[1])\nsys.exit(pytest.main(sys.argv[2:]))",
-        [str(ROOT), *arguments, "-q", "-p", "no:cacheprovider"],
+        [
+            *(str(ROOT), *arguments, "-q", "-p", "no:cacheprovider"),
+            # Hydra is a plugin of pytest too, and the fork server has imported it.
+            *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
+        ],
         modules=BENCHMARK_MODULES,
         environment=build_environment(),
     )

@@ -253,7 +253,8 @@ def test_the_recorded_reason_is_that_of_the_failed_process(
     if end:
         assert workers.processes[0].wait(DEADLINE) == 1
         workers.processes[1].kill()
-    assert workers.end()[0] == 1
+    # A thread of gloo may crash while the connection breaks, after the reason was written.
+    assert workers.end()[0] in (1, -signal.SIGSEGV)
     (attempt,) = folder.attempts()
     assert ends(folder) == ["bad_data"]
     assert attempt.message == "process 1 of 2: images/00003.png: cannot be read"
