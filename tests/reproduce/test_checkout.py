@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from pathlib import Path
 
 import pytest
-from waiting import DEADLINE
+from training.provenance.repository import git
 
 from protoseg.errors import ProtosegError
 from protoseg.reproduce.checkout import check_out, find_diff
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder and return its output."""
-    options = ["-c", "user.name=t", "-c", "user.email=t@t", "-c", "core.hooksPath=/dev/null"]
-    return subprocess.run(
-        ["git", "-C", str(folder), *options, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-    ).stdout
 
 
 @pytest.fixture
