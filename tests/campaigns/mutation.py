@@ -315,6 +315,8 @@ def run_forked(folder: Path, tests: Sequence[str], seconds: float, *options: str
             os.environ["PYTHONPATH"] = sys.path[0] = str(folder)
             os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
             sys.dont_write_bytecode = True
+            # Files of failed tests and of killed processes are deleted with the folder.
+            os.environ["TMPDIR"] = tempfile.tempdir = tempfile.mkdtemp(prefix="t-", dir=folder)
             log = os.open(folder / "pytest.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(log, 1)
             os.dup2(log, 2)
