@@ -40,7 +40,7 @@ VERBS = {
         "compare": "compare the mIoU of two runs or two table rows, with confidence intervals",
     },
     "data": {
-        "data": "list, prepare and check data sets",
+        "data": "list, describe (init), prepare and check data sets",
         "weights": "list and download pre-trained weights",
         "masks": "export the pseudo-masks of a finished weakly supervised run as a data set",
     },

@@ -335,7 +335,10 @@ def test_resources_as_text() -> None:
         ("retries: {lst: 3}", "retries: unknown reason 'lst'. Did you mean 'lost'? Known: bad_con"),
         ("retries: {lost: -1}", "retries.lost: -1 is out of range; allowed: at least 0."),
         ("retries: {lost: many}", "retries.lost: expected a whole number, found 'many'."),
-        ("retries: {bad_data: 1}", "retries.bad_data: such an error is not retried by itself"),
+        (
+            "retries: {bad_data: 1}",
+            "retries.bad_data: not configurable. This error is never retried",
+        ),
         ("retries: {code_error: null}", "retries.code_error: such an error is not retried by its"),
         ("memory_escalation: 2", "memory_escalation: multiplies 'memory', which is not set to an"),
         ("memory: '0'\nmemory_escalation: 2", "memory_escalation: multiplies 'memory', which is "),

@@ -53,19 +53,19 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """Train the unfinished runs of matrices on the named cluster, or on this machine."""
     context.print_recipe_notes()
     specs = [run.spec for matrix in matrices for run in matrix.runs]
-    if any(map(list_packages, specs)) and not context.arguments.accept_code:
-        _refuse_changed_plugins(context, matrices)
-    if context.cluster is not None:
+    check_plugins = any(map(list_packages, specs)) and not context.arguments.accept_code
+    if context.cluster is not None and not check_plugins:
         return _submit(context, matrices, context.cluster)
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
-    return _train_here(context, plan)
-
-
-def _refuse_changed_plugins(context: Context, matrices: Sequence[Matrix]) -> None:
-    plan = read_plan(matrices, context.paths.runs, context.record_folders)
-    changed = find_changed_plugins(plan, context.paths.runs)
+    changed = find_changed_plugins(plan, context.paths.runs) if check_plugins else []
     if changed:
         raise UsageError(" ".join(plugin.describe() for plugin in changed))
+    # On a cluster the plan is read again, under the lock of the runs folder.
+    return (
+        _submit(context, matrices, context.cluster)
+        if context.cluster
+        else _train_here(context, plan)
+    )
 
 
 def _train_here(context: Context, plan: Plan) -> int:

@@ -175,12 +175,12 @@ def _check_retries(retries: Mapping[str, int | None]) -> None:
             continue
         if not rule.ignores_progress:
             raise UsageError(
-                f"retries.{name}: a run goes on after its time limit as often as it gets further, "
-                "and not at all where it does not; remove it."
+                f"retries.{name}: not configurable. A run is started again as long as it makes "
+                "progress, and never without progress. Remove this key."
             )
         raise UsageError(
-            f"retries.{name}: such an error is not retried by itself; leave it 0, mend the "
-            "cause and run the sweep with --retry-failed."
+            f"retries.{name}: not configurable. This error is never retried automatically. "
+            "Remove this key; after mending the cause, run the sweep with --retry-failed."
         )
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from forked import ForkedProcess, start_forked
 from report.lab import make_record
+from training.provenance.repository import git
 from training.small import (
     BASE,
     WORKER_MODULES,
@@ -326,19 +327,6 @@ def test_an_unfinished_reproduction_is_resumed_only_with_the_same_settings(tmp_p
 
 
 # With the code of another commit
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder and return its output."""
-    settings = ("user.name=t", "user.email=t@t", "core.hooksPath=/dev/null")
-    options = [part for setting in settings for part in ("-c", setting)]
-    return subprocess.run(
-        ["git", "-C", str(folder), *options, *arguments],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-    ).stdout
 
 
 @pytest.mark.slow
