@@ -2,7 +2,8 @@
 #                   TORCH=cpu (any target): install the CPU build of torch; see TORCH below
 # make test         set up, run the first tier of the tests; ARGS="tests/core" runs a part of it
 # make test-all     set up, run all tests (those with SLURM: slurm/README.md)
-# make coverage     the same, with the coverage of lines and branches held against its floors
+# make coverage     both tiers one after the other, with the coverage of lines and branches held
+#                   against its floors
 # make mutation     change the source at random places: do the tests notice? Without coverage data:
 #                   ARGS="--sample 100 --by-file"
 # make durations    run every test alone and write tests/durations.json
@@ -27,24 +28,32 @@ $(error TORCH=$(TORCH): unknown build of torch. Use TORCH=default or TORCH=cpu)
 endif
 OTHER_TORCH := $(filter-out $(TORCH),$(INSTALLED_TORCH))
 
-.PHONY: quickstart test test-all coverage mutation durations bench bench-check lint setup clean
+.PHONY: quickstart test test-slow test-all coverage coverage-report mutation durations bench bench-check lint setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
 	$(BIN)/protoseg tables quickstart
 
-# The tiers: CONTRIBUTING.md.
-test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(ARGS)
+# The tiers: CONTRIBUTING.md. Two processes on any machine: the tests of tests/slurm mostly wait.
+# COVERAGE=1 records coverage in .coverage, beside what earlier commands recorded there.
+PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n 2 --dist loadgroup
 
-# Two processes on any machine: the tests of tests/slurm mostly wait.
+test: $(READY)
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: $(READY)
+	$(PYTEST) -m slow $(ARGS)
+
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(PYTEST) $(ARGS)
 
 coverage: $(READY)
-	rm -rf .coverage
-	mkdir .coverage
-	$(BIN)/coverage run -m pytest -n 2 --dist loadgroup $(ARGS)
+	rm -rf .coverage && mkdir .coverage
+	$(MAKE) test COVERAGE=1
+	$(MAKE) test-slow COVERAGE=1
+	$(MAKE) coverage-report
+
+coverage-report: $(READY)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet -o .coverage/coverage.json
 	$(BIN)/python tests/coverage_floors.py

@@ -80,19 +80,28 @@ def test_long_groups_start_first_and_the_tests_of_a_group_stay_together(
     assert groups == sorted(groups, key=lambda group: -seconds[group])
 
 
-def test_ci_runs_the_tests_of_make_test_within_make_coverage() -> None:
-    """So that CI runs them once."""
-
+def test_ci_runs_both_tiers_each_once() -> None:
     def pytest_options(target: str) -> str:
         command = ["make", "-n", target, "READY=/dev/null", "BIN=BIN", "ARGS=tests/core"]
         result = subprocess.run(command, cwd=TESTS.parent, capture_output=True, text=True)
         (line,) = (line for line in result.stdout.splitlines() if "-m pytest" in line)
         return line.partition(" -m pytest ")[2]
 
-    whole = pytest_options("coverage")
+    whole = pytest_options("test-all")
     assert pytest_options("test").replace('-m "not slow" ', "") == whole
-    assert pytest_options("test-all") == whole
-    assert "\nmake coverage\n" in (TESTS.parent / ".ci" / "run").read_text()
+    assert pytest_options("test-slow").replace("-m slow ", "") == whole
+    in_ci = [
+        line for line in (TESTS.parent / ".ci" / "run").read_text().splitlines() if "make" in line
+    ]
+    tiers = ["make test COVERAGE=1", "make test-slow COVERAGE=1", "make coverage-report"]
+    assert in_ci[-3:] == tiers
+    printed = subprocess.run(
+        ["make", "-n", "coverage", "READY=/dev/null"],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert [line for line in tiers if line[5:] in printed.stdout] == tiers
 
 
 @pytest.mark.parametrize(
