@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from protoseg import __version__
+from protoseg.cli import is_interrupt
 from protoseg.cli.arguments import add_folder_arguments
 from protoseg.cli.interrupts import INTERRUPTS
 from protoseg.errors import ProtosegError
@@ -158,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ProtosegError as error:
         print(_error_text(verb, str(error)), file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        if not is_interrupt(error):
+            raise
         print(f"protoseg {verb}: interrupted.", file=sys.stderr)
         return 1
     except BrokenPipeError:

@@ -60,3 +60,30 @@ def test_ctrl_c_during_the_imports_prints_one_line(module: str) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "protoseg: interrupted; nothing was started.\n"
+
+
+IN_A_CLASS_BODY = """
+import os, signal, sys
+from protoseg.cli import main
+from protoseg.config import compose
+
+class Field:
+    def __set_name__(self, owner, name):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+
+def register_schemas():
+    type("Schema", (), {"kind": Field()})
+
+compose.register_schemas = register_schemas
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_ctrl_c_while_a_class_is_made_prints_one_line(tmp_path: Path) -> None:
+    """Python 3.11 makes it a RuntimeError."""
+    command = [sys.executable, "-c", IN_A_CLASS_BODY, "plan", "quickstart"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == "protoseg plan: interrupted.\n"
