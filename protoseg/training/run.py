@@ -31,6 +31,7 @@ from protoseg.training.builders.parameter_counts import count_parameters
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.evaluate import evaluate
+from protoseg.training.evaluation.smallest_image import predict_smallest_image
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.machine.allocator import keep_freed_memory
 from protoseg.training.machine.determinism import hash_state
@@ -92,6 +93,7 @@ def execute_run(
         if saved:
             loop.resume(saved)
             print(f"{now()}  resuming from iteration {start}", flush=True)
+        predict_smallest_image(parts, spec.evaluation.scale)
     raise_if_stop_requested(stop, processes)
     _log_phase(2)
     loop.run(start)

@@ -392,6 +392,7 @@ def copy_without_digest(data: Path, folder: Path) -> tuple[Path, tuple[str, ...]
         ("gone", "val", 0, r"00003\.png: has no image"),
         ("unlabelled", "train", 0, r"/train: no pixel of split 'train' has a class; all are"),
         ("unlabelled", "val", 0, r"/val: no pixel of split 'val' has a class; all are ignored"),
+        ("thin", "val", 0, r"00003\.png: Resize fails for its 900×4 pixels"),
     ],
 )
 def test_damaged_data_end_a_run_as_bad_data(
@@ -412,13 +413,18 @@ def test_damaged_data_end_a_run_as_bad_data(
         case "unlabelled":
             for path in (copied / "copied" / "annotations" / split).iterdir():
                 Image.new("L", (48, 48), 255).save(path)
+        case "thin":
+            overrides = (*overrides, "evaluation.scale=[96,48]")
+            Image.new("RGB", (900, 4)).save(image)
+            Image.new("L", (900, 4)).save(copied / "copied" / "annotations" / split / "00003.png")
     folder = make_folder(tmp_path, small_spec(*overrides), copied, workers=workers)
     reason, message = train(folder)
     assert reason is Reason.BAD_DATA, message
     assert re.search(sentence, message), message
     assert "Traceback" not in message
     assert not folder.record.exists()
-    assert damage != "unlabelled" or not list(folder.checkpoints.glob("*")), "nothing was trained"
+    is_found_early = damage in ("unlabelled", "thin")
+    assert not is_found_early or not list(folder.checkpoints.glob("*")), "nothing was trained"
 
 
 def test_data_with_another_digest_are_bad_data(data: Path, tmp_path: Path) -> None:

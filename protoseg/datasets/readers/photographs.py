@@ -101,6 +101,16 @@ def _decode(path: Path, data: np.ndarray, flag: int) -> np.ndarray:
     return pixels
 
 
+def read_size(path: Path) -> tuple[int, int] | None:
+    """(width, height) in the header of a photograph, before the EXIF orientation; None if Pillow
+    cannot read the header."""
+    try:
+        with Image.open(path) as file:
+            return file.size
+    except UNREADABLE:
+        return None
+
+
 def read_orientation(path: Path) -> int:
     """The EXIF orientation of a photograph, 1 (upright) to 8; 1 if it has none."""
     try:
