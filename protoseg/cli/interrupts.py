@@ -31,5 +31,14 @@ class InterruptHandler:
             raise KeyboardInterrupt
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception is a KeyboardInterrupt, or is raised in place of one.
+
+    Python 3.11 raises RuntimeError in place of an exception in ``__set_name__``, which each field
+    of a dataclass calls.
+    """
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
+
+
 INTERRUPTS = InterruptHandler()
 """The handler of this process."""

@@ -31,7 +31,7 @@ SMALL_MODEL = "backbone=tiny method=released_2026_11 contrast=pixel"
 SENTENCES = frozenset(
     {
         # plan, status, logs: why an attempt ended, what could not be read.
-        *("message", "problems", "not_timed"),
+        *("message", "problems", "not_timed", "recipe_notes"),
         # tables: the texts of footnotes; their marks are compared in the printed cells.
         *("source", "note"),
         # explain, figures, verify: sentences below a cell, a figure and a check.

@@ -87,6 +87,7 @@ def run(context: Context) -> int:
     elif context.json:
         data: dict[str, Any] = {"arrays": [array_to_dict(array) for array in arrays]}
         data["changed_plugins"] = [dataclasses.asdict(plugin) for plugin in changed]
+        data["recipe_notes"] = list(context.composer.recipes.notes.values())
         data["not_timed"] = {failure.what: failure.message for failure in failures}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:

@@ -10,6 +10,8 @@ import yaml
 
 from cli.conftest import CommandLine
 from protoseg.config.identity import run_id_pattern
+from protoseg.config.recipes import locked
+from protoseg.config.recipes.resolver import RecipeResolver
 
 MATRICES = Path(__file__).parents[3] / "experiments" / "matrices"
 
@@ -55,6 +57,27 @@ def test_a_plan_counts_finished_runs_in_all_folders_and_estimates_the_time(
     assert [run["miou"] for run in data["runs"]][:4] == [70.0, 71.0, None, 72.0]
     ignoring = protoseg("plan", "quickstart", "--ignore-records", "--json").json
     assert ignoring["counts"]["done"] == 1, "a record in its run folder still counts"
+
+
+def test_a_plan_names_recipes_that_differ_from_the_locked_ones(
+    protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert protoseg("plan", "quickstart", "--json").json["recipe_notes"] == []
+
+    # An installed mmseg with another file of this recipe, in which one more value is set.
+    name = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py"
+    monkeypatch.setattr(RecipeResolver, "_differs", lambda *_: True)
+    monkeypatch.setattr(
+        RecipeResolver,
+        "_take_values",
+        lambda _, role, *__: {**locked.read_sections(role, name), "added": 1},
+    )
+    result = protoseg("plan", "quickstart", "--json")
+    notes = result.json["recipe_notes"]
+    assert len(notes) == 3, "backbone, decoder and schedule"
+    assert all(f"{name}: the installed mmseg differs from " in note for note in notes)
+    assert all("added None -> 1. Runs with these values are other runs." in note for note in notes)
+    assert notes[0].split()[0] in result.err
 
 
 def test_a_finished_plan_has_nothing_to_train(protoseg: CommandLine) -> None:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import json
 import re
 import sys
@@ -481,6 +482,17 @@ def test_settings_that_mmseg_refuses_are_one_error_message(
     with pytest.raises(UsageError, match="model: mmseg cannot build it: ") as error:
         build_components(config, None)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("timm") is not None, reason="timm is installed")
+def test_a_backbone_of_a_missing_package_says_what_to_install(shapes_root: Path) -> None:
+    settings = "{_delete_: true, type: TIMMBackbone, model_name: resnet18, pretrained: false}"
+    config = build_config(small_spec(f"backbone.settings={settings}"), data_root=shapes_root)
+    with pytest.raises(UsageError) as error:
+        build_components(config, None)
+    assert "timm is not installed. Install the package, or choose another backbone" in str(
+        error.value
+    )
 
 
 # Values that are given are used or refused
