@@ -20,9 +20,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from protoseg import __version__
-from protoseg.cli import is_interrupt
 from protoseg.cli.arguments import add_folder_arguments
-from protoseg.cli.interrupts import INTERRUPTS
+from protoseg.cli.interrupts import INTERRUPTS, is_interrupt
 from protoseg.errors import ProtosegError
 
 DESCRIPTION = "Benchmarks and ablations of prototype-based semantic segmentation."
