@@ -217,10 +217,14 @@ class Queue:
             message = "waits" + (f" ({job.why})" if job.why else "")
         else:
             message = f"on {job.node or 'its node'}, starting or ending"
-        before = f", {status.reason.value} before" if status.reason else ""
-        return replace(
-            status, state=State.QUEUED, message=message + before, job=job.id, host=job.node
-        )
+        if status.reason:
+            message += f", {status.reason.value} before"
+        if job.is_held:
+            message += (
+                f"; SLURM holds it: run 'scontrol release {job.id}' (some holds need an "
+                "administrator), or cancel it and sweep again"
+            )
+        return replace(status, state=State.QUEUED, message=message, job=job.id, host=job.node)
 
 
 def _add_ended_task(

@@ -54,6 +54,11 @@ class Job:
         return self.state in WAITING
 
     @property
+    def is_held(self) -> bool:
+        """Whether it waits until it is released: "JobHeldUser", "launch failed requeued held"."""
+        return self.is_waiting and "held" in self.why.lower()
+
+    @property
     def is_active(self) -> bool:
         """Whether it holds its nodes now. Workers of a COMPLETING job may still save."""
         return self.state in ACTIVE

@@ -233,10 +233,8 @@ class Testbed:
             TestbedError: the deadline passed; with the queue, the nodes and the controller's log.
         """
         if not poll_until(DEADLINE_SECONDS, condition):
-            state = [
-                self.run(*command).stdout
-                for command in (("squeue", "--array", "--states=all"), ("sinfo", "--long"))
-            ]
+            commands = ("squeue", "--array", "--states=all"), ("sinfo", "--long")
+            state = [self.run(*command).stdout for command in commands]
             log = log_tails([self.folder / "log" / "slurmctld.log"])
             raise TestbedError(
                 "\n".join([f"waited {DEADLINE_SECONDS:g} s for {what}", *state, log])
@@ -264,10 +262,15 @@ class Testbed:
             return False
 
         self.wait_until("an empty queue", empty)
-        for node in self.nodes:
-            if not self._accepts_jobs(node):
-                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-                self.wait_for_node(node)
+        for node in self.resume_nodes():
+            self.wait_for_node(node)
+
+    def resume_nodes(self) -> list[str]:
+        """Let the nodes that are down or drained accept jobs; return their names."""
+        names = [node for node in self.nodes if not self._accepts_jobs(node)]
+        for node in names:
+            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return names
 
     # Helpers.
 

@@ -55,6 +55,23 @@ def read_status(folder: Path, client: SlurmClient) -> Status:
     return Queue(folder, client).apply({RUN: run.status()})[RUN]
 
 
+@pytest.mark.parametrize(
+    ("why", "is_held"),
+    [
+        ("JobHeldUser", True),
+        ("JobHeldAdmin", True),
+        ("launch failed requeued held", True),
+        ("Priority", False),
+        ("", False),
+    ],
+)
+def test_a_held_job_says_how_to_release_it(tmp_path: Path, why: str, is_held: bool) -> None:
+    write_submission(tmp_path)
+    message = read_status(tmp_path, FixedClient(Job("5_0", "PENDING", why=why))).message
+    assert ("SLURM holds it: run 'scontrol release 5_0'" in message) == is_held
+    assert message.startswith(f"waits ({why})" if why else "waits")
+
+
 @pytest.mark.parametrize("state", ["PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD"])
 def test_a_waiting_job_is_queued(tmp_path: Path, state: str) -> None:
     write_submission(tmp_path)

@@ -104,6 +104,7 @@ class Campaign:
             if self.harness.progress() > (self.harness.stage - 0.2) / self.harness.parts:
                 grown = self.harness.stage + 1
             self.harness.stage = min(self.harness.parts, max(self.harness.stage, grown))
+            self.harness.release_held_jobs()
             self.sweep(*(["--retry-failed"] if pause.random() < 0.2 else []))
 
     def _inject(self, waiting: list[str], substitutes: list[str]) -> None:

@@ -257,6 +257,20 @@ class Harness:
                 submissions.append((intent["name"], intent["runs"], str(job.get("job", "")), at))
         return submissions
 
+    def release_held_jobs(self) -> None:
+        """Release the jobs that SLURM holds, and resume drained nodes, as an administrator does.
+
+        SLURM 22.05 holds a job that it started on a node where its requeued start is still alive
+        ("Duplicate jobid"), and drains the node.
+        """
+        done = self.testbed.run("squeue", "--noheader", "--array", "--format=%i|%r")
+        for line in done.stdout.splitlines():
+            key, _, reason = line.partition("|")
+            if "held" in reason.lower():
+                self.add_event("released", job=key, why=reason)
+                self.testbed.resume_nodes()
+                self.testbed.run("scontrol", "release", key)
+
     def queue(self) -> list[QueuedRun] | None:
         """Return the jobs of runs in SLURM's queue; None if SLURM does not answer."""
         try:
