@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from protoseg.core.collective import all_sum, world_size
-from protoseg.core.losses import IGNORED, MASKED_LOGIT
+from protoseg.core.losses import MASKED_LOGIT
 from protoseg.core.segments import is_inside, sort_by_segment
-from protoseg.core.weak_supervision import Prototypes, View
+from protoseg.core.weak_supervision import Prototypes, View, compare_with_prototypes
 
 FIRST, NUMBER = 3, 10
 """The negatives of a pixel are the 4th to 13th most similar prototypes."""
@@ -97,14 +97,13 @@ def compute_contrast_by_class(
         negatives: (N, C) bool, negative prototypes of each pixel; None for all other classes.
         weights: (N,), weight of each pixel; None for 1.
     """
-    logits = embeddings.float() @ prototypes.vectors.T.float() / temperature
-    column = labels.clamp_min(0)[:, None]
-    own = logits.gather(1, column)
+    logits, column, own, counts = compare_with_prototypes(
+        embeddings, labels, prototypes, temperature
+    )
     allowed = prototypes.exists.expand_as(logits)
     allowed = allowed.scatter(1, column, False) if negatives is None else allowed & negatives
     rest = torch.where(allowed, logits, MASKED_LOGIT)
     each = torch.logsumexp(torch.cat([own, rest], 1), 1) - own[:, 0]
-    counts = (labels != IGNORED) & prototypes.exists[column[:, 0]]
     weight = counts.to(each.dtype) if weights is None else counts * weights
     number = len(prototypes.exists)
     # The pixels of all processes decide about a class; each process adds its share.

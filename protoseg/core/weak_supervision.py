@@ -144,19 +144,37 @@ def compute_contrast(
         negatives: (N, C) bool, negative prototypes of each pixel; None for all other classes.
         weights: (N,), weight of each pixel; None for 1.
     """
-    logits = embeddings.float() @ prototypes.vectors.T.float() / temperature
-    column = labels.clamp_min(0)[:, None]
+    logits, column, own, counts = compare_with_prototypes(
+        embeddings, labels, prototypes, temperature
+    )
     allowed = prototypes.exists.expand_as(logits)
     if negatives is not None:
         allowed = (allowed & negatives).scatter(1, column, True)
-    counts = (labels != IGNORED) & prototypes.exists[column.squeeze(1)]
-    each = (
-        torch.logsumexp(torch.where(allowed, logits, MASKED_LOGIT), 1)
-        - logits.gather(1, column)[:, 0]
-    )
+    each = torch.logsumexp(torch.where(allowed, logits, MASKED_LOGIT), 1) - own[:, 0]
     weight = counts.to(each.dtype) if weights is None else counts * weights
     total = (torch.where(counts, each, 0) * weight).sum() * world_size()
     return total / all_sum(weight.sum()).clamp_min(1)
+
+
+def compare_with_prototypes(
+    embeddings: Tensor, labels: Tensor, prototypes: Prototypes, temperature: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute ``v·p / τ`` of each pixel and prototype.
+
+    Args:
+        embeddings: (N, D).
+        labels: (N,).
+        prototypes: P.
+        temperature: τ.
+
+    Returns:
+        The values, (N, C) float32; the column of each pixel's own class, 0 for ignored pixels,
+        (N, 1); the values there, (N, 1); whether a pixel has a label whose prototype exists, (N,).
+    """
+    logits = embeddings.float() @ prototypes.vectors.T.float() / temperature
+    column = labels.clamp_min(0)[:, None]
+    counts = (labels != IGNORED) & prototypes.exists[column[:, 0]]
+    return logits, column, logits.gather(1, column), counts
 
 
 @torch.no_grad()
