@@ -12,6 +12,7 @@ from torch import Tensor
 
 from protoseg.core.collective import all_gather, rank, world_size
 from protoseg.core.memory_bank import ContrastMemory
+from protoseg.core.memory_contrast import compute_memory_contrast
 from protoseg.core.pixel_contrast import choose_samples, compute_contrast_loss
 
 CLASSES, CHANNELS, IMAGES, PIXELS, STEPS, ANCHORS = 4, 8, 4, 50, 4, 24
@@ -64,15 +65,28 @@ def compute_loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
     return loss.detach(), anchors.grad
 
 
+def compute_memory_loss_and_gradient(memory: ContrastMemory) -> tuple[Tensor, Tensor]:
+    """Return loss and gradient of the anchors of this process against the whole memory."""
+    rows, labels, _ = make_whole_batch(9)
+    own_part = [part[:ANCHORS].chunk(world_size())[rank()] for part in (rows, labels)]
+    anchors = own_part[0].clone().requires_grad_()
+    loss = compute_memory_contrast(anchors, own_part[1], memory.list_entries(), 0.1)
+    loss.backward()
+    assert anchors.grad is not None
+    return loss.detach(), anchors.grad
+
+
 def run_steps() -> dict[str, Any]:
-    """Run all steps; return the memory after each step, then loss and gradient."""
+    """Run all steps; return the memory after each step, then losses and gradients."""
     memory = make_memory()
     states = []
     for step in range(STEPS):
         push_batch(memory, step)
         states.append({name: value.clone() for name, value in memory.state_dict().items()})
     loss, gradient = compute_loss_and_gradient(memory)
-    return {"states": states, "loss": loss, "gradient": gradient}
+    results = {"states": states, "loss": loss, "gradient": gradient}
+    results["memory loss"], results["memory gradient"] = compute_memory_loss_and_gradient(memory)
+    return results
 
 
 def run_process(rank: int, world: int, folder: str) -> None:

@@ -77,6 +77,27 @@ def test_the_record_holds_the_contrast_loss(finished: RunFolder) -> None:
     assert all(0 < loss < 10 for loss in losses)
 
 
+RELEASED = (
+    "contrast=released",
+    *CONTRAST[3:],
+    "contrast.anchors=48",
+    "contrast.warmup_iterations=2",
+)
+
+
+@pytest.mark.slow
+def test_contrast_over_the_whole_memory_keeps_it_equal_in_both_processes(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, small_spec(*SPEC, *RELEASED), data)
+    assert Workers(folder, code=SAVE_MEMORY).end() == [0, 0], log(folder)
+    first, second = (torch.load(folder.path / f"memory{rank}.pt") for rank in range(2))
+    assert first["regions_seen"][1:].max() > 0
+    losses = [point[1]["loss_contrast"] for point in read_record(folder.record)["losses"]]
+    assert losses[0] == 0 < losses[-1]
+    assert all(torch.equal(values, second[name]) for name, values in first.items())
+
+
 @pytest.mark.slow
 def test_a_resumed_run_restores_the_memory(
     finished: RunFolder, spec: RunSpec, data: Path, tmp_path: Path
