@@ -67,11 +67,16 @@ def format_arrow(value: float, decimals: int) -> str:
 
 
 def format_millions(count: float) -> str:
-    """Format a count in millions with two decimals; a small count is never "0.00"."""
+    """Format a count in millions, for example "24.70", "0.00005" for 50 and "12,345.7"."""
     scaled = count / 1e6
     if count == 0:
         return "0"
-    return format_number(scaled, 2) if scaled >= 0.005 else f"{scaled:.1g}"
+    if scaled >= 10_000:
+        return f"{scaled:,.1f}"
+    if scaled >= 0.005:
+        return format_number(scaled, 2)
+    rounded = float(f"{scaled:.0e}")  # to one digit, shown without an exponent
+    return f"{rounded:.{-math.floor(math.log10(rounded))}f}"
 
 
 def describe_state(result: LookupResult) -> str:
