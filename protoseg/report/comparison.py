@@ -13,6 +13,7 @@ from protoseg.report import wording
 from protoseg.report.statistics.significance import (
     EXACT_SEEDS,
     LEVEL,
+    MIN_SEEDS,
     Paired,
     mean,
     pair_by_seed,
@@ -56,7 +57,7 @@ class Comparison:
     seeds: tuple[int, ...]
     """Shared seeds; if empty, the runs are compared unpaired."""
     seed_interval: tuple[float, float] | None
-    """95% Student t interval of the mean paired difference; None with fewer than two seeds."""
+    """95% Student t interval of the mean paired difference; None with fewer than `MIN_SEEDS`."""
     images: int
     image_interval: tuple[float, float]
     """95% percentile interval of a paired bootstrap over images with fixed models."""
@@ -148,7 +149,7 @@ def compare_runs(
         our_runs=tuple(run.record["run_id"] for run in used[0]),
         their_runs=tuple(run.record["run_id"] for run in used[1]),
         seeds=seeds,
-        seed_interval=pairs.interval() if pairs.n > 1 else None,
+        seed_interval=pairs.interval() if pairs.n >= MIN_SEEDS else None,
         images=len(counts[0][0].truth),
         image_interval=bootstrap.percentile_interval(drawn, LEVEL),
         draws=draws,

@@ -12,6 +12,7 @@ import pytest
 from recorded import parametric_on_camvid
 
 from protoseg.cli import main
+from protoseg.cli.views.comparison import comparison_lines
 from protoseg.errors import ProtosegError
 from protoseg.report.comparison import Comparison, Run, compare_runs, find_runs
 from protoseg.runs.record import read_record
@@ -55,8 +56,12 @@ def test_a_comparison_has_intervals_over_seeds_and_images() -> None:
     assert against(ours, theirs, generator_seed=1).image_interval != comparison.image_interval
 
 
-def test_with_one_or_no_shared_seed_the_seed_interval_is_unknown() -> None:
+def test_with_fewer_than_three_shared_seeds_the_seed_interval_is_unknown() -> None:
     ours, theirs = committed(10), committed(1)
+    two = against(ours[:2], theirs)
+    assert (two.seed_interval, two.smallest_p, two.seeds) == (None, 0.5, (0, 1))
+    (line,) = (line for line in comparison_lines(two) if line[0] == "over seeds")
+    assert (line[1], line[2].startswith("two shared seeds")) == ("unknown", True)
     one = against(ours[:1], theirs)
     assert (one.seed_interval, one.p, one.smallest_p, one.seeds) == (None, 1.0, 1.0, (0,))
     assert sum("not shared" in sentence for sentence in one.left_out) == 2

@@ -59,4 +59,6 @@ def _range(interval: tuple[float, float]) -> str:
 def _reason_without_seed_interval(n: int) -> str:
     if n == 1:
         return "one shared seed has no spread"
+    if n == 2:
+        return "two shared seeds: their 95% interval would be 12.7 standard errors on each side"
     return "no shared seed: the runs are not paired, and the effect of the seed is unknown"
