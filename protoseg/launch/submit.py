@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
@@ -31,6 +34,11 @@ from protoseg.slurm.command import is_installed
 SETTLE_SECONDS = 15.0
 """How long a sweep waits for an earlier sbatch without an answer. The tasks of a job that arrives
 later find their intent withdrawn and exit at once."""
+
+
+REQUEUE_SECONDS = 120.0
+"""How long after the end of an attempt its batch script may requeue the job: SLURM kills the script
+after KillWait (30 s by default), and a slow machine delays it."""
 
 
 @dataclass
@@ -90,6 +98,9 @@ def submit_runs(
             if run_id in skipped:
                 has_failed = entry.status.state is State.FAILED
                 (result.left_alone if has_failed else result.under_way)[run_id] = skipped[run_id]
+        for run_id, job in find_requeued(selected, runs_folder, client).items():
+            result.under_way[run_id] = f"job {job}: requeued"
+        selected = [entry for entry in selected if entry.run.run_id not in result.under_way]
         if not selected:
             return result
         arrays = _make_arrays(selected, runs_folder, profile)
@@ -127,6 +138,37 @@ def submit_runs(
             result.jobs[job_id] = submission.run_ids
             on_array(job_id, array)
     return result
+
+
+def find_requeued(
+    entries: Sequence[PlanEntry], runs_folder: Path, client: SlurmClient
+) -> dict[str, str]:
+    """Find runs whose last job was requeued while the plan was made; run id -> job.
+
+    SLURM shows a job as ended between the end of its worker and the requeue by its batch script.
+    """
+    attempts = {}
+    for entry in entries:
+        folder = RunFolder(runs_folder / entry.run.run_id)
+        for last in folder.attempts()[-1:]:
+            if last.job and last.ending and age_of(last.ending) < REQUEUE_SECONDS:
+                attempts[folder.run_id] = last
+    if not attempts:
+        return {}
+    jobs = client.query_jobs([last.job for last in attempts.values()], fresh=True).jobs
+    return {
+        run_id: last.job
+        for run_id, last in attempts.items()
+        if (job := jobs.get(last.job)) and not job.has_ended and job.restarts > last.restarts
+    }
+
+
+def age_of(ending: Mapping[str, Any]) -> float:
+    """Seconds since an ending was recorded; infinite if its time cannot be read."""
+    try:
+        return time.time() - datetime.fromisoformat(str(ending.get("time"))).timestamp()
+    except ValueError:
+        return math.inf
 
 
 def _write_intent(

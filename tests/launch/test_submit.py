@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 from protoseg import files
 from protoseg.launch import submit
 from protoseg.launch.submission import open_submissions, read_submission, write_intent
+from protoseg.runs.folder import RunFolder
+from protoseg.slurm.client import Job, JobReport
 
 RUN = "shapes-tiny-s0-0123456789"
 
@@ -78,3 +82,34 @@ def test_a_submission_that_another_sweep_withdrew_counts_as_refused(
     )
     assert (outcome.jobs, outcome.refused, reported) == ({}, [RUN], [])
     assert "another sweep" in outcome.refusal
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "seconds", "is_requeued"),
+    [
+        ("PENDING", 1, 10, True),
+        ("RUNNING", 1, 10, True),
+        ("RUNNING", 0, 10, False),  # its batch script is about to end
+        ("TIMEOUT", 0, 10, False),
+        ("PENDING", 1, 2 * submit.REQUEUE_SECONDS, False),
+        (None, 0, 10, False),
+    ],
+)
+def test_a_run_whose_job_was_requeued_meanwhile_is_not_submitted(
+    tmp_path: Path, state: str | None, restarts: int, seconds: float, is_requeued: bool
+) -> None:
+    folder = RunFolder(tmp_path / RUN)
+    files.make_folder(folder.path)
+    path = folder.start_attempt({"time": "2026-01-01T10:00:00+00:00", "job": "5_0", "iteration": 0})
+    ended = datetime.fromtimestamp(time.time() - seconds, UTC).isoformat()
+    files.create_json(path / "end.json", {"time": ended, "reason": "timeout", "message": ""})
+
+    class Client:
+        def query_jobs(self, ids: Collection[str], fresh: bool = False) -> JobReport:
+            assert (list(ids), fresh) == (["5_0"], True)
+            jobs = {"5_0": Job("5_0", state, restarts=restarts)} if state else {}
+            return JobReport(jobs, reachable=True)
+
+    entry: Any = SimpleNamespace(run=SimpleNamespace(run_id=RUN))
+    requeued = submit.find_requeued([entry], tmp_path, Client())  # type: ignore[arg-type]
+    assert requeued == ({RUN: "5_0"} if is_requeued else {})
