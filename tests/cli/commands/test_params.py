@@ -42,7 +42,7 @@ def test_a_count_that_differs_is_marked_and_explained(counting: CommandLine) -> 
     rows = [line for line in result.out.splitlines() if line.startswith("| 1 | Swin")]
     cells = "Swin | Swin-Base | 150 | 1 | 90.6 | 90.702 ≠ | 90.5 | 90.587 ≠ | – | 0.115 | 0 | (2)"
     assert rows == [f"| 1 | {cells} |"]
-    assert "(2) SegFormer's decoder at 768 channels on Swin-B." in result.out
+    assert "(2) Counted with SegFormer's decoder at 768 channels;" in result.out
     assert "63,544 relative position biases" in result.out
 
 
