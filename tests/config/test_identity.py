@@ -53,14 +53,14 @@ QUICKSTART = {
     ),
 }
 QUICKSTART_400 = {
-    "shapes_64-tiny-segformer-parametric-k1-s0-cc78f2f32b": (
-        "cc78f2f32b53b127d2cb6cea6f3bd11eae2b069e94d2418e1e98c582a7684a98"
+    "shapes_64-tiny-segformer-parametric-k1-s0-87e063d6d8": (
+        "87e063d6d84e990831dd81676fe9b809910255320410bafa9212492e3dfee669"
     ),
-    "shapes_64-tiny-segformer-prototype-k1-s1-ddf8e084dc": (
-        "ddf8e084dce7d9f370f434a5083eee6d4238caa95dee3bf26d6ef539e9c5be04"
+    "shapes_64-tiny-segformer-prototype-k1-s1-40cac72167": (
+        "40cac7216773d71ac58a661273cc2266822c30151903853a98204fd6c4b85065"
     ),
-    "shapes_64-tiny-segformer-prototype-k4-s2-a837956bf4": (
-        "a837956bf49a283eca6d6f230ded2cdb74cd4323c037714ad2303873663ef590"
+    "shapes_64-tiny-segformer-prototype-k4-s2-59c6a576d0": (
+        "59c6a576d05d08accada08281c36f66b009eb9a259f511f6b08f7550096505dc"
     ),
 }
 QUICKSTART_2026_11 = {

@@ -339,7 +339,10 @@ def test_resources_as_text() -> None:
             "retries: {bad_data: 1}",
             "retries.bad_data: not configurable. This error is never retried",
         ),
-        ("retries: {code_error: null}", "retries.code_error: not configurable. This error is never"),
+        (
+            "retries: {code_error: null}",
+            "retries.code_error: not configurable. This error is never",
+        ),
         ("memory_escalation: 2", "memory_escalation: multiplies 'memory', which is not set to an"),
         ("memory: '0'\nmemory_escalation: 2", "memory_escalation: multiplies 'memory', which is "),
         ("memory: 1G\nmemory_escalation: 1", "memory_escalation: 1 does not raise the memory."),
