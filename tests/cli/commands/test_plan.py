@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from cli.conftest import CommandLine
+from protoseg.cli import context
+from protoseg.config.compose import Composer
 from protoseg.config.identity import run_id_pattern
 from protoseg.config.recipes import locked
 from protoseg.config.recipes.resolver import RecipeResolver
@@ -64,7 +66,9 @@ def test_a_plan_names_recipes_that_differ_from_the_locked_ones(
 ) -> None:
     assert protoseg("plan", "quickstart", "--json").json["recipe_notes"] == []
 
-    # An installed mmseg with another file of this recipe, in which one more value is set.
+    # An installed mmseg with another file of this recipe, in which one more value is set. The
+    # composer that the tests share would keep the notes.
+    monkeypatch.setattr(context, "Composer", Composer)
     name = "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py"
     monkeypatch.setattr(RecipeResolver, "_differs", lambda *_: True)
     monkeypatch.setattr(
