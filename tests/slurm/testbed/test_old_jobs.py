@@ -50,7 +50,7 @@ def test_a_job_queued_by_the_old_code_trains_with_the_new_code(
         replace_link(link, ROOT)
         old_code.rename(tmp_path / "gone")  # nothing of the job can use it
         now = read_run(code, runs, matrix)
-        # The sentence may get longer: it says how to release the job.
+        # The sentence may get longer: it names the command that releases the job.
         assert now.pop("message").startswith(run.pop("message"))
         assert now == run, "the new code reads another state"
         cluster.run("scontrol", "release", run["job"].partition("_")[0])
