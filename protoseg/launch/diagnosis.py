@@ -182,12 +182,12 @@ def _find_start(attempt: Attempt, starts: Sequence[Job]) -> Job | None:
         attempt: the attempt.
         starts: rows of accounting, in the order in which the job was requeued.
     """
-    began = _to_seconds(str(attempt.start.get("time", "")))
+    began = to_seconds(str(attempt.start.get("time", "")))
     if began is None or not any(job.start for job in starts):
         earlier = [job for job in starts if job.restarts <= attempt.restarts]
     else:
         latest = began + CLOCK_SECONDS
-        earlier = [job for job in starts if (_to_seconds(job.start) or math.inf) <= latest]
+        earlier = [job for job in starts if (to_seconds(job.start) or math.inf) <= latest]
     return earlier[-1] if earlier else None
 
 
@@ -197,7 +197,7 @@ def _silent_seconds(folder: RunFolder, attempt: Attempt, job: Job | None) -> flo
     None if one of them is unknown. The heartbeat of a worker that died stays in the claim until
     another worker takes the run over.
     """
-    end = _to_seconds(job.end) if job is not None and job.has_ended else None
+    end = to_seconds(job.end) if job is not None and job.has_ended else None
     held = claim.read_claim(folder.claim)
     if end is None or held is None:
         return None
@@ -211,7 +211,7 @@ def _silent_seconds(folder: RunFolder, attempt: Attempt, job: Job | None) -> flo
     return end - max(signs)
 
 
-def _to_seconds(moment: str) -> float | None:
+def to_seconds(moment: str) -> float | None:
     """Return a time in UTC, ISO 8601, as seconds; None if it is unknown."""
     try:
         return datetime.datetime.fromisoformat(moment).timestamp()

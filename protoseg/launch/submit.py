@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
+from protoseg.launch.diagnosis import to_seconds
 from protoseg.launch.job_arrays import JobArray, cut_into_arrays
 from protoseg.launch.profile.profile import ClusterProfile
 from protoseg.launch.sbatch import submit_array
@@ -151,7 +149,8 @@ def find_requeued(
     for entry in entries:
         folder = RunFolder(runs_folder / entry.run.run_id)
         for last in folder.attempts()[-1:]:
-            if last.job and last.ending and age_of(last.ending) < REQUEUE_SECONDS:
+            ended = to_seconds(str((last.ending or {}).get("time")))
+            if last.job and ended and time.time() - ended < REQUEUE_SECONDS:
                 attempts[folder.run_id] = last
     if not attempts:
         return {}
@@ -161,14 +160,6 @@ def find_requeued(
         for run_id, last in attempts.items()
         if (job := jobs.get(last.job)) and not job.has_ended and job.restarts > last.restarts
     }
-
-
-def age_of(ending: Mapping[str, Any]) -> float:
-    """Seconds since an ending was recorded; infinite if its time cannot be read."""
-    try:
-        return time.time() - datetime.fromisoformat(str(ending.get("time"))).timestamp()
-    except ValueError:
-        return math.inf
 
 
 def _write_intent(

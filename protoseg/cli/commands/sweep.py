@@ -60,12 +60,10 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     changed = find_changed_plugins(plan, context.paths.runs) if check_plugins else []
     if changed:
         raise UsageError(" ".join(plugin.describe() for plugin in changed))
-    # On a cluster the plan is read again, under the lock of the runs folder.
-    return (
-        _submit(context, matrices, context.cluster)
-        if context.cluster
-        else _train_here(context, plan)
-    )
+    if context.cluster is None:
+        return _train_here(context, plan)
+    # The plan is read again, under the lock of the runs folder.
+    return _submit(context, matrices, context.cluster)
 
 
 def _train_here(context: Context, plan: Plan) -> int:
