@@ -1,7 +1,10 @@
 """Compares the line and branch coverage of each folder with its floor, the committed minimum.
 
-``make coverage`` runs the suite under coverage.py and then this script on the JSON report.
-``--write`` sets new floors: the current coverage minus `SLACK`, rounded down.
+    python tests/coverage_floors.py TIERS [--write]
+
+TIERS is what ran under coverage.py before: ``first``, the first tier of the tests (CI), or ``both``
+(``make coverage``). The script reads coverage.py's JSON report.
+``--write`` sets new floors of these tiers: the current coverage minus `SLACK`, rounded down.
 
 Exit status: 0, or 1 if a folder is below its floor or has none.
 """
@@ -66,18 +69,20 @@ def find_problems(
 
 def main(arguments: list[str]) -> int:
     """Print the coverage of each folder; check the floors, or write them with ``--write``."""
+    tiers, *options = arguments
+    floors = json.loads(FLOORS.read_text(encoding="utf-8"))
     coverage = coverage_by_folder(json.loads(REPORT.read_text(encoding="utf-8")))
     for folder, percentages in coverage.items():
         lines, branches = percentages["lines"], percentages["branches"]
         print(f"{folder:12} lines {lines:5.1f}%  branches {branches:5.1f}%")
-    if arguments == ["--write"]:
-        floors = {
+    if options == ["--write"]:
+        floors[tiers] = {
             folder: {unit: math.floor(value - SLACK) for unit, value in percentages.items()}
             for folder, percentages in coverage.items()
         }
         FLOORS.write_text(json.dumps(floors, indent=1) + "\n", encoding="utf-8")
         return 0
-    problems = find_problems(coverage, json.loads(FLOORS.read_text(encoding="utf-8")))
+    problems = find_problems(coverage, floors[tiers])
     print("\n".join(problems), end="\n" if problems else "")
     return 1 if problems else 0
 
