@@ -78,12 +78,25 @@ def check_table(
             )
     if table.pairs and table.baseline:
         raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both set; keep one.")
+    _check_comparisons(table, axes, where)
     labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
     for label in [*table.pairs, *table.pairs.values()]:
         if label not in labels:
             raise UsageError(
                 describe_unknown_name("label", label, f"{where}: table.pairs", filter(None, labels))
             )
+
+
+def _check_comparisons(table: TableSpec, axes: tuple[str, ...], where: str) -> None:
+    family, groups = table.comparisons, table.image_groups
+    if family is not None and bool(family.axis) == bool(family.pairs):
+        raise UsageError(f"{where}: table.comparisons: set one of axis and pairs.")
+    if family is not None and family.axis and family.axis not in axes:
+        raise UsageError(
+            describe_unknown_name("axis", family.axis, f"{where}: table.comparisons.axis", axes)
+        )
+    if groups is not None and bool(groups.block) == bool(groups.pattern):
+        raise UsageError(f"{where}: table.image_groups: set one of block and pattern.")
 
 
 def _find_keys(typed: str, values: Mapping[str, Iterable[Any]]) -> Iterable[str]:

@@ -6,14 +6,22 @@ from collections.abc import Iterator, Sequence
 
 from protoseg.config.matrix import Matrix
 from protoseg.report import wording
-from protoseg.report.metrics import COUNTS, METRICS
+from protoseg.report.metrics import COUNTS, METRICS, MIOU, QUALITIES
+from protoseg.report.statistics.power import SIGNIFICANCE
 from protoseg.report.statistics.significance import BOLD_RULE, VERDICT_RULE
 from protoseg.report.tables.baseline import Baselines
 from protoseg.report.tables.cells import describe_data
+from protoseg.report.tables.comparisons import Family
 from protoseg.report.tables.model import Footnote
+from protoseg.report.tables.pairing import average_different_classes
 from protoseg.report.tables.parameter_cells import COUNT_FOOTNOTES
 from protoseg.report.tables.published import PublishedNumbers
 from protoseg.report.tables.samples import Samples, describe_protocol
+
+DIFFERENT_SETS = (
+    "The rows average different classes in mIoU: a class without ground truth counts, with an IoU "
+    "of 0, where a run predicts it (mmseg's rule). Compared are the classes with ground truth."
+)
 
 
 def make_footnotes(
@@ -23,6 +31,7 @@ def make_footnotes(
     baselines: Baselines | None,
     published: PublishedNumbers | None,
     any_bold: bool,
+    family: Family | None,
 ) -> Iterator[Footnote]:
     """Yield the footnotes without a letter, in order.
 
@@ -32,6 +41,7 @@ def make_footnotes(
         baselines: the baselines of Δ; None without a Δ column.
         published: the published numbers; None without a column for them.
         any_bold: whether a cell is bold.
+        family: the tested comparisons; None if there are none.
     """
     spec = matrix.table
     if matrix.changes:
@@ -58,15 +68,33 @@ def make_footnotes(
     yield from (Footnote(COUNT_FOOTNOTES[metric]) for metric in COUNTS if metric in spec.metrics)
     measured = sum(bool(s.values.get(main)) for s in samples)
     protocols = {describe_protocol(s.spec): None for s in samples}
-    if any_bold or (measured > 1 and metrics):
+    if any_bold or (measured > 1 and any(metric in QUALITIES for metric in metrics)):
         apart = " Values of different data or evaluation are not compared."
         none = "" if any_bold else " No value is bold here."
-        yield Footnote(BOLD_RULE + apart * (len(protocols) > 1) + none)
+        titles = ", ".join(METRICS[m].title for m in spec.metrics if m in QUALITIES)
+        rule = BOLD_RULE.format(columns=titles)
+        yield Footnote(rule + apart * (len(protocols) > 1) + none)
+    if family is not None:
+        yield Footnote(_summarise_family(family))
+    if average_different_classes(samples) and MIOU in spec.metrics:
+        yield Footnote(DIFFERENT_SETS)
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=wording.format_value(published.spec.margin)))
     yield Footnote(f"Evaluation: {'; '.join(protocols)}.")
     if spec.note:
         yield Footnote(wording.clean_text(spec.note))
+
+
+def _summarise_family(family: Family) -> str:
+    """Summarise the verdicts of a family; the table of its comparisons has each."""
+    tested = [c for c in family.comparisons if c.adjusted_p is not None]
+    clear = [c for c in tested if c.adjusted_p is not None and c.adjusted_p < SIGNIFICANCE]
+    names = "; ".join(f"{c.ours} {c.result}" for c in clear)
+    listed = f": {names}" if clear else ""
+    return (
+        f"Tested in {family.metric.title}: {family.description}. Of {len(tested)} comparisons "
+        f"{len(clear)} have an adjusted p < {SIGNIFICANCE:.2g} (Holm){listed}."
+    )
 
 
 def describe_published(published: PublishedNumbers, samples: Sequence[Samples]) -> str:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from protoseg.report import wording
 
-CellKind = Literal["label", "measured", "delta", "published", "verdict", "parameters", "status"]
+if TYPE_CHECKING:
+    from protoseg.report.tables.comparisons import Family
+
+CellKind = Literal[
+    "label", "measured", "delta", "published", "verdict", "parameters", "comparison", "status"
+]
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ class Table:
     per_class: tuple[ClassResult, ...] = ()
     overrides: tuple[str, ...] = ()
     """The overrides of the command, seeds included."""
+    family: Family | None = None
+    """The tested comparisons; None if the table has none."""
 
     def column(self, key: str) -> int:
         """Return the index of a column in ``header`` and in the cells of each row."""

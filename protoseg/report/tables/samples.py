@@ -39,6 +39,10 @@ class Samples:
     """Metric -> seed -> value."""
     prototypes: dict[int, float] = field(default_factory=dict)
     """Seed -> number of values stored in prototypes."""
+    averaged: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Seed -> the classes that its mIoU averages."""
+    code: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Seed -> commit and digest of the code that trained it; empty if the record has none."""
     per_class: dict[str, list[float]] = field(default_factory=dict)
     """Class -> IoU in percent of the seeds where it is defined, in class order."""
 
@@ -87,7 +91,7 @@ def collect_samples(
             samples.missing[spec.seed] = wording.describe_state(result)
         else:
             visit(result.record)
-            _add_record(samples, spec.seed, result.record)
+            add_record(samples, spec.seed, result.record)
     return grid
 
 
@@ -96,11 +100,18 @@ def make_key(axes: Mapping[str, Any], names: Key) -> Key:
     return tuple(wording.format_value(axes.get(name)) for name in names)
 
 
-def _add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
+def add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
+    """Add the values of a finished run to those of its setting."""
     for key, metric in METRICS.items():
         value = metrics.read_metric(record, metric)
         if value is not None:
             samples.values.setdefault(key, {})[seed] = value
+    samples.averaged[seed] = metrics.read_averaged_classes(record)
+    provenance = record["provenance"]
+    samples.code[seed] = (
+        str(provenance.get("commit") or ""),
+        str(provenance.get("code_sha256") or ""),
+    )
     prototypes = metrics.read_number(record["parameters"], "prototype")
     if prototypes is not None:
         samples.prototypes[seed] = prototypes
