@@ -73,8 +73,9 @@ def bootstrap_differences(
         draws: number of draws.
         groups: the group of each image, (images,). Groups are drawn with replacement, as many as
             there are, and all images of a group together. None to draw single images.
-        classes: the classes of the mean of both sides, (C,); None for those with a pixel in the
-            union of a side and draw, as mmseg.
+        classes: the classes of the mean, (C,), the same for both sides; a run without a pixel in
+            the union of one in a draw leaves it out there. None for the classes with a pixel in
+            the union of the run and draw, as mmseg.
 
     Raises:
         ProtosegError: the runs were not evaluated on the same images, or ``groups`` has another
