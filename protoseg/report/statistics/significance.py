@@ -58,6 +58,38 @@ def prediction_interval(values: Iterable[float], level: float = LEVEL) -> tuple[
     return centre - reach, centre + reach
 
 
+ROUNDING = 1e-9
+"""Differences that spread less than this share of the largest one count as equal: what remains is
+the rounding of the subtraction."""
+
+
+def has_variance(differences: Sequence[float]) -> bool:
+    """Whether a t test of these values is defined: two or more values that are not all equal."""
+    if len(differences) < 2:
+        return False
+    return sample_std(differences) > ROUNDING * max(map(abs, differences))
+
+
+def paired_t_p(differences: Sequence[float]) -> float:
+    """Compute the two-sided p of the paired t test, which agrees with `t_interval`.
+
+    t = mean / (s / √n) with n - 1 degrees of freedom (Student 1908).
+
+    Args:
+        differences: one difference per pair, in any order.
+
+    Returns:
+        p; nan for fewer than two differences or without variance (`has_variance`).
+    """
+    if not has_variance(differences):
+        return math.nan
+    from scipy.special import stdtr  # imported here: it takes half a second
+
+    n = len(differences)
+    t = mean(differences) / (sample_std(differences) / math.sqrt(n))
+    return float(2 * stdtr(n - 1, -abs(t)))
+
+
 @dataclass(frozen=True)
 class Paired:
     """Differences a - b over the shared seeds."""
