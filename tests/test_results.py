@@ -36,6 +36,7 @@ def test_verify_finds_no_problem(
     assert counts["metrics"] > 30 * len(RECORDS)
     # Each table has four formats and a file with the results per class.
     assert counts["tables"] >= 5 * len(TABLES)
+    assert counts["pages"] >= 160
 
 
 def test_records_have_a_clean_commit_and_no_local_path() -> None:

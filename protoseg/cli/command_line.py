@@ -38,6 +38,7 @@ VERBS = {
         "figures": "draw the figures of a matrix from the records of its runs",
         "explain": "show the runs, seeds and commits behind a table cell, or behind one run",
         "compare": "compare the mIoU of two runs or two table rows, with confidence intervals",
+        "fill": "write the numbers that Markdown pages mark with their source, from the records",
     },
     "data": {
         "data": "list, describe (init), prepare and check data sets",
