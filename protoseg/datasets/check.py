@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import digest, layout, shapes
@@ -144,8 +143,8 @@ def check_data_set(
 
 
 def _name_pair(root: Path, pair: Pair) -> tuple[str, str]:
-    image, annotation = (path.relative_to(root).as_posix() for path in pair)
-    return image, annotation
+    start = len(str(root / "x")) - 1  # Path.relative_to takes ten times as long
+    return str(pair.image)[start:], str(pair.annotation)[start:]
 
 
 def _read_pairs(
@@ -210,10 +209,11 @@ def _size_message(pair: Pair, image: tuple[int, ...], labels: tuple[int, ...]) -
 
 def _count_labels(labels: np.ndarray) -> dict[int, int]:
     """Pixels of each label value; sparse, to save memory with tens of thousands of 16-bit maps."""
-    if labels.dtype == np.uint8:
-        histogram = np.array(Image.fromarray(labels).histogram())  # four times as fast
-    else:
-        histogram = np.bincount(labels.ravel())
+    flat = labels.ravel()
+    # The lengths of runs of equal values: few, as neighbouring pixels mostly have the same label.
+    starts = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    bounds = np.concatenate([[0], starts, [flat.size]])
+    histogram = np.bincount(flat[bounds[:-1]], weights=np.diff(bounds)).astype(np.int64)
     values = np.flatnonzero(histogram)
     return dict(zip(values.tolist(), histogram[values].tolist(), strict=True))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Projection = Literal[False, True, "none", "conv", "conv_no_norm", "released"]
+
+EPSILON = 1e-12
+"""Smallest norm that is divided by, as in ``torch.nn.functional.normalize``."""
 
 
 def build_projection(channels: int, out: int, projection: Projection = "conv") -> nn.Module:
@@ -46,7 +48,27 @@ class WidthNorm(nn.Module):
                 "method.projection: released normalises over the width of the feature map, which "
                 "has one column here. Use wider images and crops, or projection=conv_no_norm."
             )
-        return F.normalize(features, dim=3)
+        return cast(Tensor, _NormalizeRows.apply(features))
+
+
+class _NormalizeRows(torch.autograd.Function):
+    """``F.normalize(features, dim=3)``, with a gradient of fewer passes over the map."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor) -> Tensor:
+        norm = torch.linalg.vector_norm(features, dim=3, keepdim=True)
+        scale = norm.clamp_min(EPSILON).reciprocal_()
+        unit = features * scale
+        ctx.save_for_backward(unit, scale)
+        return unit
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        unit, scale = ctx.saved_tensors
+        gradient = gradient.contiguous()  # it comes from pixel rows, (B, H, W, D)
+        along = torch.linalg.vecdot(gradient, unit, dim=3).unsqueeze(3)
+        along = along * (scale < 1 / EPSILON)  # other rows are divided by a constant
+        return torch.addcmul(gradient, unit, along, value=-1).mul_(scale)
 
 
 def rows_to_map(rows: Tensor, like: Tensor) -> Tensor:

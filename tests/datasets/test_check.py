@@ -57,6 +57,14 @@ def test_the_report_counts_images_and_pixels(toy: DatasetSpec, toy_root: Path) -
     assert len(plain["digest"]) == 64
 
 
+def test_the_root_may_be_the_current_folder(
+    toy: DatasetSpec, toy_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = check_data_set(toy_root, toy)
+    monkeypatch.chdir(toy_root)
+    assert check_data_set(Path(), toy).digest == report.digest
+
+
 @pytest.mark.parametrize("keep", [0, 100, 0.5])
 @pytest.mark.parametrize("name", ["images/val/1.jpg", "annotations/val/1.png"])
 def test_a_truncated_file_is_an_error(

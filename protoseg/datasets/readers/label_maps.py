@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import ChunkStream, PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from protoseg.config.schema import HIGHEST_LABEL
@@ -146,11 +147,25 @@ def open_verified(path: Path, data: bytes | None = None) -> Iterator[ImageFile]:
         if not data:
             raise OSError("the file is empty")
         with Image.open(io.BytesIO(data)) as file:
-            file.verify()  # decoding does not verify the checksums of a PNG
+            if isinstance(file, PngImageFile):
+                _verify_checksums(file, data)
+                yield file
+                return
+            file.verify()  # which makes the file unusable
         with Image.open(io.BytesIO(data)) as file:
             yield file
     except UNREADABLE as error:
         raise DataError(unreadable_message(path, error)) from error
+
+
+def _verify_checksums(file: PngImageFile, data: bytes) -> None:
+    """Verify the checksums of a PNG from its pixels to its end; decoding does not verify them.
+
+    As ``file.verify()``, but the file can be decoded afterwards without opening it again.
+    """
+    stream = io.BytesIO(data)
+    stream.seek(file.tile[0].offset - 8)  # the length and the name of the chunk
+    ChunkStream(stream).verify()
 
 
 def _read_bytes(path: Path) -> bytes:

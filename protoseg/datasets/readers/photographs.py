@@ -37,8 +37,8 @@ def read_photograph(path: Path) -> np.ndarray:
 def check_photograph(path: Path, content: bytes) -> tuple[tuple[int, int], int]:
     """Decode a photograph with the decoder of `read_photograph`.
 
-    All data of a JPEG is decompressed, but transformed to an eighth of the size only, which takes
-    a third of the time and fails for the same files.
+    All data of a JPEG is decompressed, but transformed to grey of an eighth of the size only, which
+    takes a third of the time and fails for the same files.
 
     Args:
         path: the file.
@@ -54,7 +54,7 @@ def check_photograph(path: Path, content: bytes) -> tuple[tuple[int, int], int]:
     data = _require_content(path, np.frombuffer(content, np.uint8))
     header = _read_jpeg_header(data)
     if header is not None:
-        pixels = _decode(path, data, cv2.IMREAD_REDUCED_COLOR_8)
+        pixels = _decode(path, data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
         if pixels.shape[:2] == tuple(-(-side // 8) for side in header[0]):
             return header
     pixels = _decode(path, data, cv2.IMREAD_COLOR)
