@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.identity import read_spec
 from protoseg.config.matrix import ImageGroupsSpec
 from protoseg.errors import ProtosegError
 from protoseg.report import wording
@@ -28,7 +27,7 @@ from protoseg.report.statistics.significance import (
     smallest_p,
 )
 from protoseg.report.tables.pairing import choose_metric, describe_class_sets, describe_code
-from protoseg.report.tables.samples import Samples, add_record, find_differing_fields
+from protoseg.report.tables.samples import collect_records, find_differing_fields
 from protoseg.runs.record import verify_confusion
 from protoseg.runs.store import RecordStore
 
@@ -171,7 +170,7 @@ def compare_runs(
                 "Train it first with protoseg sweep."
             )
     _check_protocol([*ours[1], *theirs[1]])
-    sides = [collect_runs(runs) for _, runs in (ours, theirs)]
+    sides = [collect_records(run.record for run in runs) for _, runs in (ours, theirs)]
     suited = choose_metric(sides, METRICS[MIOU])
     classes = options.classes or (AS_MMSEG if suited.key == MIOU else PRESENT)
     metric = CLASS_SETS[classes]
@@ -212,15 +211,6 @@ def compare_runs(
         ),
         notes=(*notes, *describe_code(sides[0], sides[1], list(seeds))),
     )
-
-
-def collect_runs(runs: Sequence[Run]) -> Samples:
-    """Collect the values of finished runs of one setting."""
-    samples = Samples({}, read_spec(runs[0].record["spec"], "compare"))
-    for run in runs:
-        samples.runs[run.seed] = run.record["run_id"]
-        add_record(samples, run.seed, run.record)
-    return samples
 
 
 def _draw(used: Sequence[Sequence[Run]], options: Options, classes: str) -> dict[str, Any]:

@@ -10,14 +10,19 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS
+from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     MIN_SEEDS,
+    has_variance,
     pair_by_seed,
+    paired_t_p,
     prediction_interval,
     t_interval,
 )
-from protoseg.report.tables.model import Row, Table
+from protoseg.report.tables.model import Cell, Row, Table
+from protoseg.report.tables.pairing import choose_metric
 from protoseg.report.tables.provenance import describe_device
+from protoseg.report.tables.samples import collect_records
 from protoseg.runs.store import RecordStore
 
 
@@ -64,7 +69,12 @@ class Explanation:
     runs: tuple[RunLine, ...]
     pairs: tuple[Pair, ...]
     interval: tuple[float, float] | None
-    """95% Student t interval of the mean difference; None with fewer than two pairs."""
+    """95% Student t interval of the mean difference over seeds; None with fewer than `MIN_SEEDS`
+    pairs, and without spread."""
+    p: float | None
+    """Two-sided p of the paired t test, not corrected for other comparisons."""
+    detectable: float | None
+    """Smallest true difference that this test finds with 80% probability."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,8 +97,9 @@ def explain_cell(
     table_row, column_index = find_row(table, row), find_column(table, column)
     header, cell = table.header[column_index], table_row.cells[column_index]
     seeds = {planned.run_id: planned.spec.seed for planned in matrix.runs}
+    metric = _choose_metric(cell, header.metric, store)
     lines = [
-        _read_run(run_id, seeds[run_id], header.metric, of_baseline, store)
+        _read_run(run_id, seeds[run_id], metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
         for run_id in run_ids
     ]
@@ -101,6 +112,8 @@ def explain_cell(
         for side in (False, True)
     )
     comparison = pair_by_seed(ours, theirs)
+    differences = [difference for _, difference in comparison.differences]
+    is_tested = comparison.n >= MIN_SEEDS and has_variance(differences)
     notes = [note.text for note in table.footnotes if note.mark and note.mark == cell.mark]
     if header.kind == "published":
         notes += [note.text for note in table.footnotes if note.mark == header.mark]
@@ -116,9 +129,22 @@ def explain_cell(
         unit="" if cell.kind == "status" else METRICS[header.metric].unit,
         runs=tuple(lines),
         pairs=tuple(Pair(s, ours[s], theirs[s], d) for s, d in comparison.differences),
-        interval=comparison.interval() if comparison.n > 1 else None,
+        interval=comparison.interval() if is_tested else None,
+        p=paired_t_p(differences) if is_tested else None,
+        detectable=smallest_detectable(comparison.std, comparison.n) if is_tested else None,
         notes=tuple(notes),
     )
+
+
+def _choose_metric(cell: Cell, name: str, store: RecordStore) -> str:
+    """Return the metric of the runs of a cell; that of its comparison for a difference."""
+    if not cell.baseline_run_ids:
+        return name
+    sides = []
+    for run_ids in (cell.run_ids, cell.baseline_run_ids):
+        records = [record for run_id in run_ids if (record := store.find(run_id).record)]
+        sides += [collect_records(records)] if records else []
+    return choose_metric(sides, METRICS[name]).key
 
 
 def _read_run(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MIN_GROUPS = 3
-"""With fewer groups the percentiles of a bootstrap are those of a few repeated values."""
-
 
 def group_images(
     spec: ImageGroupsSpec, record: dict[str, Any], images: int, data: Path | None
@@ -40,16 +37,6 @@ def group_images(
     if spec.pattern:
         names = _list_names(record, images, data)
         return groups_by_pattern(names, spec.pattern), f"images with equal '{spec.pattern}'"
-    if spec.block < 2:
-        raise ProtosegError(
-            f"compare: a block of {spec.block} image is a single image. Use blocks of 2 or more, "
-            "or --by images."
-        )
-    if images < MIN_GROUPS * spec.block:
-        raise ProtosegError(
-            f"compare: {images} images make fewer than {MIN_GROUPS} blocks of {spec.block}. "
-            f"Use blocks of at most {images // MIN_GROUPS} images."
-        )
     return frame_blocks(images, spec.block), f"blocks of {spec.block} consecutive images"
 
 

@@ -35,6 +35,7 @@ from protoseg.runs.store import all_records
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
     from protoseg.launch.job_arrays import JobArray
+    from protoseg.report.seed_power import SeedPower
 
 EXAMPLE = "protoseg plan quickstart"
 
@@ -81,7 +82,9 @@ def run(context: Context) -> int:
     changed = find_changed_plugins(plan, context.paths.runs)
     gpu_timings = choose_timings((timing for timing in timings if timing.gpu), device)
     sizes = _read_published_sizes(context, matrices)
-    cost = estimate_cost(plan, all_records(context.record_folders), sizes, gpu_timings)
+    records = list(all_records(context.record_folders))
+    cost = estimate_cost(plan, records, sizes, gpu_timings)
+    powers = _estimate_powers(matrices, records)
     if context.arguments.sbatch:
         print(_make_batch_scripts(context, matrices, arrays), end="")
     elif context.json:
@@ -89,13 +92,14 @@ def run(context: Context) -> int:
         data["changed_plugins"] = [dataclasses.asdict(plugin) for plugin in changed]
         data["recipe_notes"] = list(context.composer.recipes.notes.values())
         data["not_timed"] = {failure.what: failure.message for failure in failures}
+        data["power"] = {name: power.to_dict() for name, power in powers.items()}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
         where = describe_arrays(arrays, context.cluster.name)
-        context.console.print(render_plan(plan, matrices, where, cost))
+        context.console.print(render_plan(plan, matrices, where, cost, powers))
     else:
         where = f"on this machine, {jobs} at the same time"
-        context.console.print(render_plan(plan, matrices, where, cost))
+        context.console.print(render_plan(plan, matrices, where, cost, powers))
     if changed and not context.json and not context.arguments.sbatch:
         for plugin in changed:
             context.console.print(f"Changed code: {plugin.describe()}", markup=False)
@@ -103,6 +107,20 @@ def run(context: Context) -> int:
     # "Does not fit into memory" is a result of the timing, not a failure.
     has_failed = any(not failure.memory for failure in failures)
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
+
+
+def _estimate_powers(matrices: list[Matrix], records: list[dict[str, Any]]) -> dict[str, SeedPower]:
+    """Matrix -> which differences its seeds can detect, as far as it is known."""
+    from protoseg.report.seed_power import estimate_power
+
+    powers = {}
+    for matrix in matrices:
+        # A plan does not need it; `protoseg tables` reports errors in a table.
+        with contextlib.suppress(ProtosegError):
+            power = estimate_power(matrix, records)
+            if power is not None:
+                powers[matrix.name] = power
+    return powers
 
 
 def _make_job_arrays(context: Context, plan: Plan) -> list[JobArray]:

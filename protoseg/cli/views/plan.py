@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Group
@@ -15,6 +16,9 @@ from protoseg.launch.job_arrays import JobArray
 from protoseg.planning.cost import STORAGE_RULE, CostEstimate
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Timing
+from protoseg.report import wording
+from protoseg.report.seed_power import SeedPower
+from protoseg.report.statistics.significance import MIN_SEEDS
 from protoseg.runs.states import State
 
 STYLES = {
@@ -68,13 +72,18 @@ def describe_counts(plan: Plan) -> Text:
 
 
 def render_plan(
-    plan: Plan, matrices: Sequence[Matrix], where: str, cost: CostEstimate | None = None
+    plan: Plan,
+    matrices: Sequence[Matrix],
+    where: str,
+    cost: CostEstimate | None = None,
+    powers: Mapping[str, SeedPower] = MappingProxyType({}),
 ) -> Group:
     """The runs row by row, then the unfinished runs and their cost.
 
     Args:
         where: where and how the runs are trained, as a part of a sentence.
         cost: of the unfinished runs.
+        powers: matrix -> which differences its seeds can detect.
     """
     parts: list[Any] = []
     for matrix in matrices:
@@ -86,7 +95,8 @@ def render_plan(
             timed = ", timed" if any(entry.timing for entry in entries) else ""
             takes = format_duration(_sum_seconds(entries)) + timed
             table.add_row(Text(text), seeds, _describe_states(entries), takes)
-        parts += [table, Text()]
+        power = powers.get(matrix.name)
+        parts += [table, *([Text(describe_power(power))] if power else []), Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
     summary = Text(count_runs(len(plan.entries)))
@@ -102,6 +112,19 @@ def render_plan(
             Text(line) for line in _describe_timings([*timings, *(cost.timings if cost else ())])
         ]
     return Group(*parts)
+
+
+def describe_power(power: SeedPower) -> str:
+    """Describe in a sentence which differences the planned seeds can detect."""
+    parts = [f"{wording.format_seeds(n)}: {d:.2f}" for n, d in power.detectable.items()]
+    few = ""
+    if power.seeds < MIN_SEEDS:
+        few = f" With {wording.format_seeds(power.seeds)} no difference is tested."
+    number = f"{power.comparisons} comparison" + "s" * (power.comparisons > 1)
+    return (
+        f"Smallest true difference in {power.metric.title} that is found with 80% probability, for "
+        f"{number} and a spread of {power.spread:.2f} ({power.source}): {', '.join(parts)}.{few}"
+    )
 
 
 def _group_by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:

@@ -14,10 +14,16 @@ from protoseg.errors import ProtosegError, UsageError, join_names
 from protoseg.report import metrics, wording
 from protoseg.report.explanation import find_column, find_row
 from protoseg.report.metrics import METRICS
-from protoseg.report.statistics.significance import Paired, pair_by_seed
+from protoseg.report.statistics.significance import Paired, has_variance
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Cell, Column, Row, Table
-from protoseg.report.tables.samples import extract_protocol, find_differing_fields
+from protoseg.report.tables.pairing import pair_settings
+from protoseg.report.tables.samples import (
+    Samples,
+    collect_records,
+    extract_protocol,
+    find_differing_fields,
+)
 from protoseg.runs.store import RecordStore
 
 
@@ -140,15 +146,20 @@ class ResultReader:
                 f"{pair} have different evaluations (they differ in {', '.join(fields)}). "
                 "Compare rows of one data set and one evaluation."
             )
-        paired = pair_by_seed(self.read_values(ours), self.read_values(theirs))
+        metric = METRICS[ours.column.metric]
+        paired = pair_settings(self._collect(ours), self._collect(theirs), metric).pairs
         if paired.n < fewest:
             raise ProtosegError(
                 f"{pair} share {wording.format_seeds(paired.n)}, and {fewest} are needed. "
                 "Train more seeds, or remove this number."
             )
-        if fewest > 1 and paired.std == 0:
+        if fewest > 1 and not has_variance([d for _, d in paired.differences]):
             raise ProtosegError(
                 f"{pair} differ by the same number for each seed, so there is no interval and "
                 "no p. Remove this number."
             )
-        return paired, METRICS[ours.column.metric].decimals
+        return paired, metric.decimals
+
+    def _collect(self, setting: Setting) -> Samples:
+        records = (self.read_record(run.run_id) for run in setting.runs)
+        return collect_records(record for record in records if record is not None)

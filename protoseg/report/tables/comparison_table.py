@@ -24,7 +24,8 @@ def make_comparison_table(table: Table, family: Family) -> Table:
     """Make the table of a family: one row per comparison."""
     marks = FootnoteMarks()
     has_groups = any(comparison.group for comparison in family.comparisons)
-    header = [Column("row", "Comparison", "label")]
+    title = f"Comparison of {family.rows}" if family.rows else "Comparison"
+    header = [Column("row", title, "label")]
     header += [Column("group", "Column", "label")] * has_groups
     header += [
         Column("n", "n", "comparison"),

@@ -20,7 +20,7 @@ from protoseg.report.statistics.block_model import fit_block_model
 from protoseg.report.statistics.multiplicity import adjust_holm
 from protoseg.report.statistics.power import SIGNIFICANCE, smallest_detectable
 from protoseg.report.statistics.significance import MIN_SEEDS, has_variance, paired_t_p
-from protoseg.report.tables.baseline import Baselines
+from protoseg.report.tables.baseline import LABEL, Baselines
 from protoseg.report.tables.pairing import choose_metric, describe_class_sets, pair_settings
 from protoseg.report.tables.samples import Key, Samples, make_key
 
@@ -66,6 +66,8 @@ class Family:
     """The comparisons of a table that are corrected together."""
 
     description: str
+    rows: str
+    """Name of the axis that makes the rows; empty if several or labels do."""
     metric: Metric
     method: str
     """How p is computed, as a sentence."""
@@ -97,7 +99,11 @@ def compare_settings(
         method = "t test of an additive model of value and seed (block design)"
         description = f"all pairs of values of {name}"
     else:
-        drafts = [_compare_pair(a, b, metric) for a, b in _list_pairs(matrix, settings, baselines)]
+        drafts = [
+            _compare_pair(a, b, metric)
+            for a, b in _list_pairs(matrix, settings, baselines)
+            if any(each.samples.values.get(metric.key) for each in (a, b))
+        ]
         method = "paired t test over seeds"
         description = "the pairs of rows declared in the matrix"
         if spec is None:
@@ -106,7 +112,16 @@ def compare_settings(
             description = f"each row against {baselines.description}"
     if not any(draft.difference is not None for draft in drafts):
         return None
-    return Family(description, metric, method, tuple(_correct(drafts, metric)))
+    axes = tuple(matrix.table.rows) or matrix.axes
+    rows = [axis for axis in axes if axis not in matrix.table.columns]
+    name = wording.name_axis(rows[0], matrix.table.names) if rows not in ([], [LABEL]) else ""
+    return Family(
+        description,
+        name if len(rows) == 1 else "",
+        metric,
+        method,
+        tuple(_correct(drafts, metric)),
+    )
 
 
 @dataclass(frozen=True)
@@ -193,12 +208,14 @@ def _compare_levels(
         blocks.setdefault(make_key(setting.samples.axes, others), []).append(setting)
     for block in blocks.values():
         measured = [s for s in block if s.samples.values.get(metric.key)]
+        if not measured:
+            continue
         used = choose_metric([s.samples for s in measured], metric)
         notes = (describe_class_sets([s.samples for s in measured]),) * (used is not metric)
         values = {
             wording.format_value(s.samples.axes[axis]): s.samples.values[used.key] for s in measured
         }
-        shared = set.intersection(*(set(v) for v in values.values())) if values else set()
+        shared = set.intersection(*(set(of_level) for of_level in values.values()))
         if len(values) < 2 or len(shared) < MIN_SEEDS:
             for a, b in _order_pairs(measured):
                 yield _compare_pair(a, b, metric)

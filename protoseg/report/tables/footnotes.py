@@ -89,11 +89,15 @@ def _summarise_family(family: Family) -> str:
     """Summarise the verdicts of a family; the table of its comparisons has each."""
     tested = [c for c in family.comparisons if c.adjusted_p is not None]
     clear = [c for c in tested if c.adjusted_p is not None and c.adjusted_p < SIGNIFICANCE]
-    names = "; ".join(f"{c.ours} {c.result}" for c in clear)
+    has_one_baseline = len({c.theirs for c in family.comparisons}) == 1
+    names = "; ".join(
+        f"{c.ours} {c.result}" + ("" if has_one_baseline else f" than {c.theirs}") for c in clear
+    )
+    verb = "has" if len(clear) == 1 else "have"
     listed = f": {names}" if clear else ""
     return (
         f"Tested in {family.metric.title}: {family.description}. Of {len(tested)} comparisons "
-        f"{len(clear)} have an adjusted p < {SIGNIFICANCE:.2g} (Holm){listed}."
+        f"{len(clear)} {verb} an adjusted p < {SIGNIFICANCE:.2g} (Holm){listed}."
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.identity import read_spec
 from protoseg.config.matrix import Matrix
 from protoseg.config.methods import WeakContrastMethod
 from protoseg.config.schema import RunSpec
@@ -121,6 +122,17 @@ def add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
             iou = metrics.read_number(entry, "iou")
             if iou is not None:
                 values.append(iou)
+
+
+def collect_records(records: Iterable[dict[str, Any]]) -> Samples:
+    """Collect the values of finished runs of one setting from their records."""
+    records = list(records)
+    samples = Samples({}, read_spec(records[0]["spec"], records[0]["run_id"]))
+    for record in records:
+        seed = int(record["spec"]["seed"])
+        samples.runs[seed] = record["run_id"]
+        add_record(samples, seed, record)
+    return samples
 
 
 def _describe_mixed_cell(matrix: Matrix, samples: Samples, axes: dict[str, Any], shown: Key) -> str:
