@@ -16,6 +16,7 @@ from protoseg.report.explanation import find_column, find_row
 from protoseg.report.metrics import METRICS
 from protoseg.report.statistics.significance import Paired, has_variance
 from protoseg.report.tables.builder import build_table
+from protoseg.report.tables.comparisons import TableComparison
 from protoseg.report.tables.model import Cell, Column, Row, Table
 from protoseg.report.tables.pairing import pair_settings
 from protoseg.report.tables.samples import (
@@ -159,6 +160,28 @@ class ResultReader:
                 "no p. Remove this number."
             )
         return paired, metric.decimals
+
+    def find_comparison(self, operands: Sequence[str]) -> TableComparison:
+        """Find the tested comparison of two rows in the family of their table.
+
+        Args:
+            operands: MATRIX BASELINE ROW [COLUMN], or with the two rows exchanged.
+
+        Raises:
+            UsageError: as `find_setting`; or the table does not test this comparison.
+        """
+        matrix, *rows = operands[:3]
+        theirs, ours = (self.find_setting(matrix, row, *operands[3:]) for row in rows)
+        family = self.load_table(matrix).family
+        wanted = {ours.row.label, theirs.row.label}
+        for comparison in family.comparisons if family is not None else ():
+            is_wanted = {comparison.ours, comparison.theirs} == wanted
+            if is_wanted and comparison.group == ours.column.group and comparison.p is not None:
+                return comparison
+        raise UsageError(
+            f"{matrix}: its table does not test '{ours.row.label}' against '{theirs.row.label}'. "
+            "Name rows of table.comparisons, or use the source p."
+        )
 
     def _collect(self, setting: Setting) -> Samples:
         records = (self.read_record(run.run_id) for run in setting.runs)

@@ -107,7 +107,22 @@ def _compute_interval(results: ResultReader, operands: list[str], decimals: int 
 
 def _compute_p(results: ResultReader, operands: list[str], decimals: int | None) -> str:
     paired, _ = results.pair_rows(operands, MIN_SEEDS)
-    p = paired_t_p([difference for _, difference in paired.differences])
+    return _format_p(paired_t_p([difference for _, difference in paired.differences]), decimals)
+
+
+def _compute_adjusted_p(results: ResultReader, operands: list[str], decimals: int | None) -> str:
+    return _format_p(results.find_comparison(operands).adjusted_p or 0.0, decimals)
+
+
+def _compute_detectable(results: ResultReader, operands: list[str], decimals: int | None) -> str:
+    comparison = results.find_comparison(operands)
+    default = METRICS[comparison.metric].decimals
+    return wording.format_number(
+        comparison.detectable or math.nan, default if decimals is None else decimals
+    )
+
+
+def _format_p(p: float, decimals: int | None) -> str:
     if decimals is None:  # two significant digits, without an exponent
         decimals = max(2, 1 - math.floor(math.log10(p))) if p > 0 else 2
     return wording.format_number(p, decimals)
@@ -191,6 +206,14 @@ SOURCES: dict[str, Source] = {
         "MATRIX BASELINE ROW [COLUMN]", "95% Student t interval of delta", _compute_interval
     ),
     "p": Source("MATRIX BASELINE ROW [COLUMN]", "two-sided p of the paired t test", _compute_p),
+    "adjusted_p": Source(
+        "MATRIX BASELINE ROW [COLUMN]", "p corrected over the table (Holm)", _compute_adjusted_p
+    ),
+    "detectable": Source(
+        "MATRIX BASELINE ROW [COLUMN]",
+        "smallest true difference that the corrected test finds",
+        _compute_detectable,
+    ),
     "class": Source("MATRIX ROW CLASS [COLUMN]", "mean IoU of a class", _compute_class),
     "loss": Source("MATRIX ROW LOSS [COLUMN]", "range of the last loss over seeds", _compute_loss),
     "runs": Source("MATRIX...", "number of different runs with a record", _count_runs),
