@@ -67,10 +67,9 @@ def test_the_worked_example_follows_from_the_records() -> None:
     detectable, power, level, count = numbers_of(fourth)
     assert (power, level, count) == (80, 0.05, 7)
     critical = scipy.stats.t.ppf(1 - 0.05 / 7 / 2, 2)
-    found = scipy.stats.nct.sf(
-        critical, 2, np.array([detectable - 0.005, detectable + 0.005]) / error
-    )
-    assert found[0] < 0.8 < found[1]
+    bounds = np.array([detectable - 0.005, detectable + 0.005])
+    below, above = scipy.stats.nct.sf(critical, 2, bounds / error)
+    assert below < 0.8 < above
 
 
 def test_the_error_rates_of_the_page_are_those_of_the_saved_simulation() -> None:
