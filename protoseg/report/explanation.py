@@ -9,7 +9,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
-from protoseg.report.metrics import METRICS
+from protoseg.report.metrics import METRICS, Metric
 from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     MIN_SEEDS,
@@ -20,7 +20,7 @@ from protoseg.report.statistics.significance import (
     t_interval,
 )
 from protoseg.report.tables.model import Cell, Row, Table
-from protoseg.report.tables.pairing import choose_metric
+from protoseg.report.tables.pairing import SettingPair, pair_settings
 from protoseg.report.tables.provenance import describe_device
 from protoseg.report.tables.samples import collect_records
 from protoseg.runs.store import RecordStore
@@ -97,7 +97,8 @@ def explain_cell(
     table_row, column_index = find_row(table, row), find_column(table, column)
     header, cell = table.header[column_index], table_row.cells[column_index]
     seeds = {planned.run_id: planned.spec.seed for planned in matrix.runs}
-    metric = _choose_metric(cell, header.metric, store)
+    pair = _pair_sides(cell, METRICS[header.metric], store) if cell.baseline_run_ids else None
+    metric = pair.metric.key if pair is not None else header.metric
     lines = [
         _read_run(run_id, seeds[run_id], metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
@@ -132,19 +133,20 @@ def explain_cell(
         interval=comparison.interval() if is_tested else None,
         p=paired_t_p(differences) if is_tested else None,
         detectable=smallest_detectable(comparison.std, comparison.n) if is_tested else None,
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys((*notes, *(pair.notes if pair is not None else ())))),
     )
 
 
-def _choose_metric(cell: Cell, name: str, store: RecordStore) -> str:
-    """Return the metric of the runs of a cell; that of its comparison for a difference."""
-    if not cell.baseline_run_ids:
-        return name
-    sides = []
-    for run_ids in (cell.run_ids, cell.baseline_run_ids):
-        records = [record for run_id in run_ids if (record := store.find(run_id).record)]
-        sides += [collect_records(records)] if records else []
-    return choose_metric(sides, METRICS[name]).key
+def _pair_sides(cell: Cell, metric: Metric, store: RecordStore) -> SettingPair | None:
+    """Pair the runs of a cell with those of its baseline; None if a side has no record."""
+    sides = [
+        [record for run_id in run_ids if (record := store.find(run_id).record)]
+        for run_ids in (cell.run_ids, cell.baseline_run_ids)
+    ]
+    if not all(sides):
+        return None
+    ours, theirs = map(collect_records, sides)
+    return pair_settings(ours, theirs, metric)
 
 
 def _read_run(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:
