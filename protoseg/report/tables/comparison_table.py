@@ -51,6 +51,7 @@ def make_comparison_table(table: Table, family: Family) -> Table:
         (*map(Footnote, _make_notes(family)), *marks.footnotes()),
         Provenance(),
         overrides=table.overrides,
+        matrix=table.name,
     )
 
 

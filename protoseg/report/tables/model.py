@@ -151,6 +151,8 @@ class Table:
     """The overrides of the command, seeds included."""
     family: Family | None = None
     """The tested comparisons; None if the table has none."""
+    matrix: str = ""
+    """Name of the matrix, if it is not that of the table."""
 
     def column(self, key: str) -> int:
         """Return the index of a column in ``header`` and in the cells of each row."""
