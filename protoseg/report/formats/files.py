@@ -163,7 +163,7 @@ def render_files(table: Table, per_class: bool = False) -> dict[str, str]:
     contents = {
         f"{table.name}.md": "\n".join(map(to_markdown, parts)),
         f"{table.name}.csv": to_csv(table),
-        f"{table.name}.html": to_html(parts),
+        f"{table.name}.html": to_html(*parts),
     }
     contents |= {f"{part.name}.tex": to_latex(part) for part in parts}
     if table.family is not None:

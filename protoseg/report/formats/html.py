@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 
 from protoseg.report.tables.model import Column, Row, Table
 
@@ -37,6 +36,7 @@ tbody tr.rule > * { border-top: 1px solid var(--ink); }
 tbody tr:hover > * { background: var(--hover); }
 tbody th { font-weight: 400; }
 .label { text-align: left; }
+td.label { white-space: normal; min-width: 11rem; }
 tbody .first, thead .first { position: sticky; left: 0; background: var(--paper); }
 .std { color: var(--muted); font-size: .85em; }
 .note { color: var(--muted); font-size: .85em; }
@@ -110,7 +110,7 @@ sup { line-height: 0; }
 """
 
 
-def to_html(tables: Sequence[Table]) -> str:
+def to_html(*tables: Table) -> str:
     """Format a page with the title, caption, cells and footnotes of each table.
 
     A table scrolls on a narrow screen.

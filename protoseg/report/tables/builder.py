@@ -15,9 +15,9 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import COUNTS, METRICS, QUALITIES, Metric
-from protoseg.report.statistics.significance import find_best, mean, sample_std
 from protoseg.report.tables import published
 from protoseg.report.tables.baseline import make_baselines
+from protoseg.report.tables.bold import find_bold_cells
 from protoseg.report.tables.cells import (
     FootnoteMarks,
     make_delta_cell,
@@ -31,17 +31,16 @@ from protoseg.report.tables.footnotes import describe_published, make_footnotes
 from protoseg.report.tables.model import (
     Cell,
     CellKind,
-    ClassResult,
     Column,
     Footnote,
     Row,
     Table,
 )
-from protoseg.report.tables.pairing import choose_metric
 from protoseg.report.tables.parameter_cells import (
     make_parameters_cell,
     make_published_parameters_cell,
 )
+from protoseg.report.tables.per_class import list_class_results
 from protoseg.report.tables.provenance import ProvenanceCount
 from protoseg.report.tables.samples import Key, Samples, check_protocols, collect_samples
 from protoseg.runs.store import RecordStore
@@ -114,11 +113,7 @@ class _Builder:
         header = list(self._label_columns())
         for group, samples in self.groups.items():
             header += self._value_columns(group, samples)
-        bold = {
-            (group, metric): self._bold_rows(group, METRICS[metric])
-            for group in self.groups
-            for metric in self.qualities
-        }
+        bold = {m: find_bold_cells(self.grid, METRICS[m]) for m in self.qualities}
         rows = self._reference_rows(header)
         references, previous_block = len(rows), None
         for key, cells in self.grid.items():
@@ -127,7 +122,7 @@ class _Builder:
             row: list[Cell] = [Cell("label", label) for label in labels]
             for group in self.groups:
                 row += self._value_cells(
-                    cells.get(group), {m for m in self.qualities if key in bold[group, m]}
+                    cells.get(group), {m for m in self.qualities if (key, group) in bold[m].cells}
                 )
             names = [
                 wording.name_value(axis, axes.get(axis), self.spec.names) for axis in self.rows
@@ -151,7 +146,8 @@ class _Builder:
             self.common_n,
             self.baselines,
             self.published,
-            any(bold.values()),
+            any(values.cells for values in bold.values()),
+            [METRICS[m].title for m, values in bold.items() if values.lacks_spread],
             family,
         )
         provenance = self.provenance.summarise()
@@ -164,7 +160,7 @@ class _Builder:
             (*notes, Footnote(provenance.sentence), *self.marks.footnotes()),
             provenance,
             self.columns,
-            tuple(self._class_results(rows[references:])),
+            tuple(list_class_results(rows[references:], self.grid, self.columns, self.spec.names)),
             self.matrix.overrides,
             family,
         )
@@ -257,27 +253,6 @@ class _Builder:
         has_numbers = self.published is not None and bool(self.published.spec.parameters)
         return has_numbers and metric in COUNTS
 
-    def _bold_rows(self, group: Key, metric: Metric) -> set[Key]:
-        """Find the rows with a bold value; values of different protocols are not compared."""
-        settings = [(key, cells[group]) for key, cells in self.grid.items() if group in cells]
-        protocols: list[Any] = []
-        for _, samples in settings:
-            if samples.protocol not in protocols:
-                protocols.append(samples.protocol)
-        bold = set()
-        for protocol in protocols:
-            compared = [s for _, s in settings if s.protocol == protocol]
-            used = choose_metric(compared, metric)
-            values = {
-                index: samples.values.get(used.key, {})
-                for index, (_, samples) in enumerate(settings)
-                if samples.protocol == protocol
-            }
-            leader = find_best(values, metric.higher_is_better, metric.decimals)
-            if leader is not None:
-                bold.add(settings[leader][0])
-        return bold
-
     def _value_cells(self, samples: Samples | None, bold: set[str]) -> Iterator[Cell]:
         for name in self.spec.metrics:
             metric, is_main = METRICS[name], name == self.main
@@ -314,15 +289,3 @@ class _Builder:
         cell = make_published_cell(self.published, row, theirs, self.marks)
         yield cell
         yield make_verdict_cell(samples, self.published, cell, metric, bool(self.matrix.changes))
-
-    def _class_results(self, rows: list[Row]) -> Iterator[ClassResult]:
-        names = self.spec.names
-        for row, cells in zip(rows, self.grid.values(), strict=True):
-            for samples in cells.values():
-                axes = samples.axes
-                group = ", ".join(wording.name_value(a, axes.get(a), names) for a in self.columns)
-                for name, values in samples.per_class.items():
-                    n = len(values)
-                    centre = mean(values) if n else None
-                    spread = sample_std(values) if n > 1 else None
-                    yield ClassResult(row.label, group, wording.clean_text(name), centre, spread, n)

@@ -80,6 +80,8 @@ def _make_notes(family: Family) -> Iterator[str]:
         f"Family: {family.description}, {family.tested} tested. Adjusted p: corrected for their "
         f"number by Holm's method; higher and lower: adjusted p < {SIGNIFICANCE:.2g}."
     )
+    if not family.tested:
+        return
     threshold = f"{SIGNIFICANCE:.2g} / {family.tested}"
     yield (
         "Detectable: the smallest true difference that a test of this spread and n finds with "

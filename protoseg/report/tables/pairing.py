@@ -77,10 +77,10 @@ def describe_code(ours: Samples, theirs: Samples, seeds: list[int]) -> list[str]
         return []
     digests = {(ours.code[seed][1], theirs.code[seed][1]) for seed in differing}
     if all(a == b != "" for a, b in digests):
-        code = "of protoseg's code that has the same digest"
+        code = "the digest of their code is the same"
     elif all(a and b for a, b in digests):
-        code = "of protoseg's code that has different digests"
+        code = "the digests of their code differ"
     else:
-        code = "of code without a recorded digest"
-    of_all = "" if len(differing) == len(seeds) else f" in {wording.format_seeds(len(differing))}"
-    return [f"The two sides were trained at different commits{of_all}, {code}."]
+        code = "a record has no digest of its code"
+    of_all = "" if len(differing) == len(seeds) else f" ({wording.format_seeds(len(differing))})"
+    return [f"The two sides were trained at different commits{of_all}; {code}."]
