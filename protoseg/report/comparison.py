@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from protoseg.config.matrix import ImageGroupsSpec
 from protoseg.errors import ProtosegError
 from protoseg.report import wording
 from protoseg.report.image_groups import group_images
-from protoseg.report.metrics import METRICS, MIOU, MIOU_PRESENT, read_metric
+from protoseg.report.metrics import METRICS, MIOU, MIOU_PRESENT, Metric, read_metric
 from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     EXACT_SEEDS,
@@ -69,8 +68,8 @@ class Options:
     classes, else for those of mmseg, which then are the same."""
     groups: ImageGroupsSpec | None = None
     """Groups of images; None for no interval over groups."""
-    data: Path | None = None
-    """Data folder, from which file names are read for groups by pattern."""
+    list_names: Callable[[dict[str, Any], int], Sequence[str]] | None = None
+    """Lists the file names of the images of a record, given their number; for groups by pattern."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,7 @@ def compare_runs(
     suited = choose_metric(sides, METRICS[MIOU])
     classes = options.classes or (AS_MMSEG if suited.key == MIOU else PRESENT)
     metric = CLASS_SETS[classes]
+    _check_metric([*ours[1], *theirs[1]], metric)
     pairs = pair_by_seed(*(side.values.get(metric.key, {}) for side in sides))
     seeds = tuple(seed for seed, _ in pairs.differences)
     used = [[r for r in runs if not seeds or r.seed in seeds] for _, runs in (ours, theirs)]
@@ -234,7 +234,9 @@ def _draw(used: Sequence[Sequence[Run]], options: Options, classes: str) -> dict
 
     groups, rule = None, ""
     if options.groups is not None and "groups" in options.units:
-        groups, rule = group_images(options.groups, used[0][0].record, images, options.data)
+        groups, rule = group_images(
+            options.groups, images, lambda: _list_names(options, used[0][0].record, images)
+        )
     return {
         "images": images,
         "image_interval": draw(None) if "images" in options.units else None,
@@ -242,6 +244,12 @@ def _draw(used: Sequence[Sequence[Run]], options: Options, classes: str) -> dict
         "group_interval": None if groups is None else draw(groups),
         "group_rule": rule,
     }
+
+
+def _list_names(options: Options, record: dict[str, Any], images: int) -> Sequence[str]:
+    if options.list_names is None:
+        raise ProtosegError("compare: groups by pattern need file names. Use blocks of images.")
+    return options.list_names(record, images)
 
 
 def _compute_p(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
@@ -260,5 +268,12 @@ def _check_protocol(runs: Sequence[Run]) -> None:
                 f"evaluations (they differ in {', '.join(fields)}). "
                 "Compare runs of one data set and one evaluation."
             )
-    if any(not math.isfinite(run.miou) for run in runs):
-        raise ProtosegError("compare: the record of a run has no mIoU.")
+
+
+def _check_metric(runs: Sequence[Run], metric: Metric) -> None:
+    for run in runs:
+        if read_metric(run.record, metric) is None:
+            raise ProtosegError(
+                f"compare: the record of {run.record['run_id']} has no {metric.title}. "
+                "Compare runs with this metric."
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -67,8 +68,12 @@ def estimate_power(matrix: Matrix, records: Iterable[Mapping[str, Any]]) -> Seed
         return None
     seeds = min(len(members.runs) for members in _list_settings(matrix))
     sizes = [n for n in (seeds, *MORE_SEEDS) if n >= max(seeds, MIN_SEEDS)]
-    level = SIGNIFICANCE / comparisons
-    detectable = {n: smallest_detectable(spread, n, level=level) for n in sizes}
+    level, compared = SIGNIFICANCE / comparisons, _count_compared_together(matrix)
+    # With one level, as with two, the block model is the paired t test.
+    detectable = {
+        n: smallest_detectable(spread, n, level=level, df=max(compared - 1, 1) * (n - 1))
+        for n in sizes
+    }
     return SeedPower(metric, seeds, comparisons, spread, source, detectable)
 
 
@@ -79,17 +84,24 @@ def count_comparisons(matrix: Matrix) -> int:
         baselines = make_baselines(matrix, settings)
         if baselines is None:
             return 0
-        found = ((s, baselines.find(s)) for s in settings)
-        return sum(b is not None and b is not s and b.protocol == s.protocol for s, b in found)
+        pairs = ((s, baselines.find(s)) for s in settings)
+        return sum(b is not None and b is not s and b.protocol == s.protocol for s, b in pairs)
     if spec.pairs:
         columns = {make_key(s.axes, tuple(matrix.table.columns)) for s in settings}
         return len(spec.pairs) * len(columns)
-    others = tuple(axis for axis in matrix.axes if axis != spec.axis)
-    blocks: dict[tuple[str, ...], int] = {}
-    for samples in settings:
-        key = make_key(samples.axes, others)
-        blocks[key] = blocks.get(key, 0) + 1
-    return sum(math.comb(size, 2) for size in blocks.values())
+    return sum(math.comb(size, 2) for size in _count_levels(matrix, spec.axis))
+
+
+def _count_levels(matrix: Matrix, axis: str) -> list[int]:
+    """Count the values of an axis, for each setting of the other axes."""
+    others = tuple(name for name in matrix.axes if name != axis)
+    return list(Counter(make_key(s.axes, others) for s in _list_settings(matrix)).values())
+
+
+def _count_compared_together(matrix: Matrix) -> int:
+    """Count the settings of one test: the values of an axis in a block model, else two."""
+    spec = matrix.table.comparisons
+    return min(_count_levels(matrix, spec.axis)) if spec is not None and spec.axis else 2
 
 
 def _list_settings(matrix: Matrix) -> list[Samples]:

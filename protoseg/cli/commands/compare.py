@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from protoseg.cli.arguments import add_operands, add_record_options, count, positive
-from protoseg.errors import UsageError
+from protoseg.errors import ProtosegError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from protoseg.cli.context import Context
     from protoseg.config.matrix import ImageGroupsSpec
     from protoseg.runs.store import RecordStore
@@ -90,7 +93,7 @@ def run(context: Context) -> int:
             units=tuple(arguments.by or UNITS),
             classes=arguments.classes,
             groups=_choose_groups(arguments, groups),
-            data=context.paths.data,
+            list_names=functools.partial(_list_names, context.paths.data),
         ),
         missing=[message for _, _, missing in sides for message in missing],
     )
@@ -117,6 +120,29 @@ def _choose_groups(
             "table.image_groups in the matrix."
         )
     return declared
+
+
+def _list_names(folder: Path, record: dict[str, Any], images: int) -> list[str]:
+    """List the file names of the evaluated images of a record, in the order of its counts."""
+    from protoseg.config.identity import read_spec
+    from protoseg.datasets.layout import find_pairs, find_root
+
+    spec = read_spec(record["spec"], record["run_id"])
+    split = spec.evaluation.split
+    where = f"compare: --pattern needs the file names of {spec.dataset.name} {split}"
+    root = find_root(spec.dataset, folder)
+    if not root.is_dir():
+        raise ProtosegError(
+            f"{where}, but the data set is not in {folder}. Name its folder with --data, or use "
+            "--block."
+        )
+    pairs = find_pairs(root, spec.dataset, split)
+    if len(pairs) != images:
+        raise ProtosegError(
+            f"{where}. The data folder has {len(pairs)} images of this split, but the record "
+            f"counts {images}. Use the data of the record."
+        )
+    return [pair.image.name for pair in pairs]
 
 
 def _find_sides(

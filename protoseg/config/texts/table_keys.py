@@ -95,6 +95,14 @@ def _check_comparisons(table: TableSpec, axes: tuple[str, ...], where: str) -> N
         raise UsageError(
             describe_unknown_name("axis", family.axis, f"{where}: table.comparisons.axis", axes)
         )
+    pairs = family.pairs if family is not None else ()
+    for index, pair in enumerate(pairs):
+        if len(set(pair)) == 1 or set(pair) in map(set, pairs[:index]):
+            problem = "is listed twice" if len(set(pair)) == 2 else "is one row twice"
+            raise UsageError(
+                f"{where}: table.comparisons.pairs: {' and '.join(map(repr, pair))} {problem}. "
+                "Remove it."
+            )
     if groups is not None and bool(groups.block) == bool(groups.pattern):
         raise UsageError(f"{where}: table.image_groups: set one of block and pattern.")
 

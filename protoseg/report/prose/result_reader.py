@@ -16,8 +16,7 @@ from protoseg.report.explanation import find_column, find_row
 from protoseg.report.metrics import METRICS
 from protoseg.report.statistics.significance import Paired, has_variance
 from protoseg.report.tables.builder import build_table
-from protoseg.report.tables.comparisons import TableComparison
-from protoseg.report.tables.model import Cell, Column, Row, Table
+from protoseg.report.tables.model import Cell, Column, Row, Table, TableComparison
 from protoseg.report.tables.pairing import pair_settings
 from protoseg.report.tables.samples import (
     Samples,

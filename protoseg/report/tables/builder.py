@@ -40,9 +40,14 @@ from protoseg.report.tables.parameter_cells import (
     make_parameters_cell,
     make_published_parameters_cell,
 )
-from protoseg.report.tables.per_class import list_class_results
 from protoseg.report.tables.provenance import ProvenanceCount
-from protoseg.report.tables.samples import Key, Samples, check_protocols, collect_samples
+from protoseg.report.tables.samples import (
+    Key,
+    Samples,
+    check_protocols,
+    collect_samples,
+    list_class_results,
+)
 from protoseg.runs.store import RecordStore
 
 

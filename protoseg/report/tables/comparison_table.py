@@ -9,8 +9,16 @@ from protoseg.report import wording
 from protoseg.report.statistics.power import POWER, SIGNIFICANCE
 from protoseg.report.statistics.significance import smallest_p
 from protoseg.report.tables.cells import FootnoteMarks
-from protoseg.report.tables.comparisons import Family, TableComparison
-from protoseg.report.tables.model import Cell, Column, Footnote, Provenance, Row, Table
+from protoseg.report.tables.model import (
+    Cell,
+    Column,
+    Family,
+    Footnote,
+    Provenance,
+    Row,
+    Table,
+    TableComparison,
+)
 
 SUFFIX = "_comparisons"
 """Ending of the name of this table and of its files, after the name of the table."""

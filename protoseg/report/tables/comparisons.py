@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from protoseg.config.fields import to_plain
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError, describe_unknown_name
 from protoseg.report import wording
@@ -21,10 +22,15 @@ from protoseg.report.statistics.multiplicity import adjust_holm
 from protoseg.report.statistics.power import SIGNIFICANCE, smallest_detectable
 from protoseg.report.statistics.significance import MIN_SEEDS, has_variance, paired_t_p
 from protoseg.report.tables.baseline import LABEL, Baselines
+from protoseg.report.tables.model import Family, TableComparison
 from protoseg.report.tables.pairing import choose_metric, describe_class_sets, pair_settings
-from protoseg.report.tables.samples import Key, Samples, make_key
+from protoseg.report.tables.samples import Key, Samples, find_differing_fields, make_key
 
 NO_DIFFERENCE = "no difference found"
+NO_MODEL = (
+    f"A paired t test of these two alone: all values of the axis together share fewer than "
+    f"{MIN_SEEDS} seeds."
+)
 
 
 @dataclass(frozen=True)
@@ -34,49 +40,6 @@ class NamedSamples:
     row: str
     group: str
     samples: Samples
-
-
-@dataclass(frozen=True)
-class TableComparison:
-    """One side minus the other in the first metric of a table, over shared seeds."""
-
-    ours: str
-    theirs: str
-    group: str
-    """Name of the group of columns; empty without groups."""
-    seeds: tuple[int, ...]
-    difference: float | None
-    interval: tuple[float, float] | None
-    """95% t interval, not corrected; None with fewer than `MIN_SEEDS` seeds or without spread."""
-    p: float | None
-    """Two-sided p of the t test, not corrected."""
-    adjusted_p: float | None
-    """p corrected over the family."""
-    detectable: float | None
-    """Smallest true difference that the corrected test finds with a probability of `POWER`."""
-    result: str
-    metric: str
-    notes: tuple[str, ...]
-    our_runs: tuple[str, ...]
-    their_runs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Family:
-    """The comparisons of a table that are corrected together."""
-
-    description: str
-    rows: str
-    """Name of the axis that makes the rows; empty if several or labels do."""
-    metric: Metric
-    method: str
-    """How p is computed, as a sentence."""
-    comparisons: tuple[TableComparison, ...]
-
-    @property
-    def tested(self) -> int:
-        """Number of comparisons with a p value."""
-        return sum(comparison.p is not None for comparison in self.comparisons)
 
 
 def compare_settings(
@@ -171,14 +134,34 @@ def _list_pairs(
 
 def _check_comparable(matrix: Matrix, a: NamedSamples, b: NamedSamples) -> None:
     """Refuse pairs that the matrix declares although no seed or no image is common to both."""
-    where = f"{matrix.name}: table.comparisons: '{a.row}' and '{b.row}'"
-    if a.samples.protocol != b.samples.protocol:
-        raise ProtosegError(f"{where} differ in data or evaluation. Compare rows that share both.")
+    _check_protocol(matrix, a, b)
     if not a.samples.runs.keys() & b.samples.runs.keys():
-        raise ProtosegError(f"{where} share no seed. Compare rows that share seeds.")
+        raise ProtosegError(f"{_name_pair(matrix, a, b)} share no seed. Name others.")
 
 
-def _compare_pair(ours: NamedSamples, theirs: NamedSamples, metric: Metric) -> _Draft:
+def _check_protocol(matrix: Matrix, a: NamedSamples, b: NamedSamples) -> None:
+    if a.samples.protocol != b.samples.protocol:
+        fields = find_differing_fields(to_plain(a.samples.spec), to_plain(b.samples.spec))
+        raise ProtosegError(
+            f"{_name_pair(matrix, a, b)} have different evaluations (they differ in "
+            f"{', '.join(fields)}). Name rows of one data set and one evaluation."
+        )
+
+
+def _name_pair(matrix: Matrix, a: NamedSamples, b: NamedSamples) -> str:
+    return f"{matrix.name}: table.comparisons: {' and '.join(map(repr, _name_sides(a, b)))}"
+
+
+def _name_sides(a: NamedSamples, b: NamedSamples) -> list[str]:
+    """The names of two rows, with their columns if these differ."""
+    if a.group == b.group:
+        return [a.row, b.row]
+    return [f"{side.row}, {side.group}" for side in (a, b)]
+
+
+def _compare_pair(
+    ours: NamedSamples, theirs: NamedSamples, metric: Metric, notes: tuple[str, ...] = ()
+) -> _Draft:
     pair = pair_settings(ours.samples, theirs.samples, metric)
     pairs = pair.pairs
     values = [difference for _, difference in pairs.differences]
@@ -194,7 +177,7 @@ def _compare_pair(ours: NamedSamples, theirs: NamedSamples, metric: Metric) -> _
         pairs.std / math.sqrt(pairs.n) if pairs.n > 1 else math.nan,
         pairs.n - 1,
         pair.metric,
-        pair.notes,
+        (*notes, *pair.notes) if enough else pair.notes,
     )
 
 
@@ -210,6 +193,8 @@ def _compare_levels(
         measured = [s for s in block if s.samples.values.get(metric.key)]
         if not measured:
             continue
+        for other in measured[1:]:
+            _check_protocol(matrix, other, measured[0])
         used = choose_metric([s.samples for s in measured], metric)
         notes = (describe_class_sets([s.samples for s in measured]),) * (used is not metric)
         values = {
@@ -218,7 +203,7 @@ def _compare_levels(
         shared = set.intersection(*(set(of_level) for of_level in values.values()))
         if len(values) < 2 or len(shared) < MIN_SEEDS:
             for a, b in _order_pairs(measured):
-                yield _compare_pair(a, b, metric)
+                yield _compare_pair(a, b, metric, (NO_MODEL,))
             continue
         model = fit_block_model(values)
         for (i, a), (j, b) in itertools.combinations(enumerate(measured), 2):
@@ -251,10 +236,11 @@ def _correct(drafts: Sequence[_Draft], metric: Metric) -> Iterator[TableComparis
                 df=draft.df,
                 standard_error=draft.standard_error,
             )
+        ours, theirs = _name_sides(draft.ours, draft.theirs)
         yield TableComparison(
-            draft.ours.row,
-            draft.theirs.row,
-            draft.ours.group,
+            ours,
+            theirs,
+            draft.ours.group if draft.ours.group == draft.theirs.group else "",
             draft.seeds,
             draft.difference,
             draft.interval if is_tested else None,
@@ -275,18 +261,10 @@ def _describe_result(
     if draft.difference is None:
         return "no shared seed with a result"
     if math.isnan(draft.p):
-        few = len(draft.seeds) < MIN_SEEDS
-        return (
-            f"not tested: {wording.format_seeds(len(draft.seeds))}"
-            if few
-            else ("not tested: no spread over seeds")
-        )
+        if len(draft.seeds) < MIN_SEEDS:
+            return f"not tested: {wording.format_seeds(len(draft.seeds))}"
+        return "not tested: no spread over seeds"
     if adjusted_p < SIGNIFICANCE:
         return "higher" if draft.difference > 0 else "lower"
     shown = wording.format_number(detectable or math.nan, decimals)
     return f"{NO_DIFFERENCE} (detectable: {shown})"
-
-
-def iterate_notes(family: Family) -> Iterable[str]:
-    """Yield each note of the comparisons once."""
-    yield from dict.fromkeys(note for c in family.comparisons for note in c.notes)

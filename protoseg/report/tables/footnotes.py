@@ -11,8 +11,7 @@ from protoseg.report.statistics.power import SIGNIFICANCE
 from protoseg.report.statistics.significance import BOLD_RULE, MIN_SEEDS, VERDICT_RULE
 from protoseg.report.tables.baseline import Baselines
 from protoseg.report.tables.cells import describe_data
-from protoseg.report.tables.comparisons import Family, TableComparison
-from protoseg.report.tables.model import Footnote
+from protoseg.report.tables.model import Family, Footnote, TableComparison
 from protoseg.report.tables.pairing import average_different_classes
 from protoseg.report.tables.parameter_cells import COUNT_FOOTNOTES
 from protoseg.report.tables.published import PublishedNumbers
@@ -100,7 +99,7 @@ def _summarise_family(family: Family) -> str:
     tested = [c for c in family.comparisons if c.adjusted_p is not None]
     start = f"Tested in {family.metric.title}: {family.description}."
     if not tested:
-        return f"{start} No comparison has {MIN_SEEDS} shared seeds and a spread, so none is tested."
+        return f"{start} None has {MIN_SEEDS} shared seeds and a spread, so none is tested."
     clear = [c for c in tested if c.adjusted_p is not None and c.adjusted_p < SIGNIFICANCE]
     listed = f": {'; '.join(_describe_verdict(family, c) for c in clear)}" if clear else ""
     number = f"{len(tested)} comparison{'s' * (len(tested) > 1)}"

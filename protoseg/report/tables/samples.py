@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS
+from protoseg.report.statistics.significance import mean, sample_std
+from protoseg.report.tables.model import ClassResult, Row
 from protoseg.runs.store import RecordStore
 
 Key = tuple[str, ...]
@@ -133,6 +135,31 @@ def collect_records(records: Iterable[dict[str, Any]]) -> Samples:
         samples.runs[seed] = record["run_id"]
         add_record(samples, seed, record)
     return samples
+
+
+def list_class_results(
+    rows: Sequence[Row],
+    grid: Mapping[Key, Mapping[Key, Samples]],
+    columns: Key,
+    names: Mapping[str, str],
+) -> Iterator[ClassResult]:
+    """Yield the mean IoU of each class in each setting.
+
+    Args:
+        rows: the rows of the table, in the order of ``grid``.
+        grid: row key -> column key -> samples.
+        columns: the axes of the columns.
+        names: display names.
+    """
+    for row, cells in zip(rows, grid.values(), strict=True):
+        for samples in cells.values():
+            axes = samples.axes
+            group = ", ".join(wording.name_value(a, axes.get(a), names) for a in columns)
+            for name, values in samples.per_class.items():
+                n = len(values)
+                centre = mean(values) if n else None
+                spread = sample_std(values) if n > 1 else None
+                yield ClassResult(row.label, group, wording.clean_text(name), centre, spread, n)
 
 
 def _describe_mixed_cell(matrix: Matrix, samples: Samples, axes: dict[str, Any], shown: Key) -> str:
