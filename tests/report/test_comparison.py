@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from recorded import parametric_on_camvid
 from protoseg.cli import main
 from protoseg.cli.views.comparison import comparison_lines
 from protoseg.errors import ProtosegError
-from protoseg.report.comparison import Comparison, Run, compare_runs, find_runs
+from protoseg.report.comparison import Comparison, Options, Run, compare_runs, find_runs
 from protoseg.runs.record import read_record
 from protoseg.runs.store import RecordStore
 from report.lab import Lab, method
@@ -35,9 +36,8 @@ def committed(prototypes: int) -> list[Run]:
     return runs
 
 
-def against(ours: list[Run], theirs: list[Run], **options: int) -> Comparison:
-    options = {"draws": 200, "generator_seed": 0, **options}
-    return compare_runs(("ours", ours), ("theirs", theirs), **options)  # type: ignore[arg-type]
+def against(ours: list[Run], theirs: list[Run], **options: Any) -> Comparison:
+    return compare_runs(("ours", ours), ("theirs", theirs), Options(**{"draws": 200, **options}))
 
 
 def test_a_comparison_has_intervals_over_seeds_and_images() -> None:

@@ -99,7 +99,7 @@ def test_only_the_text_between_the_comments_changes(reader: ResultReader) -> Non
     expected = PAGE.replace("1.00<!-- -->", "70.00<!-- -->").replace("?<", "74.0<")
     head, _, table = page.text.partition("<!-- table test -->\n")
     assert head == expected.partition("<!-- table test -->\n")[0]
-    assert "| parametric 1  |     70.00 ± 1.00 |" in table
+    assert "| parametric 1  | 70.00 ± 1.00 |" in table
     assert table.endswith("|\n<!-- -->\n")
     again = fill_page(page.text, reader)
     assert (again.text, again.changes) == (page.text, ())
