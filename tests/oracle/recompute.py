@@ -6,22 +6,28 @@ there is not repeated here. The caller only lists the planned runs of a matrix.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.optimize
 import scipy.stats
 import yaml
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "results" / "records"
 MATRICES = ROOT / "experiments" / "matrices"
+MIN_SEEDS = 3
+"""Fewest shared seeds of a test."""
 
 
 @dataclass(frozen=True)
@@ -56,14 +62,8 @@ class Setting:
     """Class -> IoU of the seeds where it is defined."""
     evaluation: str = ""
     """Data and evaluation, as text to compare."""
-
-    @property
-    def label(self) -> str:
-        """The values of its axes."""
-        return ", ".join(
-            str(value) if axis == "label" else f"{axis}={value}"
-            for axis, value in self.axes.items()
-        )
+    averaged: set[frozenset[int]] = field(default_factory=set)
+    """The classes that the mIoU of each run averages."""
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -73,26 +73,44 @@ class Setting:
 
 @dataclass(frozen=True)
 class ExpectedComparison:
-    """The comparison of a setting with its baseline, in the main metric of the table."""
+    """One comparison of a table, in the metric that compares both sides on the same classes."""
 
-    label_a: str
-    label_b: str
+    run_ids_a: tuple[str, ...]
+    run_ids_b: tuple[str, ...]
+    metric: str
     n: int
     """Number of shared seeds."""
     difference: float
-    """Mean of a - b."""
-    interval: tuple[float, float]
-    """95% interval of the paired t test; nan for n < 2 or without variance."""
-    p: float
-    adjusted_p: float
-    """Adjusted by Holm's method over all comparisons of the table."""
-    run_ids_a: tuple[str, ...] = ()
-    run_ids_b: tuple[str, ...] = ()
+    """Mean of a - b; nan without a shared seed."""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    """95% interval of the t test; nan without a test."""
+    p: float = math.nan
+    """nan for n < `MIN_SEEDS`, or without variance."""
+    standard_error: float = math.nan
+    df: float = math.nan
+    adjusted_p: float = math.nan
+    """Adjusted by Holm's method over all tests of the table."""
+    detectable: float = math.nan
+    """The true difference that a test at the first level of Holm finds with 80% probability."""
+
+    @property
+    def verdict(self) -> str:
+        """The start of the printed result."""
+        if self.n == 0:
+            return "no shared seed with a result"
+        if math.isnan(self.p):
+            return "not tested: "
+        if self.adjusted_p >= 0.05:
+            return f"no difference found (detectable: {self.detectable:.2f})"
+        return "higher" if self.difference > 0 else "lower"
 
 
 @functools.cache
 def recount(path: Path) -> tuple[dict[str, float], list[float]]:
-    """Compute mIoU, mAcc and aAcc, and the IoU of each class, from a file of confusion counts.
+    """Compute the metrics, and the IoU of each class, from a file of confusion counts.
+
+    The metrics are mIoU over the classes with ground truth or predictions, mIoU over those with
+    ground truth, mAcc and aAcc.
 
     Returns:
         Metric -> percent, and the IoU of each class in percent; nan where the union is empty.
@@ -106,6 +124,7 @@ def recount(path: Path) -> tuple[dict[str, float], list[float]]:
         iou, accuracy = 100 * hit / (truth + predicted - hit), 100 * hit / truth
     metrics = {
         "miou": float(np.nanmean(iou)),
+        "miou_present": float(np.mean(iou[truth > 0])),
         "macc": float(np.nanmean(accuracy)),
         "aacc": float(100 * hit.sum() / truth.sum()),
     }
@@ -134,6 +153,7 @@ def read_settings(plan: Iterable[Planned]) -> list[Setting]:
         millions = parameters["learnable"] / 1e6
         for metric, value in {**metrics, "parameters": millions, "learnable": millions}.items():
             setting.values.setdefault(metric, {})[run.seed] = value
+        setting.averaged.add(frozenset(np.flatnonzero(~np.isnan(ious)).tolist()))
         spec = record["spec"]
         weak = {key: spec["method"].get(key) for key in ("scales", "flip")}
         setting.evaluation = json.dumps([spec["dataset"], spec["evaluation"], weak], sort_keys=True)
@@ -187,6 +207,12 @@ def find_baseline(
     return matching[0] if matching and matching[0] is not setting else None
 
 
+def choose_metric(settings: Iterable[Setting], metric: str) -> str:
+    """Return mIoU over the classes with ground truth if the runs average different classes."""
+    sets = set().union(*(setting.averaged for setting in settings))
+    return "miou_present" if metric == "miou" and len(sets) > 1 else metric
+
+
 def pair_seeds(a: Setting, b: Setting, metric: str) -> tuple[list[float], list[float]]:
     """Return the values of two settings over their shared seeds; none if the data differ."""
     ours, theirs = (setting.values.get(metric, {}) for setting in (a, b))
@@ -215,7 +241,8 @@ def expected_cells(
                 )
         baseline = find_baseline(setting, settings, table)
         if baseline is not None:
-            ours, theirs = pair_seeds(setting, baseline, metrics[0])
+            metric = choose_metric([setting, baseline], metrics[0])
+            ours, theirs = pair_seeds(setting, baseline, metric)
             if ours:
                 differences = np.subtract(ours, theirs)
                 cells[setting.run_ids, "delta"] = summarise(differences)
@@ -225,49 +252,145 @@ def expected_cells(
 def expected_comparisons(
     settings: Sequence[Setting], table: Mapping[str, Any]
 ) -> list[ExpectedComparison]:
-    """Compare every setting with its baseline in the main metric, by paired t tests.
+    """Test the comparisons of a table as one family.
 
-    The family of the adjusted p values are all these comparisons of the table for which a test
-    exists.
+    By default they are those of every setting with its baseline, by paired t tests. With
+    ``comparisons: {axis: NAME}`` they are all pairs of values of an axis, by least squares of
+    values and seeds.
 
     Returns:
-        One comparison per setting that shares a seed with its baseline, in the order of the plan.
+        The comparisons with a measured side, in the order of the plan.
     """
     metric = table.get("metrics", ["miou"])[0]
+    axis = table.get("comparisons", {}).get("axis")
     results: list[ExpectedComparison] = []
+    if axis is not None:
+        results = list(compare_levels(settings, axis, metric))
+    else:
+        for setting in settings:
+            baseline = find_baseline(setting, settings, table)
+            if baseline is None:
+                continue
+            # Only a setting with a record has an evaluation.
+            evaluations = {side.evaluation for side in (setting, baseline)} - {""}
+            is_measured = any(side.values.get(metric) for side in (setting, baseline))
+            if is_measured and len(evaluations) == 1:
+                results.append(compare_pair(setting, baseline, metric))
+    has_any = any(each.n for each in results)
+    return adjust(results) if has_any else []
+
+
+def compare_pair(a: Setting, b: Setting, metric: str) -> ExpectedComparison:
+    """Compare two settings by a paired t test."""
+    used = choose_metric([a, b], metric)
+    ours, theirs = pair_seeds(a, b, used)
+    if not ours:
+        return ExpectedComparison(a.run_ids, b.run_ids, used, 0, math.nan)
+    differences = np.subtract(ours, theirs)
+    mean = float(np.mean(differences))
+    if len(ours) < MIN_SEEDS or np.ptp(differences) <= 1e-9:
+        return ExpectedComparison(a.run_ids, b.run_ids, used, len(ours), mean)
+    test = scipy.stats.ttest_rel(ours, theirs)
+    low, high = map(float, test.confidence_interval(0.95))
+    error = float(scipy.stats.sem(differences))
+    return ExpectedComparison(
+        *(a.run_ids, b.run_ids, used, len(ours), mean, (low, high), float(test.pvalue)),
+        *(error, float(test.df)),
+    )
+
+
+def compare_levels(
+    settings: Sequence[Setting], axis: str, metric: str
+) -> Iterator[ExpectedComparison]:
+    """Compare all pairs of values of an axis by ordinary least squares with seeds as blocks."""
+    blocks: dict[str, list[Setting]] = {}
     for setting in settings:
-        baseline = find_baseline(setting, settings, table)
-        ours, theirs = pair_seeds(setting, baseline, metric) if baseline else ([], [])
-        if baseline is None or not ours:
+        others = {name: str(value) for name, value in setting.axes.items() if name != axis}
+        if setting.values.get(metric):
+            blocks.setdefault(json.dumps(others, sort_keys=True), []).append(setting)
+    for block in blocks.values():
+        used = choose_metric(block, metric)
+        seeds = sorted(set.intersection(*(set(each.values[used]) for each in block)))
+        pairs = list(itertools.combinations(range(len(block)), 2))
+        if len(seeds) < MIN_SEEDS:
+            yield from (compare_pair(block[j], block[i], metric) for i, j in pairs)
             continue
-        interval, p = (math.nan, math.nan), math.nan
-        if len(ours) > 1 and np.ptp(np.subtract(ours, theirs)) > 1e-9:
-            test = scipy.stats.ttest_rel(ours, theirs)
-            low, high = test.confidence_interval(0.95)
-            interval, p = (float(low), float(high)), float(test.pvalue)
-        results.append(
-            ExpectedComparison(
-                *(setting.label, baseline.label, len(ours)),
-                *(float(np.mean(ours) - np.mean(theirs)), interval, p, math.nan),
-                *(setting.run_ids, baseline.run_ids),
+        values = np.array([[each.values[used][seed] for seed in seeds] for each in block])
+        level, seed = (index.ravel() for index in np.indices(values.shape))
+        design = np.column_stack([np.eye(len(block))[level], np.eye(len(seeds))[seed][:, 1:]])
+        fit = OLS(values.ravel(), design).fit()
+        for i, j in pairs:
+            contrast = np.zeros(design.shape[1])
+            contrast[[j, i]] = 1, -1
+            test = fit.t_test(contrast)
+            low, high = map(float, test.conf_int(0.05)[0])
+            yield ExpectedComparison(
+                *(block[j].run_ids, block[i].run_ids, used, len(seeds)),
+                *(test.effect.item(), (low, high), float(test.pvalue)),
+                *(test.sd.item(), float(fit.df_resid)),
             )
-        )
-    return adjust(results)
 
 
 def adjust(comparisons: Sequence[ExpectedComparison]) -> list[ExpectedComparison]:
-    """Fill in the p values adjusted by Holm's method over the comparisons that have a p."""
-    tested = [index for index, each in enumerate(comparisons) if not math.isnan(each.p)]
-    adjusted = dict.fromkeys(range(len(comparisons)), math.nan)
-    if tested:
-        p_values = [comparisons[index].p for index in tested]
-        adjusted.update(
-            zip(tested, map(float, multipletests(p_values, method="holm")[1]), strict=True)
-        )
+    """Fill in the p values adjusted by Holm's method, and what each test detects."""
+    tested = [each for each in comparisons if not math.isnan(each.p)]
+    if not tested:
+        return list(comparisons)
+    adjusted = iter(multipletests([each.p for each in tested], method="holm")[1])
     return [
-        ExpectedComparison(
-            *(each.label_a, each.label_b, each.n, each.difference, each.interval, each.p),
-            *(adjusted[index], each.run_ids_a, each.run_ids_b),
+        each
+        if math.isnan(each.p)
+        else dataclasses.replace(
+            each, adjusted_p=float(next(adjusted)), detectable=find_detectable(each, len(tested))
         )
-        for index, each in enumerate(comparisons)
+        for each in comparisons
     ]
+
+
+def find_detectable(comparison: ExpectedComparison, tests: int) -> float:
+    """Solve power = 80% at the level 0.05 / tests for the true difference."""
+    df = comparison.df
+    critical = scipy.stats.t.ppf(1 - 0.05 / tests / 2, df)
+
+    def miss(noncentrality: float) -> float:
+        lower = np.nan_to_num(scipy.stats.nct.cdf(-critical, df, noncentrality))
+        return float(scipy.stats.nct.cdf(critical, df, noncentrality) - lower - 0.2)
+
+    root = scipy.optimize.brentq(miss, 1e-3, 1000, xtol=1e-12, rtol=1e-12)
+    return float(root) * comparison.standard_error
+
+
+def expected_bold(
+    settings: Sequence[Setting], table: Mapping[str, Any]
+) -> set[tuple[tuple[str, ...], str]]:
+    """Find the bold values: (run ids of the setting, metric).
+
+    A value is bold if a t test at 5%, not corrected, tells it from each other one of its column,
+    and if no other one is printed with a number that is as good.
+    """
+    columns: dict[str, list[Setting]] = {}
+    for setting in settings:
+        group = [str(setting.axes.get(axis)) for axis in table.get("columns", [])]
+        columns.setdefault(json.dumps([group, setting.evaluation]), []).append(setting)
+    bold = set()
+    for metric in set(table.get("metrics", ["miou"])) & {"miou", "miou_present", "macc", "aacc"}:
+        for column in columns.values():
+            measured = [each for each in column if each.values.get(metric)]
+            used = choose_metric(measured, metric)
+            for setting in measured:
+                others = [each for each in measured if each is not setting]
+                if others and all(is_ahead(setting, each, used, metric) for each in others):
+                    bold.add((setting.run_ids, metric))
+    return bold
+
+
+def is_ahead(a: Setting, b: Setting, used: str, printed: str) -> bool:
+    """Whether a setting is distinguishably better than another one, and printed as better."""
+    ours, theirs = pair_seeds(a, b, used)
+    means = [[np.mean(list(side.values[m].values())) for side in (a, b)] for m in (used, printed)]
+    if len(ours) < MIN_SEEDS or np.ptp(np.subtract(ours, theirs)) <= 1e-9:
+        return False
+    if any(f"{x:.2f}" == f"{y:.2f}" or x < y for x, y in means):
+        return False
+    test = scipy.stats.ttest_rel(ours, theirs)
+    return bool(test.statistic > 0 and test.pvalue < 0.05)

@@ -15,12 +15,9 @@ from oracle.recompute import ROOT, Numbers, Planned, Setting
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
-from protoseg.report.statistics.multiplicity import adjust_holm
-from protoseg.report.statistics.significance import pair_by_seed, paired_t_p
-from protoseg.report.tables.baseline import make_baselines
+from protoseg.report import wording
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Table
-from protoseg.report.tables.samples import collect_samples
 from protoseg.runs.store import RecordStore
 
 NAMES = sorted(
@@ -29,8 +26,8 @@ NAMES = sorted(
     if "matrices:" not in path.read_text().splitlines()
 )
 """All matrices that are not a list of others."""
-CELLS, CLASS_CELLS, COMPARISONS = 209, 1166, 55
-"""Numbers of compared cells, cells of one class, and comparisons with a baseline. New records
+CELLS, CLASS_CELLS, COMPARISONS = 209, 1166, 71
+"""Numbers of compared cells, cells of one class, and comparisons of a family. New records
 raise them."""
 
 
@@ -126,40 +123,53 @@ def test_results_per_class_agree_with_the_oracle(name: str) -> None:
         assert is_close(result.std, numbers.std), class_name
 
 
-def comparisons_of(matrix: Matrix) -> Iterator[tuple[Any, Any, Any]]:
-    """The setting, its baseline and their paired differences, by the code of protoseg."""
-    grid = collect_samples(matrix, make_store(), matrix.axes, (), lambda record: None)
-    settings = [samples for cells in grid.values() for samples in cells.values()]
-    baselines = make_baselines(matrix, settings)
-    metric = matrix.table.metrics[0]
-    for samples in settings:
-        baseline = baselines.find(samples) if baselines is not None else None
-        if baseline is None or baseline is samples or baseline.protocol != samples.protocol:
-            continue
-        pairs = pair_by_seed(samples.values.get(metric, {}), baseline.values.get(metric, {}))
-        if pairs.n:
-            yield samples, baseline, pairs
+def missing_as_nan(value: float | None) -> float:
+    """The value; nan for None."""
+    return math.nan if value is None else value
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_intervals_and_p_values_agree_with_the_oracle(name: str) -> None:
+def test_comparisons_agree_with_the_oracle(name: str) -> None:
     case = load_case(name)
     if case is None:
         return
     expected = recompute.expected_comparisons(case.settings, case.config)
-    compared = list(comparisons_of(case.matrix))
-    assert [(a.run_ids, b.run_ids, pairs.n) for a, b, pairs in compared] == [
-        (each.run_ids_a, each.run_ids_b, each.n) for each in expected
-    ]
-    p_values = [paired_t_p([d for _, d in pairs.differences]) for _, _, pairs in compared]
-    adjusted = adjust_holm(p_values)
-    for index, each in enumerate(expected):
-        pairs = compared[index][2]
-        assert pairs.mean == pytest.approx(each.difference, rel=0, abs=1e-9)
-        assert p_values[index] == pytest.approx(each.p, rel=1e-7, nan_ok=True)
-        assert adjusted[index] == pytest.approx(each.adjusted_p, rel=1e-7, nan_ok=True)
-        if not math.isnan(each.p):
-            assert pairs.interval() == pytest.approx(each.interval, rel=0, abs=1e-7)
+    compared = case.table.family.comparisons if case.table.family is not None else ()
+    by_runs = {(c.our_runs, c.their_runs): c for c in compared}
+    assert len(by_runs) == len(compared)
+    assert {(*runs, c.metric, len(c.seeds)) for runs, c in by_runs.items()} == {
+        (each.run_ids_a, each.run_ids_b, each.metric, each.n) for each in expected
+    }
+    for each in expected:
+        comparison = by_runs[each.run_ids_a, each.run_ids_b]
+        numbers = {
+            "difference": (comparison.difference, each.difference),
+            "low": ((comparison.interval or (None,))[0], each.interval[0]),
+            "high": ((comparison.interval or (None,))[-1], each.interval[1]),
+            "p": (comparison.p, each.p),
+            "adjusted_p": (comparison.adjusted_p, each.adjusted_p),
+            "detectable": (comparison.detectable, each.detectable),
+        }
+        for quantity, (value, right) in numbers.items():
+            assert missing_as_nan(value) == pytest.approx(right, rel=1e-6, abs=1e-9, nan_ok=True), (
+                comparison.ours,
+                quantity,
+            )
+        assert comparison.result.startswith(each.verdict.replace("-", wording.MINUS))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bold_values_agree_with_the_oracle(name: str) -> None:
+    case = load_case(name)
+    if case is None:
+        return
+    bold = {
+        (cell.run_ids, column.metric)
+        for row in case.table.rows
+        for column, cell in zip(case.table.header, row.cells, strict=True)
+        if cell.bold
+    }
+    assert bold == recompute.expected_bold(case.settings, case.config)
 
 
 def test_all_committed_records_are_compared() -> None:

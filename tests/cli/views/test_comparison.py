@@ -44,7 +44,9 @@ def test_a_comparison_shows_both_intervals_and_the_runs_left_out() -> None:
     for part in ("ours − theirs", "60.00 and 58.50", "+1.50", "−0.25 to +3.25", "run-x"):
         assert part in text
     assert "The two sides were trained at different commits." in text
-    lines = {quantity: (value, method) for quantity, value, method in comparison_lines(comparison(3))}
+    lines = {
+        quantity: (value, method) for quantity, value, method in comparison_lines(comparison(3))
+    }
     assert lines["mIoU"][0] == "60.00 and 58.50"
     assert lines["over images"][0] == "+0.50 to +2.50"
     assert lines["over groups"] == (
