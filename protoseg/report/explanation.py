@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -133,8 +134,28 @@ def explain_cell(
         interval=comparison.interval() if is_tested else None,
         p=paired_t_p(differences) if is_tested else None,
         detectable=smallest_detectable(comparison.std, comparison.n) if is_tested else None,
-        notes=tuple(dict.fromkeys((*notes, *(pair.notes if pair is not None else ())))),
+        notes=tuple(
+            dict.fromkeys(
+                (*notes, *(pair.notes if pair is not None else ()), *_describe_test(table, cell))
+            )
+        ),
     )
+
+
+def _describe_test(table: Table, cell: Cell) -> Iterator[str]:
+    """Describe how the table tests the difference of a cell, as one of its comparisons."""
+    family = table.family
+    for comparison in family.comparisons if family is not None else ():
+        sides = (comparison.our_runs, comparison.their_runs)
+        if family is not None and sides == (cell.run_ids, cell.baseline_run_ids):
+            if comparison.adjusted_p is None:
+                yield f"{comparison.result[:1].upper()}{comparison.result[1:]}."
+                return
+            yield (
+                f"The table has {family.tested} tests, {family.description}. Result of this one: "
+                f"{comparison.result}, adjusted p {wording.format_p(comparison.adjusted_p)}. "
+                f"Method: {family.method}."
+            )
 
 
 def _pair_sides(cell: Cell, metric: Metric, store: RecordStore) -> SettingPair | None:

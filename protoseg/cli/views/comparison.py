@@ -40,11 +40,15 @@ def comparison_lines(comparison: Comparison) -> list[tuple[str, str, str]]:
     ]
     lines += _seed_lines(comparison) if "seeds" in comparison.units else []
     fixed = f"{comparison.draws} draws, generator seed {comparison.generator_seed}; fixed models"
+    bootstrap = "95% percentile interval, paired bootstrap over"
     if comparison.image_interval is not None:
-        method = f"95% percentile interval, paired bootstrap over {comparison.images} images, "
-        lines.append(("over images", _range(comparison.image_interval), method + fixed))
+        method = f"{bootstrap} {comparison.images} images, {fixed}"
+        lines.append(("over images", _range(comparison.image_interval), method))
     if comparison.group_interval is not None:
-        method = f"the same over {comparison.groups} groups: {comparison.group_rule}"
+        groups = f"{comparison.groups} groups of images: {comparison.group_rule}"
+        method = f"{bootstrap} {groups}; {fixed}"
+        if comparison.image_interval is not None:
+            method = f"the same over {groups}"
         lines.append(("over groups", _range(comparison.group_interval), method))
     return lines
 

@@ -115,15 +115,20 @@ def render_plan(
 
 
 def describe_power(power: SeedPower) -> str:
-    """Describe in a sentence which differences the planned seeds can detect."""
-    parts = [f"{wording.format_seeds(n)}: {d:.2f}" for n, d in power.detectable.items()]
+    """Describe in sentences which differences the planned seeds can detect."""
+    decimals = power.metric.decimals
+    parts = [
+        f"{wording.format_number(difference, decimals)} with {wording.format_seeds(n)}"
+        for n, difference in power.detectable.items()
+    ]
     few = ""
     if power.seeds < MIN_SEEDS:
         few = f" With {wording.format_seeds(power.seeds)} no difference is tested."
     number = f"{power.comparisons} comparison" + "s" * (power.comparisons > 1)
     return (
-        f"Smallest true difference in {power.metric.title} that is found with 80% probability, for "
-        f"{number} and a spread of {power.spread:.2f} ({power.source}): {', '.join(parts)}.{few}"
+        f"Smallest true difference in {power.metric.title} that is found with 80% probability in "
+        f"{number}: {', '.join(parts)}.{few} The standard deviation of paired differences is "
+        f"taken as {wording.format_number(power.spread, decimals)} ({power.source})."
     )
 
 

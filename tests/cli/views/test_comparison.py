@@ -51,7 +51,7 @@ def test_a_comparison_shows_both_intervals_and_the_runs_left_out() -> None:
     assert lines["over images"][0] == "+0.50 to +2.50"
     assert lines["over groups"] == (
         "+0.25 to +2.75",
-        "the same over 10 groups: blocks of 10 consecutive images",
+        "the same over 10 groups of images: blocks of 10 consecutive images",
     )
     assert lines["p (t)"][0] == "0.060"
     assert lines["detectable"][0] == "2.75"
