@@ -32,7 +32,11 @@ def make_comparison_table(table: Table, family: Family) -> Table:
     """Make the table of a family: one row per comparison."""
     marks = FootnoteMarks()
     has_groups = any(comparison.group for comparison in family.comparisons)
+    baselines = {comparison.theirs for comparison in family.comparisons}
     title = f"Comparison of {family.rows}" if family.rows else "Comparison"
+    if len(baselines) == 1:
+        (baseline,) = baselines
+        title = f"Difference to {f'{family.rows} = ' if family.rows else ''}{baseline}"
     header = [Column("row", title, "label")]
     header += [Column("group", "Column", "label")] * has_groups
     header += [
@@ -47,7 +51,8 @@ def make_comparison_table(table: Table, family: Family) -> Table:
     for comparison in family.comparisons:
         mark = marks.mark(" ".join(comparison.notes)) if comparison.notes else ""
         label = f"{comparison.ours} {wording.MINUS} {comparison.theirs}"
-        cells = [Cell("label", label), *[Cell("label", comparison.group)] * has_groups]
+        shown = comparison.ours if len(baselines) == 1 else label
+        cells = [Cell("label", shown), *[Cell("label", comparison.group)] * has_groups]
         cells += _make_cells(comparison, family.metric.decimals, mark)
         rows.append(Row(label, tuple(cells)))
     return Table(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import pytest
 
+from protoseg.config.matrix import FamilySpec
 from protoseg.report.formats import files
 from protoseg.report.tables.comparison_table import CSV_HEADER, make_comparison_table
 from protoseg.report.tables.model import Table
 from report.lab import Lab, method, methods_matrix
 from report.tables.test_builder import AGAINST_A, A, B, finish_all, footnotes
+from report.tables.test_comparisons import axis_matrix
 
 C, D = "prototype 1", "prototype 5"
 
@@ -32,15 +35,15 @@ def test_a_row_has_difference_interval_p_and_result(table: Table) -> None:
     comparisons = make_comparison_table(table, table.family)
     assert (comparisons.name, comparisons.title) == ("test_comparisons", "A test: comparisons")
     assert [c.title for c in comparisons.header] == [
-        *("Comparison", "n", "Δ", "95% interval", "p", "adjusted p", "Result"),
+        *(f"Difference to {A}", "n", "Δ", "95% interval", "p", "adjusted p", "Result"),
     ]
     cells = [[cell.plain for cell in row.cells] for row in comparisons.rows]
     assert cells[0] == [
-        *(f"{B} − {A}", "3", "+10.00", "+9.99 to +10.02", "< 0.001", "< 0.001", "higher"),
+        *(B, "3", "+10.00", "+9.99 to +10.02", "< 0.001", "< 0.001", "higher"),
     ]
-    assert cells[1][:3] == [f"{C} − {A}", "3", "+0.27"]
+    assert cells[1][:3] == [C, "3", "+0.27"]
     assert cells[1][6].startswith("no difference found (detectable: ")
-    assert cells[2] == [f"{D} − {A}", "2", "+5.50 [a]", "–", "–", "–", "not tested: 2 seeds"]
+    assert cells[2] == [D, "2", "+5.50 [a]", "–", "–", "–", "not tested: 2 seeds"]
     text = footnotes(comparisons)
     assert "Δ in percentage points of mIoU, over shared seeds (n). Interval and p: paired" in text
     assert "The unit is the seed: the evaluated images are fixed." in text
@@ -49,6 +52,23 @@ def test_a_row_has_difference_interval_p_and_result(table: Table) -> None:
     assert "3 seeds cannot give a p below 0.25 (sign-flip test)." in text
     assert comparisons.footnotes[-1].mark == "a"
     assert "a record has no digest of its code" in comparisons.footnotes[-1].text
+
+
+def test_both_rows_are_named_where_baselines_differ(lab: Lab, table: Table) -> None:
+    pairs = FamilySpec(pairs=((B, A), (C, D)))
+    table = lab.table(methods_matrix([A, B, C, D], comparisons=pairs))
+    assert table.family is not None
+    comparisons = make_comparison_table(table, table.family)
+    assert comparisons.header[0].title == "Comparison"
+    assert [row.cells[0].plain for row in comparisons.rows] == [f"{B} − {A}", f"{C} − {D}"]
+
+
+def test_two_values_of_an_axis_have_the_name_of_the_axis(lab: Lab) -> None:
+    table = lab.table(axis_matrix(lab, {1: [53.0, 54.2, 55.1], 5: [52.4, 53.0, 54.3]}))
+    assert table.family is not None
+    comparisons = make_comparison_table(table, table.family)
+    assert comparisons.header[0].title == "Difference to K = 1"
+    assert [row.cells[0].plain for row in comparisons.rows] == ["5"]
 
 
 def test_a_family_without_a_test_has_no_notes_on_power(lab: Lab) -> None:
@@ -65,7 +85,7 @@ def test_markdown_and_html_have_both_tables(table: Table) -> None:
     contents = files.render_files(table)
     markdown, page = contents["test.md"], contents["test.html"]
     assert markdown.index("## A test\n") < markdown.index("## A test: comparisons\n")
-    assert f"| {B} − {A} |   3 |" in markdown.replace("  −", " −")
+    assert re.search(rf"\| {B} +\|   3 \| +\+10\.00 \|", markdown)
     assert "&lt; 0.001" in markdown
     assert page.count("<table>") == page.count("</table>") == 2
     assert "<h1>A test</h1>" in page
