@@ -173,12 +173,14 @@ class ResultReader:
         theirs, ours = (self.find_setting(matrix, row, *operands[3:]) for row in rows)
         family = self.load_table(matrix).family
         wanted = {ours.row.label, theirs.row.label}
-        for comparison in family.comparisons if family is not None else ():
+        is_tested = family is not None and family.metric.key == ours.column.metric
+        for comparison in family.comparisons if family is not None and is_tested else ():
             is_wanted = {comparison.ours, comparison.theirs} == wanted
             if is_wanted and comparison.group == ours.column.group and comparison.p is not None:
                 return comparison
         raise UsageError(
-            f"{matrix}: its table does not test '{ours.row.label}' against '{theirs.row.label}'. "
+            f"{matrix}: its table does not test '{ours.row.label}' against '{theirs.row.label}' in "
+            f"{METRICS[ours.column.metric].title}. "
             "Name rows of table.comparisons, or use the source p."
         )
 

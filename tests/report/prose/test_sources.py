@@ -14,7 +14,8 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.prose.result_reader import ResultReader
 from protoseg.report.prose.sources import SOURCES, compute_source
-from report.lab import Lab, cell, make_matrix, make_spec, method, methods_matrix
+from protoseg.report.statistics.power import smallest_detectable
+from report.lab import Lab, cell, make_matrix, make_spec, method, methods_matrix, with_table
 from report.prose.readers import ROOT, make_reader, read_committed
 from report.tables.test_builder import A, B, finish_all, pivot_matrix
 
@@ -69,7 +70,7 @@ def test_each_source_gives_the_number_of_the_records(
     }
     assert {source: compute_source(reader, source) for source in expected} == expected
     assert {source.split()[0].partition(":")[0] for source in expected} == SOURCES.keys() - {
-        "table"
+        *("table", "adjusted_p", "detectable"),  # test_p_and_power_of_the_family_of_a_table
     }
     table = lab.table(matrix)
     assert compute_source(reader, "mean_std test 1") == cell(table, A, "miou").plain
@@ -107,7 +108,7 @@ def test_losses_of_several_seeds_are_a_range(lab: Lab) -> None:
     [
         (
             "mea test 1",
-            "unknown source 'mea'. Did you mean 'mean'? Known: class, delta, gap, ",
+            "unknown source 'mea'. Did you mean 'mean'? Known: adjusted_p, class, delta, ",
         ),
         ("TODO: write more", "unknown source 'TODO'."),
         ("mean test", "'mean test' has 1 operands. Write: mean MATRIX ROW [COLUMN]."),
@@ -202,3 +203,26 @@ def test_committed_numbers_equal_those_computed_from_the_json_files() -> None:
         assert compute_source(reader, f"interval {operands}") == interval_by_scipy(differences)
         p = stats.ttest_rel(values[label], values[baseline]).pvalue
         assert float(compute_source(reader, f"p:6 {operands}")) == pytest.approx(p, abs=1e-6)
+
+
+def test_p_and_power_of_the_family_of_a_table(lab: Lab, matrix: Matrix) -> None:
+    for seed, miou in enumerate([80.0, 81.5, 82.0]):
+        lab.finish(method(D, seed), miou)
+    reader = make_reader(lab, with_table(matrix, baseline={"label": A}))
+    p_values = [stats.ttest_rel(of_row, THEIRS).pvalue for of_row in (OURS, [80.0, 81.5, 82.0])]
+    assert max(p_values) == p_values[0]
+    assert compute_source(reader, "adjusted_p:4 test 1 2") == f"{p_values[0]:.4f}"
+    assert compute_source(reader, "adjusted_p:4 test 2 1") == f"{p_values[0]:.4f}"
+    assert compute_source(reader, "adjusted_p:4 test 1 4") == f"{2 * p_values[1]:.4f}"
+    std = statistics.stdev(ours - theirs for ours, theirs in zip(OURS, THEIRS, strict=True))
+    detectable = smallest_detectable(std, 3, level=0.025)
+    assert compute_source(reader, "detectable test 1 2") == f"{detectable:.2f}"
+    assert compute_source(reader, "detectable:0 test 1 2") == f"{detectable:.0f}"
+    for source, sentence in (
+        ("adjusted_p test 1 3", f"does not test '{C}' against '{A}' in mIoU."),  # one seed
+        ("detectable test 2 4", f"does not test '{D}' against '{B}' in mIoU."),
+        ("adjusted_p test 1 2 macc", f"does not test '{B}' against '{A}' in mAcc."),
+    ):
+        with pytest.raises(UsageError) as caught:
+            compute_source(reader, source)
+        assert f"test: its table {sentence}" in str(caught.value)
