@@ -208,8 +208,8 @@ def test_levels_without_residuals_are_not_tested(lab: Lab) -> None:
     assert (comparison.interval, comparison.p, comparison.difference) == (None, None, 4.0)
 
 
-def expect_refusal(lab: Lab, matrix: Matrix, kind: type[ProtosegError]) -> str:
-    with pytest.raises(kind) as caught:
+def expect_refusal(lab: Lab, matrix: Matrix, error: type[ProtosegError]) -> str:
+    with pytest.raises(error) as caught:
         lab.table(matrix)
     assert "\n" not in str(caught.value)
     return str(caught.value)
