@@ -137,8 +137,8 @@ def _list_files(folder: Path, scan: FolderScan) -> Iterator[tuple[Path, str]]:
                     if os.path.islink(os.path.join(parent, name))
                 ]
                 # Texts: Path.relative_to would take half of the time.
-                place = top + parent[len(str(start)) :]
-                prefix = f"{place.lstrip('/')}/" if place else ""
+                relative = top + parent[len(str(start)) :]
+                prefix = f"{relative.lstrip('/')}/" if relative else ""
                 # Editors and copies from other systems leave hidden files behind.
                 yield from (
                     (Path(parent, name), prefix + name)
