@@ -297,7 +297,7 @@ def _replaced_work(checkout: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(name, refuse))
-        stack.enter_context(mock.patch("protoseg.paths.find_checkout", lambda: checkout))
+        stack.enter_context(mock.patch("protoseg.paths.find_checkout", return_value=checkout))
         yield
 
 
