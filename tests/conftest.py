@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator
 from pathlib import Path
@@ -27,6 +28,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", f"error:::({'|'.join(own_modules())})(\\.|$)")
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         config.pluginmanager.register(HygieneCheck(), "hygiene")
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A background job of a script ignores it, and so would every process that a test starts.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # xdist reads the marks, and pytest deselects tests by them, so they are set before other hooks run.
