@@ -108,7 +108,7 @@ def _check_mmseg() -> Finding:
     # In a separate process: a broken build may crash the interpreter.
     code = (
         "import mmseg.models, protoseg.models; "
-        "from protoseg.training.builders.config import RECIPES; RECIPES.iterdir()"
+        "from protoseg.training.builders.locked_recipes import find_folder; find_folder()"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if result.returncode:

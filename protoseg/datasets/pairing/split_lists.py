@@ -40,6 +40,11 @@ def find_split_file(root: Path, dataset: DatasetSpec, split: str) -> Path:
             "Copy the list into that folder, and name it relative to the folder."
         )
     path = root / name
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: the folder of the data set '{dataset.name}' is missing. Put the data there, "
+            "link to it, or name another data folder (--data or PROTOSEG_DATA)."
+        )
     if not path.is_file():
         raise DataError(
             f"{path}: the list of the images of split '{split}' is missing. Add it, or change "

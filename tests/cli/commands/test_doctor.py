@@ -36,6 +36,13 @@ def test_doctor_reports_findings_and_what_to_do(
     assert "Install it." in result.out
 
 
+@pytest.mark.slow
+def test_the_installed_mmseg_is_imported_with_its_recipes() -> None:
+    finding = doctor._check_mmseg()
+    assert (finding.state, finding.todo) == ("ok", ""), finding.found
+    assert "onedl-mmsegmentation" in finding.found
+
+
 def test_doctor_reports_a_torch_that_does_not_import(
     protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

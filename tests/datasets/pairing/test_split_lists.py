@@ -187,6 +187,14 @@ def test_lists_that_cannot_be_used_are_refused(
     assert expected in error_message(root, listed)
 
 
+def test_a_missing_data_folder_is_named_before_its_list(
+    listed: DatasetSpec, tmp_path: Path
+) -> None:
+    message = error_message(tmp_path / "nowhere", listed)
+    assert "nowhere: the folder of the data set" in message
+    assert "--data" in message
+
+
 @pytest.mark.parametrize("name", ["../train.txt", "/lists/train.txt"])
 def test_a_list_outside_of_the_data_set_is_refused(
     listed: DatasetSpec, root: Path, name: str
