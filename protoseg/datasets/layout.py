@@ -17,7 +17,12 @@ from protoseg.datasets.pairing.file_patterns import (
     find_pattern_problems,
     make_patterns,
 )
-from protoseg.datasets.pairing.split_lists import NameIndex, find_split_file, select_names
+from protoseg.datasets.pairing.split_lists import (
+    NameIndex,
+    describe_missing_root,
+    find_split_file,
+    select_names,
+)
 from protoseg.errors import DataError, UsageError
 
 SHOWN = 5
@@ -62,10 +67,7 @@ def find_splits(root: Path, dataset: DatasetSpec) -> list[str]:
         DataError: the root folder is missing, or has no split.
     """
     if not root.is_dir():
-        raise DataError(
-            f"{root}: the folder of the data set '{dataset.name}' is missing. Put the data there "
-            "(docs/data.md lists the sources), link to it, or name another data folder."
-        )
+        raise DataError(describe_missing_root(root, dataset))
     if dataset.counts or dataset.split_files:
         return sorted(dataset.counts or dataset.split_files)
     splits = _match_splits(root, dataset.images) | _match_splits(root, dataset.annotations)

@@ -27,6 +27,15 @@ def find_split_files(root: Path, dataset: DatasetSpec) -> list[Path]:
     return [find_split_file(root, dataset, split) for split in sorted(dataset.split_files)]
 
 
+def describe_missing_root(root: Path, dataset: DatasetSpec) -> str:
+    """Name the missing folder of a data set, and what to do."""
+    return (
+        f"{root}: the folder of the data set '{dataset.name}' is missing. Put the data there "
+        "(docs/data.md lists the sources), link to it, or name another data folder (--data or "
+        "PROTOSEG_DATA)."
+    )
+
+
 def find_split_file(root: Path, dataset: DatasetSpec, split: str) -> Path:
     """The list file of a split.
 
@@ -41,10 +50,7 @@ def find_split_file(root: Path, dataset: DatasetSpec, split: str) -> Path:
         )
     path = root / name
     if not root.is_dir():
-        raise DataError(
-            f"{root}: the folder of the data set '{dataset.name}' is missing. Put the data there, "
-            "link to it, or name another data folder (--data or PROTOSEG_DATA)."
-        )
+        raise DataError(describe_missing_root(root, dataset))
     if not path.is_file():
         raise DataError(
             f"{path}: the list of the images of split '{split}' is missing. Add it, or change "
