@@ -16,9 +16,7 @@ from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     EXACT_SEEDS,
     LEVEL,
-    MIN_SEEDS,
     Paired,
-    has_variance,
     mean,
     pair_by_seed,
     paired_t_p,
@@ -179,8 +177,7 @@ def compare_runs(
     used = [[r for r in runs if not seeds or r.seed in seeds] for _, runs in (ours, theirs)]
     unused = [r for _, runs in (ours, theirs) for r in runs if seeds and r.seed not in seeds]
     means = [mean(read_metric(run.record, metric) or 0.0 for run in side) for side in used]
-    differences = [d for _, d in pairs.differences]
-    is_tested = "seeds" in options.units and pairs.n >= MIN_SEEDS and has_variance(differences)
+    is_tested = "seeds" in options.units and pairs.is_testable
     p, smallest = _compute_p(pairs) if "seeds" in options.units else (None, None)
     drawn = _draw(used, options, classes)
     notes = [describe_class_sets(sides)] if suited.key != MIOU and classes == PRESENT else []
@@ -198,7 +195,7 @@ def compare_runs(
         their_runs=tuple(run.record["run_id"] for run in used[1]),
         seeds=seeds,
         seed_interval=pairs.interval() if is_tested else None,
-        t_p=paired_t_p(differences) if is_tested else None,
+        t_p=paired_t_p(pairs.values) if is_tested else None,
         detectable=smallest_detectable(pairs.std, pairs.n) if is_tested else None,
         **drawn,
         draws=options.draws,
@@ -255,7 +252,7 @@ def _list_names(options: Options, record: dict[str, Any], images: int) -> Sequen
 def _compute_p(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
     if not 0 < pairs.n <= EXACT_SEEDS:
         return None, None
-    return sign_flip_p([d for _, d in pairs.differences]), smallest_p(pairs.n)
+    return sign_flip_p(pairs.values), smallest_p(pairs.n)
 
 
 def _check_protocol(runs: Sequence[Run]) -> None:

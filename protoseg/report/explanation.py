@@ -14,7 +14,6 @@ from protoseg.report.metrics import METRICS, Metric
 from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     MIN_SEEDS,
-    has_variance,
     pair_by_seed,
     paired_t_p,
     prediction_interval,
@@ -114,8 +113,7 @@ def explain_cell(
         for side in (False, True)
     )
     comparison = pair_by_seed(ours, theirs)
-    differences = [difference for _, difference in comparison.differences]
-    is_tested = comparison.n >= MIN_SEEDS and has_variance(differences)
+    is_tested = comparison.is_testable
     notes = [note.text for note in table.footnotes if note.mark and note.mark == cell.mark]
     if header.kind == "published":
         notes += [note.text for note in table.footnotes if note.mark == header.mark]
@@ -132,7 +130,7 @@ def explain_cell(
         runs=tuple(lines),
         pairs=tuple(Pair(s, ours[s], theirs[s], d) for s, d in comparison.differences),
         interval=comparison.interval() if is_tested else None,
-        p=paired_t_p(differences) if is_tested else None,
+        p=paired_t_p(comparison.values) if is_tested else None,
         detectable=smallest_detectable(comparison.std, comparison.n) if is_tested else None,
         notes=tuple(
             dict.fromkeys(

@@ -11,7 +11,7 @@ from typing import Any
 from protoseg.config.fields import to_plain
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import ProtosegError, UsageError, join_names
-from protoseg.report import metrics, wording
+from protoseg.report import wording
 from protoseg.report.explanation import find_column, find_row
 from protoseg.report.metrics import METRICS
 from protoseg.report.statistics.significance import Paired, has_variance
@@ -114,13 +114,7 @@ class ResultReader:
 
     def read_values(self, setting: Setting) -> dict[int, float]:
         """Read the values of a setting: seed -> value."""
-        metric, values = METRICS[setting.column.metric], {}
-        for run in setting.runs:
-            record = self.read_record(run.run_id)
-            value = None if record is None else metrics.read_metric(record, metric)
-            if value is not None:
-                values[run.spec.seed] = value
-        return values
+        return self._collect(setting).values.get(setting.column.metric, {})
 
     def pair_rows(self, operands: Sequence[str], fewest: int) -> tuple[Paired, int]:
         """Pair two rows by seed.
@@ -153,7 +147,7 @@ class ResultReader:
                 f"{pair} share {wording.format_seeds(paired.n)}, and {fewest} are needed. "
                 "Train more seeds, or remove this number."
             )
-        if fewest > 1 and not has_variance([d for _, d in paired.differences]):
+        if fewest > 1 and not has_variance(paired.values):
             raise ProtosegError(
                 f"{pair} differ by the same number for each seed, so there is no interval and "
                 "no p. Remove this number."

@@ -107,7 +107,7 @@ def _compute_interval(results: ResultReader, operands: list[str], decimals: int 
 
 def _compute_p(results: ResultReader, operands: list[str], decimals: int | None) -> str:
     paired, _ = results.pair_rows(operands, MIN_SEEDS)
-    return _format_p(paired_t_p([difference for _, difference in paired.differences]), decimals)
+    return _format_p(paired_t_p(paired.values), decimals)
 
 
 def _compute_adjusted_p(results: ResultReader, operands: list[str], decimals: int | None) -> str:

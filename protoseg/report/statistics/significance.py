@@ -106,14 +106,24 @@ class Paired:
         """Number of shared seeds."""
         return len(self.differences)
 
+    @property
+    def values(self) -> list[float]:
+        """The differences, sorted by seed."""
+        return [difference for _, difference in self.differences]
+
+    @property
+    def is_testable(self) -> bool:
+        """Whether a t test is made: at least `MIN_SEEDS` shared seeds, and a spread over them."""
+        return self.n >= MIN_SEEDS and has_variance(self.values)
+
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
         """Compute the Student t interval of the mean difference.
 
         It is nan for fewer than two seeds, and if all differences are equal: they have no spread
         from which an interval could be estimated.
         """
-        differences = [d for _, d in self.differences]
-        return t_interval(differences, level) if has_variance(differences) else (math.nan, math.nan)
+        values = self.values
+        return t_interval(values, level) if has_variance(values) else (math.nan, math.nan)
 
 
 def pair_by_seed(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:

@@ -86,7 +86,7 @@ def _has_equal_lead(values: Values, metric: Metric) -> bool:
     sign = 1 if metric.higher_is_better else -1
     best = max(measured.values(), key=lambda of_seeds: sign * mean(of_seeds.values()))
     for of_seeds in measured.values():
-        differences = [difference for _, difference in pair_by_seed(best, of_seeds).differences]
+        differences = pair_by_seed(best, of_seeds).values
         if len(differences) >= MIN_SEEDS and any(differences) and not has_variance(differences):
             return True
     return False

@@ -20,7 +20,7 @@ from protoseg.report.metrics import METRICS, Metric
 from protoseg.report.statistics.block_model import fit_block_model
 from protoseg.report.statistics.multiplicity import adjust_holm
 from protoseg.report.statistics.power import SIGNIFICANCE, smallest_detectable
-from protoseg.report.statistics.significance import MIN_SEEDS, has_variance, paired_t_p
+from protoseg.report.statistics.significance import MIN_SEEDS, paired_t_p
 from protoseg.report.tables.baseline import LABEL, Baselines
 from protoseg.report.tables.model import Family, TableComparison
 from protoseg.report.tables.pairing import choose_metric, describe_class_sets, pair_settings
@@ -164,20 +164,18 @@ def _compare_pair(
 ) -> _Draft:
     pair = pair_settings(ours.samples, theirs.samples, metric)
     pairs = pair.pairs
-    values = [difference for _, difference in pairs.differences]
     seeds = tuple(seed for seed, _ in pairs.differences)
-    enough = pairs.n >= MIN_SEEDS and has_variance(values)
     return _Draft(
         ours,
         theirs,
         seeds,
         pairs.mean if pairs.n else None,
-        pairs.interval() if enough else (math.nan, math.nan),
-        paired_t_p(values) if enough else math.nan,
+        pairs.interval() if pairs.is_testable else (math.nan, math.nan),
+        paired_t_p(pairs.values) if pairs.is_testable else math.nan,
         pairs.std / math.sqrt(pairs.n) if pairs.n > 1 else math.nan,
         pairs.n - 1,
         pair.metric,
-        (*notes, *pair.notes) if enough else pair.notes,
+        (*notes, *pair.notes) if pairs.is_testable else pair.notes,
     )
 
 
