@@ -153,7 +153,8 @@ def test_old_run_folders_read_as_the_old_code_reads_them(old_runs: OldRuns, tmp_
             plan.pop(later_key, None)
         table = codes[name].read_json(runs, "tables", old_runs.matrix, "--out", str(runs / "out"))
         table.pop("comparisons", None)
-        table.pop("written")
+        for files in table["written"].values():
+            files[:] = sorted(path for path in files if "_comparisons" not in path)
         answers[name] = remove_sentences({"status": status, "plan": plan, "tables": table})
         answers[name]["attempts"] = [
             read_attempts(codes[name], runs, seed) for seed in (FINISHED, KILLED, FAILED)
