@@ -1,24 +1,20 @@
-"""Draws the settings of the trials of a search: a scrambled Sobol sequence, or a full grid.
+"""Draws the settings of the trials of a search: points of a Sobol sequence, or a full grid.
 
-The points depend on the searched keys, their spaces and the seed of the search only. More trials
-extend the sequence and never change its beginning.
-
-Source: Sobol' 1967, with the scrambling of Matousek 1998 (scipy.stats.qmc).
+The points depend on the number of the key in its row and on the seed of the search only. So more
+trials extend the list and never change its beginning, and rows that search the same keys try the
+same values.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from protoseg.config.search_space import Choice, Space
+from protoseg.config.tuning.search_space import Choice, Space
+from protoseg.config.tuning.sobol import DIMENSIONS, list_points
 from protoseg.errors import UsageError
-
-MOST_KEYS = 64
-"""More searched keys than this are refused: no number of trials would cover them."""
 
 
 def draw_settings(
@@ -38,22 +34,14 @@ def draw_settings(
     Raises:
         UsageError: too many keys.
     """
-    if not spaces:
-        return [{} for _ in range(trials)]
-    if len(spaces) > MOST_KEYS:
-        raise UsageError(f"{where}: {len(spaces)} keys are searched; at most {MOST_KEYS}.")
-    import numpy as np
-    from scipy.stats import qmc
-
-    generator = np.random.default_rng(seed)
-    sequence = qmc.Sobol(len(spaces), scramble=True, seed=generator)
-    with warnings.catch_warnings():
-        # Its balance holds for powers of two; a search may have any number of trials.
-        warnings.simplefilter("ignore", UserWarning)
-        points = sequence.random(trials)
+    if len(spaces) > DIMENSIONS:
+        raise UsageError(
+            f"{where}: {len(spaces)} keys are searched at once; at most {DIMENSIONS} are allowed. "
+            "Search fewer keys."
+        )
     return [
-        {key: space.pick(share) for (key, space), share in zip(spaces.items(), point, strict=True)}
-        for point in points.tolist()
+        {key: space.pick(share) for (key, space), share in zip(spaces.items(), point, strict=False)}
+        for point in list_points(trials, seed)
     ]
 
 
@@ -66,7 +54,8 @@ def list_grid(spaces: Mapping[str, Space], where: str) -> list[dict[str, Any]]:
     for key, space in spaces.items():
         if not isinstance(space, Choice):
             raise UsageError(
-                f"{where}.{key}: a grid needs a list of values; {space.describe()} is a range."
+                f"{where}.{key}: a grid needs a list of values; {space.describe()} is a range. "
+                "List values, or set trials instead of grid."
             )
     lists = [space.values for space in spaces.values() if isinstance(space, Choice)]
     return [dict(zip(spaces, values, strict=True)) for values in itertools.product(*lists)]

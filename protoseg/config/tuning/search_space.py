@@ -1,14 +1,15 @@
 """The values that a search may give to a key of a matrix: ``tune.search`` and ``tune.rows``.
 
-    schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}
-    schedule.head_lr_mult: [1, 3, 10]                      # one of these values
-    method.num_prototypes: {int: [1, 20]}                  # both ends included
-    method.momentum: {uniform: [0.9, 1]}
+schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}    # up to three digits
+schedule.head_lr_mult: [1, 3, 10]                      # one of these values
+method.num_prototypes: {int: [1, 20]}                  # both ends included
+method.momentum: {uniform: [0.9, 1]}
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from protoseg.errors import UsageError, describe_unknown_name
 
 DIGITS = 3
 """Significant digits of a drawn number, so that run ids do not depend on the last bits of it."""
+NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 RANGES = ("uniform", "log_uniform", "int")
 
 
@@ -38,7 +40,11 @@ class Choice:
 
     def describe(self) -> str:
         """Return the values as text."""
-        return ", ".join(map(str, self.values))
+        return ", ".join(str(value) for value in self.values)
+
+    def list_ends(self) -> tuple[Any, ...]:
+        """Return all values, each of which a run must accept."""
+        return self.values
 
 
 @dataclass(frozen=True)
@@ -59,10 +65,10 @@ class Range:
             number = math.exp(low + share * (high - low))
         else:
             number = self.low + share * (self.high - self.low)
-        return min(max(float(f"{number:.{DIGITS}g}"), self.low), self.high)
+        return min(max(_round(number), self.low), self.high)
 
     def is_at_edge(self, value: float) -> bool:
-        """Whether a value lies in the outer tenth of the range, on its scale."""
+        """Whether a value is in the outer tenth of the range, on its scale."""
         low, high = self.low, self.high
         if self.scale == "log_uniform":
             low, high, value = math.log(low), math.log(high), math.log(value)
@@ -74,6 +80,10 @@ class Range:
         """Return the range as text."""
         names = {"uniform": "", "log_uniform": ", logarithmic", "int": ", whole numbers"}
         return f"{self.low:g} to {self.high:g}{names[self.scale]}"
+
+    def list_ends(self) -> tuple[Any, ...]:
+        """Return the smallest and the largest value."""
+        return self.pick(0.0), self.pick(math.nextafter(1.0, 0.0))
 
 
 Space = Choice | Range
@@ -93,9 +103,15 @@ def read_space(value: Any, where: str) -> Space:
     if isinstance(value, list):
         if not value:
             raise UsageError(f"{where}: the list is empty. Give at least two values.")
-        if len({repr(v) for v in value}) < len(value):
+        if len(value) == 1:
+            raise UsageError(
+                f"{where}: {value} has one value, so nothing is searched. Give at least two "
+                "values, or set it in base."
+            )
+        values = tuple(map(_read_number, value))
+        if len(set(map(repr, values))) < len(values):
             raise UsageError(f"{where}: {value} has a value twice. Remove one.")
-        return Choice(tuple(value))
+        return Choice(values)
     if not isinstance(value, Mapping) or len(value) != 1:
         raise UsageError(
             f"{where}: expected a list of values, or one of {', '.join(RANGES)} with its two ends, "
@@ -115,6 +131,11 @@ def read_space(value: Any, where: str) -> Space:
         raise UsageError(f"{where}.{scale}: {low:g} has no logarithm. Use ends above 0.")
     if scale == "int" and not (low.is_integer() and high.is_integer()):
         raise UsageError(f"{where}.{scale}: [{low:g}, {high:g}] are no whole numbers.")
+    if scale != "int" and _round(low) == _round(high):
+        raise UsageError(
+            f"{where}.{scale}: [{low:g}, {high:g}] has one value of {DIGITS} digits. Use a wider "
+            "range."
+        )
     return Range(low, high, str(scale))
 
 
@@ -127,6 +148,15 @@ def _read_end(end: Any, where: str) -> float:
     if isinstance(end, bool) or not math.isfinite(number):
         raise UsageError(f"{where}: expected a number, found {end!r}.")
     return number
+
+
+def _read_number(value: Any) -> Any:
+    # YAML 1.1 reads `1e-3` as a text, and a choice compares its values.
+    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value) else value
+
+
+def _round(number: float) -> float:
+    return float(f"{number:.{DIGITS}g}")
 
 
 def _is_number(value: Any) -> bool:
