@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from protoseg.report.statistics.significance import (
 )
 from protoseg.report.tables.model import Row, Table
 from protoseg.report.tables.provenance import describe_device
+from protoseg.report.tuning.notes import describe_row_choice
 from protoseg.runs.store import RecordStore
 
 
@@ -108,6 +110,8 @@ def explain_cell(
         for name, interval in (("the mean", t_interval), ("one more run", prediction_interval)):
             low, high = interval(ours.values())
             notes.append(f"95 % interval of {name}: {low:.4f} to {high:.4f}.")
+    for axes in _list_axes(matrix, cell.run_ids):
+        notes += describe_row_choice(matrix, axes)
     return Explanation(
         table=table.name,
         row=table_row.label,
@@ -119,6 +123,12 @@ def explain_cell(
         interval=comparison.interval() if comparison.n > 1 else None,
         notes=tuple(notes),
     )
+
+
+def _list_axes(matrix: Matrix, run_ids: Collection[str]) -> list[dict[str, Any]]:
+    """The axis values of the rows of some runs, each once."""
+    axes = [run.axes for run in matrix.runs if run.run_id in run_ids] if matrix.tuning else []
+    return [each for index, each in enumerate(axes) if each not in axes[:index]]
 
 
 def _read_run(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:

@@ -65,7 +65,6 @@ def run(context: Context) -> int:
 def _find_sides(context: Context, store: RecordStore) -> list[tuple[str, tuple[str, ...]]]:
     """Name and run ids of both sides."""
     from protoseg.cli.run_lookup import find_run, started_or_recorded_runs
-    from protoseg.config.load_matrix import load_matrix
     from protoseg.report.explanation import find_column, find_row
     from protoseg.report.tables.builder import build_table
 
@@ -80,7 +79,7 @@ def _find_sides(context: Context, store: RecordStore) -> list[tuple[str, tuple[s
             "compare: name two runs, or a matrix and two of its rows. Add a column if the table "
             "has several mIoU columns."
         )
-    matrix = load_matrix(context.composer, operands[0])
+    matrix = context.load_matrix(operands[0])
     table = build_table(matrix, store, context.paths.published)
     column = find_column(table, operands[3] if len(operands) == 4 else "#1")
     rows = [find_row(table, operand) for operand in operands[1:3]]

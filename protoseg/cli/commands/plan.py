@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from protoseg.cli.arguments import (
@@ -18,18 +19,21 @@ from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.current_plan import read_plan
-from protoseg.planning.cost import estimate_cost, workloads_to_time
-from protoseg.planning.plan import Plan, with_timings
+from protoseg.planning.cost import CostEstimate, estimate_cost, workloads_to_time
+from protoseg.planning.plan import Plan, make_plan, with_timings
 from protoseg.planning.plugin_code import find_changed_plugins
 from protoseg.planning.timings import (
     Device,
     Failure,
+    Timing,
     choose_timings,
     find_device,
     measure_workload,
     read_timings,
 )
 from protoseg.planning.workload import Workload, describe_workload, make_model_key
+from protoseg.runs.folder import Status
+from protoseg.runs.states import State
 from protoseg.runs.store import all_records
 
 if TYPE_CHECKING:
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
     from protoseg.launch.job_arrays import JobArray
 
 EXAMPLE = "protoseg plan quickstart"
+SHOWN = 5
+"""Shared trials that are named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Show the plan."""
+    from protoseg.cli.stages import list_shared_finals, select_stage
     from protoseg.cli.views.plan import (
         array_to_dict,
         cost_to_dict,
@@ -66,9 +73,11 @@ def run(context: Context) -> int:
         plan_to_dict,
         render_plan,
     )
+    from protoseg.cli.views.stages import later_stage_to_dict, render_choice, render_later_stage
     from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
 
-    matrices, _ = context.matrices()
+    named, _ = context.matrices()
+    matrices = [select_stage(matrix) for matrix in named]
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
     arrays = _make_job_arrays(context, plan)
     jobs = context.arguments.jobs or choose_job_count(count_cores(), list_local_gpus())
@@ -77,11 +86,14 @@ def run(context: Context) -> int:
     if context.arguments.time:
         device, failures = _time_workloads(context, plan, max(1, count_cores() // jobs))
     timings = read_timings(context.paths.runs)
-    plan = with_timings(plan, choose_timings(timings, device))
+    usable = choose_timings(timings, device)
+    plan = with_timings(plan, usable)
     changed = find_changed_plugins(plan, context.paths.runs)
     gpu_timings = choose_timings((timing for timing in timings if timing.gpu), device)
     sizes = _read_published_sizes(context, matrices)
-    cost = estimate_cost(plan, all_records(context.record_folders), sizes, gpu_timings)
+    records = functools.cache(lambda: list(all_records(context.record_folders)))
+    cost = estimate_cost(plan, records() if plan.left() else [], sizes, gpu_timings)
+    later = _plan_later_stages(named, records, sizes, usable, gpu_timings)
     if context.arguments.sbatch:
         print(_make_batch_scripts(context, matrices, arrays), end="")
     elif context.json:
@@ -89,6 +101,8 @@ def run(context: Context) -> int:
         data["changed_plugins"] = [dataclasses.asdict(plugin) for plugin in changed]
         data["recipe_notes"] = list(context.composer.recipes.notes.values())
         data["not_timed"] = {failure.what: failure.message for failure in failures}
+        if later:
+            data["to_be_chosen"] = [later_stage_to_dict(*stage) for stage in later]
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
         where = describe_arrays(arrays, context.cluster.name)
@@ -96,13 +110,40 @@ def run(context: Context) -> int:
     else:
         where = f"on this machine, {jobs} at the same time"
         context.console.print(render_plan(plan, matrices, where, cost))
-    if changed and not context.json and not context.arguments.sbatch:
+    if not context.json and not context.arguments.sbatch:
+        for stage in later:
+            context.console.print(render_later_stage(*stage))
+        for matrix in named:
+            if matrix.tuning is not None:
+                context.console.print(render_choice(matrix))
+                shared = [*matrix.tuning.list_shared_trials(), *list_shared_finals(matrix)]
+                for sentence in shared[:SHOWN]:
+                    context.console.print(sentence, markup=False)
         for plugin in changed:
             context.console.print(f"Changed code: {plugin.describe()}", markup=False)
     context.print_recipe_notes()
     # "Does not fit into memory" is a result of the timing, not a failure.
     has_failed = any(not failure.memory for failure in failures)
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
+
+
+def _plan_later_stages(
+    matrices: list[Matrix],
+    records: Callable[[], list[dict[str, Any]]],
+    sizes: dict[Workload, float],
+    timings: Mapping[str, Timing],
+    gpu_timings: Mapping[str, Timing],
+) -> list[tuple[Matrix, Plan, CostEstimate]]:
+    """The final runs of each matrix whose settings are not chosen yet, and their cost."""
+    from protoseg.cli.stages import is_unchosen, make_example
+
+    stages = []
+    for matrix in filter(is_unchosen, matrices):
+        example = make_example(matrix)
+        statuses = {run.run_id: Status(State.NEW) for run in example.runs}
+        plan = with_timings(make_plan([example], statuses, records), timings)
+        stages.append((matrix, plan, estimate_cost(plan, records(), sizes, gpu_timings)))
+    return stages
 
 
 def _make_job_arrays(context: Context, plan: Plan) -> list[JobArray]:

@@ -14,6 +14,7 @@ from protoseg.report.tables.model import Footnote
 from protoseg.report.tables.parameter_cells import COUNT_FOOTNOTES
 from protoseg.report.tables.published import PublishedNumbers
 from protoseg.report.tables.samples import Samples, describe_protocol
+from protoseg.report.tuning.notes import describe_inequality, describe_search
 
 
 def make_footnotes(
@@ -34,6 +35,9 @@ def make_footnotes(
         any_bold: whether a cell is bold.
     """
     spec = matrix.table
+    inequality = describe_inequality(matrix)
+    if inequality:
+        yield Footnote(wording.clean_text(inequality))
     if matrix.changes:
         yield Footnote(
             f"Made with overrides: {wording.clean_text(', '.join(matrix.changes))}. "
@@ -65,6 +69,7 @@ def make_footnotes(
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=wording.format_value(published.spec.margin)))
     yield Footnote(f"Evaluation: {'; '.join(protocols)}.")
+    yield from (Footnote(wording.clean_text(text)) for text in describe_search(matrix))
     if spec.note:
         yield Footnote(wording.clean_text(spec.note))
 

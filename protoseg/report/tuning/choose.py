@@ -11,7 +11,7 @@ from typing import Any
 
 from protoseg.config.matrix import Matrix, TunedRow
 from protoseg.config.tuning.expand import finalise
-from protoseg.errors import ProtosegError, UsageError, describe_unknown_name
+from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS, Metric
 from protoseg.runs.choice import CHOICES, read_choice, seal_choice
@@ -197,11 +197,11 @@ def require_choice(matrix: Matrix, notes: Iterable[str] = ()) -> None:
     """Check that the settings of a matrix are chosen, if it has a search.
 
     Raises:
-        ProtosegError: they are not chosen yet.
+        UnchosenError: they are not chosen yet.
     """
     if matrix.tuning is not None and matrix.tuning.choice is None:
         trials = sum(len(row.trials) for row in matrix.tuning.rows)
-        raise ProtosegError(
+        raise UnchosenError(
             " ".join(
                 [
                     f"{matrix.name}: its settings are not chosen yet, so it has no final runs. Run "

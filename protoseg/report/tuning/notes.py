@@ -52,8 +52,10 @@ def describe_search(matrix: Matrix) -> Iterator[str]:
         if tuning.is_oracle
         else ""
     )
+    iterations = {row.trials[0].run.spec.schedule.iterations: None for row in tuning.rows}
     yield (
-        f"Tuned: {trials} trial{'s' * (numbers[-1] > 1)} per row, selected by {title} on "
+        f"Tuned: {trials} trial{'s' * (numbers[-1] > 1)} per row, each of "
+        f"{' or '.join(f'{number:,}' for number in iterations)} iterations, selected by {title} on "
         f"{_describe_split(tuning)}.{oracle}"
     )
     spaces = {
@@ -67,6 +69,22 @@ def describe_search(matrix: Matrix) -> Iterator[str]:
     edges = [f"{key} of {row['row']}" for row in tuning.choice["rows"] for key in row["at_edge"]]
     if edges:
         yield f"At an edge of its range, so a wider one may be better: {'; '.join(edges)}."
+
+
+def list_choices(matrix: Matrix) -> list[str]:
+    """One line for each row: its chosen values, their trial and its metric."""
+    tuning = matrix.tuning
+    if tuning is None or tuning.choice is None:
+        return []
+    metric = METRICS[tuning.selection.metric]
+    lines = []
+    for row in tuning.choice["rows"]:
+        trial = _find_chosen(row)
+        lines.append(
+            f"{row['row']}: {_describe_values(trial['values'])} (trial {trial['number']} of "
+            f"{len(row['trials'])}, {metric.title} {trial['value']:.{metric.decimals}f})"
+        )
+    return lines
 
 
 def describe_row_choice(matrix: Matrix, axes: Mapping[str, Any]) -> Iterator[str]:
