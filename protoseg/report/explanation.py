@@ -19,6 +19,7 @@ from protoseg.report.statistics.significance import (
 )
 from protoseg.report.tables.model import Row, Table
 from protoseg.report.tables.provenance import describe_device
+from protoseg.report.tables.samples import describe_protocol
 from protoseg.report.tuning.notes import describe_row_choice
 from protoseg.runs.store import RecordStore
 
@@ -88,9 +89,9 @@ def explain_cell(
     """
     table_row, column_index = find_row(table, row), find_column(table, column)
     header, cell = table.header[column_index], table_row.cells[column_index]
-    seeds = {planned.run_id: planned.spec.seed for planned in matrix.runs}
+    specs = {planned.run_id: planned.spec for planned in matrix.runs}
     lines = [
-        _read_run(run_id, seeds[run_id], header.metric, of_baseline, store)
+        _read_run(run_id, specs[run_id].seed, header.metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
         for run_id in run_ids
     ]
@@ -110,6 +111,8 @@ def explain_cell(
         for name, interval in (("the mean", t_interval), ("one more run", prediction_interval)):
             low, high = interval(ours.values())
             notes.append(f"95 % interval of {name}: {low:.4f} to {high:.4f}.")
+    holdouts = [specs[i] for i in cell.run_ids if specs[i].evaluation.holdout.is_set]
+    notes += dict.fromkeys(f"Evaluation: {describe_protocol(spec)}." for spec in holdouts)
     for axes in _list_axes(matrix, cell.run_ids):
         notes += describe_row_choice(matrix, axes)
     return Explanation(

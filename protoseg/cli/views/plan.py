@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from protoseg.config.holdout.settings import describe_holdout
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.launch.job_arrays import JobArray
 from protoseg.planning.cost import STORAGE_RULE, CostEstimate
@@ -86,7 +87,7 @@ def render_plan(
             timed = ", timed" if any(entry.timing for entry in entries) else ""
             takes = format_duration(sum_seconds(entries)) + timed
             table.add_row(Text(text), seeds, _describe_states(entries), takes)
-        parts += [table, Text()]
+        parts += [table, *map(Text, _describe_holdouts(matrix)), Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
     summary = Text(count_runs(len(plan.entries)))
@@ -102,6 +103,17 @@ def render_plan(
             Text(line) for line in _describe_timings([*timings, *(cost.timings if cost else ())])
         ]
     return Group(*parts)
+
+
+def _describe_holdouts(matrix: Matrix) -> list[str]:
+    """One sentence for each holdout on which runs of a matrix are evaluated."""
+    sentences = (
+        f"Evaluation: {run.spec.dataset.name} "
+        f"{describe_holdout(run.spec.evaluation.holdout, run.spec.dataset.train_split)}."
+        for run in matrix.runs
+        if run.spec.evaluation.holdout.is_set
+    )
+    return list(dict.fromkeys(sentences))
 
 
 def _group_by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:

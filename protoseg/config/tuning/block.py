@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from protoseg.config.holdout.settings import HOLDOUT
 from protoseg.config.overrides import Setting
 from protoseg.config.tuning.search_space import Space, read_space
 from protoseg.errors import UsageError, describe_unknown_name, join_names
 
 KEYS = ("search", "rows", "trials", "grid", "base", "select", "seed")
-HOLDOUT = "holdout"
 HOLDOUT_KEYS = ("share", "blocks", "gap", "pattern", "list", "list_sha256", "seed")
 SELECT_KEYS = ("metric", "on", *HOLDOUT_KEYS)
 MOST_TRIALS = 10_000
@@ -48,10 +48,8 @@ class Selection:
 
     def list_settings(self) -> list[Setting]:
         """List the settings of the evaluation of a trial."""
-        settings = [Setting("evaluation.split", self.on)]
-        if self.on == HOLDOUT:
-            settings.append(Setting("evaluation.holdout", dict(self.holdout)))
-        return settings
+        holdout = Setting("evaluation.holdout", dict(self.holdout))
+        return [Setting("evaluation.split", self.on), holdout]
 
 
 @dataclass(frozen=True)

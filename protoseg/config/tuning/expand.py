@@ -14,10 +14,11 @@ from typing import Any
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import convert, field_types
+from protoseg.config.holdout.settings import HOLDOUT
 from protoseg.config.matrix import LABEL, Matrix, PlannedRun, Trial, TunedRow, Tuning
 from protoseg.config.overrides import Setting
 from protoseg.config.schema import RunSpec
-from protoseg.config.tuning.block import HOLDOUT, TuneBlock, check_patterns
+from protoseg.config.tuning.block import TuneBlock, check_patterns
 from protoseg.config.tuning.draw import draw_settings, list_grid
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from protoseg.config.holdout.settings import describe_holdout
 from protoseg.config.matrix import Matrix, Tuning
 from protoseg.report import wording
 from protoseg.report.metrics import METRICS
@@ -125,11 +126,10 @@ def describe_row_choice(matrix: Matrix, axes: Mapping[str, Any]) -> Iterator[str
 
 
 def _describe_split(tuning: Tuning) -> str:
-    selection = tuning.selection
-    rule = ", ".join(f"{key} {value}" for key, value in selection.holdout)
-    trial = tuning.rows[0].trials[0].run.spec
-    train = trial.dataset.train_split
-    return f"{selection.on} of {train} ({rule})" if rule else selection.on
+    spec = tuning.rows[0].trials[0].run.spec
+    if spec.evaluation.holdout.is_set:
+        return describe_holdout(spec.evaluation.holdout, spec.dataset.train_split)
+    return tuning.selection.on
 
 
 def _find_chosen(row: Mapping[str, Any]) -> dict[str, Any]:
