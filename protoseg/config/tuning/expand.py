@@ -17,6 +17,7 @@ from protoseg.config.fields import convert, field_types
 from protoseg.config.holdout.settings import HOLDOUT
 from protoseg.config.matrix import LABEL, Matrix, PlannedRun, Trial, TunedRow, Tuning
 from protoseg.config.overrides import Setting
+from protoseg.config.recipes.values import read_values
 from protoseg.config.schema import RunSpec
 from protoseg.config.tuning.block import TuneBlock, check_patterns
 from protoseg.config.tuning.draw import draw_settings, list_grid
@@ -157,7 +158,9 @@ def _make_row(
         for number, (values, spec) in enumerate(zip(drawn, specs, strict=True), 1)
     )
     row = TunedRow(name, axes, spaces, trials, compose_final)
-    assert row.example  # composed and checked, before a trial is trained
+    # The final run is composed and checked too, before a trial is trained.
+    for spec in (specs[0], row.example):
+        _refuse_coupled_decay(spec, spaces, where)
     return row
 
 
@@ -221,6 +224,21 @@ def _check_selection(spec: RunSpec, block: TuneBlock, where: str) -> None:
         raise UsageError(
             f"{where}.on: the trials are trained on {train}, so it cannot select settings. Set "
             f"{HOLDOUT}, or another split."
+        )
+
+
+def _refuse_coupled_decay(spec: RunSpec, spaces: Mapping[str, Any], where: str) -> None:
+    """Refuse a multiplier of the head's learning rate that changes the decay of its norms too.
+
+    mmengine uses one rule per parameter, and that of the head replaces that of the recipe's norms.
+    """
+    wrapper = read_values(spec, "schedule").get("optim_wrapper") or {}
+    rules = (wrapper.get("paramwise_cfg") or {}).get("custom_keys") or {}
+    is_coupled = "norm" in rules and spec.schedule.norm_decay == "recipe"
+    if "schedule.head_lr_mult" in spaces and is_coupled:
+        raise UsageError(
+            f"{where}: schedule.head_lr_mult would change the weight decay of norms too, because "
+            "schedule.norm_decay is recipe. Set schedule.norm_decay: never in base."
         )
 
 

@@ -15,10 +15,11 @@ from protoseg.errors import UsageError
 
 Expand = Callable[..., Matrix]
 
-ROWS = """
+BASE = "base: {schedule.norm_decay: never}"
+ROWS = f"""{BASE}
 rows:
-  - {label: Parametric, method: parametric}
-  - {label: "ProtoSeg, K = 4", method: paper, method.num_prototypes: 4}
+  - {{label: Parametric, method: parametric}}
+  - {{label: "ProtoSeg, K = 4", method: paper, method.num_prototypes: 4}}
 seeds: [0, 1]
 """
 TUNE = """
@@ -80,6 +81,7 @@ def test_a_trial_is_an_ordinary_run(expand: Expand, composer: Composer) -> None:
     settings = [
         Setting("method", "paper"),
         Setting("method.num_prototypes", 4),
+        Setting("schedule.norm_decay", "never"),
         Setting("schedule.iterations", 20),
         Setting("seed", 100),
         *(Setting(key, value) for key, value in trial.values.items()),
@@ -119,7 +121,7 @@ def test_final_runs_are_those_of_a_matrix_with_these_values(expand: Expand) -> N
     values = tuning_of(matrix).rows[0].trials[0].values
     typed = ", ".join(f"{key}: {value}" for key, value in values.items())
     text = f"rows: [{{label: P, method: parametric, {typed}}}]"
-    assert run_ids(expand(f"{text}\nseeds: [0, 1]")) == run_ids(choose(matrix, 1, 1))[:2]
+    assert run_ids(expand(f"{BASE}\n{text}\nseeds: [0, 1]")) == run_ids(choose(matrix, 1, 1))[:2]
 
 
 def test_a_digest_depends_on_the_trials_and_not_on_the_final_runs(expand: Expand) -> None:
@@ -128,16 +130,17 @@ def test_a_digest_depends_on_the_trials_and_not_on_the_final_runs(expand: Expand
 
     text = ROWS + TUNE
     assert digest(text) == digest(text.replace("[0, 1]", "[0, 1, 2]"))
-    assert digest(text) == digest("base: {schedule.iterations: 30}\n" + text)
-    for changed in (text.replace("trials: 3", "trials: 4"), "base: {schedule.power: 0.9}\n" + text):
+    assert digest(text) == digest(text.replace("never}", "never, schedule.iterations: 30}"))
+    for changed in (
+        text.replace("trials: 3", "trials: 4"),
+        text.replace("never}", "never, schedule.power: 0.9}"),
+    ):
         assert digest(text) != digest(changed)
     assert digest(text) != digest(text, "schedule.power=0.9")
 
 
 def test_a_full_grid(expand: Expand) -> None:
-    tune = (
-        "tune: {search: {schedule.power: [0.5, 1.0], schedule.head_lr_mult: [1, 10]}, grid: true, "
-    )
+    tune = "tune: {search: {schedule.power: [0.5, 1.0], schedule.batch_size: [1, 10]}, grid: true, "
     matrix = expand(f"{tune} select: {{on: val}}}}")
     (row,) = tuning_of(matrix).rows
     assert row.name == "the only run"
@@ -152,7 +155,7 @@ def test_patterns_match_axis_values_where_rows_have_no_label(expand: Expand) -> 
         grid: {method.num_prototypes: [1, 4], method.momentum: [0.9, 0.99]}
         tune:
           search: {schedule.power: {uniform: [0.5, 1]}}
-          rows: {"method.num_prototypes=4, *": {schedule.head_lr_mult: [1, 10]}}
+          rows: {"method.num_prototypes=4, *": {schedule.batch_size: [1, 10]}}
           trials: 2
           select: {on: val}
         """
@@ -183,8 +186,8 @@ def test_equal_trials_are_named(expand: Expand) -> None:
 def test_selecting_on_what_is_reported_is_an_oracle(
     expand: Expand, on: str, split: str, is_oracle: bool
 ) -> None:
-    base = f"base: {{dataset: camvid, evaluation.split: {split}}}\n"
-    matrix = expand(base + ROWS + TUNE.replace("on: val", f"on: {on}"))
+    rows = ROWS.replace("never}", f"never, dataset: camvid, evaluation.split: {split}}}")
+    matrix = expand(rows + TUNE.replace("on: val", f"on: {on}"))
     assert tuning_of(matrix).is_oracle is is_oracle
 
 
@@ -263,3 +266,51 @@ def test_an_override_changes_trials_and_final_runs(expand: Expand) -> None:
     assert [run.spec.seed for run in final.runs] == [5, 5]
     trials = make_trial_matrix(matrix).runs
     assert {(run.spec.schedule.iterations, run.spec.seed) for run in trials} == {(15, 100)}
+
+
+def test_a_multiplier_that_changes_the_decay_of_norms_is_refused(expand: Expand) -> None:
+    message = expect_error(expand, ROWS.replace(BASE, "") + TUNE)
+    assert "schedule.head_lr_mult would change the weight decay of norms too" in message
+    # Also if the final runs only would have it.
+    tune = TUNE.replace("seed: 100", "seed: 100, schedule.norm_decay: never")
+    assert "schedule.norm_decay is recipe" in expect_error(expand, ROWS.replace(BASE, "") + tune)
+
+
+HOLDOUT = "{on: holdout, share: 0.2, blocks: 10, gap: 2, seed: 3}"
+
+
+def test_trials_are_evaluated_on_the_holdout_and_final_runs_are_not(expand: Expand) -> None:
+    matrix = expand(ROWS + TUNE.replace("{on: val}", HOLDOUT))
+    tuning = tuning_of(matrix)
+    for run in make_trial_matrix(matrix).runs:
+        evaluation = run.spec.evaluation
+        assert evaluation.split == "holdout"
+        assert (evaluation.holdout.share, evaluation.holdout.seed) == (0.2, 3)
+    assert not any(run.spec.evaluation.holdout.is_set for run in choose(matrix, 1, 1).runs)
+    assert not tuning.is_oracle
+
+
+def test_the_holdout_of_final_runs_is_not_the_one_of_trials_on_another_split(
+    expand: Expand,
+) -> None:
+    base = "never, evaluation.split: holdout, evaluation.holdout: {share: 0.3, blocks: 5}}"
+    rows = ROWS.replace("never}", base)
+    matrix = expand(rows + TUNE)
+    assert not any(run.spec.evaluation.holdout.is_set for run in make_trial_matrix(matrix).runs)
+    assert choose(matrix, 1, 1).runs[0].spec.evaluation.holdout.share == 0.3
+    on_another_holdout = expand(rows + TUNE.replace("{on: val}", HOLDOUT))
+    assert tuning_of(on_another_holdout).is_oracle, "both are parts of train"
+
+
+@pytest.mark.parametrize(
+    ("select", "message"),
+    [
+        ("{on: holdout, share: 0.2}", "needs a rule that groups the images"),
+        ("{on: holdout, share: 0, blocks: 5}", "evaluation.holdout.share: 0.0 is out of range"),
+        ("{on: holdout, share: 0.2, blocks: -1}", "evaluation.holdout.blocks: -1 is out of range"),
+        ("{on: holdout, share: 0.2, block: 5}", "unknown key 'block'. Did you mean 'blocks'?"),
+        ("{on: holdout, share: 0.99, blocks: 100}", "none is left to train on"),
+    ],
+)
+def test_a_bad_holdout_is_refused(expand: Expand, select: str, message: str) -> None:
+    assert message in expect_error(expand, ROWS + TUNE.replace("{on: val}", select))
