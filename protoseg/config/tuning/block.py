@@ -17,7 +17,6 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from protoseg.config.holdout.settings import HOLDOUT
-from protoseg.config.overrides import Setting
 from protoseg.config.tuning.search_space import Space, read_space
 from protoseg.errors import UsageError, describe_unknown_name, join_names
 
@@ -46,10 +45,10 @@ class Selection:
     holdout: tuple[tuple[str, Any], ...] = ()
     """Settings of the holdout, see `protoseg.config.holdout`."""
 
-    def list_settings(self) -> list[Setting]:
-        """List the settings of the evaluation of a trial."""
-        holdout = Setting("evaluation.holdout", dict(self.holdout))
-        return [Setting("evaluation.split", self.on), holdout]
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Key -> value of the evaluation of a trial."""
+        return {"evaluation.split": self.on, "evaluation.holdout": dict(self.holdout)}
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ class TuneBlock:
     """Pattern of row names -> key -> its space in these rows."""
     trials: int
     """Trials of each row; 0 for a full grid."""
-    base: tuple[Setting, ...]
-    """Settings of the trials, in place of those of the row."""
+    base: dict[str, Any]
+    """Key -> value of the trials, in place of those of the row."""
     selection: Selection
     seed: int
     content: dict[str, Any]
@@ -181,7 +180,7 @@ def _read_trials(block: Mapping[str, Any], where: str) -> int:
     return _read_whole_number(block["trials"], f"{where}.trials", 1, MOST_TRIALS)
 
 
-def _read_base(value: Any, searched: set[str], where: str) -> tuple[Setting, ...]:
+def _read_base(value: Any, searched: set[str], where: str) -> dict[str, Any]:
     base = _check_mapping({} if value is None else value, where, "keys and values")
     for key in base:
         if key in searched:
@@ -189,7 +188,7 @@ def _read_base(value: Any, searched: set[str], where: str) -> tuple[Setting, ...
         if key.partition(".")[0] in ("evaluation", "dataset"):
             reason = FIXED_KEYS[key.partition(".")[0]]
             raise UsageError(f"{where}: '{key}' cannot be set: it {reason}. Remove it.")
-    return tuple(Setting(key, item) for key, item in base.items())
+    return base
 
 
 def _read_selection(value: Any, where: str) -> Selection:

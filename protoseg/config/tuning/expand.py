@@ -114,6 +114,10 @@ def _name_row(point: Mapping[str, Any], axis_names: Sequence[str]) -> list[str]:
     return [name, str(point[LABEL])] if LABEL in point else [name]
 
 
+def _make_settings(values: Mapping[str, Any]) -> list[Setting]:
+    return [Setting(key, value) for key, value in values.items()]
+
+
 def _make_row(
     settings: RowSettings, block: TuneBlock, point: Mapping[str, Any], names: Sequence[str]
 ) -> TunedRow:
@@ -130,17 +134,18 @@ def _make_row(
             raise UsageError(
                 f"{where}: '{key}' is searched, but the row sets it. Remove one of the two."
             )
-    of_row = [*settings.base, *(Setting(k, v) for k, v in point.items() if k != LABEL)]
-    trial_settings = [*block.selection.list_settings()]
+    of_row = [*settings.base, *_make_settings({k: v for k, v in point.items() if k != LABEL})]
+    of_trials = _make_settings(block.base)
+    evaluation = _make_settings(block.selection.settings)
 
     def compose_trial(values: Mapping[str, Any]) -> RunSpec:
-        chosen = [Setting(key, value) for key, value in values.items()]
+        chosen = _make_settings(values)
         return settings.composer.spec(
-            [*of_row, *block.base, *chosen, *settings.fixed, *trial_settings], where
+            [*of_row, *of_trials, *chosen, *settings.fixed, *evaluation], where
         )
 
     def compose_final(values: Mapping[str, Any]) -> RunSpec:
-        chosen = [Setting(key, value) for key, value in values.items()]
+        chosen = _make_settings(values)
         run_name = f"{settings.where}: {name}"
         spec = settings.composer.spec([*of_row, *chosen, *settings.fixed], run_name)
         check_values(spec, run_name)
