@@ -77,7 +77,7 @@ ALLOWED = {
 QUICK = (
     "protoseg.cli.command_line",
     *(f"protoseg.cli.commands.{verb}" for verb in ("plan", "sweep", "status", "tables", "explain")),
-    *(f"protoseg.cli.commands.{verb}" for verb in ("compare", "verify", "figures")),
+    *(f"protoseg.cli.commands.{verb}" for verb in ("compare", "verify", "figures", "fill")),
 )
 """Where the verbs that answer in under a second begin."""
 HEAVY = {"torch", "mmseg", "mmengine", "mmcv"}

@@ -38,6 +38,7 @@ VERBS = {
         "figures": "draw the figures of a matrix from the records of its runs",
         "explain": "show the runs, seeds and commits behind a table cell, or behind one run",
         "compare": "compare the mIoU of two runs or two table rows, with confidence intervals",
+        "fill": "write the numbers that Markdown pages mark with their source, from the records",
     },
     "data": {
         "data": "list, describe (init), prepare and check data sets",
@@ -116,6 +117,10 @@ def import_verb(verb: str) -> Any:
     return importlib.import_module(f"protoseg.cli.commands.{verb}")
 
 
+TRAINING = ("sweep", "train")
+"""The verbs that an interruption leaves incomplete; a second call continues."""
+
+
 def _verb_list() -> str:
     lines = []
     for group, verbs in VERBS.items():
@@ -161,12 +166,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
-        print(f"protoseg {verb}: interrupted.", file=sys.stderr)
+        advice = " To continue, run the same command again." if verb in TRAINING else ""
+        print(f"protoseg {verb}: interrupted.{advice}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader closed the pipe, e.g. `protoseg status | head`. Only a training is incomplete.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if verb in ("sweep", "train") else 0
+        return 1 if verb in TRAINING else 0
 
 
 def _error_text(verb: str, message: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from protoseg.config.fields import number
 from protoseg.config.identity import run_id
 from protoseg.config.schema import RunSpec
 from protoseg.config.tuning.block import Selection, TuneBlock
@@ -42,6 +43,33 @@ class PublishedSpec:
 
 
 @dataclass(frozen=True)
+class FamilySpec:
+    """The comparisons of a table whose p values are corrected together (Holm).
+
+    One of both fields is set.
+    """
+
+    axis: str = ""
+    """Compare all pairs of values of this axis; the other axes are equal in a pair."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Pairs of row labels; the second row is subtracted from the first."""
+
+
+@dataclass(frozen=True)
+class ImageGroupsSpec:
+    """Groups of evaluated images that depend on each other, such as frames of one video.
+
+    One of both fields is set.
+    """
+
+    block: int = number(0, low=0)
+    """Number of consecutive images in a group."""
+    pattern: str = ""
+    """Regular expression; the group of an image is what its first parenthesis matches in the file
+    name."""
+
+
+@dataclass(frozen=True)
 class TableSpec:
     """How the runs of a matrix become a table.
 
@@ -56,7 +84,7 @@ class TableSpec:
     columns: tuple[str, ...] = ()
     """Axes that make the columns (a pivot table); usually none."""
     metrics: tuple[str, ...] = ("miou",)
-    """Metrics of each column. The first is compared with the baseline and printed in bold."""
+    """Metrics of each column. The first is compared with the baseline."""
     baseline: dict[str, Any] = field(default_factory=dict)
     """Axis -> value of the baseline cell for Δ; the other axes keep the values of the row."""
     pairs: dict[str, str] = field(default_factory=dict)
@@ -66,6 +94,13 @@ class TableSpec:
     published: PublishedSpec | None = None
     note: str = ""
     """Footnote of the table."""
+    comparisons: FamilySpec | None = None
+    """What is tested; None for every row against its baseline."""
+    image_groups: ImageGroupsSpec | None = None
+    """Groups of images that `protoseg compare` draws together; None for single images."""
+    expected_spread: float = number(0.0, low=0)
+    """Sample standard deviation expected of paired differences in the first metric, in its unit,
+    for the plan of the number of seeds; 0 to estimate it from the records of like runs."""
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,32 @@
-"""Compares two runs, or two sets of runs: over their seeds and over the images."""
+"""Compares two runs, or two sets of runs: over seeds, images, and groups of images."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from protoseg.config.matrix import ImageGroupsSpec
 from protoseg.errors import ProtosegError
 from protoseg.report import wording
+from protoseg.report.image_groups import group_images
+from protoseg.report.metrics import METRICS, MIOU, MIOU_PRESENT, Metric, read_metric
+from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     EXACT_SEEDS,
     LEVEL,
     MIN_SEEDS,
     Paired,
+    has_variance,
     mean,
     pair_by_seed,
+    paired_t_p,
     sign_flip_p,
     smallest_p,
 )
-from protoseg.report.tables.samples import find_differing_fields
+from protoseg.report.tables.pairing import choose_metric, describe_class_sets, describe_code
+from protoseg.report.tables.samples import collect_records, find_differing_fields
 from protoseg.runs.record import verify_confusion
 from protoseg.runs.store import RecordStore
 
@@ -43,12 +49,39 @@ class Run:
         return float(self.record["metrics"]["miou"])
 
 
+UNITS = ("seeds", "images", "groups")
+"""The units that an interval may be over."""
+AS_MMSEG, PRESENT = "as-mmseg", "present"
+CLASS_SETS = {AS_MMSEG: METRICS[MIOU], PRESENT: METRICS[MIOU_PRESENT]}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How two sides are compared."""
+
+    draws: int = 10_000
+    generator_seed: int = 0
+    units: tuple[str, ...] = UNITS
+    """The units of the intervals, of `UNITS`."""
+    classes: str | None = None
+    """Key of `CLASS_SETS`; None for the classes with ground truth if the runs average different
+    classes, else for those of mmseg, which then are the same."""
+    groups: ImageGroupsSpec | None = None
+    """Groups of images; None for no interval over groups."""
+    list_names: Callable[[dict[str, Any], int], Sequence[str]] | None = None
+    """Lists the file names of the images of a record, given their number; for groups by pattern."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One side minus the other, in percentage points of mIoU."""
 
     ours: str
     theirs: str
+    units: tuple[str, ...]
+    """The units of the intervals, of `UNITS`."""
+    classes: str
+    """The averaged classes, a key of `CLASS_SETS`."""
     our_miou: float
     their_miou: float
     difference: float
@@ -57,10 +90,20 @@ class Comparison:
     seeds: tuple[int, ...]
     """Shared seeds; if empty, the runs are compared unpaired."""
     seed_interval: tuple[float, float] | None
-    """95% Student t interval of the mean paired difference; None with fewer than `MIN_SEEDS`."""
+    """95% Student t interval of the mean paired difference; None with fewer than `MIN_SEEDS`, and
+    without spread."""
+    t_p: float | None
+    """Two-sided p of the paired t test over the shared seeds."""
+    detectable: float | None
+    """Smallest true difference that the t test finds with 80% probability, for this spread."""
     images: int
-    image_interval: tuple[float, float]
+    image_interval: tuple[float, float] | None
     """95% percentile interval of a paired bootstrap over images with fixed models."""
+    groups: int | None
+    group_interval: tuple[float, float] | None
+    """The same over groups of images."""
+    group_rule: str
+    """How images are grouped."""
     draws: int
     generator_seed: int
     p: float | None
@@ -69,6 +112,8 @@ class Comparison:
     """The smallest possible p with this number of seeds."""
     left_out: tuple[str, ...]
     """Runs that are not compared, each with the reason."""
+    notes: tuple[str, ...]
+    """Sentences on the classes and the code of the two sides."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the comparison as plain data for JSON."""
@@ -102,9 +147,7 @@ def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], li
 def compare_runs(
     ours: tuple[str, Sequence[Run]],
     theirs: tuple[str, Sequence[Run]],
-    *,
-    draws: int,
-    generator_seed: int,
+    options: Options,
     missing: Sequence[str] = (),
 ) -> Comparison:
     """Compare two sides, on their shared seeds if there are any.
@@ -112,12 +155,12 @@ def compare_runs(
     Args:
         ours: name and runs of one side.
         theirs: name and runs of the other side, which is subtracted.
-        draws: number of bootstrap draws.
-        generator_seed: seed of the bootstrap.
+        options: units, classes and bootstrap.
         missing: sentences about runs without a result.
 
     Raises:
-        ProtosegError: a side has no run, or the runs differ in data or evaluation.
+        ProtosegError: a side has no run, the runs differ in data or evaluation, or images cannot
+            be grouped.
     """
     for name, runs in (ours, theirs):
         if not runs:
@@ -126,41 +169,87 @@ def compare_runs(
                 "Train it first with protoseg sweep."
             )
     _check_protocol([*ours[1], *theirs[1]])
-    import numpy as np
-
-    from protoseg.report.statistics import bootstrap
-    from protoseg.report.statistics.counts import count_per_image, read_counts
-
-    pairs = pair_by_seed(*({run.seed: run.miou for run in runs} for _, runs in (ours, theirs)))
+    sides = [collect_records(run.record for run in runs) for _, runs in (ours, theirs)]
+    suited = choose_metric(sides, METRICS[MIOU])
+    classes = options.classes or (AS_MMSEG if suited.key == MIOU else PRESENT)
+    metric = CLASS_SETS[classes]
+    _check_metric([*ours[1], *theirs[1]], metric)
+    pairs = pair_by_seed(*(side.values.get(metric.key, {}) for side in sides))
     seeds = tuple(seed for seed, _ in pairs.differences)
     used = [[r for r in runs if not seeds or r.seed in seeds] for _, runs in (ours, theirs)]
     unused = [r for _, runs in (ours, theirs) for r in runs if seeds and r.seed not in seeds]
-    counts = [[count_per_image(read_counts(run.counts)) for run in side] for side in used]
-    generator = np.random.default_rng(generator_seed)
-    drawn = bootstrap.bootstrap_differences(counts[0], counts[1], generator, draws)
-    means = [mean(run.miou for run in side) for side in used]
-    p, smallest = _compute_p(pairs)
+    means = [mean(read_metric(run.record, metric) or 0.0 for run in side) for side in used]
+    differences = [d for _, d in pairs.differences]
+    is_tested = "seeds" in options.units and pairs.n >= MIN_SEEDS and has_variance(differences)
+    p, smallest = _compute_p(pairs) if "seeds" in options.units else (None, None)
+    drawn = _draw(used, options, classes)
+    notes = [describe_class_sets(sides)] if suited.key != MIOU and classes == PRESENT else []
+    if suited.key != MIOU and classes == AS_MMSEG:
+        notes.append("The two sides average different classes. Compare with --classes present.")
     return Comparison(
         ours=ours[0],
         theirs=theirs[0],
+        units=options.units,
+        classes=classes,
         our_miou=means[0],
         their_miou=means[1],
         difference=means[0] - means[1],
         our_runs=tuple(run.record["run_id"] for run in used[0]),
         their_runs=tuple(run.record["run_id"] for run in used[1]),
         seeds=seeds,
-        seed_interval=pairs.interval() if pairs.n >= MIN_SEEDS else None,
-        images=len(counts[0][0].truth),
-        image_interval=bootstrap.percentile_interval(drawn, LEVEL),
-        draws=draws,
-        generator_seed=generator_seed,
+        seed_interval=pairs.interval() if is_tested else None,
+        t_p=paired_t_p(differences) if is_tested else None,
+        detectable=smallest_detectable(pairs.std, pairs.n) if is_tested else None,
+        **drawn,
+        draws=options.draws,
+        generator_seed=options.generator_seed,
         p=p,
         smallest_p=smallest,
         left_out=(
             *missing,
             *(f"{r.record['run_id']}: its seed is not shared, left out." for r in unused),
         ),
+        notes=(*notes, *describe_code(sides[0], sides[1], list(seeds))),
     )
+
+
+def _draw(used: Sequence[Sequence[Run]], options: Options, classes: str) -> dict[str, Any]:
+    """Compute the bootstrap intervals over images and over groups, as fields of `Comparison`."""
+    import numpy as np
+
+    from protoseg.report.statistics import bootstrap
+    from protoseg.report.statistics.class_sets import present_classes
+    from protoseg.report.statistics.counts import count_per_image, read_counts
+
+    counts = [[count_per_image(read_counts(run.counts)) for run in side] for side in used]
+    mask = present_classes(counts[0][0]) if classes == PRESENT else None
+    images = len(counts[0][0].truth)
+
+    def draw(groups: Any) -> tuple[float, float]:
+        generator = np.random.default_rng(options.generator_seed)
+        drawn = bootstrap.bootstrap_differences(
+            counts[0], counts[1], generator, options.draws, groups=groups, classes=mask
+        )
+        return bootstrap.percentile_interval(drawn, LEVEL)
+
+    groups, rule = None, ""
+    if options.groups is not None and "groups" in options.units:
+        groups, rule = group_images(
+            options.groups, images, lambda: _list_names(options, used[0][0].record, images)
+        )
+    return {
+        "images": images,
+        "image_interval": draw(None) if "images" in options.units else None,
+        "groups": None if groups is None else int(groups.max()) + 1,
+        "group_interval": None if groups is None else draw(groups),
+        "group_rule": rule,
+    }
+
+
+def _list_names(options: Options, record: dict[str, Any], images: int) -> Sequence[str]:
+    if options.list_names is None:
+        raise ProtosegError("compare: groups by pattern need file names. Use blocks of images.")
+    return options.list_names(record, images)
 
 
 def _compute_p(pairs: Paired) -> tuple[float, float] | tuple[None, None]:
@@ -179,5 +268,12 @@ def _check_protocol(runs: Sequence[Run]) -> None:
                 f"evaluations (they differ in {', '.join(fields)}). "
                 "Compare runs of one data set and one evaluation."
             )
-    if any(not math.isfinite(run.miou) for run in runs):
-        raise ProtosegError("compare: the record of a run has no mIoU.")
+
+
+def _check_metric(runs: Sequence[Run], metric: Metric) -> None:
+    for run in runs:
+        if read_metric(run.record, metric) is None:
+            raise ProtosegError(
+                f"compare: the record of {run.record['run_id']} has no {metric.title}. "
+                "Compare runs with this metric."
+            )

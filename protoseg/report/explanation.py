@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +10,20 @@ from typing import Any
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
-from protoseg.report.metrics import METRICS
+from protoseg.report.metrics import METRICS, Metric
+from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
     MIN_SEEDS,
+    has_variance,
     pair_by_seed,
+    paired_t_p,
     prediction_interval,
     t_interval,
 )
-from protoseg.report.tables.model import Row, Table
+from protoseg.report.tables.model import Cell, Row, Table
+from protoseg.report.tables.pairing import SettingPair, pair_settings
 from protoseg.report.tables.provenance import describe_device
-from protoseg.report.tables.samples import describe_protocol
+from protoseg.report.tables.samples import collect_records, describe_protocol
 from protoseg.report.tuning.notes import describe_row_choice
 from protoseg.runs.store import RecordStore
 
@@ -67,7 +71,12 @@ class Explanation:
     runs: tuple[RunLine, ...]
     pairs: tuple[Pair, ...]
     interval: tuple[float, float] | None
-    """95% Student t interval of the mean difference; None with fewer than two pairs."""
+    """95% Student t interval of the mean difference over seeds; None with fewer than `MIN_SEEDS`
+    pairs, and without spread."""
+    p: float | None
+    """Two-sided p of the paired t test, not corrected for other comparisons."""
+    detectable: float | None
+    """Smallest true difference that this test finds with 80% probability."""
     notes: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,8 +99,10 @@ def explain_cell(
     table_row, column_index = find_row(table, row), find_column(table, column)
     header, cell = table.header[column_index], table_row.cells[column_index]
     specs = {planned.run_id: planned.spec for planned in matrix.runs}
+    pair = _pair_sides(cell, METRICS[header.metric], store) if cell.baseline_run_ids else None
+    metric = pair.metric.key if pair is not None else header.metric
     lines = [
-        _read_run(run_id, specs[run_id].seed, header.metric, of_baseline, store)
+        _read_run(run_id, specs[run_id].seed, metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
         for run_id in run_ids
     ]
@@ -104,6 +115,8 @@ def explain_cell(
         for side in (False, True)
     )
     comparison = pair_by_seed(ours, theirs)
+    differences = [difference for _, difference in comparison.differences]
+    is_tested = comparison.n >= MIN_SEEDS and has_variance(differences)
     notes = [note.text for note in table.footnotes if note.mark and note.mark == cell.mark]
     if header.kind == "published":
         notes += [note.text for note in table.footnotes if note.mark == header.mark]
@@ -123,8 +136,14 @@ def explain_cell(
         unit="" if cell.kind == "status" else METRICS[header.metric].unit,
         runs=tuple(lines),
         pairs=tuple(Pair(s, ours[s], theirs[s], d) for s, d in comparison.differences),
-        interval=comparison.interval() if comparison.n > 1 else None,
-        notes=tuple(notes),
+        interval=comparison.interval() if is_tested else None,
+        p=paired_t_p(differences) if is_tested else None,
+        detectable=smallest_detectable(comparison.std, comparison.n) if is_tested else None,
+        notes=tuple(
+            dict.fromkeys(
+                (*notes, *(pair.notes if pair is not None else ()), *_describe_test(table, cell))
+            )
+        ),
     )
 
 
@@ -132,6 +151,34 @@ def _list_axes(matrix: Matrix, run_ids: Collection[str]) -> list[dict[str, Any]]
     """The axis values of the rows of some runs, each once."""
     axes = [run.axes for run in matrix.runs if run.run_id in run_ids] if matrix.tuning else []
     return [each for index, each in enumerate(axes) if each not in axes[:index]]
+
+
+def _describe_test(table: Table, cell: Cell) -> Iterator[str]:
+    """Describe how the table tests the difference of a cell, as one of its comparisons."""
+    family = table.family
+    for comparison in family.comparisons if family is not None else ():
+        sides = (comparison.our_runs, comparison.their_runs)
+        if family is not None and sides == (cell.run_ids, cell.baseline_run_ids):
+            if comparison.adjusted_p is None:
+                yield f"{comparison.result[:1].upper()}{comparison.result[1:]}."
+                return
+            yield (
+                f"The table has {family.tested} tests, {family.description}. Result of this one: "
+                f"{comparison.result}, adjusted p {wording.format_p(comparison.adjusted_p)}. "
+                f"Method: {family.method}."
+            )
+
+
+def _pair_sides(cell: Cell, metric: Metric, store: RecordStore) -> SettingPair | None:
+    """Pair the runs of a cell with those of its baseline; None if a side has no record."""
+    sides = [
+        [record for run_id in run_ids if (record := store.find(run_id).record)]
+        for run_ids in (cell.run_ids, cell.baseline_run_ids)
+    ]
+    if not all(sides):
+        return None
+    ours, theirs = map(collect_records, sides)
+    return pair_settings(ours, theirs, metric)
 
 
 def _read_run(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:

@@ -27,6 +27,7 @@ METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         Metric("miou", "mIoU", "metrics", "%", 2),
+        Metric("miou_present", "mIoU (present)", "metrics", "%", 2),
         Metric("macc", "mAcc", "metrics", "%", 2),
         Metric("aacc", "aAcc", "metrics", "%", 2),
         Metric("parameters", "Params (M)", "parameters", "millions", 2, False),
@@ -38,6 +39,10 @@ METRICS: dict[str, Metric] = {
         Metric("gpu_hours", "GPU-hours", "cost", "h", 2, False),
     )
 }
+MIOU, MIOU_PRESENT = "miou", "miou_present"
+"""The mean over the classes with ground truth or predictions, as in mmseg, and the mean over those
+with ground truth. A class that is only predicted has an IoU of 0 in the first."""
+QUALITIES = tuple(metric.key for metric in METRICS.values() if metric.part == "metrics")
 PARAMETERS, LEARNABLE = "parameters", "learnable"
 COUNTS = (PARAMETERS, LEARNABLE)
 """Both are the learnable parameters, never a mean over seeds. In brackets: the numbers stored in
@@ -70,7 +75,25 @@ def read_number(part: Any, key: str) -> float | None:
 
 def read_metric(record: dict[str, Any], metric: Metric) -> float | None:
     """Read the value of a metric from a record, in its unit; None if the record has none."""
+    if metric.key == MIOU_PRESENT:
+        present = [iou for iou, pixels in _read_classes(record).values() if pixels > 0]
+        return math.fsum(present) / len(present) if present else None
     if metric.key in COUNTS:
         learnable = read_number(record["parameters"], "learnable")
         return None if learnable is None else learnable / 1e6
     return read_number(record[metric.part], metric.key)
+
+
+def read_averaged_classes(record: dict[str, Any]) -> frozenset[str]:
+    """Read the names of the classes that the mIoU of a record averages."""
+    return frozenset(_read_classes(record))
+
+
+def _read_classes(record: dict[str, Any]) -> dict[str, tuple[float, float]]:
+    """Class -> (IoU in percent, pixels of its ground truth), of the classes with an IoU."""
+    classes = {}
+    for entry in record["per_class"]:
+        iou, name = read_number(entry, "iou"), entry.get("name") if isinstance(entry, dict) else ""
+        if iou is not None and isinstance(name, str):
+            classes[name] = iou, read_number(entry, "pixels") or 0.0
+    return classes

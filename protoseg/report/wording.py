@@ -79,6 +79,13 @@ def format_millions(count: float) -> str:
     return f"{rounded:.{-math.floor(math.log10(rounded))}f}"
 
 
+def format_p(p: float | None) -> str:
+    """Format a p value with three decimals, below 0.001 as "< 0.001"; `NONE` without a value."""
+    if p is None:
+        return NONE
+    return "< 0.001" if p < 0.0005 else f"{p:.3f}"
+
+
 def describe_state(result: LookupResult) -> str:
     """Describe the state of a run without a result."""
     if result.damaged:

@@ -24,6 +24,7 @@ SMALLEST = (
     "test_alternatives.py::test_scaling",
     "test_contrast.py::test_step[4096-11-50-64]",
     "test_inference.py::test_head[19-1]",
+    "test_bootstrap.py::test_blocks[101-11]",
 )
 LONGER = (
     "test_clustering.py::test_assignment_and_update[16384-847-long tail]",

@@ -36,7 +36,7 @@ def test_a_lost_ctrl_c_ends_a_sweep_before_it_trains(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "Exception ignored in" in result.stderr, "the exception was not lost"
-    assert "protoseg sweep: interrupted." in result.stderr
+    assert "sweep: interrupted. To continue, run the same command again." in result.stderr
     assert not list((tmp_path / "runs").glob("*/attempts/*"))
 
 

@@ -11,7 +11,7 @@ import pytest
 from config.conftest import EXPERIMENTS
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import list_matrices, load_matrix
-from protoseg.config.matrix import Matrix
+from protoseg.config.matrix import FamilySpec, ImageGroupsSpec, Matrix
 from protoseg.errors import UsageError
 
 Expand = Callable[..., Matrix]
@@ -211,6 +211,18 @@ def test_a_baseline_without_a_run_is_an_error(expand: Expand) -> None:
         expand(grid + "table: {baseline: {method: relesed}}")
 
 
+def test_a_table_can_declare_comparisons_and_groups_of_images(expand: Expand) -> None:
+    table = expand("table: {comparisons: {pairs: [[a, b]]}, image_groups: {block: 10}}").table
+    assert table.comparisons == FamilySpec(pairs=(("a", "b"),))
+    assert table.image_groups == ImageGroupsSpec(block=10)
+    assert expand(
+        "{rows: [{label: a}], table: {comparisons: {axis: label}}}"
+    ).table.comparisons == (FamilySpec(axis="label"))
+    assert expand("table: {expected_spread: 0.8}").table.expected_spread == 0.8
+    table = expand("title: x").table
+    assert (table.comparisons, table.image_groups, table.expected_spread) == (None, None, 0.0)
+
+
 def test_a_table_can_name_published_numbers(expand: Expand) -> None:
     published = expand("table: {published: {file: zhou2022, match: {}}}").table.published
     assert published is not None
@@ -311,6 +323,35 @@ MESSAGES = {
     "{rows: [{label: a}], table: {baseline: {lable: a}}}": (
         "m.yaml: table.baseline: unknown axis 'lable'. Did you mean 'label'? Known: label."
     ),
+    "{rows: [{label: a}], table: {comparisons: {}}}": (
+        "m.yaml: table.comparisons: set one of axis and pairs."
+    ),
+    "{rows: [{label: a}], table: {comparisons: {axis: label, pairs: [[a, b]]}}}": (
+        "m.yaml: table.comparisons: set one of axis and pairs."
+    ),
+    "{rows: [{label: a}], table: {comparisons: {axis: lable}}}": (
+        "m.yaml: table.comparisons.axis: unknown axis 'lable'. Did you mean 'label'? Known: label."
+    ),
+    "table: {comparisons: {pair: [[a, b]]}}": (
+        "m.yaml: table.comparisons: unknown key 'pair'. Did you mean 'pairs'? Known"
+    ),
+    "table: {comparisons: {pairs: [[a, b, c]]}}": "m.yaml: table.comparisons.pairs[0]: ",
+    "table: {comparisons: {pairs: [a, b]}}": "m.yaml: table.comparisons.pairs[0]: ",
+    "table: {comparisons: {pairs: [[a, a]]}}": (
+        "m.yaml: table.comparisons.pairs: 'a' and 'a' is one row twice. Remove it."
+    ),
+    "table: {comparisons: {pairs: [[a, b], [b, a]]}}": (
+        "m.yaml: table.comparisons.pairs: 'b' and 'a' is listed twice. Remove it."
+    ),
+    "table: {image_groups: {}}": "m.yaml: table.image_groups: set one of block and pattern.",
+    "table: {image_groups: {block: 10, pattern: x}}": (
+        "m.yaml: table.image_groups: set one of block and pattern."
+    ),
+    "table: {image_groups: {block: -1}}": "m.yaml: table.image_groups.block: -1 is out of range",
+    "table: {image_groups: {block: many}}": (
+        "m.yaml: table.image_groups.block: expected a whole number, found 'many'."
+    ),
+    "table: {expected_spread: -1}": "m.yaml: table.expected_spread: -1",
     "table: {published: {fil: x}}": "m.yaml: table.published: unknown key 'fil'. Did you mean 'fi",
     "title: a\ntitle: b": "m.yaml: not a readable YAML file: while constructing a mapping",
     "grid: {a: [1]": "m.yaml: not a readable YAML file: while parsing a flow mapping",

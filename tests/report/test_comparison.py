@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,11 +14,15 @@ from recorded import parametric_on_camvid
 
 from protoseg.cli import main
 from protoseg.cli.views.comparison import comparison_lines
+from protoseg.config.compose import Composer
+from protoseg.config.load_matrix import load_matrix
+from protoseg.config.matrix import ImageGroupsSpec
 from protoseg.errors import ProtosegError
-from protoseg.report.comparison import Comparison, Run, compare_runs, find_runs
+from protoseg.report.comparison import Comparison, Options, Run, compare_runs, find_runs
+from protoseg.report.tables.builder import build_table
 from protoseg.runs.record import read_record
 from protoseg.runs.store import RecordStore
-from report.lab import Lab, method
+from report.lab import Lab, cell, method
 
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "results" / "records"
@@ -35,9 +40,8 @@ def committed(prototypes: int) -> list[Run]:
     return runs
 
 
-def against(ours: list[Run], theirs: list[Run], **options: int) -> Comparison:
-    options = {"draws": 200, "generator_seed": 0, **options}
-    return compare_runs(("ours", ours), ("theirs", theirs), **options)  # type: ignore[arg-type]
+def against(ours: list[Run], theirs: list[Run], **options: Any) -> Comparison:
+    return compare_runs(("ours", ours), ("theirs", theirs), Options(**{"draws": 200, **options}))
 
 
 def test_a_comparison_has_intervals_over_seeds_and_images() -> None:
@@ -68,6 +72,88 @@ def test_with_fewer_than_three_shared_seeds_the_seed_interval_is_unknown() -> No
     unpaired = against(ours[:1], theirs[1:2])
     assert (unpaired.seed_interval, unpaired.p, unpaired.seeds) == (None, None, ())
     assert unpaired.difference == ours[0].miou - theirs[1].miou
+
+
+def test_two_seeds_have_no_interval_and_no_p_of_the_t_test() -> None:
+    two = against(committed(10)[:2], committed(1))
+    assert (two.seed_interval, two.t_p, two.detectable) == (None, None, None)
+    assert two.smallest_p == 0.5
+
+
+def test_units_are_chosen() -> None:
+    ours, theirs = committed(10), committed(1)
+    blocks = ImageGroupsSpec(block=10)
+    every = against(ours, theirs, groups=blocks)
+    assert (every.groups, every.group_rule) == (10, "blocks of 10 consecutive images")
+    low, high = every.group_interval or (0, 0)
+    image_low, image_high = every.image_interval or (0, 0)
+    assert high - low > 1.5 * (image_high - image_low)  # frames of one sequence
+    assert low < 0 < high
+    seeds = against(ours, theirs, groups=blocks, units=("seeds",))
+    assert (seeds.image_interval, seeds.group_interval, seeds.groups) == (None, None, None)
+    assert seeds.seed_interval == every.seed_interval
+    images = against(ours, theirs, groups=blocks, units=("images",))
+    assert (images.seed_interval, images.t_p, images.p, images.detectable) == (None,) * 4
+    assert images.image_interval == every.image_interval
+    groups = against(ours, theirs, groups=blocks, units=("groups",))
+    assert (groups.group_interval, groups.image_interval) == (every.group_interval, None)
+
+
+def test_a_pattern_needs_the_names_of_the_images() -> None:
+    ours, theirs = committed(10), committed(1)
+    pattern = ImageGroupsSpec(pattern=r"^(\d)")
+    with pytest.raises(ProtosegError, match="groups by pattern need file names"):
+        against(ours, theirs, groups=pattern)
+    counted = against(
+        ours,
+        theirs,
+        groups=pattern,
+        list_names=lambda record, images: [f"{index // 20}_{index}" for index in range(images)],
+    )
+    assert counted.groups == 6
+
+
+def vocabulary(row: str) -> list[Run]:
+    """The committed runs of a row of ccp_vocabulary."""
+    matrix = load_matrix(Composer(ROOT / "experiments"), "ccp_vocabulary")
+    store = RecordStore([RECORDS], None)
+    table = build_table(matrix, store, [ROOT / "results" / "published"])
+    return find_runs(cell(table, row, "miou").run_ids, store)[0]
+
+
+def test_both_sides_have_the_same_classes() -> None:
+    ours, theirs = (vocabulary(f"{name}, K = 10, 59") for name in ("ProtoSeg", "Parametric"))
+    default = against(ours, theirs)
+    assert default.classes == "present"
+    assert default.difference == pytest.approx(1.31, abs=0.005)
+    assert default.seed_interval == pytest.approx((-0.11, 2.73), abs=0.005)
+    assert "averages 51 to 54 classes" in default.notes[0]
+    as_mmseg = against(ours, theirs, classes="as-mmseg")
+    assert as_mmseg.difference == pytest.approx(1.13, abs=0.005)
+    assert as_mmseg.notes[0].startswith("The two sides average different classes.")
+    assert as_mmseg.image_interval != default.image_interval
+    low, high = default.image_interval or (0, 0)
+    assert low < default.difference < high
+
+
+def test_equal_classes_need_no_other_set() -> None:
+    ours, theirs = committed(10), committed(1)
+    assert against(ours, theirs).classes == "as-mmseg"
+    present = against(ours, theirs, classes="present")
+    assert (present.classes, present.difference) == (
+        "present",
+        pytest.approx(against(ours, theirs).difference),
+    )
+
+
+def test_a_record_without_the_metric_is_refused(lab: Lab) -> None:
+    entries = [{"name": "sky", "iou": 50.0}]
+    path = lab.finish(method("parametric 1"), 50.0, per_class=entries)
+    lacking = Run(read_record(path), Path("none"))
+    with pytest.raises(ProtosegError) as caught:
+        against([lacking], [lacking], classes="present")
+    run_id = lacking.record["run_id"]
+    assert str(caught.value).startswith(f"compare: the record of {run_id} has no mIoU (present).")
 
 
 def test_other_protocols_and_missing_runs_are_refused(lab: Lab) -> None:

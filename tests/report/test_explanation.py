@@ -12,7 +12,7 @@ from protoseg.config.matrix import PublishedSpec
 from protoseg.errors import UsageError
 from protoseg.report.explanation import explain_cell
 from report.lab import COMMIT, Lab, make_matrix, method, methods_matrix
-from report.tables.test_builder import A, B, finish_all, pivot_matrix, write_published
+from report.tables.test_builder import A, B, finish_all, per_class, pivot_matrix, write_published
 
 
 def test_a_delta_lists_the_runs_of_both_sides(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,8 +33,39 @@ def test_a_delta_lists_the_runs_of_both_sides(lab: Lab, monkeypatch: pytest.Monk
     assert second.record == str(Path("runs") / run_id(method(B, 1)) / "record.json")
     assert (third.value, third.record, third.message) == (None, "", "CUDA out of memory")
     assert [(p.seed, p.difference) for p in explanation.pairs] == [(0, 5.0), (1, 6.0)]
-    assert explanation.notes == ("2 of 3 seeds, without seed 2 (failed: out_of_memory).",)
+    assert explanation.notes == (
+        "2 of 3 seeds, without seed 2 (failed: out_of_memory).",
+        "Not tested: 2 seeds.",
+    )
+    assert (explanation.interval, explanation.p, explanation.detectable) == (None, None, None)
     assert json.loads(json.dumps(explanation.to_dict()))["runs"][0]["device"] == "NVIDIA H200"
+
+
+def test_a_tested_difference_has_the_result_of_the_table(lab: Lab) -> None:
+    finish_all(lab, {A: [70.0, 71.0, 72.0], B: [75.0, 77.0, 76.5], "prototype 1": [60.0, 61, 62.3]})
+    matrix = methods_matrix([A, B, "prototype 1"], baseline={"label": A})
+    explanation = explain_cell(matrix, lab.table(matrix), B, "delta", lab.store)
+    assert explanation.p == pytest.approx(0.0072, abs=5e-5)
+    assert explanation.notes == (
+        "The table has 2 tests, each row against parametric 1. Result of this one: higher, "
+        "adjusted p 0.007. Method: paired t test over seeds.",
+    )
+    assert explain_cell(matrix, lab.table(matrix), B, "miou", lab.store).notes == ()
+
+
+def test_a_difference_over_different_classes_is_explained_over_the_common_ones(lab: Lab) -> None:
+    for seed in range(3):
+        lab.finish(method(A, seed), 54.0 + seed, per_class=per_class(54.0 + seed, None))
+        lab.finish(method(B, seed), 40.0 + seed, per_class=per_class(60.0 + 1.5 * seed, 0.0))
+    matrix = methods_matrix([A, B], baseline={"label": A})
+    explanation = explain_cell(matrix, lab.table(matrix), B, "delta", lab.store)
+    assert [(p.value, p.baseline) for p in explanation.pairs] == [
+        (60.0, 54.0),
+        (61.5, 55.0),
+        (63.0, 56.0),
+    ]
+    assert explanation.shown == "+6.50 ± 0.50 [a]"
+    assert explanation.notes[0].startswith("Compared over the classes with ground truth")
 
 
 def test_rows_and_columns_are_found_by_name_and_number(lab: Lab) -> None:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from protoseg.cli.arguments import (
@@ -39,6 +39,7 @@ from protoseg.runs.store import all_records
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
     from protoseg.launch.job_arrays import JobArray
+    from protoseg.report.seed_power import SeedPower
 
 EXAMPLE = "protoseg plan quickstart"
 SHOWN = 5
@@ -65,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Show the plan."""
-    from protoseg.cli.stages import list_shared_finals, select_stage
+    from protoseg.cli.stages import is_unchosen, select_stage
     from protoseg.cli.views.plan import (
         array_to_dict,
         cost_to_dict,
@@ -73,7 +74,7 @@ def run(context: Context) -> int:
         plan_to_dict,
         render_plan,
     )
-    from protoseg.cli.views.stages import later_stage_to_dict, render_choice, render_later_stage
+    from protoseg.cli.views.stages import later_stage_to_dict
     from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
 
     named, _ = context.matrices()
@@ -91,8 +92,9 @@ def run(context: Context) -> int:
     changed = find_changed_plugins(plan, context.paths.runs)
     gpu_timings = choose_timings((timing for timing in timings if timing.gpu), device)
     sizes = _read_published_sizes(context, matrices)
-    records = functools.cache(lambda: list(all_records(context.record_folders)))
-    cost = estimate_cost(plan, records() if plan.left() else [], sizes, gpu_timings)
+    records = list(all_records(context.record_folders))
+    cost = estimate_cost(plan, records, sizes, gpu_timings)
+    powers = _estimate_powers([m for m in named if not is_unchosen(m)], records)
     later = _plan_later_stages(named, records, sizes, usable, gpu_timings)
     if context.arguments.sbatch:
         print(_make_batch_scripts(context, matrices, arrays), end="")
@@ -103,22 +105,16 @@ def run(context: Context) -> int:
         data["not_timed"] = {failure.what: failure.message for failure in failures}
         if later:
             data["to_be_chosen"] = [later_stage_to_dict(*stage) for stage in later]
+        data["power"] = {name: power.to_dict() for name, power in powers.items()}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
         where = describe_arrays(arrays, context.cluster.name)
-        context.console.print(render_plan(plan, matrices, where, cost))
+        context.console.print(render_plan(plan, matrices, where, cost, powers))
     else:
         where = f"on this machine, {jobs} at the same time"
-        context.console.print(render_plan(plan, matrices, where, cost))
+        context.console.print(render_plan(plan, matrices, where, cost, powers))
     if not context.json and not context.arguments.sbatch:
-        for stage in later:
-            context.console.print(render_later_stage(*stage))
-        for matrix in named:
-            if matrix.tuning is not None:
-                context.console.print(render_choice(matrix))
-                shared = [*matrix.tuning.list_shared_trials(), *list_shared_finals(matrix)]
-                for sentence in shared[:SHOWN]:
-                    context.console.print(sentence, markup=False)
+        _print_stages(context, named, later)
         for plugin in changed:
             context.console.print(f"Changed code: {plugin.describe()}", markup=False)
     context.print_recipe_notes()
@@ -127,9 +123,26 @@ def run(context: Context) -> int:
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
 
 
+def _print_stages(
+    context: Context, matrices: list[Matrix], later: list[tuple[Matrix, Plan, CostEstimate]]
+) -> None:
+    """Print the final runs to be chosen, chosen settings, and runs that several rows share."""
+    from protoseg.cli.stages import list_shared_finals
+    from protoseg.cli.views.stages import render_choice, render_later_stage
+
+    for stage in later:
+        context.console.print(render_later_stage(*stage))
+    for matrix in matrices:
+        if matrix.tuning is not None:
+            context.console.print(render_choice(matrix))
+            shared = [*matrix.tuning.list_shared_trials(), *list_shared_finals(matrix)]
+            for sentence in shared[:SHOWN]:
+                context.console.print(sentence, markup=False)
+
+
 def _plan_later_stages(
     matrices: list[Matrix],
-    records: Callable[[], list[dict[str, Any]]],
+    records: list[dict[str, Any]],
     sizes: dict[Workload, float],
     timings: Mapping[str, Timing],
     gpu_timings: Mapping[str, Timing],
@@ -141,9 +154,23 @@ def _plan_later_stages(
     for matrix in filter(is_unchosen, matrices):
         example = make_example(matrix)
         statuses = {run.run_id: Status(State.NEW) for run in example.runs}
-        plan = with_timings(make_plan([example], statuses, records), timings)
-        stages.append((matrix, plan, estimate_cost(plan, records(), sizes, gpu_timings)))
+        plan = with_timings(make_plan([example], statuses, lambda: records), timings)
+        stages.append((matrix, plan, estimate_cost(plan, records, sizes, gpu_timings)))
     return stages
+
+
+def _estimate_powers(matrices: list[Matrix], records: list[dict[str, Any]]) -> dict[str, SeedPower]:
+    """Matrix -> which differences its seeds can detect, as far as it is known."""
+    from protoseg.report.seed_power import estimate_power
+
+    powers = {}
+    for matrix in matrices:
+        # A plan does not need it; `protoseg tables` reports errors in a table.
+        with contextlib.suppress(ProtosegError):
+            power = estimate_power(matrix, records)
+            if power is not None:
+                powers[matrix.name] = power
+    return powers
 
 
 def _make_job_arrays(context: Context, plan: Plan) -> list[JobArray]:

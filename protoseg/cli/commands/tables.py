@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,7 @@ def run(context: Context) -> int:
         return _write_latency_tables(context, saved_runs)
     from protoseg.cli.stages import list_stages, publish_choice
     from protoseg.cli.views.table import render_table
-    from protoseg.report.formats.files import to_csv, to_markdown, write_table_files
+    from protoseg.report.formats.files import split_parts, to_csv, to_markdown, write_table_files
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
@@ -59,6 +60,7 @@ def run(context: Context) -> int:
     base = Path(context.arguments.out or context.paths.results / "tables")
     folder = choose_output_folder(base, overrides)
     content: dict[str, list[dict[str, str]]] = {}
+    comparisons: dict[str, dict[str, Any]] = {}
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
     for matrix in matrices:
@@ -72,13 +74,23 @@ def run(context: Context) -> int:
         warnings += store.warnings
         if context.json:
             content[matrix.name] = list(csv.DictReader(io.StringIO(to_csv(table))))
+            if table.family is not None:
+                comparisons[matrix.name] = asdict(table.family)
         elif context.arguments.markdown:
-            print(to_markdown(table))
+            print("\n".join(map(to_markdown, split_parts(table))))
         else:
-            context.console.print(render_table(table))
+            for part in split_parts(table):
+                context.console.print(render_table(part))
             context.console.print(f"written: {', '.join(written[matrix.name])}\n", markup=False)
     if context.json:
-        context.print_json({"tables": content, "written": written, "warnings": warnings})
+        context.print_json(
+            {
+                "tables": content,
+                "comparisons": comparisons,
+                "written": written,
+                "warnings": warnings,
+            }
+        )
     return context.print_errors(list(dict.fromkeys(warnings)))
 
 

@@ -1,4 +1,4 @@
-"""``protoseg verify``: checks that records are intact, and tables and figures follow from them."""
+"""``protoseg verify``: checks records, and that tables, figures and pages follow from them."""
 
 from __future__ import annotations
 
@@ -46,6 +46,8 @@ def run(context: Context) -> int:
         checks.append(check_choices(sources, matrices, unreadable, is_everything))
     checks += check_tables(sources, matrices, unreadable, is_everything)
     checks.append(check_figures(sources, matrices, unreadable, is_everything))
+    if is_everything:
+        checks += _check_pages(context, matrices)
     checks += sources.check_used_runs()
     is_sound = not any(check.problems for check in checks)
     if context.json:
@@ -56,6 +58,28 @@ def run(context: Context) -> int:
         _print_check(context, check)
     problems = [problem for check in checks for problem in check.problems]
     return context.print_errors(_collect_messages(problems))
+
+
+def _check_pages(context: Context, matrices: dict[str, Matrix]) -> list[Check]:
+    """Check README.md in the folder of results; if it is that of the checkout, all pages of it."""
+    from protoseg.config.load_matrix import load_matrix
+    from protoseg.paths import find_checkout
+    from protoseg.report.prose.pages import list_pages
+    from protoseg.report.prose.result_reader import ResultReader
+    from protoseg.report.verify.pages import check_pages
+    from protoseg.runs.store import RecordStore
+
+    results, checkout = context.paths.results, find_checkout()
+    pages = [path for path in [results / "README.md"] if path.is_file()]
+    if pages and results == checkout / "results":
+        pages = list_pages(checkout)
+
+    def load(name: str) -> Matrix:
+        return matrices.get(name) or load_matrix(context.composer, name)
+
+    store = RecordStore([context.paths.records], None)
+    reader = ResultReader(load, store, context.paths.published)
+    return [check_pages(results.parent, pages, reader)] if pages else []
 
 
 def _load_matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]:

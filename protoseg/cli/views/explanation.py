@@ -35,7 +35,16 @@ def render_explanation(explanation: Explanation) -> Group:
         parts.append(_render_pairs(explanation))
     if explanation.interval is not None:
         low, high = explanation.interval
-        parts.append(Text(f"95% t interval of the mean: {low:.4f} to {high:.4f}"))
+        parts.append(Text(f"95% t interval of the mean over seeds: {low:.4f} to {high:.4f}"))
+        parts.append(
+            Text(
+                f"p of the paired t test: {wording.format_p(explanation.p)}, not corrected for "
+                "other comparisons"
+            )
+        )
+    if explanation.detectable is not None:
+        shown = f"{explanation.detectable:.2f}"
+        parts.append(Text(f"detectable with 80% probability: a true difference of {shown}"))
     return Group(*parts, *(Text(note, style="dim") for note in explanation.notes))
 
 

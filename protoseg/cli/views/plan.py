@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Group
@@ -16,6 +17,9 @@ from protoseg.launch.job_arrays import JobArray
 from protoseg.planning.cost import STORAGE_RULE, CostEstimate
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Timing
+from protoseg.report import wording
+from protoseg.report.seed_power import SeedPower
+from protoseg.report.statistics.significance import MIN_SEEDS
 from protoseg.runs.states import State
 
 STYLES = {
@@ -69,13 +73,18 @@ def describe_counts(plan: Plan) -> Text:
 
 
 def render_plan(
-    plan: Plan, matrices: Sequence[Matrix], where: str, cost: CostEstimate | None = None
+    plan: Plan,
+    matrices: Sequence[Matrix],
+    where: str,
+    cost: CostEstimate | None = None,
+    powers: Mapping[str, SeedPower] = MappingProxyType({}),
 ) -> Group:
     """The runs row by row, then the unfinished runs and their cost.
 
     Args:
         where: where and how the runs are trained, as a part of a sentence.
         cost: of the unfinished runs.
+        powers: matrix -> which differences its seeds can detect.
     """
     parts: list[Any] = []
     for matrix in matrices:
@@ -87,7 +96,9 @@ def render_plan(
             timed = ", timed" if any(entry.timing for entry in entries) else ""
             takes = format_duration(sum_seconds(entries)) + timed
             table.add_row(Text(text), seeds, _describe_states(entries), takes)
-        parts += [table, *map(Text, _describe_holdouts(matrix)), Text()]
+        power = powers.get(matrix.name)
+        described = [*_describe_holdouts(matrix), *([describe_power(power)] if power else [])]
+        parts += [table, *map(Text, described), Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
     summary = Text(count_runs(len(plan.entries)))
@@ -116,15 +127,32 @@ def _describe_holdouts(matrix: Matrix) -> list[str]:
     return list(dict.fromkeys(sentences))
 
 
+def describe_power(power: SeedPower) -> str:
+    """Describe in sentences which differences the planned seeds can detect."""
+    decimals = power.metric.decimals
+    parts = [
+        f"{wording.format_number(difference, decimals)} with {wording.format_seeds(n)}"
+        for n, difference in power.detectable.items()
+    ]
+    few = ""
+    if power.seeds < MIN_SEEDS:
+        few = f" With {wording.format_seeds(power.seeds)} no difference is tested."
+    number = f"{power.comparisons} comparison" + "s" * (power.comparisons > 1)
+    return (
+        f"Smallest true difference in {power.metric.title} that is found with 80% probability in "
+        f"{number}: {', '.join(parts)}.{few} The standard deviation of paired differences is "
+        f"taken as {wording.format_number(power.spread, decimals)} ({power.source})."
+    )
+
+
 def _group_by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:
     states = {entry.run.run_id: entry for entry in plan.entries}
     rows: dict[str, list[PlanEntry]] = {}
     for run in matrix.runs:
-        entry = dataclasses.replace(states[run.run_id], run=run)
         # The trials of a row have more axes than its table, and are one line.
-        shown = PlannedRun(run.spec, {axis: run.axes.get(axis, "") for axis in matrix.axes})
-        name = describe_axes(dataclasses.replace(entry, run=shown))
-        rows.setdefault(name, []).append(entry)
+        axes = {axis: run.axes.get(axis, "") for axis in matrix.axes}
+        entry = dataclasses.replace(states[run.run_id], run=PlannedRun(run.spec, axes))
+        rows.setdefault(describe_axes(entry), []).append(entry)
     return rows
 
 
@@ -164,9 +192,8 @@ def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
             text + f"Training time by records of similar runs: {format_duration(seconds)} in all."
         )
     if known:
-        unknown = len(left) - len(known)
-        takes = format_duration(sum(known))
-        return text + f"Known training time: {takes}; {count_runs(unknown)} unknown."
+        takes = format_duration(sum(known)) + _describe_unknown(len(left) - len(known))
+        return text + f"Known training time: {takes}."
     return text + "Training time unknown: no similar run has a record yet."
 
 

@@ -78,12 +78,33 @@ def check_table(
             )
     if table.pairs and table.baseline:
         raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both set; keep one.")
+    _check_comparisons(table, axes, where)
     labels = dict.fromkeys(str(point.get(LABEL, "")) for point in points)
     for label in [*table.pairs, *table.pairs.values()]:
         if label not in labels:
             raise UsageError(
                 describe_unknown_name("label", label, f"{where}: table.pairs", filter(None, labels))
             )
+
+
+def _check_comparisons(table: TableSpec, axes: tuple[str, ...], where: str) -> None:
+    family, groups = table.comparisons, table.image_groups
+    if family is not None and bool(family.axis) == bool(family.pairs):
+        raise UsageError(f"{where}: table.comparisons: set one of axis and pairs.")
+    if family is not None and family.axis and family.axis not in axes:
+        raise UsageError(
+            describe_unknown_name("axis", family.axis, f"{where}: table.comparisons.axis", axes)
+        )
+    pairs = family.pairs if family is not None else ()
+    for index, pair in enumerate(pairs):
+        if len(set(pair)) == 1 or set(pair) in map(set, pairs[:index]):
+            problem = "is listed twice" if len(set(pair)) == 2 else "is one row twice"
+            raise UsageError(
+                f"{where}: table.comparisons.pairs: {' and '.join(map(repr, pair))} {problem}. "
+                "Remove it."
+            )
+    if groups is not None and bool(groups.block) == bool(groups.pattern):
+        raise UsageError(f"{where}: table.image_groups: set one of block and pattern.")
 
 
 def _find_keys(typed: str, values: Mapping[str, Iterable[Any]]) -> Iterable[str]:

@@ -59,7 +59,7 @@ def build_metric_figure(figure_input: FigureInput) -> Figure:
     content: AxisPlot | DotPlot
     content = AxisPlot(axis[0], unit, axis[1]) if axis else _build_dots(figure_input, unit)
     counts = {len(setting.seeds) for setting in settings if setting.seeds}
-    note = f"{metric.title}: mean, Student t interval (95 %) and single seeds (small)"
+    note = f"{metric.title}: mean, 95% Student t interval over seeds and single seeds (small)"
     note += f", n = {wording.format_seeds(*counts)}." if len(counts) == 1 else "."
     if min(counts) < MIN_SEEDS:
         note += f" No interval is drawn with fewer than {MIN_SEEDS} seeds."

@@ -14,10 +14,15 @@ from protoseg.errors import UsageError
 from protoseg.report.formats.html import to_html
 from protoseg.report.formats.latex import to_latex
 from protoseg.report.metrics import METRICS
+from protoseg.report.tables.comparison_table import (
+    SUFFIX,
+    list_csv_rows,
+    make_comparison_table,
+)
 from protoseg.report.tables.model import Cell, Column, Table
 
 __all__ = [
-    *("render_files", "to_csv", "to_html", "to_latex", "to_markdown", "write_all"),
+    *("render_files", "split_parts", "to_csv", "to_html", "to_latex", "to_markdown"),
 ]
 
 # Fields of to_csv after the axes of rows and columns.
@@ -135,8 +140,16 @@ def to_per_class_csv(table: Table) -> str:
     return _csv_text(lines)
 
 
+def split_parts(table: Table) -> list[Table]:
+    """Return the table and, if comparisons are tested, the table of these."""
+    return [table, *([make_comparison_table(table, table.family)] if table.family else [])]
+
+
 def render_files(table: Table, per_class: bool = False) -> dict[str, str]:
-    """Format a table as NAME.md, .tex, .csv, .html and NAME_per_class.csv: file name -> content.
+    """Format a table as files: file name -> content.
+
+    They are NAME.md, .tex, .csv, .html, NAME_per_class.csv, and with tested comparisons
+    NAME_comparisons.tex and .csv.
 
     Args:
         per_class: add NAME_per_class.csv even if no class has a result.
@@ -146,12 +159,15 @@ def render_files(table: Table, per_class: bool = False) -> dict[str, str]:
     """
     if not re.fullmatch(r"[\w][\w.-]*", table.name):
         raise UsageError(f"'{table.name}' is not a file name. Use letters, digits, '_', '-'.")
+    parts = split_parts(table)
     contents = {
-        f"{table.name}.md": to_markdown(table),
-        f"{table.name}.tex": to_latex(table),
+        f"{table.name}.md": "\n".join(map(to_markdown, parts)),
         f"{table.name}.csv": to_csv(table),
-        f"{table.name}.html": to_html(table),
+        f"{table.name}.html": to_html(*parts),
     }
+    contents |= {f"{part.name}.tex": to_latex(part) for part in parts}
+    if table.family is not None:
+        contents[f"{table.name}{SUFFIX}.csv"] = _csv_text(list_csv_rows(table.family))
     if table.per_class or per_class:
         contents[f"{table.name}_per_class.csv"] = to_per_class_csv(table)
     return contents

@@ -13,7 +13,7 @@ TEMPLATE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<title>{{ table.title }}</title>
+<title>{{ tables[0].title }}</title>
 <style>
 :root { color-scheme: light dark; --ink: #1c1e21; --muted: #63676e; --line: #d5d8dc;
   --paper: #fff; --hover: #f3f5f7; }
@@ -21,7 +21,8 @@ TEMPLATE = """\
   --paper: #16181c; --hover: #20242a; } }
 body { margin: 0 auto; max-width: 72rem; padding: 1.5rem 1rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.3rem; margin: 0 0 .25rem; }
+h1, h2 { font-size: 1.3rem; margin: 0 0 .25rem; }
+h2 { font-size: 1.1rem; margin-top: 2rem; }
 .caption { margin: 0 0 1rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
@@ -35,6 +36,7 @@ tbody tr.rule > * { border-top: 1px solid var(--ink); }
 tbody tr:hover > * { background: var(--hover); }
 tbody th { font-weight: 400; }
 .label { text-align: left; }
+td.label { white-space: normal; min-width: 11rem; }
 tbody .first, thead .first { position: sticky; left: 0; background: var(--paper); }
 .std { color: var(--muted); font-size: .85em; }
 .note { color: var(--muted); font-size: .85em; }
@@ -48,13 +50,16 @@ sup { line-height: 0; }
 </style>
 </head>
 <body>
-<h1>{{ table.title }}</h1>
+{% for table in tables %}
+{% set heading = "h1" if loop.first else "h2" %}
+<{{ heading }}>{{ table.title }}</{{ heading }}>
 {% if table.caption %}
 <p class="caption">{{ table.caption }}</p>
 {% endif %}
 <div class="scroll">
 <table>
 <thead>
+{% set groups = list_groups(table.header) %}
 {% if groups %}
 <tr>
 {% for group, width in groups %}
@@ -99,13 +104,17 @@ sup { line-height: 0; }
 <li>{{ mark(footnote.mark) }}{{ " " if footnote.mark }}{{ footnote.text }}</li>
 {% endfor %}
 </ul>
+{% endfor %}
 </body>
 </html>
 """
 
 
-def to_html(table: Table) -> str:
-    """Format a page with title, caption, table (it scrolls on a narrow screen) and footnotes."""
+def to_html(*tables: Table) -> str:
+    """Format a page with the title, caption, cells and footnotes of each table.
+
+    A table scrolls on a narrow screen.
+    """
     import jinja2  # imported here because only this format needs it
     from markupsafe import Markup
 
@@ -129,7 +138,7 @@ def to_html(table: Table) -> str:
     )
     page = environment.from_string(TEMPLATE)
     return page.render(
-        table=table, groups=_list_groups(table.header), mark=mark, css_class=css_class, rule=rule
+        tables=tables, list_groups=_list_groups, mark=mark, css_class=css_class, rule=rule
     )
 
 

@@ -34,7 +34,8 @@ def _format_table(table: Table) -> str:
     split = [_is_split(table, index) for index in range(len(table.header))]
     # A table made with overrides is another table and gets another label.
     label = re.sub(r"[^A-Za-z0-9:_.-]+", "-", " ".join((table.name, *table.overrides))).strip("-")
-    command = " ".join(map(wording.clean_text, ("protoseg tables", table.name, *table.overrides)))
+    name = table.matrix or table.name
+    command = " ".join(map(wording.clean_text, ("protoseg tables", name, *table.overrides)))
     length = _line_length(table)
     environment = "table*" if length > SPANNING else "table"  # equal in one-column text
     caption = " ".join(f"{part.rstrip('.')}." for part in (table.title, table.caption) if part)

@@ -1,7 +1,7 @@
 """Statistics over a few seeds: means, intervals, tests, and the rules for bold and verdicts.
 
-There is no correction for multiple comparisons: of twenty pairs without a true difference, about
-one is called distinguishable. A bold cell is an observation in these seeds, not a proof.
+Intervals and p values here are those of one comparison. `protoseg.report.tables.comparisons`
+corrects the p values of a table for their number.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ MIN_SEEDS = 3
 """With two seeds the half width of the interval is 12.7 standard errors: too wide to be useful."""
 
 BOLD_RULE = (
-    "Bold: the best value of its column, if the 95% Student t interval of its paired differences "
-    "to every other measured value of the column, over shared seeds (at least 3), excludes 0. "
-    "There is no correction for multiple comparisons."
+    "Bold: the best value of its column ({columns}), if the 95% Student t interval of its paired "
+    "differences to every other measured value of the column, over shared seeds (at least 3), "
+    "excludes 0 and no other value is printed with the same digits. The intervals are not "
+    "corrected for their number."
 )
 
 
@@ -58,6 +59,38 @@ def prediction_interval(values: Iterable[float], level: float = LEVEL) -> tuple[
     return centre - reach, centre + reach
 
 
+ROUNDING = 1e-9
+"""Differences that spread less than this share of the largest one count as equal: what remains is
+the rounding of the subtraction."""
+
+
+def has_variance(differences: Sequence[float]) -> bool:
+    """Whether a t test of these values is defined: two or more values that are not all equal."""
+    if len(differences) < 2:
+        return False
+    return sample_std(differences) > ROUNDING * max(map(abs, differences))
+
+
+def paired_t_p(differences: Sequence[float]) -> float:
+    """Compute the two-sided p of the paired t test, which agrees with `t_interval`.
+
+    t = mean / (s / √n) with n - 1 degrees of freedom (Student 1908).
+
+    Args:
+        differences: one difference per pair, in any order.
+
+    Returns:
+        p; nan for fewer than two differences or without variance (`has_variance`).
+    """
+    if not has_variance(differences):
+        return math.nan
+    from scipy.special import stdtr  # imported here: it takes half a second
+
+    n = len(differences)
+    t = mean(differences) / (sample_std(differences) / math.sqrt(n))
+    return float(2 * stdtr(n - 1, -abs(t)))
+
+
 @dataclass(frozen=True)
 class Paired:
     """Differences a - b over the shared seeds."""
@@ -74,8 +107,13 @@ class Paired:
         return len(self.differences)
 
     def interval(self, level: float = LEVEL) -> tuple[float, float]:
-        """Compute the Student t interval of the mean difference; nan for fewer than two seeds."""
-        return t_interval([d for _, d in self.differences], level)
+        """Compute the Student t interval of the mean difference.
+
+        It is nan for fewer than two seeds, and if all differences are equal: they have no spread
+        from which an interval could be estimated.
+        """
+        differences = [d for _, d in self.differences]
+        return t_interval(differences, level) if has_variance(differences) else (math.nan, math.nan)
 
 
 def pair_by_seed(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:
@@ -173,21 +211,29 @@ def is_distinguishable(
     return low > 0 or high < 0
 
 
-def find_best(candidates: Mapping[int, Mapping[int, float]], higher_is_better: bool) -> int | None:
+def find_best(
+    candidates: Mapping[int, Mapping[int, float]], higher_is_better: bool, decimals: int = 15
+) -> int | None:
     """Find the row with the best mean, if it is distinguishable from all others; else None.
 
     Args:
         candidates: row -> seed -> value; at least two rows must have values.
+        higher_is_better: whether the best mean is the highest.
+        decimals: printed decimals; a lead that they do not show is none.
     """
     measured = {key: values for key, values in candidates.items() if values}
     if len(measured) < 2:
         return None
     sign = 1 if higher_is_better else -1
     leader = max(measured, key=lambda key: sign * mean(measured[key].values()))
-    rivals = (values for key, values in measured.items() if key != leader)
-    for values in rivals:
+    best = mean(measured[leader].values())
+    for key, values in measured.items():
+        if key == leader:
+            continue
         comparison = pair_by_seed(measured[leader], values)
         # The sign matters too: over the shared seeds alone, the leader may be worse.
         if sign * comparison.mean <= 0 or not is_distinguishable(measured[leader], values):
+            return None
+        if f"{best:.{decimals}f}" == f"{mean(values.values()):.{decimals}f}":
             return None
     return leader

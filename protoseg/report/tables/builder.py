@@ -14,10 +14,10 @@ from typing import Any
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
-from protoseg.report.metrics import COUNTS, METRICS, Metric
-from protoseg.report.statistics.significance import find_best, mean, sample_std
+from protoseg.report.metrics import COUNTS, METRICS, QUALITIES, Metric
 from protoseg.report.tables import published
 from protoseg.report.tables.baseline import make_baselines
+from protoseg.report.tables.bold import find_bold_cells
 from protoseg.report.tables.cells import (
     FootnoteMarks,
     make_delta_cell,
@@ -26,11 +26,11 @@ from protoseg.report.tables.cells import (
     make_published_cell,
     make_verdict_cell,
 )
+from protoseg.report.tables.comparisons import NamedSamples, compare_settings
 from protoseg.report.tables.footnotes import describe_published, make_footnotes
 from protoseg.report.tables.model import (
     Cell,
     CellKind,
-    ClassResult,
     Column,
     Footnote,
     Row,
@@ -41,7 +41,13 @@ from protoseg.report.tables.parameter_cells import (
     make_published_parameters_cell,
 )
 from protoseg.report.tables.provenance import ProvenanceCount
-from protoseg.report.tables.samples import Key, Samples, check_protocols, collect_samples
+from protoseg.report.tables.samples import (
+    Key,
+    Samples,
+    check_protocols,
+    collect_samples,
+    list_class_results,
+)
 from protoseg.runs.store import RecordStore
 
 
@@ -72,6 +78,7 @@ class _Builder:
             axis for axis in matrix.axes if axis not in self.columns
         )
         self.main = self.spec.metrics[0]
+        self.qualities = [name for name in self.spec.metrics if name in QUALITIES]
         check_protocols(matrix, (*self.rows, *self.columns))
         self.published = published.load_published(matrix, published_folders)
         if self.columns and self.published is not None and self.published.spec.labels:
@@ -111,7 +118,7 @@ class _Builder:
         header = list(self._label_columns())
         for group, samples in self.groups.items():
             header += self._value_columns(group, samples)
-        bold = {group: self._bold_rows(group) for group in self.groups}
+        bold = {m: find_bold_cells(self.grid, METRICS[m]) for m in self.qualities}
         rows = self._reference_rows(header)
         references, previous_block = len(rows), None
         for key, cells in self.grid.items():
@@ -119,7 +126,9 @@ class _Builder:
             labels = self._labels(axes)
             row: list[Cell] = [Cell("label", label) for label in labels]
             for group in self.groups:
-                row += self._value_cells(cells.get(group), key in bold[group])
+                row += self._value_cells(
+                    cells.get(group), {m for m in self.qualities if (key, group) in bold[m].cells}
+                )
             names = [
                 wording.name_value(axis, axes.get(axis), self.spec.names) for axis in self.rows
             ]
@@ -135,8 +144,16 @@ class _Builder:
                 f"{self.matrix.name}: table.names: several rows are called '{duplicates[0]}'. "
                 "Give each its own name."
             )
+        family = compare_settings(self.matrix, list(self._named_settings(rows)), self.baselines)
         notes = make_footnotes(
-            self.matrix, self.all, self.common_n, self.baselines, self.published, any(bold.values())
+            self.matrix,
+            self.all,
+            self.common_n,
+            self.baselines,
+            self.published,
+            any(values.cells for values in bold.values()),
+            [METRICS[m].title for m, values in bold.items() if values.lacks_spread],
+            family,
         )
         provenance = self.provenance.summarise()
         return Table(
@@ -148,9 +165,20 @@ class _Builder:
             (*notes, Footnote(provenance.sentence), *self.marks.footnotes()),
             provenance,
             self.columns,
-            tuple(self._class_results(rows[references:])),
+            tuple(list_class_results(rows[references:], self.grid, self.columns, self.spec.names)),
             self.matrix.overrides,
+            family,
         )
+
+    def _named_settings(self, rows: Sequence[Row]) -> Iterator[NamedSamples]:
+        names = self.spec.names
+        # The first rows are published ones without runs.
+        measured = rows[len(rows) - len(self.grid) :]
+        for row, cells in zip(measured, self.grid.values(), strict=True):
+            for samples in cells.values():
+                axes = samples.axes
+                group = ", ".join(wording.name_group(a, axes.get(a), names) for a in self.columns)
+                yield NamedSamples(row.label, group, samples)
 
     def _check_titles(self, header: Sequence[Column]) -> None:
         titles = Counter(c.plain for c in header)
@@ -230,28 +258,7 @@ class _Builder:
         has_numbers = self.published is not None and bool(self.published.spec.parameters)
         return has_numbers and metric in COUNTS
 
-    def _bold_rows(self, group: Key) -> set[Key]:
-        """Find the rows with a bold main value; values of different protocols are not compared."""
-        if self.main in COUNTS:
-            return set()
-        settings = [(key, cells[group]) for key, cells in self.grid.items() if group in cells]
-        protocols: list[Any] = []
-        for _, samples in settings:
-            if samples.protocol not in protocols:
-                protocols.append(samples.protocol)
-        bold = set()
-        for protocol in protocols:
-            values = {
-                index: samples.values.get(self.main, {})
-                for index, (_, samples) in enumerate(settings)
-                if samples.protocol == protocol
-            }
-            leader = find_best(values, METRICS[self.main].higher_is_better)
-            if leader is not None:
-                bold.add(settings[leader][0])
-        return bold
-
-    def _value_cells(self, samples: Samples | None, bold: bool) -> Iterator[Cell]:
+    def _value_cells(self, samples: Samples | None, bold: set[str]) -> Iterator[Cell]:
         for name in self.spec.metrics:
             metric, is_main = METRICS[name], name == self.main
             if samples is None:
@@ -264,8 +271,9 @@ class _Builder:
                     samples, name, is_main
                 )
             else:
-                shown = bold and is_main
-                yield make_measured_cell(samples, metric, self.common_n, self.marks, is_main, shown)
+                yield make_measured_cell(
+                    samples, metric, self.common_n, self.marks, is_main, name in bold
+                )
             if is_main:
                 yield from self._comparison_cells(samples, metric)
             if self._has_published_count(name) and self.published is not None:
@@ -286,15 +294,3 @@ class _Builder:
         cell = make_published_cell(self.published, row, theirs, self.marks)
         yield cell
         yield make_verdict_cell(samples, self.published, cell, metric, bool(self.matrix.changes))
-
-    def _class_results(self, rows: list[Row]) -> Iterator[ClassResult]:
-        names = self.spec.names
-        for row, cells in zip(rows, self.grid.values(), strict=True):
-            for samples in cells.values():
-                axes = samples.axes
-                group = ", ".join(wording.name_value(a, axes.get(a), names) for a in self.columns)
-                for name, values in samples.per_class.items():
-                    n = len(values)
-                    centre = mean(values) if n else None
-                    spread = sample_std(values) if n > 1 else None
-                    yield ClassResult(row.label, group, wording.clean_text(name), centre, spread, n)

@@ -13,10 +13,10 @@ from protoseg.report.statistics.significance import (
     MIN_SEEDS,
     compare_with_published,
     mean,
-    pair_by_seed,
     sample_std,
 )
 from protoseg.report.tables.model import Cell, Footnote
+from protoseg.report.tables.pairing import pair_settings
 from protoseg.report.tables.published import PublishedNumbers, count_decimals, parse_printed
 from protoseg.report.tables.samples import Samples
 
@@ -121,16 +121,17 @@ def make_delta_cell(
         return _status(samples, OTHER_DATA, baseline.run_ids)
     if not theirs:
         return _status(samples, f"baseline {_shorten(theirs_missing)}", baseline.run_ids)
-    pairs = pair_by_seed(ours, theirs)
+    pair = pair_settings(samples, baseline, metric)
+    pairs = pair.pairs
     if not pairs.n:
         return _status(samples, "no shared seed", baseline.run_ids)
     shared = samples.runs.keys() & baseline.runs.keys()
     expected = len(shared)
-    note = mark = ""
+    note, sentences = "", list(pair.notes[:1]) if pair.metric is not metric else []
     if pairs.n < expected:
         of_baseline = {s: f"baseline {state}" for s, state in theirs_missing.items()}
         reasons = {s: w for s, w in sorted({**of_baseline, **missing}.items()) if s in shared}
-        mark = marks.mark(_without(pairs.n, expected, reasons))
+        sentences.append(_without(pairs.n, expected, reasons))
     elif pairs.n != common_n:
         note = wording.format_seeds(pairs.n)
     format_mean = wording.format_arrow if arrows else wording.format_difference
@@ -139,7 +140,7 @@ def make_delta_cell(
         format_mean(pairs.mean, metric.decimals),
         wording.format_number(pairs.std, metric.decimals) if pairs.n > 1 else "",
         note,
-        mark,
+        marks.mark(" ".join(sentences)) if sentences else "",
         value=pairs.mean,
         std=pairs.std if pairs.n > 1 else None,
         n=pairs.n,

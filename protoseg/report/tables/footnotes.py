@@ -6,15 +6,23 @@ from collections.abc import Iterator, Sequence
 
 from protoseg.config.matrix import Matrix
 from protoseg.report import wording
-from protoseg.report.metrics import COUNTS, METRICS
-from protoseg.report.statistics.significance import BOLD_RULE, VERDICT_RULE
+from protoseg.report.metrics import COUNTS, METRICS, MIOU, QUALITIES
+from protoseg.report.statistics.power import SIGNIFICANCE
+from protoseg.report.statistics.significance import BOLD_RULE, MIN_SEEDS, VERDICT_RULE
 from protoseg.report.tables.baseline import Baselines
 from protoseg.report.tables.cells import describe_data
-from protoseg.report.tables.model import Footnote
+from protoseg.report.tables.model import Family, Footnote, TableComparison
+from protoseg.report.tables.pairing import average_different_classes
 from protoseg.report.tables.parameter_cells import COUNT_FOOTNOTES
 from protoseg.report.tables.published import PublishedNumbers
 from protoseg.report.tables.samples import Samples, describe_protocol
 from protoseg.report.tuning.notes import describe_inequality, describe_search
+
+DIFFERENT_SETS = (
+    "The rows average different classes in mIoU: a class without ground truth counts, with an IoU "
+    "of 0, where a run predicts it (mmseg's rule). Such rows are compared over the classes with "
+    "ground truth."
+)
 
 
 def make_footnotes(
@@ -24,6 +32,8 @@ def make_footnotes(
     baselines: Baselines | None,
     published: PublishedNumbers | None,
     any_bold: bool,
+    without_spread: Sequence[str],
+    family: Family | None,
 ) -> Iterator[Footnote]:
     """Yield the footnotes without a letter, in order.
 
@@ -33,6 +43,9 @@ def make_footnotes(
         baselines: the baselines of Δ; None without a Δ column.
         published: the published numbers; None without a column for them.
         any_bold: whether a cell is bold.
+        without_spread: titles of the metrics with a best value that is not bold because its
+            differences have no spread over seeds.
+        family: the tested comparisons; None if there are none.
     """
     spec = matrix.table
     inequality = describe_inequality(matrix)
@@ -62,16 +75,56 @@ def make_footnotes(
     yield from (Footnote(COUNT_FOOTNOTES[metric]) for metric in COUNTS if metric in spec.metrics)
     measured = sum(bool(s.values.get(main)) for s in samples)
     protocols = {describe_protocol(s.spec): None for s in samples}
-    if any_bold or (measured > 1 and metrics):
+    if any_bold or (measured > 1 and any(metric in QUALITIES for metric in metrics)):
         apart = " Values of different data or evaluation are not compared."
         none = "" if any_bold else " No value is bold here."
-        yield Footnote(BOLD_RULE + apart * (len(protocols) > 1) + none)
+        titles = ", ".join(METRICS[m].title for m in spec.metrics if m in QUALITIES)
+        rule = BOLD_RULE.format(columns=titles)
+        equal = ""
+        if without_spread:
+            equal = (
+                f" In {', '.join(without_spread)} a difference is the same for every seed, so it "
+                "has no interval."
+            )
+        yield Footnote(rule + apart * (len(protocols) > 1) + equal + none)
+    if family is not None:
+        yield Footnote(_summarise_family(family))
+    if average_different_classes(samples) and MIOU in spec.metrics:
+        yield Footnote(DIFFERENT_SETS)
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=wording.format_value(published.spec.margin)))
     yield Footnote(f"Evaluation: {'; '.join(protocols)}.")
     yield from (Footnote(wording.clean_text(text)) for text in describe_search(matrix))
     if spec.note:
         yield Footnote(wording.clean_text(spec.note))
+
+
+def _summarise_family(family: Family) -> str:
+    """Summarise the verdicts of a family; the table of its comparisons has each."""
+    tested = [c for c in family.comparisons if c.adjusted_p is not None]
+    start = f"Tested in {family.metric.title}: {family.description}."
+    if not tested:
+        return f"{start} None has {MIN_SEEDS} shared seeds and a spread, so none is tested."
+    clear = [c for c in tested if c.adjusted_p is not None and c.adjusted_p < SIGNIFICANCE]
+    listed = f": {'; '.join(_describe_verdict(family, c) for c in clear)}" if clear else ""
+    number = f"{len(tested)} comparison{'s' * (len(tested) > 1)}"
+    verb = "has" if len(clear) == 1 else "have"
+    return (
+        f"{start} Of {number} {len(clear) or 'none'} {verb} an adjusted p < {SIGNIFICANCE:.2g} "
+        f"(Holm){listed}."
+    )
+
+
+def _describe_verdict(family: Family, comparison: TableComparison) -> str:
+    names = [comparison.ours, comparison.theirs]
+    if family.rows:
+        names = [f"{family.rows} = {name}" for name in names]
+    text = f"{names[0]} is {comparison.result}"
+    if len({c.theirs for c in family.comparisons}) > 1:
+        text += f" than {names[1]}"
+    if len({c.group for c in family.comparisons}) > 1:
+        text += f" ({comparison.group})"
+    return text
 
 
 def describe_published(published: PublishedNumbers, samples: Sequence[Samples]) -> str:

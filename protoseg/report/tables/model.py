@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from protoseg.report import wording
+from protoseg.report.metrics import Metric
 
-CellKind = Literal["label", "measured", "delta", "published", "verdict", "parameters", "status"]
+CellKind = Literal[
+    "label", "measured", "delta", "published", "verdict", "parameters", "comparison", "status"
+]
 
 
 @dataclass(frozen=True)
@@ -129,6 +132,50 @@ class Provenance:
 
 
 @dataclass(frozen=True)
+class TableComparison:
+    """One side minus the other in the first metric of a table, over shared seeds."""
+
+    ours: str
+    """Name of the row, with its group of columns if that of the other side is another one."""
+    theirs: str
+    group: str
+    """Name of the group of columns of both sides; empty without groups."""
+    seeds: tuple[int, ...]
+    difference: float | None
+    interval: tuple[float, float] | None
+    """95% t interval, not corrected; None with fewer than 3 seeds or without spread."""
+    p: float | None
+    """Two-sided p of the t test, not corrected."""
+    adjusted_p: float | None
+    """p corrected over the family."""
+    detectable: float | None
+    """Smallest true difference that the corrected test finds with 80% probability."""
+    result: str
+    metric: str
+    notes: tuple[str, ...]
+    our_runs: tuple[str, ...]
+    their_runs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The comparisons of a table that are corrected together."""
+
+    description: str
+    rows: str
+    """Name of the axis that makes the rows; empty if several or labels do."""
+    metric: Metric
+    method: str
+    """How p is computed, as a sentence."""
+    comparisons: tuple[TableComparison, ...]
+
+    @property
+    def tested(self) -> int:
+        """Number of comparisons with a p value."""
+        return sum(comparison.p is not None for comparison in self.comparisons)
+
+
+@dataclass(frozen=True)
 class Table:
     """A table with everything that is printed."""
 
@@ -144,6 +191,10 @@ class Table:
     per_class: tuple[ClassResult, ...] = ()
     overrides: tuple[str, ...] = ()
     """The overrides of the command, seeds included."""
+    family: Family | None = None
+    """The tested comparisons; None if the table has none."""
+    matrix: str = ""
+    """Name of the matrix, if it is not that of the table."""
 
     def column(self, key: str) -> int:
         """Return the index of a column in ``header`` and in the cells of each row."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from protoseg.config.fields import to_plain
 from protoseg.config.holdout.settings import describe_holdout
+from protoseg.config.identity import read_spec
 from protoseg.config.matrix import Matrix
 from protoseg.config.methods import WeakContrastMethod
 from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import metrics, wording
 from protoseg.report.metrics import METRICS
+from protoseg.report.statistics.significance import mean, sample_std
+from protoseg.report.tables.model import ClassResult, Row
 from protoseg.runs.store import RecordStore
 
 Key = tuple[str, ...]
@@ -40,6 +43,10 @@ class Samples:
     """Metric -> seed -> value."""
     prototypes: dict[int, float] = field(default_factory=dict)
     """Seed -> number of values stored in prototypes."""
+    averaged: dict[int, frozenset[str]] = field(default_factory=dict)
+    """Seed -> the classes that its mIoU averages."""
+    code: dict[int, tuple[str, str]] = field(default_factory=dict)
+    """Seed -> commit and digest of the code that trained it; empty if the record has none."""
     per_class: dict[str, list[float]] = field(default_factory=dict)
     """Class -> IoU in percent of the seeds where it is defined, in class order."""
 
@@ -88,7 +95,7 @@ def collect_samples(
             samples.missing[spec.seed] = wording.describe_state(result)
         else:
             visit(result.record)
-            _add_record(samples, spec.seed, result.record)
+            add_record(samples, spec.seed, result.record)
     return grid
 
 
@@ -97,11 +104,18 @@ def make_key(axes: Mapping[str, Any], names: Key) -> Key:
     return tuple(wording.format_value(axes.get(name)) for name in names)
 
 
-def _add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
+def add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
+    """Add the values of a finished run to those of its setting."""
     for key, metric in METRICS.items():
         value = metrics.read_metric(record, metric)
         if value is not None:
             samples.values.setdefault(key, {})[seed] = value
+    samples.averaged[seed] = metrics.read_averaged_classes(record)
+    provenance = record["provenance"]
+    samples.code[seed] = (
+        str(provenance.get("commit") or ""),
+        str(provenance.get("code_sha256") or ""),
+    )
     prototypes = metrics.read_number(record["parameters"], "prototype")
     if prototypes is not None:
         samples.prototypes[seed] = prototypes
@@ -111,6 +125,42 @@ def _add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
             iou = metrics.read_number(entry, "iou")
             if iou is not None:
                 values.append(iou)
+
+
+def collect_records(records: Iterable[dict[str, Any]]) -> Samples:
+    """Collect the values of finished runs of one setting from their records."""
+    records = list(records)
+    samples = Samples({}, read_spec(records[0]["spec"], records[0]["run_id"]))
+    for record in records:
+        seed = int(record["spec"]["seed"])
+        samples.runs[seed] = record["run_id"]
+        add_record(samples, seed, record)
+    return samples
+
+
+def list_class_results(
+    rows: Sequence[Row],
+    grid: Mapping[Key, Mapping[Key, Samples]],
+    columns: Key,
+    names: Mapping[str, str],
+) -> Iterator[ClassResult]:
+    """Yield the mean IoU of each class in each setting.
+
+    Args:
+        rows: the rows of the table, in the order of ``grid``.
+        grid: row key -> column key -> samples.
+        columns: the axes of the columns.
+        names: display names.
+    """
+    for row, cells in zip(rows, grid.values(), strict=True):
+        for samples in cells.values():
+            axes = samples.axes
+            group = ", ".join(wording.name_value(a, axes.get(a), names) for a in columns)
+            for name, values in samples.per_class.items():
+                n = len(values)
+                centre = mean(values) if n else None
+                spread = sample_std(values) if n > 1 else None
+                yield ClassResult(row.label, group, wording.clean_text(name), centre, spread, n)
 
 
 def _describe_mixed_cell(matrix: Matrix, samples: Samples, axes: dict[str, Any], shown: Key) -> str:

@@ -13,7 +13,7 @@ from protoseg.config.matrix import Matrix, TunedRow
 from protoseg.config.tuning.expand import finalise
 from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
-from protoseg.report.metrics import METRICS, Metric
+from protoseg.report.metrics import METRICS, QUALITIES, Metric
 from protoseg.runs.choice import CHOICES, read_choice, seal_choice
 from protoseg.runs.record import RecordError
 from protoseg.runs.store import RecordStore
@@ -41,16 +41,9 @@ def check_selection(matrix: Matrix) -> None:
     """
     if matrix.tuning is None:
         return
-    name, known = matrix.tuning.selection.metric, [*_list_metrics()]
-    if name not in known:
-        raise UsageError(
-            describe_unknown_name("metric", name, f"{matrix.name}: tune.select.metric", known)
-        )
-
-
-def _list_metrics() -> Iterable[str]:
-    """The metrics that are computed again from confusion counts."""
-    return (key for key, metric in METRICS.items() if metric.part == "metrics")
+    name, where = matrix.tuning.selection.metric, f"{matrix.name}: tune.select.metric"
+    if name not in QUALITIES:
+        raise UsageError(describe_unknown_name("metric", name, where, QUALITIES))
 
 
 def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) -> Selected:

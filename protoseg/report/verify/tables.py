@@ -12,6 +12,7 @@ from protoseg.errors import ProtosegError
 from protoseg.report.formats.files import render_files
 from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
+from protoseg.report.tables.comparison_table import SUFFIX
 from protoseg.report.tuning.choose import require_choice
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Sources
@@ -20,6 +21,8 @@ from protoseg.report.verify.table_diff import TABLE_SUFFIXES, compare_table_file
 from protoseg.runs.store import RecordStore
 
 PER_CLASS = "_per_class"
+PARTS = (PER_CLASS, SUFFIX)
+"""Endings of the names of files that belong to the table of the name before them."""
 
 
 def check_tables(
@@ -133,15 +136,14 @@ def _compare_files(
 def list_table_names(folder: Path) -> set[str]:
     """List the names that may be matrices, from the files of a folder of tables."""
     names = {path.stem for path in list_kept_files(folder)}
-    return names | {name.removesuffix(PER_CLASS) for name in names}
+    return names | {name.removesuffix(part) for name in names for part in PARTS}
 
 
 def _matrix_name(path: Path, matrices: Mapping[str, Matrix]) -> str:
     """Derive the name of the matrix from the name of a file of results/tables."""
     name = path.stem
-    if path.suffix == ".csv" and name.endswith(PER_CLASS) and name not in matrices:
-        return name.removesuffix(PER_CLASS)
-    return name
+    part = next((part for part in PARTS if name.endswith(part)), "")
+    return name if name in matrices else name.removesuffix(part)
 
 
 def list_kept_files(folder: Path) -> list[Path]:

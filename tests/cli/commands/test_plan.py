@@ -121,3 +121,15 @@ def test_a_record_without_read_permission_is_an_error(protoseg: CommandLine) -> 
     result = protoseg("plan", "quickstart")
     assert result.status == 1
     assert "be read: Permission denied" in result.err
+
+
+def test_the_plan_of_a_matrix_names_what_its_seeds_detect(protoseg: CommandLine) -> None:
+    runs = protoseg.quickstart()
+    assert "Smallest true difference" not in protoseg("plan", "quickstart").out
+    for number, run in enumerate(runs):
+        protoseg.record(run, 70.0 + number % 3 + number * number / 10)
+    result = protoseg("plan", "quickstart")
+    assert "Smallest true difference in mIoU that is found with 80% probability" in result.out
+    data = protoseg("plan", "quickstart", "--json").json["power"]["quickstart"]
+    assert (data["seeds"], data["comparisons"]) == (3, 2)
+    assert sorted(data["detectable"], key=int) == ["3", "5", "10"]

@@ -19,7 +19,7 @@ def test_a_table_is_printed_and_written_in_four_formats(
     assert "71.00 ± 1.00" in result.out
     assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == [
         "quickstart.csv", "quickstart.html", "quickstart.md", "quickstart.tex",
-        "quickstart_per_class.csv",
+        "quickstart_comparisons.csv", "quickstart_comparisons.tex", "quickstart_per_class.csv",
     ]  # fmt: skip
     markdown = protoseg("tables", "quickstart", "--markdown")
     assert markdown.out.strip() == (tmp_path / "tables" / "quickstart.md").read_text().strip()

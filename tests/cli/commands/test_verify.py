@@ -63,7 +63,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory, experiments: Path) -> Path:
     places = ["--results", str(folder), "--runs", str(folder / "none")]
     with contextlib.redirect_stdout(io.StringIO()):
         assert main(["tables", *places, "--experiments", str(experiments), MATRIX]) == 0
-    assert len(list((folder / "tables").iterdir())) == 5
+    suffixes = ["csv", "html", "md", "tex", "comparisons.csv", "comparisons.tex", "per_class.csv"]
+    assert sorted(path.name for path in (folder / "tables").iterdir()) == sorted(
+        f"{MATRIX}{'_' if '.' in suffix else '.'}{suffix}" for suffix in suffixes
+    )
     return folder
 
 
@@ -102,7 +105,7 @@ def test_intact_results_have_no_problems(protoseg: CommandLine, results: Path) -
     lines = [line.split()[:3] for line in answer.out.splitlines()[1:]]
     assert lines[:3] == [["records", "6", "ok"], ["counts", "6", "ok"],
                          ["metrics", "222", "ok"]]  # fmt: skip
-    assert ["tables", "5", "ok"] in lines
+    assert ["tables", "7", "ok"] in lines
     assert problems(protoseg) == {}
 
 
@@ -270,6 +273,21 @@ def test_a_changed_cell_of_a_csv_file_is_named_by_row_and_column(
         f"tables/{path.name}: row '{ROW}, miou', column 'mean': the file has '44"
     )
     assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tex"])
+def test_a_changed_p_of_a_comparison_is_found(
+    protoseg: CommandLine, results: Path, suffix: str
+) -> None:
+    path = results / "tables" / f"{MATRIX}_comparisons.{suffix}"
+    text = path.read_text()
+    assert "0.56" in text
+    path.write_text(text.replace("0.56", "0.04"))
+    result = problems(protoseg)
+    assert list(result) == ["tables"]
+    assert {problem["file"] for problem in result["tables"]} == {f"tables/{path.name}"}
+    path.write_text(text)
+    assert problems(protoseg) == {}
 
 
 def test_a_changed_footnote_a_missing_file_and_a_truncated_table_are_found(

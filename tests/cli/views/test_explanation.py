@@ -23,4 +23,17 @@ def test_an_explanation_shows_runs_differences_and_interval(lab: Lab) -> None:
     )
     for part in ("(dirty)", "CUDA out of memory", "5.0000", "Runs of the baseline"):
         assert part in text
-    assert re.search(r"95% t interval of the mean: -?\d+\.\d{4} to \d+\.\d{4}", text)
+    # Two shared seeds have no interval.
+    assert "95% t interval" not in text
+
+
+def test_an_explanation_of_three_seeds_has_an_interval_p_and_what_was_detectable(lab: Lab) -> None:
+    finish_all(lab, {A: [70.0, 71.0, 72.0], B: [75.0, 77.0, 76.5]})
+    matrix = methods_matrix([A, B], baseline={"label": A})
+    text = printed(
+        render_explanation(explain_cell(matrix, lab.table(matrix), B, "delta", lab.store))
+    )
+    # Differences 5, 6, 4.5: mean 5.1667, standard error 0.4410, t(0.975, 2) = 4.3027.
+    assert "95% t interval of the mean over seeds: 3.2694 to 7.0640" in text
+    assert "p of the paired t test: 0.007, not corrected for other comparisons" in text
+    assert re.search(r"detectable with 80% probability: a true difference of \d\.\d\d", text)

@@ -10,12 +10,15 @@ from cli.conftest import CommandLine
 from protoseg.cli.views.plan import (
     describe_axes,
     describe_counts,
+    describe_power,
     entry_to_dict,
     format_duration,
     plan_to_dict,
 )
 from protoseg.config.matrix import PlannedRun
 from protoseg.planning.plan import Plan, PlanEntry
+from protoseg.report.metrics import METRICS
+from protoseg.report.seed_power import SeedPower
 from protoseg.runs.folder import Status
 from protoseg.runs.states import State
 
@@ -69,3 +72,20 @@ def test_a_plan_as_data_has_the_state_of_each_run(protoseg: CommandLine) -> None
     assert (run["host"], run["job"], run["timed"], run["miou"]) == ("gpu7", "12_3", False, None)
     assert str(describe_counts(plan)) == "1 new"
     assert str(describe_counts(Plan(entries=(), listed=0))) == "no runs"
+
+
+def test_a_power_is_described_in_sentences() -> None:
+    power = SeedPower(METRICS["miou"], 3, 7, 0.9, "table.expected_spread", {3: 7.8, 5: 2.586})
+    assert describe_power(power) == (
+        "Smallest true difference in mIoU that is found with 80% probability in 7 comparisons: "
+        "7.80 with 3 seeds, 2.59 with 5 seeds. The standard deviation of paired differences is "
+        "taken as 0.90 (table.expected_spread)."
+    )
+
+
+@pytest.mark.parametrize(("seeds", "text"), [(1, "With 1 seed no"), (2, "With 2 seeds no")])
+def test_few_seeds_test_no_difference(seeds: int, text: str) -> None:
+    power = SeedPower(METRICS["miou"], seeds, 1, 0.9, "table.expected_spread", {5: 1.5})
+    assert f"in 1 comparison: 1.50 with 5 seeds. {text} difference is tested." in (
+        describe_power(power)
+    )

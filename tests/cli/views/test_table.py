@@ -19,6 +19,6 @@ def test_a_table_fits_the_terminal_and_its_labels_are_no_markup(lab: Lab) -> Non
     for table in (mixed, lab.table(with_table(matrix, baseline={"label": A}))):
         text = printed(render_table(table))
         assert max(map(len, text.splitlines())) <= 100
-        assert "81.00 ± 0.82" in text
+        assert "81.00 ± 0.78" in text
         assert "\x1b" not in text
     assert "[red]" in re.sub(r"\s", "", str(render_table(mixed).columns[0]._cells[0]))

@@ -52,6 +52,132 @@ def test_the_bootstrap_agrees_with_a_loop_over_draws() -> None:
             assert differences[start + row] == pytest.approx(expected, abs=1e-9)
 
 
+def test_a_draw_of_groups_takes_all_images_of_each_group() -> None:
+    generator = np.random.default_rng(0)
+    truth = make_truth(generator, 9)
+    ours = [make_counts(generator, truth, accuracy) for accuracy in (0.8, 0.82)]
+    theirs = [make_counts(generator, truth, 0.7)]
+    groups = np.array([0, 7, 7, 0, 3, 5, 5, 5, 0])  # numbers with gaps, images not consecutive
+    members = [np.flatnonzero(groups == number) for number in (0, 3, 5, 7)]
+    differences = bootstrap.bootstrap_differences(
+        ours, theirs, np.random.default_rng(5), 100, groups=groups
+    )
+    for row, drawn in enumerate(bootstrap.draw_images(np.random.default_rng(5), 100, 4)):
+        images = np.concatenate([members[number] for number in drawn])
+        expected = np.mean([slow_miou(r, images) for r in ours]) - slow_miou(theirs[0], images)
+        assert differences[row] == pytest.approx(expected, abs=1e-9)
+
+
+def test_groups_of_one_image_give_the_draws_of_single_images() -> None:
+    generator = np.random.default_rng(2)
+    truth = make_truth(generator, 12)
+    sides = [make_counts(generator, truth, 0.8)], [make_counts(generator, truth, 0.7)]
+    alone = bootstrap.bootstrap_differences(*sides, np.random.default_rng(3), 50)
+    grouped = bootstrap.bootstrap_differences(
+        *sides, np.random.default_rng(3), 50, groups=np.arange(12)
+    )
+    assert np.array_equal(alone, grouped)
+
+
+def test_groups_of_other_images_are_refused() -> None:
+    truth = np.ones((4, 2))
+    run = ImageCounts(truth, truth, truth)
+    with pytest.raises(ProtosegError, match="those of 3 images, but the runs were evaluated on 4"):
+        bootstrap.bootstrap_differences(
+            [run], [run], np.random.default_rng(0), 5, groups=np.arange(3)
+        )
+
+
+def test_only_the_classes_of_the_mask_are_averaged() -> None:
+    generator = np.random.default_rng(0)
+    truth = make_truth(generator, 9)
+    truth[:, 4] = 0
+    ours, theirs = ([make_counts(generator, truth, accuracy)] for accuracy in (0.8, 0.7))
+    differences = bootstrap.bootstrap_differences(
+        ours, theirs, np.random.default_rng(5), 40, classes=truth.sum(0) > 0
+    )
+    first_four = [
+        [ImageCounts(run.hit[:, :4], run.truth[:, :4], run.union[:, :4]) for run in side]
+        for side in (ours, theirs)
+    ]
+    expected = bootstrap.bootstrap_differences(*first_four, np.random.default_rng(5), 40)
+    assert differences == pytest.approx(expected)
+    as_mmseg = bootstrap.bootstrap_differences(ours, theirs, np.random.default_rng(5), 40)
+    assert not np.allclose(differences, as_mmseg)
+
+
+def test_a_class_of_the_mask_without_pixels_is_left_out() -> None:
+    hit = np.array([[1.0, 0.0, 3.0], [0.0, 0.0, 6.0]])
+    union = np.array([[4.0, 0.0, 4.0], [0.0, 0.0, 8.0]])
+    mask = np.array([True, True, False])
+    assert bootstrap.miou(hit, union, mask).tolist() == [25.0, 0.0]
+    assert bootstrap.miou(hit, union).tolist() == [50.0, 75.0]
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "lengths"),
+    [
+        (9, 3, [3, 3, 3]),
+        (10, 3, [3, 3, 4]),  # a rest of 1 joins the last block
+        (11, 3, [3, 3, 3, 2]),  # a rest of 2 is a block
+        (34, 10, [10, 10, 14]),
+        (35, 10, [10, 10, 10, 5]),
+        (5, 2, [2, 2, 1]),
+        (101, 10, [10] * 9 + [11]),
+    ],
+)
+def test_frames_are_grouped_into_consecutive_blocks(
+    images: int, size: int, lengths: list[int]
+) -> None:
+    blocks = bootstrap.frame_blocks(images, size)
+    assert blocks.tolist() == np.repeat(np.arange(len(lengths)), lengths).tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "size", "message"),
+    [
+        (101, 1, "a block of 1 images is not a group. Use at least 2 images"),
+        (101, 0, "a block of 0 images is not a group"),
+        (101, 50, r"blocks of 50 of 101 images make 2 groups, .* at least 3\. Use smaller"),
+        (101, 300, "blocks of 300 of 101 images make 1 group, but"),
+    ],
+)
+def test_blocks_that_are_too_small_or_too_few_are_refused(
+    images: int, size: int, message: str
+) -> None:
+    with pytest.raises(ProtosegError, match=message):
+        bootstrap.frame_blocks(images, size)
+
+
+NAMES = ("0016E5_00390.png", "Seq05VD_f00000.png", "0016E5_00420.png", "0001TP_006690.png")
+
+
+@pytest.mark.parametrize("pattern", ["^[^_]+", "^([^_]+)_(.*)$", r"(\w+?)_"])
+def test_images_are_grouped_by_a_part_of_their_names(pattern: str) -> None:
+    assert bootstrap.groups_by_pattern(NAMES, pattern).tolist() == [0, 1, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("([", r"pattern '\(\[' is not a valid regular expression: "),
+        ("^0", "does not match the image 'Seq05VD_f00000.png'. It must match every image name"),
+        ("^(0)?", "does not match the image 'Seq05VD_f00000.png'"),
+        (r"\.png", r"puts all 4 images into one group \('\.png'\)\. Match a part"),
+        (".*", "puts each of the 4 images into a separate group. Match a part"),
+        ("^[0S]", "makes 2 groups, but the bootstrap needs at least 3"),
+    ],
+)
+def test_patterns_without_useful_groups_are_refused(pattern: str, message: str) -> None:
+    with pytest.raises(ProtosegError, match=message):
+        bootstrap.groups_by_pattern(NAMES, pattern)
+
+
+def test_without_images_there_are_no_groups() -> None:
+    with pytest.raises(ProtosegError, match="makes 0 groups"):
+        bootstrap.groups_by_pattern([], ".*")
+
+
 def test_classes_without_pixels_are_left_out_of_the_mean() -> None:
     hit = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 6.0], [0.0, 0.0, 0.0]])
     union = np.array([[4.0, 0.0, 0.0], [4.0, 2.0, 8.0], [0.0, 0.0, 0.0]])

@@ -56,6 +56,22 @@ def test_is_distinguishable_agrees_with_paired_t_test(
         assert significance.is_distinguishable(a, b) == (p < 0.05)
 
 
+def test_p_of_the_paired_t_test_is_below_the_level_where_the_interval_excludes_0() -> None:
+    for shift in (0.1, 1.0, 2.0, 2.4, 2.5, 3.0):
+        differences = [shift - 1, shift, shift + 1]
+        low, high = significance.t_interval(differences)
+        assert (significance.paired_t_p(differences) < 0.05) == (low > 0 or high < 0)
+
+
+def test_without_variance_the_paired_t_test_is_not_defined() -> None:
+    subtracted = [46.4 - 46.3, 4.7 - 4.6, 0.3 - 0.2]  # 0.1, with different rounding errors
+    assert significance.sample_std(subtracted) > 0
+    for differences in ([], [1.0], [0.0, 0.0], [2.0, 2.0, 2.0], subtracted):
+        assert math.isnan(significance.paired_t_p(differences))
+        assert not significance.has_variance(differences)
+    assert significance.has_variance([1.0, 1.0001])
+
+
 def test_two_seeds_are_never_distinguishable() -> None:
     assert not significance.is_distinguishable({0: 90.0, 1: 91.0}, {0: 1.0, 1: 2.0})
     assert significance.is_distinguishable({0: 90.0, 1: 91.0, 2: 90.5}, {0: 1.0, 1: 2.1, 2: 1.2})

@@ -157,13 +157,86 @@ def test_ties_and_two_seeds_are_not_bold(lab: Lab) -> None:
     assert not cell(table, "prototype 5", "miou").bold
 
 
-def test_the_lowest_cost_is_bold(lab: Lab) -> None:
+def bold_cells(table: Table) -> list[tuple[str, str]]:
+    """Row and column of each bold value."""
+    return [
+        (row.label, column.key)
+        for row in table.rows
+        for column, shown in zip(table.header, row.cells, strict=True)
+        if shown.bold
+    ]
+
+
+def finish_all_metrics(lab: Lab, values: dict[str, list[tuple[float, float, float]]]) -> None:
+    """Write records with (mIoU, mAcc, aAcc) for each seed."""
+    for name, of_seeds in values.items():
+        for seed, metrics in enumerate(of_seeds):
+            parts = dict(zip(("miou", "macc", "aacc"), metrics, strict=True))
+            lab.finish(method(name, seed), parts["miou"], metrics=parts)
+
+
+def test_each_quality_column_has_its_bold_value(lab: Lab) -> None:
+    finish_all_metrics(
+        lab,
+        {
+            A: [(70.0, 80.0, 91.0), (71.0, 81.0, 92.0), (72.0, 82.0, 93.5)],
+            B: [(74.0, 81.0, 90.0), (71.5, 82.1, 90.9), (72.5, 83.3, 92.0)],
+        },
+    )
+    table = lab.table(methods_matrix([A, B], metrics=("miou", "macc", "aacc")))
+    assert bold_cells(table) == [(A, "aacc"), (B, "macc")]
+    assert "Bold: the best value of its column (mIoU, mAcc, aAcc)" in footnotes(table)
+
+
+def test_costs_are_not_bold(lab: Lab) -> None:
+    # They are measured on different machines, and BOLD_RULE names the quality metrics alone.
     for seed in range(3):
         lab.finish(method(A, seed), 70.0, cost={"seconds": 100.0 + seed})
         lab.finish(method(B, seed), 70.0, cost={"seconds": 200.0 + 2 * seed})
     table = lab.table(methods_matrix([A, B], metrics=("seconds",)))
-    assert cell(table, A, "seconds").bold
-    assert not cell(table, B, "seconds").bold
+    assert bold_cells(table) == []
+    assert "Bold" not in footnotes(table)
+
+
+def test_a_lead_below_the_printed_digit_is_not_bold_beside_an_equal_number(lab: Lab) -> None:
+    leads = [0.0010, 0.0012, 0.0011]
+    values = [70.0, 71.0, 72.0]
+    finish_all(lab, {A: values, B: [v + lead for v, lead in zip(values, leads, strict=True)]})
+    table = lab.table(methods_matrix([A, B], **AGAINST_A))
+    assert cell(table, A, "miou").text == cell(table, B, "miou").text == "71.00"
+    assert bold_cells(table) == []
+    assert table.family is not None
+    assert table.family.comparisons[0].interval is not None
+    assert table.family.comparisons[0].interval[0] > 0
+
+
+def test_a_lead_without_spread_is_not_bold_but_noted(lab: Lab) -> None:
+    finish_all(lab, {A: [70.0, 71.0, 72.0], B: [75.0, 76.0, 77.0]})
+    matrix = methods_matrix([A, B])
+    assert bold_cells(lab.table(matrix)) == []
+    note = "In mIoU a difference is the same for every seed, so it has no interval."
+    assert f"{note} No value is bold here." in footnotes(lab.table(matrix))
+    lab.finish(method(B, 2), 77.5)
+    assert bold_cells(lab.table(matrix)) == [(B, "miou")]
+    assert note not in footnotes(lab.table(matrix))
+
+
+def per_class(present: float, absent: float | None) -> list[dict[str, object]]:
+    """Two classes with ground truth and one without, which a run may predict."""
+    return [
+        *({"name": name, "iou": present, "pixels": 1000} for name in ("sky", "road")),
+        {"name": "car", "iou": absent, "pixels": 0},
+    ]
+
+
+def test_a_value_that_is_not_the_best_in_print_is_not_bold(lab: Lab) -> None:
+    # B is better in the classes with ground truth, but predicts a class without.
+    for seed in range(3):
+        ours, theirs = 60.0 + seed + seed / 10, 54.0 + seed
+        lab.finish(method(A, seed), theirs, per_class=per_class(theirs, None))
+        lab.finish(method(B, seed), ours * 2 / 3, per_class=per_class(ours, 0.0))
+    matrix = methods_matrix([A, B], metrics=("miou", "miou_present"))
+    assert bold_cells(lab.table(matrix)) == [(B, "miou_present")]
 
 
 def test_mixed_protocols_are_refused_unless_an_axis_names_them(lab: Lab) -> None:
