@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.config.tuning.expand import finalise, make_trial_matrix
@@ -129,6 +129,25 @@ def list_shared_finals(matrix: Matrix) -> list[str]:
         if earlier != name:
             sentences[name] = f"{name} and {earlier} are the same runs; they are trained once."
     return list(sentences.values())
+
+
+def stages_to_dict(
+    matrices: Iterable[Matrix], waiting: Mapping[str, Mapping[str, str]]
+) -> dict[str, Any]:
+    """The chosen trial of each row, and why others are not chosen; empty without a search.
+
+    Args:
+        matrices: any matrices.
+        waiting: matrix -> row -> why its settings are not chosen.
+    """
+    tuned = [matrix for matrix in matrices if matrix.tuning is not None]
+    choices = {matrix.name: matrix.tuning.choice for matrix in tuned if matrix.tuning is not None}
+    chosen = {
+        name: {row["row"]: row["chosen"] for row in choice["rows"]}
+        for name, choice in choices.items()
+        if choice is not None
+    }
+    return {"chosen": chosen, "to_be_chosen": waiting} if tuned else {}
 
 
 def publish_choice(context: Context, matrix: Matrix) -> list[str]:

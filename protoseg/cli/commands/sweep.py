@@ -155,12 +155,12 @@ def _report_outcome(
     Args:
         waiting: matrix -> row -> why its settings are not chosen.
     """
+    from protoseg.cli.stages import stages_to_dict
     from protoseg.cli.views.plan import count_runs
 
     messages: list[str] = []
     if context.json:
-        stages = {"to_be_chosen": waiting} if any(matrix.tuning for matrix in matrices) else {}
-        context.print_json(vars(outcome) | stages)
+        context.print_json(vars(outcome) | stages_to_dict(matrices, waiting))
     else:
         if outcome.interrupted:
             context.console.print(

@@ -320,19 +320,26 @@ def test_overrides_have_a_choice_of_their_name(protoseg: CommandLine, tuned: Tun
 def test_rows_that_tune_to_one_run_are_trained_once(protoseg: CommandLine, tuned: Tuned) -> None:
     tuned.change(
         '{label: "ProtoSeg, K = 2", method: paper, method.num_prototypes: 2}',
-        '{label: "ProtoSeg, again", method: parametric}',
+        '{label: "Parametric, again", method: parametric}',
     )
-    tuned.change("method.score_temperature: [0.05, 0.1, 0.2]", "schedule.power: [0.9, 1.0, 1.1]")
-    tuned.change(
-        "{schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}}", "{schedule.power: [0.9, 1.0]}"
-    )
-    plan = protoseg("plan", tuned.path)
-    assert "is the same run as" in plan.out
-    tuned.record_trials((1.0, 2.0, 3.0, 1.0, 2.0, 3.0))
-    rows = tuned.rows()
-    powers = [row.trials[2].values["schedule.power"] for row in rows]
-    tuned.record_finals((3, 3))
+    tuned.change('rows: {"ProtoSeg*": {method.score_temperature: [0.05, 0.1, 0.2]}}', "rows: {}")
+    plan = protoseg("plan", tuned.path).out
+    assert "trial 1 of Parametric, again is the same run as trial 1 of Parametric; it is" in plan
+    assert "3 runs (6 in the tables, 3 shared): 3 new." in plan
+    tuned.record_trials((1.0, 3.0, 2.0, 1.0, 3.0, 2.0))
+    tuned.record_finals((2, 2))
     result = protoseg("sweep", tuned.path)
     assert result.status == 0, result.err
-    if powers[0] == powers[1]:
-        assert "are the same runs; they are trained once" in result.out
+    assert (
+        "Parametric, again and Parametric are the same runs; they are trained once." in result.out
+    )
+    assert "2 runs: 2 done." in result.out
+    assert protoseg("tables", tuned.path).status == 0
+
+
+def test_a_sweep_prints_its_choice_as_json(protoseg: CommandLine, tuned: Tuned) -> None:
+    tuned.record_trials(VALUES)
+    tuned.record_finals(CHOSEN)
+    data = protoseg("sweep", tuned.path, "--json").json
+    assert data["chosen"] == {"tuned": {"Parametric": CHOSEN[0], "ProtoSeg, K = 2": CHOSEN[1]}}
+    assert data["to_be_chosen"] == {}
