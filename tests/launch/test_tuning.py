@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reference.choices import main as reference_main
 from waiting import wait_until
 
 from launch.harness import Harness
@@ -95,6 +96,9 @@ def test_results_are_published_and_verified(harness: Harness, finished: Harness)
         in (tables.stdout)
     )
     assert "oracle" not in tables.stdout
+    results = harness.folder / "results"
+    # A script without code of protoseg comes to the same trials.
+    assert reference_main(str(results / "choices" / "tuned.json"), str(results / "records")) == 0
     shutil.rmtree(harness.runs)
     verified = harness.run("verify", matrix)
     assert verified.returncode == 0, verified.stderr

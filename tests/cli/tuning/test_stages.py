@@ -188,6 +188,19 @@ def test_unequal_budgets_are_the_first_footnote(protoseg: CommandLine, tuned: Tu
     )
 
 
+def test_a_row_with_fewer_different_trials_is_in_the_first_footnote(
+    protoseg: CommandLine, tuned: Tuned
+) -> None:
+    tuned.change("{schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}}", "{}")
+    tuned.change("[0.05, 0.1, 0.2]}", "{uniform: [0.05, 0.2]}}")
+    tuned.record_trials((40.0, 40.0, 40.0, 30.0, 20.0, 35.0))
+    tuned.record_finals((1, 3))
+    assert protoseg("sweep", tuned.path).status == 0
+    assert read_footnotes(protoseg, tuned)[0] == (
+        "The rows were not tuned alike: 1 to 3 different trials (Parametric; ProtoSeg, K = 2)."
+    )
+
+
 def test_trials_are_listed(protoseg: CommandLine, tuned: Tuned) -> None:
     tuned.record_trials((40.0, 50.0, None, 30.0, 20.0, 35.0))
     result = protoseg("tables", tuned.path, "--trials")
