@@ -134,7 +134,8 @@ def check_recipe(environment: Mapping[str, str], folder: Path, seeds: int) -> di
 
     second = run_recipe(environment, folder)
     assert "Nothing to do" in second
-    assert re.sub(r"\s+", " ", second).count("ProtoSeg, K = 4") == 1
+    # One row of the table, and one of its comparisons.
+    assert re.sub(r"\s+", " ", second).count("ProtoSeg, K = 4") == 2
     assert {path: path.stat().st_mtime_ns for path in runs.glob("*/record.json")} == records
     assert [len(list(path.parent.glob("attempts/*"))) for path in records] == [1] * 3 * seeds
 

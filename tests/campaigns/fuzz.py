@@ -47,14 +47,23 @@ rows:
 grid: {method.num_prototypes: [1, 2]}
 exclude: [{method.num_prototypes: 2}]
 seeds: [0, 1]
-table: {metrics: [miou, parameters], baseline: {label: "Parametric, K = 1"}}
+table:
+  metrics: [miou, parameters]
+  baseline: {label: "Parametric, K = 1"}
+  comparisons: {axis: label}
+  image_groups: {block: 2}
+  expected_spread: 0.5
+"""
+PAGE = """\
+# A page
+mIoU <!-- mean small 1 -->1<!-- -->, <!-- delta:1 small 1 2 -->1<!-- -->, <!-- nope -->1<!-- -->
 """
 SMALL = MATRIX.replace("grid: {method.num_prototypes: [1, 2]}\n", "").replace(
     "exclude: [{method.num_prototypes: 2}]\n", ""
 )
 VERBS = (
     *("plan", "sweep", "train", "status", "tables", "figures", "explain", "compare", "data"),
-    *("weights", "masks", "cancel", "logs", "verify", "reproduce", "params"),
+    *("weights", "masks", "cancel", "logs", "verify", "reproduce", "params", "fill"),
 )
 """All verbs but doctor, which takes no operands and asks this machine."""
 NAMES = (
@@ -74,6 +83,7 @@ NAMES = (
         "a\nb",
         "*",
         "[x]",
+        "page.md",
     ),
 )
 KEYS = (
@@ -115,6 +125,7 @@ OPTIONS = (
     *("--jobs=0", "--jobs=2", "--draws=10", "--draws=x", "--kind=loss", "--kind=x", "--attempt=1"),
     *("--out=out", "--out=experiments/run.yaml", "--runs=nowhere", "--runs=experiments/run.yaml"),
     *("--data=experiments/run.yaml", "--results=empty", "--results=experiments/run.yaml", "--help"),
+    *("--check", "--by=images", "--by=x", "--classes=present", "--block=2", "--pattern=(", "-h"),
     *("--experiments=nowhere", "--clusters=nowhere", "--threads=1", "--csv", "--nope", "--", "-x"),
 )
 
@@ -148,6 +159,7 @@ class Fuzzer:
         (experiments / "dataset" / "mine.yaml").write_text(text.replace("camvid", "mine"))
         shutil.copytree(ROOT / "results" / "published", self.folder / "results" / "published")
         shutil.copytree(ROOT / "slurm", self.folder / "slurm")
+        (self.folder / "page.md").write_text(PAGE)
         self.files = sorted(
             path
             for part in ("experiments", "results/published", "slurm")
@@ -166,7 +178,7 @@ class Fuzzer:
         with (
             contextlib.chdir(self.folder),
             mock.patch.dict(os.environ, environment, clear=True),
-            _replaced_work(),
+            _replaced_work(self.folder),
         ):
             for number in range(cases):
                 arguments = self._make_arguments()
@@ -269,8 +281,8 @@ def _without_input(text: str, arguments: list[str]) -> str:
 
 
 @contextlib.contextmanager
-def _replaced_work() -> Iterator[None]:
-    """Inside, nothing trains, is measured or is downloaded."""
+def _replaced_work(checkout: Path) -> Iterator[None]:
+    """Inside, nothing trains, is measured or is downloaded, and the checkout is another folder."""
     from protoseg.errors import ProtosegError
 
     def refuse(*arguments: object, **options: object) -> None:
@@ -285,6 +297,7 @@ def _replaced_work() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(name, refuse))
+        stack.enter_context(mock.patch("protoseg.paths.find_checkout", return_value=checkout))
         yield
 
 

@@ -73,7 +73,7 @@ def test_the_worked_example_follows_from_the_records() -> None:
 
 
 def test_the_error_rates_of_the_page_are_those_of_the_saved_simulation() -> None:
-    saved = json.loads((ROOT / "results" / "benchmarks" / "error_rates.json").read_text())
+    saved = json.loads((ROOT / "results" / "campaigns" / "error_rates.json").read_text())
     rates = {f"{100 * case['rate']:.1f}" for case in saved}
     section = PAGE.partition("## How often this is wrong")[2].partition("\n## ")[0]
     shown = {
