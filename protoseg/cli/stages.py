@@ -99,7 +99,7 @@ def choose_finished(
             chosen.append(matrix)
             continue
         store = RecordStore(context.record_folders, context.paths.runs)
-        may_miss = allow_missing and _have_trials_ended(context, matrix)
+        may_miss = allow_missing and have_trials_ended(context, matrix)
         selected = choose_settings(matrix, store, allow_missing=may_miss)
         if selected.choice is None:
             waiting[matrix.name] = selected.to_be_chosen
@@ -163,7 +163,7 @@ def publish_choice(context: Context, matrix: Matrix) -> list[str]:
     return []
 
 
-def _have_trials_ended(context: Context, matrix: Matrix) -> bool:
+def have_trials_ended(context: Context, matrix: Matrix) -> bool:
     """Whether no trial is left to train, queued or running."""
     plan = read_plan([make_trial_matrix(matrix)], context.paths.runs, context.record_folders)
     active = (State.RUNNING, State.QUEUED)

@@ -61,7 +61,13 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     A matrix with a search has two stages: its trials, then its final runs with the chosen settings.
     On a cluster, each call submits the stage that is next.
     """
-    from protoseg.cli.stages import choose_finished, is_unchosen, refuse_other_choices, select_stage
+    from protoseg.cli.stages import (
+        choose_finished,
+        have_trials_ended,
+        is_unchosen,
+        refuse_other_choices,
+        select_stage,
+    )
 
     context.print_recipe_notes()
     refuse_other_choices(context, matrices)
@@ -74,10 +80,14 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     if context.cluster is not None:
         _check_plugins(context, stages)
         status = _submit(context, stages, context.cluster)
-        if waiting and not context.json:
-            for matrix in chosen:
-                context.console.print(*_describe_next_stage(matrix), sep="\n", markup=False)
-        return status
+        unchosen = [matrix for matrix in chosen if is_unchosen(matrix)]
+        # Trials that failed are not submitted again, so no later sweep would choose.
+        stuck = [m.name for m in unchosen if have_trials_ended(context, m)]
+        if not context.json:
+            for sentence in (_describe_next_stage(m) for m in unchosen if m.name not in stuck):
+                context.console.print(sentence, markup=False)
+        messages = [*_describe_waiting({name: waiting[name] for name in stuck})]
+        return context.print_errors(messages) or status
     outcome, problems = _train_here(context, stages)
     if waiting and not outcome.interrupted:
         trained = [matrix.name for matrix in chosen if is_unchosen(matrix)]
@@ -187,15 +197,14 @@ def _describe_waiting(waiting: Mapping[str, Mapping[str, str]]) -> Iterator[str]
         )
 
 
-def _describe_next_stage(matrix: Matrix) -> Iterator[str]:
+def _describe_next_stage(matrix: Matrix) -> str:
     """What a sweep on a cluster submits later."""
-    tuning = matrix.tuning
-    if tuning is not None and tuning.choice is None:
-        runs = len(tuning.rows) * len(tuning.seeds)
-        yield (
-            f"{matrix.name}: to be chosen: {runs} final runs. Run the same sweep again when the "
-            "trials are done; it chooses and submits them."
-        )
+    assert matrix.tuning is not None
+    runs = len(matrix.tuning.rows) * len(matrix.tuning.seeds)
+    return (
+        f"{matrix.name}: to be chosen: {runs} final runs. Run the same sweep again when the "
+        "trials are done; it chooses and submits them."
+    )
 
 
 def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:

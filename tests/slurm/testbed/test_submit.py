@@ -407,3 +407,23 @@ def test_two_sweeps_submit_the_two_stages_of_a_search(harness: Harness) -> None:
     tables = harness.run("tables", matrix, "--keep-records")
     assert "Tuned: 3 trials per row" in tables.stdout
     assert harness.run("verify", matrix).returncode == 0
+
+
+def test_a_failed_trial_on_a_cluster_is_named(harness: Harness) -> None:
+    matrix = Path(shutil.copy(TUNED, harness.folder))
+    # One row needs a file of weights that does not exist.
+    no_weights = "{label: Parametric, method: parametric, backbone.weights: missing.pth}"
+    text = matrix.read_text().replace("{label: Parametric, method: parametric}", no_weights)
+    matrix.write_text(text)
+    run_sweep(harness, str(matrix))
+    wait_for_state(
+        harness,
+        str(matrix),
+        lambda runs: all(run["state"] in ("done", "failed") for run in runs),
+        "the end of all trials",
+    )
+    again = run_sweep(harness, str(matrix), "--allow-missing", code=1)
+    assert (
+        "tuned: Parametric: to be chosen: 3 of 3 trials have no result: trial 1 (" in again.stderr
+    )
+    assert "Run the same sweep again" not in again.stdout
