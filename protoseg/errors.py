@@ -26,6 +26,10 @@ class DataError(ProtosegError):
     """A data set or weights file that is missing, damaged, or not the one in the spec."""
 
 
+class UnchosenError(ProtosegError):
+    """A matrix whose settings are not chosen yet, so that it has no final runs."""
+
+
 def find_nearest_name(name: str, allowed: Iterable[str]) -> str | None:
     """Return the allowed name closest to ``name``; None if none is similar."""
     matches = difflib.get_close_matches(name, list(allowed), n=1, cutoff=0.5)

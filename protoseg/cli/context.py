@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from protoseg.config.matrix_bundles import expand_bundles
 from protoseg.config.overrides import parse_overrides
 from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
-from protoseg.errors import ProtosegError, UsageError
+from protoseg.errors import ProtosegError, UnchosenError, UsageError
 from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
 from protoseg.paths import Paths, find_paths
 from protoseg.report import metrics
@@ -28,6 +29,8 @@ from protoseg.report import metrics
 PIPE_WIDTH = 500
 """Width in characters of output that is not a terminal."""
 CLUSTER = "cluster"
+FINAL_VERBS = ("tables", "figures", "explain", "compare")
+"""Verbs that show final runs, so the settings of a search must be chosen."""
 
 
 class PipeConsole(Console):
@@ -127,7 +130,7 @@ class Context:
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}. Name it once.")
         names = list(dict.fromkeys(expand_bundles(self.paths.experiments, names)))
-        matrices = [self._load_matrix(name, overrides) for name in names]
+        matrices = [self.load_matrix(name, overrides) for name in names]
         for name, matrix in zip(names, matrices, strict=True):
             # Tables are named after their matrix: equal names would overwrite each other.
             committed = self.paths.experiments / "matrices" / f"{matrix.name}.yaml"
@@ -140,16 +143,43 @@ class Context:
             raise UsageError(f"two matrix files have one name: {' '.join(names)}. Rename one.")
         return matrices, overrides
 
-    def _load_matrix(self, name: str, overrides: list[str]) -> Matrix:
+    def load_matrix(self, name: str, overrides: Iterable[str] = ()) -> Matrix:
+        """Load a matrix; if the settings of its search are chosen, it has its final runs.
+
+        Raises:
+            UsageError: see `protoseg.config.load_matrix.load_matrix`; or an unknown metric.
+            ProtosegError: a damaged choice; or no choice yet, for a verb that shows final runs.
+        """
         matrix = load_matrix(self.composer, name, overrides)
         metrics.check_metrics(matrix.table.metrics, f"{matrix.name}: table.metrics")
+        if matrix.tuning is None:
+            return matrix
+        from protoseg.report.tuning.choose import apply_choice, check_selection, require_choice
+
+        check_selection(matrix)
+        matrix, notes = apply_choice(matrix, self.choice_folders)
+        if self.verb == "sweep":  # it refuses a choice of another search in the runs folder
+            notes = [note for note in notes if not note.startswith(str(self.paths.runs))]
+        if self.verb in FINAL_VERBS and not getattr(self.arguments, "trials", False):
+            require_choice(matrix, notes)
+        elif notes:
+            self.errors.print(*notes, sep="\n", style="yellow", markup=False)
         return matrix
+
+    @property
+    def choice_folders(self) -> list[Path]:
+        """The folders of choices: of the runs, and beside each folder of records."""
+        from protoseg.report.tuning.choose import list_choice_folders
+
+        return list_choice_folders(self.paths.runs, self.record_folders)
 
     def _load_readable_matrices(self, names: list[str], overrides: list[str]) -> list[Matrix]:
         matrices = []
         for name in names:
             try:
-                matrices.append(self._load_matrix(name, overrides))
+                matrices.append(self.load_matrix(name, overrides))
+            except UnchosenError as error:
+                self.errors.print(str(error), style="yellow", markup=False)
             except ProtosegError as error:
                 self.unreadable_matrices.append(f"matrix {name} cannot be read: {error}")
         if not matrices and self.unreadable_matrices:

@@ -37,6 +37,20 @@ class Outcome:
         """Whether every run of the plan has a record."""
         return not (self.failed or self.interrupted or self.left_alone)
 
+    def has_news(self) -> bool:
+        """Whether a run finished during the sweep."""
+        return bool(self.trained or self.finished_elsewhere)
+
+    def add(self, other: Outcome) -> Outcome:
+        """Return the outcome of this sweep and a later one."""
+        return Outcome(
+            [*self.trained, *other.trained],
+            [*self.finished_elsewhere, *other.finished_elsewhere],
+            {**self.failed, **other.failed},
+            [*self.interrupted, *other.interrupted],
+            {**self.left_alone, **other.left_alone},
+        )
+
 
 def run_sweep(
     plan: Plan,

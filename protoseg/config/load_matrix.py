@@ -8,6 +8,7 @@
     exclude: [{method: parametric, method.num_prototypes: 5}]
     seeds:   [0, 1, 2]
     table:   {rows, columns, metrics, baseline, ...}
+    tune:    {search, trials, select, ...}                   see `protoseg.config.tuning.block`
 
 Rows, zip and grid multiply: each explicit row is combined with each step of the zip and each point
 of the grid. Values are YAML, or a text in Hydra's sweep grammar (``1,5,10``).
@@ -28,17 +29,19 @@ from yaml import YAMLError
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
 from protoseg.config.hydra.hydra_errors import describe_read_error
-from protoseg.config.matrix import LABEL, Matrix, PlannedRun, TableSpec
+from protoseg.config.matrix import LABEL, Matrix, PlannedRun, TableSpec, Tuning
 from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
 from protoseg.config.overrides import Setting, parse_overrides, parse_sweep
 from protoseg.config.schema import RunSpec
 from protoseg.config.texts.matrix_text import type_of_key
 from protoseg.config.texts.table_keys import check_table, resolve_names
 from protoseg.config.texts.yaml_text import read_nodes, restore_texts
+from protoseg.config.tuning.block import read_block
+from protoseg.config.tuning.expand import RowSettings, make_tuning
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError, describe_unknown_name
 
-KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table")
+KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table", "tune")
 SEED = "seed"
 
 
@@ -105,7 +108,14 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     if not points:
         raise UsageError(f"{where}: every run is excluded; keep at least one.")
     axis_names = _list_table_axes(names, rows)
-    runs = _make_runs(composer, where, base, points, fixed, seeds, axis_names)
+    tuning: Tuning | None = None
+    runs: tuple[PlannedRun, ...] = ()
+    if "tune" in content:
+        block = read_block(content["tune"], f"{where}: tune")
+        settings = RowSettings(composer, where, base, fixed, axis_names)
+        tuning = make_tuning(settings, block, points, seeds)
+    else:
+        runs = _make_runs(composer, where, base, points, fixed, seeds, axis_names)
     table = build(TableSpec, content.get("table") or {}, f"{where}: table")
     check_table(table, axis_names, points, where)
     values = {name: [point[name] for point in named_points if name in point] for name in names}
@@ -113,7 +123,7 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
         table, names=resolve_names(table.names, values, f"{where}: table.names")
     )
     title = str(content.get("title") or path.stem)
-    return Matrix(path.stem, title, runs, table, axis_names, overrides)
+    return Matrix(path.stem, title, runs, table, axis_names, overrides, tuning)
 
 
 def _make_runs(
@@ -260,6 +270,11 @@ def _read_overrides(
         values = [setting.value for setting in settings]
         if key == "seed":
             seeds = _read_seeds(values, "override seed")
+        elif key == "tune" or key.startswith("tune."):
+            raise UsageError(
+                f"override '{key}': the search cannot be changed by an override, because trials "
+                "would be unequal. Write another matrix."
+            )
         elif len(settings) > 1:
             axes[key] = values
         else:

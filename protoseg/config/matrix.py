@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -9,6 +12,8 @@ from typing import Any
 from protoseg.config.fields import number
 from protoseg.config.identity import run_id
 from protoseg.config.schema import RunSpec
+from protoseg.config.tuning.block import Selection, TuneBlock
+from protoseg.config.tuning.search_space import Space
 
 LABEL = "label"
 """The axis of explicit rows."""
@@ -113,6 +118,86 @@ class PlannedRun:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One setting of a search, trained as an ordinary run."""
+
+    number: int
+    """From 1."""
+    values: dict[str, Any]
+    """Searched key -> its value."""
+    run: PlannedRun
+
+
+@dataclass(frozen=True)
+class TunedRow:
+    """A row whose settings are chosen among trials before its final runs are known."""
+
+    name: str
+    """Label and axis values."""
+    axes: dict[str, Any]
+    """Axis of the table -> value."""
+    spaces: dict[str, Space]
+    """Searched key -> its space."""
+    trials: tuple[Trial, ...]
+    make_final: Callable[[Mapping[str, Any]], RunSpec] = field(repr=False, compare=False)
+    """Composes the final run, without its seed, from chosen values."""
+
+    @cached_property
+    def example(self) -> RunSpec:
+        """A final run with the values of the first trial, to estimate the cost."""
+        return self.make_final(self.trials[0].values)
+
+    @property
+    def budgets(self) -> tuple[int, int]:
+        """Number of different trials, and training images of each."""
+        schedule = self.trials[0].run.spec.schedule
+        runs = {trial.run.run_id for trial in self.trials}
+        return len(runs), schedule.iterations * schedule.batch_size
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """The search of a matrix: its trials, and the choice once it is made."""
+
+    block: TuneBlock
+    rows: tuple[TunedRow, ...]
+    seeds: tuple[int, ...]
+    """Seeds of the final runs."""
+    choice: Mapping[str, Any] | None = None
+    """The record of the choice, see `protoseg.runs.choice`; None before it is made."""
+
+    @property
+    def selection(self) -> Selection:
+        """How the best trial of a row is selected."""
+        return self.block.selection
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the block, of the rows and of their trials, 64 hex digits."""
+        rows = [[row.name, [trial.run.run_id for trial in row.trials]] for row in self.rows]
+        text = json.dumps([self.block.content, rows], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def is_oracle(self) -> bool:
+        """Whether settings are selected on images that the final runs report, or on ``test``."""
+        reported = {row.example.evaluation.split for row in self.rows}
+        return self.selection.on == "test" or self.selection.on in reported
+
+    def list_shared_trials(self) -> list[str]:
+        """One sentence for each trial that is the same run as an earlier one."""
+        first: dict[str, str] = {}
+        sentences = []
+        for row in self.rows:
+            for trial in row.trials:
+                name = f"trial {trial.number} of {row.name}"
+                earlier = first.setdefault(trial.run.run_id, name)
+                if earlier != name:
+                    sentences.append(f"{name} is the same run as {earlier}; it is trained once.")
+        return sentences
+
+
+@dataclass(frozen=True)
 class Matrix:
     """A named list of runs, in the order of the file."""
 
@@ -124,6 +209,8 @@ class Matrix:
     """All axes, in the order of the file."""
     overrides: tuple[str, ...] = ()
     """Overrides from the command line, in Hydra's grammar."""
+    tuning: Tuning | None = None
+    """The search; ``runs`` is empty until settings are chosen."""
 
     @property
     def changes(self) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from protoseg.config.fields import added, items, number, size
+from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.methods import ContrastSpec, MethodSpec
 from protoseg.errors import UsageError
 
@@ -180,6 +181,7 @@ class EvaluationSpec:
     """
 
     split: str = "val"
+    """A split of the data set, or ``holdout`` for the images that `holdout` takes from training."""
     mode: Literal["whole", "slide"] = "whole"
     scale: tuple[int, ...] = size()
     """(width, height) of the resized images, at the same aspect ratio; empty for no resize."""
@@ -187,6 +189,8 @@ class EvaluationSpec:
     """(height, width) of the sliding window."""
     stride: tuple[int, ...] = size()
     """(height, width) of the steps of the sliding window."""
+    holdout: HoldoutSpec = added(HoldoutSpec())  # noqa: RUF009  frozen
+    """Images of the training split that are not trained on, for ``split=holdout``."""
 
 
 @dataclass(frozen=True)

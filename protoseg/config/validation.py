@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protoseg.config.holdout.problems import find_holdout_problems
+from protoseg.config.holdout.settings import HOLDOUT
 from protoseg.config.plugins import list_packages
 from protoseg.config.recipes.ignored import find_ignored_settings, find_settings_without_effect
 from protoseg.config.schema import RunSpec
@@ -28,7 +30,7 @@ def check_values(spec: RunSpec, where: str) -> None:
         UsageError: values that do not fit together; the message names the first problem.
     """
     checks = (
-        *(_check_data, _check_inputs, _check_window, _check_schedule),
+        *(_check_data, _check_holdout, _check_inputs, _check_window, _check_schedule),
         *(_check_projection, _check_contrast, _check_plugins),
         *(find_ignored_settings, find_settings_without_effect),
     )
@@ -49,7 +51,8 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
         "dataset.train_split": spec.dataset.train_split,
     }
     for key, split in splits.items():
-        if known and split not in known:
+        is_holdout = key == "evaluation.split" and split == HOLDOUT  # see `_check_holdout`
+        if known and split not in known and not is_holdout:
             yield describe_unknown_name(f"split of {spec.dataset.name}", split, key, known)
     if spec.class_weights == "dataset" and not spec.dataset.class_weights:
         yield (
@@ -67,6 +70,10 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
             f"augmentation.ratio_range: {low} is more than {high}; the order is "
             "[smallest, largest]: swap them."
         )
+
+
+def _check_holdout(spec: RunSpec) -> Iterator[str]:
+    yield from find_holdout_problems(spec.dataset, spec.evaluation)
 
 
 def _check_projection(spec: RunSpec) -> Iterator[str]:

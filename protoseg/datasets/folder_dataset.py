@@ -19,10 +19,11 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import Dataset
 
 from protoseg.config.fields import build
+from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets.image_labels import ImageLabels
 from protoseg.datasets.labels import NO_LABEL, ignored_label, label_table, map_to_classes
-from protoseg.datasets.layout import find_pairs
+from protoseg.datasets.pairing.holdout_parts import find_samples
 from protoseg.datasets.readers.colors import make_color_table
 from protoseg.datasets.readers.label_maps import read_label_map
 from protoseg.datasets.readers.photographs import read_photograph
@@ -41,13 +42,21 @@ class SegmentationFolder(Dataset[Any]):
         dataset: its spec, as plain data.
         split: the name of the split.
         pipeline: mmseg transforms.
+        holdout: a `HoldoutSpec` as plain data; the training split is then without the held-out
+            images, which are the split ``holdout``.
     """
 
     def __init__(
-        self, root: str, dataset: dict[str, Any], split: str, pipeline: list[dict[str, Any]]
+        self,
+        root: str,
+        dataset: dict[str, Any],
+        split: str,
+        pipeline: list[dict[str, Any]],
+        holdout: dict[str, Any] | None = None,
     ) -> None:
         spec: DatasetSpec = build(DatasetSpec, dataset, "dataset")
-        self.samples = find_pairs(Path(root), spec, split)
+        rule: HoldoutSpec = build(HoldoutSpec, holdout or {}, "evaluation.holdout")
+        self.samples = find_samples(Path(root), spec, split, rule)
         self.transforms = [
             self._build_transform(transform, spec, Path(root)) for transform in pipeline
         ]

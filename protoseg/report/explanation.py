@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from protoseg.report.statistics.significance import (
 from protoseg.report.tables.model import Cell, Row, Table
 from protoseg.report.tables.pairing import SettingPair, pair_settings
 from protoseg.report.tables.provenance import describe_device
-from protoseg.report.tables.samples import collect_records
+from protoseg.report.tables.samples import collect_records, describe_protocol
+from protoseg.report.tuning.notes import describe_row_choice
 from protoseg.runs.store import RecordStore
 
 
@@ -96,11 +97,11 @@ def explain_cell(
     """
     table_row, column_index = find_row(table, row), find_column(table, column)
     header, cell = table.header[column_index], table_row.cells[column_index]
-    seeds = {planned.run_id: planned.spec.seed for planned in matrix.runs}
+    specs = {planned.run_id: planned.spec for planned in matrix.runs}
     pair = _pair_sides(cell, METRICS[header.metric], store) if cell.baseline_run_ids else None
     metric = pair.metric.key if pair is not None else header.metric
     lines = [
-        _read_run(run_id, seeds[run_id], metric, of_baseline, store)
+        _read_run(run_id, specs[run_id].seed, metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
         for run_id in run_ids
     ]
@@ -121,6 +122,10 @@ def explain_cell(
         for name, interval in (("the mean", t_interval), ("one more run", prediction_interval)):
             low, high = interval(ours.values())
             notes.append(f"95 % interval of {name}: {low:.4f} to {high:.4f}.")
+    holdouts = [specs[i] for i in cell.run_ids if specs[i].evaluation.holdout.is_set]
+    notes += dict.fromkeys(f"Evaluation: {describe_protocol(spec)}." for spec in holdouts)
+    for axes in _list_axes(matrix, cell.run_ids):
+        notes += describe_row_choice(matrix, axes)
     return Explanation(
         table=table.name,
         row=table_row.label,
@@ -138,6 +143,12 @@ def explain_cell(
             )
         ),
     )
+
+
+def _list_axes(matrix: Matrix, run_ids: Collection[str]) -> list[dict[str, Any]]:
+    """The axis values of the rows of some runs, each once."""
+    axes = [run.axes for run in matrix.runs if run.run_id in run_ids] if matrix.tuning else []
+    return [each for index, each in enumerate(axes) if each not in axes[:index]]
 
 
 def _describe_test(table: Table, cell: Cell) -> Iterator[str]:

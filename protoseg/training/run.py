@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,6 +22,7 @@ from protoseg.core.collective import all_max
 from protoseg.datasets.check import require_labelled_pixels
 from protoseg.datasets.digest import verify_digest
 from protoseg.datasets.layout import find_root
+from protoseg.datasets.pairing.holdout_check import check_holdout
 from protoseg.errors import UsageError
 from protoseg.runs.folder import START_PHASES, Launch, RunFolder, now
 from protoseg.runs.record import seal
@@ -73,7 +75,7 @@ def execute_run(
     # Several processes must stop together, so they stop only at `raise_if_stop_requested`.
     with stop.raise_immediately() if processes.size == 1 else contextlib.nullcontext():
         _log_phase(0)
-        data_digest, saved = _prepare(spec, folder, launch, processes)
+        data_record, saved = _prepare(spec, folder, launch, processes)
         data_root = find_root(spec.dataset, Path(launch.data))
         weights = find_weights(spec.backbone, Path(launch.weights))
         weights_sha256 = files.file_digest(weights) if weights else None
@@ -137,7 +139,7 @@ def execute_run(
             **origin,
             "kernels": read_kernel_settings(),
             "processes": processes.size,
-            "data_digest": data_digest,
+            **data_record,
             "weights_sha256": weights_sha256,
             "state_sha256": state_sha256,  # of the model at the end of training
         },
@@ -159,25 +161,31 @@ def _log_phase(number: int) -> None:
 
 def _prepare(
     spec: RunSpec, folder: RunFolder, launch: Launch, processes: Processes
-) -> tuple[str, checkpoint.Checkpoint | None]:
+) -> tuple[dict[str, Any], checkpoint.Checkpoint | None]:
     """Prepare and verify the data and find the checkpoint to resume from.
 
     Rank 0 does this for all processes: the data may have to be generated, or read completely.
 
     Returns:
-        The digest of the data (empty where the rank is not 0), and the checkpoint or None.
+        What the record contains about the data (empty where the rank is not 0): the digest and the
+        holdout, if there is one; and the checkpoint or None.
     """
     if processes.rank > 0:
         start = processes.wait_for("start", PREPARATION_SECONDS)
-        return "", checkpoint.locate(folder.checkpoints, start) if start else None
+        return {}, checkpoint.locate(folder.checkpoints, start) if start else None
     root = find_root(spec.dataset, Path(launch.data))
-    data_digest = verify_digest(root, spec.dataset)
+    data_record: dict[str, Any] = {"data_digest": verify_digest(root, spec.dataset)}
     # Training of the task weak reads no label maps.
     train_splits = () if spec.method.task == "weak" else (spec.dataset.train_split,)
-    for split in dict.fromkeys((*train_splits, spec.evaluation.split)):
-        require_labelled_pixels(root, spec.dataset, split)
+    if spec.evaluation.holdout.is_set:
+        summary = check_holdout(root, spec.dataset, spec.evaluation.holdout, train_splits)
+        data_record["holdout"] = summary.to_dict()
+        print(f"{now()}  {summary.describe()}", flush=True)
+    else:
+        for split in dict.fromkeys((*train_splits, spec.evaluation.split)):
+            require_labelled_pixels(root, spec.dataset, split)
     saved, problems = checkpoint.find_newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)
     processes.publish("start", saved.iteration if saved else 0)
-    return data_digest, saved
+    return data_record, saved

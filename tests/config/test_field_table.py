@@ -17,6 +17,7 @@ import pytest
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import field_types, to_plain
+from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import canonical_json, read_spec, run_id, spec_digest
 from protoseg.config.methods import ContrastSpec, MethodSpec
@@ -31,8 +32,10 @@ BASE = {
     "dataset": {"class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 2.0]},
     "backbone": {"weights": "w.pth", "weights_sha256": "a7"},
     "contrast": to_plain(ContrastSpec(weight=0.5)),
+    "evaluation": {"holdout": to_plain(HoldoutSpec(list="held.txt", list_sha256="d0"))},
 }
-"""Values with which every field is used: class weights, a file of weights, pixel contrast."""
+"""Values with which every field is used: class weights, a file of weights, pixel contrast, and the
+digest of the list of a holdout."""
 RUN = {
     "precision": "bf16",
     "seed": 1,
@@ -100,6 +103,14 @@ RUN = {
     "evaluation.scale": [60, 61],
     "evaluation.crop_size": [60, 61],
     "evaluation.stride": [30, 31],
+    "evaluation.holdout": {"share": 0.2, "blocks": 3},
+    "evaluation.holdout.share": 0.3,
+    "evaluation.holdout.blocks": 4,
+    "evaluation.holdout.gap": 1,
+    "evaluation.holdout.pattern": "(a)",
+    "evaluation.holdout.list": "other.txt",
+    "evaluation.holdout.list_sha256": "c9",
+    "evaluation.holdout.seed": 1,
     "contrast.weight": 0.4,
     "contrast.channels": 128,
     "contrast.temperature": 0.2,
@@ -183,7 +194,15 @@ def list_fields() -> Iterator[str]:
         if name not in groups:
             yield name
         elif groups[name] is not MethodSpec:
-            yield from (f"{name}.{field.name}" for field in dataclasses.fields(groups[name]))
+            yield from list_keys(name, groups[name])
+
+
+def list_keys(prefix: str, cls: Any) -> Iterator[str]:
+    """Yield the dotted names of the fields of a part of a run, and those of its parts."""
+    for name, field_type in field_types(cls).items():
+        yield f"{prefix}.{name}"
+        if dataclasses.is_dataclass(field_type):
+            yield from list_keys(f"{prefix}.{name}", field_type)
 
 
 @pytest.fixture(scope="module")

@@ -255,6 +255,8 @@ def test_a_setting_without_effect_is_refused(
 def draw_values(field_type: Any, bounds: Mapping[str, Any]) -> st.SearchStrategy[Any]:
     """Strategy for the values that a field of this type accepts."""
     origin, arguments = typing.get_origin(field_type), typing.get_args(field_type)
+    if dataclasses.is_dataclass(field_type):
+        return draw_part(field_type)
     if origin is Literal:
         return st.sampled_from(arguments)
     if origin is types.UnionType:

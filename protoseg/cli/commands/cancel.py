@@ -91,6 +91,7 @@ def _select_runs(context: Context) -> list[str]:
     """The runs that the operands select: single ones, and all of the named matrices."""
     from protoseg.cli.context import split_overrides
     from protoseg.cli.run_lookup import find_run, started_or_submitted_runs
+    from protoseg.cli.stages import list_stages
     from protoseg.config.load_matrix import list_matrices
 
     overrides, names = split_overrides(context.arguments.operands)
@@ -110,5 +111,5 @@ def _select_runs(context: Context) -> list[str]:
     if matrices:
         context.arguments.operands = [*matrices, *overrides]
         loaded, _ = context.matrices()
-        selected += [planned.run_id for matrix in loaded for planned in matrix.runs]
+        selected += [planned.run_id for matrix in list_stages(loaded) for planned in matrix.runs]
     return list(dict.fromkeys(selected))

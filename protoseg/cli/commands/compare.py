@@ -150,7 +150,6 @@ def _find_sides(
 ) -> tuple[list[tuple[str, tuple[str, ...]]], ImageGroupsSpec | None]:
     """Find name and run ids of both sides, and the groups of images that the matrix declares."""
     from protoseg.cli.run_lookup import find_run, started_or_recorded_runs
-    from protoseg.config.load_matrix import load_matrix
     from protoseg.report.explanation import find_column, find_row
     from protoseg.report.tables.builder import build_table
 
@@ -165,7 +164,7 @@ def _find_sides(
             "compare: name two runs, or a matrix and two of its rows. Add a column if the table "
             "has several mIoU columns."
         )
-    matrix = load_matrix(context.composer, operands[0])
+    matrix = context.load_matrix(operands[0])
     table = build_table(matrix, store, context.paths.published)
     column = find_column(table, operands[3] if len(operands) == 4 else "#1")
     rows = [find_row(table, operand) for operand in operands[1:3]]

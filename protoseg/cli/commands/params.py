@@ -76,8 +76,10 @@ def run(context: Context) -> int:
             f"replace its name: params backbone={names[0]} ..."
         )
     if matrices:
+        from protoseg.cli.stages import list_stages
+
         loaded, _ = context.matrices()
-        return _print_models(context, _count_matrices(loaded))
+        return _print_models(context, _count_matrices(list_stages(loaded)))
     if operands and not names:
         spec = context.one_run()
         return _print_models(context, [(make_slug(spec), *_count_model(spec))])

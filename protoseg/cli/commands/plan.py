@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from protoseg.cli.arguments import (
@@ -18,18 +19,21 @@ from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.launch.current_plan import read_plan
-from protoseg.planning.cost import estimate_cost, workloads_to_time
-from protoseg.planning.plan import Plan, with_timings
+from protoseg.planning.cost import CostEstimate, estimate_cost, workloads_to_time
+from protoseg.planning.plan import Plan, make_plan, with_timings
 from protoseg.planning.plugin_code import find_changed_plugins
 from protoseg.planning.timings import (
     Device,
     Failure,
+    Timing,
     choose_timings,
     find_device,
     measure_workload,
     read_timings,
 )
 from protoseg.planning.workload import Workload, describe_workload, make_model_key
+from protoseg.runs.folder import Status
+from protoseg.runs.states import State
 from protoseg.runs.store import all_records
 
 if TYPE_CHECKING:
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
     from protoseg.report.seed_power import SeedPower
 
 EXAMPLE = "protoseg plan quickstart"
+SHOWN = 5
+"""Shared trials that are named."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Show the plan."""
+    from protoseg.cli.stages import is_unchosen, select_stage
     from protoseg.cli.views.plan import (
         array_to_dict,
         cost_to_dict,
@@ -67,9 +74,11 @@ def run(context: Context) -> int:
         plan_to_dict,
         render_plan,
     )
+    from protoseg.cli.views.stages import later_stage_to_dict
     from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
 
-    matrices, _ = context.matrices()
+    named, _ = context.matrices()
+    matrices = [select_stage(matrix) for matrix in named]
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
     arrays = _make_job_arrays(context, plan)
     jobs = context.arguments.jobs or choose_job_count(count_cores(), list_local_gpus())
@@ -78,13 +87,15 @@ def run(context: Context) -> int:
     if context.arguments.time:
         device, failures = _time_workloads(context, plan, max(1, count_cores() // jobs))
     timings = read_timings(context.paths.runs)
-    plan = with_timings(plan, choose_timings(timings, device))
+    usable = choose_timings(timings, device)
+    plan = with_timings(plan, usable)
     changed = find_changed_plugins(plan, context.paths.runs)
     gpu_timings = choose_timings((timing for timing in timings if timing.gpu), device)
     sizes = _read_published_sizes(context, matrices)
     records = list(all_records(context.record_folders))
     cost = estimate_cost(plan, records, sizes, gpu_timings)
-    powers = _estimate_powers(matrices, records)
+    powers = _estimate_powers([m for m in named if not is_unchosen(m)], records)
+    later = _plan_later_stages(named, records, sizes, usable, gpu_timings)
     if context.arguments.sbatch:
         print(_make_batch_scripts(context, matrices, arrays), end="")
     elif context.json:
@@ -92,6 +103,8 @@ def run(context: Context) -> int:
         data["changed_plugins"] = [dataclasses.asdict(plugin) for plugin in changed]
         data["recipe_notes"] = list(context.composer.recipes.notes.values())
         data["not_timed"] = {failure.what: failure.message for failure in failures}
+        if later:
+            data["to_be_chosen"] = [later_stage_to_dict(*stage) for stage in later]
         data["power"] = {name: power.to_dict() for name, power in powers.items()}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
@@ -100,13 +113,50 @@ def run(context: Context) -> int:
     else:
         where = f"on this machine, {jobs} at the same time"
         context.console.print(render_plan(plan, matrices, where, cost, powers))
-    if changed and not context.json and not context.arguments.sbatch:
+    if not context.json and not context.arguments.sbatch:
+        _print_stages(context, named, later)
         for plugin in changed:
             context.console.print(f"Changed code: {plugin.describe()}", markup=False)
     context.print_recipe_notes()
     # "Does not fit into memory" is a result of the timing, not a failure.
     has_failed = any(not failure.memory for failure in failures)
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)
+
+
+def _print_stages(
+    context: Context, matrices: list[Matrix], later: list[tuple[Matrix, Plan, CostEstimate]]
+) -> None:
+    """Print the final runs to be chosen, chosen settings, and runs that several rows share."""
+    from protoseg.cli.stages import list_shared_finals
+    from protoseg.cli.views.stages import render_choice, render_later_stage
+
+    for stage in later:
+        context.console.print(render_later_stage(*stage))
+    for matrix in matrices:
+        if matrix.tuning is not None:
+            context.console.print(render_choice(matrix))
+            shared = [*matrix.tuning.list_shared_trials(), *list_shared_finals(matrix)]
+            for sentence in shared[:SHOWN]:
+                context.console.print(sentence, markup=False)
+
+
+def _plan_later_stages(
+    matrices: list[Matrix],
+    records: list[dict[str, Any]],
+    sizes: dict[Workload, float],
+    timings: Mapping[str, Timing],
+    gpu_timings: Mapping[str, Timing],
+) -> list[tuple[Matrix, Plan, CostEstimate]]:
+    """The final runs of each matrix whose settings are not chosen yet, and their cost."""
+    from protoseg.cli.stages import is_unchosen, make_example
+
+    stages = []
+    for matrix in filter(is_unchosen, matrices):
+        example = make_example(matrix)
+        statuses = {run.run_id: Status(State.NEW) for run in example.runs}
+        plan = with_timings(make_plan([example], statuses, lambda: records), timings)
+        stages.append((matrix, plan, estimate_cost(plan, records, sizes, gpu_timings)))
+    return stages
 
 
 def _estimate_powers(matrices: list[Matrix], records: list[dict[str, Any]]) -> dict[str, SeedPower]:

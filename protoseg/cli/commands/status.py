@@ -36,10 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Show the progress of each run; with ``--watch``, until all have ended."""
     from protoseg.cli.run_lookup import load_matrices_and_runs
+    from protoseg.cli.stages import list_stages
     from protoseg.cli.views.plan import plan_to_dict
     from protoseg.cli.views.status import render_status
 
-    matrices = load_matrices_and_runs(context)
+    matrices = list_stages(load_matrices_and_runs(context))
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
     if context.json:
         context.print_json(plan_to_dict(plan))

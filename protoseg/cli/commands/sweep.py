@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protoseg.cli.arguments import (
@@ -24,6 +24,7 @@ from protoseg.runs.folder import Launch
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
+    from protoseg.cli.local_sweep import Outcome
     from protoseg.launch.job_arrays import JobArray
     from protoseg.launch.profile.profile import ClusterProfile
 
@@ -41,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_record_options(parser)
     add_jobs_option(parser)
     add_training_options(parser)
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="choose settings among the finished trials if others failed; the table has a note",
+    )
 
 
 def run(context: Context) -> int:
@@ -50,28 +56,73 @@ def run(context: Context) -> int:
 
 
 def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
-    """Train the unfinished runs of matrices on the named cluster, or on this machine."""
+    """Train the unfinished runs of matrices on the named cluster, or on this machine.
+
+    A matrix with a search has two stages: its trials, then its final runs with the chosen settings.
+    On a cluster, each call submits the stage that is next.
+    """
+    from protoseg.cli.stages import (
+        choose_finished,
+        have_trials_ended,
+        is_unchosen,
+        refuse_other_choices,
+        select_stage,
+    )
+
     context.print_recipe_notes()
+    refuse_other_choices(context, matrices)
+    arguments = context.arguments
+    allow_missing = bool(getattr(arguments, "allow_missing", False))
+    chosen, waiting = choose_finished(
+        context, matrices, allow_missing and not arguments.retry_failed
+    )
+    stages = [select_stage(matrix) for matrix in chosen]
+    if context.cluster is not None:
+        _check_plugins(context, stages)
+        status = _submit(context, stages, context.cluster)
+        unchosen = [matrix for matrix in chosen if is_unchosen(matrix)]
+        # Trials that failed are not submitted again, so no later sweep would choose.
+        stuck = [m.name for m in unchosen if have_trials_ended(context, m)]
+        if not context.json:
+            for sentence in (_describe_next_stage(m) for m in unchosen if m.name not in stuck):
+                context.console.print(sentence, markup=False)
+        messages = [*_describe_waiting({name: waiting[name] for name in stuck})]
+        return context.print_errors(messages) or status
+    outcome, problems = _train_here(context, stages)
+    if waiting and not outcome.interrupted:
+        trained = [matrix.name for matrix in chosen if is_unchosen(matrix)]
+        chosen, waiting = choose_finished(context, chosen, allow_missing)
+        finals = [m for m in chosen if m.name in trained and not is_unchosen(m)]
+        if finals:
+            second, more = _train_here(context, finals)
+            outcome, problems = outcome.add(second), [*problems, *more]
+    return _report_outcome(context, chosen, outcome, problems, waiting)
+
+
+def _check_plugins(context: Context, matrices: Sequence[Matrix]) -> None:
+    """Refuse to mix runs that were trained with other code of a plug-in.
+
+    Raises:
+        UsageError: the code of a package changed.
+    """
     specs = [run.spec for matrix in matrices for run in matrix.runs]
-    check_plugins = any(map(list_packages, specs)) and not context.arguments.accept_code
-    if context.cluster is not None and not check_plugins:
-        return _submit(context, matrices, context.cluster)
+    if context.arguments.accept_code or not any(map(list_packages, specs)):
+        return
     plan = read_plan(matrices, context.paths.runs, context.record_folders)
-    changed = find_changed_plugins(plan, context.paths.runs) if check_plugins else []
+    changed = find_changed_plugins(plan, context.paths.runs)
     if changed:
         raise UsageError(" ".join(plugin.describe() for plugin in changed))
-    if context.cluster is None:
-        return _train_here(context, plan)
-    # The plan is read again, under the lock of the runs folder.
-    return _submit(context, matrices, context.cluster)
 
 
-def _train_here(context: Context, plan: Plan) -> int:
+def _train_here(context: Context, matrices: Sequence[Matrix]) -> tuple[Outcome, list[str]]:
+    """Train the unfinished runs of matrices on this machine; also return problems of records."""
     from protoseg.cli.local_sweep import run_sweep
     from protoseg.cli.views.plan import count_runs, describe_counts
     from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
     from protoseg.planning.selection import select_runs
 
+    _check_plugins(context, matrices)
+    plan = read_plan(matrices, context.paths.runs, context.record_folders)
     arguments = context.arguments
     available, gpus = count_cores(), list_local_gpus()
     jobs = arguments.jobs or choose_job_count(available, gpus)
@@ -99,19 +150,61 @@ def _train_here(context: Context, plan: Plan) -> int:
         console=console,
         live=sys.stdout.isatty() and not context.json,
     )
+    return outcome, plan.problems
+
+
+def _report_outcome(
+    context: Context,
+    matrices: Sequence[Matrix],
+    outcome: Outcome,
+    problems: Sequence[str],
+    waiting: Mapping[str, Mapping[str, str]],
+) -> int:
+    """Print the outcome of a sweep on this machine, and return the exit status.
+
+    Args:
+        waiting: matrix -> row -> why its settings are not chosen.
+    """
+    from protoseg.cli.stages import stages_to_dict
+    from protoseg.cli.views.plan import count_runs
+
+    messages: list[str] = []
     if context.json:
-        context.print_json(vars(outcome))
-    elif outcome.interrupted:
-        console.print(
-            f"Not finished: {count_runs(len(outcome.interrupted))}; run the same command again to "
-            "resume from the last checkpoints."
+        context.print_json(vars(outcome) | stages_to_dict(matrices, waiting))
+    else:
+        if outcome.interrupted:
+            context.console.print(
+                f"Not finished: {count_runs(len(outcome.interrupted))}; run the same command again "
+                "to resume from the last checkpoints."
+            )
+        elif not waiting and outcome.is_complete() and not outcome.has_news():
+            context.console.print("Nothing to do: every run has its record.")
+        messages += [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
+        if not outcome.interrupted:
+            messages += _describe_waiting(waiting)
+    context.print_errors(list(dict.fromkeys([*messages, *problems])))
+    return OK if outcome.is_complete() and not waiting else FAILED
+
+
+def _describe_waiting(waiting: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """One message for each row whose settings cannot be chosen."""
+    for name, rows in waiting.items():
+        for row, reason in rows.items():
+            yield f"{name}: {row}: to be chosen: {reason}."
+        yield (
+            f"{name}: its final runs need a choice for every row. Sweep again, with --retry-failed "
+            "to train failed trials, or with --allow-missing to choose among the finished ones."
         )
-    elif outcome.is_complete() and not (outcome.trained or outcome.finished_elsewhere):
-        console.print("Nothing to do: every run has its record.")
-    skipped = [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
-    messages = [*(skipped if not context.json else []), *plan.problems]
-    context.print_errors(list(dict.fromkeys(messages)))
-    return OK if outcome.is_complete() else FAILED
+
+
+def _describe_next_stage(matrix: Matrix) -> str:
+    """What a sweep on a cluster submits later."""
+    assert matrix.tuning is not None
+    runs = len(matrix.tuning.rows) * len(matrix.tuning.seeds)
+    return (
+        f"{matrix.name}: to be chosen: {runs} final runs. Run the same sweep again when the "
+        "trials are done; it chooses and submits them."
+    )
 
 
 def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:

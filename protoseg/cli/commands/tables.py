@@ -16,6 +16,8 @@ from protoseg.runs.record import publish
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
+    from protoseg.config.matrix import Matrix
+    from protoseg.report.tables.model import Table
 
 EXAMPLE = "protoseg tables quickstart"
 
@@ -31,9 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_folder(parser, "RESULTS/tables")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
     parser.add_argument(
+        "--trials", action="store_true", help="list the trials of matrices with a search instead"
+    )
+    parser.add_argument(
         "--keep-records",
         action="store_true",
-        help="also copy the records of these runs to RESULTS/records, to commit them",
+        help="also copy the records of these runs to RESULTS/records, to commit them; with a "
+        "search, those of its trials and its choice too",
     )
 
 
@@ -42,12 +48,15 @@ def run(context: Context) -> int:
     saved_runs = [operand for operand in context.operands if operand.endswith(".json")]
     if saved_runs:
         return _write_latency_tables(context, saved_runs)
+    from protoseg.cli.stages import list_stages, publish_choice
     from protoseg.cli.views.table import render_table
     from protoseg.report.formats.files import split_parts, to_csv, to_markdown, write_table_files
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
     matrices, overrides = context.matrices()
+    if context.arguments.trials:
+        return _print_trials(context, matrices)
     base = Path(context.arguments.out or context.paths.results / "tables")
     folder = choose_output_folder(base, overrides)
     content: dict[str, list[dict[str, str]]] = {}
@@ -56,7 +65,9 @@ def run(context: Context) -> int:
     warnings: list[str] = []
     for matrix in matrices:
         if context.arguments.keep_records:
-            warnings += _publish_records(context, [planned.run_id for planned in matrix.runs])
+            runs = [planned.run_id for stage in list_stages([matrix]) for planned in stage.runs]
+            warnings += _publish_records(context, list(dict.fromkeys(runs)))
+            warnings += publish_choice(context, matrix)
         store = RecordStore(context.record_folders, context.paths.runs)
         table = build_table(matrix, store, context.paths.published)
         written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
@@ -81,6 +92,41 @@ def run(context: Context) -> int:
             }
         )
     return context.print_errors(list(dict.fromkeys(warnings)))
+
+
+def _print_trials(context: Context, matrices: list[Matrix]) -> int:
+    """Print the trials of each matrix with a search; nothing is written."""
+    from protoseg.cli.views.table import render_table
+    from protoseg.report.formats.files import to_markdown
+    from protoseg.report.tuning.trial_table import build_trial_table
+    from protoseg.runs.store import RecordStore
+
+    tuned = [matrix for matrix in matrices if matrix.tuning is not None]
+    if not tuned:
+        names = ", ".join(matrix.name for matrix in matrices)
+        raise UsageError(f"tables --trials: no search in {names}. Name a matrix with a block tune.")
+    store = RecordStore(context.record_folders, context.paths.runs)
+    tables = {matrix.name: build_trial_table(matrix, store) for matrix in tuned}
+    if context.json:
+        content = {name: table_to_dicts(table) for name, table in tables.items()}
+        context.print_json({"trials": content, "warnings": store.warnings})
+    for table in tables.values() if not context.json else ():
+        if context.arguments.markdown:
+            print(to_markdown(table))
+        else:
+            context.console.print(render_table(table))
+    return context.print_errors(store.warnings)
+
+
+def table_to_dicts(table: Table) -> list[dict[str, Any]]:
+    """The rows of a table as plain data: column key -> text, or the unrounded value."""
+    return [
+        {
+            column.key: cell.text if cell.value is None else cell.value
+            for column, cell in zip(table.header, row.cells, strict=True)
+        }
+        for row in table.rows
+    ]
 
 
 def _write_latency_tables(context: Context, saved_runs: list[str]) -> int:

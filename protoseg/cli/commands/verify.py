@@ -11,6 +11,7 @@ from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.verify.check import Check, Problem
+from protoseg.runs.choice import CHOICES
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Check records, tables and figures, all or those of the named matrices."""
+    from protoseg.cli.stages import list_stages
+    from protoseg.report.verify.choices import check_choices
     from protoseg.report.verify.figures import check_figures
     from protoseg.report.verify.record_sources import Sources
     from protoseg.report.verify.records import check_records
@@ -34,10 +37,13 @@ def run(context: Context) -> int:
 
     is_everything = not context.arguments.operands
     matrices, unreadable = _load_matrices(context)
-    run_ids = {planned.run_id for matrix in matrices.values() for planned in matrix.runs}
+    stages = list_stages(matrices.values())
+    run_ids = {planned.run_id for stage in stages for planned in stage.runs}
     results = context.paths.results
     checks = check_records(context.paths.records, None if is_everything else run_ids, run_ids)
     sources = Sources(results, context.paths.shipped, context.paths.runs)
+    if (results / CHOICES).is_dir():
+        checks.append(check_choices(sources, matrices, unreadable, is_everything))
     checks += check_tables(sources, matrices, unreadable, is_everything)
     checks.append(check_figures(sources, matrices, unreadable, is_everything))
     if is_everything:
@@ -82,7 +88,8 @@ def _load_matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]
     Raises:
         UsageError: a named matrix is unknown or broken; an override.
     """
-    from protoseg.config.load_matrix import list_matrices, load_matrix
+    from protoseg.cli.stages import list_stages
+    from protoseg.config.load_matrix import list_matrices
 
     if context.arguments.operands:
         named, overrides = context.matrices()
@@ -101,17 +108,19 @@ def _load_matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]
     names = list_matrices(context.paths.experiments)
     tables = list_table_names(context.paths.results / "tables")
     drawn = {path.stem for path in list_kept_files(context.paths.results / "figures")}
+    tables |= {path.stem for path in (context.paths.results / CHOICES).glob("*.json")}
     committed = tables | {name for name in names if drawn.intersection(list_figure_names(name))}
     # Matrices with a table or figure first. Others are loaded only until every record has a matrix.
     for name in sorted(names, key=lambda name: (name not in committed, name)):
         if name not in committed and not records:
             continue
         try:
-            matrices[name] = load_matrix(context.composer, name)
+            matrices[name] = context.load_matrix(name)
         except ProtosegError as error:
             unreadable[name] = str(error)
         else:
-            records -= {planned.run_id for planned in matrices[name].runs}
+            stages = list_stages([matrices[name]])
+            records -= {planned.run_id for stage in stages for planned in stage.runs}
     return matrices, unreadable
 
 

@@ -11,7 +11,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.config.matrix import Matrix
+from protoseg.config.holdout.settings import describe_holdout
+from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.launch.job_arrays import JobArray
 from protoseg.planning.cost import STORAGE_RULE, CostEstimate
 from protoseg.planning.plan import Plan, PlanEntry
@@ -91,12 +92,13 @@ def render_plan(
         for name in ("Run", "Seeds", "State", "Left to train"):
             table.add_column(name, header_style="dim")
         for text, entries in _group_by_row(plan, matrix).items():
-            seeds = ", ".join(str(entry.run.spec.seed) for entry in entries)
+            seeds = ", ".join(dict.fromkeys(str(entry.run.spec.seed) for entry in entries))
             timed = ", timed" if any(entry.timing for entry in entries) else ""
-            takes = format_duration(_sum_seconds(entries)) + timed
+            takes = format_duration(sum_seconds(entries)) + timed
             table.add_row(Text(text), seeds, _describe_states(entries), takes)
         power = powers.get(matrix.name)
-        parts += [table, *([Text(describe_power(power))] if power else []), Text()]
+        described = [*_describe_holdouts(matrix), *([describe_power(power)] if power else [])]
+        parts += [table, *map(Text, described), Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
     summary = Text(count_runs(len(plan.entries)))
@@ -106,12 +108,23 @@ def render_plan(
     parts.append(summary)
     if left:
         parts.append(Text(_describe_training_time(left, where)))
-        parts += [Text(line) for line in (_describe_cost(cost) if cost is not None else ())]
+        parts += [Text(line) for line in (describe_cost(cost) if cost is not None else ())]
         timings = [entry.timing for entry in left if entry.timing]
         parts += [
             Text(line) for line in _describe_timings([*timings, *(cost.timings if cost else ())])
         ]
     return Group(*parts)
+
+
+def _describe_holdouts(matrix: Matrix) -> list[str]:
+    """One sentence for each holdout on which runs of a matrix are evaluated."""
+    sentences = (
+        f"Evaluation: {run.spec.dataset.name} "
+        f"{describe_holdout(run.spec.evaluation.holdout, run.spec.dataset.train_split)}."
+        for run in matrix.runs
+        if run.spec.evaluation.holdout.is_set
+    )
+    return list(dict.fromkeys(sentences))
 
 
 def describe_power(power: SeedPower) -> str:
@@ -136,7 +149,9 @@ def _group_by_row(plan: Plan, matrix: Matrix) -> dict[str, list[PlanEntry]]:
     states = {entry.run.run_id: entry for entry in plan.entries}
     rows: dict[str, list[PlanEntry]] = {}
     for run in matrix.runs:
-        entry = dataclasses.replace(states[run.run_id], run=run)
+        # The trials of a row have more axes than its table, and are one line.
+        axes = {axis: run.axes.get(axis, "") for axis in matrix.axes}
+        entry = dataclasses.replace(states[run.run_id], run=PlannedRun(run.spec, axes))
         rows.setdefault(describe_axes(entry), []).append(entry)
     return rows
 
@@ -152,13 +167,14 @@ def _describe_states(entries: Iterable[PlanEntry]) -> Text:
     )
 
 
-def _sum_seconds(entries: Iterable[PlanEntry]) -> float | None:
+def sum_seconds(entries: Iterable[PlanEntry]) -> float | None:
+    """Seconds left to train, over runs; None if those of one are unknown."""
     known = [entry.seconds for entry in entries]
     return None if any(s is None for s in known) else sum(s for s in known if s is not None)
 
 
 def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
-    seconds = _sum_seconds(left)
+    seconds = sum_seconds(left)
     known = [entry.seconds for entry in left if entry.seconds is not None]
     text = f"To train: {count_runs(len(left))}, {where}. "
     timed = [entry for entry in left if entry.timing]
@@ -166,7 +182,7 @@ def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
         recorded = [e for e in left if e.seconds is not None and not e.timing]
         parts = [(recorded, "records of similar runs"), (timed, "timings")]
         known_by = " and ".join(
-            f"{format_duration(_sum_seconds(entries))} by {source} ({count_runs(len(entries))})"
+            f"{format_duration(sum_seconds(entries))} by {source} ({count_runs(len(entries))})"
             for entries, source in parts
             if entries
         )
@@ -176,13 +192,13 @@ def _describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
             text + f"Training time by records of similar runs: {format_duration(seconds)} in all."
         )
     if known:
-        unknown = len(left) - len(known)
-        takes = format_duration(sum(known))
-        return text + f"Known training time: {takes}; {count_runs(unknown)} unknown."
+        takes = format_duration(sum(known)) + _describe_unknown(len(left) - len(known))
+        return text + f"Known training time: {takes}."
     return text + "Training time unknown: no similar run has a record yet."
 
 
-def _describe_cost(cost: CostEstimate) -> Iterator[str]:
+def describe_cost(cost: CostEstimate) -> Iterator[str]:
+    """GPU-hours and storage in sentences."""
     hours, storage, timed = cost.gpu_hours, cost.storage, cost.timed
     unknown = _describe_unknown(hours.unknown)
     if timed.known:
@@ -255,7 +271,7 @@ def plan_to_dict(plan: Plan) -> dict[str, Any]:
         "listed": plan.listed,
         "runs": [entry_to_dict(entry) for entry in plan.entries],
         "counts": {state.value: number for state, number in plan.counts().items()},
-        "left_seconds": _sum_seconds(plan.left()),
+        "left_seconds": sum_seconds(plan.left()),
         "timings": [vars(t) for t in dict.fromkeys(e.timing for e in plan.entries) if t],
         "problems": plan.problems,
     }

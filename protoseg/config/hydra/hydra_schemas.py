@@ -60,7 +60,12 @@ def _make_mutable_copy(cls: Any) -> type:
         else:
             default = dataclasses.field(default=field.default)
         if dataclasses.is_dataclass(field_types(cls)[field.name]):
-            default = dataclasses.field(default=MISSING)
+            # The options of a group set all of it. A part of a group has defaults.
+            default = (
+                dataclasses.field(default=MISSING)
+                if cls is RunSpec
+                else dataclasses.field(default_factory=omegaconf_type)
+            )
         fields.append((field.name, omegaconf_type, default))
     return dataclasses.make_dataclass(cls.__name__, fields)
 

@@ -13,13 +13,26 @@ from protoseg.config.schema import RunSpec
 
 AXES = ("base", "grid", "zip", "rows", "exclude")
 """Keys of a matrix below which keys of a spec have values."""
+TEXTS_OF_SELECT = ("metric", "on", "True", "pattern", "list", "list_sha256")
+"""Keys of ``tune.select`` with text; YAML reads the key ``on`` as true."""
 
 
 def type_of_key(key: str) -> Any:
     """The type of the value of a key of a matrix file, for `restore_texts`; None if unknown."""
     if key in AXES:
         return type_of_axis
-    return {"title": str, "table": type_of_table_key}.get(key)
+    return {"title": str, "table": type_of_table_key, "tune": type_of_tune_key}.get(key)
+
+
+def type_of_tune_key(key: str) -> Any:
+    """The type of a key of the block ``tune``; its rows are patterns, each with keys of a spec."""
+    types = {
+        "base": type_of_axis,
+        "search": type_of_axis,
+        "rows": lambda pattern: type_of_axis,
+        "select": lambda name: str if name in TEXTS_OF_SELECT else None,
+    }
+    return types.get(key)
 
 
 def type_of_table_key(key: str) -> Any:

@@ -16,6 +16,7 @@ from protoseg.report.tables.pairing import average_different_classes
 from protoseg.report.tables.parameter_cells import COUNT_FOOTNOTES
 from protoseg.report.tables.published import PublishedNumbers
 from protoseg.report.tables.samples import Samples, describe_protocol
+from protoseg.report.tuning.notes import describe_inequality, describe_search
 
 DIFFERENT_SETS = (
     "The rows average different classes in mIoU: a class without ground truth counts, with an IoU "
@@ -47,6 +48,9 @@ def make_footnotes(
         family: the tested comparisons; None if there are none.
     """
     spec = matrix.table
+    inequality = describe_inequality(matrix)
+    if inequality:
+        yield Footnote(wording.clean_text(inequality))
     if matrix.changes:
         yield Footnote(
             f"Made with overrides: {wording.clean_text(', '.join(matrix.changes))}. "
@@ -90,6 +94,7 @@ def make_footnotes(
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=wording.format_value(published.spec.margin)))
     yield Footnote(f"Evaluation: {'; '.join(protocols)}.")
+    yield from (Footnote(wording.clean_text(text)) for text in describe_search(matrix))
     if spec.note:
         yield Footnote(wording.clean_text(spec.note))
 

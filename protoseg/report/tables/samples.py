@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.holdout.settings import describe_holdout
 from protoseg.config.identity import read_spec
 from protoseg.config.matrix import Matrix
 from protoseg.config.methods import WeakContrastMethod
@@ -227,7 +228,11 @@ def describe_protocol(spec: RunSpec) -> str:
     data, evaluation = spec.dataset, spec.evaluation
     parts = [f"{data.name} {evaluation.split}"]
     count = data.counts.get(evaluation.split)
-    parts[0] += f" ({count} images, {len(data.classes)} classes)" if count else ""
+    if evaluation.holdout.is_set:
+        holdout = describe_holdout(evaluation.holdout, data.train_split)
+        parts = [f"{data.name} {holdout}", f"{len(data.classes)} classes"]
+    elif count:
+        parts[0] += f" ({count} images, {len(data.classes)} classes)"
     if evaluation.mode == "slide":
         window, stride = ("×".join(map(str, v)) for v in (evaluation.crop_size, evaluation.stride))
         parts.append(f"sliding window {window}, stride {stride}")

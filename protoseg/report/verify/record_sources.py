@@ -32,7 +32,8 @@ class Sources:
         self.published = [folder / "published" for folder in (results, *shipped)]
         self._committed = RecordStore([results / "records"], None)
         folders = [folder / "records" for folder in (results, *shipped)]
-        self._everywhere = RecordStore(folders, runs)
+        self.everywhere = RecordStore(folders, runs)
+        """Records of all places."""
         self._used: dict[str, LookupResult] = {}
 
     def compare(self, matrix: Matrix, compare_files: Comparison, check: Check) -> None:
@@ -45,7 +46,7 @@ class Sources:
         uncommitted = self._find_uncommitted(matrix) if kept.problems else {}
         if uncommitted:
             wider = Check(check.group, check.what)
-            compare_files(self._everywhere, wider)
+            compare_files(self.everywhere, wider)
             if len(wider.problems) < len(kept.problems):
                 kept = wider
                 if not uncommitted.keys() <= self._used.keys():  # one note for table and figures
@@ -79,7 +80,7 @@ class Sources:
 
     def _find_uncommitted(self, matrix: Matrix) -> dict[str, LookupResult]:
         run_ids = self._list_uncommitted(matrix)
-        results = {run_id: self._everywhere.look_up(run_id) for run_id in run_ids}
+        results = {run_id: self.everywhere.look_up(run_id) for run_id in run_ids}
         return {run_id: each for run_id, each in results.items() if each.record is not None}
 
 

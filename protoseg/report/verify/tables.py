@@ -13,6 +13,7 @@ from protoseg.report.formats.files import render_files
 from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.comparison_table import SUFFIX
+from protoseg.report.tuning.choose import require_choice
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Sources
 from protoseg.report.verify.records import KEPT, join_first
@@ -65,6 +66,7 @@ def check_tables(
 def _check_table(sources: Sources, matrix: Matrix, paths: list[Path], check: Check) -> None:
     def compare_files(store: RecordStore, part: Check) -> None:
         try:
+            require_choice(matrix)
             table = build_table(matrix, store, sources.published)
             per_class = any(path.stem.endswith(PER_CLASS) for path in paths)
             rebuilt = render_files(table, per_class)

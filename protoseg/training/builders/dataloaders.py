@@ -125,10 +125,12 @@ def build_test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[
 def _dataset(
     spec: RunSpec, data_root: Path, split: str, pipeline: list[dict[str, Any]]
 ) -> dict[str, Any]:
+    holdout = spec.evaluation.holdout
     return {
         "type": "SegmentationFolder",
         "root": str(data_root),
         "dataset": to_plain(spec.dataset),
         "split": split,
         "pipeline": pipeline,
+        **({"holdout": to_plain(holdout)} if holdout.is_set else {}),
     }

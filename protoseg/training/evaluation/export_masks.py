@@ -105,6 +105,11 @@ def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
             f"{folder.run_id}: its method {spec.method.kind} has no pseudo-masks. Name a run of "
             "method=cam or method=weak_contrast."
         )
+    if spec.evaluation.holdout.is_set:
+        raise UsageError(
+            f"{folder.run_id}: was evaluated on a holdout, so its masks would be of a part of "
+            f"'{spec.dataset.train_split}' only. Name a run that is evaluated on a whole split."
+        )
     if spec.dataset.palette or spec.dataset.split_files:
         raise UsageError(
             f"dataset {spec.dataset.name}: masks have label values and one folder per split, so a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -27,6 +28,8 @@ ROWS = [
     {"label": "parametric", "method": "parametric", **TINY},
     {"label": "prototypes", "method": "released", **TINY},
 ]
+TUNED = Path(__file__).parents[2] / "cli" / "tuning" / "tuned.yaml"
+"""A matrix of two rows x three trials, then two rows x two seeds."""
 LATER = "cluster.sbatch={begin: now+2hours}"
 STOPPED = {"iterations": 8, "pause_after": 6}
 """Runs that pause after iteration 6, where the test stops them."""
@@ -385,3 +388,42 @@ def test_a_run_resumes_after_its_time_limit(harness: Harness, cluster: Testbed) 
     assert second.job == first.job
     assert second.began_at == 7
     harness.run("cancel", matrix)
+
+
+def test_two_sweeps_submit_the_two_stages_of_a_search(harness: Harness) -> None:
+    matrix = str(shutil.copy(TUNED, harness.folder))
+    first = run_sweep(harness, matrix)
+    assert "6 runs: 6 new." in first.stdout
+    assert "tuned: to be chosen: 4 final runs. Run the same sweep again when" in first.stdout
+    # The trials are queued or running, so nothing is chosen and nothing is submitted twice.
+    early = run_sweep(harness, matrix, "--allow-missing")
+    assert "submitted" not in early.stdout
+    assert not (harness.runs / "choices").exists()
+    wait_done(harness, matrix, 6)
+    second = run_sweep(harness, matrix)
+    assert second.stdout.index("Chosen, ") < second.stdout.index("4 runs: 4 new.")
+    wait_done(harness, matrix, 6 + 4)
+    assert "Nothing to submit." in run_sweep(harness, matrix).stdout
+    tables = harness.run("tables", matrix, "--keep-records")
+    assert "Tuned: 3 trials per row" in tables.stdout
+    assert harness.run("verify", matrix).returncode == 0
+
+
+def test_a_failed_trial_on_a_cluster_is_named(harness: Harness) -> None:
+    matrix = Path(shutil.copy(TUNED, harness.folder))
+    # One row needs a file of weights that does not exist.
+    no_weights = "{label: Parametric, method: parametric, backbone.weights: missing.pth}"
+    text = matrix.read_text().replace("{label: Parametric, method: parametric}", no_weights)
+    matrix.write_text(text)
+    run_sweep(harness, str(matrix))
+    wait_for_state(
+        harness,
+        str(matrix),
+        lambda runs: all(run["state"] in ("done", "failed") for run in runs),
+        "the end of all trials",
+    )
+    again = run_sweep(harness, str(matrix), "--allow-missing", code=1)
+    assert (
+        "tuned: Parametric: to be chosen: 3 of 3 trials have no result: trial 1 (" in again.stderr
+    )
+    assert "Run the same sweep again" not in again.stdout
