@@ -187,6 +187,9 @@ class EvaluationSpec:
     """(height, width) of the sliding window."""
     stride: tuple[int, ...] = size()
     """(height, width) of the steps of the sliding window."""
+    every: int = added(0, low=0)
+    """Iterations between two evaluations on the way, for learning curves; 0 for the end alone. They
+    change no weight, but the record: a run with them is another run (docs/matrices.md)."""
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ RUN = {
     "evaluation.scale": [60, 61],
     "evaluation.crop_size": [60, 61],
     "evaluation.stride": [30, 31],
+    "evaluation.every": 3,
     "contrast.weight": 0.4,
     "contrast.channels": 128,
     "contrast.temperature": 0.2,

@@ -30,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_folder(parser, "RESULTS/tables")
     parser.add_argument("--markdown", action="store_true", help="print Markdown")
     parser.add_argument(
+        "--best",
+        action="store_true",
+        help="the best evaluation of each run on the way, an oracle; written as MATRIX_best",
+    )
+    parser.add_argument(
         "--keep-records",
         action="store_true",
         help="also copy the records of these runs to RESULTS/records, to commit them",
@@ -42,6 +47,7 @@ def run(context: Context) -> int:
     if saved_runs:
         return _write_latency_tables(context, saved_runs)
     from protoseg.cli.views.table import render_table
+    from protoseg.report.curves import build_best_table
     from protoseg.report.formats.files import to_csv, to_markdown, write_table_files
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
@@ -56,7 +62,8 @@ def run(context: Context) -> int:
         if context.arguments.keep_records:
             warnings += _publish_records(context, [planned.run_id for planned in matrix.runs])
         store = RecordStore(context.record_folders, context.paths.runs)
-        table = build_table(matrix, store, context.paths.published)
+        build = build_best_table if context.arguments.best else build_table
+        table = build(matrix, store, context.paths.published)
         written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
         warnings += store.warnings
         if context.json:

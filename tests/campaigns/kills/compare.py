@@ -58,6 +58,7 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
         verify_confusion(record, folder.confusion)
     for part in PARTS:
         _compare_values(difference, part, records[0][part], records[1][part])
+    _compare_values(difference, "curve", *(record.get("curve") for record in records))
     counts = one.confusion.read_bytes(), other.confusion.read_bytes()
     difference.add_bytes("confusion.npz", *counts, 0)
     states = []
@@ -68,6 +69,7 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
             return difference
         state = torch.load(last.path, weights_only=True)
         state["extra"].pop("seconds")  # the training time is not a result
+        state["extra"].get("metrics", {}).pop("seconds", None)
         states.append(state)
     _compare_values(difference, "", *states)
     return difference
