@@ -220,24 +220,26 @@ def test_the_log_and_the_progress_show_the_last_evaluation(finished: RunFolder) 
 # Interruptions
 
 
+SLOW = pytest.mark.slow
+
+
 @pytest.mark.parametrize(
-    ("code", "reasons"),
+    ("code", "seconds"),
     [
-        pytest.param(AT_METHOD.format(1, "_evaluate", 9), "before", id="before"),
-        pytest.param(IN_EVALUATION.format(6, 9), "in", id="in"),
-        pytest.param(AT_METHOD.format(0, "save_best", 2), "model", id="after the best model"),
-        pytest.param(AT_METHOD.format(0, "_evaluate", 9), "after", id="after"),
-        pytest.param(IN_EVALUATION.format(10, 9), "at the end", id="at the end"),
-        pytest.param(
-            AT_METHOD.format(0, "finish_metrics", 1), "after all", id="after the last point"
-        ),
+        pytest.param(code, seconds, id=f"{where}, {saved}", marks=SLOW if is_slow else ())
+        for where, code, is_slow in (
+            ("before", AT_METHOD.format(1, "_evaluate", 9), True),
+            ("in", IN_EVALUATION.format(6, 9), False),
+            ("after the best model", AT_METHOD.format(0, "save_best", 2), True),
+            ("after", AT_METHOD.format(0, "_evaluate", 9), False),
+            ("at the end", IN_EVALUATION.format(10, 9), True),
+            ("after the last point", AT_METHOD.format(0, "finish_metrics", 1), True),
+        )
+        for saved, seconds in (("saved", 0.0), ("unsaved", 1e9))
     ],
 )
-@pytest.mark.parametrize(
-    "seconds", [0, pytest.param(1e9, marks=pytest.mark.slow)], ids=["saved", "unsaved"]
-)
 def test_a_killed_run_gives_the_same_bits(
-    code: str, reasons: str, seconds: float, spec: RunSpec, finished: RunFolder, data: Path,
+    code: str, seconds: float, spec: RunSpec, finished: RunFolder, data: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
     """Kills around the second of three evaluations, with and without checkpoints before it."""
@@ -245,12 +247,12 @@ def test_a_killed_run_gives_the_same_bits(
     assert work(folder, code)[0] == -signal.SIGKILL, log(folder)
     assert not folder.record.exists()
     assert work(folder)[0] == 0, log(folder)
-    assert ends(folder) == ["lost", None], reasons
+    assert ends(folder) == ["lost", None]
     assert_same_result(folder, finished)
     assert_same_models(folder, finished)
 
 
-@pytest.mark.parametrize("image", [1, 6, 8])
+@pytest.mark.parametrize("image", [pytest.param(1, marks=SLOW), 6, pytest.param(8, marks=SLOW)])
 def test_a_signal_in_an_evaluation_saves_and_the_next_attempt_evaluates_again(
     image: int, spec: RunSpec, finished: RunFolder, data: Path, tmp_path: Path
 ) -> None:

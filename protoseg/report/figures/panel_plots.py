@@ -88,6 +88,9 @@ def _draw_curves(canvas: Canvas, panels: Sequence[CurvePanel], y_name: str) -> A
     for axes in grid:  # fixed ticks: matplotlib would replace a label left out of the layout
         axes.set_xticks(ticks, names)
     _name_axes(grid, "iteration", y_name)
+    for axes in grid:  # a label left out of the layout would be cut off at the right edge
+        for label in axes.get_xticklabels()[-1:]:
+            label.set_horizontalalignment("center" if label.get_in_layout() else "right")
     return grid[0]
 
 
