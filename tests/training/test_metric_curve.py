@@ -35,6 +35,7 @@ from training.small import (
     work,
 )
 from training.test_loop import make_loop
+from training.test_weak import WEAK
 from training.test_worker import assert_same_result
 
 # Dropout, Gumbel samples and a learning rate with which mIoU changes in a few iterations.
@@ -111,6 +112,7 @@ def list_methods() -> Iterator[Any]:
     yield pytest.param((*SPEC, *contrast), 0, id="memory", marks=pytest.mark.slow)
     yield pytest.param((*SPEC, "precision=bf16"), 0, id="bf16", marks=pytest.mark.slow)
     yield pytest.param(SPEC, 2, id="loader workers", marks=pytest.mark.slow)
+    yield pytest.param(WEAK, 0, id="weak", marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(("overrides", "workers"), list(list_methods()))
