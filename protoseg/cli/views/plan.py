@@ -253,6 +253,6 @@ def entry_to_dict(entry: PlanEntry) -> dict[str, Any]:
         "left_seconds": entry.seconds,
         "timed": entry.timing is not None,
         "miou": status.record["metrics"]["miou"] if status.record else None,
-        # Of a run without a record: its last evaluation on the way, or null.
-        "evaluation": None if status.record else status.evaluation or None,
+        # Of a run without a record, if it has one: its last evaluation on the way.
+        **({"evaluation": status.evaluation} if status.evaluation and not status.record else {}),
     }
