@@ -191,6 +191,9 @@ class EvaluationSpec:
     """(height, width) of the steps of the sliding window."""
     holdout: HoldoutSpec = added(HoldoutSpec())  # noqa: RUF009  frozen
     """Images of the training split that are not trained on, for ``split=holdout``."""
+    every: int = added(0, low=0)
+    """Iterations between two evaluations on the way, for learning curves; 0 for the end alone. They
+    change no weight, but the record: a run with them is another run (docs/matrices.md)."""
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,12 @@ def _check_schedule(spec: RunSpec) -> Iterator[str]:
             f"schedule.warmup_iterations: {warmup} is not less than the {iterations} iterations "
             "of the run; lower it, or set schedule.iterations higher."
         )
+    every = spec.evaluation.every
+    if every > iterations:
+        yield (
+            f"evaluation.every: {every} is more than the {iterations} iterations of the run; "
+            "lower it, or set 0 to evaluate at the end alone."
+        )
 
 
 def _check_plugins(spec: RunSpec) -> Iterator[str]:

@@ -23,7 +23,8 @@ STATES = {"AdamW": 2, "SGD": 1}
 
 STORAGE_RULE = (
     "two checkpoints a run: 4 bytes × (parameters × 3 with AdamW, × 2 with SGD, and the numbers in "
-    "prototypes and in the memory of pixel contrast); records and counts are negligible"
+    "prototypes and in the memory of pixel contrast); with evaluation.every also the best model: "
+    "4 bytes × (parameters, prototypes and memory); records and counts are negligible"
 )
 
 
@@ -149,4 +150,5 @@ def _bytes(run: PlannedRun, sizes: Mapping[Workload, float]) -> float | None:
     if spec.contrast.weight:
         queues = spec.contrast.pixel_queue + spec.contrast.region_queue
         buffers += classes * queues * spec.contrast.channels
-    return CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + buffers)
+    checkpoints = CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + buffers)
+    return checkpoints + (BYTES * (size + buffers) if spec.evaluation.every else 0)

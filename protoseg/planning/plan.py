@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +13,12 @@ from typing import Any
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.config.schema import RunSpec
 from protoseg.planning.timings import Timing
-from protoseg.planning.workload import Workload, workload_digest, workload_of
+from protoseg.planning.workload import (
+    Workload,
+    evaluation_workload_of,
+    workload_digest,
+    workload_of,
+)
 from protoseg.runs.folder import Status
 from protoseg.runs.retry import is_due
 from protoseg.runs.states import State
@@ -26,7 +32,8 @@ class PlanEntry:
     status: Status
     matrices: tuple[str, ...]
     seconds: float | None
-    """Left to train, from its own speed or from records of the same workload; None if unknown."""
+    """Left to train, from its own speed or from records of the same workload; None if unknown.
+    Evaluations on the way are included if a record or the run itself has measured one."""
     timing: Timing | None = None
     """The source of ``seconds`` if there is no such record."""
 
@@ -89,13 +96,17 @@ def make_plan(
     }
     if set(workloads.values()) - set(rates):
         rates = measured_rates(records()) | rates
+    evaluations: dict[Workload, float] = {}
+    if any(run.spec.evaluation.every for run, _ in planned.values()):
+        finished = (record for run_id in planned if (record := statuses[run_id].record))
+        evaluations = measured_evaluations(itertools.chain(records(), finished))
     entries = tuple(
         PlanEntry(
             run=run,
             status=statuses[run_id],
             matrices=tuple(dict.fromkeys(names)),
             seconds=_remaining_seconds(
-                run.spec, statuses[run_id], rates.get(workloads.get(run_id, ()))
+                run.spec, statuses[run_id], rates.get(workloads.get(run_id, ())), evaluations
             ),
         )
         for run_id, (run, names) in planned.items()
@@ -130,13 +141,38 @@ def measured_rates(records: Iterable[dict[str, Any] | None]) -> dict[Workload, f
     return {workload: statistics.median(values) for workload, values in rates.items()}
 
 
-def _remaining_seconds(spec: RunSpec, status: Status, workload_rate: float | None) -> float | None:
+def measured_evaluations(records: Iterable[dict[str, Any]]) -> dict[Workload, float]:
+    """Return the seconds of an evaluation by `evaluation_workload_of`, the median over records."""
+    seconds: dict[Workload, list[float]] = defaultdict(list)
+    for record in records:
+        if record["cost"].get("evaluation_seconds"):
+            seconds[evaluation_workload_of(record["spec"])].append(
+                record["cost"]["evaluation_seconds"]
+            )
+    return {workload: statistics.median(values) for workload, values in seconds.items()}
+
+
+def _remaining_seconds(
+    spec: RunSpec,
+    status: Status,
+    workload_rate: float | None,
+    evaluations: Mapping[Workload, float],
+) -> float | None:
     """Seconds left to train; None without a rate.
 
     Args:
         workload_rate: iterations per second of other runs of its workload.
+        evaluations: `measured_evaluations` of other runs.
     """
     if status.state is State.DONE:
         return 0.0
     rate = status.iterations_per_second or workload_rate
-    return (spec.schedule.iterations - status.iteration) / rate if rate else None
+    if not rate:
+        return None
+    seconds = (spec.schedule.iterations - status.iteration) / rate
+    every = spec.evaluation.every
+    if every:
+        number = (spec.schedule.iterations - 1) // every - status.iteration // every
+        takes = status.evaluation.get("seconds") or evaluations.get(evaluation_workload_of(spec))
+        seconds += max(0, number) * (takes or 0.0)
+    return seconds

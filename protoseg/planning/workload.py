@@ -51,6 +51,19 @@ def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
     return *values, _sorted(counts), _sorted(contrast or {}), level
 
 
+def evaluation_workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
+    """Return what the time of an evaluation depends on.
+
+    Args:
+        spec: of a run, or its plain data in a record.
+    """
+    if isinstance(spec, dict):
+        name, evaluation = spec["dataset"]["name"], spec["evaluation"]
+    else:
+        name, evaluation = spec.dataset.name, to_plain(spec.evaluation, identity=True)
+    return workload_of(spec), name, _sorted({k: v for k, v in evaluation.items() if k != "every"})
+
+
 def _sorted(values: dict[str, Any]) -> Workload:
     items = ((key, tuple(v) if isinstance(v, list) else v) for key, v in values.items())
     return tuple(sorted(items))

@@ -124,6 +124,7 @@ def compare_records(
     metrics = {m: (recorded["metrics"][m], again["metrics"][m]) for m in METRICS}
     keys = ("metrics", "per_class", "parameters", "losses")
     identical = all(recorded[key] == again[key] for key in keys)
+    identical = identical and recorded.get("curve") == again.get("curve")
     identical = identical and recorded_counts == again_counts
     equal = (
         recorded["metrics"]["images"] == again["metrics"]["images"]

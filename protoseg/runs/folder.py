@@ -3,10 +3,10 @@
 spec.json        what to train; written once
 launch.json      how to train it here: folders, threads, loader workers; not part of the identity
 claim.json       the worker that trains it now; .claim.json.lock is an empty lock file
-progress.json    iteration, speed and loss
+progress.json    iteration, speed, loss, last evaluation on the way
 attempts/0001/   start.json, code.json, end.json, verdict.json (each written once), log.txt
 code.diff        changes of the working tree, if any; code-HASH.diff: those of other attempts
-checkpoints/     iter_000100.pth ...
+checkpoints/     iter_00000100.pth ..., best_00000100.pth (``evaluation.every``)
 confusion.npz    per-image confusion counts; written at the end
 record.json      the result; written last
 """
@@ -49,6 +49,8 @@ class Status:
     iterations_per_second: float | None = None
     loss: float | None = None
     """Total loss of the newest iteration in ``progress.json``."""
+    evaluation: dict[str, float] = field(default_factory=dict)
+    """The last evaluation on the way: ``iteration``, ``miou``, ``seconds``; empty without one."""
     host: str = ""
     """The machine that it runs on, or ran on last."""
     job: str = ""
@@ -246,11 +248,12 @@ class RunFolder:
         progress = files.read_json(self.progress)
         if not isinstance(progress, dict):
             return {}
-        counts = {key: progress.get(key) for key in ("iteration", "iterations")}
-        valid: dict[str, Any] = {k: v for k, v in counts.items() if type(v) is int}
-        for key in ("iterations_per_second", "loss"):
-            if isinstance(progress.get(key), int | float):
-                valid[key] = progress[key]
+        keys = ("iteration", "iterations")
+        valid: dict[str, Any] = {k: progress[k] for k in keys if type(progress.get(k)) is int}
+        keys = ("iterations_per_second", "loss")
+        valid |= {k: progress[k] for k in keys if isinstance(progress.get(k), int | float)}
+        if isinstance(last := progress.get("evaluation"), dict):
+            valid["evaluation"] = {k: v for k, v in last.items() if isinstance(v, int | float)}
         return valid
 
     def _status(self) -> Status:

@@ -28,7 +28,8 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "metrics": dict,  # miou, macc, aacc in percent; images
     "per_class": list,  # {name, iou, acc (percent or null where undefined), pixels}, in class order
     "parameters": dict,  # learnable, prototype: counts of numbers
-    "cost": dict,  # seconds, evaluation_seconds, rates, peak_memory_mib, gpu_hours
+    # seconds, evaluation_seconds, rates, peak_memory_mib, gpu_hours; with `curve` curve_seconds
+    "cost": dict,
     "losses": list,  # [iteration, {name: mean since the last point}] over the whole training
     "provenance": dict,  # commit, dirty, diff, attempts, locks, packages, device, kernels, digests
     "confusion": dict,  # file, sha256
@@ -36,6 +37,11 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "started": str,  # UTC, ISO 8601; of the first attempt
     "finished": str,
     "digest": str,
+}
+OPTIONAL: dict[str, type] = {
+    # {iteration, miou, ..., iou, loss} of each evaluation, with ``evaluation.every``; the last one
+    # is that of `metrics`. See `protoseg.training.evaluation.metric_curve.MetricCurve.add_point`.
+    "curve": list,
 }
 
 RESTORE = "Restore it from a copy, or delete it and run the sweep again."
@@ -225,10 +231,11 @@ def _refuse_constant(name: str) -> float:
 
 def _shape_problems(record: dict[str, Any]) -> list[str]:
     problems = [f"'{key}' is missing" for key in SCHEMA if key not in record]
-    problems += [f"'{key}' is unknown" for key in record if key not in SCHEMA]
+    shape = {**SCHEMA, **OPTIONAL}
+    problems += [f"'{key}' is unknown" for key in record if key not in shape]
     problems += [
         f"'{key}' is not of type {expected}"
-        for key, expected in SCHEMA.items()
+        for key, expected in shape.items()
         if key in record and not isinstance(record[key], expected)
     ]
     return problems

@@ -2,6 +2,8 @@
 
 checkpoints/iter_00000100.pth    the state of a training
 checkpoints/iter_00000100.json   iteration and digest; written last, so it marks a complete file
+checkpoints/best_00000100.pth    the model with the best mIoU on the way, without the optimiser
+checkpoints/best_00000100.json   as above; both only with ``evaluation.every``
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from protoseg.training.rng import get_random_state, seed_generators, set_random_
 
 KEEP = 2
 """Number of checkpoints kept; the older one is used if the newer one is damaged."""
+LAST, BEST = "iter", "best"
+"""First parts of the names of checkpoints and of the best model."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,51 @@ def save(
     return Checkpoint(path, iteration)
 
 
+def save_best(
+    parts: TrainingComponents,
+    folder: Path,
+    iteration: int,
+    check_ownership: Callable[[], None] = lambda: None,
+) -> None:
+    """Write the model after ``iteration`` as the best one; earlier ones are kept.
+
+    Args:
+        check_ownership: as for `save`.
+
+    Raises:
+        StorageError: no space or no permission.
+    """
+    files.make_folder(folder)
+    path = _path(folder, iteration, BEST)
+    state = {"iteration": iteration, "model": parts.module.state_dict()}
+    files.write_with(path, lambda file: _write_state(state, file), check_ownership)
+    digest_entry = _make_digest_entry(path)
+    check_ownership()
+    files.write_json(path.with_suffix(".json"), digest_entry)
+
+
+def remove_other_models(folder: Path, iteration: int) -> None:
+    """Remove the best models of other iterations, and files of killed writers."""
+    for path in sorted(folder.glob(f"{BEST}_*.pth")):
+        if path != _path(folder, iteration, BEST):
+            _remove(path)
+    for temporary in folder.glob(f".{BEST}_*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def find_best(folder: Path) -> Checkpoint | None:
+    """The valid best model of the latest iteration; None if there is none."""
+    return _find_last(folder, BEST)[0]
+
+
 def find_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
     """The newest valid checkpoint or None, and one sentence for each newer invalid one."""
+    return _find_last(folder, LAST)
+
+
+def _find_last(folder: Path, prefix: str) -> tuple[Checkpoint | None, list[str]]:
     problems = []
-    for path in sorted(folder.glob("iter_*.pth"), reverse=True):
+    for path in sorted(folder.glob(f"{prefix}_*.pth"), reverse=True):
         digest_entry = files.read_json(path.with_suffix(".json"))
         if not isinstance(digest_entry, dict):
             problems.append(f"{path.name}: no digest file, possibly incomplete; skipped")
@@ -122,13 +167,13 @@ def restore(parts: TrainingComponents, checkpoint: Checkpoint) -> dict[str, Any]
     return extra
 
 
-def _path(folder: Path, iteration: int) -> Path:
-    return folder / f"iter_{iteration:08d}.pth"
+def _path(folder: Path, iteration: int, prefix: str = LAST) -> Path:
+    return folder / f"{prefix}_{iteration:08d}.pth"
 
 
 def _make_digest_entry(path: Path) -> dict[str, Any]:
     """The content of a checkpoint's JSON file; its iteration detects a damaged JSON file."""
-    iteration = int(path.stem.removeprefix("iter_"))
+    iteration = int(path.stem.rpartition("_")[2])
     return {"iteration": iteration, "sha256": files.file_digest(path)}
 
 

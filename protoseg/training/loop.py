@@ -20,6 +20,7 @@ from protoseg.runs.folder import RunFolder, now
 from protoseg.training import checkpoint
 from protoseg.training.builders.components import TrainingComponents
 from protoseg.training.distributed.process_group import Processes
+from protoseg.training.evaluation.metric_curve import MetricCurve
 from protoseg.training.rng import get_random_state, pack_state, set_random_state, unpack_state
 from protoseg.training.signals import StopRequest, StopRequested
 
@@ -39,6 +40,7 @@ class TrainingLoop:
         stop: checked after each iteration.
         processes: the processes that train together. Rank 0 writes; all stop and save at the same
             iteration.
+        metrics: evaluates the model on the way; by default it does not.
     """
 
     def __init__(
@@ -49,10 +51,13 @@ class TrainingLoop:
         checkpoint_seconds: float,
         stop: StopRequest,
         processes: Processes | None = None,
+        metrics: MetricCurve | None = None,
     ) -> None:
         self.processes = processes or Processes()
+        self.metrics = metrics or MetricCurve()
         self.parts = parts
         self.folder = folder
+        self._checkpoints = folder.checkpoints
         self.iterations = iterations
         self.checkpoint_seconds = checkpoint_seconds
         self.stop = stop
@@ -75,6 +80,10 @@ class TrainingLoop:
         """
         parts = self.parts
         parts.model.train()
+        # The checkpoint was saved before the evaluation that is due at its iteration.
+        signal_number = self._evaluate(start)
+        if signal_number is not None:
+            raise StopRequested(signal_number)
         # Each loader iterator draws a seed from torch's global generator. A resumed run creates one
         # iterator more than an uninterrupted run, so its draw is undone.
         state_before = get_random_state()
@@ -96,6 +105,8 @@ class TrainingLoop:
             seconds = time.perf_counter() - iteration_start
             self.seconds += seconds
             self._recent.append(seconds)
+            if signal_number is None:
+                signal_number = self._evaluate(done)
             if done == self.iterations or is_due or signal_number is not None:
                 self.save(done)
                 save_time = time.monotonic()
@@ -118,14 +129,51 @@ class TrainingLoop:
             "count": self._count,
             "seconds": self.seconds,
         }
+        if self.metrics.every:
+            extra["metrics"] = self.metrics.state_dict()
         checkpoint.save(
             self.parts,
-            self.folder.checkpoints,
+            self._checkpoints,
             iteration,
             extra,
             other_states,
             self.stop.check_ownership,
         )
+        self._remove_other_models()
+
+    def save_best(self) -> None:
+        """Keep the model of the newest point of the metrics if it is the best one so far.
+
+        The model that was the best before is kept until the next checkpoint: a run that is killed
+        before it resumes from a checkpoint without the newest point.
+        """
+        best = self.metrics.best
+        if self.processes.rank == 0 and best is not None and best is self.metrics.points[-1]:
+            checkpoint.save_best(
+                self.parts, self._checkpoints, best["iteration"], self.stop.check_ownership
+            )
+
+    def finish_metrics(self, overall: dict[str, Any], per_class: list[dict[str, Any]]) -> None:
+        """Add the evaluation at the end to the metrics, if there are any on the way.
+
+        Args:
+            overall: its overall metrics.
+            per_class: its metrics of each class.
+        """
+        if self.metrics.every:
+            self.metrics.add_point(self.iterations, overall, per_class)
+            self.save_best()
+            self._remove_other_models()
+            best = self.metrics.best
+            if self.processes.rank == 0 and best and not checkpoint.find_best(self._checkpoints):
+                print(f"the model of the best evaluation ({best['iteration']}) is lost", flush=True)
+
+    def _remove_other_models(self) -> None:
+        """Remove the models that were the best one earlier."""
+        best = self.metrics.best
+        if self.processes.rank == 0 and best is not None:
+            self.stop.check_ownership()
+            checkpoint.remove_other_models(self._checkpoints, best["iteration"])
 
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the state of a checkpoint."""
@@ -134,6 +182,32 @@ class TrainingLoop:
         self._sums = extra["sums"]
         self._count = extra["count"]
         self.seconds = extra["seconds"]
+        if self.metrics.every:
+            self.metrics.load_state_dict(extra["metrics"])
+
+    def _evaluate(self, iteration: int) -> int | None:
+        """Evaluate the model on the way if it is due, in all processes.
+
+        Returns:
+            The number of the signal that cut the evaluation short, or None.
+        """
+        if not self.metrics.is_due(iteration):
+            return None
+        try:
+            self.metrics.evaluate(iteration, self.parts.model)
+        except StopRequested as stopped:
+            return stopped.signal_number
+        self.save_best()
+        point = self.metrics.points[-1]
+        if self.processes.rank == 0:
+            with contextlib.suppress(OSError):
+                print(
+                    f"{now()}  iteration {iteration}/{self.iterations}  mIoU {point['miou']:.2f}  "
+                    f"evaluation {self.metrics.last_seconds:.1f} s",
+                    flush=True,
+                )
+        self._last_progress = -math.inf  # the next report shows it
+        return None
 
     def _exchange(
         self, losses: dict[str, Any], is_due: bool
@@ -169,6 +243,7 @@ class TrainingLoop:
             short_name = name.removeprefix("decode.")
             self._sums[short_name] = self._sums.get(short_name, 0.0) + number
         self._last_loss = losses.get("loss")
+        self.metrics.add_loss(self._last_loss)
         self._count += 1
         interval = max(1, self.iterations // CURVE_POINTS)
         if iteration % interval == 0 or iteration == self.iterations:
@@ -191,7 +266,7 @@ class TrainingLoop:
             return
         self._last_progress = time.monotonic()
         rate = len(self._recent) / sum(self._recent)
-        progress = {
+        progress: dict[str, Any] = {
             "iteration": iteration,
             "iterations": self.iterations,
             "iterations_per_second": round(rate, 4),
@@ -199,5 +274,12 @@ class TrainingLoop:
             "phase": "evaluation" if finished else "training",
             "time": now(),
         }
+        if self.metrics.points:
+            point = self.metrics.points[-1]
+            progress["evaluation"] = {
+                "iteration": point["iteration"],
+                "miou": point["miou"],
+                "seconds": round(self.metrics.last_seconds, 2),
+            }
         with contextlib.suppress(files.StorageError):
             files.write_json(self.folder.progress, progress, durable=False)

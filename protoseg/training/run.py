@@ -33,6 +33,7 @@ from protoseg.training.builders.parameter_counts import count_parameters
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.evaluate import evaluate
+from protoseg.training.evaluation.metric_curve import MetricCurve
 from protoseg.training.evaluation.smallest_image import predict_smallest_image
 from protoseg.training.loop import TrainingLoop
 from protoseg.training.machine.allocator import keep_freed_memory
@@ -89,8 +90,12 @@ def execute_run(
             start=start,
         )
         parts = build_components(config, weights)
+        iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
+        metrics = MetricCurve(
+            spec.evaluation.every, iterations, lambda: evaluate(parts, spec, stop, processes)[:2]
+        )
         loop = TrainingLoop(
-            parts, folder, spec.schedule.iterations, launch.checkpoint_seconds, stop, processes
+            parts, folder, iterations, launch.checkpoint_seconds, stop, processes, metrics
         )
         if saved:
             loop.resume(saved)
@@ -103,6 +108,7 @@ def execute_run(
     evaluation_start = time.perf_counter()
     overall, per_class, counts, images = evaluate(parts, spec, stop, processes)
     evaluation_seconds = time.perf_counter() - evaluation_start
+    loop.finish_metrics(overall, per_class)
     memory = float(all_max(torch.tensor(get_peak_memory_mib())))
     if processes.rank > 0:
         return
@@ -117,9 +123,8 @@ def execute_run(
     check_ownership()
     files.write_with(folder.confusion, lambda file: file.write(counts), check_ownership)
     attempts = folder.attempts()
-    iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
     gpus = processes.size if torch.cuda.is_available() else 0
-    record = {
+    record: dict[str, Any] = {
         "run_id": folder.run_id,
         "spec": to_plain(spec, identity=True),  # `spec_digest` is the digest of this
         "spec_digest": spec_digest(spec),
@@ -148,6 +153,9 @@ def execute_run(
         "started": attempts[0].start["time"] if attempts else now(),
         "finished": now(),
     }
+    if metrics.every:
+        record["curve"] = metrics.points
+        record["cost"]["curve_seconds"] = round(metrics.seconds, 2)
     # The last step: once the record is written, the run is done.
     if not files.create_json(folder.record, seal(record)):
         raise record_exists

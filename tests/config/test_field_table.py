@@ -111,6 +111,7 @@ RUN = {
     "evaluation.holdout.list": "other.txt",
     "evaluation.holdout.list_sha256": "c9",
     "evaluation.holdout.seed": 1,
+    "evaluation.every": 3,
     "contrast.weight": 0.4,
     "contrast.channels": 128,
     "contrast.temperature": 0.2,

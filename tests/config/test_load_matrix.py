@@ -126,6 +126,16 @@ WARMUP = (
             f"m.yaml: run 2: schedule.warmup_iterations: 5 {WARMUP}",
         ),
         (
+            "base: {evaluation.every: 21}",
+            ("schedule.iterations=20",),
+            "run 1: evaluation.every: 21 is more than the 20 iterations of the run; lower it, or",
+        ),
+        (
+            "",
+            ("evaluation.every=-1",),
+            "run 1: evaluation.every: -1 is out of range; allowed: at least 0.",
+        ),
+        (
             "base: {evaluation: slide_512}",
             ("evaluation.mode=whole",),
             "run 1: evaluation.crop_size and evaluation.stride: evaluation.mode=whole has no",

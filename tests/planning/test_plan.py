@@ -53,6 +53,26 @@ def test_the_time_left_is_from_the_runs_own_speed_then_from_records_of_its_workl
     assert [entry.seconds for entry in plan.entries] == [30.0, 20.0, None]
 
 
+def test_the_time_left_includes_measured_evaluations_on_the_way() -> None:
+    """100 iterations, an evaluation every 30: three on the way, the last one is not counted."""
+    new, begun = make_spec(0, evaluation={"every": 30}), make_spec(1, evaluation={"every": 30})
+    other = make_spec(2, evaluation={"every": 30, "split": "test"})
+    status = Status(
+        State.INTERRUPTED, Reason.LOST, iteration=30, iterations_per_second=2.0,
+        evaluation={"iteration": 30, "miou": 40.0, "seconds": 7.0},
+    )  # fmt: skip
+    matrix = make_matrix("a", new, begun, other)
+    record = make_record(make_spec(3), 70.0, cost={"evaluation_seconds": 4.0})
+    plan = plan_of([matrix], {run_id(begun): status}, [record])
+    expected = [20.0 + 3 * 4.0, 35.0 + 2 * 7.0, 20.0]  # of another split: unknown, not counted
+    assert [entry.seconds for entry in plan.entries] == expected
+    done = make_spec(4, evaluation={"every": 50})
+    finished = make_record(done, 70.0, cost={"evaluation_seconds": 6.0})
+    statuses = {run_id(done): Status(State.DONE, record=finished)}
+    plan = plan_of([make_matrix("a", new, done)], statuses)
+    assert [entry.seconds for entry in plan.entries] == [20.0 + 3 * 6.0, 0.0]
+
+
 def test_a_finished_plan_reads_no_records() -> None:
     spec = make_spec()
     record = make_record(spec, 70.0)

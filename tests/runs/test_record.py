@@ -150,6 +150,17 @@ def test_a_missing_key_is_named(record_path: Path, key: str) -> None:
             seal(rest)
 
 
+def test_a_record_may_have_metrics_on_the_way(record_path: Path) -> None:
+    with_curve = seal({**GOOD, "curve": [{"iteration": 5, "miou": 40.0}]})
+    assert read_record(write_record(record_path, with_curve)) == with_curve
+    assert with_curve["digest"] != GOOD["digest"]
+    edited = {**with_curve, "curve": [{"iteration": 5, "miou": 41.0}]}
+    with pytest.raises(RecordError, match="does not match its digest"):
+        read_record(write_record(record_path, edited))
+    with pytest.raises(RecordError, match="'curve' is not of type"):
+        read_record(write_record(record_path, {**with_curve, "curve": {}}))
+
+
 def test_an_unknown_key_and_a_wrong_type_are_named(record_path: Path) -> None:
     with pytest.raises(RecordError, match="'mood' is unknown"):
         read_record(write_record(record_path, {**GOOD, "mood": "good"}))

@@ -207,7 +207,8 @@ def result(folder: RunFolder) -> dict[str, Any]:
     """The part of a record that equal specs have in common: no times, machine or attempts."""
     record = record_of(folder)
     keys = ("spec", "metrics", "per_class", "parameters", "losses", "confusion")
-    return json.loads(json.dumps({key: record[key] for key in keys}))
+    values = {key: record[key] for key in keys} | {"curve": record.get("curve")}
+    return json.loads(json.dumps(values))
 
 
 def cells(path: Path) -> Iterator[tuple[int, int, int, int]]:

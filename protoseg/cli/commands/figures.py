@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         action="append",
-        choices=("metric", "loss", "classes"),
-        help="type of figure (default: metric); repeat the option for several types",
+        choices=("metric", "loss", "curves", "classes"),
+        help="type of figure (default: metric, and curves if a record has metrics on the way); "
+        "repeat the option for several types",
     )
 
 
@@ -34,14 +35,13 @@ def run(context: Context) -> int:
     """Draw the figures of each matrix that has records, and write them in all formats."""
     from protoseg.report.figures.data import read_figure_input
     from protoseg.report.figures.save import write_figure_files
-    from protoseg.report.figures.types import FIGURE_TYPES, build_figure
+    from protoseg.report.figures.types import build_figure, has_curves
     from protoseg.runs.store import RecordStore
 
     are_matrices_named = bool(context.operands)
     matrices, overrides = context.matrices()
     base = Path(context.arguments.out or context.paths.results / "figures")
     folder = choose_output_folder(base, overrides)
-    kinds = dict.fromkeys(context.arguments.kind or [next(iter(FIGURE_TYPES))])
     content: dict[str, dict[str, Any]] = {}
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
@@ -50,7 +50,10 @@ def run(context: Context) -> int:
         store = RecordStore(context.record_folders, context.paths.runs)
         try:
             figure_input = read_figure_input(matrix, store, context.paths.published)
-            figures = [build_figure(figure_input, figure_type) for figure_type in kinds]
+            types = context.arguments.kind
+            if types is None:
+                types = ["metric", "curves"] if has_curves(figure_input) else ["metric"]
+            figures = [build_figure(figure_input, name) for name in dict.fromkeys(types)]
         except ProtosegError as error:
             # A matrix without records is an error only if the user named it.
             if not are_matrices_named and error.exit_code == FAILED:

@@ -67,9 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """Show the plan."""
     from protoseg.cli.stages import is_unchosen, select_stage
+    from protoseg.cli.views.cost import cost_to_dict
     from protoseg.cli.views.plan import (
         array_to_dict,
-        cost_to_dict,
         describe_arrays,
         plan_to_dict,
         render_plan,

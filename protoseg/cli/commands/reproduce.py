@@ -161,7 +161,7 @@ def _code_digest(code: Path) -> str:
 def _print_introduction(
     context: Context, record: dict[str, Any], folder: RunFolder, threads: int
 ) -> None:
-    from protoseg.cli.views.plan import format_duration
+    from protoseg.cli.views.cost import format_duration
 
     if context.json:
         return

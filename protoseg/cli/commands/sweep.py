@@ -117,7 +117,8 @@ def _check_plugins(context: Context, matrices: Sequence[Matrix]) -> None:
 def _train_here(context: Context, matrices: Sequence[Matrix]) -> tuple[Outcome, list[str]]:
     """Train the unfinished runs of matrices on this machine; also return problems of records."""
     from protoseg.cli.local_sweep import run_sweep
-    from protoseg.cli.views.plan import count_runs, describe_counts
+    from protoseg.cli.views.cost import count_runs
+    from protoseg.cli.views.plan import describe_counts
     from protoseg.launch.local import choose_job_count, count_cores, list_local_gpus
     from protoseg.planning.selection import select_runs
 
@@ -166,7 +167,7 @@ def _report_outcome(
         waiting: matrix -> row -> why its settings are not chosen.
     """
     from protoseg.cli.stages import stages_to_dict
-    from protoseg.cli.views.plan import count_runs
+    from protoseg.cli.views.cost import count_runs
 
     messages: list[str] = []
     if context.json:
@@ -209,7 +210,8 @@ def _describe_next_stage(matrix: Matrix) -> str:
 
 def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:
     """Submit the unfinished runs of matrices to SLURM."""
-    from protoseg.cli.views.plan import count_runs, describe_counts
+    from protoseg.cli.views.cost import count_runs
+    from protoseg.cli.views.plan import describe_counts
     from protoseg.launch.submit import submit_runs
 
     paths = context.paths

@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trials", action="store_true", help="list the trials of matrices with a search instead"
     )
     parser.add_argument(
+        "--best",
+        action="store_true",
+        help="the best evaluation of each run on the way, an oracle; written as MATRIX_best",
+    )
+    parser.add_argument(
         "--keep-records",
         action="store_true",
         help="also copy the records of these runs to RESULTS/records, to commit them; with a "
@@ -50,6 +55,7 @@ def run(context: Context) -> int:
         return _write_latency_tables(context, saved_runs)
     from protoseg.cli.stages import list_stages, publish_choice
     from protoseg.cli.views.table import render_table
+    from protoseg.report.curves import build_best_table
     from protoseg.report.formats.files import split_parts, to_csv, to_markdown, write_table_files
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
@@ -69,7 +75,8 @@ def run(context: Context) -> int:
             warnings += _publish_records(context, list(dict.fromkeys(runs)))
             warnings += publish_choice(context, matrix)
         store = RecordStore(context.record_folders, context.paths.runs)
-        table = build_table(matrix, store, context.paths.published)
+        build = build_best_table if context.arguments.best else build_table
+        table = build(matrix, store, context.paths.published)
         written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
         warnings += store.warnings
         if context.json:

@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.cli.views.plan import count_runs, describe_cost, format_duration, sum_seconds
+from protoseg.cli.views.cost import count_runs, describe_cost, format_duration, sum_seconds
 from protoseg.config.matrix import Matrix
 from protoseg.planning.cost import CostEstimate
 from protoseg.planning.plan import Plan

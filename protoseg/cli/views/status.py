@@ -11,10 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.cli.views.plan import STYLES, count_runs, describe_counts, format_duration
+from protoseg.cli.views.cost import count_runs, format_duration
+from protoseg.cli.views.plan import STYLES, describe_counts
 from protoseg.cli.views.sweep import WIDE
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.runs.attempts import Attempt
+from protoseg.runs.folder import Status
 from protoseg.runs.states import State
 
 COLUMNS = ("Run", "State", "Progress", "it/s", "Left", "Node", "Tries", "mIoU")
@@ -97,8 +99,18 @@ def _list_cells(entry: PlanEntry, beginning: str) -> list[Text]:
         Text(format_duration(entry.seconds) if status.state is not State.DONE else ""),
         Text(status.host if status.state not in (State.DONE, State.QUEUED) else ""),
         Text(str(status.attempts or "")),
-        Text(f"{status.record['metrics']['miou']:.2f}" if status.record else ""),
+        Text(_format_miou(status)),
     ]
+
+
+def _format_miou(status: Status) -> str:
+    """The mIoU of a finished run, or of the last evaluation on the way with its iteration."""
+    if status.record:
+        return f"{status.record['metrics']['miou']:.2f}"
+    last = status.evaluation
+    return (
+        f"{last['miou']:.2f} at {last['iteration']:.0f}" if {"miou", "iteration"} <= {*last} else ""
+    )
 
 
 def _render_summary(plan: Plan) -> Table:

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from protoseg.cli.views.plan import format_duration
+from protoseg.cli.views.cost import format_duration
 from protoseg.launch.local import Active, LocalSweep
 from protoseg.runs.folder import RunFolder, Status
 

@@ -84,8 +84,8 @@ class DotPlot:
 
 
 @dataclass(frozen=True)
-class LossPanel:
-    """The training loss of one setting."""
+class CurvePanel:
+    """A value of one setting over the iterations: the training loss, or mIoU on the way."""
 
     label: str
     iterations: tuple[int, ...]
@@ -100,7 +100,14 @@ class LossPanel:
 class LossPlot:
     """Loss curves, one panel per setting."""
 
-    panels: tuple[LossPanel, ...]
+    panels: tuple[CurvePanel, ...]
+
+
+@dataclass(frozen=True)
+class MetricCurvePlot:
+    """Learning curves: mIoU over the iterations, one panel per setting."""
+
+    panels: tuple[CurvePanel, ...]
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ class Figure:
     title: str
     notes: tuple[str, ...]
     """Sentences below the figure: what is drawn, the evaluation, what is missing."""
-    content: AxisPlot | DotPlot | LossPlot | ClassPlot
+    content: AxisPlot | DotPlot | LossPlot | MetricCurvePlot | ClassPlot
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figure as plain data for JSON."""
@@ -176,14 +183,17 @@ class Setting:
         missing = self.describe_missing(values)
         return SettingValues(self.label, values, len(self.samples.runs), missing, self.published)
 
-    def describe_missing(self, values: Mapping[int, Any]) -> str:
+    def describe_missing(
+        self, values: Mapping[int, Any], unrecorded: str = "not in the record"
+    ) -> str:
         """Give the reason why seeds have no value: "not run", or "2 of 3 seeds, the rest not run".
 
         Args:
             values: seed -> value of the other seeds.
+            unrecorded: the reason of a seed with a record.
         """
         reasons, seeds = self.samples.missing, sorted(self.samples.runs)
-        lost = [reasons.get(seed, "not in the record") for seed in seeds if seed not in values]
+        lost = [reasons.get(seed, unrecorded) for seed in seeds if seed not in values]
         if not lost:
             return ""
         summary = wording.summarise_states(lost)

@@ -1,8 +1,9 @@
-"""Draws panels of one size: loss curves, and IoU per class."""
+"""Draws panels of one size: loss curves, learning curves, and IoU per class."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
@@ -15,7 +16,13 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import ScaledTranslation
 
-from protoseg.report.figures.data import ClassPanel, ClassPlot, LossPlot
+from protoseg.report.figures.data import (
+    ClassPanel,
+    ClassPlot,
+    CurvePanel,
+    LossPlot,
+    MetricCurvePlot,
+)
 from protoseg.report.figures.metric_plots import COLUMN, GREY, draw_legend, wrap_label
 from protoseg.report.figures.types import NAMED_CLASSES
 from protoseg.report.statistics.significance import mean
@@ -32,16 +39,34 @@ OURS, THEIRS = "#0072B2", "#D55E00"
 
 def draw_loss(canvas: Canvas, plot: LossPlot) -> None:
     """Draw one panel per setting: mean and range over seeds, and the baseline mean in grey."""
-    grid = _make_grid(canvas, [panel.label for panel in plot.panels], 0.8, 0.4)
+    axes = _draw_curves(canvas, plot.panels, "loss")
+    drawn = [v for panel in plot.panels for values in panel.seeds.values() for v in values]
+    if min(drawn) > 0 and max(drawn) / min(drawn) >= 5:
+        axes.set_yscale("log")
+        _set_log_ticks(axes.yaxis, (1, 2, 5))
+
+
+def draw_metric_curves(canvas: Canvas, plot: MetricCurvePlot) -> None:
+    """Draw one panel per setting, as `draw_loss`."""
+    _draw_curves(canvas, plot.panels, "mIoU (%)")
+
+
+def _draw_curves(canvas: Canvas, panels: Sequence[CurvePanel], y_name: str) -> Axes:
+    """Draw a panel for each setting and return one of their axes, which share both scales."""
+    grid = _make_grid(canvas, [panel.label for panel in panels], 0.8, 0.4)
     means = {
         panel.label: [mean(values) for values in zip(*panel.seeds.values(), strict=True)]
-        for panel in plot.panels
+        for panel in panels
     }
-    iterations = {panel.label: panel.iterations for panel in plot.panels}
-    for axes, panel in zip(grid, plot.panels, strict=True):
+    iterations = {panel.label: panel.iterations for panel in panels}
+    for axes, panel in zip(grid, panels, strict=True):
         base = panel.baseline
         if base != panel.label:
-            axes.plot(iterations[base], means[base], color="0.65", linewidth=0.8, gid="baseline")
+            dot = "." if len(iterations[base]) == 1 else ""
+            axes.plot(
+                iterations[base], means[base], color="0.65", marker=dot, linewidth=0.8,
+                gid="baseline",
+            )  # fmt: skip
         if panel.seeds:
             every = [*zip(*panel.seeds.values(), strict=True)]
             low, high = [min(values) for values in every], [max(values) for values in every]
@@ -55,19 +80,18 @@ def draw_loss(canvas: Canvas, plot: LossPlot) -> None:
             )  # fmt: skip
         axes.grid(axis="y")
         _write_missing(axes, "" if panel.seeds else panel.missing)
-    drawn = [v for panel in plot.panels for values in panel.seeds.values() for v in values]
-    if min(drawn) > 0 and max(drawn) / min(drawn) >= 5:
-        axes = grid[0]  # all panels share the y axis
-        axes.set_yscale("log")
-        _set_log_ticks(axes.yaxis, (1, 2, 5))
-    last = max(i for panel in plot.panels for i in panel.iterations)
+    last = max(i for panel in panels for i in panel.iterations)
     ticks = [i for i in MaxNLocator(3, integer=True).tick_values(0, last) if 0 <= i <= last]
     thousands = last >= 10_000
     names = [f"{i / 1000:g}k" if thousands and i else f"{i:g}" for i in ticks]
     grid[0].set_xlim(-0.03 * last, 1.04 * last)
     for axes in grid:  # fixed ticks: matplotlib would replace a label left out of the layout
         axes.set_xticks(ticks, names)
-    _name_axes(grid, "iteration", "loss")
+    _name_axes(grid, "iteration", y_name)
+    for axes in grid:  # a label left out of the layout would be cut off at the right edge
+        for label in axes.get_xticklabels()[-1:]:
+            label.set_horizontalalignment("center" if label.get_in_layout() else "right")
+    return grid[0]
 
 
 def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:

@@ -14,9 +14,17 @@ import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from protoseg import files
-from protoseg.report.figures.data import FORMS, MARK, AxisPlot, DotPlot, Figure, LossPlot
+from protoseg.report.figures.data import (
+    FORMS,
+    MARK,
+    AxisPlot,
+    DotPlot,
+    Figure,
+    LossPlot,
+    MetricCurvePlot,
+)
 from protoseg.report.figures.metric_plots import draw_axis, draw_dots, wrap_label
-from protoseg.report.figures.panel_plots import draw_classes, draw_loss
+from protoseg.report.figures.panel_plots import draw_classes, draw_loss, draw_metric_curves
 
 DOTS_PER_INCH = 200
 
@@ -71,6 +79,8 @@ def draw_figure(figure: Figure) -> Canvas:
         draw_dots(canvas, content)
     elif isinstance(content, LossPlot):
         draw_loss(canvas, content)
+    elif isinstance(content, MetricCurvePlot):
+        draw_metric_curves(canvas, content)
     else:
         draw_classes(canvas, content)
     width, height = canvas.get_size_inches()

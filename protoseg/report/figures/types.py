@@ -1,21 +1,23 @@
-"""Builds the figure types: a metric, loss curves, and IoU per class."""
+"""Builds the figure types: a metric, loss curves, learning curves, and IoU per class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import wording
+from protoseg.report.curves import read_curve
 from protoseg.report.figures.data import (
     AxisPlot,
     ClassPanel,
     ClassPlot,
+    CurvePanel,
     DotPlot,
     Figure,
     FigureInput,
-    LossPanel,
     LossPlot,
+    MetricCurvePlot,
     Setting,
     SettingValues,
 )
@@ -111,17 +113,70 @@ def build_loss_figure(figure_input: FigureInput) -> Figure:
     return _make_figure(figure_input, "loss", notes, LossPlot(panels))
 
 
-def _build_loss_panel(setting: Setting, base: Setting | None) -> LossPanel:
+def _build_loss_panel(setting: Setting, base: Setting | None) -> CurvePanel:
+    curves = {
+        seed: {int(i): read_number(losses, "loss") for i, losses in record["losses"]}
+        for seed, record in setting.records.items()
+    }
+    return _build_panel(setting, base, curves)
+
+
+def build_curve_figure(figure_input: FigureInput) -> Figure:
+    """Build the figure of mIoU over iterations (``evaluation.every``), one panel per setting."""
+    bases = _find_bases(figure_input)
+    panels = tuple(
+        _build_panel(
+            setting,
+            bases.get(setting.label),
+            {seed: read_curve(record, "miou") for seed, record in setting.records.items()},
+            "no curve",
+        )
+        for setting in figure_input.settings
+    )
+    if not any(panel.seeds for panel in panels):
+        raise ProtosegError(
+            f"{figure_input.matrix.name}: curves: no record has metrics on the way. Train with "
+            "evaluation.every=N, the iterations between two evaluations."
+        )
+    notes = [
+        "mIoU of the model during the training: mean over seeds (black), their range (blue), the "
+        f"mean of {_name_baseline(panel.baseline for panel in panels)} (grey).",
+        *figure_input.describe_protocol(),
+        *_note_missing((panel.label, panel.missing) for panel in panels),
+    ]
+    return _make_figure(figure_input, "curves", notes, MetricCurvePlot(panels))
+
+
+def has_curves(figure_input: FigureInput) -> bool:
+    """Whether a record has metrics on the way."""
+    return any(
+        read_curve(record, "miou")
+        for setting in figure_input.settings
+        for record in setting.records.values()
+    )
+
+
+def _build_panel(
+    setting: Setting,
+    base: Setting | None,
+    values: Mapping[int, Mapping[int, float | None]],
+    unrecorded: str = "not in the record",
+) -> CurvePanel:
+    """Build a panel of the iterations that all seeds have.
+
+    Args:
+        values: seed -> iteration -> value.
+        unrecorded: the reason why a seed with a record has no value.
+    """
     curves: dict[int, dict[int, float]] = {}
-    for seed, record in setting.records.items():
-        points = {int(i): read_number(losses, "loss") for i, losses in record["losses"]}
+    for seed, points in values.items():
         curve = {i: value for i, value in points.items() if value is not None}
         if curve:
             curves[seed] = curve
     shared = sorted(set.intersection(*(set(c) for c in curves.values()))) if curves else []
     seeds = {seed: tuple(curve[i] for i in shared) for seed, curve in curves.items() if shared}
-    missing = setting.describe_missing(seeds)
-    return LossPanel(setting.label, tuple(shared), seeds, (base or setting).label, missing)
+    missing = setting.describe_missing(seeds, unrecorded)
+    return CurvePanel(setting.label, tuple(shared), seeds, (base or setting).label, missing)
 
 
 def build_class_figure(figure_input: FigureInput) -> Figure:
@@ -226,6 +281,7 @@ def _make_figure(
 FIGURE_TYPES: dict[str, Callable[[FigureInput], Figure]] = {
     "metric": build_metric_figure,
     "loss": build_loss_figure,
+    "curves": build_curve_figure,
     "classes": build_class_figure,
 }
 """Figure type -> the function that builds it; the first is the default."""

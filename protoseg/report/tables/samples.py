@@ -206,10 +206,13 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
 
 
 def extract_protocol(spec: RunSpec) -> Protocol:
-    """Return the data, the evaluation, and the scales and flip of pseudo-masks of a run."""
-    method = spec.method
+    """Return the data, the evaluation, and the scales and flip of pseudo-masks of a run.
+
+    Evaluations on the way (``evaluation.every``) do not change the evaluation at the end.
+    """
+    method, evaluation = spec.method, dataclasses.replace(spec.evaluation, every=0)
     weak = (method.scales, method.flip) if isinstance(method, WeakContrastMethod) else ()
-    return spec.dataset, spec.evaluation, weak
+    return spec.dataset, evaluation, weak
 
 
 def find_differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -219,7 +222,9 @@ def find_differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[st
         f"{part}.{key}"
         for part, keys in parts.items()
         for key in dict.fromkeys([*a[part], *b[part]])
-        if (keys is None or key in keys) and a[part].get(key) != b[part].get(key)
+        if (keys is None or key in keys)
+        and a[part].get(key) != b[part].get(key)
+        and (part, key) != ("evaluation", "every")
     ]
 
 

@@ -85,6 +85,22 @@ def _class_names(spec: dict[str, Any]) -> list[str]:
     return names if isinstance(names, list) else []
 
 
+def _expect_points(points: Any, overall: dict[str, float]) -> dict[str, tuple[Any, float | None]]:
+    """The recorded and expected numbers of the evaluations on the way.
+
+    Only the last one has counts; the mIoU of each follows from its IoU per class.
+    """
+    expected: dict[str, tuple[Any, float | None]] = {}
+    for point in (point for point in points if isinstance(point, dict)):
+        values = [v for v in point.get("iou") or () if isinstance(v, int | float)]
+        average = float(np.mean(values)) if values else 0.0
+        expected[f"miou at iteration {point.get('iteration')}"] = point.get("miou"), average
+    last = points[-1] if points and isinstance(points[-1], dict) else {}
+    for key, value in overall.items() if points else ():
+        expected[f"{key} of the last evaluation"] = last.get(key), value
+    return expected
+
+
 def find_wrong_numbers(record: dict[str, Any], path: Path) -> tuple[list[tuple[str, str]], int]:
     """Find the recorded numbers that do not follow from the confusion counts.
 
@@ -115,6 +131,10 @@ def find_wrong_numbers(record: dict[str, Any], path: Path) -> tuple[list[tuple[s
             value = float(getattr(row, key))
             recomputed = None if math.isnan(value) else value
             expected[f"{key} of {entry['name']}"] = entry.get(key), recomputed
+    expected |= _expect_points(record.get("curve", ()), overall)
+    evaluation = record["spec"].get("evaluation")
+    if isinstance(evaluation, dict) and evaluation.get("every") and not record.get("curve"):
+        wrong.append(("curve", "evaluation.every is set, but the record has no metrics on the way"))
     for name, (recorded, recomputed) in expected.items():
         if recomputed is None:
             equal = recorded is None

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
+from protoseg.report.curves import BEST, build_best_table
 from protoseg.report.formats.files import render_files
 from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.comparison_table import SUFFIX
+from protoseg.report.tables.model import Table
 from protoseg.report.tuning.choose import require_choice
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Sources
@@ -43,6 +45,8 @@ def check_tables(
     for path in committed:
         named.setdefault(_matrix_name(path, matrices), []).append(path)
     for name, matrix in matrices.items():
+        if name + BEST in named:
+            _check_table(sources, matrix, named.pop(name + BEST), tables, build_best_table)
         if name in named:
             _check_table(sources, matrix, named.pop(name), tables)
         elif not all_of_it:
@@ -63,11 +67,17 @@ def check_tables(
     return [tables, _check_benchmarks(sources.results / "benchmarks")]
 
 
-def _check_table(sources: Sources, matrix: Matrix, paths: list[Path], check: Check) -> None:
+def _check_table(
+    sources: Sources,
+    matrix: Matrix,
+    paths: list[Path],
+    check: Check,
+    build: Callable[[Matrix, RecordStore, Sequence[Path]], Table] = build_table,
+) -> None:
     def compare_files(store: RecordStore, part: Check) -> None:
         try:
             require_choice(matrix)
-            table = build_table(matrix, store, sources.published)
+            table = build(matrix, store, sources.published)
             per_class = any(path.stem.endswith(PER_CLASS) for path in paths)
             rebuilt = render_files(table, per_class)
         except ProtosegError as error:
@@ -136,7 +146,8 @@ def _compare_files(
 def list_table_names(folder: Path) -> set[str]:
     """List the names that may be matrices, from the files of a folder of tables."""
     names = {path.stem for path in list_kept_files(folder)}
-    return names | {name.removesuffix(part) for name in names for part in PARTS}
+    names |= {name.removesuffix(part) for name in names for part in PARTS}
+    return names | {name.removesuffix(BEST) for name in names}
 
 
 def _matrix_name(path: Path, matrices: Mapping[str, Matrix]) -> str:

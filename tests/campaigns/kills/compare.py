@@ -47,7 +47,7 @@ class Difference:
 
 
 def compare(one: RunFolder, other: RunFolder) -> Difference:
-    """Compare the records, the confusion counts of every image, and the last checkpoints.
+    """Compare the records, the confusion counts of every image, the last and the best models.
 
     A checkpoint contains weights, prototypes and their counts, the optimizer, the schedules, the
     states of all random generators, and the loss curve.
@@ -58,8 +58,12 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
         verify_confusion(record, folder.confusion)
     for part in PARTS:
         _compare_values(difference, part, records[0][part], records[1][part])
+    _compare_values(difference, "curve", *(record.get("curve") for record in records))
     counts = one.confusion.read_bytes(), other.confusion.read_bytes()
     difference.add_bytes("confusion.npz", *counts, 0)
+    models = [checkpoint.find_best(folder.checkpoints) for folder in (one, other)]
+    states = [model and torch.load(model.path, weights_only=True) for model in models]
+    _compare_values(difference, "best", *states)
     states = []
     for folder in (one, other):
         last, problems = checkpoint.find_newest(folder.checkpoints)
@@ -68,6 +72,7 @@ def compare(one: RunFolder, other: RunFolder) -> Difference:
             return difference
         state = torch.load(last.path, weights_only=True)
         state["extra"].pop("seconds")  # the training time is not a result
+        state["extra"].get("metrics", {}).pop("seconds", None)
         states.append(state)
     _compare_values(difference, "", *states)
     return difference

@@ -98,6 +98,10 @@ VARIANTS = (
             (*RELEASED, "method.num_prototypes=2", *CONTRAST)),
     Variant("parametric, K = 1, pixel contrast, two processes",
             ("method=parametric", *CONTRAST), processes=2),
+    Variant("released, K = 3, metrics on the way",
+            (*RELEASED, "method.num_prototypes=3", "evaluation.every=3")),
+    Variant("parametric, K = 1, metrics on the way, two processes",
+            ("method=parametric", "evaluation.every=4"), processes=2),
 )  # fmt: skip
 
 

@@ -52,6 +52,14 @@ def test_storage_follows_the_formula(plan: Any) -> None:
     assert data["storage_bytes"] == pytest.approx(2 * 4 * (2 * sgd + 3 * adamw + prototypes))
 
 
+def test_storage_counts_the_best_model_of_a_run_with_metrics_on_the_way(plan: Any) -> None:
+    data = plan("paper_table7", "seed=0", "evaluation.every=1000", *COMMITTED)
+    sgd, adamw = (9.8 + 13.7 + 15.4) * 1e6, (3.8 + 3.7) * 1e6
+    prototypes = 10 * 150 * 256
+    checkpoints = 2 * 4 * (2 * sgd + 3 * adamw + prototypes)
+    assert data["storage_bytes"] == pytest.approx(checkpoints + 4 * (sgd + adamw + prototypes))
+
+
 def test_the_parameters_of_a_model_come_from_any_published_table(plan: Any) -> None:
     # Table 5 prints no parameters, but Table 4 has the same model.
     data = plan("paper_5a", "seed=0", *COMMITTED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from cli.conftest import CommandLine
@@ -42,6 +44,24 @@ def test_status_shows_progress_and_the_reasons_of_failures(protoseg: CommandLine
     assert states[:5] == ["done", "failed", "interrupted", "running", "new"]
     assert data["runs"][1]["reason"] == "out_of_memory"
     assert data["runs"][2]["left_seconds"] == pytest.approx(340 / 3)
+
+
+def test_a_run_shows_its_last_evaluation_on_the_way(protoseg: CommandLine) -> None:
+    run = protoseg.quickstart()[0]
+    protoseg.lab.fail(run.spec, "preempted", "SIGTERM")
+    progress = protoseg.lab.runs / run.run_id / "progress.json"
+    last = {"iteration": 40, "miou": 43.2149, "seconds": 2.5}
+    progress.write_text(json.dumps({"iteration": 45, "iterations": 550, "evaluation": last}))
+    line = next(x for x in protoseg("status", "quickstart").out.splitlines() if run.run_id in x)
+    assert line.endswith("43.21 at 40")
+    data = protoseg("status", "quickstart", "--json").json["runs"]
+    assert (data[0]["miou"], data[0]["evaluation"]) == (None, last)
+    assert "evaluation" not in data[1]
+    for damaged in ("[1]", '{"miou": "x", "iteration": null}', '"x"'):
+        progress.write_text(f'{{"iteration": 45, "iterations": 550, "evaluation": {damaged}}}')
+        assert protoseg("status", "quickstart").status == 0
+    protoseg.record(run, 50.0)
+    assert protoseg("status", "quickstart", "--json").json["runs"][0]["miou"] == 50.0
 
 
 @pytest.mark.parametrize("width", [60, 80, 300])

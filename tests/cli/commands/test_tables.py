@@ -6,7 +6,12 @@ import hashlib
 import re
 from pathlib import Path
 
-from cli.conftest import CommandLine
+from cli.conftest import REPOSITORY, CommandLine
+from protoseg.cli import context
+from protoseg.config.load_matrix import load_matrix
+
+EXPERIMENTS = REPOSITORY / "experiments"
+EVERY = "evaluation.every=50"
 
 
 def test_a_table_is_printed_and_written_in_four_formats(
@@ -31,6 +36,57 @@ def test_a_table_with_overrides_is_written_to_a_subfolder(
     protoseg("tables", "quickstart", "seed=0")
     (folder,) = (tmp_path / "tables").iterdir()
     assert folder.name.startswith("overrides-")
+
+
+def record_curves(protoseg: CommandLine) -> None:
+    """Records of the quickstart with 11 evaluations; the fourth is the best, at 60 + seed."""
+    for run in load_matrix(context.Composer(EXPERIMENTS), "quickstart", [EVERY]).runs:
+        mious = [50.0] * 11
+        mious[3] = 60.0 + run.spec.seed
+        iou = [50.0] * len(run.spec.dataset.classes)
+        points = [
+            {"iteration": 50 * i, "miou": m, "macc": m, "aacc": m, "iou": iou, "loss": 1.0}
+            for i, m in enumerate(mious, 1)
+        ]
+        protoseg.record(run, 50.0, curve=points)
+
+
+def test_the_best_table_is_written_beside_the_table(protoseg: CommandLine, tmp_path: Path) -> None:
+    record_curves(protoseg)
+    answer = protoseg("tables", "quickstart", EVERY, "--best")
+    assert (answer.status, answer.err) == (0, "")
+    assert "61.00 ± 1.00" in answer.out
+    assert "The best of 11 evaluations on the way, chosen on the evaluated split: an" in answer.out
+    assert "50.00 ± 0.00" in protoseg("tables", "quickstart", EVERY).out
+    (folder,) = (tmp_path / "tables").iterdir()  # of these overrides
+    assert {path.name for path in folder.iterdir()} == {
+        f"quickstart{best}{rest}"
+        for best in ("", "_best")
+        for rest in (".csv", ".html", ".md", ".tex", "_per_class.csv")
+    }
+    notes = [
+        [line for line in (folder / name).read_text().splitlines() if line.startswith("- ")]
+        for name in ("quickstart_best.md", "quickstart.md")
+    ]
+    assert notes[0][0].startswith("- The best of 11 evaluations on the way")
+    assert notes[0][1:] == notes[1], "one more footnote, the first"
+
+
+def test_figures_draws_learning_curves_if_records_have_them(
+    protoseg: CommandLine, tmp_path: Path
+) -> None:
+    record_curves(protoseg)
+    answer = protoseg("figures", "quickstart", EVERY, "--json")
+    assert (answer.status, answer.err) == (0, "")
+    assert [*answer.json["figures"]["quickstart"]] == ["metric", "curves"]
+    (folder,) = (tmp_path / "figures").iterdir()
+    assert (folder / "quickstart_curves.svg").is_file()
+
+
+def test_a_matrix_without_metrics_on_the_way_has_no_best_table(protoseg: CommandLine) -> None:
+    answer = protoseg("tables", "quickstart", "--best")
+    assert answer.status == 2
+    assert "quickstart: --best: 9 of 9 runs are evaluated at the end alone, for" in answer.err
 
 
 def test_keep_records_copies_records_and_confusion_counts(protoseg: CommandLine) -> None:

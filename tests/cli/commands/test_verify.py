@@ -135,6 +135,31 @@ def test_an_edited_metric_with_a_valid_digest_is_found_from_the_counts(
     assert str(before)[:12] in problem["message"]
 
 
+def add_curve(record: dict[str, Any], miou: float = 40.0) -> None:
+    """Metrics on the way: one evaluation before that of the record."""
+    ious = [entry["iou"] for entry in record["per_class"]]
+    metrics = {key: record["metrics"][key] for key in ("miou", "macc", "aacc")}
+    first = {**metrics, "iteration": 150, "miou": miou, "iou": [40.0, *([None] * 10)], "loss": 1.0}
+    record["curve"] = [first, {**metrics, "iteration": 300, "iou": ious, "loss": 0.5}]
+
+
+def test_metrics_on_the_way_are_recomputed(protoseg: CommandLine, results: Path) -> None:
+    record = record_of(results)
+    add_curve(record)
+    write_record(results, record)
+    assert problems(protoseg) == {}
+    add_curve(record, 41.0)
+    record["curve"][1]["aacc"] += 1
+    write_record(results, record)
+    wrong = {problem["column"]: problem["message"] for problem in problems(protoseg)["metrics"]}
+    assert set(wrong) == {"miou at iteration 150", "aacc of the last evaluation"}
+    assert "the record has 41.0, its counts give 40.0" in wrong["miou at iteration 150"]
+    record["curve"] = ["no point", 3]
+    write_record(results, record)
+    names = [problem["column"] for problem in problems(protoseg)["metrics"]]
+    assert names == [f"{key} of the last evaluation" for key in ("miou", "macc", "aacc")]
+
+
 def test_edited_values_of_a_class_are_found(protoseg: CommandLine, results: Path) -> None:
     record = record_of(results)
     record["per_class"][8]["iou"] += 1

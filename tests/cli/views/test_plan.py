@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from cli.conftest import CommandLine
+from protoseg.cli.views.cost import format_duration
 from protoseg.cli.views.plan import (
     describe_axes,
     describe_counts,
     describe_power,
     entry_to_dict,
-    format_duration,
     plan_to_dict,
 )
 from protoseg.config.matrix import PlannedRun

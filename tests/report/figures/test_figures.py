@@ -11,7 +11,7 @@ import pickle
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.figures import save as figure_files
 from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, read_digest, read_figure_input
 from protoseg.report.figures.numeric_axis import choose_scale
-from protoseg.report.figures.types import build_figure
+from protoseg.report.figures.types import build_figure, has_curves
 from protoseg.report.verify.figures import check_figures
 from protoseg.report.verify.record_sources import Sources
 from report.lab import CLASSES, Lab, make_matrix, make_spec, method, methods_matrix
@@ -264,6 +264,104 @@ def test_loss_curves_show_mean_and_range_over_shared_iterations(lab: Lab) -> Non
     ((_, mean),) = lines(axes["parametric 1"], "mean")
     assert [y for _, y in lines(axes["prototype 10"], "baseline")] == [mean]
     assert "prototype 10 (2 of 3 seeds, the rest not run)" in " ".join(read_texts(canvas).split())
+
+
+def make_curve(seed: int, mious: Sequence[float]) -> list[dict[str, Any]]:
+    points = [{"miou": miou + seed, "iou": [], "loss": 1.0} for miou in mious]
+    return [{"iteration": 20 * number, **point} for number, point in enumerate(points, 1)]
+
+
+def curve_matrix(without: Sequence[str] = ()) -> Matrix:
+    """Rows with metrics on the way, except the labels ``without``."""
+    labels = ("parametric 1", "parametric 10", "prototype 10")
+    planned = [
+        (
+            dataclasses.replace(
+                spec := method(label, seed),
+                evaluation=dataclasses.replace(
+                    spec.evaluation, every=0 if label in without else 20
+                ),
+            ),
+            {"label": label},
+        )
+        for label in labels
+        for seed in SEEDS
+    ]
+    return make_matrix(planned, baseline={"label": "parametric 1"})
+
+
+def test_learning_curves_show_mean_and_range_over_shared_iterations(lab: Lab) -> None:
+    matrix = curve_matrix(without=["parametric 10"])
+    assert has_curves(read_input(lab, matrix, run=0)) is False
+    values: dict[tuple[str, int], list[float]] = {}
+    for run in matrix.runs[1:-1]:
+        label, seed = str(run.axes["label"]), run.spec.seed
+        mious = [10.0 + random.Random(run.run_id).random() * i for i in range(1, 6)]
+        curve = make_curve(seed, mious if seed else mious[:4])
+        values[label, seed] = [point["miou"] for point in curve]
+        on_the_way = {} if label == "parametric 10" else {"curve": curve}
+        lab.finish(run.spec, curve[-1]["miou"], **on_the_way)
+    figure_input = read_figure_input(matrix, lab.store, [lab.published])
+    assert has_curves(figure_input) is True
+    figure = build_figure(figure_input, "curves")
+    assert figure.name == "test_curves"
+    canvas = draw_figure(figure)
+    labels = ("parametric 1", "parametric 10", "prototype 10")
+    axes = dict(zip(labels, canvas.axes, strict=True))
+    assert [a.get_title(loc="left") for a in canvas.axes] == [*labels]
+    for label, seeds in (("parametric 1", (1, 2)), ("prototype 10", (0, 1))):
+        number = 5 if 0 not in seeds else 4
+        ((x, y),) = lines(axes[label], "mean")
+        every = np.array([values[label, seed][:number] for seed in seeds])
+        assert x == [20.0 * i for i in range(1, number + 1)]
+        assert y == pytest.approx(every.mean(0))
+        (band,) = [c for c in axes[label].collections if c.get_gid() == "range"]
+        corners = {tuple(np.round(corner, 9)) for corner in band.get_paths()[0].vertices}
+        edges = [*zip(x, every.min(0), strict=True), *zip(x, every.max(0), strict=True)]
+        assert {tuple(np.round(edge, 9)) for edge in edges} <= corners
+    ((_, mean),) = lines(axes["parametric 1"], "mean")
+    assert [y for _, y in lines(axes["prototype 10"], "baseline")] == [mean]
+    assert list(lines(axes["parametric 10"], "mean")) == []
+    assert [text.get_text() for text in axes["parametric 10"].texts] == ["no curve"]
+    notes = " ".join(read_texts(canvas).split())
+    assert "parametric 10 (no curve)" in notes
+    assert "parametric 1 (2 of 3 seeds, the rest not run)" in notes
+    assert canvas.axes[0].get_ylabel() == "mIoU (%)"
+
+
+def read_input(lab: Lab, matrix: Matrix, run: int) -> Any:
+    """The figure input with the record of one run, which has no curve."""
+    lab.finish(matrix.runs[run].spec, 40.0)
+    figure_input = read_figure_input(matrix, lab.store, [lab.published])
+    (lab.records / f"{matrix.runs[run].run_id}.json").unlink()
+    return figure_input
+
+
+def test_records_without_metrics_on_the_way_have_no_learning_curves(lab: Lab) -> None:
+    matrix = methods_matrix()
+    finish(lab, matrix)
+    with pytest.raises(ProtosegError) as caught:
+        make_figure(lab, matrix, "curves")
+    assert str(caught.value) == (
+        "test: curves: no record has metrics on the way. Train with evaluation.every=N, the "
+        "iterations between two evaluations."
+    )
+
+
+def test_verify_compares_learning_curves_with_the_records(lab: Lab) -> None:
+    matrix = curve_matrix()
+    for run in matrix.runs:
+        lab.finish(run.spec, 40.0, curve=make_curve(run.spec.seed, [10.0, 30.0, 40.0]))
+    folder = lab.folder / "figures"
+    figure_files.write_figure_files(make_figure(lab, matrix, "curves"), folder)
+    check = check_figures(Sources(lab.folder), {"test": matrix}, {}, True)
+    assert (check.count, check.problems) == (3, [])
+    first = matrix.runs[0].spec
+    lab.finish(first, 40.0, curve=make_curve(0, [10.0, 30.1, 40.0]))
+    check = check_figures(Sources(lab.folder), {"test": matrix}, {}, True)
+    assert {problem.file for problem in check.problems} == {
+        f"figures/test_curves.{form}" for form in ("svg", "pdf", "png")
+    }
 
 
 def classes(seed: int, shift: float) -> list[dict[str, Any]]:
