@@ -33,6 +33,12 @@ def sum_seconds(entries: Iterable[PlanEntry]) -> float | None:
 
 
 def describe_training_time(left: Sequence[PlanEntry], where: str) -> str:
+    """How long the unfinished runs take, by records and timings, in sentences.
+
+    Args:
+        left: the unfinished runs.
+        where: where and how they are trained, as a part of a sentence.
+    """
     seconds = sum_seconds(left)
     known = [entry.seconds for entry in left if entry.seconds is not None]
     text = f"To train: {count_runs(len(left))}, {where}. "
