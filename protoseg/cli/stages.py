@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protoseg.config.matrix import Matrix, PlannedRun
+from protoseg.config.matrix import Matrix, PlannedRun, Tuning
 from protoseg.config.tuning.expand import finalise, make_trial_matrix
 from protoseg.errors import UsageError
 from protoseg.launch.current_plan import read_plan
 from protoseg.report.tuning.choose import choose_settings, name_choice
 from protoseg.report.tuning.notes import list_choices
+from protoseg.report.tuning.rungs import promote_trials
 from protoseg.runs.choice import CHOICES, read_choice, write_choice
 from protoseg.runs.record import RecordError
 from protoseg.runs.states import State
@@ -44,17 +45,28 @@ def list_stages(matrices: Iterable[Matrix]) -> list[Matrix]:
 
 
 def make_example(matrix: Matrix) -> Matrix:
-    """A matrix with as many final runs as there will be, with the values of the first trials.
+    """A matrix with as many later runs as there will be, with the values of the first trials.
 
-    The runs of a workload take equally long, so it has the cost of the final runs.
+    The runs of a workload take equally long, so it has the cost of the final runs, and of the
+    trials that go on at rungs that are not decided.
     """
     assert matrix.tuning is not None
-    runs = [
+    runs = [*_list_undecided(matrix.tuning)]
+    runs += [
         PlannedRun(dataclasses.replace(row.example, seed=seed), row.axes)
         for row in matrix.tuning.rows
         for seed in matrix.tuning.seeds
     ]
     return dataclasses.replace(matrix, runs=tuple(runs), tuning=None)
+
+
+def _list_undecided(tuning: Tuning) -> Iterator[PlannedRun]:
+    for row in tuning.rows:
+        decided = len(tuning.promoted.get(row.name, ()))
+        for rung in range(decided + 1, len(tuning.block.halving.rungs) + 1):
+            kept = tuning.block.halving.count_kept(len(row.trials), rung)
+            for trial in row.trials[:kept]:
+                yield dataclasses.replace(trial.runs[rung], axes=row.axes)
 
 
 def refuse_other_choices(context: Context, matrices: Iterable[Matrix]) -> None:
@@ -86,8 +98,8 @@ def choose_finished(
         allow_missing: choose among the finished trials, if the others failed.
 
     Returns:
-        The matrices, with final runs where settings are chosen; and for each other matrix: row ->
-        why it cannot be chosen.
+        The matrices, with final runs where settings are chosen, or the trials that go on; and for
+        each matrix without a choice: row -> why it cannot be chosen.
 
     Raises:
         RecordError: a different choice exists.
@@ -103,7 +115,7 @@ def choose_finished(
         selected = choose_settings(matrix, store, allow_missing=may_miss)
         if selected.choice is None:
             waiting[matrix.name] = selected.to_be_chosen
-            chosen.append(matrix)
+            chosen.append(promote_trials(matrix, store, allow_missing=may_miss))
             continue
         path = _choice_path(context, matrix)
         write_choice(selected.choice, path)

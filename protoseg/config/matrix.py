@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -110,6 +110,8 @@ class PlannedRun:
     spec: RunSpec
     axes: dict[str, Any]
     """Axis -> value; the seed is not an axis."""
+    start: int = 0
+    """Iterations of an earlier run that this one continues."""
 
     @cached_property
     def run_id(self) -> str:
@@ -126,6 +128,14 @@ class Trial:
     values: dict[str, Any]
     """Searched key -> its value."""
     run: PlannedRun
+    """It trains to the end of its schedule."""
+    rungs: tuple[PlannedRun, ...] = ()
+    """The same run, ended at each rung of a successive halving."""
+
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """The runs of the rungs, then the one that trains to the end."""
+        return (*self.rungs, self.run)
 
 
 @dataclass(frozen=True)
@@ -149,7 +159,7 @@ class TunedRow:
 
     @property
     def budgets(self) -> tuple[int, int]:
-        """Number of different trials, and training images of each."""
+        """Number of different trials, and training images of one that trains to the end."""
         schedule = self.trials[0].run.spec.schedule
         runs = {trial.run.run_id for trial in self.trials}
         return len(runs), schedule.iterations * schedule.batch_size
@@ -165,6 +175,9 @@ class Tuning:
     """Seeds of the final runs."""
     choice: Mapping[str, Any] | None = None
     """The record of the choice, see `protoseg.runs.choice`; None before it is made."""
+    promoted: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    """Row -> numbers of the trials that go on at each rung of a successive halving that is
+    decided."""
 
     @property
     def selection(self) -> Selection:
@@ -183,6 +196,19 @@ class Tuning:
         """Whether settings are selected on images that the final runs report, or on ``test``."""
         reported = {row.example.evaluation.split for row in self.rows}
         return self.selection.on == "test" or self.selection.on in reported
+
+    def list_trial_runs(self) -> Iterator[PlannedRun]:
+        """The runs of all trials, as far as it is decided which of them go on."""
+        for row in self.rows:
+            trials = {trial.number: trial for trial in row.trials}
+            going_on = [tuple(trials), *self.promoted.get(row.name, ())]
+            for rung, numbers in enumerate(going_on):
+                yield from (trials[number].runs[rung] for number in numbers)
+
+    def count_rungs(self, row: TunedRow) -> dict[int, int]:
+        """Number of each trial of a row -> how often it has gone on."""
+        going_on = self.promoted.get(row.name, ())
+        return {trial.number: sum(trial.number in n for n in going_on) for trial in row.trials}
 
     def list_shared_trials(self) -> list[str]:
         """One sentence for each trial that is the same run as an earlier one."""

@@ -171,6 +171,14 @@ class ScheduleSpec:
     norm_decay: Literal["recipe", "never"] = added("recipe")
     """``never``: no weight decay on norm layers. ``recipe``: by the recipe's rules, of which
     mmengine uses one per parameter: norms of the head decay if ``head_lr_mult`` is not 1."""
+    stop_after: int = added(0, low=0)
+    """Iterations after which the training ends, before the end of its schedule; 0 for all. Trials
+    of a successive halving use it."""
+
+    @property
+    def last_iteration(self) -> int:
+        """The iteration after which the training ends."""
+        return self.stop_after or self.iterations
 
 
 @dataclass(frozen=True)

@@ -155,15 +155,21 @@ def _check_window(spec: RunSpec) -> Iterator[str]:
 
 def _check_schedule(spec: RunSpec) -> Iterator[str]:
     warmup, iterations = spec.schedule.warmup_iterations, spec.schedule.iterations
+    if spec.schedule.stop_after >= iterations:
+        yield (
+            f"schedule.stop_after: {spec.schedule.stop_after} is not less than the {iterations} "
+            "iterations of the run; lower it, or set 0 to train all of them."
+        )
     if warmup >= iterations:
         yield (
             f"schedule.warmup_iterations: {warmup} is not less than the {iterations} iterations "
             "of the run; lower it, or set schedule.iterations higher."
         )
     every = spec.evaluation.every
-    if every > iterations:
+    last = spec.schedule.last_iteration
+    if every > last:
         yield (
-            f"evaluation.every: {every} is more than the {iterations} iterations of the run; "
+            f"evaluation.every: {every} is more than the {last} iterations of the run; "
             "lower it, or set 0 to evaluate at the end alone."
         )
 

@@ -128,7 +128,8 @@ def _hours_per_iteration(records: Iterable[Mapping[str, Any]]) -> dict[Workload,
     for record in records:
         hours = record["cost"].get("gpu_hours")
         if hours:
-            iterations = record["spec"]["schedule"]["iterations"]
+            schedule = record["spec"]["schedule"]
+            iterations = schedule.get("stop_after") or schedule["iterations"]
             hours_by_workload[workload_of(record["spec"])].append(hours / iterations)
     return {load: statistics.median(values) for load, values in hours_by_workload.items()}
 

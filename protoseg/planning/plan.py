@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protoseg.config.matrix import Matrix, PlannedRun
-from protoseg.config.schema import RunSpec
 from protoseg.planning.timings import Timing
 from protoseg.planning.workload import (
     Workload,
@@ -41,7 +40,8 @@ class PlanEntry:
     def iterations_left(self) -> int:
         """Iterations of its schedule that are not trained yet."""
         done = self.status.state is State.DONE
-        return 0 if done else self.run.spec.schedule.iterations - self.status.iteration
+        trained = max(self.status.iteration, self.run.start)
+        return 0 if done else self.run.spec.schedule.last_iteration - trained
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def make_plan(
             status=statuses[run_id],
             matrices=tuple(dict.fromkeys(names)),
             seconds=_remaining_seconds(
-                run.spec, statuses[run_id], rates.get(workloads.get(run_id, ())), evaluations
+                run, statuses[run_id], rates.get(workloads.get(run_id, ())), evaluations
             ),
         )
         for run_id, (run, names) in planned.items()
@@ -153,7 +153,7 @@ def measured_evaluations(records: Iterable[dict[str, Any]]) -> dict[Workload, fl
 
 
 def _remaining_seconds(
-    spec: RunSpec,
+    run: PlannedRun,
     status: Status,
     workload_rate: float | None,
     evaluations: Mapping[Workload, float],
@@ -169,10 +169,11 @@ def _remaining_seconds(
     rate = status.iterations_per_second or workload_rate
     if not rate:
         return None
-    seconds = (spec.schedule.iterations - status.iteration) / rate
+    spec, trained = run.spec, max(status.iteration, run.start)
+    seconds = (spec.schedule.last_iteration - trained) / rate
     every = spec.evaluation.every
     if every:
-        number = (spec.schedule.iterations - 1) // every - status.iteration // every
+        number = (spec.schedule.last_iteration - 1) // every - trained // every
         takes = status.evaluation.get("seconds") or evaluations.get(evaluation_workload_of(spec))
         seconds += max(0, number) * (takes or 0.0)
     return seconds

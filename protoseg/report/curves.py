@@ -38,7 +38,7 @@ def read_curve(record: dict[str, Any], key: str) -> dict[int, float | None]:
 def count_evaluations(spec: RunSpec) -> int:
     """Count the evaluations of a run, the last one included."""
     every = spec.evaluation.every
-    return 1 + ((spec.schedule.iterations - 1) // every if every else 0)
+    return 1 + ((spec.schedule.last_iteration - 1) // every if every else 0)
 
 
 def build_best_table(

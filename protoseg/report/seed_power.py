@@ -150,4 +150,9 @@ def estimate_spread(
 
 
 def _make_setting_key(spec: Mapping[str, Any]) -> str:
-    return repr([*(spec.get(part) for part in SETTING), spec["schedule"]["iterations"]])
+    return repr(
+        [
+            *(spec.get(part) for part in SETTING),
+            *map(spec["schedule"].get, ("iterations", "stop_after")),
+        ]
+    )

@@ -28,7 +28,10 @@ SCHEMA: dict[str, type | tuple[type, ...]] = {
     "rule": str,
     "tie_rule": str,
     "allow_missing": bool,
-    "rows": list,  # {row, axes, spaces, trials: [{number, run_id, values, value}], chosen, at_edge}
+    # {row, axes, spaces, trials: [{number, run_id, values, value}], chosen, at_edge}; with a
+    # successive halving rungs: [{iterations, trials: [{number, run_id, value}], promoted}], and
+    # stopped_after of the trials that were not trained to the end
+    "rows": list,
     "digest": str,
 }
 

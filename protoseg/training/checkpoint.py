@@ -33,6 +33,11 @@ class Checkpoint:
     path: Path
     iteration: int
 
+    @property
+    def run_id(self) -> str:
+        """The run that it belongs to."""
+        return self.path.parent.parent.name
+
 
 def save(
     parts: TrainingComponents,
@@ -129,9 +134,9 @@ def _find_last(folder: Path, prefix: str) -> tuple[Checkpoint | None, list[str]]
     return None, problems
 
 
-def locate(folder: Path, iteration: int) -> Checkpoint:
-    """The checkpoint of an iteration, which another process has verified."""
-    return Checkpoint(_path(folder, iteration), iteration)
+def locate(path: Path) -> Checkpoint:
+    """The checkpoint in a file, which another process has verified."""
+    return Checkpoint(path, _read_iteration(path))
 
 
 def restore(parts: TrainingComponents, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -173,8 +178,11 @@ def _path(folder: Path, iteration: int, prefix: str = LAST) -> Path:
 
 def _make_digest_entry(path: Path) -> dict[str, Any]:
     """The content of a checkpoint's JSON file; its iteration detects a damaged JSON file."""
-    iteration = int(path.stem.rpartition("_")[2])
-    return {"iteration": iteration, "sha256": files.file_digest(path)}
+    return {"iteration": _read_iteration(path), "sha256": files.file_digest(path)}
+
+
+def _read_iteration(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
 
 
 def _write_state(state: dict[str, Any], file: BinaryIO) -> None:

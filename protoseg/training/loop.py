@@ -35,12 +35,14 @@ class TrainingLoop:
     Args:
         parts: model, optimiser, schedulers and loaders.
         folder: the run folder, for checkpoints and progress.
-        iterations: total number of iterations.
+        iterations: number of iterations to train.
         checkpoint_seconds: minimum time between two periodic checkpoints.
         stop: checked after each iteration.
         processes: the processes that train together. Rank 0 writes; all stop and save at the same
             iteration.
         metrics: evaluates the model on the way; by default it does not.
+        scheduled: iterations of the whole schedule, if the training ends earlier. The loss curve
+            has the points of the whole one, so that another run can continue it.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class TrainingLoop:
         stop: StopRequest,
         processes: Processes | None = None,
         metrics: MetricCurve | None = None,
+        *,
+        scheduled: int = 0,
     ) -> None:
         self.processes = processes or Processes()
         self.metrics = metrics or MetricCurve()
@@ -59,9 +63,12 @@ class TrainingLoop:
         self.folder = folder
         self._checkpoints = folder.checkpoints
         self.iterations = iterations
+        self.scheduled = scheduled or iterations
         self.checkpoint_seconds = checkpoint_seconds
         self.stop = stop
         self.curve: list[Any] = []
+        self.continued: dict[str, Any] | None = None
+        """``run_id`` and ``iteration`` of the run whose training this one continues."""
         self.seconds = 0.0
         """Time spent in iterations, over all attempts that contributed to this run."""
         self._sums: dict[str, float] = {}
@@ -129,6 +136,8 @@ class TrainingLoop:
             "count": self._count,
             "seconds": self.seconds,
         }
+        if self.continued:
+            extra["continued"] = self.continued
         if self.metrics.every:
             extra["metrics"] = self.metrics.state_dict()
         checkpoint.save(
@@ -178,6 +187,9 @@ class TrainingLoop:
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the state of a checkpoint."""
         extra = checkpoint.restore(self.parts, saved)
+        self.continued = extra.get("continued")
+        if saved.path.parent != self._checkpoints:
+            self.continued = {"run_id": saved.run_id, "iteration": saved.iteration}
         self.curve = extra["curve"]
         self._sums = extra["sums"]
         self._count = extra["count"]
@@ -245,8 +257,8 @@ class TrainingLoop:
         self._last_loss = losses.get("loss")
         self.metrics.add_loss(self._last_loss)
         self._count += 1
-        interval = max(1, self.iterations // CURVE_POINTS)
-        if iteration % interval == 0 or iteration == self.iterations:
+        interval = max(1, self.scheduled // CURVE_POINTS)
+        if iteration % interval == 0 or iteration == self.scheduled:
             means = {name: total / self._count for name, total in self._sums.items()}
             self.curve.append([iteration, means])
             text = "  ".join(f"{name} {value:.4f}" for name, value in means.items())

@@ -30,6 +30,7 @@ from protoseg.training import checkpoint
 from protoseg.training.builders.components import build_components
 from protoseg.training.builders.config import build_config
 from protoseg.training.builders.parameter_counts import count_parameters
+from protoseg.training.continuation import find_continued
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.evaluate import evaluate
@@ -90,16 +91,24 @@ def execute_run(
             start=start,
         )
         parts = build_components(config, weights)
-        iterations, batch = spec.schedule.iterations, spec.schedule.batch_size
+        iterations, batch = spec.schedule.last_iteration, spec.schedule.batch_size
         metrics = MetricCurve(
             spec.evaluation.every, iterations, lambda: evaluate(parts, spec, stop, processes)[:2]
         )
         loop = TrainingLoop(
-            parts, folder, iterations, launch.checkpoint_seconds, stop, processes, metrics
+            parts,
+            folder,
+            iterations,
+            launch.checkpoint_seconds,
+            stop,
+            processes,
+            metrics,
+            scheduled=spec.schedule.iterations,
         )
         if saved:
             loop.resume(saved)
-            print(f"{now()}  resuming from iteration {start}", flush=True)
+            other = "" if saved.path.parent == folder.checkpoints else f" of {saved.run_id}"
+            print(f"{now()}  resuming from iteration {start}{other}", flush=True)
         predict_smallest_image(parts, spec.evaluation.scale)
     raise_if_stop_requested(stop, processes)
     _log_phase(2)
@@ -147,6 +156,7 @@ def execute_run(
             **data_record,
             "weights_sha256": weights_sha256,
             "state_sha256": state_sha256,  # of the model at the end of training
+            **({"continued": loop.continued} if loop.continued else {}),
         },
         "confusion": {"file": folder.confusion.name, "sha256": confusion.hash_bytes(counts)},
         "attempts": len(attempts),
@@ -180,7 +190,7 @@ def _prepare(
     """
     if processes.rank > 0:
         start = processes.wait_for("start", PREPARATION_SECONDS)
-        return {}, checkpoint.locate(folder.checkpoints, start) if start else None
+        return {}, checkpoint.locate(Path(start)) if start else None
     root = find_root(spec.dataset, Path(launch.data))
     data_record: dict[str, Any] = {"data_digest": verify_digest(root, spec.dataset)}
     # Training of the task weak reads no label maps.
@@ -195,5 +205,6 @@ def _prepare(
     saved, problems = checkpoint.find_newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)
-    processes.publish("start", saved.iteration if saved else 0)
+    saved = saved or find_continued(spec, folder)
+    processes.publish("start", str(saved.path) if saved else "")
     return data_record, saved

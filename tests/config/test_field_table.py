@@ -98,6 +98,7 @@ RUN = {
     "schedule.warmup_iterations": 2,
     "schedule.head_lr_mult": 10.0,
     "schedule.norm_decay": "never",
+    "schedule.stop_after": 3,
     "evaluation.split": "test",
     "evaluation.mode": "slide",
     "evaluation.scale": [60, 61],

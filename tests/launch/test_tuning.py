@@ -118,6 +118,34 @@ def test_more_trials_train_only_the_new_ones(harness: Harness, finished: Harness
     assert "8 runs: 6 done, 2 new." in result.stdout or "8 runs: 2 new, 6 done." in result.stdout
 
 
+def test_a_halving_trains_the_best_trials_further(harness: Harness, finished: Harness) -> None:
+    matrix = Path(copy_matrix(harness))
+    matrix.write_text(matrix.read_text().replace("trials: 3", "trials: 3\n  halving: {rungs: [2]}"))
+    result = harness.run("sweep", str(matrix), *OPTIONS)
+    assert result.returncode == 0, result.stderr
+    steps = ["6 runs: 6 new.", "8 runs: 2 new, 6 done.", "4 runs: 4 new."]
+    assert sorted(steps, key=result.stdout.index) == steps
+    choice, whole = read_choice(choice_of(harness)), read_choice(choice_of(finished))
+    for row, other in zip(choice["rows"], whole["rows"], strict=True):
+        (rung,) = row["rungs"]
+        values = {trial["number"]: trial["value"] for trial in rung["trials"]}
+        assert rung["promoted"] == [row["chosen"]] == [max(values, key=lambda n: (values[n], -n))]
+        chosen = row["trials"][row["chosen"] - 1]
+        record = json.loads((harness.runs / chosen["run_id"] / "record.json").read_text())
+        continued = record["provenance"]["continued"]
+        assert continued["run_id"] == rung["trials"][row["chosen"] - 1]["run_id"]
+        # The same bits as the trial that was trained in one piece.
+        assert chosen == other["trials"][row["chosen"] - 1]
+    tables = harness.run("tables", str(matrix), "--keep-records")
+    assert "Successive halving: of 3 trials of a row go on 1 after iteration 2." in tables.stdout
+    results = harness.folder / "results"
+    assert reference_main(str(results / "choices" / "tuned.json"), str(results / "records")) == 0
+    shutil.rmtree(harness.runs)
+    verified = harness.run("verify", str(matrix))
+    assert verified.returncode == 0, verified.stderr
+    assert "choices          1  ok" in verified.stdout
+
+
 def test_kills_in_both_stages_change_nothing(harness: Harness, finished: Harness) -> None:
     matrix = copy_matrix(harness)
     events: tuple[Callable[[], bool], ...] = (

@@ -33,7 +33,7 @@ def compute_metrics(path: Path) -> dict[str, float]:
 
 
 def recompute_choice(choice: dict[str, Any], records: Path) -> dict[str, int]:
-    """Return row -> number of its best trial; of equal ones the first.
+    """Return row -> number of its best trial; of equal ones the first. 0 if other trials go on.
 
     Args:
         choice: the content of a choice.
@@ -41,15 +41,25 @@ def recompute_choice(choice: dict[str, Any], records: Path) -> dict[str, int]:
     """
     best = {}
     for row in choice["rows"]:
-        values = {}
-        for trial in row["trials"]:
-            path = records / f"{trial['run_id']}.npz"
-            if path.exists():
-                # Records have the same digits; sums in another order may differ in the last ones.
-                values[trial["number"]] = round(compute_metrics(path)[choice["metric"]], 9)
-        top = max(values.values())
-        best[row["row"]] = min(number for number, value in values.items() if value == top)
+        for rung in row.get("rungs", ()):
+            ranked = rank_trials(rung["trials"], choice["metric"], records)
+            if sorted(ranked[: len(rung["promoted"])]) != rung["promoted"]:
+                print(f"{row['row']}: other trials go on after {rung['iterations']} iterations")
+                best[row["row"]] = 0
+        last = [trial for trial in row["trials"] if "stopped_after" not in trial]
+        best.setdefault(row["row"], rank_trials(last, choice["metric"], records)[0])
     return best
+
+
+def rank_trials(trials: list[dict[str, Any]], metric: str, records: Path) -> list[int]:
+    """Return the numbers of trials with counts, the best first; of equal ones the lowest."""
+    values = {}
+    for trial in trials:
+        path = records / f"{trial['run_id']}.npz"
+        if path.exists():
+            # Records have the same digits; sums in another order may differ in the last ones.
+            values[trial["number"]] = round(compute_metrics(path)[metric], 9)
+    return sorted(values, key=lambda number: (-values[number], number))
 
 
 def main(choice_file: str, records: str) -> int:

@@ -95,7 +95,8 @@ def run(context: Context) -> int:
     records = list(all_records(context.record_folders))
     cost = estimate_cost(plan, records, sizes, gpu_timings)
     powers = _estimate_powers([m for m in named if not is_unchosen(m)], records)
-    later = _plan_later_stages(named, records, sizes, usable, gpu_timings)
+    known = [*records, *(e.status.record for e in plan.entries if e.status.record)]
+    later = _plan_later_stages(named, known, sizes, usable, gpu_timings)
     if context.arguments.sbatch:
         print(_make_batch_scripts(context, matrices, arrays), end="")
     elif context.json:
@@ -147,7 +148,11 @@ def _plan_later_stages(
     timings: Mapping[str, Timing],
     gpu_timings: Mapping[str, Timing],
 ) -> list[tuple[Matrix, Plan, CostEstimate]]:
-    """The final runs of each matrix whose settings are not chosen yet, and their cost."""
+    """The final runs of each matrix whose settings are not chosen yet, and their cost.
+
+    Args:
+        records: of any runs, the trials included.
+    """
     from protoseg.cli.stages import is_unchosen, make_example
 
     stages = []

@@ -58,8 +58,8 @@ def run(context: Context) -> int:
 def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """Train the unfinished runs of matrices on the named cluster, or on this machine.
 
-    A matrix with a search has two stages: its trials, then its final runs with the chosen settings.
-    On a cluster, each call submits the stage that is next.
+    A matrix with a search has stages: its trials, in several steps with a successive halving, then
+    its final runs with the chosen settings. On a cluster, each call submits the stage that is next.
     """
     from protoseg.cli.stages import (
         choose_finished,
@@ -89,13 +89,16 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
         messages = [*_describe_waiting({name: waiting[name] for name in stuck})]
         return context.print_errors(messages) or status
     outcome, problems = _train_here(context, stages)
-    if waiting and not outcome.interrupted:
-        trained = [matrix.name for matrix in chosen if is_unchosen(matrix)]
+    started = {run.run_id for stage in stages for run in stage.runs}
+    while waiting and not outcome.interrupted:
         chosen, waiting = choose_finished(context, chosen, allow_missing)
-        finals = [m for m in chosen if m.name in trained and not is_unchosen(m)]
-        if finals:
-            second, more = _train_here(context, finals)
-            outcome, problems = outcome.add(second), [*problems, *more]
+        stages = [select_stage(matrix) for matrix in chosen]
+        later = [s for s in stages if any(run.run_id not in started for run in s.runs)]
+        if not later:
+            break
+        started |= {run.run_id for stage in later for run in stage.runs}
+        more, messages = _train_here(context, later)
+        outcome, problems = outcome.add(more), [*problems, *messages]
     return _report_outcome(context, chosen, outcome, problems, waiting)
 
 

@@ -195,7 +195,7 @@ def entry_to_dict(entry: PlanEntry) -> dict[str, Any]:
         "message": status.message,
         "attempts": status.attempts,
         "iteration": status.iteration,
-        "iterations": entry.run.spec.schedule.iterations,
+        "iterations": entry.run.spec.schedule.last_iteration,
         "iterations_per_second": status.iterations_per_second,
         "host": status.host,
         "job": status.job,

@@ -12,7 +12,7 @@ from protoseg.cli.views.cost import count_runs, describe_cost, format_duration, 
 from protoseg.config.matrix import Matrix
 from protoseg.planning.cost import CostEstimate
 from protoseg.planning.plan import Plan
-from protoseg.report.tuning.notes import list_choices
+from protoseg.report.tuning.notes import describe_halving, list_choices
 
 TO_BE_CHOSEN = "to be chosen"
 
@@ -25,12 +25,14 @@ def render_later_stage(matrix: Matrix, plan: Plan, cost: CostEstimate) -> Group:
         cost: of this plan.
     """
     assert matrix.tuning is not None
+    halving = describe_halving(matrix.tuning)
     table = Table(title=f"{matrix.name}: {matrix.title}", title_justify="left", box=None)
     for name in ("Run", "Seeds", "State", "Left to train"):
         table.add_column(name, header_style="dim")
     seeds = ", ".join(map(str, matrix.tuning.seeds))
     for row in matrix.tuning.rows:
-        entries = [entry for entry in plan.entries if entry.run.axes == row.axes]
+        # A trial that goes on continues an earlier run; a final run does not.
+        entries = [e for e in plan.entries if e.run.axes == row.axes and not e.run.start]
         takes = format_duration(sum_seconds(entries)) if entries else ""
         table.add_row(Text(row.name), seeds, Text(TO_BE_CHOSEN, style="yellow"), takes)
     number = len(matrix.tuning.rows) * len(matrix.tuning.seeds)
@@ -40,9 +42,11 @@ def render_later_stage(matrix: Matrix, plan: Plan, cost: CostEstimate) -> Group:
     oracle = " (oracle)" if matrix.tuning.is_oracle else ""
     sentence = (
         f"After the trials: {count_runs(number)} {TO_BE_CHOSEN} by {selection.metric} on "
-        f"{selection.on}{oracle}. Training time: {takes}."
+        f"{selection.on}{oracle}. Training time{', with trials that go on' if halving else ''}: "
+        f"{takes}."
     )
-    return Group(Text(), table, Text(), Text(sentence), *map(Text, describe_cost(cost)))
+    sentences = [*([halving] if halving else []), sentence, *describe_cost(cost)]
+    return Group(Text(), table, Text(), *map(Text, sentences))
 
 
 def render_choice(matrix: Matrix) -> Group:

@@ -88,7 +88,7 @@ def _is_informative(name: str, texts: set[str]) -> bool:
 def _list_cells(entry: PlanEntry, beginning: str) -> list[Text]:
     """The cells of a run, in the order of `COLUMNS`."""
     status = entry.status
-    total = entry.run.spec.schedule.iterations
+    total = entry.run.spec.schedule.last_iteration
     done = total if status.state is State.DONE else status.iteration
     rate = status.iterations_per_second if status.state is not State.QUEUED else None
     return [

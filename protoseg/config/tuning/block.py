@@ -4,6 +4,7 @@ tune:
   search: {schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}}   # for every row
   rows:   {"ProtoSeg*": {method.momentum: [0.9, 0.99, 0.999]}}    # for some rows only
   trials: 12                                    # of each row; or grid: true
+  halving: {rungs: [250, 500], factor: 2}       # end trials early; without it all train to the end
   base:   {schedule.iterations: 1000, seed: 100}        # settings of the trials only
   select: {metric: miou, on: holdout, share: 0.2, blocks: 30, gap: 10}
   seed:   0                                             # of the search
@@ -17,10 +18,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from protoseg.config.holdout.settings import HOLDOUT
+from protoseg.config.tuning.halving import Halving, read_halving
 from protoseg.config.tuning.search_space import Space, read_space
 from protoseg.errors import UsageError, describe_unknown_name, join_names
 
-KEYS = ("search", "rows", "trials", "grid", "base", "select", "seed")
+KEYS = ("search", "rows", "trials", "grid", "halving", "base", "select", "seed")
 HOLDOUT_KEYS = ("share", "blocks", "gap", "pattern", "list", "list_sha256", "seed")
 SELECT_KEYS = ("metric", "on", *HOLDOUT_KEYS)
 MOST_TRIALS = 10_000
@@ -29,6 +31,7 @@ FIXED_KEYS = {
     "dataset": "belongs to the data set, which all trials share",
     "seed": "is the seed; tune.base sets the one of all trials, and seeds those of the final runs",
     "schedule.iterations": "is the budget, which is equal for all trials",
+    "schedule.stop_after": "is the budget, which tune.halving sets",
     "method.scales": "belongs to the evaluation of pseudo-masks",
     "method.flip": "belongs to the evaluation of pseudo-masks",
 }
@@ -67,6 +70,8 @@ class TuneBlock:
     seed: int
     content: dict[str, Any]
     """The block as plain data."""
+    halving: Halving
+    """Which trials end early."""
 
     def list_spaces(self, names: Iterable[str]) -> dict[str, Space]:
         """List the spaces of a row: those of every row, then those of matching patterns.
@@ -115,6 +120,7 @@ def read_block(value: Any, where: str) -> TuneBlock:
         selection=_read_selection(block.get("select"), f"{where}.select"),
         seed=_read_whole_number(block.get("seed", 0), f"{where}.seed", 0, 2**31 - 1),
         content=block,
+        halving=read_halving(block.get("halving"), f"{where}.halving"),
     )
 
 
@@ -185,8 +191,8 @@ def _read_base(value: Any, searched: set[str], where: str) -> dict[str, Any]:
     for key in base:
         if key in searched:
             raise UsageError(f"{where}: '{key}' is searched too. Remove it here, or from search.")
-        if key.partition(".")[0] in ("evaluation", "dataset"):
-            reason = FIXED_KEYS[key.partition(".")[0]]
+        if key == "schedule.stop_after" or key.partition(".")[0] in ("evaluation", "dataset"):
+            reason = _find_reason(key)
             raise UsageError(f"{where}: '{key}' cannot be set: it {reason}. Remove it.")
     return base
 

@@ -21,6 +21,7 @@ from protoseg.config.recipes.values import read_values
 from protoseg.config.schema import RunSpec
 from protoseg.config.tuning.block import TuneBlock, check_patterns
 from protoseg.config.tuning.draw import draw_settings, list_grid
+from protoseg.config.tuning.halving import check_halving, end_early
 from protoseg.config.validation import check_values
 from protoseg.errors import UsageError
 
@@ -91,14 +92,19 @@ def finalise(matrix: Matrix, choice: Mapping[str, Any]) -> Matrix:
             PlannedRun(dataclasses.replace(spec, seed=seed), row.axes)
             for seed in matrix.tuning.seeds
         ]
-    tuning = dataclasses.replace(matrix.tuning, choice=choice)
+    promoted = {
+        row["row"]: tuple(tuple(rung["promoted"]) for rung in row["rungs"])
+        for row in choice["rows"]
+        if "rungs" in row
+    }
+    tuning = dataclasses.replace(matrix.tuning, choice=choice, promoted=promoted)
     return dataclasses.replace(matrix, runs=tuple(runs), tuning=tuning)
 
 
 def make_trial_matrix(matrix: Matrix) -> Matrix:
-    """Return a matrix whose runs are the trials of another one."""
+    """Return a matrix whose runs are the trials of another one, as far as they are known."""
     assert matrix.tuning is not None
-    runs = tuple(trial.run for row in matrix.tuning.rows for trial in row.trials)
+    runs = tuple(matrix.tuning.list_trial_runs())
     title = f"trials of {matrix.title}"
     return dataclasses.replace(matrix, title=title, runs=runs, tuning=None)
 
@@ -157,9 +163,10 @@ def _make_row(
         drawn = list_grid(spaces, where)
     specs = _compose_trials(compose_trial, spaces, drawn, where)
     _check_selection(specs[0], block, f"{settings.where}: tune.select")
+    check_halving(block.halving, len(drawn), specs[0], where)
     axes = {name: point.get(name, "") for name in settings.axis_names}
     trials = tuple(
-        Trial(number, values, PlannedRun(spec, {**axes, TRIAL: number, **values}))
+        _make_trial(number, values, spec, {**axes, TRIAL: number, **values}, block.halving.rungs)
         for number, (values, spec) in enumerate(zip(drawn, specs, strict=True), 1)
     )
     row = TunedRow(name, axes, spaces, trials, compose_final)
@@ -167,6 +174,21 @@ def _make_row(
     for spec in (specs[0], row.example):
         _refuse_coupled_decay(spec, spaces, where)
     return row
+
+
+def _make_trial(
+    number: int,
+    values: dict[str, Any],
+    spec: RunSpec,
+    axes: dict[str, Any],
+    rungs: Sequence[int],
+) -> Trial:
+    starts = (0, *rungs)
+    early = tuple(
+        PlannedRun(end_early(spec, end), axes, start)
+        for start, end in zip(starts, rungs, strict=False)
+    )
+    return Trial(number, values, PlannedRun(spec, axes, starts[-1]), early)
 
 
 def _compose_trials(

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from protoseg.config.matrix import Matrix, TunedRow
+from protoseg.config.matrix import Matrix, Trial
 from protoseg.config.tuning.expand import finalise
 from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
-from protoseg.report import metrics, wording
-from protoseg.report.metrics import METRICS, QUALITIES, Metric
+from protoseg.report.metrics import METRICS, QUALITIES
+from protoseg.report.tuning.rungs import Rung, rank_trials, read_rungs
 from protoseg.runs.choice import CHOICES, read_choice, seal_choice
 from protoseg.runs.record import RecordError
 from protoseg.runs.store import RecordStore
@@ -63,26 +63,20 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
     rows: list[dict[str, Any]] = []
     to_be_chosen: dict[str, str] = {}
     for row in tuning.rows:
-        values, missing = _read_values(row, metric, store)
-        if not values or (missing and not allow_missing):
-            to_be_chosen[row.name] = _describe_missing(row, missing)
+        rungs = read_rungs(row, tuning, store, allow_missing=allow_missing)
+        last = rungs[-1]
+        is_last = len(rungs) > len(tuning.block.halving.rungs)
+        if not is_last or not last.values or (last.missing and not allow_missing):
+            to_be_chosen[row.name] = _describe_missing(last)
             continue
-        best = (max if metric.higher_is_better else min)(values.values())
-        chosen = next(t for t in row.trials if values.get(t.number) == best)
+        chosen = row.trials[rank_trials(last.values, metric)[0] - 1]
         rows.append(
             {
                 "row": row.name,
                 "axes": row.axes,
                 "spaces": {key: space.describe() for key, space in row.spaces.items()},
-                "trials": [
-                    {
-                        "number": trial.number,
-                        "run_id": trial.run.run_id,
-                        "values": trial.values,
-                        "value": values.get(trial.number),
-                    }
-                    for trial in row.trials
-                ],
+                "trials": [_trial_to_dict(trial, rungs) for trial in row.trials],
+                **({"rungs": [_rung_to_dict(rung) for rung in rungs[:-1]]} if rungs[1:] else {}),
                 "chosen": chosen.number,
                 "at_edge": [
                     key for key, space in row.spaces.items() if space.is_at_edge(chosen.values[key])
@@ -107,29 +101,33 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
     return Selected(seal_choice(choice))
 
 
-def _read_values(
-    row: TunedRow, metric: Metric, store: RecordStore
-) -> tuple[dict[int, float], dict[int, str]]:
-    """Number of a trial -> value, of the finished ones, and -> state, of the others."""
-    values, missing = {}, {}
-    for trial in row.trials:
-        result = store.find(trial.run.run_id)
-        value = None if result.record is None else metrics.read_metric(result.record, metric)
-        if value is not None:
-            values[trial.number] = value
-        elif result.record is None:
-            missing[trial.number] = wording.describe_state(result)
-        else:
-            missing[trial.number] = f"records no {metric.key}"
-    return values, missing
+def _trial_to_dict(trial: Trial, rungs: Sequence[Rung]) -> dict[str, Any]:
+    """A trial with the result of the last rung that it was trained to."""
+    last = [rung for rung in rungs if trial.number in rung.runs][-1]
+    content = {
+        "number": trial.number,
+        "run_id": last.runs[trial.number],
+        "values": trial.values,
+        "value": last.values.get(trial.number),
+    }
+    return content if last is rungs[-1] else {**content, "stopped_after": last.iterations}
 
 
-def _describe_missing(row: TunedRow, missing: Mapping[int, str]) -> str:
+def _rung_to_dict(rung: Rung) -> dict[str, Any]:
+    trials = [
+        {"number": number, "run_id": run_id, "value": rung.values.get(number)}
+        for number, run_id in rung.runs.items()
+    ]
+    return {"iterations": rung.iterations, "trials": trials, "promoted": list(rung.promoted)}
+
+
+def _describe_missing(rung: Rung) -> str:
     """``2 of 12 trials have no result: trial 3 (failed: out_of_memory), trial 5 (not run)``."""
+    missing = rung.missing
     named = [f"trial {number} ({state})" for number, state in [*missing.items()][:SHOWN]]
     more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
     have = "has" if len(missing) == 1 else "have"
-    return f"{len(missing)} of {len(row.trials)} trials {have} no result: {', '.join(named)}{more}"
+    return f"{len(missing)} of {len(rung.runs)} trials {have} no result: {', '.join(named)}{more}"
 
 
 def name_choice(matrix: Matrix) -> str:

@@ -54,11 +54,14 @@ def describe_search(matrix: Matrix) -> Iterator[str]:
         else ""
     )
     iterations = {row.trials[0].run.spec.schedule.iterations: None for row in tuning.rows}
+    halving = describe_halving(tuning)
     yield (
         f"Tuned: {trials} trial{'s' * (numbers[-1] > 1)} per row, each of "
         f"{' or '.join(f'{number:,}' for number in iterations)} iterations, selected by {title} on "
         f"{_describe_split(tuning)}.{oracle}"
     )
+    if halving:
+        yield halving
     spaces = {
         f"{key}: {space.describe()}": None
         for row in tuning.rows
@@ -70,6 +73,19 @@ def describe_search(matrix: Matrix) -> Iterator[str]:
     edges = [f"{key} of {row['row']}" for row in tuning.choice["rows"] for key in row["at_edge"]]
     if edges:
         yield f"At an edge of its range, so a wider one may be better: {'; '.join(edges)}."
+
+
+def describe_halving(tuning: Tuning) -> str:
+    """``Successive halving: of 12 trials 6 go on after iteration 250.``; empty without one."""
+    halving, row = tuning.block.halving, tuning.rows[0]
+    if not halving.rungs:
+        return ""
+    budget = halving.list_budget(len(row.trials), row.trials[0].run.spec.schedule.iterations)
+    steps = [
+        f"{kept} after iteration {end:,}"
+        for (kept, _), end in zip(budget[1:], halving.rungs, strict=True)
+    ]
+    return f"Successive halving: of {budget[0][0]} trials of a row go on {', '.join(steps)}."
 
 
 def list_choices(matrix: Matrix) -> list[str]:
@@ -110,7 +126,11 @@ def describe_row_choice(matrix: Matrix, axes: Mapping[str, Any]) -> Iterator[str
             f"{tuning.choice['rule']}; {tuning.choice['tie_rule']}."
         )
         ranked = sorted(
-            (t for t in row["trials"] if t["value"] is not None and t is not trial),
+            (
+                t
+                for t in row["trials"]
+                if t["value"] is not None and t is not trial and "stopped_after" not in t
+            ),
             key=lambda t: -t["value"] if metric.higher_is_better else t["value"],
         )
         if ranked:

@@ -26,18 +26,22 @@ def build_trial_table(matrix: Matrix, store: RecordStore) -> Table:
     metric = METRICS[tuning.selection.metric]
     keys = list(dict.fromkeys(key for row in tuning.rows for key in row.spaces))
     names = {key: wording.name_axis(key, matrix.table.names) for key in keys}
+    halving = tuning.block.halving
     header = [
         Column("row", "Row", "label"),
         Column("trial", "Trial", "label"),
         *(Column(key, names[key], "label") for key in keys),
+        *([Column("iterations", "Iterations", "label")] if halving.rungs else []),
         Column(metric.key, metric.title, "measured", metric.key),
         Column("run", "Run", "label"),
     ]
     chosen = {row["row"]: row["chosen"] for row in (tuning.choice or {}).get("rows", ())}
     rows: list[Row] = []
     for row in tuning.rows:
+        reached = tuning.count_rungs(row)
         for trial in row.trials:
-            run_id = trial.run.run_id
+            run = trial.runs[reached[trial.number]]
+            run_id = run.run_id
             result = store.find(run_id)
             value = None if result.record is None else metrics.read_metric(result.record, metric)
             if value is None:
@@ -59,6 +63,8 @@ def build_trial_table(matrix: Matrix, store: RecordStore) -> Table:
                 for key in keys
             ]
             labels = [wording.clean_text(row.name), str(trial.number), *texts]
+            if halving.rungs:
+                labels.append(str(run.spec.schedule.last_iteration))
             rows.append(
                 Row(
                     f"{labels[0]}, trial {trial.number}",

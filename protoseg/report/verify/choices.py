@@ -87,6 +87,8 @@ def _list_differences(
                 old["row"],
                 f"trial {old['chosen']} is chosen; the records give trial {new['chosen']}.",
             )
+        if old.get("rungs") != new.get("rungs"):
+            yield old["row"], "other trials go on, or with other values, than the records give."
         for before, after in zip(old["trials"], new["trials"], strict=True):
             if before != after:
                 yield (
