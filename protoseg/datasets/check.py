@@ -19,7 +19,6 @@ from protoseg.datasets.check_report import (
     DataSetReport,
     PictureIndex,
     SplitCounts,
-    SplitReport,
     describe_orientations,
 )
 from protoseg.datasets.labels import (
@@ -38,11 +37,16 @@ from protoseg.datasets.readers.photographs import (
     read_orientation,
     read_photograph,
 )
-from protoseg.datasets.worker_pool import count_cores, map_tasks, split_into_chunks
+from protoseg.datasets.worker_pool import (
+    WorkerPool,
+    count_cores,
+    has_many_files,
+    split_into_chunks,
+)
 from protoseg.errors import DataError
 
-MANY_PAIRS = 4000
-"""With more pairs the check uses processes, which need a second to start; threads otherwise."""
+MANY_FILES = 8000
+"""With more files the check uses processes, which need a second to start; threads otherwise."""
 
 CHUNK = 16
 """Pairs in one task of a process."""
@@ -85,37 +89,41 @@ def check_data_set(
             lists up to five problems.
     """
     start = time.perf_counter()
-    # Names instead of paths, which need three times the memory.
-    names: dict[str, list[tuple[str, str]]] = {}
-    problems: list[str] = []
-    notes: list[str] = []
-    splits = layout.find_splits(root, dataset)
-    for split in sorted({dataset.train_split, *splits}):
-        pairs, missing = layout.scan_split(root, dataset, split)
-        problems += missing or _count_problems(root, dataset, split, len(pairs))
-        names[split] = [_name_pair(root, pair) for pair in pairs]
-        del pairs
-        if not missing:
-            notes += layout.describe_oddities(root, dataset, split)
-    total = sum(map(len, names.values()))
-    contents = _read_pairs(root, names, dataset, jobs or count_cores(), total)
-    counts = {split: SplitCounts() for split in names}
-    pictures, pixel_hashes = PictureIndex(), {}
-    pair_files: dict[str, list[Any]] = {}
-    done = 0
-    for split, members in names.items():
-        for number, (pair_names, content) in enumerate(zip(members, contents, strict=False)):
-            problems += content.problems
-            if not content.problems:
-                counts[split].add_pair(content.size, content.counts, content.is_turned_alone)
-                pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
-                if split in splits:
-                    pair_files.update(zip(pair_names, content.files, strict=True))
-                if dataset.generator:
-                    pixel_hashes[split, number] = content.pixel_hash
-            done += 1
-            if progress is not None:
-                progress(done, total)
+    jobs = jobs or count_cores()
+    use_processes = jobs > 1 and has_many_files(root, MANY_FILES)
+    # Processes start while the folders are scanned.
+    with WorkerPool(jobs, use_processes=use_processes, module=__name__) as pool:
+        # Names instead of paths, which need three times the memory.
+        names: dict[str, list[tuple[str, str]]] = {}
+        problems: list[str] = []
+        notes: list[str] = []
+        splits = layout.find_splits(root, dataset)
+        for split in sorted({dataset.train_split, *splits}):
+            pairs, missing = layout.scan_split(root, dataset, split)
+            problems += missing or _count_problems(root, dataset, split, len(pairs))
+            names[split] = [_name_pair(root, pair) for pair in pairs]
+            del pairs
+            if not missing:
+                notes += layout.describe_oddities(root, dataset, split)
+        total = sum(map(len, names.values()))
+        contents = _read_pairs(root, names, dataset, pool, CHUNK if use_processes else CHUNK // 4)
+        counts = {split: SplitCounts() for split in names}
+        pictures, pixel_hashes = PictureIndex(), {}
+        pair_files: dict[str, list[Any]] = {}
+        done = 0
+        for split, members in names.items():
+            for number, (pair_names, content) in enumerate(zip(members, contents, strict=False)):
+                problems += content.problems
+                if not content.problems:
+                    counts[split].add_pair(content.size, content.counts, content.is_turned_alone)
+                    pictures.add_picture(bytes.fromhex(content.files[0][2]), split, number)
+                    if split in splits:
+                        pair_files.update(zip(pair_names, content.files, strict=True))
+                    if dataset.generator:
+                        pixel_hashes[split, number] = content.pixel_hash
+                done += 1
+                if progress is not None:
+                    progress(done, total)
     layout.raise_problems(problems)
     equal_pictures = pictures.find_equal_pictures(names)
     names.clear()
@@ -128,7 +136,8 @@ def check_data_set(
         problems += _generated_problems(root, pixel_hashes)
     reports = {split: counts[split].make_report(dataset) for split in counts}
     for split, report in reports.items():
-        problems += _unlabelled_problems(root, dataset, split, report)
+        if not any(report.pixels.values()):
+            problems.append(_unlabelled_message(root, dataset, split))
         notes += describe_orientations(split, counts[split].turned_alone, report.images)
     layout.raise_problems(problems)
     return DataSetReport(
@@ -151,16 +160,13 @@ def _read_pairs(
     root: Path,
     names: dict[str, list[tuple[str, str]]],
     dataset: DatasetSpec,
-    jobs: int,
-    total: int,
+    pool: WorkerPool,
+    chunk: int,
 ) -> Iterator[_PairContent]:
     """The content of all pairs, in order."""
-    use_processes = jobs > 1 and total > MANY_PAIRS
-    chunks = split_into_chunks(
-        itertools.chain.from_iterable(names.values()), CHUNK if use_processes else CHUNK // 4
-    )
+    chunks = split_into_chunks(itertools.chain.from_iterable(names.values()), chunk)
     call = functools.partial(_read_chunk, root=root, dataset=dataset)
-    for contents in map_tasks(call, chunks, jobs, use_processes=use_processes):
+    for contents in pool.map_tasks(call, chunks):
         yield from contents
 
 
@@ -250,14 +256,6 @@ def _count_problems(root: Path, dataset: DatasetSpec, split: str, count: int) ->
         f"{images.folder}: {count} images, expected {expected}. Complete the copy, or accept this "
         f"one with dataset.counts.{split}={count} on the command line."
     ]
-
-
-def _unlabelled_problems(
-    root: Path, dataset: DatasetSpec, split: str, report: SplitReport
-) -> list[str]:
-    if any(report.pixels.values()):
-        return []
-    return [_unlabelled_message(root, dataset, split)]
 
 
 def _unlabelled_message(root: Path, dataset: DatasetSpec, split: str) -> str:

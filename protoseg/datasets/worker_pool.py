@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import multiprocessing
 import os
@@ -12,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 from protoseg.errors import ProtosegError
 
@@ -28,45 +30,58 @@ def count_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def map_tasks(
-    call: Callable[[T], R], tasks: Iterable[T], jobs: int, *, use_processes: bool
-) -> Iterator[R]:
-    """Yield ``call(task)`` for each task, in order.
+class WorkerPool:
+    """Processes or threads; a context manager that ends them.
 
     Args:
-        call: a function that can be pickled, if ``use_processes``.
-        tasks: their arguments; at most `OPEN_TASKS` per worker are taken ahead.
         jobs: number of processes or threads.
         use_processes: processes start in about a second, threads at once. Decoders of images
             release the GIL, so that a few threads are as fast.
-
-    Raises:
-        ProtosegError: a process was killed.
+        module: imported by each process at once, while the caller prepares the tasks.
     """
-    remaining = iter(tasks)
-    pool = _open_pool(jobs, use_processes)
-    try:
-        first = itertools.islice(remaining, OPEN_TASKS * jobs)
-        waiting: deque[Future[R]] = deque(pool.submit(call, task) for task in first)
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(call, task) for task in itertools.islice(remaining, 1))
-            yield result
-    except BrokenProcessPool as error:
-        raise ProtosegError(
-            "a process that reads files was killed, perhaps for lack of memory. Run the command "
-            "again, with fewer --jobs."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
 
+    def __init__(self, jobs: int, *, use_processes: bool, module: str = __name__) -> None:
+        self.jobs = jobs
+        self._executor: Executor
+        if not use_processes:
+            self._executor = ThreadPoolExecutor(jobs)
+            return
+        # Not forked: a forked process would inherit the state of the progress display's threads.
+        context = multiprocessing.get_context("spawn")
+        self._executor = ProcessPoolExecutor(jobs, context, initialise_process, (os.getpid(),))
+        for _ in range(jobs):  # each task without an idle process starts one
+            self._executor.submit(importlib.import_module, module)
 
-def _open_pool(jobs: int, use_processes: bool) -> Executor:
-    if not use_processes:
-        return ThreadPoolExecutor(jobs)
-    # Not forked: a forked process would inherit the state of the progress display's threads.
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(jobs, context, initialise_process, (os.getpid(),))
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._executor.shutdown(cancel_futures=True)
+
+    def map_tasks(self, call: Callable[[T], R], tasks: Iterable[T]) -> Iterator[R]:
+        """Yield ``call(task)`` for each task, in order.
+
+        Args:
+            call: a function that can be pickled, for processes.
+            tasks: its arguments; at most `OPEN_TASKS` per worker are taken ahead.
+
+        Raises:
+            ProtosegError: a process was killed.
+        """
+        remaining = iter(tasks)
+        submit = self._executor.submit
+        try:
+            first = itertools.islice(remaining, OPEN_TASKS * self.jobs)
+            waiting: deque[Future[R]] = deque(submit(call, task) for task in first)
+            while waiting:
+                result = waiting.popleft().result()
+                waiting.extend(submit(call, task) for task in itertools.islice(remaining, 1))
+                yield result
+        except BrokenProcessPool as error:
+            raise ProtosegError(
+                "a process that reads files was killed, perhaps for lack of memory. Run the "
+                "command again, with fewer --jobs."
+            ) from error
 
 
 def initialise_process(parent: int) -> None:
@@ -91,3 +106,13 @@ def split_into_chunks(members: Iterable[Any], size: int) -> Iterator[list[Any]]:
     remaining = iter(members)
     while chunk := list(itertools.islice(remaining, size)):
         yield chunk
+
+
+def has_many_files(root: Path, limit: int) -> bool:
+    """Whether a folder has more than ``limit`` files; it is not read further than that."""
+    number = 0
+    for _, _, names in os.walk(root):
+        number += len(names)
+        if number > limit:
+            return True
+    return False

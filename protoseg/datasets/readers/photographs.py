@@ -52,7 +52,7 @@ def check_photograph(path: Path, content: bytes) -> tuple[tuple[int, int], int]:
         MemoryError: as `read_photograph`.
     """
     data = _require_content(path, np.frombuffer(content, np.uint8))
-    header = _read_jpeg_header(data)
+    header = _read_jpeg_header(content)
     if header is not None:
         pixels = _decode(path, data, cv2.IMREAD_REDUCED_GRAYSCALE_8)
         if pixels.shape[:2] == tuple(-(-side // 8) for side in header[0]):
@@ -61,12 +61,12 @@ def check_photograph(path: Path, content: bytes) -> tuple[tuple[int, int], int]:
     return (pixels.shape[0], pixels.shape[1]), read_orientation(path)
 
 
-def _read_jpeg_header(data: np.ndarray) -> tuple[tuple[int, int], int] | None:
+def _read_jpeg_header(content: bytes) -> tuple[tuple[int, int], int] | None:
     """What `check_photograph` returns, for a JPEG; None for other files."""
-    if data[:2].tobytes() != JPEG_START:
+    if not content.startswith(JPEG_START):
         return None
     try:
-        with Image.open(io.BytesIO(data.tobytes())) as file:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "MPO")) as file:
             orientation = _find_orientation(file)
             size = file.size if orientation >= 5 else (file.height, file.width)
             return size, orientation
