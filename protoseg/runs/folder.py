@@ -26,8 +26,9 @@ from protoseg import files
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
 from protoseg.runs.attempts import Attempt, read_attempts
-from protoseg.runs.record import RecordError, read_record, verify_identity
+from protoseg.runs.record import read_record, verify_identity
 from protoseg.runs.retry import count_failures_in_a_row, may_retry
+from protoseg.runs.sealed import RecordError
 from protoseg.runs.states import Reason, State
 
 START_PHASES = ("checking data", "building", "first batch")

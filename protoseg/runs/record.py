@@ -1,14 +1,12 @@
 """The record of a finished run: its schema and digest, and how it is checked and published.
 
-A record is plain JSON (`SCHEMA` names the keys) beside a compressed file with the confusion counts
-of every image. ``digest`` is the SHA-256 of the canonical JSON of the other keys, so an edit by
-hand or a torn file is detected.
+A record is sealed JSON (`protoseg.runs.sealed`; `FORMAT` names the keys) beside a compressed file
+with the confusion counts of every image.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,95 +14,48 @@ from pathlib import Path
 from typing import Any
 
 from protoseg import files
-from protoseg.errors import ProtosegError
+from protoseg.runs.sealed import RESTORE, RecordError, SealedFormat
 
-SCHEMA_VERSION = 1
-
-SCHEMA: dict[str, type | tuple[type, ...]] = {
-    "schema_version": int,
-    "run_id": str,
-    "spec": dict,
-    "spec_digest": str,  # SHA-256 of the canonical JSON of the spec
-    "metrics": dict,  # miou, macc, aacc in percent; images
-    "per_class": list,  # {name, iou, acc (percent or null where undefined), pixels}, in class order
-    "parameters": dict,  # learnable, prototype: counts of numbers
-    # seconds, evaluation_seconds, rates, peak_memory_mib, gpu_hours; with `curve` curve_seconds
-    "cost": dict,
-    "losses": list,  # [iteration, {name: mean since the last point}] over the whole training
-    "provenance": dict,  # commit, dirty, diff, attempts, locks, packages, device, kernels, digests
-    "confusion": dict,  # file, sha256
-    "attempts": int,
-    "started": str,  # UTC, ISO 8601; of the first attempt
-    "finished": str,
-    "digest": str,
-}
-OPTIONAL: dict[str, type] = {
-    # {iteration, miou, ..., iou, loss} of each evaluation, with ``evaluation.every``; the last one
-    # is that of `metrics`. See `protoseg.training.evaluation.metric_curve.MetricCurve.add_point`.
-    "curve": list,
-}
-
-RESTORE = "Restore it from a copy, or delete it and run the sweep again."
-"""What to do about a damaged record."""
-
-
-class RecordError(ProtosegError):
-    """A record that is torn, edited, of another run, or of a newer schema."""
-
-
-def digest(record: dict[str, Any]) -> str:
-    """Compute the digest of a record, over all keys but ``digest``."""
-    return hashlib.sha256(
-        files.canonical_json({key: value for key, value in record.items() if key != "digest"})
-    ).hexdigest()
+FORMAT = SealedFormat(
+    "record",
+    1,
+    {
+        "run_id": str,
+        "spec": dict,
+        "spec_digest": str,  # SHA-256 of the canonical JSON of the spec
+        "metrics": dict,  # miou, macc, aacc in percent; images
+        # {name, iou, acc (percent or null where undefined), pixels}, in class order
+        "per_class": list,
+        "parameters": dict,  # learnable, prototype: counts of numbers
+        # seconds, evaluation_seconds, rates, peak_memory_mib, gpu_hours; with `curve` curve_seconds
+        "cost": dict,
+        "losses": list,  # [iteration, {name: mean since the last point}] over the whole training
+        # commit, dirty, diff, attempts, locks, packages, device, kernels, digests; continued, if
+        # the training began with that of another run (`protoseg.training.continuation`)
+        "provenance": dict,
+        "confusion": dict,  # file, sha256
+        "attempts": int,
+        "started": str,  # UTC, ISO 8601; of the first attempt
+        "finished": str,
+    },
+    optional={
+        # {iteration, miou, ..., iou, loss} of each evaluation, with ``evaluation.every``; the last
+        # one is that of `metrics`. See
+        # `protoseg.training.evaluation.metric_curve.MetricCurve.add_point`.
+        "curve": list,
+    },
+)
+SCHEMA_VERSION = FORMAT.version
 
 
 def seal(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``record`` with its digest.
-
-    Raises:
-        ValueError: a key is missing, unknown, or of the wrong type.
-    """
-    sealed = {**record, "schema_version": SCHEMA_VERSION}
-    sealed["digest"] = digest(sealed)
-    problems = _shape_problems(sealed)
-    if problems:
-        raise ValueError(f"not a record: {'; '.join(problems)}")
-    return sealed
+    """Return a copy of ``record`` with its digest; see `SealedFormat.seal`."""
+    return FORMAT.seal(record)
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read and check a record.
-
-    Raises:
-        FileNotFoundError: there is no file.
-        RecordError: torn, edited, incomplete, or of a newer schema.
-    """
-    data = path.read_bytes()
-    try:
-        record = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: torn record, not valid JSON ({error}). {RESTORE}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("schema_version"), int):
-        raise RecordError(f"{path}: not a record of protoseg (no schema_version).")
-    version = record["schema_version"]
-    if version > SCHEMA_VERSION:
-        raise RecordError(
-            f"{path}: record of schema {version}; this protoseg reads up to {SCHEMA_VERSION}. "
-            "Update protoseg; the record is kept."
-        )
-    problems = _shape_problems(record)
-    if problems:
-        raise RecordError(f"{path}: incomplete record: {'; '.join(problems)}.")
-    try:
-        is_unchanged = digest(record) == record["digest"]
-    except ValueError:  # 1e999 is valid JSON but reads as infinity, which is not
-        is_unchanged = False
-    if not is_unchanged:
-        raise RecordError(
-            f"{path}: edited or damaged record, its content does not match its digest. {RESTORE}"
-        )
-    return record
+    """Read and check a record; see `SealedFormat.read`."""
+    return FORMAT.read(path)
 
 
 def verify_identity(record: dict[str, Any], run_id: str, path: Path) -> None:
@@ -223,22 +174,6 @@ def publish(run_folder: Path, destination: Path) -> Path:
         files.write_bytes(copy, source.read_bytes())
     files.write_bytes(target, (run_folder / "record.json").read_bytes())
     return target
-
-
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _shape_problems(record: dict[str, Any]) -> list[str]:
-    problems = [f"'{key}' is missing" for key in SCHEMA if key not in record]
-    shape = {**SCHEMA, **OPTIONAL}
-    problems += [f"'{key}' is unknown" for key in record if key not in shape]
-    problems += [
-        f"'{key}' is not of type {expected}"
-        for key, expected in shape.items()
-        if key in record and not isinstance(record[key], expected)
-    ]
-    return problems
 
 
 def add_torch_build(provenance: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any
 
 from protoseg.errors import ProtosegError
 from protoseg.runs.folder import RunFolder, Status
-from protoseg.runs.record import RESTORE, RecordError, read_record, verify_identity
+from protoseg.runs.record import read_record, verify_identity
+from protoseg.runs.sealed import RESTORE, RecordError
 from protoseg.runs.states import State
 
 

@@ -19,7 +19,7 @@ from protoseg.reproduce.comparison import (
     compare_records,
     read_verified_counts,
 )
-from protoseg.runs.record import RecordError
+from protoseg.runs.sealed import RecordError
 
 CURVE = [[i, {"loss": 2.0 / i, "loss_ce": 1.5 / i, "acc_seg": 40.0 + i}] for i in range(1, 11)]
 COUNTS: Cells = {(0, 0): 90, (0, 1): 10, (1, 4): 100}

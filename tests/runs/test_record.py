@@ -14,22 +14,20 @@ from report.lab import make_record, make_spec
 
 from protoseg.runs import record as records
 from protoseg.runs.record import (
-    SCHEMA,
+    FORMAT,
     SCHEMA_VERSION,
-    RecordError,
     list_diffs,
     publish,
     read_record,
     seal,
     verify_confusion,
 )
+from protoseg.runs.sealed import RecordError
 
 COUNTS = b"counts of every image"
 GOOD = make_record(make_spec(), 70.0, confusion={"sha256": hashlib.sha256(COUNTS).hexdigest()})
 
-EMPTY: dict[str, Any] = {
-    key: kind() for key, kind in SCHEMA.items() if isinstance(kind, type) and key != "digest"
-}
+EMPTY: dict[str, Any] = {key: kind() for key, kind in FORMAT.keys.items() if isinstance(kind, type)}
 SMALL = seal({**EMPTY, "metrics": {"miou": 70.0}})
 """A short record, for tests of every byte."""
 
@@ -54,7 +52,7 @@ def write_run(folder: Path, record: dict[str, Any], counts: bytes = COUNTS) -> P
 
 def test_a_sealed_record_is_read_back(record_path: Path) -> None:
     assert read_record(write_record(record_path, GOOD)) == GOOD
-    assert set(GOOD) == set(SCHEMA)
+    assert set(GOOD) == {*FORMAT.keys, "schema_version", "digest"}
     assert GOOD["schema_version"] == SCHEMA_VERSION
 
 
@@ -140,7 +138,7 @@ def test_a_record_with_nan_cannot_be_sealed() -> None:
         seal({**GOOD, "metrics": {"miou": math.nan}})
 
 
-@pytest.mark.parametrize("key", sorted(set(SCHEMA) - {"schema_version"}))
+@pytest.mark.parametrize("key", sorted({*FORMAT.keys, "digest"}))
 def test_a_missing_key_is_named(record_path: Path, key: str) -> None:
     rest = {name: value for name, value in GOOD.items() if name != key}
     with pytest.raises(RecordError, match=rf"incomplete record: '{key}' is missing\."):

@@ -14,7 +14,7 @@ from report.lab import Lab, make_record, make_spec
 from protoseg.config.identity import run_id
 from protoseg.errors import ProtosegError
 from protoseg.runs import claim
-from protoseg.runs import record as records
+from protoseg.runs import sealed
 from protoseg.runs.folder import Status
 from protoseg.runs.record import seal
 from protoseg.runs.states import Reason, State
@@ -166,7 +166,7 @@ def test_a_run_folder_with_unexpected_json_is_damaged(
         raise TypeError("no mapping")
 
     lab.finish(SPEC, 70.0, in_runs=True)
-    monkeypatch.setattr(records, "digest", fail)
+    monkeypatch.setattr(sealed, "digest", fail)
     assert lab.store.find(ID).damaged
     assert "damaged, no mapping. Restore it" in lab.store.warnings[0]
 

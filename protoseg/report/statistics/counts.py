@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from protoseg.runs.record import RecordError
+from protoseg.runs.sealed import RecordError
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
 from protoseg.report.metrics import METRICS, QUALITIES
 from protoseg.report.tuning.rungs import Rung, rank_trials, read_rungs
 from protoseg.runs.choice import CHOICES, read_choice, seal_choice
-from protoseg.runs.record import RecordError
+from protoseg.runs.sealed import RecordError
 from protoseg.runs.store import RecordStore
 
 TIE_RULE = "equal values: the lowest number of a trial"

@@ -15,13 +15,13 @@ from protoseg.files import canonical_json
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.recount import CountsError, find_wrong_numbers
 from protoseg.runs.record import (
-    RecordError,
     add_torch_build,
     list_diffs,
     read_record,
     verify_confusion,
     verify_diff,
 )
+from protoseg.runs.sealed import RecordError
 
 KEPT = {"README.md", ".gitkeep"}
 

@@ -12,7 +12,7 @@ from recorded import RECORDS
 
 from protoseg.report.statistics import bootstrap
 from protoseg.report.statistics.counts import count_per_image, read_counts
-from protoseg.runs.record import RecordError
+from protoseg.runs.sealed import RecordError
 
 
 def write_counts(path: Path, **changes: Any) -> Path:
