@@ -13,8 +13,7 @@ from report.lab import Lab, make_record, make_spec
 
 from protoseg.config.identity import run_id
 from protoseg.errors import ProtosegError
-from protoseg.runs import claim
-from protoseg.runs import sealed
+from protoseg.runs import claim, sealed
 from protoseg.runs.folder import Status
 from protoseg.runs.record import seal
 from protoseg.runs.states import Reason, State
