@@ -34,6 +34,7 @@ VERBS = {
         "status": "show the progress of each run, and why it failed or was interrupted",
     },
     "results": {
+        "evaluate": "evaluate finished runs on another split of their data set",
         "tables": "build the table of a matrix from the records of its runs",
         "figures": "draw the figures of a matrix from the records of its runs",
         "explain": "show the runs, seeds and commits behind a table cell, or behind one run",

@@ -25,11 +25,13 @@ from protoseg.errors import ProtosegError, UnchosenError, UsageError
 from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
 from protoseg.paths import Paths, find_paths
 from protoseg.report import metrics
+from protoseg.runs.choice import CHOICES
+from protoseg.runs.evaluation import EVALUATIONS
 
 PIPE_WIDTH = 500
 """Width in characters of output that is not a terminal."""
 CLUSTER = "cluster"
-FINAL_VERBS = ("tables", "figures", "explain", "compare")
+FINAL_VERBS = ("tables", "figures", "explain", "compare", "evaluate")
 """Verbs that show final runs, so the settings of a search must be chosen."""
 
 
@@ -172,9 +174,15 @@ class Context:
     @property
     def choice_folders(self) -> list[Path]:
         """The folders of choices: of the runs, and beside each folder of records."""
-        from protoseg.report.tuning.choose import list_choice_folders
+        return self._list_folders(CHOICES)
 
-        return list_choice_folders(self.paths.runs, self.record_folders)
+    @property
+    def evaluation_folders(self) -> list[Path]:
+        """The folders of evaluations on other splits: of the runs, and beside the records."""
+        return self._list_folders(EVALUATIONS)
+
+    def _list_folders(self, name: str) -> list[Path]:
+        return [self.paths.runs / name, *(folder.parent / name for folder in self.record_folders)]
 
     def _load_readable_matrices(self, names: list[str], overrides: list[str]) -> list[Matrix]:
         matrices = []

@@ -34,7 +34,7 @@ FORMAT = SealedFormat(
         "rows": list,
     },
 )
-read_choice = FORMAT.read
+read_choice = FORMAT.read_file
 write_choice = FORMAT.write_once
 
 

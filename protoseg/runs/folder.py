@@ -145,10 +145,8 @@ class RunFolder:
 
     def newest_log(self) -> Path | None:
         """Return the log of the last attempt; None without an attempt."""
-        attempts = self.attempts()
-        if not attempts:
-            return None
-        return self.attempts_folder / f"{attempts[-1].number:04d}" / "log.txt"
+        numbers = [attempt.number for attempt in self.attempts()]
+        return self.attempts_folder / f"{numbers[-1]:04d}" / "log.txt" if numbers else None
 
     def has_progress(self, attempts_before: int) -> bool:
         """Whether an attempt after the first ``attempts_before`` has finished an iteration."""

@@ -54,8 +54,8 @@ def seal(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read and check a record; see `SealedFormat.read`."""
-    return FORMAT.read(path)
+    """Read and check a record; see `SealedFormat.read_file`."""
+    return FORMAT.read_file(path)
 
 
 def verify_identity(record: dict[str, Any], run_id: str, path: Path) -> None:

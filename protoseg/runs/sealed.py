@@ -57,7 +57,7 @@ class SealedFormat:
             raise ValueError(f"not a {self.name}: {'; '.join(problems)}")
         return sealed
 
-    def read(self, path: Path) -> dict[str, Any]:
+    def read_file(self, path: Path) -> dict[str, Any]:
         """Read and check a file.
 
         Raises:
@@ -105,7 +105,7 @@ class SealedFormat:
         files.make_folder(path.parent)
         if files.create_json(path, dict(content)):
             return True
-        existing = self.read(path)
+        existing = self.read_file(path)
         if existing["digest"] != content["digest"]:
             raise RecordError(
                 f"{path}: holds another {self.name} (digest {existing['digest'][:10]}, new "

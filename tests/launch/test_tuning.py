@@ -105,6 +105,32 @@ def test_results_are_published_and_verified(harness: Harness, finished: Harness)
     assert "choices          1  ok" in verified.stdout
 
 
+def test_final_runs_are_evaluated_on_another_split(harness: Harness, finished: Harness) -> None:
+    harness.copy(finished)
+    matrix, results = copy_matrix(harness), harness.folder / "results"
+    choice = read_choice(choice_of(harness))["digest"]
+    evaluated = harness.run("evaluate", matrix, "--split", "train")
+    assert evaluated.returncode == 0, evaluated.stderr
+    evaluations = list((harness.runs / "evaluations").glob("*.train.json"))
+    assert len(evaluations) == 4
+    for path in evaluations:
+        evaluation = json.loads(path.read_text())
+        assert (evaluation["choice"], evaluation["metrics"]["images"]) == (choice, 12)
+    harness.run("tables", matrix, "--keep-records")
+    tables = harness.run("tables", matrix, "--split", "train", "--keep-records")
+    assert f"after the settings of all rows were chosen (choice {choice[:10]})" in tables.stdout
+    shutil.rmtree(harness.runs)
+    verified = harness.run("verify", matrix)
+    assert verified.returncode == 0, verified.stderr
+    assert "evaluations      4  ok" in verified.stdout
+    # Without the choice the evaluations count for nothing.
+    (results / "choices" / "tuned.json").unlink()
+    assert "is not in choices" in harness.run("verify").stderr
+    refused = harness.run("tables", matrix, "--split", "train")
+    assert refused.returncode == 1
+    assert "its settings are not chosen yet" in refused.stderr
+
+
 def test_more_trials_train_only_the_new_ones(harness: Harness, finished: Harness) -> None:
     harness.copy(finished)
     matrix = copy_matrix(harness)

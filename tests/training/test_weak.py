@@ -220,7 +220,7 @@ def test_masks_are_refused_for_an_existing_target_or_an_unfinished_run(
     with pytest.raises(UsageError, match=r"shape_masks: exists already\. Name another"):
         write_masks(finished, data, data / "shape_masks")
     empty = make_folder(tmp_path, weak_spec("seed=1"), data)
-    with pytest.raises(ProtosegError, match=r"no record in .*\. Masks need a finished run"):
+    with pytest.raises(ProtosegError, match=r"no record in .*\. This needs a finished run"):
         write_masks(empty, data, tmp_path / "masks")
     newest = sorted(finished.checkpoints.glob("*.pth"))[-1]
     digest_file = newest.with_suffix(".json")

@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from protoseg.cli.arguments import add_operands, add_output_folder, add_record_options
 from protoseg.cli.outputs import choose_output_folder, display_path
 from protoseg.errors import ProtosegError, UsageError
+from protoseg.runs.evaluation import EVALUATIONS, name_evaluation, publish_evaluation
 from protoseg.runs.record import publish
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
     from protoseg.config.matrix import Matrix
     from protoseg.report.tables.model import Table
+    from protoseg.runs.store import RecordStore
 
 EXAMPLE = "protoseg tables quickstart"
 
@@ -41,10 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the best evaluation of each run on the way, an oracle; written as MATRIX_best",
     )
     parser.add_argument(
+        "--split",
+        metavar="SPLIT",
+        help="a split on which the runs were evaluated (protoseg evaluate); written as "
+        "MATRIX_on_SPLIT",
+    )
+    parser.add_argument(
         "--keep-records",
         action="store_true",
         help="also copy the records of these runs to RESULTS/records, to commit them; with a "
-        "search, those of its trials and its choice too",
+        "search, those of its trials and its choice too; with --split, the evaluations",
     )
 
 
@@ -55,9 +65,7 @@ def run(context: Context) -> int:
         return _write_latency_tables(context, saved_runs)
     from protoseg.cli.stages import list_stages, publish_choice
     from protoseg.cli.views.table import render_table
-    from protoseg.report.curves import build_best_table
     from protoseg.report.formats.files import split_parts, to_csv, to_markdown, write_table_files
-    from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
     matrices, overrides = context.matrices()
@@ -74,9 +82,9 @@ def run(context: Context) -> int:
             runs = [planned.run_id for stage in list_stages([matrix]) for planned in stage.runs]
             warnings += _publish_records(context, list(dict.fromkeys(runs)))
             warnings += publish_choice(context, matrix)
+            warnings += _publish_evaluations(context, matrix)
         store = RecordStore(context.record_folders, context.paths.runs)
-        build = build_best_table if context.arguments.best else build_table
-        table = build(matrix, store, context.paths.published)
+        table = _choose_builder(context)(matrix, store, context.paths.published)
         written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
         warnings += store.warnings
         if context.json:
@@ -99,6 +107,20 @@ def run(context: Context) -> int:
             }
         )
     return context.print_errors(list(dict.fromkeys(warnings)))
+
+
+def _choose_builder(context: Context) -> Callable[[Matrix, RecordStore, Sequence[Path]], Table]:
+    """The function that builds the tables of this call."""
+    from protoseg.report.curves import build_best_table
+    from protoseg.report.split_table import build_split_table
+    from protoseg.report.tables.builder import build_table
+
+    best, split = context.arguments.best, context.arguments.split
+    if best and split:
+        raise UsageError("tables: --best and --split exclude each other. Keep one of the two.")
+    if split:
+        return partial(build_split_table, split=split, folders=context.evaluation_folders)
+    return build_best_table if best else build_table
 
 
 def _print_trials(context: Context, matrices: list[Matrix]) -> int:
@@ -174,4 +196,17 @@ def _publish_records(context: Context, run_ids: list[str]) -> list[str]:
                 publish(folder, context.paths.records)
             except ProtosegError as error:
                 problems.append(str(error))
+    return problems
+
+
+def _publish_evaluations(context: Context, matrix: Matrix) -> list[str]:
+    """Copy the evaluations of a matrix's runs, if a split is named; return the problems."""
+    split, problems = context.arguments.split, []
+    for run in matrix.runs if split else ():
+        path = context.paths.runs / EVALUATIONS / f"{name_evaluation(run.run_id, split)}.json"
+        try:
+            if path.exists():
+                publish_evaluation(path, context.paths.results / EVALUATIONS)
+        except ProtosegError as error:
+            problems.append(str(error))
     return problems

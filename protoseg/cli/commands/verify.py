@@ -12,6 +12,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.verify.check import Check, Problem
 from protoseg.runs.choice import CHOICES
+from protoseg.runs.evaluation import EVALUATIONS
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -30,6 +31,7 @@ def run(context: Context) -> int:
     """Check records, tables and figures, all or those of the named matrices."""
     from protoseg.cli.stages import list_stages
     from protoseg.report.verify.choices import check_choices
+    from protoseg.report.verify.evaluations import check_evaluations
     from protoseg.report.verify.figures import check_figures
     from protoseg.report.verify.record_sources import Sources
     from protoseg.report.verify.records import check_records
@@ -44,6 +46,8 @@ def run(context: Context) -> int:
     sources = Sources(results, context.paths.shipped, context.paths.runs)
     if (results / CHOICES).is_dir():
         checks.append(check_choices(sources, matrices, unreadable, is_everything))
+    if (results / EVALUATIONS).is_dir():
+        checks.append(check_evaluations(results, None if is_everything else run_ids))
     checks += check_tables(sources, matrices, unreadable, is_everything)
     checks.append(check_figures(sources, matrices, unreadable, is_everything))
     if is_everything:

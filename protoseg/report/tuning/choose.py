@@ -14,7 +14,7 @@ from protoseg.config.tuning.expand import finalise
 from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
 from protoseg.report.metrics import METRICS, QUALITIES
 from protoseg.report.tuning.rungs import Rung, rank_trials, read_rungs
-from protoseg.runs.choice import CHOICES, read_choice, seal_choice
+from protoseg.runs.choice import read_choice, seal_choice
 from protoseg.runs.sealed import RecordError
 from protoseg.runs.store import RecordStore
 
@@ -136,11 +136,6 @@ def name_choice(matrix: Matrix) -> str:
         return f"{matrix.name}.json"
     digest = hashlib.sha256(json.dumps(matrix.changes).encode()).hexdigest()
     return f"{matrix.name}-{digest[:10]}.json"
-
-
-def list_choice_folders(runs: Path, record_folders: Iterable[Path]) -> list[Path]:
-    """List the folders of choices: of the runs, and beside each folder of records."""
-    return [runs / CHOICES, *(folder.parent / CHOICES for folder in record_folders)]
 
 
 def apply_choice(matrix: Matrix, folders: Iterable[Path]) -> tuple[Matrix, list[str]]:

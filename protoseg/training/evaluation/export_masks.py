@@ -17,18 +17,13 @@ from PIL import Image
 
 from protoseg import files
 from protoseg.config.fields import to_plain
-from protoseg.config.identity import read_spec
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.core.weak_supervision import make_pseudo_labels
 from protoseg.datasets.digest import folder_digest, verify_digest
 from protoseg.datasets.layout import find_pairs, find_root
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import RunFolder
-from protoseg.runs.record import read_record
-from protoseg.training import checkpoint
-from protoseg.training.builders.components import build_components
-from protoseg.training.builders.config import build_config
-from protoseg.training.machine.determinism import hash_state
+from protoseg.training.evaluation.finished_run import load_model, read_finished_run
 
 OPTION = "dataset.yaml"
 """The config file of the data set; copy it to ``experiments/dataset``."""
@@ -61,13 +56,12 @@ def write_masks(
         ProtosegError: the run has not finished, or its last checkpoint is missing or differs from
             the record.
     """
-    spec, record = _read_finished_run(folder)
+    spec, record = _read_weak_run(folder)
     if target.exists():
         raise UsageError(f"{target}: exists already. Name another folder, or move this one.")
     root = find_root(spec.dataset, data)
     verify_digest(root, spec.dataset)
-    parts = build_components(build_config(spec, data_root=root), None)
-    _load_weights(folder, record, parts.module)
+    parts = load_model(folder, record, spec, root)
     members = find_pairs(root, spec.dataset, spec.evaluation.split)
     threshold = float(record["metrics"]["threshold"])
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
@@ -92,14 +86,8 @@ def write_masks(
     return description
 
 
-def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
-    if not folder.record.is_file():
-        raise ProtosegError(
-            f"{folder.run_id}: no record in {folder.path}. Masks need a finished run; train it "
-            "first."
-        )
-    record = read_record(folder.record)
-    spec = read_spec(record["spec"], folder.run_id)
+def _read_weak_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
+    spec, record = read_finished_run(folder)
     if spec.method.task != "weak":
         raise UsageError(
             f"{folder.run_id}: its method {spec.method.kind} has no pseudo-masks. Name a run of "
@@ -121,24 +109,6 @@ def _read_finished_run(folder: RunFolder) -> tuple[RunSpec, dict[str, Any]]:
             f"'{spec.dataset.annotation_suffix}'. Use a copy of the data set with .png."
         )
     return spec, record
-
-
-def _load_weights(folder: RunFolder, record: dict[str, Any], model: Any) -> None:
-    """Load the weights from which the record's metrics were computed."""
-    saved, problems = checkpoint.find_newest(folder.checkpoints)
-    if saved is None:
-        detail = f" ({problems[0]})" if problems else ""
-        raise ProtosegError(
-            f"{folder.checkpoints}: no valid checkpoint of {folder.run_id}{detail}. Train the run "
-            "again, for example with protoseg reproduce."
-        )
-    state = torch.load(saved.path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    if hash_state(model.state_dict()) != record["provenance"]["state_sha256"]:
-        raise ProtosegError(
-            f"{saved.path}: differs from the model that {folder.run_id} was recorded with. Train "
-            "the run again."
-        )
 
 
 def _predict_masks(

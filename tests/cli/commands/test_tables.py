@@ -62,7 +62,10 @@ def test_the_best_table_is_written_beside_the_table(protoseg: CommandLine, tmp_p
     assert {path.name for path in folder.iterdir()} == {
         f"quickstart{best}{rest}"
         for best in ("", "_best")
-        for rest in (".csv", ".html", ".md", ".tex", "_per_class.csv")
+        for rest in (
+            *(".csv", ".html", ".md", ".tex", "_per_class.csv"),
+            *("_comparisons.csv", "_comparisons.tex"),
+        )
     }
     notes = [
         [line for line in (folder / name).read_text().splitlines() if line.startswith("- ")]

@@ -148,6 +148,19 @@ def test_a_table_needs_a_choice(protoseg: CommandLine, tuned: Tuned) -> None:
     assert "its settings are not chosen yet" in result.err
 
 
+def test_a_split_is_evaluated_after_the_choice(protoseg: CommandLine, tuned: Tuned) -> None:
+    tuned.record_trials(VALUES)
+    result = protoseg("evaluate", tuned.path, "--split", "train")
+    assert result.status == 1
+    assert "its settings are not chosen yet, so it has no final runs" in result.err
+    finish(tuned)
+    (protoseg.lab.runs / tuned.list_finals(CHOSEN)[0].run_id / "record.json").unlink()
+    result = protoseg("evaluate", tuned.path, "--split", "train")
+    assert result.status == 1
+    assert "1 of 4 runs have no record" in result.err
+    assert "so that no result on this split can change what is trained." in result.err
+
+
 def test_the_footnotes_show_search_and_choice(protoseg: CommandLine, tuned: Tuned) -> None:
     finish(tuned)
     out = "\n".join(read_footnotes(protoseg, tuned))

@@ -1,0 +1,129 @@
+"""Tables of a matrix on another split, from evaluations of its finished runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from protoseg.config.matrix import Matrix, PlannedRun
+from protoseg.errors import ProtosegError
+from protoseg.report.tables.builder import build_table
+from protoseg.report.tables.model import Footnote, Table
+from protoseg.runs.evaluation import check_origin, find_evaluation
+from protoseg.runs.store import LookupResult, RecordStore
+
+NAME = re.compile(r"(?P<matrix>.+)_on_(?P<split>[A-Za-z0-9-]+)")
+"""The name of such a table."""
+
+
+def name_split_table(matrix: str, split: str) -> str:
+    """The name of the table of a matrix on a split."""
+    return f"{matrix}_on_{split}"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedRun(PlannedRun):
+    """A run, with the spec of its evaluation on another split."""
+
+    trained_id: str = ""
+
+    @property
+    def run_id(self) -> str:
+        """The id of the run that was trained."""
+        return self.trained_id
+
+
+def build_split_table(
+    matrix: Matrix,
+    store: RecordStore,
+    published_folders: Sequence[Path],
+    *,
+    split: str,
+    folders: Sequence[Path],
+) -> Table:
+    """Build the table of a matrix on another split of its data set.
+
+    Args:
+        matrix: with final runs.
+        store: records of its runs.
+        published_folders: folders of published numbers.
+        split: name of the split.
+        folders: folders of evaluations.
+
+    Raises:
+        UsageError: as `build_table`.
+        ProtosegError: as `build_table`; a finished run has no evaluation on the split, or one of
+            another result or choice.
+    """
+    runs = tuple(_move_run(run, split) for run in matrix.runs)
+    choice = matrix.tuning.choice if matrix.tuning is not None else None
+    digest = "" if choice is None else str(choice["digest"])
+    records = _EvaluationRecords(store, matrix.name, split, folders, digest)
+    table = build_table(dataclasses.replace(matrix, runs=runs), records, published_folders)
+    reported = " and ".join(dict.fromkeys(run.spec.evaluation.split for run in matrix.runs))
+    after = f" after the settings of all rows were chosen (choice {digest[:10]})" if digest else ""
+    note = (
+        f"The models of the table {matrix.name} ({reported}), evaluated on {split}{after}, each "
+        "once."
+    )
+    return dataclasses.replace(
+        table,
+        name=name_split_table(matrix.name, split),
+        footnotes=(*table.footnotes, Footnote(note)),
+    )
+
+
+class _EvaluationRecords(RecordStore):
+    """Records with the metrics of an evaluation on another split."""
+
+    def __init__(
+        self, store: RecordStore, matrix: str, split: str, folders: Sequence[Path], choice: str
+    ) -> None:
+        super().__init__(store.record_folders, store.runs_folder)
+        self.warnings = store.warnings
+        self.matrix, self.split, self.folders, self.choice = matrix, split, folders, choice
+
+    def find(self, run_id: str) -> LookupResult:
+        result = super().find(run_id)
+        if result.record is None:
+            return result
+        existing = find_evaluation(self.folders, run_id, self.split)
+        if existing is None:
+            raise ProtosegError(
+                f"{run_id}: has no evaluation on {self.split}. Run protoseg evaluate "
+                f"{self.matrix} --split {self.split}."
+            )
+        path, evaluation = existing
+        check_origin(evaluation, result.record, path)
+        if evaluation["choice"] != self.choice:
+            raise ProtosegError(
+                f"{path}: is of another choice of settings (digest "
+                f"{evaluation['choice'][:10] or 'none'}; {self.matrix} has "
+                f"{self.choice[:10] or 'none'}). Move it away and evaluate again."
+            )
+        record = merge_evaluation(result.record, evaluation)
+        return dataclasses.replace(result, record=record, source=path)
+
+
+def merge_evaluation(record: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The record of a run with the metrics and the split of an evaluation."""
+    settings = {
+        **{k: v for k, v in record["spec"]["evaluation"].items() if k != "holdout"},
+        "split": evaluation["split"],
+    }
+    keys = ("metrics", "per_class", "confusion")
+    return {
+        **record,
+        **{key: evaluation[key] for key in keys},
+        "spec": {**record["spec"], "evaluation": settings},
+    }
+
+
+def _move_run(run: PlannedRun, split: str) -> EvaluatedRun:
+    evaluation = run.spec.evaluation
+    evaluation = dataclasses.replace(evaluation, split=split, holdout=type(evaluation.holdout)())
+    spec = dataclasses.replace(run.spec, evaluation=evaluation)
+    return EvaluatedRun(spec, run.axes, trained_id=run.run_id)
