@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from protoseg.report import wording
-from protoseg.report.figures.data import AxisPlot, DotPlot, SettingValues
-from protoseg.report.figures.numeric_axis import choose_scale
+from protoseg.report.figures.contents import AxisPlot, BudgetPlot, DotPlot, SettingValues
+from protoseg.report.figures.numeric_axis import Scale, choose_log_scale, choose_scale
 from protoseg.report.statistics.significance import MIN_SEEDS, mean, t_interval
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class LineStyle:
     dash: Any
 
 
-# Colours of Okabe and Ito without yellow, which is too light on paper. Neighbours in this order
-# differ in lightness, so that they differ in a grey print.
-_COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+# Colours of Okabe and Ito, with grey in place of yellow, which is too light on paper. Neighbours in
+# this order differ in lightness, so that they differ in a grey print.
+_COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (7, 2)))
 
@@ -57,10 +57,18 @@ def seed_interval(setting: SettingValues) -> tuple[float, float] | None:
     return t_interval(setting.seeds.values()) if len(setting.seeds) >= MIN_SEEDS else None
 
 
-def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
-    """Draw lines over a numeric axis; a missing value is a cross at the bottom and a gap."""
+def draw_axis(
+    canvas: Canvas, plot: AxisPlot, choose: Callable[[Sequence[float]], Scale] = choose_scale
+) -> Axes:
+    """Draw lines over a numeric axis; a missing value is a cross at the bottom and a gap.
+
+    Args:
+        canvas: the empty figure.
+        plot: the lines.
+        choose: chooses the scale of the axis from its values.
+    """
     values = sorted({point.x for line in plot.lines for point in line.points})
-    scale = choose_scale(values)
+    scale = choose(values)
     at = {x: float(i) if scale == "even" else x for i, x in enumerate(values)}
     canvas.set_size_inches(COLUMN, 2.3)
     axes = canvas.add_subplot()
@@ -114,6 +122,16 @@ def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
     if any(not setting.seeds for setting in drawn_settings):
         handles.append(_legend_entry("no result", "x", GREY))
     draw_legend(canvas, handles)
+    return axes
+
+
+def draw_budget(canvas: Canvas, plot: BudgetPlot) -> None:
+    """Draw differences over the number of iterations as `draw_axis`, and the baseline at 0."""
+    axes = draw_axis(canvas, plot.axis, choose_log_scale)
+    axes.axhline(0.0, color=GREY, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1, gid="baseline")
+    low, high = axes.get_ylim()
+    reach = 0.06 * (max(high, 0.0) - min(low, 0.0))
+    axes.set_ylim(min(low, -reach), max(high, reach))
 
 
 def _draw_seeds(

@@ -63,7 +63,7 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
     rows: list[dict[str, Any]] = []
     to_be_chosen: dict[str, str] = {}
     for row in tuning.rows:
-        values, missing = _read_values(row, metric, store)
+        values, missing = read_trial_values(row, metric, store)
         if not values or (missing and not allow_missing):
             to_be_chosen[row.name] = _describe_missing(row, missing)
             continue
@@ -107,10 +107,18 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
     return Selected(seal_choice(choice))
 
 
-def _read_values(
+def read_trial_values(
     row: TunedRow, metric: Metric, store: RecordStore
 ) -> tuple[dict[int, float], dict[int, str]]:
-    """Number of a trial -> value, of the finished ones, and -> state, of the others."""
+    """Read the results of the trials of a row.
+
+    Returns:
+        Number of a trial -> value of the metric, of the finished ones; and number -> state, of the
+        others.
+
+    Raises:
+        ProtosegError: two places hold different results of a trial.
+    """
     values, missing = {}, {}
     for trial in row.trials:
         result = store.find(trial.run.run_id)
