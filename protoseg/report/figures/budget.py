@@ -7,7 +7,7 @@ minimum at the last iteration, so an earlier iteration of a longer training is n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import wording
@@ -89,7 +89,7 @@ def build_budget_figure(figure_input: FigureInput) -> Figure:
         f"corrected for their number.{few} Each budget is a training of its full schedule.",
         *dict.fromkeys(notes),
         *figure_input.describe_protocol(),
-        *describe_missing_settings((each.label, each.missing) for each in settings),
+        *describe_missing_settings(_list_missing(axis.lines)),
     ]
     content = BudgetPlot(axis, baseline)
     return make_figure(matrix.name, "budget", figure_input.table.title, texts, content)
@@ -158,6 +158,16 @@ def _compute_differences(
         missing = setting.describe_missing(differences, "baseline without result")
     expected = len(samples.runs)
     return SettingValues(setting.label, differences, expected, missing), notes
+
+
+def _list_missing(lines: Iterable[Line]) -> Iterator[tuple[str, str]]:
+    """Yield (line and its budgets, reason) of missing values; budgets of one reason together."""
+    for line in lines:
+        reasons: dict[str, list[str]] = {}
+        for point in line.points:
+            reasons.setdefault(point.place.missing, []).append(f"{point.x:,.0f}")
+        for reason, budgets in reasons.items():
+            yield f"{line.name} at {' and '.join(budgets)} iterations", reason
 
 
 def _name_baseline(baselines: Baselines) -> str:

@@ -77,8 +77,7 @@ def draw_axis(
     handles: list[Any] = []
     for index, line in enumerate(plot.lines):
         style = line_style(index)
-        # Lines are shifted on paper, not in the data, so that intervals do not overlap.
-        shift = (index - (len(plot.lines) - 1) / 2) * (7 if len(plot.lines) == 2 else 5) / 72
+        shift = _shift_line(index, len(plot.lines))
         aside = axes.transData + ScaledTranslation(shift, 0, canvas.dpi_scale_trans)
         settings = [(at[point.x], point.place) for point in line.points]
         means = [mean(p.seeds.values()) if p.seeds else math.nan for _, p in settings]
@@ -101,7 +100,7 @@ def draw_axis(
             if interval is not None:
                 axes.plot([x, x], interval, color=style.colour, transform=aside, gid="interval")
             if not setting.seeds:
-                up = ScaledTranslation(shift, (5 + 7 * index) / 72, canvas.dpi_scale_trans)
+                up = ScaledTranslation(shift, 5 / 72, canvas.dpi_scale_trans)
                 foot = blended_transform_factory(axes.transData, axes.transAxes) + up
                 axes.plot(
                     [x], [0.0], marker="x", color=style.colour, linestyle="", transform=foot,
@@ -134,6 +133,11 @@ def draw_budget(canvas: Canvas, plot: BudgetPlot) -> None:
     axes.set_ylim(min(low, -reach), max(high, reach))
 
 
+def _shift_line(index: int, count: int) -> float:
+    """Shift of a line to the right on paper, in inches, so that intervals do not overlap."""
+    return (index - (count - 1) / 2) * (7 if count == 2 else 5) / 72
+
+
 def _draw_seeds(
     axes: Axes, canvas: Canvas, settings: Sequence[Any], style: LineStyle, shift: float, index: int
 ) -> None:
@@ -158,11 +162,14 @@ def _draw_ticks(
     axes.set_xlabel(plot.x_name + suffix)
     axes.set_ylabel(plot.y_name)
     ends = [at[values[0]], at[values[-1]]]
+    # About 2.6 inches of the width are those of the axis; its ends are beside the shifted lines.
+    margin = _shift_line(len(plot.lines) - 1, len(plot.lines)) + 0.05
+    share = max(0.07, margin / (2.6 - 2 * margin))
     if scale == "log":
-        reach = (ends[1] / ends[0]) ** 0.07
+        reach = (ends[1] / ends[0]) ** share
         axes.set_xlim(ends[0] / reach, ends[1] * reach)
     else:
-        reach = (ends[1] - ends[0]) * 0.07
+        reach = (ends[1] - ends[0]) * share
         axes.set_xlim(ends[0] - reach, ends[1] + reach)
     axes.grid(axis="y")
 

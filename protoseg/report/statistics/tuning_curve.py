@@ -1,8 +1,8 @@
 """The expected best result of n trials of a search, and a bootstrap band around it.
 
-The best trial of a search is the better, the more trials it had. A tuning curve shows this for
-every number of trials up to the one that was spent, so that two rows can be compared at equal
-effort, and whether more trials would still help.
+A search with more trials finds a better best one. A tuning curve shows how much better, for every
+number of trials up to that of the search, so that rows can be compared at equal effort. It does not
+show what more trials would give: near the number of all trials it flattens in any case.
 
 Sources: Dodge, J., Gururangan, S., Card, D., Schwartz, R. and Smith, N. A. (2019). Show Your Work:
 Improved Reporting of Experimental Results, EMNLP (expected validation performance). Tang, R. et al.

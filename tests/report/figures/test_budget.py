@@ -129,9 +129,9 @@ def test_missing_differences_are_crosses_and_named(lab: Lab) -> None:
     assert [x for x, _ in lines(axes, "missing-0")] == [[1000], [3000]]
     assert [xs[0] for xs, _ in lines(axes, "interval")] == [300, 1000]
     notes = " ".join(read_texts(canvas).split())
-    assert "Proto 1, iterations = 1000 (not run)" in notes
-    assert "Proto 10, iterations = 300 (1 of 3 seeds, the rest not run)" in notes
-    assert "Proto 1, iterations = 3000 (baseline without result)" in notes
+    assert "Proto 1 at 1,000 iterations (not run)" in notes
+    assert "Proto 10 at 300 iterations (1 of 3 seeds, the rest not run)" in notes
+    assert "Proto 10 at 3,000 iterations (baseline without result)" in notes
     assert "No interval is drawn with fewer than 3 seeds." in notes
 
 
