@@ -74,10 +74,10 @@ def build_budget_figure(figure_input: FigureInput) -> Figure:
             f"{where}: no row shares a finished seed with its baseline of the same budget. Train "
             f"with: protoseg sweep {matrix.name}"
         )
-    unit = "points" if metric.unit == "%" else metric.unit
+    unit = " (points)" if metric.unit == "%" else ""
     axis = AxisPlot(
         wording.name_axis(AXIS, matrix.table.names),
-        f"Δ {metric.title} ({unit})",
+        f"Δ {metric.title}{unit}",
         tuple(Line(name, tuple(line)) for name, line in points.items()),
     )
     baseline = _name_baseline(baselines)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from protoseg.report import wording
 from protoseg.report.figures.contents import (
@@ -61,6 +61,7 @@ def draw_trials(canvas: Canvas, plot: TrialPlot) -> None:
         axes.grid(axis="y")
     for axes in grid[:count:columns]:
         axes.set_ylabel(plot.y_name)
+        axes.margins(y=0.09)  # space for rings
     styles = [line_style(index) for index in range(len(plot.rows))]
     handles = [
         Line2D([], [], label=row.name, marker=style.marker, color=style.colour, linestyle="none")
@@ -132,7 +133,7 @@ def _set_value_axis(axes: Axes, panel: KeyPanel, points: float) -> None:
         if panel.scale == "log":
             scale = " (log scale)"
             axes.set_xscale("log")
-            set_log_ticks(axes.xaxis, (1, 3) if high / low < 100 else (1,))
+            set_log_ticks(axes.xaxis, _choose_log_steps(high / low))
             reach = (high / low) ** 0.06
             axes.set_xlim(low / reach, high * reach)
         else:
@@ -140,6 +141,13 @@ def _set_value_axis(axes: Axes, panel: KeyPanel, points: float) -> None:
             reach = (high - low) * 0.06
             axes.set_xlim(low - reach, high + reach)
     axes.set_xlabel(panel.name + scale)
+
+
+def _choose_log_steps(ratio: float) -> tuple[int, ...]:
+    """Choose which multiples of powers of ten have ticks, from the ratio of both ends."""
+    if ratio < 10:
+        return (1, 2, 3, 5, 7) if ratio < 4 else (1, 2, 5)
+    return (1, 3) if ratio < 100 else (1,)
 
 
 def draw_tuning_curves(canvas: Canvas, plot: TuningCurvePlot) -> None:
@@ -171,7 +179,9 @@ def draw_tuning_curves(canvas: Canvas, plot: TuningCurvePlot) -> None:
         name_axes(grid, "number of trials n", plot.y_name)
     for axes in grid:
         axes.grid(axis="y")
-    grid[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    grid[0].xaxis.set_major_locator(
+        MaxNLocator(4, integer=True) if last > 1 else FixedLocator([1.0])
+    )
     reach = max(0.04 * (last - 1), 0.1)
     grid[0].set_xlim(max(1 - reach, 0.4), last + reach)
 

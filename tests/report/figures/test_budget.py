@@ -135,6 +135,36 @@ def test_missing_differences_are_crosses_and_named(lab: Lab) -> None:
     assert "No interval is drawn with fewer than 3 seeds." in notes
 
 
+def test_many_lines_are_inside_the_axes_and_crosses_in_one_row(lab: Lab) -> None:
+    counts = range(1, 9)
+    planned = [
+        (
+            make_spec(seed, method={"num_prototypes": k}, schedule={"iterations": budget}),
+            {"method.num_prototypes": k, AXIS: budget},
+        )
+        for k, budget, seed in itertools.product(counts, BUDGETS, SEEDS)
+    ]
+    matrix = make_matrix(planned, baseline={"method.num_prototypes": 1})
+    for run in matrix.runs:
+        if run.axes[AXIS] != 3000:
+            lab.finish(run.spec, 40.0 + run.spec.method.num_prototypes)
+    with figure_files.figure_style():
+        canvas = figure_files.draw_figure(build(lab, matrix))
+        canvas.draw_without_rendering()
+        axes = canvas.axes[0]
+        left, right = axes.bbox.x0, axes.bbox.x1
+        crosses = []
+        for line in axes.get_lines():
+            gid = line.get_gid() or ""
+            if gid.startswith(("mean-", "missing-")):
+                points = line.get_transform().transform(line.get_xydata())
+                drawn = [x for x, y in points if not math.isnan(y)]
+                assert all(left < x < right for x in drawn), gid
+                crosses += [y for _, y in points if gid.startswith("missing-")]
+    assert len(crosses) == len(counts) - 1
+    assert crosses == pytest.approx([crosses[0]] * len(crosses))
+
+
 def test_an_axis_that_follows_from_the_budget_makes_no_lines(lab: Lab) -> None:
     warmups = dict(zip(BUDGETS, (10, 30, 100), strict=True))
     planned = []

@@ -124,6 +124,15 @@ def test_tuning_curves_are_the_best_of_n_trials(lab: Lab, number: int) -> None:
     assert canvas.axes[0].get_ylabel() == "best mIoU (%)"
 
 
+def test_one_trial_has_one_point(lab: Lab) -> None:
+    matrix = make_search(LABELS[:2], rows={}, trials=1)
+    finish_trials(lab, matrix)
+    axes = draw_figure(build(lab, matrix, "tuning_curves")).axes[0]
+    assert [x for x, _ in lines(axes, "mean")] == [[1], [1]]
+    low, high = axes.get_xlim()
+    assert [x for x in axes.get_xticks() if low <= x <= high] == [1]
+
+
 def test_names_that_are_no_numbers_are_evenly_spaced(lab: Lab) -> None:
     search = {
         "method.distance": ["euclidean", "cosine"],
