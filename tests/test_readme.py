@@ -71,7 +71,7 @@ def test_a_documented_command_parses_and_its_matrices_exist(command: str) -> Non
         return  # benchmark results: tests/benchmarks
     if arguments.verb == "explain":
         del arguments.operands[1:]  # the row and the column
-    if arguments.verb in ("plan", "sweep", "status", "tables", "explain"):
+    if arguments.verb in ("plan", "sweep", "status", "tables", "figures", "explain"):
         context = Context(arguments)
         context.matrices()
         assert (context.cluster is not None) == ("cluster=" in command)
@@ -111,5 +111,5 @@ def test_every_matrix_named_in_the_docs_exists() -> None:
         _, verb, *arguments = shlex.split(command)
         if not arguments or arguments[-1].endswith(".json"):
             continue
-        if verb in ("plan", "sweep", "status", "tables", "explain"):
+        if verb in ("plan", "sweep", "status", "tables", "figures", "explain"):
             assert arguments[0] in names

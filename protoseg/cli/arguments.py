@@ -15,6 +15,9 @@ FOLDERS = (
 )
 """Option, its content, and its default: a folder of the checkout."""
 
+TRIAL_FIGURES = ("trials", "tuning_curves")
+"""Types of figures that need the records of trials only."""
+
 
 def count(text: str, minimum: int = 0) -> int:
     """A whole number of at least ``minimum``."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from protoseg.cli.arguments import TRIAL_FIGURES
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.cli.progress import ProgressBar
 from protoseg.config.compose import Composer
@@ -165,11 +166,18 @@ class Context:
         matrix = promote_trials(matrix, RecordStore(self.record_folders, self.paths.runs))
         if self.verb == "sweep":  # it refuses a choice of another search in the runs folder
             notes = [note for note in notes if not note.startswith(str(self.paths.runs))]
-        if self.verb in FINAL_VERBS and not getattr(self.arguments, "trials", False):
+        if self.verb in FINAL_VERBS and not self._shows_trials:
             require_choice(matrix, notes)
         elif notes:
             self.errors.print(*notes, sep="\n", style="yellow", markup=False)
         return matrix
+
+    @property
+    def _shows_trials(self) -> bool:
+        """Whether the call shows trials only, which do not need a choice."""
+        kinds = getattr(self.arguments, "kind", None) or ()
+        is_of_trials = bool(kinds) and all(name in TRIAL_FIGURES for name in kinds)
+        return is_of_trials or bool(getattr(self.arguments, "trials", False))
 
     @property
     def choice_folders(self) -> list[Path]:

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protoseg.cli.arguments import add_matrix_operands, add_output_folder, add_record_options
+from protoseg.cli.arguments import (
+    TRIAL_FIGURES,
+    add_matrix_operands,
+    add_output_folder,
+    add_record_options,
+)
 from protoseg.cli.exit_status import FAILED
 from protoseg.cli.outputs import choose_output_folder, display_path
-from protoseg.errors import ProtosegError
+from protoseg.errors import ProtosegError, UsageError
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
+    from protoseg.report.figures.builder import FigureBuilder
+    from protoseg.report.figures.contents import Figure
 
 EXAMPLE = "protoseg figures quickstart --kind metric --kind loss"
+
+RARE_TYPES = ("budget", *TRIAL_FIGURES)
+"""Types that few matrices can have: those with several budgets, or with a search."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,17 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         action="append",
-        choices=("metric", "loss", "curves", "classes"),
-        help="type of figure (default: metric, and curves if a record has metrics on the way); "
-        "repeat the option for several types",
+        choices=("metric", "loss", "curves", "classes", *RARE_TYPES),
+        help="type of figure (default: metric, and those of curves, budget, trials and "
+        "tuning_curves that the records have); repeat the option for several types",
     )
 
 
 def run(context: Context) -> int:
     """Draw the figures of each matrix that has records, and write them in all formats."""
-    from protoseg.report.figures.data import read_figure_input
+    from protoseg.report.figures.builder import FigureBuilder
     from protoseg.report.figures.save import write_figure_files
-    from protoseg.report.figures.types import build_figure, has_curves
     from protoseg.runs.store import RecordStore
 
     are_matrices_named = bool(context.operands)
@@ -49,11 +59,9 @@ def run(context: Context) -> int:
     for matrix in matrices:
         store = RecordStore(context.record_folders, context.paths.runs)
         try:
-            figure_input = read_figure_input(matrix, store, context.paths.published)
-            types = context.arguments.kind
-            if types is None:
-                types = ["metric", "curves"] if has_curves(figure_input) else ["metric"]
-            figures = [build_figure(figure_input, name) for name in dict.fromkeys(types)]
+            builder = FigureBuilder(matrix, store, context.paths.published)
+            types = context.arguments.kind or builder.list_default_types()
+            figures = list(_build_figures(builder, types, are_matrices_named))
         except ProtosegError as error:
             # A matrix without records is an error only if the user named it.
             if not are_matrices_named and error.exit_code == FAILED:
@@ -78,3 +86,15 @@ def run(context: Context) -> int:
     elif without_records:
         context.console.print(f"without records: {', '.join(without_records)}", markup=False)
     return context.print_errors(list(dict.fromkeys(warnings)))
+
+
+def _build_figures(
+    builder: FigureBuilder, types: Iterable[str], is_named: bool
+) -> Iterator[Figure]:
+    """Build the figures of a matrix; one that few matrices can have is an error only if named."""
+    for name in dict.fromkeys(types):
+        try:
+            yield builder.build(name)
+        except UsageError:
+            if is_named or name not in RARE_TYPES:
+                raise

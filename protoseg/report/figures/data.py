@@ -6,18 +6,15 @@ two evaluation protocols, a baseline or a metric that does not exist.
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.files import canonical_json
 from protoseg.report import wording
+from protoseg.report.figures.contents import SettingValues
 from protoseg.report.metrics import COUNTS, METRICS, Metric
 from protoseg.report.tables import published as literature
 from protoseg.report.tables.baseline import Baselines, make_baselines
@@ -27,135 +24,6 @@ from protoseg.report.tables.model import Table
 from protoseg.report.tables.published import PublishedNumbers, parse_printed
 from protoseg.report.tables.samples import Key, Samples, collect_samples, describe_protocol
 from protoseg.runs.store import LookupResult, RecordStore
-
-FORMS = ("svg", "pdf", "png")
-MARK = "protoseg-data-sha256:"
-"""Precedes the digest of the drawn data in a file of any format."""
-
-
-@dataclass(frozen=True)
-class SettingValues:
-    """The values of one setting in a figure."""
-
-    label: str
-    seeds: dict[int, float]
-    """Seed -> value, of the finished runs."""
-    expected: int
-    """Number of planned seeds."""
-    missing: str = ""
-    """Reason why seeds have no value; never drawn as a number."""
-    published: float | None = None
-
-
-@dataclass(frozen=True)
-class Point:
-    """A setting at a value of a numeric axis."""
-
-    x: float
-    place: SettingValues
-
-
-@dataclass(frozen=True)
-class Line:
-    """Settings that differ only in the numeric axis, sorted by x."""
-
-    name: str
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class AxisPlot:
-    """A metric against a numeric axis."""
-
-    x_name: str
-    y_name: str
-    lines: tuple[Line, ...]
-
-
-@dataclass(frozen=True)
-class DotPlot:
-    """A metric of named rows; each row has one setting per group (None: not planned)."""
-
-    x_name: str
-    groups: tuple[str, ...]
-    rows: tuple[tuple[str, tuple[SettingValues | None, ...]], ...]
-    baseline: str = ""
-    """Label of the common baseline; empty if there is none or if it has no value."""
-
-
-@dataclass(frozen=True)
-class CurvePanel:
-    """A value of one setting over the iterations: the training loss, or mIoU on the way."""
-
-    label: str
-    iterations: tuple[int, ...]
-    """The iterations that every seed has."""
-    seeds: dict[int, tuple[float, ...]]
-    baseline: str
-    """Label of the panel of the baseline; its own label if it is a baseline."""
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class LossPlot:
-    """Loss curves, one panel per setting."""
-
-    panels: tuple[CurvePanel, ...]
-
-
-@dataclass(frozen=True)
-class MetricCurvePlot:
-    """Learning curves: mIoU over the iterations, one panel per setting."""
-
-    panels: tuple[CurvePanel, ...]
-
-
-@dataclass(frozen=True)
-class ClassPanel:
-    """IoU per class of a setting and of its baseline: class -> seed -> percent."""
-
-    label: str
-    baseline: str
-    ours: dict[str, dict[int, float]]
-    theirs: dict[str, dict[int, float]]
-    missing: str = ""
-
-
-@dataclass(frozen=True)
-class ClassPlot:
-    """IoU per class, the classes sorted by frequency."""
-
-    shares: dict[str, float]
-    """Class -> percentage of the evaluated pixels, the most frequent class first."""
-    panels: tuple[ClassPanel, ...]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A figure with all its data."""
-
-    name: str
-    """File name without suffix."""
-    kind: str
-    title: str
-    notes: tuple[str, ...]
-    """Sentences below the figure: what is drawn, the evaluation, what is missing."""
-    content: AxisPlot | DotPlot | LossPlot | MetricCurvePlot | ClassPlot
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the figure as plain data for JSON."""
-        return asdict(self)
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all data of the figure."""
-        return hashlib.sha256(canonical_json(self.to_dict())).hexdigest()
-
-
-def read_digest(content: bytes) -> str | None:
-    """Read the digest of the drawn data from a file of any format; None without one."""
-    match = re.search(MARK.encode() + rb"([0-9a-f]{64})", content)
-    return None if match is None else match[1].decode()
 
 
 @dataclass(frozen=True)

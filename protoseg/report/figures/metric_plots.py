@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,8 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
 from protoseg.report import wording
-from protoseg.report.figures.data import AxisPlot, DotPlot, SettingValues
-from protoseg.report.figures.numeric_axis import choose_scale
+from protoseg.report.figures.contents import AxisPlot, BudgetPlot, DotPlot, SettingValues
+from protoseg.report.figures.numeric_axis import Scale, choose_log_scale, choose_scale
 from protoseg.report.statistics.significance import MIN_SEEDS, mean, t_interval
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ class LineStyle:
     dash: Any
 
 
-# Colours of Okabe and Ito without yellow, which is too light on paper. Neighbours in this order
-# differ in lightness, so that they differ in a grey print.
-_COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+# Colours of Okabe and Ito, with grey in place of yellow, which is too light on paper. Neighbours in
+# this order differ in lightness, so that they differ in a grey print.
+_COLOURS = ("#0072B2", "#E69F00", "#000000", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C8C8C")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")
 _DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)), (0, (7, 2)))
 
@@ -57,10 +57,18 @@ def seed_interval(setting: SettingValues) -> tuple[float, float] | None:
     return t_interval(setting.seeds.values()) if len(setting.seeds) >= MIN_SEEDS else None
 
 
-def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
-    """Draw lines over a numeric axis; a missing value is a cross at the bottom and a gap."""
+def draw_axis(
+    canvas: Canvas, plot: AxisPlot, choose: Callable[[Sequence[float]], Scale] = choose_scale
+) -> Axes:
+    """Draw lines over a numeric axis; a missing value is a cross at the bottom and a gap.
+
+    Args:
+        canvas: the empty figure.
+        plot: the lines.
+        choose: chooses the scale of the axis from its values.
+    """
     values = sorted({point.x for line in plot.lines for point in line.points})
-    scale = choose_scale(values)
+    scale = choose(values)
     at = {x: float(i) if scale == "even" else x for i, x in enumerate(values)}
     canvas.set_size_inches(COLUMN, 2.3)
     axes = canvas.add_subplot()
@@ -69,8 +77,7 @@ def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
     handles: list[Any] = []
     for index, line in enumerate(plot.lines):
         style = line_style(index)
-        # Lines are shifted on paper, not in the data, so that intervals do not overlap.
-        shift = (index - (len(plot.lines) - 1) / 2) * (7 if len(plot.lines) == 2 else 5) / 72
+        shift = _shift_line(index, len(plot.lines))
         aside = axes.transData + ScaledTranslation(shift, 0, canvas.dpi_scale_trans)
         settings = [(at[point.x], point.place) for point in line.points]
         means = [mean(p.seeds.values()) if p.seeds else math.nan for _, p in settings]
@@ -93,7 +100,7 @@ def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
             if interval is not None:
                 axes.plot([x, x], interval, color=style.colour, transform=aside, gid="interval")
             if not setting.seeds:
-                up = ScaledTranslation(shift, (5 + 7 * index) / 72, canvas.dpi_scale_trans)
+                up = ScaledTranslation(shift, 5 / 72, canvas.dpi_scale_trans)
                 foot = blended_transform_factory(axes.transData, axes.transAxes) + up
                 axes.plot(
                     [x], [0.0], marker="x", color=style.colour, linestyle="", transform=foot,
@@ -114,6 +121,21 @@ def draw_axis(canvas: Canvas, plot: AxisPlot) -> None:
     if any(not setting.seeds for setting in drawn_settings):
         handles.append(_legend_entry("no result", "x", GREY))
     draw_legend(canvas, handles)
+    return axes
+
+
+def draw_budget(canvas: Canvas, plot: BudgetPlot) -> None:
+    """Draw differences over the number of iterations as `draw_axis`, and the baseline at 0."""
+    axes = draw_axis(canvas, plot.axis, choose_log_scale)
+    axes.axhline(0.0, color=GREY, linewidth=0.6, linestyle=(0, (1, 1.5)), zorder=1, gid="baseline")
+    low, high = axes.get_ylim()
+    reach = 0.06 * (max(high, 0.0) - min(low, 0.0))
+    axes.set_ylim(min(low, -reach), max(high, reach))
+
+
+def _shift_line(index: int, count: int) -> float:
+    """Shift of a line to the right on paper, in inches, so that intervals do not overlap."""
+    return (index - (count - 1) / 2) * (7 if count == 2 else 5) / 72
 
 
 def _draw_seeds(
@@ -140,11 +162,14 @@ def _draw_ticks(
     axes.set_xlabel(plot.x_name + suffix)
     axes.set_ylabel(plot.y_name)
     ends = [at[values[0]], at[values[-1]]]
+    # About 2.6 inches of the width are those of the axis; its ends are beside the shifted lines.
+    margin = _shift_line(len(plot.lines) - 1, len(plot.lines)) + 0.05
+    share = max(0.07, margin / (2.6 - 2 * margin))
     if scale == "log":
-        reach = (ends[1] / ends[0]) ** 0.07
+        reach = (ends[1] / ends[0]) ** share
         axes.set_xlim(ends[0] / reach, ends[1] * reach)
     else:
-        reach = (ends[1] - ends[0]) * 0.07
+        reach = (ends[1] - ends[0]) * share
         axes.set_xlim(ends[0] - reach, ends[1] + reach)
     axes.grid(axis="y")
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from protoseg.config.fields import to_plain
 from protoseg.report import wording
-from protoseg.report.figures.data import FigureInput, Line, Point, Setting
+from protoseg.report.figures.contents import Line, Point
+from protoseg.report.figures.data import FigureInput, Setting
 from protoseg.report.tables.baseline import OneBaseline
 
 MIN_VALUES = 3
@@ -30,6 +31,13 @@ def choose_scale(values: Sequence[float]) -> Scale:
     if values[0] > 0 and _smallest_gap([math.log(v) for v in values]) >= MIN_GAP["log"]:
         return "log"
     return "even"
+
+
+def choose_log_scale(values: Sequence[float]) -> Scale:
+    """Choose logarithmic if the values are far enough apart, else evenly spaced."""
+    logarithms = [math.log(value) for value in sorted(set(values))]
+    is_apart = len(logarithms) < 2 or _smallest_gap(logarithms) >= MIN_GAP["log"]
+    return "log" if is_apart else "even"
 
 
 def _smallest_gap(values: Sequence[float]) -> float:

@@ -16,7 +16,7 @@ from matplotlib.ticker import (
 )
 from matplotlib.transforms import ScaledTranslation
 
-from protoseg.report.figures.data import (
+from protoseg.report.figures.contents import (
     ClassPanel,
     ClassPlot,
     CurvePanel,
@@ -43,7 +43,7 @@ def draw_loss(canvas: Canvas, plot: LossPlot) -> None:
     drawn = [v for panel in plot.panels for values in panel.seeds.values() for v in values]
     if min(drawn) > 0 and max(drawn) / min(drawn) >= 5:
         axes.set_yscale("log")
-        _set_log_ticks(axes.yaxis, (1, 2, 5))
+        set_log_ticks(axes.yaxis, (1, 2, 5))
 
 
 def draw_metric_curves(canvas: Canvas, plot: MetricCurvePlot) -> None:
@@ -53,7 +53,7 @@ def draw_metric_curves(canvas: Canvas, plot: MetricCurvePlot) -> None:
 
 def _draw_curves(canvas: Canvas, panels: Sequence[CurvePanel], y_name: str) -> Axes:
     """Draw a panel for each setting and return one of their axes, which share both scales."""
-    grid = _make_grid(canvas, [panel.label for panel in panels], 0.8, 0.4)
+    grid = make_grid(canvas, [panel.label for panel in panels], 0.8, 0.4)
     means = {
         panel.label: [mean(values) for values in zip(*panel.seeds.values(), strict=True)]
         for panel in panels
@@ -79,7 +79,7 @@ def _draw_curves(canvas: Canvas, panels: Sequence[CurvePanel], y_name: str) -> A
                 linewidth=0.8, gid="mean",
             )  # fmt: skip
         axes.grid(axis="y")
-        _write_missing(axes, "" if panel.seeds else panel.missing)
+        write_missing(axes, "" if panel.seeds else panel.missing)
     last = max(i for panel in panels for i in panel.iterations)
     ticks = [i for i in MaxNLocator(3, integer=True).tick_values(0, last) if 0 <= i <= last]
     thousands = last >= 10_000
@@ -87,7 +87,7 @@ def _draw_curves(canvas: Canvas, panels: Sequence[CurvePanel], y_name: str) -> A
     grid[0].set_xlim(-0.03 * last, 1.04 * last)
     for axes in grid:  # fixed ticks: matplotlib would replace a label left out of the layout
         axes.set_xticks(ticks, names)
-    _name_axes(grid, "iteration", y_name)
+    name_axes(grid, "iteration", y_name)
     for axes in grid:  # a label left out of the layout would be cut off at the right edge
         for label in axes.get_xticklabels()[-1:]:
             label.set_horizontalalignment("center" if label.get_in_layout() else "right")
@@ -102,7 +102,7 @@ def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:
     if not named:  # a class without pixels cannot be drawn on a logarithmic axis
         names = [name for name in names if shares[name] > 0]
     at = {name: float(i) if named else shares[name] for i, name in enumerate(names)}
-    grid = _make_grid(canvas, [panel.label for panel in plot.panels], 0.85, 1.0 if named else 0.45)
+    grid = make_grid(canvas, [panel.label for panel in plot.panels], 0.85, 1.0 if named else 0.45)
     for axes, panel in zip(grid, plot.panels, strict=False):
         _draw_class_panel(axes, panel, at, 1.0 if named else 0.6)
         if named:
@@ -112,11 +112,11 @@ def draw_classes(canvas: Canvas, plot: ClassPlot) -> None:
             axes.tick_params(axis="x", length=2)
         else:
             axes.set_xscale("log")
-            _set_log_ticks(axes.xaxis, (1,))
+            set_log_ticks(axes.xaxis, (1,))
             axes.set_xlim(max(at.values()) * 1.5, min(at.values()) / 1.5)
     grid[0].yaxis.set_major_locator(MultipleLocator(25))
     _set_class_limits(grid[0], plot)
-    _name_axes(grid, "" if named else "pixels (%), log scale", "IoU (%)")
+    name_axes(grid, "" if named else "pixels (%), log scale", "IoU (%)")
     common = {panel.baseline for panel in plot.panels}
     ours = Line2D([], [], color=OURS, marker="o", linestyle="", label="setting of the panel")
     theirs = Line2D(
@@ -150,9 +150,9 @@ def _draw_class_panel(axes: Axes, panel: ClassPanel, at: dict[str, float], size:
         )  # fmt: skip
     axes.grid(axis="y")
     if not panel.ours:
-        _write_missing(axes, panel.missing)
+        write_missing(axes, panel.missing)
     elif not panel.theirs:
-        _write_missing(axes, f"no result of {panel.baseline}")
+        write_missing(axes, f"no result of {panel.baseline}")
 
 
 def _set_class_limits(axes: Axes, plot: ClassPlot) -> None:
@@ -161,7 +161,7 @@ def _set_class_limits(axes: Axes, plot: ClassPlot) -> None:
     axes.set_ylim(min(drawn) - 5, max(drawn) + 5)
 
 
-def _set_log_ticks(axis: Axis, steps: tuple[int, ...]) -> None:
+def set_log_ticks(axis: Axis, steps: tuple[int, ...]) -> None:
     """Label a log axis with plain numbers; powers of ten would need math text, which is off."""
     axis.set_major_locator(LogLocator(subs=steps))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -174,7 +174,7 @@ def _format_percent(share: float) -> str:
     return f"{share:.0f} %" if share >= 1 else f"{share:.1g} %"
 
 
-def _make_grid(canvas: Canvas, labels: list[str], height: float, foot: float) -> list[Axes]:
+def make_grid(canvas: Canvas, labels: list[str], height: float, foot: float) -> list[Axes]:
     """Make panels of one size that share both axes.
 
     Args:
@@ -198,7 +198,7 @@ def _make_grid(canvas: Canvas, labels: list[str], height: float, foot: float) ->
     return grid[:count]
 
 
-def _name_axes(grid: list[Axes], x_name: str, y_name: str) -> None:
+def name_axes(grid: list[Axes], x_name: str, y_name: str) -> None:
     """Name the y axis of each row, and the x axis below the last panel of each column."""
     positions = [axes.get_subplotspec() for axes in grid]
     last = {p.colspan.start: axes for axes, p in zip(grid, positions, strict=True) if p}
@@ -216,7 +216,8 @@ def _name_axes(grid: list[Axes], x_name: str, y_name: str) -> None:
             label.set_in_layout(False)
 
 
-def _write_missing(axes: Axes, missing: str) -> None:
+def write_missing(axes: Axes, missing: str) -> None:
+    """Write the reason for missing values into the corner of a panel."""
     if missing:
         axes.text(
             0.98, 0.95, missing, transform=axes.transAxes, ha="right", va="top",

@@ -7,6 +7,7 @@ contains the digest of its data, which `protoseg verify` compares with the recor
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,22 @@ import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from protoseg import files
-from protoseg.report.figures.data import (
+from protoseg.report.figures.contents import (
     FORMS,
     MARK,
     AxisPlot,
+    BudgetPlot,
+    ClassPlot,
     DotPlot,
     Figure,
     LossPlot,
     MetricCurvePlot,
+    TrialPlot,
+    TuningCurvePlot,
 )
-from protoseg.report.figures.metric_plots import draw_axis, draw_dots, wrap_label
+from protoseg.report.figures.metric_plots import draw_axis, draw_budget, draw_dots, wrap_label
 from protoseg.report.figures.panel_plots import draw_classes, draw_loss, draw_metric_curves
+from protoseg.report.figures.trial_plots import draw_trials, draw_tuning_curves
 
 DOTS_PER_INCH = 200
 
@@ -69,20 +75,23 @@ NOTE_WIDTH = 24
 """Characters per line of a note, for each inch of the width of the figure."""
 
 
+DRAW: dict[type, Callable[[Canvas, Any], Any]] = {
+    AxisPlot: draw_axis,
+    DotPlot: draw_dots,
+    LossPlot: draw_loss,
+    MetricCurvePlot: draw_metric_curves,
+    ClassPlot: draw_classes,
+    BudgetPlot: draw_budget,
+    TrialPlot: draw_trials,
+    TuningCurvePlot: draw_tuning_curves,
+}
+"""Data of a figure -> the function that draws it."""
+
+
 def draw_figure(figure: Figure) -> Canvas:
     """Draw a figure within `figure_style`; the artists are named by ``gid``."""
     canvas = Canvas()
-    content = figure.content
-    if isinstance(content, AxisPlot):
-        draw_axis(canvas, content)
-    elif isinstance(content, DotPlot):
-        draw_dots(canvas, content)
-    elif isinstance(content, LossPlot):
-        draw_loss(canvas, content)
-    elif isinstance(content, MetricCurvePlot):
-        draw_metric_curves(canvas, content)
-    else:
-        draw_classes(canvas, content)
+    DRAW[type(figure.content)](canvas, figure.content)
     width, height = canvas.get_size_inches()
     lines = wrap_label(" ".join(figure.notes), int(NOTE_WIDTH * width))
     canvas.set_size_inches(width, height + 0.1 * len(lines) + 0.06)

@@ -8,19 +8,22 @@ from typing import Any
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import wording
 from protoseg.report.curves import read_curve
-from protoseg.report.figures.data import (
+from protoseg.report.figures.budget import build_budget_figure
+from protoseg.report.figures.contents import (
     AxisPlot,
     ClassPanel,
     ClassPlot,
+    Content,
     CurvePanel,
     DotPlot,
     Figure,
-    FigureInput,
     LossPlot,
     MetricCurvePlot,
-    Setting,
     SettingValues,
+    describe_missing_settings,
+    make_figure,
 )
+from protoseg.report.figures.data import FigureInput, Setting
 from protoseg.report.figures.numeric_axis import find_lines
 from protoseg.report.metrics import read_number
 from protoseg.report.statistics.significance import MIN_SEEDS
@@ -28,8 +31,6 @@ from protoseg.report.tables.samples import Samples
 
 NAMED_CLASSES = 30
 """Up to this number, classes are named and seeds drawn; more are drawn over their frequency."""
-NAMED_MISSING = 8
-"""Settings without a value that a note names; the figure marks all of them."""
 
 
 def build_figure(figure_input: FigureInput, figure_type: str) -> Figure:
@@ -43,11 +44,6 @@ def build_figure(figure_input: FigureInput, figure_type: str) -> Figure:
         ProtosegError: no record has the data of the figure.
     """
     return FIGURE_TYPES[figure_type](figure_input)
-
-
-def figure_file_name(matrix: str, figure_type: str) -> str:
-    """Name the files of a figure, without suffix: ``MATRIX`` or ``MATRIX_KIND``."""
-    return matrix if figure_type == "metric" else f"{matrix}_{figure_type}"
 
 
 def build_metric_figure(figure_input: FigureInput) -> Figure:
@@ -70,7 +66,7 @@ def build_metric_figure(figure_input: FigureInput) -> Figure:
     notes = [
         note,
         *figure_input.describe_protocol(),
-        *_note_missing((s.label, s.missing) for s in settings),
+        *describe_missing_settings((s.label, s.missing) for s in settings),
     ]
     if figure_input.literature is not None:
         if any(setting.published is not None for setting in settings):
@@ -108,7 +104,7 @@ def build_loss_figure(figure_input: FigureInput) -> Figure:
         "Training loss, each point the mean since the one before: mean over seeds (black), their "
         f"range (blue), the mean of {baseline} (grey). What is "
         "summed up in the loss differs between methods.",
-        *_note_missing((panel.label, panel.missing) for panel in panels),
+        *describe_missing_settings((panel.label, panel.missing) for panel in panels),
     ]
     return _make_figure(figure_input, "loss", notes, LossPlot(panels))
 
@@ -142,7 +138,7 @@ def build_curve_figure(figure_input: FigureInput) -> Figure:
         "mIoU of the model during the training: mean over seeds (black), their range (blue), the "
         f"mean of {_name_baseline(panel.baseline for panel in panels)} (grey).",
         *figure_input.describe_protocol(),
-        *_note_missing((panel.label, panel.missing) for panel in panels),
+        *describe_missing_settings((panel.label, panel.missing) for panel in panels),
     ]
     return _make_figure(figure_input, "curves", notes, MetricCurvePlot(panels))
 
@@ -215,7 +211,7 @@ def build_class_figure(figure_input: FigureInput) -> Figure:
         f"IoU of each class, mean over seeds (filled){seeds}, beside the mean of "
         f"{_name_baseline(panel.baseline for panel in panels)} (hollow).",
         *figure_input.describe_protocol(),
-        *_note_missing(missing.items()),
+        *describe_missing_settings(missing.items()),
     ]
     return _make_figure(figure_input, "classes", notes, ClassPlot(order, tuple(panels)))
 
@@ -261,21 +257,11 @@ def _compute_shares(record: dict[str, Any]) -> dict[str, float]:
     return {name: 100 * count / total if total else 0.0 for name, count in pixels.items()}
 
 
-def _note_missing(settings: Iterable[tuple[str, str]]) -> list[str]:
-    """Write the note about missing values from (label, reason) pairs; empty without a reason."""
-    lost = [f"{label} ({reason})" for label, reason in settings if reason]
-    if not lost:
-        return []
-    more = f"; and {len(lost) - NAMED_MISSING} more" if len(lost) > NAMED_MISSING else ""
-    return [f"Missing: {'; '.join(lost[:NAMED_MISSING])}{more}."]
-
-
 def _make_figure(
-    figure_input: FigureInput, figure_type: str, notes: Sequence[str], content: Any
+    figure_input: FigureInput, figure_type: str, notes: Sequence[str], content: Content
 ) -> Figure:
-    name = figure_file_name(figure_input.matrix.name, figure_type)
-    cleaned = tuple(wording.clean_text(note) for note in notes)
-    return Figure(name, figure_type, figure_input.table.title, cleaned, content)
+    name, title = figure_input.matrix.name, figure_input.table.title
+    return make_figure(name, figure_type, title, notes, content)
 
 
 FIGURE_TYPES: dict[str, Callable[[FigureInput], Figure]] = {
@@ -283,5 +269,6 @@ FIGURE_TYPES: dict[str, Callable[[FigureInput], Figure]] = {
     "loss": build_loss_figure,
     "curves": build_curve_figure,
     "classes": build_class_figure,
+    "budget": build_budget_figure,
 }
 """Figure type -> the function that builds it; the first is the default."""

@@ -58,7 +58,7 @@ def describe_search(matrix: Matrix) -> Iterator[str]:
     yield (
         f"Tuned: {trials} trial{'s' * (numbers[-1] > 1)} per row, each of "
         f"{' or '.join(f'{number:,}' for number in iterations)} iterations, selected by {title} on "
-        f"{_describe_split(tuning)}.{oracle}"
+        f"{describe_split(tuning)}.{oracle}"
     )
     if halving:
         yield halving
@@ -122,7 +122,7 @@ def describe_row_choice(matrix: Matrix, axes: Mapping[str, Any]) -> Iterator[str
         oracle = " (oracle)" if tuning.is_oracle else ""
         yield (
             f"Chosen: {_describe_chosen(row)}; {metric.title} {trial['value']:.4f} on "
-            f"{_describe_split(tuning)}{oracle}, run {trial['run_id']}. Rule: "
+            f"{describe_split(tuning)}{oracle}, run {trial['run_id']}. Rule: "
             f"{tuning.choice['rule']}; {tuning.choice['tie_rule']}."
         )
         ranked = sorted(
@@ -145,7 +145,8 @@ def describe_row_choice(matrix: Matrix, axes: Mapping[str, Any]) -> Iterator[str
         yield f"Choice {digest[:10]}; all trials: protoseg tables {matrix.name} --trials."
 
 
-def _describe_split(tuning: Tuning) -> str:
+def describe_split(tuning: Tuning) -> str:
+    """Describe the images on which settings are selected: the holdout, or the name of a split."""
     spec = tuning.rows[0].trials[0].run.spec
     if spec.evaluation.holdout.is_set:
         return describe_holdout(spec.evaluation.holdout, spec.dataset.train_split)

@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from protoseg.config.matrix import Matrix
+from protoseg.config.tuning.expand import make_trial_matrix
 from protoseg.errors import ProtosegError
-from protoseg.report.figures.data import FORMS, Figure, read_digest, read_figure_input
-from protoseg.report.figures.types import FIGURE_TYPES, build_figure, figure_file_name
+from protoseg.report.figures.builder import ALL_TYPES, FigureBuilder
+from protoseg.report.figures.contents import FORMS, Figure, figure_file_name, read_digest
+from protoseg.report.figures.trial_types import TRIAL_TYPES
 from protoseg.report.verify.check import Check
-from protoseg.report.verify.record_sources import Sources
+from protoseg.report.verify.record_sources import Comparison, Sources
 from protoseg.report.verify.records import join_first
 from protoseg.report.verify.tables import list_kept_files
 from protoseg.runs.store import RecordStore
@@ -33,7 +35,7 @@ def check_figures(
     folder = sources.results / "figures"
     paths = [path for path in list_kept_files(folder) if path.suffix.removeprefix(".") in FORMS]
     for name, matrix in matrices.items():
-        types = {figure_file_name(name, figure_type): figure_type for figure_type in FIGURE_TYPES}
+        types = {figure_file_name(name, figure_type): figure_type for figure_type in ALL_TYPES}
         of_matrix = [path for path in paths if path.stem in types]
         paths = [path for path in paths if path not in of_matrix]
         if of_matrix:
@@ -55,7 +57,7 @@ def check_figures(
 
 def list_figure_names(matrix: str) -> Iterable[str]:
     """List the possible file names of the figures of a matrix, without suffix."""
-    return [figure_file_name(matrix, figure_type) for figure_type in FIGURE_TYPES]
+    return [figure_file_name(matrix, figure_type) for figure_type in ALL_TYPES]
 
 
 def _check_matrix(
@@ -63,10 +65,19 @@ def _check_matrix(
 ) -> None:
     """Check the figures of one matrix; ``types`` maps a file name to its figure type."""
 
-    def compare_files(store: RecordStore, part: Check) -> None:
-        _compare_digests(matrix, store, sources.published, paths, types, part)
+    def compare_with(of_type: list[Path]) -> Comparison:
+        def compare_files(store: RecordStore, part: Check) -> None:
+            _compare_digests(matrix, store, sources.published, of_type, types, part)
 
-    sources.compare(matrix, compare_files, check)
+        return compare_files
+
+    of_trials = [path for path in paths if types[path.stem] in TRIAL_TYPES]
+    of_runs = [path for path in paths if path not in of_trials]
+    if of_runs:
+        sources.compare(matrix, compare_with(of_runs), check)
+    if of_trials:
+        runs = matrix if matrix.tuning is None else make_trial_matrix(matrix)
+        sources.compare(runs, compare_with(of_trials), check)
 
 
 def _compare_digests(
@@ -79,15 +90,12 @@ def _compare_digests(
 ) -> None:
     figures: dict[str, Figure] = {}
     problems: dict[str, str] = {}
-    try:
-        figure_input = read_figure_input(matrix, store, published)
-    except ProtosegError as error:
-        problems = {path.stem: str(error) for path in paths}
+    builder = FigureBuilder(matrix, store, published)
     for path in paths:
         name, file = path.stem, f"figures/{path.name}"
         if name not in figures and name not in problems:
             try:
-                figures[name] = build_figure(figure_input, types[name])
+                figures[name] = builder.build(types[name])
             except ProtosegError as error:
                 problems[name] = str(error)
         if name in problems:

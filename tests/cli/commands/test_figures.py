@@ -7,8 +7,10 @@ import argparse
 import pytest
 
 from cli.conftest import CommandLine
+from protoseg.cli.arguments import TRIAL_FIGURES
 from protoseg.cli.command_line import make_parser
-from protoseg.report.figures.types import FIGURE_TYPES
+from protoseg.report.figures.builder import ALL_TYPES
+from protoseg.report.figures.trial_types import TRIAL_TYPES
 
 
 def test_the_option_kind_accepts_every_type_of_figure() -> None:
@@ -16,7 +18,8 @@ def test_the_option_kind_accepts_every_type_of_figure() -> None:
     (verbs,) = [action for action in make_parser()._actions if isinstance(action, subparsers)]
     figures = verbs.choices["figures"]
     (figure_type,) = [action for action in figures._actions if action.dest == "kind"]
-    assert figure_type.choices == tuple(FIGURE_TYPES)
+    assert figure_type.choices == ALL_TYPES
+    assert tuple(TRIAL_TYPES) == TRIAL_FIGURES
 
 
 def test_figures_are_written_into_the_results_folder(protoseg: CommandLine) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -109,3 +110,15 @@ def test_equal_values_at_a_rung_keep_the_lowest_numbers(
     record_rung(halved, 0, dict.fromkeys((1, 2, 3, 4), 40.0))
     later = [run_id for run_id, state in planned(protoseg, halved).items() if state == "new"]
     assert later == [row.trials[number].run.run_id for row in halved.rows() for number in (0, 1)]
+
+
+def test_figures_show_the_trials_that_were_compared_last(
+    protoseg: CommandLine, halved: Tuned
+) -> None:
+    record_rung(halved, 0, FIRST)
+    record_rung(halved, 1, LAST)
+    figures = protoseg("figures", halved.path, "--kind", "trials", "--json").json["figures"]
+    assert "Left out: 4 of 8 trials (ended early)." in json.dumps(figures)
+    refused = protoseg("figures", halved.path, "--kind", "tuning_curves")
+    assert refused.status == 2
+    assert "its trials end early (tune.halving), so the best of n of them is unknown" in refused.err

@@ -26,7 +26,8 @@ from waiting import DEADLINE
 from protoseg.config.matrix import Matrix, PublishedSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.figures import save as figure_files
-from protoseg.report.figures.data import AxisPlot, DotPlot, Figure, read_digest, read_figure_input
+from protoseg.report.figures.contents import AxisPlot, DotPlot, Figure, read_digest
+from protoseg.report.figures.data import read_figure_input
 from protoseg.report.figures.numeric_axis import choose_scale
 from protoseg.report.figures.types import build_figure, has_curves
 from protoseg.report.verify.figures import check_figures
