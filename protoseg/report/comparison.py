@@ -215,11 +215,10 @@ def _draw(used: Sequence[Sequence[Run]], options: Options, classes: str) -> dict
     import numpy as np
 
     from protoseg.report.statistics import bootstrap
-    from protoseg.report.statistics.class_sets import present_classes
     from protoseg.report.statistics.counts import count_per_image, read_counts
 
     counts = [[count_per_image(read_counts(run.counts)) for run in side] for side in used]
-    mask = present_classes(counts[0][0]) if classes == PRESENT else None
+    mask = counts[0][0].present_classes if classes == PRESENT else None
     images = len(counts[0][0].truth)
 
     def draw(groups: Any) -> tuple[float, float]:

@@ -208,12 +208,17 @@ def _relative_path(path: Path | None) -> str:
 
 
 def find_row(table: Table, name: str) -> Row:
-    """Find a row by its label or number from 1.
+    """Find a row by its label, its name in figures, or its number from 1.
 
     Raises:
         UsageError: there is no such row.
     """
     labels = [row.label for row in table.rows]
+    # Figures have no column titles: `ProtoSeg, K = 4` is the row `ProtoSeg, 4`.
+    short = wording.clean_text(name)
+    for column in table.header:
+        short = short.replace(f"{column.title} = ", "") if column.kind == "label" else short
+    name = short if labels.count(short) == 1 else name
     return table.rows[_find_index("row", name, labels, labels, table.name)]
 
 

@@ -20,7 +20,7 @@ from protoseg.report.statistics import bootstrap
 from protoseg.report.statistics.block_model import fit_block_model
 from protoseg.report.statistics.counts import ImageCounts
 from protoseg.report.statistics.multiplicity import adjust_holm
-from protoseg.report.statistics.power import compute_power, seeds_needed, smallest_detectable
+from protoseg.report.statistics.power import compute_power, smallest_detectable
 from protoseg.report.statistics.significance import paired_t_p, t_interval
 
 PERCENT = st.integers(0, 100_000).map(lambda value: value / 1000)
@@ -145,12 +145,6 @@ def test_smallest_detectable_difference_agrees_with_statsmodels(
 def test_smallest_detectable_difference_agrees_with_the_solver_of_statsmodels(n: int) -> None:
     expected = TTestPower().solve_power(nobs=n, alpha=0.05, power=0.8)
     assert smallest_detectable(2.5, n) == pytest.approx(2.5 * float(expected), rel=1e-5)
-
-
-@pytest.mark.parametrize("effect", [0.3, 0.5, 1.0, 2.0])
-def test_seeds_needed_agrees_with_the_solver_of_statsmodels(effect: float) -> None:
-    expected = TTestPower().solve_power(effect_size=effect, alpha=0.05, power=0.8)
-    assert seeds_needed(0.4, 0.4 * effect) == math.ceil(float(expected))
 
 
 def make_counts(generator: np.random.Generator, frames: int, classes: int) -> list[ImageCounts]:

@@ -103,6 +103,18 @@ def test_a_numeric_label_has_precedence_over_a_row_number(lab: Lab) -> None:
         explain_cell(matrix, table, "2", "miou", lab.store)
 
 
+def test_a_row_has_its_name_in_figures_too(lab: Lab) -> None:
+    planned = [
+        (method(f"{name} {k}"), {"method": name, "k": k})
+        for name in ("parametric", "prototype")
+        for k in (1, 5)
+    ]
+    matrix = make_matrix(planned, names={"k": "K", "prototype": "ProtoSeg"})
+    table = lab.table(matrix)
+    for name in ("ProtoSeg, 5", "ProtoSeg, K = 5", "#4"):
+        assert explain_cell(matrix, table, name, "miou", lab.store).row == "ProtoSeg, 5"
+
+
 def test_a_verdict_is_explained_with_both_intervals(lab: Lab) -> None:
     write_published(
         lab, "rows:\n  - {method: parametric 1, miou: 45.0}", "dataset: camvid\nsplit: val\n"

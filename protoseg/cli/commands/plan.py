@@ -112,7 +112,7 @@ def run(context: Context) -> int:
         where = describe_arrays(arrays, context.cluster.name)
         context.console.print(render_plan(plan, matrices, where, cost, powers))
     else:
-        where = f"on this machine, {jobs} at the same time"
+        where = f"on this machine, {f'{jobs} at the same time' if jobs > 1 else 'one at a time'}"
         context.console.print(render_plan(plan, matrices, where, cost, powers))
     if not context.json and not context.arguments.sbatch:
         _print_stages(context, named, later)

@@ -41,6 +41,15 @@ class ImageCounts:
     union: Floats
     """Pixels whose prediction or ground truth is the class."""
 
+    @property
+    def present_classes(self) -> NDArray[np.bool_]:
+        """Whether each class has pixels in the ground truth of the split, (C,).
+
+        They are the same for all models of a split. MMSegmentation also averages a class that is
+        only predicted, with IoU 0, so two models may be averaged over different classes.
+        """
+        return np.asarray(self.truth.sum(0) > 0)
+
 
 def read_counts(path: Path) -> ConfusionCounts:
     """Read the confusion counts of a run.

@@ -1,4 +1,4 @@
-"""The power of t tests: which difference would have been detected, and how many seeds it needs.
+"""The power of t tests: which difference would have been detected.
 
 If the true difference is d, the t statistic of n paired differences has the noncentral t
 distribution with n - 1 degrees of freedom and noncentrality d / (s / √n). The power is the
@@ -9,7 +9,6 @@ Source: Cohen, J. (1988). Statistical Power Analysis for the Behavioral Sciences
 
 from __future__ import annotations
 
-import bisect
 import math
 
 SIGNIFICANCE = 0.05
@@ -82,34 +81,3 @@ def smallest_detectable(
         else:
             high = middle
     return high * error
-
-
-def seeds_needed(
-    std: float,
-    difference: float,
-    level: float = SIGNIFICANCE,
-    power: float = POWER,
-    most: int = 1000,
-) -> int | None:
-    """Compute the number of seeds with which a paired t test detects a difference.
-
-    Args:
-        std: standard deviation of the paired differences.
-        difference: the true difference to detect, in the unit of ``std``.
-        level: significance level.
-        power: required probability of detection.
-        most: largest number of seeds.
-
-    Returns:
-        The smallest number from 2; None if ``most`` seeds are too few, or if ``std`` or
-        ``difference`` is 0 or nan.
-    """
-    if not (0 < std < math.inf and 0 < abs(difference) < math.inf):
-        return None
-    numbers = range(2, most + 1)
-
-    def is_enough(n: int) -> bool:
-        return compute_power(difference, std / math.sqrt(n), n - 1, level) >= power
-
-    index = bisect.bisect_left(numbers, True, key=is_enough)
-    return numbers[index] if index < len(numbers) else None

@@ -11,7 +11,7 @@ import pytest
 from recorded import RECORDS
 
 from protoseg.report.statistics import bootstrap
-from protoseg.report.statistics.counts import count_per_image, read_counts
+from protoseg.report.statistics.counts import ImageCounts, count_per_image, read_counts
 from protoseg.runs.sealed import RecordError
 
 
@@ -78,3 +78,12 @@ def test_counts_give_the_recorded_miou() -> None:
         np.add.at(dense, index, archive["count"])
     assert np.array_equal(counts.truth, dense.sum(2))
     assert np.array_equal(counts.union, dense.sum(2) + dense.sum(1) - counts.hit)
+
+
+def test_a_class_that_is_only_predicted_is_not_present() -> None:
+    counts = ImageCounts(
+        hit=np.array([[4.0, 0.0, 0.0, 0.0], [2.0, 0.0, 1.0, 0.0]]),
+        truth=np.array([[5.0, 0.0, 1.0, 0.0], [5.0, 0.0, 1.0, 0.0]]),
+        union=np.array([[6.0, 1.0, 1.0, 0.0], [6.0, 1.0, 1.0, 0.0]]),
+    )
+    assert counts.present_classes.tolist() == [True, False, True, False]

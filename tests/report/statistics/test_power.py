@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from protoseg.report.statistics.block_model import fit_block_model
-from protoseg.report.statistics.power import compute_power, seeds_needed, smallest_detectable
+from protoseg.report.statistics.power import compute_power, smallest_detectable
 
 
 def test_the_smallest_detectable_difference_has_the_power() -> None:
@@ -57,18 +57,3 @@ def test_a_difference_far_above_the_error_is_always_detected() -> None:
 @pytest.mark.parametrize(("std", "n"), [(1.0, 0), (1.0, 1), (0.0, 5), (math.nan, 5)])
 def test_without_variance_or_with_one_seed_there_is_no_number(std: float, n: int) -> None:
     assert math.isnan(smallest_detectable(std, n))
-
-
-@pytest.mark.parametrize(("std", "difference"), [(0.5, 0.4), (0.5, 2.0), (1.0, 20.0), (0.4, -0.5)])
-def test_seeds_needed_is_the_smallest_sufficient_number(std: float, difference: float) -> None:
-    n = seeds_needed(std, difference)
-    assert n is not None
-    assert smallest_detectable(std, n) <= abs(difference) * (1 + 1e-9)
-    assert n == 2 or smallest_detectable(std, n - 1) > abs(difference)
-
-
-def test_a_difference_that_no_allowed_number_of_seeds_detects() -> None:
-    assert seeds_needed(1.0, 0.1, most=10) is None
-    assert seeds_needed(1.0, 0.1) is not None
-    for std, difference in ((1.0, 0.0), (0.0, 1.0), (math.nan, 1.0), (1.0, math.nan)):
-        assert seeds_needed(std, difference) is None
