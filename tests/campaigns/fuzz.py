@@ -61,13 +61,39 @@ mIoU <!-- mean small 1 -->1<!-- -->, <!-- delta:1 small 1 2 -->1<!-- -->, <!-- n
 SMALL = MATRIX.replace("grid: {method.num_prototypes: [1, 2]}\n", "").replace(
     "exclude: [{method.num_prototypes: 2}]\n", ""
 )
+TUNED = (
+    SMALL.replace("schedule.iterations: 20}", "schedule.norm_decay: never}")
+    + """\
+tune:
+  search:
+    schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}
+    schedule.head_lr_mult: [1, 3, 10]
+  rows:
+    "ProtoSeg*": {method.momentum: {uniform: [0.9, 1]}}
+  trials: 4
+  halving: {rungs: [5, 10], factor: 2}
+  base: {schedule.iterations: 20, seed: 100}
+  select: {metric: miou, on: holdout, share: 0.2, blocks: 3, gap: 1}
+  seed: 0
+"""
+)
 VERBS = (
     *("plan", "sweep", "train", "status", "tables", "figures", "explain", "compare", "data"),
+    *("evaluate", "plan", "sweep"),
     *("weights", "masks", "cancel", "logs", "verify", "reproduce", "params", "fill"),
 )
 """All verbs but doctor, which takes no operands and asks this machine."""
 NAMES = (
-    *("small", "grid", "paper_table7", "paper", "small.yaml", "experiments/matrices/small.yaml"),
+    *(
+        "tuned",
+        "tuned",
+        "small",
+        "grid",
+        "paper_table7",
+        "paper",
+        "small.yaml",
+        "experiments/matrices/small.yaml",
+    ),
     *("shapes", "mine", "tiny", "list", "check", "prepare", "get", "shapes-tiny", "s0", "none"),
     *(
         "Parametric, K = 1",
@@ -92,12 +118,16 @@ KEYS = (
     *("dataset.labels", "dataset.generator", "backbone.settings", "backbone.channels", "precision"),
     *("augmentation.scale", "schedule.recipe", "schedule.iterations", "evaluation.split", "a.b"),
     *("evaluation.mode", "dataset.image_labels", "determinism", "cluster", "cluster.time", "label"),
+    *("tune", "tune.trials", "tune.halving", "schedule.stop_after", "evaluation.holdout"),
+    *("evaluation.every", "evaluation.holdout.share", "halving", "search", "select", "base"),
     *("method.num_prototype", "methods", "decoder.in_index", "backbone.settings.type", "seed.x"),
 )
 VALUES = (
     *("0", "1", "4", "-1", "1e400", "nan", "0.5", "true", "off", "null", "", "[]", "[1,2]", "{}"),
     *("{a: 1}", "{building: 0}", "[[1]]", "text", "'a b'", '"q"', "1,2", "1,2,2", "range(1,3)"),
     *("choice(a,b)", "interval(0,1)", "glob(*)", "${method.kappa}", "${", "${nope}", "???", "~"),
+    *("{log_uniform: [0, 1]}", "{uniform: [2, 1]}", "{int: [1, 3]}", "{rungs: [5]}", "holdout"),
+    *("{share: 0.5, blocks: 2}", "{on: val}", "{on: test}", "{metric: miou, share: 2}", "[5, 10]"),
     *("paper", "parametric", "shapes", "mine", "tiny", "a.b.C", "os.path", "json.JSONDecoder"),
     *(
         "@x",
@@ -122,6 +152,7 @@ OPTIONS = (
         "--batch",
         "--sbatch",
     ),
+    *("--split=val", "--split=test", "--best", "--trials", "--allow-missing", "--kind=trials"),
     *("--jobs=0", "--jobs=2", "--draws=10", "--draws=x", "--kind=loss", "--kind=x", "--attempt=1"),
     *("--out=out", "--out=experiments/run.yaml", "--runs=nowhere", "--runs=experiments/run.yaml"),
     *("--data=experiments/run.yaml", "--results=empty", "--results=experiments/run.yaml", "--help"),
@@ -151,7 +182,7 @@ class Fuzzer:
         ignore = shutil.ignore_patterns("matrices")
         shutil.copytree(ROOT / "experiments", experiments, ignore=ignore)
         (experiments / "matrices").mkdir()
-        for name, text in (("small", SMALL), ("grid", MATRIX)):
+        for name, text in (("small", SMALL), ("grid", MATRIX), ("tuned", TUNED)):
             (experiments / "matrices" / f"{name}.yaml").write_text(text)
         for name in ("paper.yaml", "paper_table7.yaml"):
             shutil.copy(ROOT / "experiments/matrices" / name, experiments / "matrices")
@@ -166,7 +197,7 @@ class Fuzzer:
             for path in (self.folder / part).rglob("*.yaml")
         )
         self.likely = [
-            path for path in self.files if path.stem in ("small", "mine", "run", "paper")
+            path for path in self.files if path.stem in ("small", "tuned", "mine", "run", "paper")
         ]
 
     def run(self, cases: int) -> None:
