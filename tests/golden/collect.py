@@ -111,6 +111,12 @@ def list_matrices() -> list[str]:
     return [path.stem for path in paths if not is_bundle(path)]
 
 
+def list_untuned_matrices() -> list[str]:
+    """The names of the matrices without a search, whose plans and tables need no choice."""
+    folder = ROOT / "experiments" / "matrices"
+    return [n for n in list_matrices() if "\ntune:" not in (folder / f"{n}.yaml").read_text()]
+
+
 def list_bundles() -> list[str]:
     """The names of all committed bundles."""
     paths = sorted((ROOT / "experiments" / "matrices").glob("*.yaml"))
@@ -126,20 +132,27 @@ def list_recorded_matrices() -> list[str]:
     """The names of the matrices that have at least one record."""
     recorded = {path.stem for path in RECORDS.glob("*.json")}
     golden = read_golden("identities")
-    return [n for n in list_matrices() if recorded & {run_id for run_id, _ in golden[n]}]
+    return [n for n in list_untuned_matrices() if recorded & {run_id for run_id, _ in golden[n]}]
 
 
 # Identities.
 
 
 def collect_identities(matrix: str) -> list[list[str]]:
-    """Run id and spec digest of every run of a matrix, in its order."""
+    """Run id and spec digest of every run of a matrix, in its order.
+
+    Of a matrix with a search: those of all trials, then of each row with the values of the first.
+    """
     from protoseg.config.compose import Composer
-    from protoseg.config.identity import spec_digest
+    from protoseg.config.identity import run_id, spec_digest
     from protoseg.config.load_matrix import load_matrix
 
-    runs = load_matrix(Composer(ROOT / "experiments"), matrix).runs
-    return [[run.run_id, spec_digest(run.spec)] for run in runs]
+    loaded = load_matrix(Composer(ROOT / "experiments"), matrix)
+    specs = [run.spec for run in loaded.runs]
+    if loaded.tuning is not None:
+        specs += [trial.run.spec for row in loaded.tuning.rows for trial in row.trials]
+        specs += [row.example for row in loaded.tuning.rows]
+    return [[run_id(spec), spec_digest(spec)] for spec in specs]
 
 
 def list_records() -> list[str]:
@@ -302,13 +315,13 @@ class GoldenFile:
 FILES = {
     "identities": GoldenFile(list_matrices, collect_identities),
     "records": GoldenFile(list_records, collect_record),
-    "plans": GoldenFile(list_matrices, collect_plan),
+    "plans": GoldenFile(list_untuned_matrices, collect_plan),
     "bundles": GoldenFile(list_bundles, collect_bundle),
     "job_arrays": GoldenFile(
         lambda: ["paper_table1 cluster=eight_gpus", "camvid_8 quickstart cluster=testbed"],
         collect_job_arrays,
     ),
-    "tables": GoldenFile(list_matrices, collect_table),
+    "tables": GoldenFile(list_untuned_matrices, collect_table),
     "explanations": GoldenFile(list_recorded_matrices, collect_explanations),
     "comparisons": GoldenFile(list_recorded_matrices, collect_comparison),
     "figures": GoldenFile(list_recorded_matrices, collect_figures),
