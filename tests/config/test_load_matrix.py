@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from config.conftest import EXPERIMENTS
+from protoseg.cli.stages import make_example
 from protoseg.config.compose import Composer
 from protoseg.config.load_matrix import list_matrices, load_matrix
 from protoseg.config.matrix import FamilySpec, ImageGroupsSpec, Matrix
@@ -32,6 +33,9 @@ def expect_error(expand: Expand, text: str, *overrides: str) -> str:
 @pytest.mark.parametrize("name", list_matrices(EXPERIMENTS))
 def test_every_matrix_of_the_repository_expands(composer: Composer, name: str) -> None:
     matrix = load_matrix(composer, name)
+    if matrix.tuning is not None:
+        assert {len(row.trials) for row in matrix.tuning.rows} == {matrix.tuning.block.trials}
+        matrix = make_example(matrix)
     assert matrix.name == name
     assert matrix.title != name, "the file has no title"
     assert matrix.table.caption

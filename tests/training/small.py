@@ -15,6 +15,7 @@ import numpy as np
 from forked import ForkedProcess, start_forked
 from waiting import finish, log_tails, wait_until
 
+from protoseg.cli.stages import is_unchosen, make_example
 from protoseg.config.compose import Composer
 from protoseg.config.fields import to_plain
 from protoseg.config.identity import run_id
@@ -51,8 +52,9 @@ def composer() -> Composer:
 
 @functools.cache
 def matrix(name: str) -> Matrix:
-    """A matrix of experiments/; loaded once for all tests."""
-    return load_matrix(composer(), name)
+    """A matrix of experiments/, loaded once; of a search, with the values of the first trials."""
+    loaded = load_matrix(composer(), name)
+    return make_example(loaded) if is_unchosen(loaded) else loaded
 
 
 def compose(*overrides: str) -> RunSpec:
