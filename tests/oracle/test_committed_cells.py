@@ -18,6 +18,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.report import wording
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Table
+from protoseg.report.tuning.choose import apply_choice
 from protoseg.runs.store import RecordStore
 
 NAMES = sorted(
@@ -55,7 +56,7 @@ def make_store() -> RecordStore:
 @functools.cache
 def load_case(name: str) -> Case | None:
     """Build the table of a matrix; None if no record of it is committed."""
-    matrix = load_matrix(composer(), name)
+    matrix, _ = apply_choice(load_matrix(composer(), name), [ROOT / "results" / "choices"])
     plan = [Planned(run.axes, run.spec.seed, run.run_id) for run in matrix.runs]
     if not any(recompute.read_record(run.run_id) for run in plan):
         return None
