@@ -50,8 +50,8 @@ from protoseg.slurm.jobs import array_id
 
 FOLDER = "next_stage"
 """Without a hyphen: only submission folders have one."""
-MEMORY = "2G"
-"""Ten times what a sweep of some hundred trials uses."""
+MEMORY = "1G"
+"""Ten times what a sweep of a hundred trials uses."""
 SECONDS = 1800
 """Time limit. A sweep takes seconds, but a busy controller may delay each sbatch by minutes."""
 ACTIVE = (State.QUEUED, State.RUNNING)

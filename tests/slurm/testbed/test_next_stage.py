@@ -9,6 +9,7 @@ from pathlib import Path
 from launch.harness import Harness
 from testbed.testbed import Testbed
 
+from protoseg.launch.submission import open_submissions
 from slurm.testbed.test_submit import (
     LATER,
     TUNED,
@@ -41,10 +42,9 @@ def list_next_stage(harness: Harness, cluster: Testbed) -> dict[str, str]:
 
 def wait_for_next_stage(harness: Harness, cluster: Testbed) -> None:
     """Wait until all small jobs have ended."""
+    active = {"PENDING", "RUNNING", "COMPLETING"}
     harness.wait_until(
-        lambda: (
-            not {"PENDING", "RUNNING", "COMPLETING"} & {*list_next_stage(harness, cluster).values()}
-        ),
+        lambda: not active & {*list_next_stage(harness, cluster).values()},
         "the end of the job of the next stage",
     )
 
@@ -89,7 +89,7 @@ def test_one_sweep_trains_the_rungs_of_a_search(
 ) -> None:
     matrix = copy_matrix(harness, ("trials: 3", "trials: 2\n  halving: {rungs: [2]}"))
     assert "4 runs: 4 new." in run_sweep(harness, matrix, "seed=0").stdout
-    wait_done(harness, matrix, 4 + 2 + 2)
+    harness.wait_until(lambda: len(harness.records()) == 4 + 2 + 2, "the records of three stages")
     wait_for_next_stage(harness, cluster)
     assert [*list_next_stage(harness, cluster).values()] == ["COMPLETED"] * 2
     assert "this sweep has submitted nothing" not in read_logs(harness)
@@ -123,6 +123,8 @@ def test_a_cancelled_matrix_has_no_job_that_waits(
     matrix = copy_matrix(harness)
     run_sweep(harness, matrix, LATER)
     ((job, _),) = list_next_stage(harness, cluster).items()
+    assert f"Job {job} runs the same sweep again" in run_sweep(harness, matrix, LATER).stdout
+    assert [*list_next_stage(harness, cluster)] == [job], "it depends on the same jobs"
     cancelled = harness.run("cancel", matrix)
     assert cancelled.returncode == 0, cancelled.stderr
     assert f"Cancelled: the job that submits the next stage ({job})." in cancelled.stdout
@@ -135,16 +137,20 @@ def test_a_sweep_replaces_a_small_job_that_was_killed(
     cluster: Testbed,
 ) -> None:
     matrix = copy_matrix(harness)
-    begin = "cluster.sbatch={begin: now+15}"
-    run_sweep(harness, matrix, begin)
-    ((job, _),) = list_next_stage(harness, cluster).items()
-    cluster.query("scancel", job)
+    run_sweep(harness, matrix, LATER)
+    ((first, _),) = list_next_stage(harness, cluster).items()
+    cluster.query("scancel", first)
+    again = run_sweep(harness, matrix, LATER)
+    assert "submitted  job" not in again.stdout
+    (second,) = list_next_stage(harness, cluster).keys() - {first}
+    assert f"Job {second} runs the same sweep again" in again.stdout
+    (trials,) = open_submissions(harness.runs)
+    cluster.query("scontrol", "update", f"JobId={trials.job_id}", "StartTime=now")
+    harness.wait_until((harness.runs / "choices" / "tuned.json").exists, "the choice")
     wait_for_next_stage(harness, cluster)
-    again = run_sweep(harness, matrix, begin)
-    assert "submitted" not in again.stdout.replace("submits", "")
-    if "Job " not in again.stdout:  # the trials had ended on a slow machine: final runs
-        assert "Chosen, " in again.stdout
-    wait_done(harness, matrix, 6 + 4)
+    # The final runs begin later too.
+    assert "4 runs, each" in read_logs(harness)
+    assert harness.run("cancel", matrix).returncode == 0
 
 
 def test_trials_stay_submitted_if_the_small_job_is_refused(
