@@ -115,6 +115,18 @@ def test_the_small_job_submits_the_final_runs(
     assert len(commands.calls("sbatch")) == 1, "nothing follows the final runs"
 
 
+def test_a_node_that_may_not_submit_leaves_the_final_runs(
+    protoseg: CommandLine, tuned: Tuned, commands: Commands
+) -> None:
+    tuned.record_trials(VALUES)
+    commands.prints("sbatch", errors="sbatch: error: Access denied", status=1)
+    result = protoseg("sweep", tuned.path, CLUSTER, "--next-stage", "0")
+    assert result.status == 1
+    assert "4 runs not submitted: sbatch: Access denied. Run the sweep again later." in result.err
+    commands.script("sbatch", "echo 102")
+    assert "submitted  job 102: 4 runs" in protoseg("sweep", tuned.path, CLUSTER).out
+
+
 def test_a_cancelled_trial_ends_the_search(
     protoseg: CommandLine, tuned: Tuned, commands: Commands
 ) -> None:
