@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Train the unfinished runs of the matrices."""
+    if context.arguments.next_stage is not None and context.cluster is None:
+        raise UsageError("sweep --next-stage: no cluster is named. Add cluster=NAME.")
     matrices, _ = context.matrices()
     return train_matrices(context, matrices)
 

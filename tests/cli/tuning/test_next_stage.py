@@ -87,6 +87,24 @@ def test_a_sweep_submits_the_small_job_after_the_trials(
     }
 
 
+def test_each_search_of_a_sweep_has_its_small_job(
+    protoseg: CommandLine, tuned: Tuned, commands: Commands
+) -> None:
+    other = Path(tuned.path).with_name("other.yaml")
+    other.write_text(Path(tuned.path).read_text().replace("seed: 100", "seed: 200"))
+    result = protoseg("sweep", tuned.path, str(other), "quickstart", CLUSTER)
+    assert result.out.count("runs the same sweep again") == 2
+    scripts = sorted(protoseg.lab.runs.glob(".submissions/next_stage/*.sh"))
+    operands = [shlex.split(path.read_text().splitlines()[-1])[6:8] for path in scripts]
+    assert operands == [[str(other), CLUSTER], [tuned.path, CLUSTER]]
+
+
+def test_the_option_of_the_small_job_needs_a_cluster(protoseg: CommandLine, tuned: Tuned) -> None:
+    result = protoseg("sweep", tuned.path, "--next-stage", "0")
+    assert result.status == 2
+    assert "--next-stage: no cluster is named. Add cluster=NAME." in result.err
+
+
 def test_a_refusal_is_one_sentence(protoseg: CommandLine, tuned: Tuned, commands: Commands) -> None:
     commands.script("sbatch", 'case "$2" in *next*) echo "error: No." >&2; exit 1;; esac; echo 101')
     result = protoseg("sweep", tuned.path, CLUSTER)
