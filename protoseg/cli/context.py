@@ -73,6 +73,8 @@ class Context:
         self.errors = Console(stderr=True, highlight=False, soft_wrap=True)
         self.unreadable_matrices: list[str] = []
         """Why matrices that were not named cannot be read; `print_errors` prints it."""
+        self.matrix_operands: dict[str, str] = {}
+        """Name of a matrix -> the operand that names it: its name or the path of its file."""
 
     @cached_property
     def composer(self) -> Composer:
@@ -144,6 +146,7 @@ class Context:
                 )
         if len({matrix.name for matrix in matrices}) < len(matrices):
             raise UsageError(f"two matrix files have one name: {' '.join(names)}. Rename one.")
+        self.matrix_operands = {m.name: name for m, name in zip(matrices, names, strict=True)}
         return matrices, overrides
 
     def load_matrix(self, name: str, overrides: Iterable[str] = ()) -> Matrix:

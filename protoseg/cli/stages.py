@@ -182,5 +182,20 @@ def have_trials_ended(context: Context, matrix: Matrix) -> bool:
     return not plan.left() and not any(entry.status.state in active for entry in plan.entries)
 
 
+def describe_waiting(waiting: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+    """Describe each row whose settings cannot be chosen in one message, and what to do.
+
+    Args:
+        waiting: matrix -> row -> why its settings are not chosen.
+    """
+    for name, rows in waiting.items():
+        for row, reason in rows.items():
+            yield f"{name}: {row}: to be chosen: {reason}."
+        yield (
+            f"{name}: its final runs need a choice for every row. Sweep again, with --retry-failed "
+            "to train failed trials, or with --allow-missing to choose among the finished ones."
+        )
+
+
 def _choice_path(context: Context, matrix: Matrix) -> Path:
     return context.paths.runs / CHOICES / name_choice(matrix)

@@ -36,6 +36,8 @@ from protoseg.runs.folder import now
 
 SUBMISSIONS_FOLDER = ".submissions"
 JOB_ID = re.compile(r"[0-9]+")
+CANCELLED_BY = "cancelled by"
+"""Start of the reason of a task that a user cancelled before it started."""
 UNSURE_SECONDS = 60.0
 """Longest time that an sbatch of a killed sweep may take to reach the controller."""
 
@@ -211,6 +213,23 @@ def open_submissions(runs_folder: Path) -> list[Submission]:
         if len(submission.closed_tasks()) < len(submission.run_ids):
             submissions.append(submission)
     return submissions
+
+
+def find_cancelled_runs(runs_folder: Path) -> dict[str, str]:
+    """Find the runs whose newest task was cancelled before it started.
+
+    Returns:
+        Run id -> ``cancelled by USER``. SLURM does not record such a task.
+    """
+    newest: dict[str, str] = {}
+    for folder in sorted((runs_folder / SUBMISSIONS_FOLDER).glob("*-*"), reverse=True):
+        submission = read_submission(folder)
+        if submission is None or submission.is_withdrawn:
+            continue
+        closed_tasks = submission.closed_tasks()
+        for index, run_id in enumerate(submission.run_ids):
+            newest.setdefault(run_id, closed_tasks.get(index, ""))
+    return {run_id: why for run_id, why in newest.items() if why.startswith(CANCELLED_BY)}
 
 
 @contextlib.contextmanager

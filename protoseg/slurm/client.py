@@ -11,9 +11,10 @@ from pathlib import Path
 from protoseg.errors import ProtosegError
 from protoseg.slurm.cache import Cache
 from protoseg.slurm.command import run_command
-from protoseg.slurm.jobs import Job, JobReport, array_id, compress_ids, is_job_id
+from protoseg.slurm.jobs import DependentJob, Job, JobReport, array_id, compress_ids, is_job_id
 from protoseg.slurm.queries import (
     is_unknown_job,
+    query_dependent_jobs,
     query_sacct,
     query_scontrol,
     query_squeue,
@@ -78,6 +79,17 @@ class SlurmClient:
         rows = [line for line in [*lines, *(older or [])] if line["name"] == name]
         rows.sort(key=lambda row: (row["submitted"], int(array_id(row["id"]))))
         return tuple(dict.fromkeys(array_id(row["id"]) for row in rows))
+
+    def list_dependent_jobs(self, name: str) -> list[DependentJob]:
+        """List the jobs with exactly this name that wait or run, oldest first.
+
+        Raises:
+            SlurmUnreachable: the controller did not answer.
+        """
+        problem, jobs = query_dependent_jobs(name)
+        if problem:
+            raise SlurmUnreachable(f"{problem}. Nothing was changed. Try again later.")
+        return jobs
 
     def list_starts(self, id: str) -> list[Job]:
         """List the starts of a job from accounting, oldest first; [] without accounting."""

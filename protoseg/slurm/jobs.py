@@ -70,6 +70,16 @@ class Job:
 
 
 @dataclass(frozen=True)
+class DependentJob:
+    """A job that waits for the ends of other jobs, or that has begun."""
+
+    id: str
+    is_waiting: bool
+    waits_for: frozenset[str]
+    """Ids ("123") of the jobs and arrays that have not ended."""
+
+
+@dataclass(frozen=True)
 class JobReport:
     """SLURM's answer about some jobs.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from protoseg.slurm.command import SECONDS, Reply, run_command
 from protoseg.slurm.jobs import (
+    DependentJob,
     Job,
     array_id,
     clean_value,
@@ -37,6 +38,8 @@ SQUEUE = {
     "endtime": "end",
     "name": "name",
 }
+DEPENDENCIES = {"jobarrayid": "id", "state": "state", "name": "name", "dependency": "dependency"}
+"""Columns of squeue for jobs that wait for others."""
 SACCT = {
     "JobID": "id",
     "State": "state",
@@ -102,13 +105,39 @@ def query_squeue(wanted: Collection[str]) -> QueryResult:
     return QueryResult(jobs)
 
 
-def run_squeue(selection: str) -> tuple[Reply, list[dict[str, str]] | None]:
-    """Return one row of values per job or task; None without an answer."""
-    fields = ",".join(f"{name}:{SEPARATOR}" for name in SQUEUE)
+def run_squeue(
+    selection: str, columns: Mapping[str, str] = SQUEUE
+) -> tuple[Reply, list[dict[str, str]] | None]:
+    """Return one row of values per job or task; None without an answer.
+
+    Args:
+        selection: the option that selects jobs.
+        columns: squeue's name of a column -> its key in a row.
+    """
+    fields = ",".join(f"{name}:{SEPARATOR}" for name in columns)
     # --all: partitions may be hidden. All states: squeue shows ended jobs for some minutes.
     command = ["squeue", "--all", "--array", "--states=all", selection, f"--Format={fields}"]
     reply = run_command(command)
-    return _parse_rows(reply, (*SQUEUE.values(), ""))
+    return _parse_rows(reply, (*columns.values(), ""))
+
+
+def query_dependent_jobs(name: str) -> tuple[str, list[DependentJob]]:
+    """Query the controller for jobs of one name that wait or run.
+
+    Returns:
+        Why it did not answer, or an empty text; and the jobs, oldest first.
+    """
+    reply, lines = run_squeue(f"--name={name}", DEPENDENCIES)
+    if lines is None:
+        return reply.problem, []
+    jobs = []
+    for values in lines:
+        job = _make_job(values["id"], values, "squeue")
+        if job.name == name and not job.has_ended:
+            # For example "afterany:12_*(unfulfilled),afterany:13(unfulfilled)".
+            waits_for = frozenset(re.findall(r"\b[0-9]+", values["dependency"]))
+            jobs.append(DependentJob(job.id, job.is_waiting, waits_for))
+    return "", sorted(jobs, key=lambda job: int(array_id(job.id)))
 
 
 def query_sacct(ids: Collection[str], wanted: Collection[str]) -> QueryResult:

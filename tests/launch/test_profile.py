@@ -11,12 +11,8 @@ from hypothesis import strategies as st
 
 from protoseg.config.fields import build, to_plain
 from protoseg.errors import UsageError
-from protoseg.launch.profile.profile import (
-    RESERVED_OPTIONS,
-    ClusterProfile,
-    list_profiles,
-    load_profile,
-)
+from protoseg.launch.profile.options import NEXT_STAGE_OPTIONS, RESERVED_OPTIONS
+from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
 from protoseg.launch.profile.resources import Resources
 from protoseg.launch.profile.values import (
     LONGEST_SECONDS,
@@ -332,6 +328,16 @@ def test_resources_as_text() -> None:
         ("sbatch: {'nice=1 --x': x}", "sbatch.nice=1 --x: 'nice=1 --x' is not allowed here"),
         ("sbatch: {exclusive: false}", "sbatch.exclusive: found False. Allowed: text, a number,"),
         ("sbatch: {exclude: [a, b]}", "sbatch.exclude: found ['a', 'b']. Allowed: text, a"),
+        ("next_stage: 1", "next_stage: expected true or false, found 1."),
+        ("next_stage_sbatch: {array: 0-3}", "next_stage_sbatch.array: '--array' is set by protos"),
+        ("next_stage_sbatch: {depend: x}", "next_stage_sbatch.depend: '--dependency' is set by p"),
+        ("next_stage_sbatch: {signal: x}", "next_stage_sbatch.signal: '--signal' is set by the p"),
+        (
+            "next_stage_sbatch: {part: cpu}",
+            "next_stage_sbatch.part: abbreviates '--partition'. Allowed: long names of options.",
+        ),
+        ("next_stage_sbatch: {mem: [1]}", "next_stage_sbatch.mem: found [1]. Allowed: text, a nu"),
+        ("next_stage_sbatch: {time: 10:30}", "next_stage_sbatch.time: YAML reads 10:30 witho"),
         ("retries: {lst: 3}", "retries: unknown reason 'lst'. Did you mean 'lost'? Known: bad_con"),
         ("retries: {lost: -1}", "retries.lost: -1 is out of range; allowed: at least 0."),
         ("retries: {lost: many}", "retries.lost: expected a whole number, found 'many'."),
@@ -384,6 +390,14 @@ def test_an_invalid_profile_gives_one_line(site: Path, text: str, sentence: str)
 def test_options_that_protoseg_sets_are_an_error(site: Path, key: str) -> None:
     assert f"sbatch.{key}: " in load_error(site, f"sbatch: {{{key}: x}}")
     assert f"sbatch.{key}: " in load_error(site, "nodes: 1", f"cluster.sbatch.{key}=x")
+
+
+@pytest.mark.parametrize("key", sorted(NEXT_STAGE_OPTIONS))
+def test_the_job_of_the_next_stage_may_have_other_resources(site: Path, key: str) -> None:
+    text = "partition: gpu\nnext_stage_sbatch: {comment: a b}"
+    profile = load(site, text, f"cluster.next_stage_sbatch.{key}=1", "cluster.next_stage=false")
+    assert profile.next_stage_sbatch == {"comment": "a b", key: "1"}
+    assert (profile.partition, profile.next_stage) == ("gpu", False)
 
 
 def test_an_unknown_profile_error_suggests_the_nearest(site: Path) -> None:

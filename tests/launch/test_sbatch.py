@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from launch.arrays import make_array
 from protoseg.errors import UsageError
-from protoseg.launch import sbatch as sbatch_module
+from protoseg.launch import batch_script
+from protoseg.launch.batch_script import BatchExecutor
 from protoseg.launch.profile.profile import ClusterProfile, load_profile
 from protoseg.launch.sbatch import (
-    ArrayExecutor,
     make_batch_script,
     preview_scripts,
     submit_array,
@@ -271,14 +271,14 @@ def test_a_job_name_with_other_characters_is_an_error(name: str) -> None:
     ],
 )
 def test_the_job_number_is_found_after_banners(output: str, job: str) -> None:
-    assert ArrayExecutor._get_job_id_from_submission_command(output) == job
-    assert ArrayExecutor._get_job_id_from_submission_command(output.encode("latin-1")) == job
+    assert BatchExecutor._get_job_id_from_submission_command(output) == job
+    assert BatchExecutor._get_job_id_from_submission_command(output.encode("latin-1")) == job
 
 
 @pytest.mark.parametrize("output", ["", "ok\n", "12a\n", "job\n"])
 def test_an_answer_without_a_job_number_is_unsure(output: str) -> None:
     with pytest.raises(SubmissionRefused) as caught:
-        ArrayExecutor._get_job_id_from_submission_command(output)
+        BatchExecutor._get_job_id_from_submission_command(output)
     assert caught.value.is_unsure
     assert not caught.value.is_limit
 
@@ -347,14 +347,14 @@ def test_sbatch_gets_the_script_and_a_clean_environment(
     profile = ClusterProfile(partition="ours")
     folder = tmp_path / "it's $(x)"
     answers: dict[str, bytes] = {}
-    parse_job_id = ArrayExecutor._get_job_id_from_submission_command
+    parse_job_id = BatchExecutor._get_job_id_from_submission_command
 
     def keep_answer(answer: bytes) -> str:
         answers["answer"] = answer
         return parse_job_id(answer)
 
     monkeypatch.setattr(
-        ArrayExecutor, "_get_job_id_from_submission_command", staticmethod(keep_answer)
+        BatchExecutor, "_get_job_id_from_submission_command", staticmethod(keep_answer)
     )
     old = os.umask(0)
     try:
@@ -388,7 +388,7 @@ def test_a_refusal_contains_the_message_of_sbatch(
 
 def test_a_hanging_sbatch_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_sbatch(tmp_path / "bin", monkeypatch, "exec sleep 600")
-    monkeypatch.setattr(sbatch_module, "SBATCH_SECONDS", 0.1)
+    monkeypatch.setattr(batch_script, "SBATCH_SECONDS", 0.1)
     profile = ClusterProfile()
     with pytest.raises(SubmissionRefused, match="did not answer") as caught:
         submit_array(make_array(profile), profile, tmp_path, "m.1")

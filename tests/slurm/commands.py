@@ -101,6 +101,13 @@ def squeue_lines(*jobs: tuple[str, str]) -> str:
     return "\n".join([head, *body]) + "\n"
 
 
+def dependency_lines(name: str, *jobs: tuple[str, str, str]) -> str:
+    """Return squeue's output for jobs of one name with (id, state, dependency)."""
+    head = UNIT.join(["JOBID", "STATE", "NAME", "DEPENDENCY", ""])
+    rows = [UNIT.join([id, state, name, waits_for, ""]) for id, state, waits_for in jobs]
+    return "\n".join([head, *rows]) + "\n"
+
+
 def sacct_lines(*jobs: tuple[str, str, str]) -> str:
     """Return sacct's output for jobs with (id, state, submission time)."""
     head = captured("sacct").split("\n")[0]

@@ -17,6 +17,7 @@ from slurm.commands import (
     NO_JOB,
     Commands,
     captured,
+    dependency_lines,
     sacct_lines,
     squeue_lines,
 )
@@ -191,6 +192,25 @@ def test_find_jobs_by_name_raises_without_an_answer(commands: Commands) -> None:
     assert SlurmClient().find_jobs_by_name("matrix.x") == ()
     commands.prints("sacct", errors=NO_DATABASE, status=1)
     assert SlurmClient().find_jobs_by_name("matrix.x") == ()
+
+
+def test_dependent_jobs_are_those_that_wait_or_run(commands: Commands) -> None:
+    lines = dependency_lines(
+        "m-next.1",
+        ("9", "COMPLETED", "(null)"),
+        ("12", "PENDING", "afterany:10_*(unfulfilled),afterany:11(unfulfilled)"),
+        ("8", "RUNNING", "(null)"),
+    )
+    commands.prints("squeue", BANNER + "\n" + lines)
+    jobs = SlurmClient().list_dependent_jobs("m-next.1")
+    assert [(job.id, job.is_waiting, sorted(job.waits_for)) for job in jobs] == [
+        ("8", False, []),
+        ("12", True, ["10", "11"]),
+    ]
+    assert SlurmClient().list_dependent_jobs("m-next.2") == []
+    commands.prints("squeue", errors=DOWN, status=1)
+    with pytest.raises(SlurmUnreachable, match="Unable to contact"):
+        SlurmClient().list_dependent_jobs("m-next.1")
 
 
 def test_list_starts_shows_all_starts(commands: Commands) -> None:

@@ -99,6 +99,7 @@ def run(context: Context) -> int:
     later = _plan_later_stages(named, known, sizes, usable, gpu_timings)
     if context.arguments.sbatch:
         print(_make_batch_scripts(context, matrices, arrays), end="")
+        print(_make_next_stage_scripts(context, [matrix for matrix, *_ in later]), end="")
     elif context.json:
         data: dict[str, Any] = {"arrays": [array_to_dict(array) for array in arrays]}
         data["changed_plugins"] = [dataclasses.asdict(plugin) for plugin in changed]
@@ -133,6 +134,10 @@ def _print_stages(
 
     for stage in later:
         context.console.print(render_later_stage(*stage))
+    if later and context.cluster is not None:
+        from protoseg.launch.next_stage import describe_next_stage
+
+        context.console.print(describe_next_stage(context.cluster), markup=False)
     for matrix in matrices:
         if matrix.tuning is not None:
             context.console.print(render_choice(matrix))
@@ -190,11 +195,26 @@ def _make_job_arrays(context: Context, plan: Plan) -> list[JobArray]:
 
 
 def _make_batch_scripts(context: Context, matrices: list[Matrix], arrays: list[JobArray]) -> str:
-    from protoseg.cli.commands.sweep import make_job_name
+    from protoseg.cli.cluster_sweep import make_job_name
     from protoseg.launch.sbatch import preview_scripts
 
     assert context.cluster is not None
     return preview_scripts(arrays, context.cluster, context.paths.runs, make_job_name(matrices))
+
+
+def _make_next_stage_scripts(context: Context, unchosen: list[Matrix]) -> str:
+    """The batch scripts of the small jobs that submit the next stages of searches."""
+    from protoseg.cli.cluster_sweep import make_next_stage
+    from protoseg.launch.next_stage import make_script
+
+    assert context.cluster is not None
+    if not context.cluster.next_stage:
+        return ""
+    return "".join(
+        f"\n# ---- the next stage of {matrix.name}, after the arrays above\n"
+        + make_script(make_next_stage(context, matrix, 0), context.cluster, ["ARRAY"])
+        for matrix in unchosen
+    )
 
 
 def _read_published_sizes(context: Context, matrices: list[Matrix]) -> dict[Workload, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from protoseg.cli.arguments import (
@@ -12,21 +12,19 @@ from protoseg.cli.arguments import (
     add_operands,
     add_record_options,
     add_training_options,
+    count,
 )
 from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.config.plugins import list_packages
 from protoseg.errors import UsageError
 from protoseg.launch.current_plan import read_plan
-from protoseg.planning.plan import Plan
 from protoseg.planning.plugin_code import find_changed_plugins
 from protoseg.runs.folder import Launch
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
     from protoseg.cli.local_sweep import Outcome
-    from protoseg.launch.job_arrays import JobArray
-    from protoseg.launch.profile.profile import ClusterProfile
 
 EXAMPLE = "protoseg sweep quickstart --jobs 2"
 
@@ -47,10 +45,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="choose settings among the finished trials if others failed; the table has a note",
     )
+    parser.add_argument(
+        "--next-stage",
+        type=count,
+        metavar="N",
+        help="used by the job that submits the next stage of a search: submit nothing if a run was "
+        "cancelled, or if the trials have not trained more than N iterations",
+    )
 
 
 def run(context: Context) -> int:
     """Train the unfinished runs of the matrices."""
+    if context.arguments.next_stage is not None and context.cluster is None:
+        raise UsageError("sweep --next-stage: no cluster is named. Add cluster=NAME.")
     matrices, _ = context.matrices()
     return train_matrices(context, matrices)
 
@@ -59,15 +66,10 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """Train the unfinished runs of matrices on the named cluster, or on this machine.
 
     A matrix with a search has stages: its trials, in several steps with a successive halving, then
-    its final runs with the chosen settings. On a cluster, each call submits the stage that is next.
+    its final runs with the chosen settings. On a cluster, each call submits the stage that is next,
+    and a small job that submits the one after it.
     """
-    from protoseg.cli.stages import (
-        choose_finished,
-        have_trials_ended,
-        is_unchosen,
-        refuse_other_choices,
-        select_stage,
-    )
+    from protoseg.cli.stages import choose_finished, refuse_other_choices, select_stage
 
     context.print_recipe_notes()
     refuse_other_choices(context, matrices)
@@ -78,16 +80,10 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     )
     stages = [select_stage(matrix) for matrix in chosen]
     if context.cluster is not None:
+        from protoseg.cli.cluster_sweep import submit_stages
+
         _check_plugins(context, stages)
-        status = _submit(context, stages, context.cluster)
-        unchosen = [matrix for matrix in chosen if is_unchosen(matrix)]
-        # Trials that failed are not submitted again, so no later sweep would choose.
-        stuck = [m.name for m in unchosen if have_trials_ended(context, m)]
-        if not context.json:
-            for sentence in (_describe_next_stage(m) for m in unchosen if m.name not in stuck):
-                context.console.print(sentence, markup=False)
-        messages = [*_describe_waiting({name: waiting[name] for name in stuck})]
-        return context.print_errors(messages) or status
+        return submit_stages(context, chosen, waiting, context.cluster)
     outcome, problems = _train_here(context, stages)
     started = {run.run_id for stage in stages for run in stage.runs}
     while waiting and not outcome.interrupted:
@@ -169,7 +165,7 @@ def _report_outcome(
     Args:
         waiting: matrix -> row -> why its settings are not chosen.
     """
-    from protoseg.cli.stages import stages_to_dict
+    from protoseg.cli.stages import describe_waiting, stages_to_dict
     from protoseg.cli.views.cost import count_runs
 
     messages: list[str] = []
@@ -185,87 +181,6 @@ def _report_outcome(
             context.console.print("Nothing to do: every run has its record.")
         messages += [f"{name}: {reason}" for name, reason in outcome.left_alone.items()]
         if not outcome.interrupted:
-            messages += _describe_waiting(waiting)
+            messages += describe_waiting(waiting)
     context.print_errors(list(dict.fromkeys([*messages, *problems])))
     return OK if outcome.is_complete() and not waiting else FAILED
-
-
-def _describe_waiting(waiting: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
-    """One message for each row whose settings cannot be chosen."""
-    for name, rows in waiting.items():
-        for row, reason in rows.items():
-            yield f"{name}: {row}: to be chosen: {reason}."
-        yield (
-            f"{name}: its final runs need a choice for every row. Sweep again, with --retry-failed "
-            "to train failed trials, or with --allow-missing to choose among the finished ones."
-        )
-
-
-def _describe_next_stage(matrix: Matrix) -> str:
-    """What a sweep on a cluster submits later."""
-    assert matrix.tuning is not None
-    runs = len(matrix.tuning.rows) * len(matrix.tuning.seeds)
-    return (
-        f"{matrix.name}: to be chosen: {runs} final runs. Run the same sweep again when the "
-        "trials are done; it chooses and submits them."
-    )
-
-
-def _submit(context: Context, matrices: Sequence[Matrix], profile: ClusterProfile) -> int:
-    """Submit the unfinished runs of matrices to SLURM."""
-    from protoseg.cli.views.cost import count_runs
-    from protoseg.cli.views.plan import describe_counts
-    from protoseg.launch.submit import submit_runs
-
-    paths = context.paths
-    plans: list[Plan] = []
-
-    def make_plan() -> Plan:
-        plan = read_plan(matrices, paths.runs, context.record_folders, fresh=True)
-        plans.append(plan)
-        if not context.json:
-            runs = count_runs(len(plan.entries))
-            context.console.print(f"{runs}: ", describe_counts(plan), ".", sep="")
-        return plan
-
-    def on_array(job: str, array: JobArray) -> None:
-        if not context.json:
-            text = f"submitted  job {job}: {count_runs(len(array.entries))}, each {array.resources}"
-            context.console.print(text, markup=False)
-
-    outcome = submit_runs(
-        make_plan,
-        paths.runs,
-        profile,
-        {"data": str(paths.data), "weights": str(paths.weights)},
-        name=make_job_name(matrices),
-        retry_failed=context.arguments.retry_failed,
-        on_array=on_array,
-    )
-    if context.json:
-        context.print_json(vars(outcome))
-    else:
-        if outcome.under_way:
-            under_way = count_runs(len(outcome.under_way))
-            context.console.print(f"Already running or queued: {under_way}.")
-        if outcome.jobs:
-            names = " ".join(matrix.name for matrix in matrices)
-            context.console.print(f"Progress: protoseg status {names}")
-        elif not outcome.refused and not outcome.left_alone:
-            context.console.print("Nothing to submit.")
-    skipped = outcome.left_alone.items()
-    messages = [] if context.json else [f"{run_id}: {reason}" for run_id, reason in skipped]
-    if outcome.refused:
-        messages.append(
-            f"{count_runs(len(outcome.refused))} not submitted: {outcome.refusal} "
-            "Run the sweep again later."
-        )
-    messages += [problem for plan in plans for problem in plan.problems]
-    context.print_errors(list(dict.fromkeys(messages)))
-    return FAILED if outcome.refused or outcome.left_alone or messages else OK
-
-
-def make_job_name(matrices: Sequence[Matrix]) -> str:
-    """The name of SLURM jobs: the matrices' names, or the first one and the number of others."""
-    names = "-".join(matrix.name for matrix in matrices)
-    return names if len(names) <= 80 else f"{matrices[0].name}-and-{len(matrices) - 1}-more"

@@ -17,6 +17,7 @@ from protoseg.config.compose import compose_file, refuse_changed_texts
 from protoseg.config.fields import build, field_types, number
 from protoseg.config.overrides import Setting, parse_overrides
 from protoseg.errors import UsageError, describe_unknown_name
+from protoseg.launch.profile.options import check_next_stage_option, check_option
 from protoseg.launch.profile.resources import Resources, check_value
 from protoseg.launch.profile.rules import Rule, read_rule
 from protoseg.launch.profile.values import YAML_NOUNS, check_name, check_text, check_time
@@ -24,7 +25,9 @@ from protoseg.runs.retry import RULES
 from protoseg.runs.states import Reason
 
 GROUP = "cluster"
-FREE_TEXT_KEYS = ("environment", "sbatch")
+SBATCH_KEYS = ("sbatch", "next_stage_sbatch")
+"""Keys with options of sbatch below them."""
+FREE_TEXT_KEYS = ("environment", *SBATCH_KEYS)
 """Keys with free keys below them and text as values."""
 
 JOB_VARIABLE_PREFIXES = (
@@ -36,31 +39,6 @@ JOB_VARIABLE_PREFIXES = (
     "SLURM_PROC",
 )
 SHELL_READ_ONLY = {"BASHOPTS", "BASH_VERSINFO", "EUID", "PPID", "SHELLOPTS", "UID"}
-
-RESERVED_OPTIONS = {
-    "account": "account",
-    "constraint": "constraint",
-    "cpus-per-task": "cpus",
-    "gpus": "gpus",
-    "gpus-per-node": "gpus",
-    "mem": "memory",
-    "nodes": "nodes",
-    "no-requeue": "requeue",
-    "ntasks": "processes",
-    "ntasks-per-node": "processes",
-    "partition": "partition",
-    "qos": "qos",
-    "requeue": "requeue",
-    "reservation": "reservation",
-    "signal": "signal_seconds",
-    "tasks-per-node": "processes",
-    "time": "time",
-    **dict.fromkeys(("array", "output", "error", "input", "open-mode", "job-name", "chdir"), ""),
-    **dict.fromkeys(("workdir", "export", "export-file", "get-user-env", "wrap", "wait"), ""),
-    **dict.fromkeys(("parsable", "test-only", "quiet", "verbose", "help", "usage", "version"), ""),
-    **dict.fromkeys(("clusters", "cluster", "uid", "gid", "ignore-pbs"), ""),
-}
-"""Options of sbatch -> the profile's key for them, or ``""`` if only protoseg sets them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +69,11 @@ class ClusterProfile(Resources):
     """After out-of-memory: retry once with the memory times this factor; 0 does not retry."""
     sbatch: dict[str, Any] = field(default_factory=dict)
     """Other options of sbatch by their long names; ``true`` for options without a value."""
+    next_stage: bool = True
+    """Whether a small job submits the next stage of a search when its trials have ended."""
+    next_stage_sbatch: dict[str, Any] = field(default_factory=dict)
+    """Options of this job by their long names, e.g. another partition. They replace those that it
+    takes from the profile; see `protoseg.launch.next_stage`."""
     rules: tuple[dict[str, Any], ...] = ()
     """Runs with other resources; see `protoseg.launch.profile.rules`."""
 
@@ -102,7 +85,9 @@ class ClusterProfile(Resources):
             _check_variable(variable, f"environment.{variable}")
             check_value(f"environment.{variable}", check_text, value)
         for flag, value in self.sbatch.items():
-            _check_flag(flag, value, f"sbatch.{flag}")
+            check_option(flag, value, f"sbatch.{flag}")
+        for flag, value in self.next_stage_sbatch.items():
+            check_next_stage_option(flag, value, f"next_stage_sbatch.{flag}")
         _check_retries(self.retries)
         if 0 < self.memory_escalation <= 1:
             raise UsageError(
@@ -144,24 +129,6 @@ def _check_variable(name: str, where: str) -> None:
     if name in SHELL_READ_ONLY or name.startswith(JOB_VARIABLE_PREFIXES):
         owner = "the shell" if name in SHELL_READ_ONLY else "SLURM"
         raise UsageError(f"{where}: only {owner} may set this variable. Remove it.")
-
-
-def _check_flag(flag: str, value: Any, where: str) -> None:
-    check_value(where, check_name, "flag", flag)
-    # getopt accepts every unambiguous prefix of an option.
-    reserved = [option for option in RESERVED_OPTIONS if option.startswith(flag)]
-    if reserved:
-        keys = [RESERVED_OPTIONS[option] for option in reserved if RESERVED_OPTIONS[option]]
-        owner = f"the profile's key '{keys[0]}'" if keys else "protoseg itself"
-        raise UsageError(f"{where}: '--{reserved[0]}' is set by {owner}. Remove it here.")
-    if value is True or (isinstance(value, int | float) and not isinstance(value, bool)):
-        return
-    if not isinstance(value, str):
-        raise UsageError(
-            f"{where}: found {value!r}. Allowed: text, a number, or true for an option without a "
-            "value."
-        )
-    check_value(where, check_text, value)
 
 
 def _check_retries(retries: Mapping[str, int | None]) -> None:
@@ -207,7 +174,8 @@ def load_profile(folder: Path, name: str, overrides: Iterable[str] = ()) -> Clus
     where = f"{GROUP} {name}"
     data = compose_file(folder, name, [_parse_setting(text) for text in overrides], where)
     # Other texts are refused by `build`; an option of sbatch may be a number or true.
-    refuse_changed_texts(folder / f"{name}.yaml", {"sbatch": dict[str, str]}.get, ("true", "false"))
+    options = dict.fromkeys(SBATCH_KEYS, dict[str, str])
+    refuse_changed_texts(folder / f"{name}.yaml", options.get, ("true", "false"))
     known = {field.name for field in dataclasses.fields(ClusterProfile)} - {"name"}
     for key in data:
         if key not in known:
@@ -242,7 +210,7 @@ def _parse_setting(text: str) -> Setting:
     value = settings[0].value
     if _is_text_key(key) and (len(settings) > 1 or not isinstance(value, str)):
         # The grammar may read a number or a sweep; a text key keeps the typed text.
-        is_flag = key.startswith("sbatch.") and isinstance(value, bool)
+        is_flag = key.partition(".")[0] in SBATCH_KEYS and isinstance(value, bool)
         return Setting(key, value if is_flag else typed)
     if len(settings) > 1:
         raise UsageError(f"override '{text}': several values for '{key}'. Allowed: one value.")

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from cli.conftest import REPOSITORY, CommandLine
-from protoseg.cli.commands.sweep import make_job_name
+from protoseg.cli.cluster_sweep import make_job_name
 from protoseg.cli.local_sweep import Outcome, run_sweep
 from protoseg.config.compose import Composer
 from protoseg.config.identity import run_id

@@ -392,21 +392,18 @@ def test_a_run_resumes_after_its_time_limit(harness: Harness, cluster: Testbed) 
 
 def test_two_sweeps_submit_the_two_stages_of_a_search(harness: Harness) -> None:
     matrix = str(shutil.copy(TUNED, harness.folder))
-    first = run_sweep(harness, matrix)
+    alone = "cluster.next_stage=false"
+    first = run_sweep(harness, matrix, alone)
     assert "6 runs: 6 new." in first.stdout
     assert "tuned: to be chosen: 4 final runs. Run the same sweep again when" in first.stdout
     # The trials are queued or running, so nothing is chosen and nothing is submitted twice.
-    early = run_sweep(harness, matrix, "--allow-missing")
+    early = run_sweep(harness, matrix, alone, "--allow-missing")
     assert "submitted" not in early.stdout
     assert not (harness.runs / "choices").exists()
     wait_done(harness, matrix, 6)
     second = run_sweep(harness, matrix)
     assert second.stdout.index("Chosen, ") < second.stdout.index("4 runs: 4 new.")
     wait_done(harness, matrix, 6 + 4)
-    assert "Nothing to submit." in run_sweep(harness, matrix).stdout
-    tables = harness.run("tables", matrix, "--keep-records")
-    assert "Tuned: 3 trials per row" in tables.stdout
-    assert harness.run("verify", matrix).returncode == 0
 
 
 def test_a_failed_trial_on_a_cluster_is_named(harness: Harness) -> None:
