@@ -161,12 +161,12 @@ class Context:
         if matrix.tuning is None:
             return matrix
         from protoseg.report.tuning.choose import apply_choice, check_selection, require_choice
-        from protoseg.report.tuning.rungs import promote_trials
+        from protoseg.report.tuning.rungs import promote_started
         from protoseg.runs.store import RecordStore
 
         check_selection(matrix)
         matrix, notes = apply_choice(matrix, self.choice_folders)
-        matrix = promote_trials(matrix, RecordStore(self.record_folders, self.paths.runs))
+        matrix = promote_started(matrix, RecordStore(self.record_folders, self.paths.runs))
         if self.verb == "sweep":  # it refuses a choice of another search in the runs folder
             notes = [note for note in notes if not note.startswith(str(self.paths.runs))]
         if self.verb in FINAL_VERBS and not self._shows_trials:

@@ -111,11 +111,11 @@ def choose_finished(
             chosen.append(matrix)
             continue
         store = RecordStore(context.record_folders, context.paths.runs)
-        may_miss = allow_missing and have_trials_ended(context, matrix)
-        selected = choose_settings(matrix, store, allow_missing=may_miss)
+        known, excused = _decide_rungs(context, matrix, store, allow_missing)
+        selected = choose_settings(known, store, excused)
         if selected.choice is None:
             waiting[matrix.name] = selected.to_be_chosen
-            chosen.append(promote_trials(matrix, store, allow_missing=may_miss))
+            chosen.append(known)
             continue
         path = _choice_path(context, matrix)
         write_choice(selected.choice, path)
@@ -128,6 +128,26 @@ def choose_finished(
                 context.console.print(sentence, markup=False)
         chosen.append(final)
     return chosen, waiting
+
+
+def _decide_rungs(
+    context: Context, matrix: Matrix, store: RecordStore, allow_missing: bool
+) -> tuple[Matrix, set[str]]:
+    """The matrix with the trials that go on, and the trials that failed if they may be missing.
+
+    A trial that is queued, running or interrupted is always waited for.
+    """
+    while True:
+        excused: set[str] = set()
+        if allow_missing:
+            trials = [make_trial_matrix(matrix)]
+            plan = read_plan(trials, context.paths.runs, context.record_folders)
+            ended = (State.FAILED, State.DONE)
+            excused = {e.run.run_id for e in plan.entries if e.status.state in ended}
+        known = promote_trials(matrix, store, excused)
+        if known == matrix:
+            return known, excused
+        matrix = known
 
 
 def list_shared_finals(matrix: Matrix) -> list[str]:

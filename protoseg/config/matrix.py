@@ -179,6 +179,9 @@ class Tuning:
     """Row -> numbers of the trials that go on at each rung of a successive halving that is
     decided."""
 
+    reported: str = ""
+    """The split that a table reports, if it is not that of the final runs."""
+
     @property
     def selection(self) -> Selection:
         """How the best trial of a row is selected."""
@@ -194,7 +197,7 @@ class Tuning:
     @property
     def is_oracle(self) -> bool:
         """Whether settings are selected on images that the final runs report, or on ``test``."""
-        reported = {row.example.evaluation.split for row in self.rows}
+        reported = {self.reported or row.example.evaluation.split for row in self.rows}
         return self.selection.on == "test" or self.selection.on in reported
 
     def list_trial_runs(self) -> Iterator[PlannedRun]:

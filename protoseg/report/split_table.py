@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,13 @@ from protoseg.report.tables.model import Footnote, Table
 from protoseg.runs.evaluation import check_origin, find_evaluation
 from protoseg.runs.store import LookupResult, RecordStore
 
-NAME = re.compile(r"(?P<matrix>.+)_on_(?P<split>[A-Za-z0-9-]+)")
-"""The name of such a table."""
+ON = "_on_"
+"""Between the names of matrix and split in the name of such a table."""
 
 
 def name_split_table(matrix: str, split: str) -> str:
     """The name of the table of a matrix on a split."""
-    return f"{matrix}_on_{split}"
+    return f"{matrix}{ON}{split}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,14 +54,16 @@ def build_split_table(
 
     Raises:
         UsageError: as `build_table`.
-        ProtosegError: as `build_table`; a finished run has no evaluation on the split, or one of
-            another result or choice.
+        ProtosegError: as `build_table`; a finished run has no evaluation on the split for the
+            choice of the matrix, or one of another result.
     """
     runs = tuple(_move_run(run, split) for run in matrix.runs)
     choice = matrix.tuning.choice if matrix.tuning is not None else None
     digest = "" if choice is None else str(choice["digest"])
     records = _EvaluationRecords(store, matrix.name, split, folders, digest)
-    table = build_table(dataclasses.replace(matrix, runs=runs), records, published_folders)
+    tuning = matrix.tuning and dataclasses.replace(matrix.tuning, reported=split)
+    moved = dataclasses.replace(matrix, runs=runs, tuning=tuning)
+    table = build_table(moved, records, published_folders)
     reported = " and ".join(dict.fromkeys(run.spec.evaluation.split for run in matrix.runs))
     after = f" after the settings of all rows were chosen (choice {digest[:10]})" if digest else ""
     note = (
@@ -85,38 +86,34 @@ class _EvaluationRecords(RecordStore):
         super().__init__(store.record_folders, store.runs_folder)
         self.warnings = store.warnings
         self.matrix, self.split, self.folders, self.choice = matrix, split, folders, choice
+        self.of_choice = f" for the choice {choice[:10]}" if choice else ""
 
     def find(self, run_id: str) -> LookupResult:
         result = super().find(run_id)
         if result.record is None:
             return result
-        existing = find_evaluation(self.folders, run_id, self.split)
+        existing = find_evaluation(self.folders, run_id, self.split, self.choice)
         if existing is None:
             raise ProtosegError(
-                f"{run_id}: has no evaluation on {self.split}. Run protoseg evaluate "
-                f"{self.matrix} --split {self.split}."
+                f"{run_id}: has no evaluation on {self.split}{self.of_choice}. Run protoseg "
+                f"evaluate {self.matrix} --split {self.split}."
             )
         path, evaluation = existing
         check_origin(evaluation, result.record, path)
-        if evaluation["choice"] != self.choice:
-            raise ProtosegError(
-                f"{path}: is of another choice of settings (digest "
-                f"{evaluation['choice'][:10] or 'none'}; {self.matrix} has "
-                f"{self.choice[:10] or 'none'}). Move it away and evaluate again."
-            )
         record = merge_evaluation(result.record, evaluation)
         return dataclasses.replace(result, record=record, source=path)
 
 
 def merge_evaluation(record: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
     """The record of a run with the metrics and the split of an evaluation."""
+    # What was evaluated on the way is of the other split.
     settings = {
-        **{k: v for k, v in record["spec"]["evaluation"].items() if k != "holdout"},
+        **{k: v for k, v in record["spec"]["evaluation"].items() if k not in ("holdout", "every")},
         "split": evaluation["split"],
     }
     keys = ("metrics", "per_class", "confusion")
     return {
-        **record,
+        **{key: value for key, value in record.items() if key != "curve"},
         **{key: evaluation[key] for key in keys},
         "spec": {**record["spec"], "evaluation": settings},
     }
@@ -124,6 +121,7 @@ def merge_evaluation(record: dict[str, Any], evaluation: dict[str, Any]) -> dict
 
 def _move_run(run: PlannedRun, split: str) -> EvaluatedRun:
     evaluation = run.spec.evaluation
-    evaluation = dataclasses.replace(evaluation, split=split, holdout=type(evaluation.holdout)())
+    holdout = type(evaluation.holdout)()
+    evaluation = dataclasses.replace(evaluation, split=split, holdout=holdout, every=0)
     spec = dataclasses.replace(run.spec, evaluation=evaluation)
     return EvaluatedRun(spec, run.axes, trained_id=run.run_id)

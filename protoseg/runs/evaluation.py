@@ -3,7 +3,9 @@
     evaluations/RUN_ID.test.json    sealed JSON (`protoseg.runs.sealed`; `FORMAT` names the keys)
     evaluations/RUN_ID.test.npz     confusion counts of every image
 
-The folder is beside the run folders, and in the folder of results where evaluations are published.
+The name of an evaluation for a choice of settings ends with ``.CHOICE``, the first ten digits of
+its digest, because runs may be shared by several searches. The folder is beside the run folders,
+and in the folder of results where evaluations are published.
 The record of the run is never changed.
 """
 
@@ -40,9 +42,15 @@ FORMAT = SealedFormat(
 )
 
 
-def name_evaluation(run_id: str, split: str) -> str:
-    """The name of the files of an evaluation, without their suffix."""
-    return f"{run_id}.{split}"
+def name_evaluation(run_id: str, split: str, choice: str = "") -> str:
+    """The name of the files of an evaluation, without their suffix.
+
+    Args:
+        run_id: of the run.
+        split: name of the split.
+        choice: digest of the choice of its settings.
+    """
+    return ".".join(filter(None, (run_id, split, choice[:10])))
 
 
 def read_evaluation(path: Path) -> dict[str, Any]:
@@ -53,24 +61,34 @@ def read_evaluation(path: Path) -> dict[str, Any]:
         RecordError: it is damaged, of another run or split than its name, or its counts differ.
     """
     evaluation = FORMAT.read_file(path)
-    name = name_evaluation(evaluation["run_id"], evaluation["split"])
+    name = _name_content(evaluation)
     if path.stem != name:
         raise RecordError(f"{path}: is the evaluation {name}. Give the file this name.")
     verify_confusion(evaluation, path.with_name(f"{name}.npz"))
     return evaluation
 
 
+def _name_content(evaluation: dict[str, Any]) -> str:
+    return name_evaluation(evaluation["run_id"], evaluation["split"], evaluation["choice"])
+
+
 def find_evaluation(
-    folders: Iterable[Path], run_id: str, split: str
+    folders: Iterable[Path], run_id: str, split: str, choice: str = ""
 ) -> tuple[Path, dict[str, Any]] | None:
     """Find an evaluation in some folders; None if no folder has one.
+
+    Args:
+        folders: folders of evaluations.
+        run_id: of the run.
+        split: name of the split.
+        choice: digest of the choice of its settings.
 
     Raises:
         RecordError: an evaluation is damaged, or two folders have different ones.
     """
     results: dict[str, tuple[Path, dict[str, Any]]] = {}
     for folder in folders:
-        path = folder / f"{name_evaluation(run_id, split)}.json"
+        path = folder / f"{name_evaluation(run_id, split, choice)}.json"
         if path.exists():
             evaluation = read_evaluation(path)
             results.setdefault(evaluation["digest"], (path, evaluation))
@@ -81,18 +99,22 @@ def find_evaluation(
 
 
 def write_evaluation(content: dict[str, Any], counts: bytes, folder: Path) -> Path:
-    """Write the counts and then the sealed evaluation; an existing one is never overwritten.
+    """Write the counts and then the sealed evaluation; an existing one is kept.
 
     Raises:
-        RecordError: the folder has another evaluation of this run and split.
+        RecordError: the folder has an evaluation of this run and split with other metrics.
         StorageError: no space or no permission.
     """
-    path = folder / f"{name_evaluation(content['run_id'], content['split'])}.json"
-    if path.exists():
-        raise RecordError(f"{path}: an evaluation exists already; it is kept.")
+    name = _name_content(content)
+    path = folder / f"{name}.json"
     files.make_folder(folder)
-    files.write_bytes(path.with_suffix(".npz"), counts)
-    FORMAT.write_once(FORMAT.seal(content), path)
+    with files.locked(folder / f".{name}.lock"):
+        if path.exists():  # another call was faster
+            if read_evaluation(path)["confusion"] != content["confusion"]:
+                raise RecordError(f"{path}: another evaluation has other counts; it is kept.")
+            return path
+        files.write_bytes(path.with_suffix(".npz"), counts)
+        FORMAT.write_once(FORMAT.seal(content), path)
     return path
 
 

@@ -102,6 +102,22 @@ def save_best(
     files.write_json(path.with_suffix(".json"), digest_entry)
 
 
+def copy_best(source: Path, folder: Path, iteration: int) -> None:
+    """Copy the best model of the run that is continued; without a valid one, do nothing.
+
+    Args:
+        source: folder of the checkpoints of that run.
+        folder: of this run.
+        iteration: of the model.
+    """
+    path, best = _path(folder, iteration, BEST), find_best(source)
+    if source == folder or path.exists() or best is None or best.iteration != iteration:
+        return
+    files.make_folder(folder)
+    files.write_bytes(path, best.path.read_bytes())
+    files.write_json(path.with_suffix(".json"), _make_digest_entry(path))
+
+
 def remove_other_models(folder: Path, iteration: int) -> None:
     """Remove the best models of other iterations, and files of killed writers."""
     for path in sorted(folder.glob(f"{BEST}_*.pth")):

@@ -196,6 +196,9 @@ class TrainingLoop:
         self.seconds = extra["seconds"]
         if self.metrics.every:
             self.metrics.load_state_dict(extra["metrics"])
+            best = self.metrics.best
+            if self.processes.rank == 0 and best is not None and self.continued:
+                checkpoint.copy_best(saved.path.parent, self._checkpoints, best["iteration"])
 
     def _evaluate(self, iteration: int) -> int | None:
         """Evaluate the model on the way if it is due, in all processes.

@@ -205,6 +205,6 @@ def _prepare(
     saved, problems = checkpoint.find_newest(folder.checkpoints)
     for problem in problems:
         print(problem, flush=True)
-    saved = saved or find_continued(spec, folder)
+    saved = saved or find_continued(spec, folder, data_record["data_digest"])
     processes.publish("start", str(saved.path) if saved else "")
     return data_record, saved

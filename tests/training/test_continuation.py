@@ -11,6 +11,9 @@ from waiting import finish
 
 from protoseg.errors import UsageError
 from protoseg.runs.folder import RunFolder
+from protoseg.runs.record import seal
+from protoseg.training import checkpoint
+from protoseg.training.continuation import find_continued
 from training.small import (
     log,
     make_folder,
@@ -137,3 +140,41 @@ def test_an_end_after_the_schedule_is_refused() -> None:
         check_values(small_spec(*SPEC, "schedule.stop_after=12"), "test")
     with pytest.raises(UsageError, match=r"evaluation.every: 2 is more than the 1 iterations"):
         check_values(small_spec(*SPEC, "schedule.stop_after=1"), "test")
+
+
+def test_damaged_folders_beside_a_run_do_not_stop_it(
+    early: RunFolder, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(tmp_path, small_spec(*SPEC, "schedule.stop_after=2"), data)
+    for number, content in enumerate(('{"spec": {}}', '{"spec": []}', "{", '{"spec": null}')):
+        other = tmp_path / f"{folder.run_id[:-10]}000000000{number}"
+        other.mkdir()
+        (other / "spec.json").write_text(content)
+    copy_beside(early, tmp_path).record.write_text("[]")
+    assert work(folder)[0] == 0, log(folder)
+
+
+def test_a_run_on_other_data_is_not_continued(early: RunFolder, data: Path, tmp_path: Path) -> None:
+    record = record_of(early)
+    del record["digest"]
+    record["provenance"]["data_digest"] = "0" * 64
+    copy_beside(early, tmp_path).record.write_text(json.dumps(seal(record)))
+    folder = make_folder(tmp_path, small_spec(*SPEC), data)
+    assert find_continued(small_spec(*SPEC), folder, "0" * 64) is not None
+    assert find_continued(small_spec(*SPEC), folder, "1" * 64) is None
+
+
+def test_the_best_model_of_the_continued_run_is_kept(
+    early: RunFolder, data: Path, tmp_path: Path
+) -> None:
+    """If the best evaluation was before the continued run ended, its model is copied."""
+    other = copy_beside(early, tmp_path)
+    best = checkpoint.find_best(other.checkpoints)
+    assert best is not None
+    folder = make_folder(tmp_path, small_spec(*SPEC), data)
+    checkpoint.copy_best(other.checkpoints, folder.checkpoints, best.iteration)
+    copied = checkpoint.find_best(folder.checkpoints)
+    assert copied is not None
+    assert copied.path.read_bytes() == best.path.read_bytes()
+    checkpoint.copy_best(other.checkpoints, tmp_path / "none", best.iteration + 1)
+    assert not (tmp_path / "none").exists()

@@ -11,6 +11,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.evaluation import EVALUATIONS, check_origin, find_evaluation, write_evaluation
 from protoseg.runs.folder import RunFolder
+from protoseg.runs.record import read_record
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Evaluate runs that are not evaluated on this split yet; nothing is overwritten."""
-    from protoseg.cli.run_lookup import load_matrices_and_runs
+    from protoseg.cli.run_lookup import is_single_run, load_matrices_and_runs
     from protoseg.training.evaluation.finished_run import evaluate_finished_run
 
     split = context.arguments.split
@@ -39,16 +40,17 @@ def run(context: Context) -> int:
     if not context.arguments.operands:
         raise UsageError("evaluate: no matrix or run is named. Name one.")
     matrices = load_matrices_and_runs(context)
-    choices = {run.run_id: _read_choice(matrix) for matrix in matrices for run in matrix.runs}
-    folders = {run_id: RunFolder(context.paths.runs / run_id) for run_id in choices}
+    wanted = [(run.run_id, _read_choice(matrix)) for matrix in matrices for run in matrix.runs]
+    folders = {run_id: RunFolder(context.paths.runs / run_id) for run_id, _ in wanted}
+    for matrix in filter(is_single_run, matrices):
+        _refuse_trial(matrix)
     _require_all(folders)
     results: list[dict[str, Any]] = []
-    for run_id, choice in choices.items():
-        existing = find_evaluation(context.evaluation_folders, run_id, split)
+    for run_id, choice in dict.fromkeys(wanted):
+        existing = find_evaluation(context.evaluation_folders, run_id, split, choice)
         if existing is not None:
             path, evaluation = existing
-            check_origin(evaluation, folders[run_id].status().record or {}, path)
-            _check_choice(evaluation, choice, path.name)
+            check_origin(evaluation, read_record(folders[run_id].record), path)
             results.append({"run_id": run_id, "new": False, **evaluation["metrics"]})
             continue
         with context.progress_bar(run_id) as bar:
@@ -88,12 +90,20 @@ def _require_all(folders: dict[str, RunFolder]) -> None:
             f"{len(missing)} of {len(folders)} runs have no record, for example {missing[0]}. "
             "Train all of them first, so that no result on this split can change what is trained."
         )
-
-
-def _check_choice(evaluation: dict[str, Any], choice: str, name: str) -> None:
-    if choice and evaluation["choice"] != choice:
+    lost = [run_id for run_id, folder in folders.items() if not folder.checkpoint_iteration()]
+    if lost:
         raise ProtosegError(
-            f"{name}: was evaluated for another choice of settings (digest "
-            f"{evaluation['choice'][:10] or 'none'}, now {choice[:10]}). Move it away and "
-            "evaluate again, or restore the choice."
+            f"{len(lost)} of {len(folders)} runs have no checkpoint, for example {lost[0]}. Train "
+            "them again, for example with protoseg reproduce."
+        )
+
+
+def _refuse_trial(matrix: Matrix) -> None:
+    """Refuse a single run that is a trial of a search: its results choose settings."""
+    spec = matrix.runs[0].spec
+    if spec.evaluation.holdout.is_set or spec.schedule.stop_after:
+        raise UsageError(
+            f"{matrix.name}: is evaluated on a holdout or ends early, as trials of a search are, "
+            "so another split must not be seen with it. Name the matrix, whose final runs are "
+            "evaluated after the choice."
         )

@@ -63,7 +63,6 @@ def run(context: Context) -> int:
     saved_runs = [operand for operand in context.operands if operand.endswith(".json")]
     if saved_runs:
         return _write_latency_tables(context, saved_runs)
-    from protoseg.cli.stages import list_stages, publish_choice
     from protoseg.cli.views.table import render_table
     from protoseg.report.formats.files import split_parts, to_csv, to_markdown, write_table_files
     from protoseg.runs.store import RecordStore
@@ -78,11 +77,7 @@ def run(context: Context) -> int:
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
     for matrix in matrices:
-        if context.arguments.keep_records:
-            runs = [planned.run_id for stage in list_stages([matrix]) for planned in stage.runs]
-            warnings += _publish_records(context, list(dict.fromkeys(runs)))
-            warnings += publish_choice(context, matrix)
-            warnings += _publish_evaluations(context, matrix)
+        warnings += _publish(context, matrix)
         store = RecordStore(context.record_folders, context.paths.runs)
         table = _choose_builder(context)(matrix, store, context.paths.published)
         written[matrix.name] = [display_path(path) for path in write_table_files(table, folder)]
@@ -124,7 +119,7 @@ def _choose_builder(context: Context) -> Callable[[Matrix, RecordStore, Sequence
 
 
 def _print_trials(context: Context, matrices: list[Matrix]) -> int:
-    """Print the trials of each matrix with a search; nothing is written."""
+    """Print the trials of each matrix with a search; no table is written."""
     from protoseg.cli.views.table import render_table
     from protoseg.report.formats.files import to_markdown
     from protoseg.report.tuning.trial_table import build_trial_table
@@ -134,17 +129,21 @@ def _print_trials(context: Context, matrices: list[Matrix]) -> int:
     if not tuned:
         names = ", ".join(matrix.name for matrix in matrices)
         raise UsageError(f"tables --trials: no search in {names}. Name a matrix with a block tune.")
+    useless = [name for name in ("best", "split", "out") if getattr(context.arguments, name)]
+    if useless:
+        raise UsageError(f"tables --trials: --{useless[0]} has no effect with it. Remove it.")
+    warnings = [problem for matrix in tuned for problem in _publish(context, matrix)]
     store = RecordStore(context.record_folders, context.paths.runs)
     tables = {matrix.name: build_trial_table(matrix, store) for matrix in tuned}
     if context.json:
         content = {name: table_to_dicts(table) for name, table in tables.items()}
-        context.print_json({"trials": content, "warnings": store.warnings})
+        context.print_json({"trials": content, "warnings": [*warnings, *store.warnings]})
     for table in tables.values() if not context.json else ():
         if context.arguments.markdown:
             print(to_markdown(table))
         else:
             context.console.print(render_table(table))
-    return context.print_errors(store.warnings)
+    return context.print_errors([*warnings, *store.warnings])
 
 
 def table_to_dicts(table: Table) -> list[dict[str, Any]]:
@@ -186,6 +185,20 @@ def _write_latency_tables(context: Context, saved_runs: list[str]) -> int:
     return context.print_errors([])
 
 
+def _publish(context: Context, matrix: Matrix) -> list[str]:
+    """Copy all records of a matrix to the committed ones if this is asked; return problems."""
+    if not context.arguments.keep_records:
+        return []
+    from protoseg.cli.stages import list_stages, publish_choice
+
+    runs = [planned.run_id for stage in list_stages([matrix]) for planned in stage.runs]
+    return [
+        *_publish_records(context, list(dict.fromkeys(runs))),
+        *publish_choice(context, matrix),
+        *_publish_evaluations(context, matrix),
+    ]
+
+
 def _publish_records(context: Context, run_ids: list[str]) -> list[str]:
     """Copy records to the committed ones; return the messages of those that are damaged."""
     problems = []
@@ -202,8 +215,11 @@ def _publish_records(context: Context, run_ids: list[str]) -> list[str]:
 def _publish_evaluations(context: Context, matrix: Matrix) -> list[str]:
     """Copy the evaluations of a matrix's runs, if a split is named; return the problems."""
     split, problems = context.arguments.split, []
+    choice = matrix.tuning.choice if matrix.tuning is not None else None
+    digest = "" if choice is None else choice["digest"]
     for run in matrix.runs if split else ():
-        path = context.paths.runs / EVALUATIONS / f"{name_evaluation(run.run_id, split)}.json"
+        name = name_evaluation(run.run_id, split, digest)
+        path = context.paths.runs / EVALUATIONS / f"{name}.json"
         try:
             if path.exists():
                 publish_evaluation(path, context.paths.results / EVALUATIONS)

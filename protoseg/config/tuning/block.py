@@ -31,6 +31,7 @@ FIXED_KEYS = {
     "dataset": "belongs to the data set, which all trials share",
     "seed": "is the seed; tune.base sets the one of all trials, and seeds those of the final runs",
     "schedule.iterations": "is the budget, which is equal for all trials",
+    "schedule.batch_size": "is a part of the budget, which is equal for all trials",
     "schedule.stop_after": "is the budget, which tune.halving sets",
     "method.scales": "belongs to the evaluation of pseudo-masks",
     "method.flip": "belongs to the evaluation of pseudo-masks",

@@ -8,7 +8,6 @@ same values.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,8 +58,3 @@ def list_grid(spaces: Mapping[str, Space], where: str) -> list[dict[str, Any]]:
             )
     lists = [space.values for space in spaces.values() if isinstance(space, Choice)]
     return [dict(zip(spaces, values, strict=True)) for values in itertools.product(*lists)]
-
-
-def count_grid(spaces: Mapping[str, Space]) -> int:
-    """Count the combinations of a grid."""
-    return math.prod(len(s.values) for s in spaces.values() if isinstance(s, Choice))

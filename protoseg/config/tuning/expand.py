@@ -164,6 +164,13 @@ def _make_row(
     specs = _compose_trials(compose_trial, spaces, drawn, where)
     _check_selection(specs[0], block, f"{settings.where}: tune.select")
     check_halving(block.halving, len(drawn), specs[0], where)
+    budgets = {(spec.schedule.iterations, spec.schedule.batch_size) for spec in specs}
+    if len(budgets) > 1:
+        shown = " and ".join(f"{a} iterations of {b} images" for a, b in sorted(budgets)[:2])
+        raise UsageError(
+            f"{where}: the searched schedules have different budgets ({shown}). Set "
+            "schedule.iterations and schedule.batch_size in tune.base."
+        )
     axes = {name: point.get(name, "") for name in settings.axis_names}
     trials = tuple(
         _make_trial(number, values, spec, {**axes, TRIAL: number, **values}, block.halving.rungs)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
-from protoseg.config.matrix import Matrix
+from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import ProtosegError
 from protoseg.report.figures.budget import has_budgets
 from protoseg.report.figures.contents import Figure
@@ -60,10 +60,16 @@ class FigureBuilder:
         Raises:
             ProtosegError: as `read_figure_input`.
         """
+        of_trials = [name for name in TRIAL_TYPES if self._has_trials(name)]
+        if of_trials and not any(map(self._is_recorded, self._matrix.runs)):
+            return of_trials
         types = ["metric"]
         types += ["curves"] * has_curves(self._figure_input)
         types += ["budget"] * has_budgets(self._figure_input)
-        return types + [name for name in TRIAL_TYPES if self._has_trials(name)]
+        return types + of_trials
+
+    def _is_recorded(self, run: PlannedRun) -> bool:
+        return self._store.find(run.run_id).record is not None
 
     def _has_trials(self, figure_type: str) -> bool:
         """Whether a trial has finished."""

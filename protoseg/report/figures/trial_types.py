@@ -26,6 +26,7 @@ from protoseg.report.figures.contents import (
 )
 from protoseg.report.metrics import METRICS, Metric
 from protoseg.report.statistics.tuning_curve import compute_best_of_trials
+from protoseg.report.tuning.choose import list_excused_runs
 from protoseg.report.tuning.notes import describe_inequality, describe_split
 from protoseg.report.tuning.rungs import read_rungs
 from protoseg.runs.store import RecordStore
@@ -88,13 +89,13 @@ def read_trial_input(matrix: Matrix, store: RecordStore, figure_type: str) -> Tr
             "of them is unknown. Draw trials."
         )
     metric = METRICS[tuning.selection.metric]
-    allow_missing = bool((tuning.choice or {}).get("allow_missing"))
+    excused = list_excused_runs(tuning.choice) if tuning.choice else set()
     chosen = {row["row"]: row["chosen"] for row in (tuning.choice or {}).get("rows", ())}
     rows: list[TrialRow] = []
     states: list[str] = []
     for row in tuning.rows:
         # With a successive halving: the trials that were compared last.
-        rung = read_rungs(row, tuning, store, allow_missing=allow_missing)[-1]
+        rung = read_rungs(row, tuning, store, excused)[-1]
         values = rung.values
         missing = [*rung.missing.values()]
         missing += ["ended early"] * (len(row.trials) - len(rung.runs))

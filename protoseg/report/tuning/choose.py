@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,16 +46,16 @@ def check_selection(matrix: Matrix) -> None:
         raise UsageError(describe_unknown_name("metric", name, where, QUALITIES))
 
 
-def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) -> Selected:
+def choose_settings(matrix: Matrix, store: RecordStore, excused: Collection[str] = ()) -> Selected:
     """Select the best trial of each row.
 
     Args:
         matrix: a matrix with a search.
         store: records of the trials.
-        allow_missing: select among the finished trials, if a row has any.
+        excused: runs without a result that are not waited for.
 
     Raises:
-        ProtosegError: two places hold different results of a trial.
+        ProtosegError: as `read_rungs`.
     """
     tuning = matrix.tuning
     assert tuning is not None
@@ -63,10 +63,10 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
     rows: list[dict[str, Any]] = []
     to_be_chosen: dict[str, str] = {}
     for row in tuning.rows:
-        rungs = read_rungs(row, tuning, store, allow_missing=allow_missing)
+        rungs = read_rungs(row, tuning, store, excused)
         last = rungs[-1]
         is_last = len(rungs) > len(tuning.block.halving.rungs)
-        if not is_last or not last.values or (last.missing and not allow_missing):
+        if not is_last or not last.is_decided(excused):
             to_be_chosen[row.name] = _describe_missing(last)
             continue
         chosen = row.trials[rank_trials(last.values, metric)[0] - 1]
@@ -88,7 +88,7 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
     some_missing = any(trial["value"] is None for row in rows for trial in row["trials"])
     choice = {
         "matrix": matrix.name,
-        "overrides": list(matrix.changes),
+        "overrides": sorted(matrix.changes),
         "block": tuning.block.content,
         "block_digest": tuning.digest,
         "metric": metric.key,
@@ -99,6 +99,13 @@ def choose_settings(matrix: Matrix, store: RecordStore, *, allow_missing: bool) 
         "rows": rows,
     }
     return Selected(seal_choice(choice))
+
+
+def list_excused_runs(choice: Mapping[str, Any]) -> set[str]:
+    """The runs without a result in a choice."""
+    rungs = [rung for row in choice["rows"] for rung in row.get("rungs", ())]
+    trials = [trial for part in (*choice["rows"], *rungs) for trial in part["trials"]]
+    return {trial["run_id"] for trial in trials if trial["value"] is None}
 
 
 def _trial_to_dict(trial: Trial, rungs: Sequence[Rung]) -> dict[str, Any]:
@@ -134,7 +141,8 @@ def name_choice(matrix: Matrix) -> str:
     """The file name of the choice of a matrix; with overrides it has a digest of them."""
     if not matrix.changes:
         return f"{matrix.name}.json"
-    digest = hashlib.sha256(json.dumps(matrix.changes).encode()).hexdigest()
+    # In any order: the overrides of one search have one choice.
+    digest = hashlib.sha256(json.dumps(sorted(matrix.changes)).encode()).hexdigest()
     return f"{matrix.name}-{digest[:10]}.json"
 
 

@@ -57,8 +57,8 @@ def describe_search(matrix: Matrix) -> Iterator[str]:
     halving = describe_halving(tuning)
     yield (
         f"Tuned: {trials} trial{'s' * (numbers[-1] > 1)} per row, each of "
-        f"{' or '.join(f'{number:,}' for number in iterations)} iterations, selected by {title} on "
-        f"{describe_split(tuning)}.{oracle}"
+        f"{'up to ' if halving else ''}{' or '.join(f'{number:,}' for number in iterations)} "
+        f"iterations, selected by {title} on {describe_split(tuning)}.{oracle}"
     )
     if halving:
         yield halving

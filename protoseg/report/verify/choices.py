@@ -8,7 +8,7 @@ from typing import Any
 
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
-from protoseg.report.tuning.choose import choose_settings, name_choice
+from protoseg.report.tuning.choose import choose_settings, list_excused_runs, name_choice
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Sources
 from protoseg.runs.choice import CHOICES, read_choice
@@ -65,7 +65,19 @@ def _check_choice(sources: Sources, matrix: Matrix, path: Path, check: Check) ->
             f"{matrix.name} has {matrix.tuning.digest[:10]}).",
         )
         return
-    selected = choose_settings(matrix, sources.everywhere, allow_missing=choice["allow_missing"])
+    excused = list_excused_runs(choice)
+    try:
+        selected = choose_settings(matrix, sources.committed, excused)
+        if selected.choice is None:
+            selected = choose_settings(matrix, sources.everywhere, excused)
+            if selected.choice is not None:
+                check.notes.append(
+                    f"{matrix.name}: compared with trials whose records are not committed. To "
+                    f"commit them: protoseg tables {matrix.name} --keep-records"
+                )
+    except ProtosegError as error:
+        check.problem(_relative(path), f"cannot be recomputed: {error}")
+        return
     if selected.choice is None:
         for row, reason in selected.to_be_chosen.items():
             check.problem(_relative(path), f"cannot be recomputed: {reason}.", row=row)

@@ -52,7 +52,7 @@ def check_evaluations(results: Path, only: Collection[str] | None = None) -> Che
         _check_numbers(record, evaluation, path, check)
     others = sorted(path.name for path in (results / EVALUATIONS).iterdir())
     for name in others if only is None else ():
-        if name not in expected:
+        if name not in expected and not name.startswith("."):
             check.problem(f"{EVALUATIONS}/{name}", "belongs to no evaluation.")
     return check
 

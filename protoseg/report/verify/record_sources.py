@@ -30,7 +30,7 @@ class Sources:
     def __init__(self, results: Path, shipped: Sequence[Path] = (), runs: Path | None = None):
         self.results = results
         self.published = [folder / "published" for folder in (results, *shipped)]
-        self._committed = RecordStore([results / "records"], None)
+        self.committed = RecordStore([results / "records"], None)
         folders = [folder / "records" for folder in (results, *shipped)]
         self.everywhere = RecordStore(folders, runs)
         """Records of all places."""
@@ -42,7 +42,7 @@ class Sources:
         The comparison with fewer problems is kept.
         """
         kept = Check(check.group, check.what)
-        compare_files(self._committed, kept)
+        compare_files(self.committed, kept)
         uncommitted = self._find_uncommitted(matrix) if kept.problems else {}
         if uncommitted:
             wider = Check(check.group, check.what)

@@ -12,7 +12,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
 from protoseg.report.curves import BEST, build_best_table
 from protoseg.report.formats.files import render_files
-from protoseg.report.split_table import NAME, build_split_table
+from protoseg.report.split_table import ON, build_split_table
 from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.comparison_table import SUFFIX
@@ -50,12 +50,10 @@ def check_tables(
     for name, matrix in matrices.items():
         if name + BEST in named:
             _check_table(sources, matrix, named.pop(name + BEST), tables, build_best_table)
-        for other in [each for each in named if each not in matrices]:
-            match = NAME.fullmatch(other)
-            if match and match["matrix"] == name:
-                folders = [sources.results / EVALUATIONS]
-                build = partial(build_split_table, split=match["split"], folders=folders)
-                _check_table(sources, matrix, named.pop(other), tables, build)
+        for other in [each for each in named if each.startswith(name + ON)]:
+            split, folders = other.removeprefix(name + ON), [sources.results / EVALUATIONS]
+            build = partial(build_split_table, split=split, folders=folders)
+            _check_table(sources, matrix, named.pop(other), tables, build)
         if name in named:
             _check_table(sources, matrix, named.pop(name), tables)
         elif not all_of_it:
@@ -156,7 +154,7 @@ def list_table_names(folder: Path) -> set[str]:
     """List the names that may be matrices, from the files of a folder of tables."""
     names = {path.stem for path in list_kept_files(folder)}
     names |= {name.removesuffix(part) for name in names for part in PARTS}
-    names |= {match["matrix"] for name in names if (match := NAME.fullmatch(name))}
+    names |= {name.partition(ON)[0] for name in names}
     return names | {name.removesuffix(BEST) for name in names}
 
 

@@ -13,9 +13,10 @@ import torch
 from protoseg.config.identity import read_spec
 from protoseg.config.schema import RunSpec
 from protoseg.datasets.check import require_labelled_pixels
-from protoseg.datasets.digest import verify_digest
+from protoseg.datasets.digest import UNPINNED, verify_digest
 from protoseg.datasets.layout import find_root, find_splits
 from protoseg.errors import ProtosegError, UsageError, describe_unknown_name
+from protoseg.runs.evaluation import name_evaluation
 from protoseg.runs.folder import RunFolder, now
 from protoseg.runs.record import read_record
 from protoseg.training import checkpoint
@@ -108,6 +109,12 @@ def evaluate_finished_run(
         )
     root = find_root(spec.dataset, data)
     digest = verify_digest(root, spec.dataset)
+    trained_on = record["provenance"].get("data_digest")
+    if trained_on not in (digest, UNPINNED):
+        raise ProtosegError(
+            f"{root}: has other data (digest {digest[:10]}) than {folder.run_id} was trained on "
+            f"({str(trained_on)[:10]}). Name the folder of those with --data."
+        )
     splits = find_splits(root, spec.dataset)
     if split not in splits:
         raise UsageError(describe_unknown_name("split", split, spec.dataset.name, splits))
@@ -130,7 +137,7 @@ def evaluate_finished_run(
         "metrics": {**overall, "images": images},
         "per_class": per_class,
         "confusion": {
-            "file": f"{record['run_id']}.{split}.npz",
+            "file": f"{name_evaluation(record['run_id'], split, choice)}.npz",
             "sha256": confusion.hash_bytes(counts),
         },
         "seconds": round(time.perf_counter() - start, 2),

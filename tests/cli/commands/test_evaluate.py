@@ -12,8 +12,10 @@ import yaml
 from training.small import BASE, make_folder, record_of, small_spec, work
 
 from cli.conftest import CommandLine
+from protoseg.report.verify.evaluations import check_evaluations
 from protoseg.runs.evaluation import read_evaluation
 from protoseg.runs.folder import RunFolder
+from protoseg.runs.record import publish, seal
 
 SPEC = ("method=paper", "schedule.iterations=6")
 
@@ -148,14 +150,43 @@ def test_verify_reports_a_changed_evaluation(
 def test_another_model_is_refused(protoseg: CommandLine, run: RunFolder, data: Path) -> None:
     record = json.loads(run.record.read_text())
     evaluate(protoseg, run.run_id, "train", data)
-    from protoseg.runs.record import seal
-
     del record["digest"]
     run.record.write_text(json.dumps(seal({**record, "attempts": 2})))
     result = evaluate(protoseg, run.run_id, "train", data)
     assert result.status == 1
     assert "is of another result of" in result.err
     assert "Move it away and evaluate again." in result.err
+
+
+def test_a_run_with_metrics_on_the_way_is_verified(
+    protoseg: CommandLine, data: Path, tmp_path: Path
+) -> None:
+    folder = make_folder(protoseg.lab.runs, small_spec(*SPEC, "evaluation.every=3"), data)
+    assert work(folder)[0] == 0
+    assert evaluate(protoseg, folder.run_id, "train", data).status == 0
+    (protoseg.lab.runs / "evaluations").rename(tmp_path / "evaluations")
+    publish(folder.path, protoseg.lab.records)
+    assert check_evaluations(tmp_path).problems == []
+
+
+def test_a_trial_is_not_evaluated_alone(protoseg: CommandLine, data: Path) -> None:
+    spec = small_spec(*SPEC, "schedule.stop_after=4")
+    folder = make_folder(protoseg.lab.runs, spec, data)
+    result = evaluate(protoseg, folder.run_id, "train", data)
+    assert result.status == 2
+    assert "is evaluated on a holdout or ends early, as trials of a search are" in result.err
+
+
+def test_other_data_are_refused(
+    protoseg: CommandLine, run: RunFolder, data: Path, tmp_path: Path
+) -> None:
+    record = json.loads(run.record.read_text())
+    del record["digest"]
+    record["provenance"]["data_digest"] = "0" * 64
+    run.record.write_text(json.dumps(seal(record)))
+    result = evaluate(protoseg, run.run_id, "train", data)
+    assert result.status == 1
+    assert "has other data (digest " in result.err
 
 
 @pytest.mark.parametrize("fault", ["record", "checkpoint", "weights", "split", "operand", "both"])
@@ -169,11 +200,9 @@ def test_what_cannot_be_evaluated_is_refused(
     elif fault == "checkpoint":
         shutil.rmtree(run.checkpoints)
         result = evaluate(protoseg, matrix, "train", data)
-        expected = f"no valid checkpoint of {run.run_id}. Train the run again"
+        expected = "1 of 1 runs have no checkpoint, for example"
     elif fault == "weights":
         record = json.loads(run.record.read_text())
-        from protoseg.runs.record import seal
-
         del record["digest"]
         record["provenance"]["state_sha256"] = "0" * 64
         run.record.write_text(json.dumps(seal(record)))

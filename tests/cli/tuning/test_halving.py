@@ -9,7 +9,9 @@ import pytest
 
 from cli.conftest import CommandLine
 from cli.tuning.conftest import Tuned
+from protoseg.cli.commands import sweep
 from protoseg.config.matrix import PlannedRun
+from protoseg.errors import ProtosegError
 from protoseg.runs.choice import read_choice
 
 FIRST = {1: 40.0, 2: 50.0, 3: 45.0, 4: 20.0}
@@ -122,3 +124,54 @@ def test_figures_show_the_trials_that_were_compared_last(
     refused = protoseg("figures", halved.path, "--kind", "tuning_curves")
     assert refused.status == 2
     assert "its trials end early (tune.halving), so the best of n of them is unknown" in refused.err
+
+
+def fail(protoseg: CommandLine, run: PlannedRun, reason: str) -> None:
+    protoseg.lab.fail(run.spec, reason)
+
+
+def test_a_failed_trial_does_not_hurry_the_rungs_after_it(
+    protoseg: CommandLine, halved: Tuned, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two rungs, a sweep that may miss trials still waits for interrupted ones."""
+    for row in halved.rows():
+        fail(protoseg, row.trials[3].runs[0], "bad_config")
+        for number in (1, 2, 3):
+            protoseg.record(row.trials[number - 1].runs[0], FIRST[number], in_runs=True)
+        protoseg.record(row.trials[1].run, 30.0, in_runs=True)
+        fail(protoseg, row.trials[2].run, "lost")  # it is resumed by the next sweep
+    status = protoseg("status", halved.path, "--json").json["runs"]
+    assert [run["state"] for run in status if run["iterations"] == 4] == ["done", "interrupted"] * 2
+
+    def refuse(*_: object) -> None:
+        raise ProtosegError("nothing is trained in this test.")
+
+    monkeypatch.setattr(sweep, "_train_here", refuse)
+    assert "nothing is trained" in protoseg("sweep", halved.path, "--allow-missing").err
+    assert not halved.choice.exists()
+
+
+def test_a_failed_trial_may_be_missing_at_its_rung(protoseg: CommandLine, halved: Tuned) -> None:
+    for row in halved.rows():
+        fail(protoseg, row.trials[0].runs[0], "bad_config")
+        for number in (2, 3, 4):
+            protoseg.record(row.trials[number - 1].runs[0], FIRST[number], in_runs=True)
+        for number, miou in LAST.items():
+            protoseg.record(row.trials[number - 1].run, miou, in_runs=True)
+    halved.record_finals((3, 3))
+    assert "trial 1 (failed: bad_config)" in protoseg("sweep", halved.path).err
+    assert protoseg("sweep", halved.path, "--allow-missing").status == 0
+    choice = read_choice(halved.choice)
+    assert choice["allow_missing"]
+    assert [row["chosen"] for row in choice["rows"]] == [3, 3]
+    assert choice["rows"][0]["rungs"][0]["promoted"] == [2, 3]
+    assert choice["rows"][0]["trials"][0]["value"] is None
+
+
+def test_trials_on_different_images_are_not_compared(protoseg: CommandLine, halved: Tuned) -> None:
+    record_rung(halved, 0, FIRST)
+    run = halved.rows()[0].trials[0].runs[0]
+    protoseg.record(run, 40.0, in_runs=True, provenance={"data_digest": "0" * 64})
+    result = protoseg("plan", halved.path)
+    assert result.status == 1
+    assert "were trained or evaluated on different images (data_digest, holdout)" in result.err

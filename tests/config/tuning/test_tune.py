@@ -140,7 +140,7 @@ def test_a_digest_depends_on_the_trials_and_not_on_the_final_runs(expand: Expand
 
 
 def test_a_full_grid(expand: Expand) -> None:
-    tune = "tune: {search: {schedule.power: [0.5, 1.0], schedule.batch_size: [1, 10]}, grid: true, "
+    tune = "tune: {search: {schedule.power: [0.5, 1.0], schedule.warmup_iterations: [1, 10]}, grid: true, "
     matrix = expand(f"{tune} select: {{on: val}}}}")
     (row,) = tuning_of(matrix).rows
     assert row.name == "the only run"
@@ -155,7 +155,7 @@ def test_patterns_match_axis_values_where_rows_have_no_label(expand: Expand) -> 
         grid: {method.num_prototypes: [1, 4], method.momentum: [0.9, 0.99]}
         tune:
           search: {schedule.power: {uniform: [0.5, 1]}}
-          rows: {"method.num_prototypes=4, *": {schedule.batch_size: [1, 10]}}
+          rows: {"method.num_prototypes=4, *": {schedule.warmup_iterations: [1, 10]}}
           trials: 2
           select: {on: val}
         """
@@ -314,3 +314,14 @@ def test_the_holdout_of_final_runs_is_not_the_one_of_trials_on_another_split(
 )
 def test_a_bad_holdout_is_refused(expand: Expand, select: str, message: str) -> None:
     assert message in expect_error(expand, ROWS + TUNE.replace("{on: val}", select))
+
+
+def test_searched_schedules_have_one_budget(expand: Expand) -> None:
+    text = (ROWS + TUNE).replace(
+        "search: {schedule.learning_rate: {log_uniform: [3e-4, 1e-2]}, schedule.head_lr_mult: "
+        "[1, 3, 10]}",
+        "search: {schedule: [cpu_800, cpu_2000]}",
+    )
+    text = text.replace("base: {schedule.iterations: 20, seed: 100}", "base: {seed: 100}")
+    message = expect_error(expand, text)
+    assert "different budgets (800 iterations of 8 images and 2000 iterations" in message
