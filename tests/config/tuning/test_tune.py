@@ -140,8 +140,8 @@ def test_a_digest_depends_on_the_trials_and_not_on_the_final_runs(expand: Expand
 
 
 def test_a_full_grid(expand: Expand) -> None:
-    tune = "tune: {search: {schedule.power: [0.5, 1.0], schedule.warmup_iterations: [1, 10]}, grid: true, "
-    matrix = expand(f"{tune} select: {{on: val}}}}")
+    search = "{schedule.power: [0.5, 1.0], schedule.warmup_iterations: [1, 10]}"
+    matrix = expand(f"tune: {{search: {search}, grid: true, select: {{on: val}}}}")
     (row,) = tuning_of(matrix).rows
     assert row.name == "the only run"
     assert [tuple(trial.values.values()) for trial in row.trials] == [

@@ -9,6 +9,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec, Trial, TunedRow, Tuning
 from protoseg.config.tuning.block import read_block
 from protoseg.config.tuning.draw import draw_settings
+from protoseg.config.tuning.expand import make_trial_matrix
 from protoseg.report.tuning.choose import choose_settings
 from report.lab import Lab, make_spec
 
@@ -71,7 +72,8 @@ def finish_trials(
 
 def choose(lab: Lab, matrix: Matrix) -> Matrix:
     """The matrix with the choice that follows from the records."""
-    choice = choose_settings(matrix, lab.store, allow_missing=True).choice
+    trials = [run.run_id for run in make_trial_matrix(matrix).runs]
+    choice = choose_settings(matrix, lab.store, trials).choice
     assert choice is not None
     assert matrix.tuning is not None
     return dataclasses.replace(matrix, tuning=dataclasses.replace(matrix.tuning, choice=choice))
