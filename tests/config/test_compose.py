@@ -281,7 +281,7 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
         ("evaluation.stride=[-4,4]", "evaluation.stride[0]: -4 is out of range; allowed: at leas"),
         ("backbone.settings.x=nan", "backbone.settings.x: nan is out of range; allowed: a finite"),
         ("backbone.settings={a:[inf]}", "backbone.settings.a[0]: inf is out of range; allowed: a"),
-        ("schedule=5", "schedule: expected the name of an option, found 5. Known: cpu_300, "),
+        ("schedule=5", "schedule: expected the name of an option, found 5. Known: cpu_2000, "),
         ("schedule={iterations: 5}", "schedule: expected the name of an option, found {'iterat"),
         ("schedule=null", "schedule: expected the name of an option, found None."),
         ("~schedule", "test: 'schedule' cannot be removed: every run needs one."),

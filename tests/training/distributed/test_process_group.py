@@ -206,7 +206,7 @@ def test_a_process_without_a_saved_random_state_gets_a_new_seed(
         if rank == 0 and world == 1:
             checkpoint.save(parts, tmp_path, 3, {})
         capsys.readouterr()  # discard the output of imports
-        checkpoint.restore(parts, checkpoint.locate(tmp_path, 3))
+        checkpoint.restore(parts, checkpoint.locate(tmp_path / "iter_00000003.pth"))
         return float(torch.rand(1))
 
     first = restore_and_draw(0, 1)
