@@ -111,7 +111,7 @@ def test_final_runs_are_evaluated_on_another_split(harness: Harness, finished: H
     choice = read_choice(choice_of(harness))["digest"]
     evaluated = harness.run("evaluate", matrix, "--split", "train")
     assert evaluated.returncode == 0, evaluated.stderr
-    evaluations = list((harness.runs / "evaluations").glob("*.train.json"))
+    evaluations = list((harness.runs / "evaluations").glob("*.train.*.json"))
     assert len(evaluations) == 4
     for path in evaluations:
         evaluation = json.loads(path.read_text())
