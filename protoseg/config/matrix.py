@@ -245,3 +245,9 @@ class Matrix:
     def changes(self) -> tuple[str, ...]:
         """Overrides that change the matrix, i.e. all except those of the seeds."""
         return tuple(text for text in self.overrides if text.partition("=")[0] != "seed")
+
+    @property
+    def choice_digest(self) -> str:
+        """Digest of the choice of settings; empty without a search, and before the choice."""
+        choice = self.tuning.choice if self.tuning is not None else None
+        return "" if choice is None else str(choice["digest"])

@@ -203,6 +203,10 @@ class EvaluationSpec:
     """Iterations between two evaluations on the way, for learning curves; 0 for the end alone. They
     change no weight, but the record: a run with them is another run (docs/matrices.md)."""
 
+    def select_split(self, split: str) -> EvaluationSpec:
+        """Return the same evaluation at the end alone, of all images of another split."""
+        return replace(self, split=split, holdout=HoldoutSpec(), every=0)
+
 
 @dataclass(frozen=True)
 class RunSpec:

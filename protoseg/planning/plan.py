@@ -40,7 +40,7 @@ class PlanEntry:
     def iterations_left(self) -> int:
         """Iterations of its schedule that are not trained yet."""
         done = self.status.state is State.DONE
-        trained = max(self.status.iteration, self.run.start)
+        trained = _count_trained(self.run, self.status)
         return 0 if done else self.run.spec.schedule.last_iteration - trained
 
 
@@ -152,6 +152,11 @@ def measured_evaluations(records: Iterable[dict[str, Any]]) -> dict[Workload, fl
     return {workload: statistics.median(values) for workload, values in seconds.items()}
 
 
+def _count_trained(run: PlannedRun, status: Status) -> int:
+    """Iterations that the run, or the one that it continues, has trained."""
+    return max(status.iteration, run.start)
+
+
 def _remaining_seconds(
     run: PlannedRun,
     status: Status,
@@ -169,7 +174,7 @@ def _remaining_seconds(
     rate = status.iterations_per_second or workload_rate
     if not rate:
         return None
-    spec, trained = run.spec, max(status.iteration, run.start)
+    spec, trained = run.spec, _count_trained(run, status)
     seconds = (spec.schedule.last_iteration - trained) / rate
     every = spec.evaluation.every
     if every:

@@ -17,7 +17,7 @@ from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.metrics import read_number
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Footnote, Table
-from protoseg.runs.store import LookupResult, RecordStore
+from protoseg.runs.store import ChangedRecords, LookupResult, RecordStore
 
 BEST = "_best"
 """Ending of the name of a table of best evaluations."""
@@ -60,7 +60,7 @@ def build_best_table(
             f"the end alone, for example {lacking[0]}. Add evaluation.every to base, or leave out "
             "--best."
         )
-    table = build_table(matrix, _BestRecords(store), published_folders)
+    table = build_table(matrix, ChangedRecords(store, _choose_best), published_folders)
     counts = sorted({count_evaluations(run.spec) for run in matrix.runs})
     number = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else str(counts[0])
     note = (
@@ -71,22 +71,10 @@ def build_best_table(
     return dataclasses.replace(table, name=matrix.name + BEST, footnotes=footnotes)
 
 
-class _BestRecords(RecordStore):
-    """Records with the metrics of their best evaluation in place of the last one."""
-
-    def __init__(self, store: RecordStore) -> None:
-        super().__init__(store.record_folders, store.runs_folder)
-        self.warnings = store.warnings
-
-    def find(self, run_id: str) -> LookupResult:
-        result = super().find(run_id)
-        if result.record is None:
-            return result
-        return dataclasses.replace(result, record=_choose_best(result.record))
-
-
-def _choose_best(record: dict[str, Any]) -> dict[str, Any]:
+def _choose_best(result: LookupResult) -> LookupResult:
     """Replace the metrics of a record by those of the first evaluation with the highest mIoU."""
+    assert result.record is not None
+    record = result.record
     points = record.get("curve")
     if not points:
         raise ProtosegError(
@@ -95,8 +83,9 @@ def _choose_best(record: dict[str, Any]) -> dict[str, Any]:
     best = max(points, key=lambda point: point["miou"])
     metrics = {name: best[name] for name in ("miou", "macc", "aacc")}
     entries = zip(record["per_class"], best["iou"], strict=True)
-    return {
+    changed = {
         **record,
         "metrics": {**metrics, "images": record["metrics"]["images"]},
         "per_class": [{**entry, "iou": iou, "acc": None} for entry, iou in entries],
     }
+    return dataclasses.replace(result, record=changed)

@@ -12,7 +12,7 @@ from protoseg.errors import ProtosegError
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Footnote, Table
 from protoseg.runs.evaluation import check_origin, find_evaluation
-from protoseg.runs.store import LookupResult, RecordStore
+from protoseg.runs.store import ChangedRecords, LookupResult, RecordStore
 
 ON = "_on_"
 """Between the names of matrix and split in the name of such a table."""
@@ -58,9 +58,24 @@ def build_split_table(
             choice of the matrix, or one of another result.
     """
     runs = tuple(_move_run(run, split) for run in matrix.runs)
-    choice = matrix.tuning.choice if matrix.tuning is not None else None
-    digest = "" if choice is None else str(choice["digest"])
-    records = _EvaluationRecords(store, matrix.name, split, folders, digest)
+    digest = matrix.choice_digest
+
+    def select_evaluation(result: LookupResult) -> LookupResult:
+        assert result.record is not None
+        run_id = result.record["run_id"]
+        existing = find_evaluation(folders, run_id, split, digest)
+        if existing is None:
+            of_choice = f" for the choice {digest[:10]}" if digest else ""
+            raise ProtosegError(
+                f"{run_id}: has no evaluation on {split}{of_choice}. Run protoseg evaluate "
+                f"{matrix.name} --split {split}."
+            )
+        path, evaluation = existing
+        check_origin(evaluation, result.record, path)
+        record = merge_evaluation(result.record, evaluation)
+        return dataclasses.replace(result, record=record, source=path)
+
+    records = ChangedRecords(store, select_evaluation)
     tuning = matrix.tuning and dataclasses.replace(matrix.tuning, reported=split)
     moved = dataclasses.replace(matrix, runs=runs, tuning=tuning)
     table = build_table(moved, records, published_folders)
@@ -75,33 +90,6 @@ def build_split_table(
         name=name_split_table(matrix.name, split),
         footnotes=(*table.footnotes, Footnote(note)),
     )
-
-
-class _EvaluationRecords(RecordStore):
-    """Records with the metrics of an evaluation on another split."""
-
-    def __init__(
-        self, store: RecordStore, matrix: str, split: str, folders: Sequence[Path], choice: str
-    ) -> None:
-        super().__init__(store.record_folders, store.runs_folder)
-        self.warnings = store.warnings
-        self.matrix, self.split, self.folders, self.choice = matrix, split, folders, choice
-        self.of_choice = f" for the choice {choice[:10]}" if choice else ""
-
-    def find(self, run_id: str) -> LookupResult:
-        result = super().find(run_id)
-        if result.record is None:
-            return result
-        existing = find_evaluation(self.folders, run_id, self.split, self.choice)
-        if existing is None:
-            raise ProtosegError(
-                f"{run_id}: has no evaluation on {self.split}{self.of_choice}. Run protoseg "
-                f"evaluate {self.matrix} --split {self.split}."
-            )
-        path, evaluation = existing
-        check_origin(evaluation, result.record, path)
-        record = merge_evaluation(result.record, evaluation)
-        return dataclasses.replace(result, record=record, source=path)
 
 
 def merge_evaluation(record: dict[str, Any], evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -120,8 +108,5 @@ def merge_evaluation(record: dict[str, Any], evaluation: dict[str, Any]) -> dict
 
 
 def _move_run(run: PlannedRun, split: str) -> EvaluatedRun:
-    evaluation = run.spec.evaluation
-    holdout = type(evaluation.holdout)()
-    evaluation = dataclasses.replace(evaluation, split=split, holdout=holdout, every=0)
-    spec = dataclasses.replace(run.spec, evaluation=evaluation)
+    spec = dataclasses.replace(run.spec, evaluation=run.spec.evaluation.select_split(split))
     return EvaluatedRun(spec, run.axes, trained_id=run.run_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,24 @@ class RecordStore:
         if status.state is State.FAILED and status.reason is None:
             return LookupResult(status, source=run.record, damaged=True)
         return LookupResult(status)
+
+
+class ChangedRecords(RecordStore):
+    """The records of another store, each changed before it is shown.
+
+    Args:
+        store: the other store; both have the same warnings.
+        change: called with each result that has a record.
+    """
+
+    def __init__(self, store: RecordStore, change: Callable[[LookupResult], LookupResult]) -> None:
+        super().__init__(store.record_folders, store.runs_folder)
+        self.warnings = store.warnings
+        self._change = change
+
+    def find(self, run_id: str) -> LookupResult:
+        result = super().find(run_id)
+        return result if result.record is None else self._change(result)
 
 
 def read_statuses(

@@ -111,7 +111,7 @@ def copy_best(source: Path, folder: Path, iteration: int) -> None:
         iteration: of the model.
     """
     path, best = _path(folder, iteration, BEST), find_best(source)
-    if source == folder or path.exists() or best is None or best.iteration != iteration:
+    if path.exists() or best is None or best.iteration != iteration:
         return
     files.make_folder(folder)
     files.write_bytes(path, best.path.read_bytes())

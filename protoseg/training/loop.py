@@ -187,9 +187,9 @@ class TrainingLoop:
     def resume(self, saved: checkpoint.Checkpoint) -> None:
         """Restore the state of a checkpoint."""
         extra = checkpoint.restore(self.parts, saved)
-        self.continued = extra.get("continued")
-        if saved.path.parent != self._checkpoints:
-            self.continued = {"run_id": saved.run_id, "iteration": saved.iteration}
+        is_of_other_run = saved.path.parent != self._checkpoints
+        origin = {"run_id": saved.run_id, "iteration": saved.iteration}
+        self.continued = origin if is_of_other_run else extra.get("continued")
         self.curve = extra["curve"]
         self._sums = extra["sums"]
         self._count = extra["count"]
@@ -197,7 +197,7 @@ class TrainingLoop:
         if self.metrics.every:
             self.metrics.load_state_dict(extra["metrics"])
             best = self.metrics.best
-            if self.processes.rank == 0 and best is not None and self.continued:
+            if is_of_other_run and self.processes.rank == 0 and best is not None:
                 checkpoint.copy_best(saved.path.parent, self._checkpoints, best["iteration"])
 
     def _evaluate(self, iteration: int) -> int | None:

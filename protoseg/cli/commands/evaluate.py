@@ -40,7 +40,7 @@ def run(context: Context) -> int:
     if not context.arguments.operands:
         raise UsageError("evaluate: no matrix or run is named. Name one.")
     matrices = load_matrices_and_runs(context)
-    wanted = [(run.run_id, _read_choice(matrix)) for matrix in matrices for run in matrix.runs]
+    wanted = [(run.run_id, matrix.choice_digest) for matrix in matrices for run in matrix.runs]
     folders = {run_id: RunFolder(context.paths.runs / run_id) for run_id, _ in wanted}
     for matrix in filter(is_single_run, matrices):
         _refuse_trial(matrix)
@@ -74,12 +74,6 @@ def run(context: Context) -> int:
     if names:
         context.console.print(f"To see the table: protoseg tables {names} --split {split}")
     return OK
-
-
-def _read_choice(matrix: Matrix) -> str:
-    """The digest of the choice of a matrix with a search; empty without one."""
-    choice = matrix.tuning.choice if matrix.tuning is not None else None
-    return "" if choice is None else str(choice["digest"])
 
 
 def _require_all(folders: dict[str, RunFolder]) -> None:

@@ -215,10 +215,8 @@ def _publish_records(context: Context, run_ids: list[str]) -> list[str]:
 def _publish_evaluations(context: Context, matrix: Matrix) -> list[str]:
     """Copy the evaluations of a matrix's runs, if a split is named; return the problems."""
     split, problems = context.arguments.split, []
-    choice = matrix.tuning.choice if matrix.tuning is not None else None
-    digest = "" if choice is None else choice["digest"]
     for run in matrix.runs if split else ():
-        name = name_evaluation(run.run_id, split, digest)
+        name = name_evaluation(run.run_id, split, matrix.choice_digest)
         path = context.paths.runs / EVALUATIONS / f"{name}.json"
         try:
             if path.exists():

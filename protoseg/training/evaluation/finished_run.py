@@ -119,10 +119,7 @@ def evaluate_finished_run(
     if split not in splits:
         raise UsageError(describe_unknown_name("split", split, spec.dataset.name, splits))
     require_labelled_pixels(root, spec.dataset, split)
-    evaluation = dataclasses.replace(
-        spec.evaluation, split=split, holdout=type(spec.evaluation.holdout)()
-    )
-    spec = dataclasses.replace(spec, evaluation=evaluation)
+    spec = dataclasses.replace(spec, evaluation=spec.evaluation.select_split(split))
     parts = load_model(folder, record, spec, root)
     if progress is not None:
         _report_progress(parts, progress)
