@@ -10,6 +10,7 @@
 # make bench        set up, run the benchmarks, save them and their tables in results/benchmarks
 # make bench-check  compare two saved runs of one machine: OLD=a.json NEW=b.json
 # make lint         formatting, lint, types
+# make docs         the site of the docs, in .site/html
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -28,7 +29,7 @@ $(error TORCH=$(TORCH): unknown build of torch. Use TORCH=default or TORCH=cpu)
 endif
 OTHER_TORCH := $(filter-out $(TORCH),$(INSTALLED_TORCH))
 
-.PHONY: quickstart test test-slow test-all coverage coverage-report mutation durations bench bench-check lint setup clean
+.PHONY: quickstart test test-slow test-all coverage coverage-report mutation durations bench bench-check lint docs setup clean
 
 quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
@@ -36,16 +37,16 @@ quickstart: $(READY)
 
 # The tiers: CONTRIBUTING.md. Two processes on any machine: the tests of tests/slurm mostly wait.
 # COVERAGE=1 records coverage in .coverage, beside what earlier commands recorded there.
-PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest -n 2 --dist loadgroup
+PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest --dist loadgroup
 
 test: $(READY)
-	$(PYTEST) -m "not slow" $(ARGS)
+	$(PYTEST) -n 2 -m "not slow" $(ARGS)
 
 test-slow: $(READY)
-	$(PYTEST) -m slow $(ARGS)
+	$(PYTEST) -n 2 -m slow $(ARGS)
 
 test-all: $(READY)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -n 2 $(ARGS)
 
 coverage: $(READY)
 	rm -rf .coverage && mkdir .coverage
@@ -78,6 +79,17 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages keep their folders, so all links between them work.
+DOCS := README.md CONTRIBUTING.md CHANGELOG.md docs results slurm/*.md slurm/*.yaml \
+	protoseg/loggers/interface.py ':!results/records'
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --no-deps -r requirements-docs.lock
+	rm -rf .site && mkdir -p .site/source
+	git ls-files -z --cached --others --exclude-standard -- $(DOCS) | \
+		tar --create --null --files-from=- | tar --extract --directory=.site/source
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open .site/html/README.html"
 
 setup: $(READY)
 
@@ -124,4 +136,4 @@ $(READY): requirements.lock requirements-mm.lock pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .site .pytest_cache .ruff_cache .mypy_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""Times of `plan`, `status` and `tables` for many runs, without references."""
+"""Times of `plan`, `status` and `tables` for many runs, and of a search next to plain runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from protoseg.config.fields import to_plain
 from protoseg.config.identity import spec_digest
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import PlannedRun
+from protoseg.config.tuning.expand import make_trial_matrix
+from protoseg.report.tuning.choose import choose_settings
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import seal
+from protoseg.runs.store import RecordStore
 
 ROOT = Path(__file__).parents[1]
 TEMPLATE = "camvid-mobilenet_v2-segformer-parametric-k1-s0-*.json"
@@ -57,13 +60,54 @@ def call_protoseg(*arguments: str) -> str:
     return output.getvalue()
 
 
-def create_runs(folder: Path, runs: int, done: float) -> list[str]:
+def write_search(folder: Path, runs: int) -> Path:
+    """Write a matrix with a search of ``runs`` trials: ten rows of ``runs / 10`` trials."""
+    path = folder / f"bench_search_{runs}.yaml"
+    rows = [{"label": f"K = {number}", "method.num_prototypes": number} for number in range(1, 11)]
+    matrix = {
+        "title": "Benchmark",
+        "base": {"dataset": "shapes", "schedule.norm_decay": "never"},
+        "rows": rows,
+        "seeds": [0, 1, 2],
+        "tune": {
+            "search": {
+                "schedule.learning_rate": {"log_uniform": [3e-4, 1e-2]},
+                "schedule.head_lr_mult": [1, 3, 10],
+            },
+            "trials": runs // 10,
+            "base": {"seed": 100},
+            "select": {"metric": "miou", "on": "val"},
+        },
+        "table": {"metrics": ["miou"]},
+    }
+    path.write_text(json.dumps(matrix))
+    return path
+
+
+def load_runs(matrix: Path) -> tuple[PlannedRun, ...]:
+    """Load a matrix and return its runs, or its trials."""
+    loaded = load_matrix(Composer(ROOT / "experiments"), str(matrix), [])
+    return loaded.runs if loaded.tuning is None else make_trial_matrix(loaded).runs
+
+
+def choose(matrix: Path, folder: Path) -> None:
+    """Load a matrix with a search and choose the settings of its rows."""
+    loaded = load_matrix(Composer(ROOT / "experiments"), str(matrix), [])
+    choice = choose_settings(loaded, RecordStore([folder / "records"], folder / "runs")).choice
+    assert choice is not None
+    assert len(choice["rows"]) == 10
+
+
+def create_runs(
+    folder: Path, runs: int, done: float, write: Callable[[Path, int], Path] = write_matrix
+) -> list[str]:
     """Create runs with and without records; return the arguments of a command.
 
     A share ``done`` of the runs has records, and half of the others is started.
     """
-    matrix = write_matrix(folder, runs)
-    planned = load_matrix(Composer(ROOT / "experiments"), str(matrix), []).runs
+    folder.mkdir(exist_ok=True)
+    matrix = write(folder, runs)
+    planned = load_runs(matrix)
     assert len(planned) == runs
     path = next((ROOT / "results" / "records").glob(TEMPLATE))
     template = json.loads(path.read_text())
@@ -91,6 +135,33 @@ def test_plan(case: Callable[..., None], tmp_path: Path, verb: str, runs: int) -
         "planning and reporting",
         name,
         functools.partial(call_protoseg, verb, *arguments),
+        rounds=(5, 10),
+    )
+
+
+def test_plan_of_a_search(case: Callable[..., None], tmp_path: Path) -> None:
+    runs = 1_000
+    plain = create_runs(tmp_path / "plain", runs, done=0.5)
+    search = create_runs(tmp_path / "search", runs, done=0.5, write=write_search)
+    assert json.loads(call_protoseg("plan", *search, "--json"))["counts"]["done"] == runs // 2
+    case(
+        "planning and reporting",
+        f"protoseg plan, 10 rows × {runs // 10} trials, half of them done",
+        functools.partial(call_protoseg, "plan", *search),
+        {f"{runs:,} plain runs": functools.partial(call_protoseg, "plan", *plain)},
+        rounds=(5, 10),
+    )
+
+
+def test_choice(case: Callable[..., None], tmp_path: Path) -> None:
+    runs = 1_000
+    plain = create_runs(tmp_path / "plain", runs, done=1.0)
+    search = create_runs(tmp_path / "search", runs, done=1.0, write=write_search)
+    case(
+        "planning and reporting",
+        f"choice among {runs:,} trials of 10 rows",
+        functools.partial(choose, Path(search[0]), tmp_path / "search"),
+        {f"tables of {runs:,} plain runs": functools.partial(call_protoseg, "tables", *plain)},
         rounds=(5, 10),
     )
 

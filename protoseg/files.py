@@ -221,7 +221,7 @@ def storage_error(error: OSError, path: Path) -> ProtosegError:
         todo = "fix this"
     return StorageError(
         f"{path}: {what}. Nothing finished was lost; {todo}, or choose another folder "
-        "(--runs, --results, --data, --weights, --out)."
+        "(--runs, --results, --data, --weights, --out, --into)."
     )
 
 

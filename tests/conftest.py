@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import signal
 import sys
@@ -20,6 +22,9 @@ OWN_FOLDERS = (TESTS, TESTS.parent / "benchmarks", TESTS.parent / "slurm")
 CLUSTER_FIXTURES = {"testbed", "strict_testbed"}
 """Fixtures that start a real SLURM; tests that use one belong to the second tier."""
 
+KEPT_BYTES = 10**9
+"""Resident memory of a process of tests above which freed memory is returned."""
+
 settings.register_profile("protoseg", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("protoseg")  # no deadline: the result must not depend on the machine
 
@@ -27,10 +32,26 @@ settings.load_profile("protoseg")  # no deadline: the result must not depend on 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("filterwarnings", f"error:::({'|'.join(own_modules())})(\\.|$)")
     if not hasattr(config, "workerinput") and not config.option.collectonly:
-        config.pluginmanager.register(HygieneCheck(), "hygiene")
+        processes = getattr(config.option, "numprocesses", None) or 0
+        config.pluginmanager.register(HygieneCheck(processes), "hygiene")
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A background job of a script ignores it, and so would every process that a test starts.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def returned_memory() -> Generator[None, None, None]:
+    """Return freed memory to the system after the tests of a file.
+
+    A network and its optimiser refer to each other, and glibc keeps what they free. Collecting
+    takes a second, so it is done only if much is kept.
+    """
+    yield
+    statm = Path("/proc/self/statm")
+    pages = int(statm.read_text().split()[1]) if statm.exists() else 0
+    if pages * os.sysconf("SC_PAGE_SIZE") > KEPT_BYTES:
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 # xdist reads the marks, and pytest deselects tests by them, so they are set before other hooks run.

@@ -11,6 +11,9 @@ from durations import key_of_node, read_durations
 
 TESTS = Path(__file__).parent
 SLURM = "slurm"
+LARGE = ("training/test_real_data_sets.py",)
+"""Files whose tests take up to 2.6 GB. They run in the process of the cluster's tests, whose jobs
+take as much, so that both are never in memory together."""
 SLOW_SECONDS = 20.0
 """Assumed duration of a slow test that is not in ``durations.json``."""
 
@@ -18,7 +21,8 @@ SLOW_SECONDS = 20.0
 def choose_group(item: pytest.Item) -> str:
     """The group of a test, which one process runs: its file, or all tests of the SLURM cluster."""
     path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else item.path
-    return SLURM if path.parts[:2] == ("slurm", "testbed") else str(path)
+    is_in_cluster = path.parts[:2] == ("slurm", "testbed")
+    return SLURM if is_in_cluster or path.as_posix() in LARGE else str(path)
 
 
 def sum_durations(items: list[pytest.Item]) -> Counter[str]:

@@ -30,20 +30,29 @@ TOKEN_VARIABLE = "PYTEST_SESSION_TOKEN"
 """Must not start with ``PROTOSEG_``: tests of the command line remove such variables."""
 LEFTOVER_BYTES = 1_000_000
 DISK_LIMIT_BYTES = 4_000_000_000
-MEMORY_LIMIT_BYTES = 6_000_000_000
+MEMORY_LIMIT_BYTES = 3_000_000_000
+"""For each process of tests, of which there are at least two."""
 SAMPLE_SECONDS = 5.0
+LARGEST = 8
+"""Processes that are named at the peak of memory."""
 
 
 class HygieneCheck:
-    """A pytest plugin for the main process of the suite, not for the workers of xdist."""
+    """A pytest plugin for the main process of the suite, not for the workers of xdist.
 
-    def __init__(self) -> None:
+    Args:
+        processes: number of workers of xdist.
+    """
+
+    def __init__(self, processes: int = 2) -> None:
+        self.memory_limit = MEMORY_LIMIT_BYTES * max(2, processes)
         self.token = os.environ[TOKEN_VARIABLE] = secrets.token_hex(8)
         # The name is short because the path of a socket has at most 107 bytes.
         self.temporary = Path(tempfile.mkdtemp(prefix="ps-"))
         os.environ["TMPDIR"] = tempfile.tempdir = str(self.temporary)
         self.status_before = checkout_status()
         self.peak_memory = 0
+        self.at_peak: list[str] = []
         self.peak_disk = 0
         self.problems: list[str] = []
         self._stop = threading.Event()
@@ -68,12 +77,13 @@ class HygieneCheck:
         self.problems += [f"the checkout changed: {line}" for line in sorted(changed)]
         for name, peak, limit in (
             ("disk", self.peak_disk, DISK_LIMIT_BYTES),
-            ("memory", self.peak_memory, MEMORY_LIMIT_BYTES),
+            ("memory", self.peak_memory, self.memory_limit),
         ):
             if peak > limit:
                 self.problems.append(
                     f"peak {name} of the suite: {peak / 1e9:.1f} GB, allowed {limit / 1e9:.0f} GB"
                 )
+                self.problems += self.at_peak if name == "memory" else []
         for pid in alive:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -93,8 +103,13 @@ class HygieneCheck:
 
     def _sample(self) -> None:
         while not self._stop.wait(SAMPLE_SECONDS):
-            memory = sum(map(proportional_memory, session_processes(self.token)))
-            self.peak_memory = max(self.peak_memory, memory + proportional_memory(os.getpid()))
+            memory = {pid: proportional_memory(pid) for pid in session_processes(self.token)}
+            total = sum(memory.values()) + proportional_memory(os.getpid())
+            if total > self.peak_memory:
+                self.peak_memory = total
+                largest = sorted(memory, key=lambda pid: -memory[pid])[:LARGEST]
+                self.at_peak = [f"{memory[p] / 1e9:.2f} GB {command_line(p)}" for p in largest]
+                self.at_peak.append(f"{len(memory)} processes in all")
             self.peak_disk = max(self.peak_disk, disk_use(self.temporary))
 
 

@@ -9,11 +9,12 @@ RECORDS = Path(__file__).parents[1] / "results" / "records"
 
 
 def parametric_on_camvid(*prototypes: int) -> list[Path]:
-    """The records of runs with these numbers of prototypes per class, sorted by file name."""
+    """The records of `camvid_methods` with these numbers of prototypes, sorted by file name."""
     paths = []
     for path in sorted(RECORDS.glob("camvid-*-parametric-k*.json")):
         spec = json.loads(path.read_text())["spec"]
-        is_of_matrix = not spec.get("contrast") and spec["precision"] == "fp32"
+        is_short = spec["schedule"]["iterations"] == 300
+        is_of_matrix = is_short and not spec.get("contrast") and spec["precision"] == "fp32"
         if is_of_matrix and spec["method"]["num_prototypes"] in prototypes:
             paths.append(path)
     return paths

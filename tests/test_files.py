@@ -131,7 +131,8 @@ def test_a_full_disk_gives_one_message_and_keeps_the_old_file(tiny_disk: Path) -
         files.write_bytes(path, os.urandom(200_000))
     assert str(caught.value) == (
         f"{path}: no space left on the disk (or the quota is used up). Nothing finished was lost; "
-        "free some space, or choose another folder (--runs, --results, --data, --weights, --out)."
+        "free some space, or choose another folder (--runs, --results, --data, --weights, --out, "
+        "--into)."
     )
     assert files.read_json(path) == OLD
     assert names(tiny_disk) == ["value.json"], "the half-written file is removed"

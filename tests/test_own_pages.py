@@ -1,8 +1,9 @@
-"""The steps of docs/your_backbone.md, docs/your_method.md and docs/your_loss.md work."""
+"""The steps of the pages docs/your_*.md about models, losses and loggers work."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from waiting import DEADLINE
 
 ROOT = Path(__file__).parents[1]
 STEP = re.compile(
-    r"`(?P<path>(?:mine|experiments)/[\w/]+\.(?:py|yaml))`"
+    r"`(?P<path>(?:mine|experiments)/[\w/]+\.(?:py|yaml|toml))`"
     r"|```(?P<language>\w+)\n(?P<block>.*?)```",
     re.DOTALL,
 )
@@ -36,7 +37,7 @@ def steps(text: str) -> Iterator[tuple[str, str]]:
         elif step["language"] == "sh":
             lines = (line.split("  #")[0].strip() for line in step["block"].splitlines())
             yield from (("$", line) for line in lines if line)
-        else:
+        elif step["language"] != "text":  # the output of a command
             assert path, f"the page names no file for this block: {step['block'][:60]}"
             yield path, step["block"]
             path = ""
@@ -120,7 +121,9 @@ def output_of(outputs: dict[str, str], start: str) -> str:
     return output
 
 
-@pytest.mark.parametrize("name", ["your_backbone.md", "your_method.md", "your_loss.md"])
+@pytest.mark.parametrize(
+    "name", ["your_backbone.md", "your_method.md", "your_loss.md", "your_logger.md"]
+)
 def test_the_files_of_a_page_are_valid(name: str) -> None:
     content = dict(steps(page(name)))
     assert "$" in content, "the page has no command"
@@ -145,8 +148,38 @@ def test_the_page_trains_a_backbone_of_mmseg(follow: Follow, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
+def test_the_page_trains_a_backbone_of_timm(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not all(map(importlib.util.find_spec, ("timm", "torchvision"))):
+        pytest.skip("needs the extra [timm]")
+    from safetensors.torch import save_file
+
+    from protoseg.models.timm_backbone import import_timm
+
+    _, _, of_timm, *_ = sections("your_backbone.md")
+    downloads = re.findall(r"^(?:pip|hf) .*\n", of_timm, flags=re.M)
+    assert len(downloads) == 3
+    # The file that `hf download` would put into the cache.
+    repository = tmp_path / "hub" / "models--timm--resnet50.a1_in1k"
+    file = repository / "snapshots" / "0123" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123")
+    save_file(import_timm().create_model("resnet50").state_dict(), file)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    outputs = follow(re.sub(r"^(?:pip|hf) .*\n", "", of_timm, flags=re.M))
+    record = only_record(tmp_path, "shapes-resnet50-a1_in1k-segformer-prototype-k10-s0")
+    learnable = f"{record['parameters']['learnable'] / 1e6:.3f}"
+    assert learnable in output_of(outputs, "protoseg params")
+    origin = record["provenance"]
+    assert origin["weights_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert str(tmp_path) not in json.dumps(record["spec"])
+
+
+@pytest.mark.slow
 def test_the_page_trains_a_custom_backbone(follow: Follow, tmp_path: Path) -> None:
-    _, _, *custom = sections("your_backbone.md")
+    _, _, _, *custom = sections("your_backbone.md")
     outputs = follow("".join(custom))
     record = only_record(tmp_path, "shapes-small_net-segformer-prototype-k10-s0")
     learnable = f"{record['parameters']['learnable'] / 1e6:.3f}"
@@ -227,3 +260,32 @@ def test_the_page_trains_a_custom_loss(follow: Follow, tmp_path: Path) -> None:
     for _, losses in record["losses"]:
         assert losses["loss"] == pytest.approx(losses["loss_ce"] + losses["loss_dice"], rel=1e-4)
         assert 0 < losses["loss_dice"] < 1
+
+
+@pytest.mark.slow
+def test_the_page_trains_with_a_custom_logger(
+    follow: Follow, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pip installs into a folder of this test, and asks no package index.
+    site = tmp_path / "site"
+    monkeypatch.setenv("PIP_TARGET", str(site))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # the value means: without isolation
+    monkeypatch.setenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    entries = [str(site), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, entries)))
+    outputs = follow(page("your_logger.md"))
+    record = only_record(tmp_path, "shapes-tiny-segformer-prototype-k10-s0")
+    (path,) = (tmp_path / "runs").glob("*/values.csv")
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    losses = [float(value) for _, name, value in rows if name == "loss"]
+    assert losses == [means["loss"] for _, means in record["losses"]]
+    assert rows[-3][:2] == ["12", "miou"]
+    assert float(rows[-3][2]) == record["metrics"]["miou"]
+    # The page shows the same lines, up to the rounding of other machines.
+    shown = re.search(r"```text\n(.*?)```", page("your_logger.md"), re.DOTALL)
+    assert shown is not None
+    printed = output_of(outputs, "head ").splitlines()
+    for line, expected in zip(shown[1].splitlines(), printed, strict=True):
+        assert line.split(",")[:2] == expected.split(",")[:2]
+        assert float(line.split(",")[2]) == pytest.approx(float(expected.split(",")[2]), rel=1e-3)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from protoseg.paths import find_checkout, find_paths
+from protoseg.paths import find_paths, find_root
 
 pytestmark = pytest.mark.install
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +38,7 @@ def test_the_checkout_is_the_one_that_contains_the_working_directory(
     below = tmp_path / "checkout" / "docs" / "deep"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    assert find_checkout() == ROOT
+    assert find_root() == ROOT
     (tmp_path / "checkout" / "experiments").mkdir()
     (tmp_path / "checkout" / "experiments" / "run.yaml").touch()
-    assert find_checkout() == tmp_path / "checkout"
+    assert find_root() == tmp_path / "checkout"

@@ -15,6 +15,7 @@ from protoseg.cli import context as context_module
 from protoseg.cli.command_line import make_parser
 from protoseg.cli.context import Context
 from protoseg.config.compose import Composer
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
 from protoseg.config.matrix_bundles import list_matrices_and_bundles
@@ -22,8 +23,12 @@ from protoseg.config.tuning.expand import make_trial_matrix
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-FOLLOWED = ("your_backbone.md", "your_method.md", "your_loss.md")
-"""Pages whose commands need files that the page creates; tests/test_own_pages.py runs them."""
+FOLLOWED = (
+    *("your_backbone.md", "your_method.md", "your_loss.md", "your_logger.md"),
+    "installation.md",
+)
+"""Pages whose commands need files that the page creates; tests/test_own_pages.py and
+tests/test_wheel.py run them."""
 
 
 def commands(page: Path) -> list[str]:
@@ -71,7 +76,7 @@ def test_a_documented_command_parses_and_its_matrices_exist(command: str) -> Non
         return  # benchmark results: tests/benchmarks
     if arguments.verb == "explain":
         del arguments.operands[1:]  # the row and the column
-    if arguments.verb in ("plan", "sweep", "status", "tables", "figures", "explain"):
+    if arguments.verb in ("plan", "sweep", "status", "tables", "figures", "explain", "report"):
         context = Context(arguments)
         context.matrices()
         assert (context.cluster is not None) == ("cluster=" in command)
@@ -106,10 +111,14 @@ def test_links_between_the_pages_exist() -> None:
 
 
 def test_every_matrix_named_in_the_docs_exists() -> None:
-    names = {name for group in list_matrices_and_bundles(ROOT / "experiments") for name in group}
+    names = {
+        name
+        for group in list_matrices_and_bundles(ConfigFolders(ROOT / "experiments"))
+        for name in group
+    }
     for command in protoseg_commands():
         _, verb, *arguments = shlex.split(command)
         if not arguments or arguments[-1].endswith(".json"):
             continue
-        if verb in ("plan", "sweep", "status", "tables", "figures", "explain"):
-            assert arguments[0] in names
+        if verb in ("plan", "sweep", "status", "tables", "figures", "explain", "report"):
+            assert arguments[0] == "--all" or arguments[0] in names

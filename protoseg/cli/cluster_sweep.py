@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from protoseg.cli.context import is_cluster_setting, split_overrides
+from protoseg.cli.arguments import is_cluster_setting, split_overrides
 from protoseg.cli.exit_status import FAILED
 from protoseg.cli.stages import describe_waiting, have_trials_ended, is_unchosen, select_stage
 from protoseg.cli.views.cost import count_runs
@@ -55,6 +55,7 @@ def submit_stages(
         profile: the cluster profile.
     """
     stages = [select_stage(matrix) for matrix in matrices]
+    profile = dataclasses.replace(profile, loggers=tuple(context.loggers))
     is_next_stage = getattr(context.arguments, "next_stage", None) is not None
     if is_next_stage and (reasons := [*_list_reasons_to_end(context, matrices)]):
         return context.print_errors(reasons)
@@ -101,7 +102,11 @@ def _submit_runs(
         make_plan,
         paths.runs,
         profile,
-        {"data": str(paths.data), "weights": str(paths.weights)},
+        {
+            "data": str(paths.data),
+            "weights": str(paths.weights),
+            "project": str(paths.project or ""),
+        },
         name=make_job_name(stages),
         retry_failed=context.arguments.retry_failed,
         on_array=on_array,
@@ -185,6 +190,8 @@ def make_next_stage(context: Context, matrix: Matrix, trained: int) -> NextStage
     operands = [context.matrix_operands[matrix.name], *overrides, *settings]
     kept = [name for name in KEPT_OPTIONS if getattr(context.arguments, name, False)]
     options = [f"--{name.replace('_', '-')}" for name in kept]
+    for name in context.loggers:
+        options += ["--logger", name]
     for name in FOLDERS:
         options += [f"--{name}", str(getattr(context.paths, name))]
     return NextStage(
@@ -209,7 +216,8 @@ def _describe_next_stage(matrix: Matrix, job: NextStageJob) -> str:
             f"Job {job.job} runs the same sweep again when the trials have ended, and submits what "
             f"follows. Its log: {job.log}"
         )
-    return f"{matrix.name}: to be chosen: {runs} final runs. {todo}"
+    number = "1 final run" if runs == 1 else f"{runs} final runs"
+    return f"{matrix.name}: to be chosen: {number}. {todo}"
 
 
 def _list_reasons_to_end(context: Context, matrices: Sequence[Matrix]) -> Iterator[str]:

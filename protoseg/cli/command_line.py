@@ -27,18 +27,28 @@ from protoseg.errors import ProtosegError
 DESCRIPTION = "Benchmarks and ablations of prototype-based semantic segmentation."
 
 VERBS = {
+    "project": {
+        "init": "make a project: a folder for your matrices, data sets and results",
+        "config": "list and show matrices, data sets and other config files; their JSON Schema",
+    },
     "run": {
         "plan": "show the runs of a matrix, their states and the remaining cost",
         "sweep": "train the unfinished runs of a matrix, on this machine or on a SLURM cluster",
         "train": "train one run, described by overrides",
         "status": "show the progress of each run, and why it failed or was interrupted",
     },
+    "images": {
+        "predict": "predict images with a trained model: label maps, pictures, a page",
+    },
     "results": {
-        "evaluate": "evaluate finished runs on another split of their data set",
+        "evaluate": "evaluate finished runs, or weights from elsewhere, on another split",
+        "samples": "make the samples of finished runs, which pictures are drawn from",
         "tables": "build the table of a matrix from the records of its runs",
         "figures": "draw the figures of a matrix from the records of its runs",
+        "report": "write a web page of each matrix: tables, charts, runs, how to reproduce",
         "explain": "show the runs, seeds and commits behind a table cell, or behind one run",
         "compare": "compare the mIoU of two runs or two table rows, with confidence intervals",
+        "export": "export the network of a finished run for mmseg, or as ONNX",
         "fill": "write the numbers that Markdown pages mark with their source, from the records",
     },
     "data": {
@@ -64,7 +74,8 @@ PURPOSES = {verb: purpose for verbs in VERBS.values() for verb, purpose in verbs
 EPILOG = """\
 A matrix lists the runs of one table: its rows and seeds. MATRIX is the name of a file in
 experiments/matrices, or the path of a YAML file. All verbs except sweep use all matrices if none
-is named. An OVERRIDE changes the runs, in Hydra's syntax: method.num_prototypes=5 seed=0,1,2
+is named; in a project (protoseg init) its own. An OVERRIDE changes the runs, in Hydra's syntax:
+method.num_prototypes=5 seed=0,1,2
 
 A record is the result file of a finished run. An attempt is one start of a run: an interrupted run
 resumes in a new attempt. RUN is a run id, or any part of it that no other run id has.
@@ -81,6 +92,26 @@ exit status: 0 success, 1 failure, 2 wrong usage
 """
 
 
+class ShowVersion(argparse.Action):
+    """Prints the versions of what determines a result."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        import torch
+
+        from protoseg.paths import find_package_folder
+        from protoseg.training.machine.device import get_device_name
+        from protoseg.training.provenance.source_code import read_code_state
+
+        code = read_code_state(find_package_folder())
+        commit = f"commit {code.commit[:10]}" if code.commit else "commit unknown"
+        changed = ", changed" if code.dirty else ""
+        print(
+            f"protoseg {__version__} ({commit}{changed}), torch {torch.__version__}, "
+            f"device {get_device_name()}"
+        )
+        parser.exit()
+
+
 def make_parser(verbs: Iterable[str] = PURPOSES) -> argparse.ArgumentParser:
     """The parser of the command line.
 
@@ -94,7 +125,9 @@ def make_parser(verbs: Iterable[str] = PURPOSES) -> argparse.ArgumentParser:
         epilog=f"{_verb_list()}\n{EPILOG}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    top.add_argument("--version", action="version", version=f"protoseg {__version__}")
+    top.add_argument(
+        "--version", action=ShowVersion, nargs=0, help="show version, commit, torch and device"
+    )
     parsers = top.add_subparsers(
         dest="verb", prog="protoseg", metavar="VERB", required=True, help=argparse.SUPPRESS
     )
@@ -118,7 +151,7 @@ def import_verb(verb: str) -> Any:
     return importlib.import_module(f"protoseg.cli.commands.{verb}")
 
 
-TRAINING = ("sweep", "train")
+CONTINUED = ("sweep", "train", "predict")
 """The verbs that an interruption leaves incomplete; a second call continues."""
 
 
@@ -130,8 +163,18 @@ def _verb_list() -> str:
     return "\n".join([*lines, "", "protoseg VERB --help shows the arguments of a verb.", ""])
 
 
+def offer_completions() -> None:
+    """Answer a shell that completes a command line (`docs/installation.md`), and exit."""
+    import argcomplete
+
+    verbs = [word for word in os.environ.get("COMP_LINE", "").split()[1:2] if word in PURPOSES]
+    argcomplete.autocomplete(make_parser(verbs))
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse a command line; operands and options may be mixed."""
+    if "_ARGCOMPLETE" in os.environ:
+        offer_completions()
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         make_parser([]).print_help(sys.stderr)
@@ -167,13 +210,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, RuntimeError) as error:
         if not is_interrupt(error):
             raise
-        advice = " To continue, run the same command again." if verb in TRAINING else ""
+        advice = " To continue, run the same command again." if verb in CONTINUED else ""
         print(f"protoseg {verb}: interrupted.{advice}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         # The reader closed the pipe, e.g. `protoseg status | head`. Only a training is incomplete.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if verb in TRAINING else 0
+        return 1 if verb in CONTINUED else 0
 
 
 def _error_text(verb: str, message: str) -> str:

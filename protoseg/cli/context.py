@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterable
 from functools import cached_property
@@ -12,10 +13,12 @@ from typing import Any
 
 from rich.console import Console
 
-from protoseg.cli.arguments import TRIAL_FIGURES
+from protoseg.cli.arguments import CLUSTER, TRIAL_FIGURES, is_cluster_setting, split_overrides
 from protoseg.cli.exit_status import FAILED, OK
+from protoseg.cli.outputs import display_path
 from protoseg.cli.progress import ProgressBar
 from protoseg.config.compose import Composer
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.load_matrix import list_matrices, load_matrix
 from protoseg.config.matrix import Matrix
 from protoseg.config.matrix_bundles import expand_bundles
@@ -24,15 +27,17 @@ from protoseg.config.schema import RunSpec
 from protoseg.config.validation import check_values
 from protoseg.errors import ProtosegError, UnchosenError, UsageError
 from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
-from protoseg.paths import Paths, find_paths
+from protoseg.loggers.registry import check_loggers
+from protoseg.paths import DEFAULTS, Paths, find_paths
 from protoseg.report import metrics
-from protoseg.runs.choice import CHOICES
-from protoseg.runs.evaluation import EVALUATIONS
+from protoseg.runs.results.choice import CHOICES
+from protoseg.runs.results.evaluation import EVALUATIONS
+from protoseg.runs.results.imported import IMPORTED
 
 PIPE_WIDTH = 500
 """Width in characters of output that is not a terminal."""
-CLUSTER = "cluster"
-FINAL_VERBS = ("tables", "figures", "explain", "compare", "evaluate")
+LOGGERS = "PROTOSEG_LOGGERS"
+FINAL_VERBS = ("tables", "figures", "explain", "compare", "evaluate", "samples")
 """Verbs that show final runs, so the settings of a search must be chosen."""
 
 
@@ -59,14 +64,7 @@ class Context:
         self.arguments = arguments
         self.verb: str = arguments.verb
         self.json: bool = arguments.json
-        self.paths: Paths = find_paths(
-            experiments=arguments.experiments,
-            runs=arguments.runs,
-            results=arguments.results,
-            data=arguments.data,
-            weights=arguments.weights,
-            clusters=arguments.clusters,
-        )
+        self.paths: Paths = find_paths(**{name: getattr(arguments, name) for name in DEFAULTS})
         # A pipe has no width. With this one, no line is wrapped or truncated.
         width = None if sys.stdout.isatty() else PIPE_WIDTH
         self.console = PipeConsole(width=width, highlight=False, soft_wrap=width is not None)
@@ -78,8 +76,18 @@ class Context:
 
     @cached_property
     def composer(self) -> Composer:
-        """The composer of the experiments folder."""
-        return Composer(self.paths.experiments)
+        """The composer of the folders of experiments."""
+        return Composer(self.paths.experiments, *self.paths.other_experiments)
+
+    @property
+    def experiments(self) -> ConfigFolders:
+        """The folders of experiments, those of a project first."""
+        return self.composer.folders
+
+    @property
+    def clusters(self) -> ConfigFolders:
+        """The folders of cluster profiles, those of a project first."""
+        return ConfigFolders(self.paths.clusters, self.paths.other_clusters)
 
     @property
     def record_folders(self) -> list[Path]:
@@ -104,7 +112,7 @@ class Context:
             return None
         names = [each.partition("=")[2] for each in settings if each.startswith(f"{CLUSTER}=")]
         changes = [each for each in settings if not each.startswith(f"{CLUSTER}=")]
-        known = ", ".join(list_profiles(self.paths.clusters)) or "none"
+        known = ", ".join(list_profiles(self.clusters)) or "none"
         if not names:
             raise UsageError(
                 f"{changes[0]}: changes a cluster profile, but no profile is named. "
@@ -114,19 +122,42 @@ class Context:
             raise UsageError(
                 f"{CLUSTER}: given {len(names)} times: {', '.join(names)}. Name one cluster."
             )
-        return load_profile(self.paths.clusters, names[0], changes)
+        return load_profile(self.clusters, names[0], changes)
+
+    @property
+    def loggers(self) -> list[str]:
+        """The loggers of the runs of this call; they are no part of a run's identity.
+
+        The first of these that names one: ``--logger``; ``loggers`` of the cluster profile; the
+        names in PROTOSEG_LOGGERS, separated by commas.
+
+        Raises:
+            UsageError: an unknown name, or a logger whose package is not installed.
+        """
+        cluster = self.cluster
+        text = os.environ.get(LOGGERS, "")
+        sources = {
+            "--logger": getattr(self.arguments, "logger", None) or (),
+            f"cluster {cluster.name}: loggers" if cluster else "": cluster.loggers
+            if cluster
+            else (),
+            LOGGERS: [name.strip() for name in text.split(",") if name.strip()],
+        }
+        named = ((where, names) for where, names in sources.items() if names)
+        return next((check_loggers(names, where) for where, names in named), [])
 
     def matrices(self) -> tuple[list[Matrix], list[str]]:
         """The matrices and overrides among the operands.
 
-        Without the name of a matrix: all that can be read. A bundle is replaced by its matrices.
+        Without the name of a matrix: all that can be read; in a project, its own. A bundle is
+        replaced by its matrices.
 
         Raises:
             UsageError: see `protoseg.config.load_matrix.load_matrix`; or a matrix is named twice.
         """
         overrides, names = split_overrides(self.operands)
         if not names:
-            names = list_matrices(self.paths.experiments)
+            names = self._list_own_matrices()
             if self.verb == "sweep":  # some matrices are too large for one machine
                 raise UsageError(
                     f"no matrix is named. Known: {', '.join(names)}. Name the matrices to train."
@@ -134,11 +165,11 @@ class Context:
             return self._load_readable_matrices(names, overrides), overrides
         if len(set(names)) < len(names):
             raise UsageError(f"a matrix is named twice: {' '.join(names)}. Name it once.")
-        names = list(dict.fromkeys(expand_bundles(self.paths.experiments, names)))
+        names = list(dict.fromkeys(expand_bundles(self.experiments, names)))
         matrices = [self.load_matrix(name, overrides) for name in names]
         for name, matrix in zip(names, matrices, strict=True):
             # Tables are named after their matrix: equal names would overwrite each other.
-            committed = self.paths.experiments / "matrices" / f"{matrix.name}.yaml"
+            committed = self.experiments.find(f"matrices/{matrix.name}.yaml")
             if name != matrix.name and committed.exists() and not committed.samefile(name):
                 raise UsageError(
                     f"{name}: a matrix of the name '{matrix.name}' exists in {committed.parent}. "
@@ -148,6 +179,12 @@ class Context:
             raise UsageError(f"two matrix files have one name: {' '.join(names)}. Rename one.")
         self.matrix_operands = {m.name: name for m, name in zip(matrices, names, strict=True)}
         return matrices, overrides
+
+    def _list_own_matrices(self) -> list[str]:
+        """List all matrices; in a project with matrices only its own."""
+        own = list_matrices(ConfigFolders(self.paths.experiments))
+        in_project = bool(self.paths.other_experiments and own)
+        return own if in_project else list_matrices(self.experiments)
 
     def load_matrix(self, name: str, overrides: Iterable[str] = ()) -> Matrix:
         """Load a matrix; if the settings of its search are chosen, it has its final runs.
@@ -192,6 +229,11 @@ class Context:
         """The folders of evaluations on other splits: of the runs, and beside the records."""
         return self._list_folders(EVALUATIONS)
 
+    @property
+    def imported_folders(self) -> list[Path]:
+        """The folders of evaluations of imported weights: of the runs, and beside the records."""
+        return self._list_folders(IMPORTED)
+
     def _list_folders(self, name: str) -> list[Path]:
         return [self.paths.runs / name, *(folder.parent / name for folder in self.record_folders)]
 
@@ -227,9 +269,13 @@ class Context:
         check_values(spec, verb)
         return spec
 
-    def print_recipe_notes(self) -> None:
-        """Print which recipes of the installed mmseg differ from the locked ones, if any do."""
-        for note in self.composer.recipes.notes.values():
+    def print_config_notes(self) -> None:
+        """Print which files a project replaces, and which recipes differ from the locked ones."""
+        replaced = [
+            f"{display_path(path)}: replaces the file of this name that comes with protoseg."
+            for path, _ in self.experiments.list_replaced()
+        ]
+        for note in (*replaced, *self.composer.recipes.notes.values()):
             self.errors.print(note, style="yellow", markup=False)
 
     def print_json(self, value: Any) -> None:
@@ -249,20 +295,3 @@ class Context:
     def progress_bar(self, name: str) -> ProgressBar:
         """A progress bar; invisible with ``--json`` and where standard error is not a terminal."""
         return ProgressBar(self.errors, name, is_visible=not self.json and sys.stderr.isatty())
-
-
-def is_cluster_setting(operand: str) -> bool:
-    """Whether an operand names a cluster profile or changes one."""
-    key, equals, _ = operand.lstrip("+~").partition("=")
-    return key.startswith(f"{CLUSTER}.") or (key == CLUSTER and bool(equals))
-
-
-def is_override(operand: str) -> bool:
-    """Whether an operand is an override rather than a name."""
-    return "=" in operand or operand.startswith("~")
-
-
-def split_overrides(operands: list[str]) -> tuple[list[str], list[str]]:
-    """The overrides and the names among operands."""
-    overrides = [operand for operand in operands if is_override(operand)]
-    return overrides, [operand for operand in operands if not is_override(operand)]

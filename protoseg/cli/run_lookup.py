@@ -1,51 +1,24 @@
-"""Finds the run that a user names by its id or by a part of it."""
+"""Finds the runs, rows and overrides that a user names by a part of an id, or by a label."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from difflib import get_close_matches
+import dataclasses
+import re
+from collections.abc import Iterable
 from itertools import chain
 
-from protoseg.cli.context import Context, split_overrides
+from protoseg.cli.arguments import split_overrides
+from protoseg.cli.context import Context
 from protoseg.config.identity import read_spec, run_id_pattern
 from protoseg.config.matrix import Matrix, PlannedRun, TableSpec
+from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.runs.folder import RunFolder
+from protoseg.runs.run_names import find_run
 from protoseg.runs.store import RecordStore
 
-SHOWN = 5
-"""Candidates that a message lists."""
 RUN_METRICS = ("miou", "macc", "aacc", "parameters")
 """Columns of a single run."""
-
-
-def find_run(name: str, run_ids: Collection[str], where: str) -> str:
-    """The run that a name identifies: a run id, or a part of exactly one.
-
-    Args:
-        run_ids: the ids to choose from.
-        where: where these ids come from, for the message.
-
-    Raises:
-        UsageError: no run matches, or several.
-    """
-    if name in run_ids:
-        return name
-    matching = sorted(run_id for run_id in run_ids if name in run_id)
-    if len(matching) == 1:
-        return matching[0]
-    if matching:
-        listed = ", ".join(matching[:SHOWN])
-        others = len(matching) - SHOWN
-        more = f" and {others} more" if others > 0 else ""
-        raise UsageError(
-            f"'{name}' is a part of {len(matching)} run ids: {listed}{more}. Give a longer part."
-        )
-    known = sorted(run_ids)
-    if len(known) > 4 * SHOWN:  # there may be thousands of runs
-        where = f"{where} ({len(known)} runs)"
-        known = get_close_matches(name, known, n=SHOWN, cutoff=0.3) or known[:SHOWN]
-    raise UsageError(describe_unknown_name("run", name, where, known))
 
 
 def started_or_submitted_runs(context: Context) -> set[str]:
@@ -88,7 +61,7 @@ def load_matrices_and_runs(context: Context) -> list[Matrix]:
     from protoseg.config.matrix_bundles import list_matrices_and_bundles
 
     overrides, names = split_overrides(context.operands)
-    known = [*chain(*list_matrices_and_bundles(context.paths.experiments))]
+    known = [*chain(*list_matrices_and_bundles(context.experiments))]
     of_matrices = [name for name in names if name in known or name.endswith((".yaml", ".yml"))]
     of_runs = [name for name in names if name not in of_matrices]
     if not of_runs:
@@ -130,3 +103,15 @@ def _load_run(context: Context, run_id: str) -> Matrix:
 def is_single_run(matrix: Matrix) -> bool:
     """Whether a matrix of `load_matrices_and_runs` is a single run."""
     return bool(matrix.runs) and matrix.name == matrix.runs[0].run_id
+
+
+def split_row_overrides(operands: list[str]) -> tuple[list[str], list[str]]:
+    """The overrides among operands that may be labels of rows, such as "ProtoSeg, K=4"; the others.
+
+    An override begins with a field of a run, ``dataset=camvid`` or ``schedule.iterations=100``, and
+    has no space before its value.
+    """
+    known = "|".join(field.name for field in dataclasses.fields(RunSpec))
+    pattern = re.compile(rf"(\+{{0,2}}({known})(\.[\w.]+)?=\S.*)|(~({known})\.[\w.]+)")
+    overrides = [operand for operand in operands if pattern.fullmatch(operand)]
+    return overrides, [operand for operand in operands if operand not in overrides]

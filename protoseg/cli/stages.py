@@ -14,7 +14,7 @@ from protoseg.launch.current_plan import read_plan
 from protoseg.report.tuning.choose import choose_settings, name_choice
 from protoseg.report.tuning.notes import list_choices
 from protoseg.report.tuning.rungs import promote_trials
-from protoseg.runs.choice import CHOICES, read_choice, write_choice
+from protoseg.runs.results.choice import CHOICES, read_choice, write_choice
 from protoseg.runs.sealed import RecordError
 from protoseg.runs.states import State
 from protoseg.runs.store import RecordStore

@@ -15,16 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protoseg.config.fields import build, field_types
 from protoseg.config.hydra.fast_compose import OptionReader
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_errors import describe_config_error
 from protoseg.config.hydra.hydra_schemas import config_groups, register_schemas
 from protoseg.config.hydra.interpolations import resolve_interpolations
+from protoseg.config.hydra.search_path import initialize_hydra
 from protoseg.config.methods import MethodSpec
 from protoseg.config.overrides import Setting
 from protoseg.config.plugins import resolve_method
@@ -35,34 +36,32 @@ from protoseg.errors import UsageError, describe_unknown_name
 
 
 class Composer:
-    """Composes specs from a folder of config groups.
+    """Composes specs from folders of config groups.
 
     Args:
         experiments: folder with ``run.yaml``, one folder per group, and ``matrices/``.
+        others: folders with the files that it does not have; see `ConfigFolders`.
 
     Raises:
-        UsageError: the folder has no ``run.yaml``.
+        UsageError: no folder has a ``run.yaml``.
     """
 
-    def __init__(self, experiments: Path) -> None:
-        self.experiments = experiments.resolve()
-        if not (self.experiments / "run.yaml").is_file():
+    def __init__(self, experiments: Path, *others: Path) -> None:
+        self.folders = ConfigFolders(experiments, others)
+        if not self.folders.find("run.yaml").is_file():
             raise UsageError(
                 f"{experiments}: not a folder of experiments (no run.yaml in it). Run protoseg in "
-                "its checkout, or name the folder with --experiments."
+                "a project (protoseg init), or name the folder with --experiments."
             )
         register_schemas()
         self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
-        self._reader = OptionReader(self.experiments)
-        self.recipes = RecipeResolver(self.experiments)
+        self._reader = OptionReader(self.folders)
+        self.recipes = RecipeResolver(experiments.resolve())
 
     @functools.cached_property
     def options(self) -> dict[str, list[str]]:
         """Names of the options of each config group, sorted."""
-        return {
-            group: sorted(path.stem for path in (self.experiments / group).glob("*.yaml"))
-            for group in config_groups()
-        }
+        return {group: list(self.folders.list_files(group)) for group in config_groups()}
 
     def spec(self, settings: Iterable[Setting], where: str) -> RunSpec:
         """Compose the spec for settings; a later setting replaces an earlier one.
@@ -132,7 +131,8 @@ class Composer:
     def _refuse_changed_texts(self, chosen: Mapping[str, str]) -> None:
         """Hydra composes these options, and does not keep the typed text."""
         for group, name in chosen.items():
-            refuse_changed_texts(self.experiments / group / f"{name}.yaml", config_groups()[group])
+            path = self.folders.find(f"{group}/{name}.yaml")
+            refuse_changed_texts(path, config_groups()[group])
 
     def _compose(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         cache_key = tuple(sorted(chosen.items()))
@@ -141,7 +141,7 @@ class Composer:
             if values is None:
                 self._refuse_changed_texts(chosen)
             self._composed[cache_key] = (
-                _compose(self.experiments, "run", chosen)
+                _compose(self.folders, "run", chosen)
                 if values is None
                 else {**self._compose({}), **values}
             )
@@ -173,13 +173,13 @@ def refuse_changed_texts(path: Path, field_type: Any, allowed: Iterable[str] = (
         )
 
 
-def compose_file(folder: Path, name: str, settings: Iterable[Setting], where: str) -> Any:
+def compose_file(folders: ConfigFolders, name: str, settings: Iterable[Setting], where: str) -> Any:
     """Compose one config file that is not part of a run, e.g. a cluster profile.
 
-    The ``defaults`` of the file may name other files of the folder.
+    The ``defaults`` of the file may name other files of the folders.
 
     Args:
-        folder: folder of ``NAME.yaml``.
+        folders: folders of ``NAME.yaml``.
         name: file name without its ending.
         settings: in order; they replace the values of the file.
         where: place named in error messages about settings.
@@ -190,27 +190,27 @@ def compose_file(folder: Path, name: str, settings: Iterable[Setting], where: st
     Raises:
         UsageError: the file is not readable, or a setting does not fit into it.
     """
-    data = _compose(folder.resolve(), name, {})
+    data = _compose(folders, name, {})
     for setting in settings:
         _set(data, setting, where)
     return resolve_interpolations(data, where)
 
 
-def _compose(folder: Path, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
-    GlobalHydra.instance().clear()
+def _compose(folders: ConfigFolders, name: str, chosen: Mapping[str, str]) -> dict[str, Any]:
+    selected = [f"{group}={option}" for group, option in sorted(chosen.items())]
     try:
         with (
-            hydra.initialize_config_dir(str(folder), version_base="1.3"),
+            initialize_hydra(folders.all),
             warnings.catch_warnings(),
         ):
             # Without `_self_` it is unclear which values win, so it is an error here.
             warnings.filterwarnings("error", "(?s).*Defaults list is missing `_self_`")
-            config = hydra.compose(name, [f"{g}={option}" for g, option in sorted(chosen.items())])
+            config = hydra.compose(name, selected)
         container = OmegaConf.to_container(config, resolve=False, throw_on_missing=False)
     except Exception as error:  # Hydra raises ValueError, TypeError and others for some files
         classes = [*config_groups().values(), *MethodSpec.variants.values()]
         fields = {cls.__name__: _list_fields(cls) for cls in classes}
-        raise UsageError(describe_config_error(error, folder, chosen, fields, name)) from error
+        raise UsageError(describe_config_error(error, folders, chosen, fields, name)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -244,6 +244,18 @@ def _refuse_unused_settings(spec: RunSpec, settings: list[Setting], where: str) 
             raise UsageError(
                 f"{where}: {key}: has no effect, because class_weights is none. Set "
                 "class_weights=dataset, or remove it."
+            )
+        has_pipeline = spec.augmentation.pipeline and "augmentation.pipeline" not in keys
+        is_replaced = key.startswith("augmentation.") and key != "augmentation.crop_size"
+        if has_pipeline and is_replaced:
+            raise UsageError(
+                f"{where}: {key}: has no effect, because augmentation.pipeline replaces it. Remove "
+                "one of them."
+            )
+        if key in ("init_from_sha256", "init_from_skip") and not spec.init_from:
+            raise UsageError(
+                f"{where}: {key}: has no effect, because init_from names no file. Set init_from, "
+                "or remove it."
             )
         has_weights = spec.backbone.weights or keys & {"backbone", "backbone.weights"}
         if key == "backbone.weights_sha256" and not has_weights:

@@ -28,6 +28,7 @@ from yaml import YAMLError
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_errors import describe_read_error
 from protoseg.config.matrix import LABEL, Matrix, PlannedRun, TableSpec, Tuning
 from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
@@ -45,8 +46,8 @@ KEYS = ("title", "base", "grid", "zip", "rows", "exclude", "seeds", "table", "tu
 SEED = "seed"
 
 
-def list_matrices(experiments: Path) -> list[str]:
-    """List the matrices of a folder of experiments, sorted."""
+def list_matrices(experiments: ConfigFolders) -> list[str]:
+    """List the matrices of the folders of experiments, sorted."""
     return list_matrices_and_bundles(experiments)[0]
 
 
@@ -167,10 +168,10 @@ def _find_file(composer: Composer, name: str) -> Path:
         if not path.is_file():
             raise UsageError(f"{name}: no such matrix file.")
         return path
-    path = composer.experiments / "matrices" / f"{name}.yaml"
-    names, bundles = list_matrices_and_bundles(composer.experiments)
+    path = composer.folders.find(f"matrices/{name}.yaml")
+    names, bundles = list_matrices_and_bundles(composer.folders)
     if name in bundles:
-        members = ", ".join(expand_bundles(composer.experiments, [name]))
+        members = ", ".join(expand_bundles(composer.folders, [name]))
         raise UsageError(f"{name} is a bundle of several matrices; name one of them: {members}.")
     if name not in names:
         raise UsageError(

@@ -70,6 +70,16 @@ class ImageGroupsSpec:
 
 
 @dataclass(frozen=True)
+class ImportedSpec:
+    """A row of a table with the evaluation of weights that protoseg did not train."""
+
+    label: str
+    """Its name in the table."""
+    evaluation: str
+    """Name of the evaluation, as `protoseg evaluate` prints it."""
+
+
+@dataclass(frozen=True)
 class TableSpec:
     """How the runs of a matrix become a table.
 
@@ -98,6 +108,8 @@ class TableSpec:
     """What is tested; None for every row against its baseline."""
     image_groups: ImageGroupsSpec | None = None
     """Groups of images that `protoseg compare` draws together; None for single images."""
+    imported: tuple[ImportedSpec, ...] = ()
+    """Rows of weights from elsewhere, above those of the runs."""
     expected_spread: float = number(0.0, low=0)
     """Sample standard deviation expected of paired differences in the first metric, in its unit,
     for the plan of the number of seeds; 0 to estimate it from the records of like runs."""
@@ -174,7 +186,7 @@ class Tuning:
     seeds: tuple[int, ...]
     """Seeds of the final runs."""
     choice: Mapping[str, Any] | None = None
-    """The record of the choice, see `protoseg.runs.choice`; None before it is made."""
+    """The record of the choice, see `protoseg.runs.results.choice`; None before it is made."""
     promoted: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     """Row -> numbers of the trials that go on at each rung of a successive halving that is
     decided."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.errors import UsageError, describe_unknown_name
 
 KEYS = ("title", "matrices")
@@ -29,18 +30,18 @@ def is_bundle(path: Path) -> bool:
         return False  # `load_matrix` reports why the file is not readable
 
 
-def list_matrices_and_bundles(experiments: Path) -> tuple[list[str], list[str]]:
-    """List the matrices and the bundles of a folder of experiments, both sorted."""
-    paths = sorted((experiments / "matrices").glob("*.yaml"))
-    bundles = [path.stem for path in paths if is_bundle(path)]
-    return [path.stem for path in paths if path.stem not in bundles], bundles
+def list_matrices_and_bundles(experiments: ConfigFolders) -> tuple[list[str], list[str]]:
+    """List the matrices and the bundles of the folders of experiments, both sorted."""
+    files = experiments.list_files("matrices")
+    bundles = [name for name, path in files.items() if is_bundle(path)]
+    return [name for name in files if name not in bundles], bundles
 
 
-def expand_bundles(experiments: Path, names: Iterable[str]) -> list[str]:
+def expand_bundles(experiments: ConfigFolders, names: Iterable[str]) -> list[str]:
     """Replace each bundle by its matrices; duplicates are dropped.
 
     Args:
-        experiments: folder with ``matrices/``.
+        experiments: folders with ``matrices/``.
         names: names or paths of matrices and bundles.
 
     Raises:
@@ -50,7 +51,7 @@ def expand_bundles(experiments: Path, names: Iterable[str]) -> list[str]:
     all_members: list[str] = []
     for name in names:
         is_path = name.endswith((".yaml", ".yml"))
-        path = Path(name) if is_path else experiments / "matrices" / f"{name}.yaml"
+        path = Path(name) if is_path else experiments.find(f"matrices/{name}.yaml")
         members = _read_members(path, matrices, bundles) if is_bundle(path) else [name]
         all_members += [member for member in members if member not in all_members]
     return all_members

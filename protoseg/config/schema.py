@@ -15,6 +15,7 @@ from typing import Any, Literal
 from protoseg.config.fields import added, items, number, size
 from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.methods import ContrastSpec, MethodSpec
+from protoseg.config.schedule import ScheduleSpec
 from protoseg.errors import UsageError
 
 METHOD_VERSION = 1
@@ -31,10 +32,12 @@ class BackboneSpec:
     name: str
     recipe: str
     """mmseg config file that provides ``model.backbone``, relative to mmseg's configs folder."""
-    channels: tuple[int, ...] = items()
-    """Channels of each feature map of the backbone; they set the decoder's input sizes."""
+    channels: tuple[int, ...]
+    """Channels of each feature map of the backbone; they set the decoder's input sizes. Empty for a
+    model of timm, which is asked for them."""
     weights: str = ""
-    """File name in the weights folder; empty for random weights."""
+    """File name in the weights folder; empty for random weights; ``hub`` for the file of a timm
+    model in the cache of its hub."""
     weights_sha256: str = ""
     """SHA-256 of that file, or its first digits, checked before training; empty accepts any."""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -43,6 +46,17 @@ class BackboneSpec:
     def __post_init__(self) -> None:
         if not self.weights:  # no file, hence no digest
             object.__setattr__(self, "weights_sha256", "")
+
+    @property
+    def timm_model(self) -> str:
+        """Name of the model of timm; empty for another backbone."""
+        is_timm = self.settings.get("type") == "TimmBackbone"
+        return str(self.settings.get("model_name", "")) if is_timm else ""
+
+    @property
+    def uses_hub(self) -> bool:
+        """Whether the weights are those in the cache of timm's hub."""
+        return bool(self.timm_model) and self.weights == "hub"
 
 
 @dataclass(frozen=True)
@@ -146,39 +160,15 @@ class AugmentationSpec:
     flip: float = number(0.5, low=0, high=1)
     """Probability of a horizontal flip."""
     photometric: bool = True
+    pipeline: tuple[dict[str, Any], ...] = added(())
+    """Transforms of mmseg by name, between loading and packing, instead of all of the above but
+    ``crop_size``, the size to which images of a batch are padded."""
 
-
-@dataclass(frozen=True)
-class ScheduleSpec:
-    """Optimiser and learning rate: an mmseg recipe, with its main values as fields."""
-
-    recipe: str
-    """mmseg config file that provides the optimiser (``optim_wrapper``)."""
-    iterations: int = number(low=1)
-    batch_size: int = number(low=1)
-    """Images per iteration, over all processes."""
-    optimizer: Literal["AdamW", "SGD"] = "AdamW"
-    learning_rate: float = number(6e-5, low=0, open_low=True)
-    weight_decay: float = number(0.01, low=0)
-    power: float = number(1.0, low=0)
-    """Exponent of the polynomial decay of the learning rate."""
-    min_lr: float = number(0.0, low=0)
-    """Learning rate at the end of the decay."""
-    warmup_iterations: int = number(0, low=0)
-    """Iterations of linear warm-up, from 1e-6 times the learning rate."""
-    head_lr_mult: float = number(1.0, low=0)
-    """Learning-rate multiplier of the decode head."""
-    norm_decay: Literal["recipe", "never"] = added("recipe")
-    """``never``: no weight decay on norm layers. ``recipe``: by the recipe's rules, of which
-    mmengine uses one per parameter: norms of the head decay if ``head_lr_mult`` is not 1."""
-    stop_after: int = added(0, low=0)
-    """Iterations after which the training ends, before the end of its schedule; 0 for all. Trials
-    of a successive halving use it."""
-
-    @property
-    def last_iteration(self) -> int:
-        """The iteration after which the training ends."""
-        return self.stop_after or self.iterations
+    def __post_init__(self) -> None:
+        if self.pipeline:  # values that are not used give no other id
+            unused = {"scale": (1, 1), "ratio_range": (0.5, 2.0), "cat_max_ratio": 0.75}
+            for name, value in {**unused, "flip": 0.5, "photometric": True}.items():
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True)
@@ -228,6 +218,13 @@ class RunSpec:
     contrast: ContrastSpec = added(ContrastSpec())  # noqa: RUF009  frozen
     class_weights: Literal["none", "dataset"] = added("none")
     """``dataset``: L_CE weighs each class by the data set's ``class_weights``."""
+    init_from: str = added("")
+    """Checkpoint of a whole network, a file in the weights folder, from which the run starts
+    (mmseg: ``load_from``)."""
+    init_from_sha256: str = added("")
+    """SHA-256 of that file, or its first digits, checked before training; empty accepts any."""
+    init_from_skip: tuple[str, ...] = added(())
+    """Beginnings of keys of the network that keep their initial values."""
     plugin_version: int = added(1, low=1)
     """Version of the code of your own classes; increase it to train their runs again."""
     recipes: dict[str, Any] = added({})  # noqa: RUF009  a factory

@@ -12,11 +12,15 @@ from protoseg.config.holdout.problems import find_holdout_problems
 from protoseg.config.holdout.settings import HOLDOUT
 from protoseg.config.plugins import list_packages
 from protoseg.config.recipes.ignored import find_ignored_settings, find_settings_without_effect
+from protoseg.config.schedule import EmaSpec
 from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError, describe_unknown_name
 
 SMALLEST_STRIDE = 4
 """Stride of the finest feature map of the backbones in experiments/backbone."""
+
+CLIPPING = {"norm": ("max_norm", "norm_type", "error_if_nonfinite"), "value": ("clip_value",)}
+"""Type of gradient clipping in mmengine -> its keys, first the limit."""
 
 
 def check_values(spec: RunSpec, where: str) -> None:
@@ -31,6 +35,7 @@ def check_values(spec: RunSpec, where: str) -> None:
     """
     checks = (
         *(_check_data, _check_holdout, _check_inputs, _check_window, _check_schedule),
+        *(_check_clipping, _check_accumulation, _check_ema, _check_decay),
         *(_check_projection, _check_contrast, _check_plugins),
         *(find_ignored_settings, find_settings_without_effect),
     )
@@ -121,6 +126,15 @@ def _check_inputs(spec: RunSpec) -> Iterator[str]:
     if spec.decoder.align_corners is not None and "align_corners" in spec.decoder.settings:
         yield "decoder.align_corners: decoder.settings has align_corners too; set one of them."
     num_maps, indices = len(spec.backbone.channels), spec.decoder.in_index
+    if not num_maps:
+        if not spec.backbone.timm_model:
+            yield "backbone.channels: needs at least one value, found none; name those of its maps."
+        elif not indices or min(indices) < 0:  # the worker compares them with the maps of timm
+            yield (
+                "decoder.in_index: expected at least one feature map, counted from 0; found "
+                f"{list(indices)}; name some."
+            )
+        return
     if not indices or not all(0 <= index < num_maps for index in indices):
         yield (
             f"decoder.in_index: expected at least one of the feature maps 0 to {num_maps - 1} of "
@@ -172,6 +186,96 @@ def _check_schedule(spec: RunSpec) -> Iterator[str]:
             f"evaluation.every: {every} is more than the {last} iterations of the run; "
             "lower it, or set 0 to evaluate at the end alone."
         )
+
+
+def _check_clipping(spec: RunSpec) -> Iterator[str]:
+    clipping = spec.schedule.clip_grad
+    clip_type = str(clipping.get("type", "norm"))
+    if clip_type not in CLIPPING:
+        yield describe_unknown_name("type", clip_type, "schedule.clip_grad", CLIPPING)
+        return
+    for key in clipping:
+        if key not in ("type", *CLIPPING[clip_type]):
+            yield describe_unknown_name("key", key, "schedule.clip_grad", CLIPPING[clip_type])
+    limit = CLIPPING[clip_type][0]
+    value = clipping.get(limit)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if clipping and (not is_number or not value or value < 0):
+        yield (
+            f"schedule.clip_grad.{limit}: {value!r} is no limit; set a number above 0, e.g. "
+            f"+schedule.clip_grad.{limit}=1.0."
+        )
+    norm_type = clipping.get("norm_type", 2.0)
+    if norm_type != "inf" and not (isinstance(norm_type, int | float) and norm_type > 0):
+        yield (
+            f"schedule.clip_grad.norm_type: {norm_type!r} is no norm; set a number above 0, or inf."
+        )
+    is_strict = clipping.get("error_if_nonfinite", False)
+    if not isinstance(is_strict, bool) or (is_strict and spec.precision == "fp16"):
+        yield (
+            f"schedule.clip_grad.error_if_nonfinite: {is_strict!r} is not possible with precision="
+            f"{spec.precision}; set true or false, and false with fp16, whose loss scaling starts "
+            "with such gradients."
+        )
+
+
+def _check_accumulation(spec: RunSpec) -> Iterator[str]:
+    counts = spec.schedule.accumulative_counts
+    iterations = {
+        "schedule.iterations": spec.schedule.iterations,
+        "schedule.stop_after": spec.schedule.stop_after,
+        "evaluation.every": spec.evaluation.every,
+    }
+    for key, value in iterations.items():
+        if value % counts:
+            below = value - value % counts
+            nearest = [below, below + counts] if below else [counts]
+            yield (
+                f"{key}: {value} is not a multiple of schedule.accumulative_counts ({counts}), the "
+                f"iterations of one step; set {' or '.join(map(str, nearest))}."
+            )
+
+
+def _check_ema(spec: RunSpec) -> Iterator[str]:
+    ema, iterations = spec.schedule.ema, spec.schedule.last_iteration
+    if not ema.momentum and ema != EmaSpec():
+        yield (
+            "schedule.ema: its settings have no effect, because schedule.ema.momentum is 0; set "
+            "it, e.g. to 0.0002, or remove them."
+        )
+    # The first update copies the weights.
+    if ema.momentum and max(ema.begin_iter, 1) + ema.interval > iterations:
+        yield (
+            f"schedule.ema: begin_iter {ema.begin_iter} and interval {ema.interval} average "
+            f"nothing within the {iterations} iterations of the run; lower them."
+        )
+
+
+def _check_decay(spec: RunSpec) -> Iterator[str]:
+    schedule = spec.schedule
+    steps = list(schedule.milestones)
+    has_steps = schedule.param_scheduler == "MultiStepLR"
+    if not has_steps and (steps or schedule.gamma != 0.1):
+        yield (
+            f"schedule.milestones and schedule.gamma: {schedule.param_scheduler} has no steps; set "
+            "schedule.param_scheduler=MultiStepLR, or remove them."
+        )
+    first, last = schedule.warmup_iterations, schedule.iterations
+    is_ordered = steps == sorted(set(steps)) and all(max(first, 1) <= step < last for step in steps)
+    if has_steps and not (steps and is_ordered):
+        yield (
+            "schedule.milestones: MultiStepLR needs ascending iterations after the warm-up, from "
+            f"{max(first, 1)} to {last - 1}, found {steps}; set them."
+        )
+    if has_steps and schedule.min_lr:
+        yield (
+            f"schedule.min_lr: {schedule.min_lr} has no effect, because MultiStepLR multiplies by "
+            "schedule.gamma; set schedule.min_lr=0."
+        )
+    for key in {"lr", "weight_decay", "type", "params"} & schedule.optimizer_settings.keys():
+        name = "learning_rate" if key == "lr" else key
+        field = f"set schedule.{name} and remove it" if key != "params" else "remove it"
+        yield f"schedule.optimizer_settings.{key}: another field sets it; {field}."
 
 
 def _check_plugins(spec: RunSpec) -> Iterator[str]:

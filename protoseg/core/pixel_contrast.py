@@ -100,7 +100,8 @@ def choose_samples(
         sample_labels: (S,), `IGNORED` for empty slots.
         anchor_samples: (A,), the index of each anchor among the samples.
         num_classes: C.
-        positives, negatives: maximum numbers per anchor.
+        positives: maximum number of positives per anchor.
+        negatives: maximum number of negatives per anchor.
         hard: whether half of the samples are the hardest ones.
         random_keys: (S,) random numbers in [0, 1); the lowest are chosen.
         max_per_class: upper bound of samples per class, if known; it limits the search for

@@ -179,6 +179,7 @@ def _write_intent(
         threads=resources.threads_per_process,
         workers=resources.workers,
         checkpoint_seconds=profile.checkpoint_seconds,
+        loggers=list(profile.loggers),
         retries=retries,
     )
     return write_intent(

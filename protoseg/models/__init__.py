@@ -1,12 +1,21 @@
 """Heads and backbones for mmseg. Importing this package registers them (``custom_imports``)."""
 
+import sys
 import warnings
 
 with warnings.catch_warnings():
     # mmcv warns if it is imported without its compiled ops. Nothing here uses them, and the warning
     # would be printed before every table.
     warnings.filterwarnings("ignore", "Fail to import ``MultiScaleDeformableAttention``")
-    import mmseg.models  # noqa: F401
+    # mmseg imports timm if it is installed, which takes seconds. `import_timm` does it if needed.
+    without_timm = "timm" not in sys.modules
+    if without_timm:
+        sys.modules["timm"] = None  # type: ignore[assignment]
+    try:
+        import mmseg.models  # noqa: F401
+    finally:
+        if without_timm:
+            del sys.modules["timm"]
 
 from protoseg.models.cam_head import CamHead
 from protoseg.models.cam_network import CamNetwork
@@ -14,6 +23,7 @@ from protoseg.models.parametric_head import ParametricHead
 from protoseg.models.pixel_query_head import PixelQueryHead
 from protoseg.models.prototype_head import PrototypeHead
 from protoseg.models.query_decoder_head import QueryDecoderHead
+from protoseg.models.timm_backbone import TimmBackbone
 from protoseg.models.tiny_backbone import TinyNet
 
 __all__ = [
@@ -23,5 +33,6 @@ __all__ = [
     "PixelQueryHead",
     "PrototypeHead",
     "QueryDecoderHead",
+    "TimmBackbone",
     "TinyNet",
 ]

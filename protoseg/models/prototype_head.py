@@ -43,8 +43,8 @@ class PrototypeHead(WrappedHead):
             classified ones (released code).
         loss_reduction: with several processes, ``per_process_mean`` averages the mean of each
             process (released code) instead of all pixels.
-        momentum, distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
-            init_bounds, distributed: see `protoseg.core.prototypes.PrototypeBank`.
+        momentum: as distance, huber_delta, kappa, sinkhorn_iterations, assignment, init, init_std,
+            init_bounds and distributed, an argument of `protoseg.core.prototypes.PrototypeBank`.
         wrapping: ``contrast`` and ``init_cfg``, see `WrappedHead`.
 
     Raises:
@@ -155,7 +155,7 @@ class PrototypeHead(WrappedHead):
         pixels = embeddings.flatten(0, 2)
         labels = self.labels(batch_data_samples, embeddings.shape[1:3])
         with torch.autocast(embeddings.device.type, enabled=False):
-            if self.training:
+            if self.bank.training:
                 self.bank.initialise_new_classes(pixels, labels)
             similarities = self.bank.compute_similarities(pixels)
             target, update = self.bank.assign_pixels(similarities, labels)
@@ -168,7 +168,7 @@ class PrototypeHead(WrappedHead):
                 pooled=self.loss_reduction == "global_mean",
             )
             scores = self.scale_scores(best)
-            if self.training:
+            if self.bank.training:
                 if self.update_pixels == "correct":
                     update = torch.where(scores.argmax(1) == labels, update, IGNORED)
                 self.bank.update_prototypes(pixels, update)

@@ -18,12 +18,13 @@ CHECKPOINTS = 2
 """Kept in a run folder: the newest two."""
 BYTES = 4
 """Per number, in float32."""
-STATES = {"AdamW": 2, "SGD": 1}
-"""Numbers that an optimiser holds for each parameter: two moments, or one momentum."""
+ONE_STATE = ("SGD", "ASGD", "Adagrad", "Adafactor", "RMSprop")
+"""Optimisers that hold one number for each parameter, e.g. a momentum; the others hold two."""
 
 STORAGE_RULE = (
-    "two checkpoints a run: 4 bytes × (parameters × 3 with AdamW, × 2 with SGD, and the numbers in "
-    "prototypes and in the memory of pixel contrast); with evaluation.every also the best model: "
+    "two checkpoints a run: 4 bytes × (parameters × 3 with AdamW, × 2 with SGD, one more with "
+    "schedule.ema, and the numbers in prototypes and in the memory of pixel contrast); with "
+    "evaluation.every also the best model: "
     "4 bytes × (parameters, prototypes and memory); records and counts are negligible"
 )
 
@@ -151,5 +152,7 @@ def _bytes(run: PlannedRun, sizes: Mapping[Workload, float]) -> float | None:
     if spec.contrast.weight:
         queues = spec.contrast.pixel_queue + spec.contrast.region_queue
         buffers += classes * queues * spec.contrast.channels
-    checkpoints = CHECKPOINTS * BYTES * (size * (1 + STATES[spec.schedule.optimizer]) + buffers)
+    states = 1 if spec.schedule.optimizer in ONE_STATE else 2
+    copies = 1 + states + bool(spec.schedule.ema.momentum)
+    checkpoints = CHECKPOINTS * BYTES * (size * copies + buffers)
     return checkpoints + (BYTES * (size + buffers) if spec.evaluation.every else 0)

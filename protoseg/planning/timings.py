@@ -35,10 +35,10 @@ FOLDER = ".timings"
 MODULE = "protoseg.training.timing"
 SOURCES = (
     *("core", "models", "training/builders/components.py", "training/builders/config.py"),
-    "training/timing.py",
+    *("training/builders/optimizer_config.py", "training/timing.py"),
 )
 """The code of an iteration, in the package ``protoseg``."""
-PACKAGES = ("torch", "onedl-mmsegmentation", "mmsegmentation")
+PACKAGES = ("torch", "onedl-mmsegmentation", "mmsegmentation", "timm")
 TIMEOUT_SECONDS = 15 * 60.0
 """A timing that takes longer is stopped."""
 POLL_SECONDS = 0.2

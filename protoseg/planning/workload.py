@@ -23,8 +23,8 @@ WORKLOAD_KEYS = (
 )
 """Keys of the spec that the time of an iteration depends on.
 
-Added to them: counts and switches of the method (K, the second view), pixel contrast, and
-determinism.
+Added to them: counts and switches of the method (K, the second view), pixel contrast, determinism,
+and frozen modules.
 """
 
 
@@ -48,7 +48,10 @@ def workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
     # At 847 classes, ten classifiers take several times as long as one. Weights, temperatures and
     # distances are negligible.
     counts = {key: value for key, value in method.items() if isinstance(value, int)}
-    return *values, _sorted(counts), _sorted(contrast or {}), level
+    schedule = spec["schedule"] if isinstance(spec, dict) else vars(spec.schedule)
+    frozen = tuple(schedule.get("frozen") or ())
+    workload = (*values, _sorted(counts), _sorted(contrast or {}), level)
+    return (*workload, frozen) if frozen else workload
 
 
 def evaluation_workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
@@ -65,8 +68,13 @@ def evaluation_workload_of(spec: RunSpec | dict[str, Any]) -> Workload:
 
 
 def _sorted(values: dict[str, Any]) -> Workload:
-    items = ((key, tuple(v) if isinstance(v, list) else v) for key, v in values.items())
-    return tuple(sorted(items))
+    return tuple((key, _to_hashable(value)) for key, value in sorted(values.items()))
+
+
+def _to_hashable(value: Any) -> Any:
+    if isinstance(value, dict):  # a holdout
+        return _sorted(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def workload_digest(spec: RunSpec) -> str:
@@ -88,6 +96,7 @@ def describe_workload(spec: RunSpec) -> str:
         f"{spec.schedule.batch_size} × {height}×{width}",
         spec.precision if spec.precision != "fp32" else "",
         spec.determinism if spec.determinism != "seeded" else "",
+        f"{', '.join(spec.schedule.frozen)} frozen" if spec.schedule.frozen else "",
     ]
     return ", ".join(part for part in parts if part)
 

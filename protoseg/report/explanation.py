@@ -67,6 +67,7 @@ class Explanation:
     column: str
     shown: str
     unit: str
+    """Of the metric, and of the values of the runs."""
     runs: tuple[RunLine, ...]
     pairs: tuple[Pair, ...]
     interval: tuple[float, float] | None
@@ -77,6 +78,12 @@ class Explanation:
     detectable: float | None
     """Smallest true difference that this test finds with 80% probability."""
     notes: tuple[str, ...]
+
+    @property
+    def shown_unit(self) -> str:
+        """The unit of ``shown``: a difference of percentages is in points."""
+        is_difference = any(run.baseline for run in self.runs)
+        return "points" if is_difference and self.unit == "%" else self.unit
 
     def to_dict(self) -> dict[str, Any]:
         """Return the explanation as plain data for JSON."""
@@ -95,13 +102,21 @@ def explain_cell(
     Raises:
         UsageError: there is no such row or column.
     """
-    table_row, column_index = find_row(table, row), find_column(table, column)
+    row_index = table.rows.index(find_row(table, row))
+    return explain_cell_at(matrix, table, row_index, find_column(table, column), store)
+
+
+def explain_cell_at(
+    matrix: Matrix, table: Table, row_index: int, column_index: int, store: RecordStore
+) -> Explanation:
+    """Explain the cell at an index of the rows and of the header; see `explain_cell`."""
+    table_row = table.rows[row_index]
     header, cell = table.header[column_index], table_row.cells[column_index]
     specs = {planned.run_id: planned.spec for planned in matrix.runs}
     pair = _pair_sides(cell, METRICS[header.metric], store) if cell.baseline_run_ids else None
     metric = pair.metric.key if pair is not None else header.metric
     lines = [
-        _read_run(run_id, specs[run_id].seed, metric, of_baseline, store)
+        read_run_line(run_id, specs[run_id].seed, metric, of_baseline, store)
         for run_ids, of_baseline in ((cell.run_ids, False), (cell.baseline_run_ids, True))
         for run_id in run_ids
     ]
@@ -179,7 +194,10 @@ def _pair_sides(cell: Cell, metric: Metric, store: RecordStore) -> SettingPair |
     return pair_settings(ours, theirs, metric)
 
 
-def _read_run(run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore) -> RunLine:
+def read_run_line(
+    run_id: str, seed: int, metric: str, baseline: bool, store: RecordStore
+) -> RunLine:
+    """Read one run behind a cell and the value of a metric, a key of `METRICS`."""
     result = store.find(run_id)
     record: dict[str, Any] = result.record or {}
     provenance = record.get("provenance", {})

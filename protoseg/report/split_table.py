@@ -1,4 +1,4 @@
-"""Tables of a matrix on another split, from evaluations of its finished runs."""
+"""Tables of a matrix on another split or with augmentation, from evaluations of its runs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,29 @@ from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import ProtosegError
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Footnote, Table
-from protoseg.runs.evaluation import check_origin, find_evaluation
+from protoseg.report.tables.samples import SINGLE_PASS, describe_augmentation
+from protoseg.runs.results.evaluation import TTA, check_origin, find_evaluation
 from protoseg.runs.store import ChangedRecords, LookupResult, RecordStore
 
 ON = "_on_"
 """Between the names of matrix and split in the name of such a table."""
 
 
-def name_split_table(matrix: str, split: str) -> str:
-    """The name of the table of a matrix on a split."""
-    return f"{matrix}{ON}{split}"
+def name_split_table(matrix: str, split: str, variant: str = "") -> str:
+    """The name of the table of a matrix on a split.
+
+    Args:
+        matrix: name of the matrix.
+        split: name of the split.
+        variant: of test-time augmentation, a result of `name_variant`; empty for one pass.
+    """
+    return f"{matrix}{ON}{'_'.join(filter(None, (split, variant)))}"
+
+
+def split_table_name(name: str, matrix: str) -> tuple[str, str]:
+    """The split and the variant in the name of such a table; see `name_split_table`."""
+    split, _, digest = name.removeprefix(matrix + ON).partition(f"_{TTA}")
+    return split, TTA + digest if digest else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +55,7 @@ def build_split_table(
     *,
     split: str,
     folders: Sequence[Path],
+    variant: str = "",
 ) -> Table:
     """Build the table of a matrix on another split of its data set.
 
@@ -51,6 +65,8 @@ def build_split_table(
         published_folders: folders of published numbers.
         split: name of the split.
         folders: folders of evaluations.
+        variant: of test-time augmentation, a result of `name_variant`. Its table shows no published
+            values, which are of other evaluations.
 
     Raises:
         UsageError: as `build_table`.
@@ -59,26 +75,38 @@ def build_split_table(
     """
     runs = tuple(_move_run(run, split) for run in matrix.runs)
     digest = matrix.choice_digest
+    augmentations: list[dict[str, Any]] = []
 
     def select_evaluation(result: LookupResult) -> LookupResult:
         assert result.record is not None
         run_id = result.record["run_id"]
-        existing = find_evaluation(folders, run_id, split, digest)
+        existing = find_evaluation(folders, run_id, split, digest, variant=variant)
         if existing is None:
             of_choice = f" for the choice {digest[:10]}" if digest else ""
+            augmented = f" with these scales ({variant})" if variant else ""
+            options = " --tta, with the same --scales" if variant else ""
             raise ProtosegError(
-                f"{run_id}: has no evaluation on {split}{of_choice}. Run protoseg evaluate "
-                f"{matrix.name} --split {split}."
+                f"{run_id}: has no evaluation on {split}{augmented}{of_choice}. Run protoseg "
+                f"evaluate {matrix.name} --split {split}{options}."
             )
         path, evaluation = existing
+        augmentations.extend(filter(None, [evaluation.get("prediction")]))
         check_origin(evaluation, result.record, path)
         record = merge_evaluation(result.record, evaluation)
         return dataclasses.replace(result, record=record, source=path)
 
     records = ChangedRecords(store, select_evaluation)
     tuning = matrix.tuning and dataclasses.replace(matrix.tuning, reported=split)
-    moved = dataclasses.replace(matrix, runs=runs, tuning=tuning)
+    table_spec = dataclasses.replace(matrix.table, published=None) if variant else matrix.table
+    moved = dataclasses.replace(matrix, runs=runs, tuning=tuning, table=table_spec)
     table = build_table(moved, records, published_folders)
+    footnotes = table.footnotes
+    if augmentations:
+        passes = describe_augmentation(augmentations[0])
+        footnotes = tuple(
+            dataclasses.replace(note, text=note.text.replace(SINGLE_PASS, passes))
+            for note in footnotes
+        )
     reported = " and ".join(dict.fromkeys(run.spec.evaluation.split for run in matrix.runs))
     after = f" after the settings of all rows were chosen (choice {digest[:10]})" if digest else ""
     note = (
@@ -87,8 +115,8 @@ def build_split_table(
     )
     return dataclasses.replace(
         table,
-        name=name_split_table(matrix.name, split),
-        footnotes=(*table.footnotes, Footnote(note)),
+        name=name_split_table(matrix.name, split, variant),
+        footnotes=(*footnotes, Footnote(note)),
     )
 
 

@@ -3,12 +3,12 @@
 spec.json        what to train; written once
 launch.json      how to train it here: folders, threads, loader workers; not part of the identity
 claim.json       the worker that trains it now; .claim.json.lock is an empty lock file
-progress.json    iteration, speed, loss, last evaluation on the way
+progress.json    iteration, speed, losses, last evaluation on the way
 attempts/0001/   start.json, code.json, end.json, verdict.json (each written once), log.txt
 code.diff        changes of the working tree, if any; code-HASH.diff: those of other attempts
 checkpoints/     iter_00000100.pth ..., best_00000100.pth (``evaluation.every``)
 confusion.npz    per-image confusion counts; written at the end
-record.json      the result; written last
+record.json      the result; then the run is done, and samples.npz follows
 """
 
 from __future__ import annotations
@@ -78,6 +78,9 @@ class Launch:
     """Time between two checkpoints."""
     retries: dict[str, int | None] = field(default_factory=dict)
     """Reason -> limit, where it differs from `protoseg.runs.retry.RULES`."""
+    loggers: list[str] = field(default_factory=list)
+    """Names of loggers; see docs/loggers.md."""
+    project: str = ""  # its root; empty without one
 
 
 def now() -> str:
@@ -98,6 +101,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.confusion = path / "confusion.npz"
         self.record = path / "record.json"
+        self.samples = path / "samples.npz"
 
     @property
     def run_id(self) -> str:
@@ -247,10 +251,9 @@ class RunFolder:
         progress = files.read_json(self.progress)
         if not isinstance(progress, dict):
             return {}
-        keys = ("iteration", "iterations")
-        valid: dict[str, Any] = {k: progress[k] for k in keys if type(progress.get(k)) is int}
-        keys = ("iterations_per_second", "loss")
-        valid |= {k: progress[k] for k in keys if isinstance(progress.get(k), int | float)}
+        whole, numbers = ("iteration", "iterations"), ("iterations_per_second", "loss")
+        valid: dict[str, Any] = {k: progress[k] for k in whole if type(progress.get(k)) is int}
+        valid |= {k: progress[k] for k in numbers if isinstance(progress.get(k), int | float)}
         if isinstance(last := progress.get("evaluation"), dict):
             valid["evaluation"] = {k: v for k, v in last.items() if isinstance(v, int | float)}
         return valid
@@ -269,11 +272,9 @@ class RunFolder:
         holder = claim.live_holder(self.claim)
         attempts = self.attempts()
         if holder is not None:
-            start = attempts[-1].start if attempts else {}
+            start, number = (attempts[-1].start if attempts else {}), len(attempts)
             host = _host(start.get("node")) or holder.host.partition("/")[0]
-            return Status(
-                State.RUNNING, attempts=len(attempts), host=host, job=holder.job, **progress
-            )
+            return Status(State.RUNNING, attempts=number, host=host, job=holder.job, **progress)
         if self.record.exists():  # the run has ended since the record was read
             return self._status()
         if not attempts:

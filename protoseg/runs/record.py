@@ -75,8 +75,13 @@ def verify_identity(record: dict[str, Any], run_id: str, path: Path) -> None:
         raise RecordError(f"{path}: holds another spec than run {run_id}. {RESTORE}")
 
 
-def verify_confusion(record: dict[str, Any], path: Path) -> None:
-    """Check the confusion counts at ``path`` against the digest in the record.
+def verify_confusion(record: Mapping[str, Any], path: Path, name: str = "") -> None:
+    """Check the confusion counts at ``path`` against the digest in a record or an evaluation.
+
+    Args:
+        record: has the digest.
+        path: file of the counts.
+        name: of an evaluation, for the message; by default the run id.
 
     Raises:
         RecordError: they are gone or have changed.
@@ -84,7 +89,8 @@ def verify_confusion(record: dict[str, Any], path: Path) -> None:
     try:
         actual = files.file_digest(path)
     except FileNotFoundError:
-        raise RecordError(f"{path}: the confusion counts of {record['run_id']} are gone.") from None
+        owner = name or record["run_id"]
+        raise RecordError(f"{path}: the confusion counts of {owner} are gone.") from None
     if actual != record["confusion"]["sha256"]:
         raise RecordError(f"{path}: the confusion counts do not match the record's digest.")
 

@@ -118,6 +118,24 @@ class ChangedRecords(RecordStore):
         return result if result.record is None else self._change(result)
 
 
+class CachedStore(RecordStore):
+    """Reads each record of another store once, so that all readers see one state of a running run.
+
+    Args:
+        store: the other store; both have the same warnings.
+    """
+
+    def __init__(self, store: RecordStore) -> None:
+        super().__init__(store.record_folders, store.runs_folder)
+        self.warnings = store.warnings
+        self._results: dict[str, LookupResult] = {}
+
+    def find(self, run_id: str) -> LookupResult:
+        if run_id not in self._results:
+            self._results[run_id] = super().find(run_id)
+        return self._results[run_id]
+
+
 def read_statuses(
     run_ids: Iterable[str], runs_folder: Path, record_folders: Sequence[Path]
 ) -> tuple[dict[str, Status], list[str]]:

@@ -62,12 +62,14 @@ def save(
     path = _path(folder, iteration)
     state = {
         "iteration": iteration,
-        "model": parts.module.state_dict(),
+        "model": parts.read_state(),
         "optimizer": parts.optimizer.state_dict(),
         "schedulers": [scheduler.state_dict() for scheduler in parts.schedulers],
         "random": get_random_state(),
         "extra": extra,
     }
+    if parts.averaged:
+        state["average"] = parts.averaged.state_dict()
     if other_states:
         state["others"] = list(other_states)
     files.write_with(path, lambda file: _write_state(state, file), check_ownership)
@@ -95,7 +97,7 @@ def save_best(
     """
     files.make_folder(folder)
     path = _path(folder, iteration, BEST)
-    state = {"iteration": iteration, "model": parts.module.state_dict()}
+    state = {"iteration": iteration, "model": parts.read_state()}
     files.write_with(path, lambda file: _write_state(state, file), check_ownership)
     digest_entry = _make_digest_entry(path)
     check_ownership()
@@ -138,16 +140,23 @@ def find_newest(folder: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def _find_last(folder: Path, prefix: str) -> tuple[Checkpoint | None, list[str]]:
-    problems = []
+    problems: list[str] = []
     for path in sorted(folder.glob(f"{prefix}_*.pth"), reverse=True):
-        digest_entry = files.read_json(path.with_suffix(".json"))
-        if not isinstance(digest_entry, dict):
-            problems.append(f"{path.name}: no digest file, possibly incomplete; skipped")
-        elif digest_entry != _make_digest_entry(path):
-            problems.append(f"{path.name}: damaged, it does not match its digest; skipped")
-        else:
-            return Checkpoint(path, digest_entry["iteration"]), problems
+        problem = find_problem(path)
+        if not problem:
+            return locate(path), problems
+        problems.append(f"{path.name}: {problem}; skipped")
     return None, problems
+
+
+def find_problem(path: Path) -> str:
+    """Why a checkpoint cannot be used, by its digest file; empty if it is whole."""
+    digest_entry = files.read_json(path.with_suffix(".json"))
+    if not isinstance(digest_entry, dict):
+        return "no digest file, possibly incomplete"
+    if digest_entry != _make_digest_entry(path):
+        return "damaged, it does not match its digest"
+    return ""
 
 
 def locate(path: Path) -> Checkpoint:
@@ -166,6 +175,8 @@ def restore(parts: TrainingComponents, checkpoint: Checkpoint) -> dict[str, Any]
     """
     state = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
     parts.module.load_state_dict(state["model"])
+    if parts.averaged:
+        parts.averaged.load_state_dict(state["average"], state["model"])
     parts.optimizer.load_state_dict(state["optimizer"])
     for scheduler, scheduler_state in zip(parts.schedulers, state["schedulers"], strict=True):
         scheduler.load_state_dict(scheduler_state)

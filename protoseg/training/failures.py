@@ -122,11 +122,12 @@ def _data_error_message(error: DataError) -> str:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an exception means that Python, torch or CUDA could not allocate memory."""
+    """Whether an exception means that Python, torch, CUDA or OpenCV could not allocate memory."""
     text = str(error)
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or "can't allocate memory" in text
         or "CUDA out of memory" in text
+        or ":Insufficient memory)" in text  # of OpenCV
     )

@@ -8,12 +8,10 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import deque
 from typing import Any
 
 import torch
 
-from protoseg import files
 from protoseg.core import collective
 from protoseg.errors import UsageError
 from protoseg.runs.folder import RunFolder, now
@@ -21,10 +19,11 @@ from protoseg.training import checkpoint
 from protoseg.training.builders.components import TrainingComponents
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation.metric_curve import MetricCurve
+from protoseg.training.reporting.progress_file import ProgressFile
+from protoseg.training.reporting.run_log import RunLog, read_learning_rate
 from protoseg.training.rng import get_random_state, pack_state, set_random_state, unpack_state
 from protoseg.training.signals import StopRequest, StopRequested
 
-PROGRESS_SECONDS = 1.0
 CURVE_POINTS = 100
 """Points of the loss curve in the record, each the mean since the previous point."""
 
@@ -43,6 +42,9 @@ class TrainingLoop:
         metrics: evaluates the model on the way; by default it does not.
         scheduled: iterations of the whole schedule, if the training ends earlier. The loss curve
             has the points of the whole one, so that another run can continue it.
+        run_log: the loggers; by default there are none.
+        step_every: iterations of one step of the optimiser. A checkpoint is saved after a whole
+            step, because it has no gradients.
     """
 
     def __init__(
@@ -56,14 +58,19 @@ class TrainingLoop:
         metrics: MetricCurve | None = None,
         *,
         scheduled: int = 0,
+        run_log: RunLog | None = None,
+        step_every: int = 1,
     ) -> None:
         self.processes = processes or Processes()
         self.metrics = metrics or MetricCurve()
+        self.run_log = run_log or RunLog()
+        self.progress = ProgressFile(folder, iterations)
         self.parts = parts
         self.folder = folder
         self._checkpoints = folder.checkpoints
         self.iterations = iterations
         self.scheduled = scheduled or iterations
+        self.step_every = step_every
         self.checkpoint_seconds = checkpoint_seconds
         self.stop = stop
         self.curve: list[Any] = []
@@ -73,8 +80,6 @@ class TrainingLoop:
         """Time spent in iterations, over all attempts that contributed to this run."""
         self._sums: dict[str, float] = {}
         self._count = 0
-        self._recent: deque[float] = deque(maxlen=20)
-        self._last_progress = -math.inf
         self._last_loss: float | None = None
 
     def run(self, start: int) -> None:
@@ -102,18 +107,30 @@ class TrainingLoop:
             iteration_start = time.perf_counter()
             batch = next(batches)
             losses = parts.model.train_step(batch, optim_wrapper=parts.optimizer)
+            learning_rate = read_learning_rate(parts.optimizer) if self.run_log.is_active else 0.0
             for scheduler in parts.schedulers:
                 scheduler.step()
             done = iteration + 1
+            if parts.averaged:
+                parts.averaged.update(done)
             is_due = time.monotonic() - save_time >= self.checkpoint_seconds
             self.stop.raise_if_taken_over()
             loss_values, signal_number, is_due = self._exchange(losses, is_due)
             self._note(done, loss_values)
             seconds = time.perf_counter() - iteration_start
             self.seconds += seconds
-            self._recent.append(seconds)
+            self.progress.add_iteration(seconds)
+            self.run_log.add_losses(
+                done,
+                loss_values,
+                learning_rate=learning_rate,
+                iterations_per_second=self.progress.rate,
+            )
             if signal_number is None:
                 signal_number = self._evaluate(done)
+            if done % self.step_every:
+                self._report(done)
+                continue
             if done == self.iterations or is_due or signal_number is not None:
                 self.save(done)
                 save_time = time.monotonic()
@@ -209,11 +226,13 @@ class TrainingLoop:
         if not self.metrics.is_due(iteration):
             return None
         try:
-            self.metrics.evaluate(iteration, self.parts.model)
+            with self.parts.use_evaluated_weights():
+                self.metrics.evaluate(iteration, self.parts.model)
         except StopRequested as stopped:
             return stopped.signal_number
         self.save_best()
         point = self.metrics.points[-1]
+        self.run_log.log_metrics(iteration, point)
         if self.processes.rank == 0:
             with contextlib.suppress(OSError):
                 print(
@@ -221,7 +240,7 @@ class TrainingLoop:
                     f"evaluation {self.metrics.last_seconds:.1f} s",
                     flush=True,
                 )
-        self._last_progress = -math.inf  # the next report shows it
+        self.progress.make_due()
         return None
 
     def _exchange(
@@ -273,28 +292,6 @@ class TrainingLoop:
             self._sums, self._count = {}, 0
 
     def _report(self, iteration: int) -> None:
-        """Write progress.json, at most once in `PROGRESS_SECONDS`."""
-        finished = iteration == self.iterations
-        if self.processes.rank > 0:
-            return
-        if time.monotonic() - self._last_progress < PROGRESS_SECONDS and not finished:
-            return
-        self._last_progress = time.monotonic()
-        rate = len(self._recent) / sum(self._recent)
-        progress: dict[str, Any] = {
-            "iteration": iteration,
-            "iterations": self.iterations,
-            "iterations_per_second": round(rate, 4),
-            "loss": self._last_loss,
-            "phase": "evaluation" if finished else "training",
-            "time": now(),
-        }
-        if self.metrics.points:
-            point = self.metrics.points[-1]
-            progress["evaluation"] = {
-                "iteration": point["iteration"],
-                "miou": point["miou"],
-                "seconds": round(self.metrics.last_seconds, 2),
-            }
-        with contextlib.suppress(files.StorageError):
-            files.write_json(self.folder.progress, progress, durable=False)
+        """Write progress.json from time to time."""
+        if self.processes.rank == 0:
+            self.progress.write(iteration, self._last_loss, self.curve, self.metrics)

@@ -27,6 +27,7 @@ from protoseg.errors import UsageError
 from protoseg.training import failures
 from protoseg.training.builders.components import build_model, build_optimizer, use_mmseg
 from protoseg.training.builders.config import build_config
+from protoseg.training.builders.freezing import freeze_modules
 from protoseg.training.machine import determinism
 from protoseg.training.machine.device import get_device_name, get_peak_memory_mib
 from protoseg.training.machine.network import turn_network_off
@@ -124,6 +125,7 @@ def build_network(spec: RunSpec) -> tuple[Any, Any]:
     torch.manual_seed(0)
     config = build_config(spec, data_root=Path())
     model = build_model(config.model, None).train()
+    freeze_modules(model, spec.schedule.frozen)
     return model, build_optimizer(model, config)
 
 

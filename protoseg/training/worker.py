@@ -31,6 +31,7 @@ from protoseg.slurm.environment import current_job, is_job_active
 from protoseg.training import failures
 from protoseg.training.distributed.rank import rank_from_slurm
 from protoseg.training.machine.network import turn_network_off
+from protoseg.training.reporting.run_log import RunLog
 from protoseg.training.signals import StopRequest, StopRequested
 from protoseg.training.worker_log import print_log, redirect_output
 
@@ -194,11 +195,14 @@ def _run_attempt(
     if processes:
         processes.publish("attempt", attempt.name)
         processes.watch_failures(exit_after_failure)
-    reason, message = _train_run(folder, spec, launch, stop, processes)
+    run_log = RunLog(launch.get("loggers") or (), folder, attempt)
+    reason, message = _train_run(folder, spec, launch, stop, processes, run_log)
     if reason is Reason.LOST and processes:
         # This process only saw a broken connection; the other process may have reported why.
         reason, message = processes.read_failure() or (reason, message)
-    return write_end(reason, message)
+    status = write_end(reason, message)
+    run_log.finish(reason.value if reason else "done")
+    return status
 
 
 def _follow_run(
@@ -227,6 +231,7 @@ def _train_run(
     launch: dict[str, Any],
     stop: StopRequest,
     processes: Processes | None = None,
+    run_log: RunLog | None = None,
 ) -> tuple[Reason | None, str]:
     """Train the run; returns why it stopped (None: its record is written) and one sentence.
 
@@ -255,7 +260,7 @@ def _train_run(
         determinism.apply_level(spec.determinism)  # before `join`, which initialises CUDA
         if processes:
             processes.join()
-        execute_run(spec, folder, Launch(**launch), stop, processes)
+        execute_run(spec, folder, Launch(**launch), stop, processes, run_log)
     except StopRequested as stopped:
         print_log(f"{now()}  received {signal.Signals(stopped.signal_number).name}")
         if processes and processes.rank > 0:

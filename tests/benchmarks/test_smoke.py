@@ -30,6 +30,7 @@ LONGER = (
     "test_clustering.py::test_assignment_and_update[16384-847-long tail]",
     "test_head.py::test_forward_and_backward[1-19-1]",
     "test_inference.py::test_whole_model",
+    "test_predict.py::test_folder",
     "test_training.py::test_mobilenet_v2",
     "test_determinism.py::test_tiny",
     "test_planning.py::test_plan[plan-1000]",

@@ -80,7 +80,20 @@ tune:
 VERBS = (
     *("plan", "sweep", "train", "status", "tables", "figures", "explain", "compare", "data"),
     *("evaluate", "plan", "sweep"),
-    *("weights", "masks", "cancel", "logs", "verify", "reproduce", "params", "fill"),
+    *(
+        "predict",
+        "samples",
+        "report",
+        "weights",
+        "masks",
+        "export",
+        "cancel",
+        "logs",
+        "verify",
+        "reproduce",
+        "params",
+        "fill",
+    ),
 )
 """All verbs but doctor, which takes no operands and asks this machine."""
 NAMES = (
@@ -328,7 +341,7 @@ def _replaced_work(checkout: Path) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for name in names:
             stack.enter_context(mock.patch(name, refuse))
-        stack.enter_context(mock.patch("protoseg.paths.find_checkout", return_value=checkout))
+        stack.enter_context(mock.patch("protoseg.paths.find_root", return_value=checkout))
         yield
 
 

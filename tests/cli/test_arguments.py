@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from waiting import DEADLINE
 
 from protoseg.cli.arguments import (
     FOLDERS,
@@ -71,3 +76,32 @@ def test_the_help_shows_the_default_of_each_folder() -> None:
     for option, _, default in FOLDERS:
         assert f"(default: $PROTOSEG_{option.upper()}, or {default})" in text
     assert "(default: RESULTS/tables)" in text
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("protoseg ver", {"verify"}),
+        ("protoseg plan camvid_f", {"camvid_fair"}),
+        ("protoseg plan dataset=ccp_1", {"dataset=ccp_10"}),
+        ("protoseg sweep quickstart cluster=one", {"cluster=one_h200"}),
+        ("protoseg plan quickstart --exp", {"--experiments"}),
+    ],
+)
+def test_a_shell_completes_names(tmp_path: Path, line: str, expected: set[str]) -> None:
+    answer = tmp_path / "answer"
+    variables = {
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": str(answer),
+        "_ARGCOMPLETE_COMP_WORDBREAKS": "",
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "COMP_TYPE": "9",
+    }
+    subprocess.run(
+        [sys.executable, "-m", "protoseg.cli"],
+        env=os.environ | variables,
+        cwd=Path(__file__).parents[2],
+        timeout=DEADLINE,
+    )
+    assert {word.strip() for word in answer.read_text().split("\v")} == expected

@@ -63,14 +63,23 @@ def test_overrides_may_follow_options(protoseg: CommandLine) -> None:
     assert {run["seed"] for run in data["runs"]} == {0, 5}
 
 
-def test_version_is_that_of_the_package() -> None:
+def test_version_names_commit_torch_and_device() -> None:
+    import torch
+
     result = subprocess.run(
         [sys.executable, "-m", "protoseg.cli", "--version"],
         capture_output=True,
         text=True,
         timeout=DEADLINE,
     )
-    assert (result.returncode, result.stdout) == (0, f"protoseg {__version__}\n")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    commit = re.escape(head.stdout[:10])
+    assert result.returncode == 0
+    assert re.fullmatch(
+        rf"protoseg {re.escape(__version__)} \(commit {commit}(, changed)?\), torch "
+        rf"{re.escape(torch.__version__)}, device .+\n",
+        result.stdout,
+    )
 
 
 @pytest.mark.parametrize(
@@ -115,8 +124,11 @@ def test_version_is_that_of_the_package() -> None:
         (["explain", "seed=0", "1"], "explain: name a matrix, a row and a column, or one run, "),
         (["explain", "quickstart", "9"], "quickstart: unknown row '9'. Known: 'Parametric, K = 1"),
         (["explain", "quickstart", "1", "mio"], "unknown column 'mio'. Did you mean 'miou'?"),
-        (["data"], "data prepare NAME, data check NAME or data init DIR."),
-        (["data", "chek"], "data: unknown action 'chek'. Did you mean 'check'? Known: check, init"),
+        (["data"], "data check NAME, data browse NAME or data init DIR."),
+        (
+            ["data", "chek"],
+            "data: unknown action 'chek'. Did you mean 'check'? Known: browse,",
+        ),
         (["data", "check"], "data check: name a data set. Known: ade20k, "),
         (["data", "check", "camvit"], "unknown data set 'camvit'. Did you mean 'camvid'? Known"),
         (["data", "list", "all"], "data list: takes no names, found 'all'."),

@@ -8,8 +8,6 @@ from cli.conftest import CommandLine
 from protoseg.cli.command_line import parse_arguments
 from protoseg.cli.context import Context
 from protoseg.cli.run_lookup import (
-    SHOWN,
-    find_run,
     finished_runs,
     recorded_runs,
     started_or_recorded_runs,
@@ -18,6 +16,7 @@ from protoseg.cli.run_lookup import (
 from protoseg.config.fields import to_plain
 from protoseg.errors import UsageError
 from protoseg.launch.submission import write_intent
+from protoseg.runs.run_names import SHOWN, find_run
 
 RUN_IDS = ["camvid-tiny-s0-aaaa", "camvid-tiny-s1-bbbb", "shapes-tiny-s0-cccc"]
 

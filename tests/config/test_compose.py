@@ -11,6 +11,7 @@ from config.conftest import EXPERIMENTS
 from protoseg.config import compose as compose_module
 from protoseg.config.compose import Composer, _compose
 from protoseg.config.hydra.fast_compose import OptionReader
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_errors import describe_config_error
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import spec_digest
@@ -65,14 +66,14 @@ def test_every_option_composes_with_the_other_defaults(
 
 @pytest.mark.slow
 def test_the_option_reader_gives_the_same_values_as_hydra(composer: Composer) -> None:
-    reader, options = OptionReader(EXPERIMENTS), dict(composer.options)
+    reader, options = OptionReader(ConfigFolders(EXPERIMENTS)), dict(composer.options)
     options["dataset"] = [name for name in options["dataset"] if name not in LARGE_VARIANTS]
-    default = _compose(EXPERIMENTS, "run", {})
+    default = _compose(ConfigFolders(EXPERIMENTS), "run", {})
     for turn in range(max(map(len, options.values()))):  # every option, in mixed combinations
         chosen = {group: names[turn % len(names)] for group, names in options.items()}
         values = reader.read_options(chosen)
         assert values is not None, "left to Hydra, which takes 0.1 s for each combination"
-        assert {**default, **values} == _compose(EXPERIMENTS, "run", chosen)
+        assert {**default, **values} == _compose(ConfigFolders(EXPERIMENTS), "run", chosen)
 
 
 def test_hydra_composes_once_for_many_combinations(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +119,9 @@ def test_other_options_are_composed_by_hydra(
 ) -> None:
     (copied_experiments / file).write_text(text)
     option = "whole_512" if file == "run.yaml" else "mine"
-    assert OptionReader(copied_experiments).read_options({"evaluation": option}) is None
+    assert (
+        OptionReader(ConfigFolders(copied_experiments)).read_options({"evaluation": option}) is None
+    )
     spec = compose(Composer(copied_experiments), f"evaluation={option}")
     group, field = key.split(".")
     assert getattr(getattr(spec, group), field) == value
@@ -128,9 +131,14 @@ def test_a_file_with_a_package_header_is_composed_by_hydra(copied_experiments: P
     text = "defaults: [whole, _self_]\ncrop_size: [9, 9]"
     file = copied_experiments / "evaluation" / "mine.yaml"
     file.write_text(text)
-    assert OptionReader(copied_experiments).read_options({"evaluation": "mine"}) is not None
+    assert (
+        OptionReader(ConfigFolders(copied_experiments)).read_options({"evaluation": "mine"})
+        is not None
+    )
     file.write_text(f"# @package augmentation\n{text}")
-    assert OptionReader(copied_experiments).read_options({"evaluation": "mine"}) is None
+    assert (
+        OptionReader(ConfigFolders(copied_experiments)).read_options({"evaluation": "mine"}) is None
+    )
 
 
 def test_every_folder_of_experiments_is_a_group(composer: Composer) -> None:
@@ -402,7 +410,7 @@ def test_two_folders_of_experiments_are_independent(
 def test_a_cycle_of_causes_gives_a_message() -> None:
     first, second = ValueError("first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
-    assert "cannot be composed" in describe_config_error(first, EXPERIMENTS, {}, {})
+    assert "cannot be composed" in describe_config_error(first, ConfigFolders(EXPERIMENTS), {}, {})
 
 
 def test_a_run_file_without_self_is_an_error(copied_experiments: Path) -> None:

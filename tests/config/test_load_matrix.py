@@ -11,6 +11,7 @@ import pytest
 from config.conftest import EXPERIMENTS
 from protoseg.cli.stages import make_example
 from protoseg.config.compose import Composer
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.load_matrix import list_matrices, load_matrix
 from protoseg.config.matrix import FamilySpec, ImageGroupsSpec, Matrix
 from protoseg.errors import UsageError
@@ -30,7 +31,7 @@ def expect_error(expand: Expand, text: str, *overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", list_matrices(EXPERIMENTS))
+@pytest.mark.parametrize("name", list_matrices(ConfigFolders(EXPERIMENTS)))
 def test_every_matrix_of_the_repository_expands(composer: Composer, name: str) -> None:
     matrix = load_matrix(composer, name)
     if matrix.tuning is not None:
@@ -273,7 +274,7 @@ def test_a_matrix_is_found_by_relative_and_absolute_path(
 
 def test_a_copied_folder_has_its_own_matrices(copied_experiments: Path) -> None:
     (copied_experiments / "matrices" / "mine.yaml").write_text("title: Mine")
-    assert "mine" in list_matrices(copied_experiments)
+    assert "mine" in list_matrices(ConfigFolders(copied_experiments))
     assert load_matrix(Composer(copied_experiments), "mine").title == "Mine"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from protoseg.config.compose import Composer
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.load_matrix import load_matrix
 from protoseg.config.matrix import Matrix
 from protoseg.config.overrides import Setting, parse_overrides
@@ -136,7 +137,7 @@ def test_a_number_for_sbatch_stays_as_typed_or_needs_quotes(tmp_path: Path, type
     path = tmp_path / "site.yaml"
     path.write_text(f"sbatch: {{nice: {typed}}}\n")
     with pytest.raises(UsageError, match=rf"sbatch\.nice: YAML reads {typed} without quotes"):
-        load_profile(tmp_path, "site")
+        load_profile(ConfigFolders(tmp_path), "site")
     path.write_text(f"sbatch: {{nice: '{typed}', exclusive: true, gres-flags: 100}}\n")
-    profile = load_profile(tmp_path, "site")
+    profile = load_profile(ConfigFolders(tmp_path), "site")
     assert profile.sbatch == {"nice": typed, "exclusive": True, "gres-flags": 100}

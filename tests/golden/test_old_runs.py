@@ -205,7 +205,8 @@ def test_old_run_folders_are_resumed_retried_and_left_alone(
         assert find_differences(expected, values) == []
         assert values == expected, "every bit"
         names = [list_names(find_run(folder, seed)) for folder in (old_runs.undisturbed, runs)]
-        assert names[0] == names[1]
+        added = set() if seed == FINISHED else {"samples.npz"}  # the old code has no samples
+        assert names[1] == names[0] | added
     states = read_states(new.read_json(runs, "status", old_runs.matrix)["runs"])
     assert {state for state, _, _ in states.values()} == {"done"}
     new.call(runs, "verify", old_runs.matrix)

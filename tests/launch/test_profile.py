@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protoseg.config.fields import build, to_plain
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.errors import UsageError
 from protoseg.launch.profile.options import NEXT_STAGE_OPTIONS, RESERVED_OPTIONS
 from protoseg.launch.profile.profile import ClusterProfile, list_profiles, load_profile
@@ -38,7 +39,7 @@ def site(tmp_path: Path) -> Path:
 
 def load(folder: Path, text: str, *overrides: str) -> ClusterProfile:
     (folder / "site.yaml").write_text(text, encoding="utf-8")
-    return load_profile(folder, "site", overrides)
+    return load_profile(ConfigFolders(folder), "site", overrides)
 
 
 def load_error(folder: Path, text: str, *overrides: str) -> str:
@@ -53,20 +54,20 @@ def load_error(folder: Path, text: str, *overrides: str) -> str:
 # Profiles of the repository.
 
 
-@pytest.mark.parametrize("name", list_profiles(SLURM))
+@pytest.mark.parametrize("name", list_profiles(ConfigFolders(SLURM)))
 def test_every_profile_of_the_repository_loads_and_has_a_comment(name: str) -> None:
-    profile = load_profile(SLURM, name)
+    profile = load_profile(ConfigFolders(SLURM), name)
     assert profile.name == name
     assert (SLURM / f"{name}.yaml").read_text().startswith("# ")
     assert build(ClusterProfile, to_plain(profile), "again: ") == profile
 
 
 def test_the_repository_has_the_documented_profiles() -> None:
-    assert list_profiles(SLURM) == ["eight_gpus", "one_h200", "testbed"]
+    assert list_profiles(ConfigFolders(SLURM)) == ["eight_gpus", "one_h200", "testbed"]
 
 
 def test_eight_gpus_gives_one_gpu_to_small_batches() -> None:
-    profile = load_profile(SLURM, "eight_gpus")
+    profile = load_profile(ConfigFolders(SLURM), "eight_gpus")
     big: dict[str, Any] = {"dataset": {"name": "camvid"}, "schedule": {"batch_size": 16}}
     small = {"dataset": {"name": "camvid"}, "schedule": {"batch_size": 4}}
     shapes = {"dataset": {"name": "shapes"}, "schedule": {"batch_size": 4}}
@@ -77,7 +78,7 @@ def test_eight_gpus_gives_one_gpu_to_small_batches() -> None:
 
 
 def test_runs_on_the_testbed_use_the_cpu() -> None:
-    resources = load_profile(SLURM, "testbed").resources({})
+    resources = load_profile(ConfigFolders(SLURM), "testbed").resources({})
     assert (resources.gpus, resources.processes_total, resources.cpus) == (0, 1, 1)
     assert resources.seconds == 1800
 
@@ -404,11 +405,11 @@ def test_an_unknown_profile_error_suggests_the_nearest(site: Path) -> None:
     load(site, "")
     for name in ("sit", "../site", "site.yaml", "a b", ""):
         with pytest.raises(UsageError, match=r"unknown cluster .* Known: site\.$"):
-            load_profile(site, name)
+            load_profile(ConfigFolders(site), name)
     with pytest.raises(UsageError, match="Did you mean 'site'"):
-        load_profile(site, "sit")
+        load_profile(ConfigFolders(site), "sit")
     with pytest.raises(UsageError, match=r"Known: none\.$"):
-        load_profile(site / "nowhere", "site")
+        load_profile(ConfigFolders(site / "nowhere"), "site")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from launch.arrays import make_array
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.errors import UsageError
 from protoseg.launch import batch_script
 from protoseg.launch.batch_script import BatchExecutor
@@ -89,7 +90,11 @@ def parse_options(text: str) -> dict[str, str | bool]:
 def test_batch_scripts_equal_the_golden_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A difference changes the jobs of users: check it, then update the golden file."""
     monkeypatch.setattr(sys, "executable", "/opt/my venv/bin/python")
-    profile = make_profile(EVERYTHING) if name == "everything" else load_profile(SLURM, name)
+    profile = (
+        make_profile(EVERYTHING)
+        if name == "everything"
+        else load_profile(ConfigFolders(SLURM), name)
+    )
     text = make_batch_script(make_array(profile), profile, FOLDER, "matrix.abcdef")
     assert text == (GOLDEN / f"{name}.sh").read_text(encoding="utf-8")
 

@@ -15,9 +15,9 @@ from reference.choices import main as reference_main
 from waiting import wait_until
 
 from launch.harness import Harness
-from protoseg.runs.choice import read_choice
 from protoseg.runs.claim import live_holder
 from protoseg.runs.folder import RunFolder
+from protoseg.runs.results.choice import read_choice
 
 MATRIX = Path(__file__).parents[1] / "cli" / "tuning" / "tuned.yaml"
 """Two rows x three trials, then two rows x two seeds."""

@@ -73,6 +73,14 @@ def test_the_time_left_includes_measured_evaluations_on_the_way() -> None:
     assert [entry.seconds for entry in plan.entries] == [20.0 + 3 * 6.0, 0.0]
 
 
+def test_the_evaluations_of_a_holdout_are_measured_like_those_of_a_split() -> None:
+    holdout = {"split": "holdout", "every": 50, "holdout": {"share": 0.2, "blocks": 30}}
+    done, new = (make_spec(seed, evaluation=holdout) for seed in (0, 1))
+    finished = make_record(done, 70.0, cost={"evaluation_seconds": 6.0})
+    plan = plan_of([make_matrix("a", new)], {}, [finished])
+    assert [entry.seconds for entry in plan.entries] == [20.0 + 6.0]
+
+
 def test_a_finished_plan_reads_no_records() -> None:
     spec = make_spec()
     record = make_record(spec, 70.0)

@@ -191,7 +191,7 @@ def test_the_command_compares_rows_and_runs_and_names_mistakes(
     status, out, _ = call("camvid_5b", "#2", "1", "--draws", "50")
     assert (status, "5, scores / 0.1 − 1, scores / 0.1" in out) == (0, True)
     for arguments, sentence in (
-        (("camvid-mobilenet_v2-segformer-parametric-k10", "k1-s0-f4f1"), "is a part of 3 run ids"),
+        (("camvid-mobilenet_v2-segformer-parametric-k10", "k1-s0-f4f1"), "Give a longer part."),
         (("nothing", "k1-s0-f4f1"), "unknown run 'nothing'"),
         (("camvid_methods", SCALED, "nobody"), "unknown row 'nobody'"),
         (("camvid_5b", "7", "1"), "Known: 1, 5, 10, 20, 50. Or a number, #1 to #5."),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from protoseg.runs.evaluation import (
+from protoseg.runs.results.evaluation import (
     FORMAT,
     check_origin,
     find_evaluation,

@@ -111,6 +111,19 @@ def test_checkpoints_are_saved_when_they_are_due(tmp_path: Path) -> None:
     assert saved_names(tmp_path / "never") == ["iter_00000005"]
 
 
+def test_the_progress_file_has_the_curves_so_far(tmp_path: Path) -> None:
+    loop, _ = make_loop(tmp_path, 251)
+    loop.curve = [[n, {"loss": 1 / n, "loss_ce": 0.5}] for n in range(1, 4)]
+    loop.metrics.points = [{"iteration": n, "miou": n / 3} for n in range(1, 150)]
+    loop.progress.add_iteration(0.5)
+    loop._report(3)
+    progress = files.read_json(tmp_path / "progress.json")
+    assert progress["losses"] == [[1, 1.0], [2, 0.5], [3, 0.33333]]
+    assert progress["evaluations"][-1] == [149, 49.667]
+    assert [n for n, _ in progress["evaluations"]] == [*range(50, 150)]
+    assert (tmp_path / "progress.json").stat().st_size < 5000
+
+
 class Clock:
     """A clock that only the test advances."""
 

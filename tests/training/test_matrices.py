@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from protoseg.config.fields import to_plain
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.identity import spec_digest
 from protoseg.config.load_matrix import list_matrices
 from protoseg.config.schema import RunSpec
@@ -19,7 +20,7 @@ from protoseg.training.builders.config import build_config
 from protoseg.training.builders.parameter_counts import ParameterCounts, count_spec_parameters
 from training.small import EXPERIMENTS, REPOSITORY, matrix
 
-NAMES = list_matrices(EXPERIMENTS)
+NAMES = list_matrices(ConfigFolders(EXPERIMENTS))
 
 
 def list_settings(name: str) -> list[RunSpec]:

@@ -1,4 +1,4 @@
-"""Every data set, and every model with each of its data sets, on real images.
+"""Every data set, and every model with two of its data sets, on real images.
 
 Each data set is prepared from its published layout. One iteration is trained and one image
 evaluated.
@@ -6,8 +6,10 @@ evaluated.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import functools
+import gc
 import math
 import os
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from datasets import raw
 from PIL import Image
 
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.load_matrix import list_matrices
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.layout import find_pairs, find_root
@@ -69,23 +72,28 @@ def find_published(name: str, samples: Path, work: Path) -> Path:
     return samples / "fixtures" / name
 
 
-PARTS = 8
+PARTS = 5
 
 
 @functools.cache
-def list_declared_pairs() -> dict[str, RunSpec]:
-    """A spec for each combination of model, method and data set in the matrices.
+def list_pairs() -> dict[str, RunSpec]:
+    """Specs of each model in the matrices, with its data sets of the fewest and the most classes.
 
-    The built-in data is left out; test_quickstart.py trains on it.
+    The number of classes is what a model depends on; each data set has a test of its readers. The
+    built-in data is left out; test_quickstart.py trains on it.
     """
-    specs: dict[str, RunSpec] = {}
-    for name in list_matrices(EXPERIMENTS):
+    models: dict[str, dict[int, RunSpec]] = {}
+    for name in list_matrices(ConfigFolders(EXPERIMENTS)):
         for run in matrix(name).runs:
             spec = run.spec
             model = f"{spec.backbone.name}-{spec.decoder.name}-{spec.method.kind}"
             if not spec.dataset.generator:
-                specs.setdefault(f"{spec.dataset.name}-{model}", spec)
-    return specs
+                models.setdefault(model, {}).setdefault(len(spec.dataset.classes), spec)
+    return {
+        f"{model}-{specs[size].dataset.name}": specs[size]
+        for model, specs in models.items()
+        for size in {min(specs), max(specs)}
+    }
 
 
 def shrink(spec: RunSpec) -> RunSpec:
@@ -124,14 +132,17 @@ def test_every_data_set_trains_and_evaluates(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", range(PARTS))
-def test_every_model_trains_on_each_of_its_data_sets(
+def test_every_model_trains_on_its_data_sets_of_fewest_and_most_classes(
     part: int, samples: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    for pair in sorted(list_declared_pairs())[part::PARTS]:
+    for pair in sorted(list_pairs())[part::PARTS]:
         print(pair)
-        spec = shrink(list_declared_pairs()[pair])
+        spec = shrink(list_pairs()[pair])
         data_folder = find_data_folder(spec, samples, tmp_path_factory)
         train_and_evaluate(spec, data_folder, tmp_path_factory.mktemp("pair"))
+        # A network and its optimiser refer to each other, and glibc keeps what they free.
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class UnsavedLoop(TrainingLoop):

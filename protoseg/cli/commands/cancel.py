@@ -119,7 +119,7 @@ def _select_runs(context: Context) -> tuple[list[str], list[Matrix]]:
 
     The matrices are returned too.
     """
-    from protoseg.cli.context import split_overrides
+    from protoseg.cli.arguments import split_overrides
     from protoseg.cli.run_lookup import find_run, started_or_submitted_runs
     from protoseg.cli.stages import list_stages
     from protoseg.config.load_matrix import list_matrices
@@ -127,7 +127,7 @@ def _select_runs(context: Context) -> tuple[list[str], list[Matrix]]:
     overrides, names = split_overrides(context.arguments.operands)
     if not names and not overrides:
         raise UsageError("cancel: name matrices or runs; 'protoseg status' lists both.")
-    known_matrices = list_matrices(context.paths.experiments)
+    known_matrices = list_matrices(context.experiments)
     matrices = [n for n in names if n in known_matrices or n.endswith((".yaml", ".yml"))]
     if overrides and not matrices:
         raise UsageError(

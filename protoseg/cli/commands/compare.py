@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add_operands(
         parser,
-        "RUN RUN | MATRIX ROW ROW [COLUMN]",
-        "two runs; or a matrix and two of its rows, each a label or a number from 1",
+        "RUN RUN | MATRIX ROW ROW [COLUMN] [OVERRIDE]",
+        "two runs; or a matrix, two of its rows, each a label or a number from 1, and changes of "
+        "the matrix",
     )
     add_record_options(parser)
     group = parser.add_argument_group("what is compared")
@@ -149,11 +150,20 @@ def _find_sides(
     context: Context, store: RecordStore
 ) -> tuple[list[tuple[str, tuple[str, ...]]], ImageGroupsSpec | None]:
     """Find name and run ids of both sides, and the groups of images that the matrix declares."""
-    from protoseg.cli.run_lookup import find_run, started_or_recorded_runs
+    from protoseg.cli.run_lookup import (
+        find_run,
+        split_row_overrides,
+        started_or_recorded_runs,
+    )
     from protoseg.report.explanation import find_column, find_row
     from protoseg.report.tables.builder import build_table
 
-    operands = context.arguments.operands
+    overrides, operands = split_row_overrides(context.arguments.operands)
+    if overrides and len(operands) == 2:
+        raise UsageError(
+            f"compare: '{overrides[0]}' changes a matrix, but two runs are named. Remove it, or "
+            "name a matrix and two rows."
+        )
     if len(operands) == 2:
         known_runs = started_or_recorded_runs(context)
         where = " and ".join(map(str, [*context.record_folders, context.paths.runs]))
@@ -164,15 +174,17 @@ def _find_sides(
             "compare: name two runs, or a matrix and two of its rows. Add a column if the table "
             "has several mIoU columns."
         )
-    matrix = context.load_matrix(operands[0])
+    matrix = context.load_matrix(operands[0], overrides)
     table = build_table(matrix, store, context.paths.published)
     column = find_column(table, operands[3] if len(operands) == 4 else "#1")
     rows = [find_row(table, operand) for operand in operands[1:3]]
     for row in rows:
         if not any(cell.run_ids for cell in row.cells):
+            imported = [each.label for each in matrix.table.imported]
+            is_imported = row.label in imported
+            origin = "has imported weights" if is_imported else "is quoted from the literature"
             raise UsageError(
-                f"compare: '{row.label}' is quoted from the literature and has no runs. "
-                "Name a row with runs."
+                f"compare: '{row.label}' {origin} and has no runs. Name a row with runs."
             )
     group = table.header[column].group
     names = [f"{row.label}, {group}" if group else row.label for row in rows]

@@ -1,15 +1,18 @@
-"""``protoseg data``: lists, prepares and checks data sets."""
+"""``protoseg data``: lists, prepares, checks and shows data sets."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import io
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protoseg.cli.arguments import add_operands, positive
+from protoseg.cli.arguments import add_operands, count, positive
 from protoseg.cli.exit_status import FAILED, OK
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.errors import DataError, ProtosegError, UsageError, describe_unknown_name
 
@@ -18,17 +21,19 @@ if TYPE_CHECKING:
     from protoseg.datasets.check import DataSetReport
 
 EXAMPLE = "protoseg data check camvid"
+BROWSE_OPTIONS = ("into", "split", "count", "seed")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add_operands(
         parser,
-        "list | prepare NAME --from DIR | check NAME | init DIR",
+        "list | prepare NAME --from DIR | check NAME | browse NAME --into FILE | init DIR",
         "list: all data sets; prepare: convert the published files; check: read all files and "
-        "compare them with the config; init: write a config for the files of a folder",
+        "compare them with the config; browse: show augmented training samples beside their label "
+        "maps; init: write a config for the files of a folder",
     )
-    group = parser.add_argument_group("prepare, check, init")
+    group = parser.add_argument_group("prepare, check, browse, init")
     group.add_argument(
         "--from", dest="source", metavar="DIR", help="prepare: folder of the published files"
     )
@@ -39,20 +44,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="parallel processes (default: prepare 1, check the number of cores)",
     )
+    group.add_argument(
+        "--into", metavar="FILE", help="browse: a file .html or .png, or a folder for both"
+    )
+    group.add_argument("--split", metavar="SPLIT", help="browse: default: the training split")
+    group.add_argument(
+        "--count", type=positive, metavar="N", help="browse: number of samples (default: 16)"
+    )
+    group.add_argument(
+        "--seed", type=count, metavar="N", help="browse: seed of the training (default: 0)"
+    )
 
 
 def run(context: Context) -> int:
-    """Run ``data list``, ``data prepare NAME --from DIR``, ``data check NAME`` or ``data init``."""
+    """Run ``data list``, ``prepare NAME --from DIR``, ``check NAME``, ``browse NAME`` or ``init``.
+
+    Each action takes its options only.
+    """
     actions = {"list": _list_data_sets, "prepare": _prepare, "check": _check, "init": _init}
+    actions["browse"] = _browse
     if not context.arguments.operands:
         raise UsageError(
-            "data: name an action: data list, data prepare NAME, data check NAME or data init DIR."
+            "data: name an action: data list, data prepare NAME, data check NAME, data browse NAME "
+            "or data init DIR."
         )
     action, *operands = context.arguments.operands
     if action not in actions:
         raise UsageError(describe_unknown_name("action", action, "data", actions))
-    for option, owner in (("from", "prepare"), ("name", "init")):
-        if action != owner and getattr(context.arguments, {"from": "source"}.get(option, option)):
+    owners = {"from": "prepare", "name": "init"}
+    for option, owner in (owners | dict.fromkeys(BROWSE_OPTIONS, "browse")).items():
+        value = getattr(context.arguments, {"from": "source"}.get(option, option))
+        if action != owner and value is not None:
             raise UsageError(
                 f"data {action}: --{option} is an option of data {owner} only. Remove it."
             )
@@ -73,7 +95,7 @@ def _list_data_sets(context: Context, operands: list[str]) -> int:
         raise UsageError(f"data list: takes no names, found '{operands[0]}'. Remove it.")
     rows = []
     for name in _data_set_names(context):
-        dataset = _compose_dataset(context, name, [])
+        dataset = compose_data_set(context, name, [])
         folder = context.paths.data / dataset.place
         if dataset.generator:
             state = "generated when needed"
@@ -98,12 +120,12 @@ def _prepare(context: Context, names: list[str]) -> int:
 
     if len(names) != 1 or not context.arguments.source:
         raise UsageError("data prepare: name one data set and its source: NAME --from DIR.")
-    dataset = _compose_dataset(context, names[0], [])
+    dataset = compose_data_set(context, names[0], [])
     if dataset.place not in PREPARATIONS:
         known = [
             name
             for name in _data_set_names(context)
-            if _compose_dataset(context, name, []).place in PREPARATIONS
+            if compose_data_set(context, name, []).place in PREPARATIONS
         ]
         raise UsageError(
             f"data prepare: '{names[0]}' needs no preparation. Data sets to prepare: "
@@ -133,10 +155,10 @@ def _show_prepared(
     if manifest["already_there"]:
         line += f"; {manifest['already_there']} of them existed"
     context.console.print(line, style="green", markup=False)
-    for split, count in manifest["images"].items():
-        whole = dataset.counts.get(split, count)
-        missing = "" if count == whole else f"; the whole data set has {whole}"
-        context.console.print(f"  {split}: {count} images{missing}", markup=False)
+    for split, images in manifest["images"].items():
+        whole = dataset.counts.get(split, images)
+        missing = "" if images == whole else f"; the whole data set has {whole}"
+        context.console.print(f"  {split}: {images} images{missing}", markup=False)
     for key, value in manifest["details"].items():
         context.console.print(f"  {key.replace('_', ' ')}: {value}", markup=False)
     context.console.print(f"digest {manifest['digest']}")
@@ -167,11 +189,57 @@ def _check(context: Context, operands: list[str]) -> int:
     return context.print_errors(problems) and FAILED
 
 
+def _browse(context: Context, operands: list[str]) -> int:
+    arguments = context.arguments
+    overrides = [operand for operand in operands if "=" in operand]
+    names = [operand for operand in operands if "=" not in operand]
+    if len(names) != 1 or not arguments.into:
+        raise UsageError(
+            "data browse: name one data set and a file: data browse NAME --into FILE.html."
+        )
+    target = Path(arguments.into).expanduser().absolute()
+    if arguments.seed is not None:
+        overrides.append(f"seed={arguments.seed}")
+    spec = _compose_run(context, names[0], overrides)
+    split = arguments.split or spec.dataset.train_split
+    number = arguments.count or 16
+    samples = []
+    with (
+        contextlib.redirect_stdout(io.StringIO()),  # mmseg and mmcv print at their import
+        context.progress_bar(f"reading {spec.dataset.name}") as progress,
+    ):
+        from protoseg.training.browse.samples import load_samples
+        from protoseg.training.browse.sheet import Sheet, list_targets, write_sheets
+
+        list_targets(target)  # checked before the images are read
+        for sample in load_samples(spec, context.paths.data, split, number):
+            samples.append(sample)
+            progress.update(len(samples), number)
+    height, width = samples[0].labels.shape
+    title = f"{spec.dataset.name}, {split}, seed {spec.seed}, {width} x {height} pixels"
+    paths = [str(path) for path in write_sheets(Sheet(samples, spec.dataset, title), target)]
+    if context.json:
+        context.print_json({"samples": len(samples), "files": paths})
+    else:
+        text = f"{len(samples)} samples of {spec.dataset.name}, {split}: {', '.join(paths)}"
+        context.console.print(text, style="green", markup=False)
+    return OK
+
+
 def _data_set_names(context: Context) -> list[str]:
     return context.composer.options["dataset"]
 
 
-def _compose_dataset(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
+def compose_data_set(context: Context, name: str, overrides: list[str]) -> DatasetSpec:
+    """Compose the spec of a data set.
+
+    Args:
+        name: of the data set: of a config in experiments/dataset.
+        overrides: changes of its values, in Hydra's grammar.
+
+    Raises:
+        UsageError: an unknown data set, or an override that is refused.
+    """
     return _compose_run(context, name, overrides).dataset
 
 
@@ -180,10 +248,10 @@ def _compose_run(context: Context, name: str, overrides: list[str]) -> RunSpec:
 
     names = _data_set_names(context)
     if name not in names:
-        raise UsageError(describe_unknown_name("data set", name, "data", names))
+        raise UsageError(describe_unknown_name("data set", name, context.verb, names))
     # Not parsed as an override: the name may have characters that Hydra's grammar does not allow.
     settings = [setting for _, values in parse_overrides(overrides) for setting in values]
-    return context.composer.spec([Setting("dataset", name), *settings], f"data {name}")
+    return context.composer.spec([Setting("dataset", name), *settings], f"{context.verb} {name}")
 
 
 def _check_data_set(context: Context, dataset: DatasetSpec) -> DataSetReport:
@@ -210,9 +278,11 @@ def _init(context: Context, operands: list[str]) -> int:
             f"data init: '{name}' is no name of a data set. Use letters, digits and _ with --name."
         )
     target = context.paths.experiments / "dataset" / f"{name}.yaml"
-    if target.exists():
+    folders = ConfigFolders(context.paths.experiments, context.paths.other_experiments)
+    existing = folders.find(f"dataset/{name}.yaml")
+    if existing.exists():
         raise UsageError(
-            f"{target}: exists already, and was not changed. Choose another name with --name."
+            f"{existing}: exists already, and was not changed. Choose another name with --name."
         )
     with context.progress_bar(f"reading {root.name}") as progress:
         guess = guess_data_set(root, name, progress.update)

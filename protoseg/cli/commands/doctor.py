@@ -57,6 +57,7 @@ def run(context: Context) -> int:
 def _checks(context: Context) -> list[Callable[[], list[Finding]]]:
     return [
         lambda: [_check_python()],
+        lambda: [_check_packages()],
         _check_torch,
         lambda: [_check_mmseg()],
         lambda: check_slurm(context.paths.runs, getattr(context.arguments, "probe", None)),
@@ -75,6 +76,27 @@ def _check_python() -> Finding:
         f"{version}, {os.cpu_count()} cores",
         "" if is_supported else "protoseg needs Python 3.11 or newer.",
     )
+
+
+def _check_packages() -> Finding:
+    """Compare the installed packages with those that protoseg requires."""
+    from packaging.requirements import Requirement
+
+    problems = []
+    required = map(Requirement, importlib.metadata.requires("protoseg") or ())
+    needed = [each for each in required if each.marker is None or each.marker.evaluate()]
+    for requirement in needed:
+        try:
+            version = importlib.metadata.version(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(version, prereleases=True):
+            problems.append(f"{requirement.name} {version}, needed: {requirement.specifier}")
+    if not problems:
+        return Finding("packages", "ok", f"{len(needed)} required packages are installed")
+    advice = "Install them with pip; in a checkout: make setup."
+    return Finding("packages", "broken", "; ".join(problems), advice)
 
 
 def _check_torch() -> list[Finding]:
@@ -113,12 +135,10 @@ def _check_mmseg() -> Finding:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if result.returncode:
         last = (result.stderr.strip().splitlines() or ["no message"])[-1]
-        return Finding(
-            "mmseg",
-            "broken",
-            f"cannot be imported: {last}",
-            "Install the locked packages: make setup.",
-        )
+        advice = "Install the locked packages: make setup."
+        if "libGL" in last:  # opencv-python without a desktop
+            advice = "pip install --force-reinstall --no-deps opencv-python-headless"
+        return Finding("mmseg", "broken", f"cannot be imported: {last}", advice)
     return Finding("mmseg", "ok", ", ".join(versions) or "from source")
 
 
@@ -159,7 +179,7 @@ def _check_weights(context: Context) -> list[Finding]:
     findings = []
     for name in context.composer.options["backbone"]:
         backbone = context.composer.spec([Setting("backbone", name)], f"weights {name}").backbone
-        if not backbone.weights:
+        if not backbone.weights or backbone.uses_hub:
             continue
         path = context.paths.weights / backbone.weights
         subject = f"weights: {name}"

@@ -18,29 +18,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the verb."""
     add_operands(
         parser,
-        "MATRIX ROW [COLUMN] | RUN [METRIC]",
-        "a matrix, the label of a row or its number from 1, and a column, e.g. miou or delta "
-        "(default: the first); or a run id or a part of it",
+        "MATRIX ROW [COLUMN] [OVERRIDE] | RUN [METRIC]",
+        "a matrix, the label of a row or its number from 1, a column, e.g. miou or delta "
+        "(default: the first), and changes of the matrix; or a run id or a part of it",
     )
     add_record_options(parser)
 
 
 def run(context: Context) -> int:
     """Show the runs behind a cell."""
-    from protoseg.cli.context import is_override
-    from protoseg.cli.run_lookup import is_single_run, load_matrices_and_runs
+    from protoseg.cli.arguments import is_override
+    from protoseg.cli.run_lookup import (
+        is_single_run,
+        load_matrices_and_runs,
+        split_row_overrides,
+    )
     from protoseg.cli.views.explanation import render_explanation
     from protoseg.report.explanation import explain_cell
     from protoseg.report.tables.builder import build_table
     from protoseg.runs.store import RecordStore
 
-    name, *cell = context.arguments.operands or [""]
+    name, *others = context.arguments.operands or [""]
+    overrides, cell = split_row_overrides(others)
     if not name or is_override(name) or len(cell) > 2:
         raise UsageError(
             "explain: name a matrix, a row and a column, or one run, e.g. "
             "protoseg explain quickstart 'ProtoSeg, K = 4' miou."
         )
-    context.arguments.operands = [name]
+    context.arguments.operands = [name, *overrides]
     matrices = load_matrices_and_runs(context)
     if len(matrices) != 1:
         names = ", ".join(matrix.name for matrix in matrices)

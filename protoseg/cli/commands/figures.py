@@ -12,6 +12,8 @@ from protoseg.cli.arguments import (
     add_matrix_operands,
     add_output_folder,
     add_record_options,
+    count,
+    positive,
 )
 from protoseg.cli.exit_status import FAILED
 from protoseg.cli.outputs import choose_output_folder, display_path
@@ -21,11 +23,15 @@ if TYPE_CHECKING:
     from protoseg.cli.context import Context
     from protoseg.report.figures.builder import FigureBuilder
     from protoseg.report.figures.contents import Figure
+    from protoseg.report.figures.samples.pictures import PictureSource
+    from protoseg.report.figures.samples.plots import SampleOptions
 
 EXAMPLE = "protoseg figures quickstart --kind metric --kind loss"
 
-RARE_TYPES = ("budget", *TRIAL_FIGURES)
-"""Types that few matrices can have: those with several budgets, or with a search."""
+SAMPLE_FIGURES = ("examples", "prototypes", "disagreement", "embeddings", "confusion")
+"""Types with options of rows, classes and images; all but the last need samples of runs."""
+RARE_TYPES = ("budget", *SAMPLE_FIGURES, *TRIAL_FIGURES)
+"""Types that few matrices can have: those with several budgets, samples, or a search."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +46,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="type of figure (default: metric, and those of curves, budget, trials and "
         "tuning_curves that the records have); repeat the option for several types",
     )
+    group = parser.add_argument_group(
+        f"options of the types {', '.join(SAMPLE_FIGURES)} (protoseg samples makes their data)"
+    )
+    group.add_argument(
+        "--choose",
+        choices=("random", "worst", "best", "disagreement"),
+        default="",
+        help="rule that chooses images: random, lowest or highest mIoU, or where most pixels are "
+        "predicted differently (default: random; for disagreement: disagreement)",
+    )
+    group.add_argument(
+        "--images", type=positive, default=0, metavar="N", help="number of images (default: 3)"
+    )
+    group.add_argument(
+        "--row", action="append", default=[], help="a row, by its label; repeat it for several"
+    )
+    group.add_argument(
+        "--class",
+        dest="classes",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a class, for prototypes and embeddings; repeat it (default: the most frequent ones)",
+    )
+    group.add_argument(
+        "--projection",
+        choices=("tsne", "umap"),
+        default="tsne",
+        help="of embeddings to two dimensions (default: tsne)",
+    )
+    group.add_argument(
+        "--seed", type=count, default=0, help="of the random choice and the projection (default: 0)"
+    )
 
 
 def run(context: Context) -> int:
@@ -48,10 +87,12 @@ def run(context: Context) -> int:
     from protoseg.report.figures.save import write_figure_files
     from protoseg.runs.store import RecordStore
 
+    options = _read_options(context)
     are_matrices_named = bool(context.operands)
     matrices, overrides = context.matrices()
     base = Path(context.arguments.out or context.paths.results / "figures")
     folder = choose_output_folder(base, overrides)
+    source = _find_pictures(context)
     content: dict[str, dict[str, Any]] = {}
     written: dict[str, list[str]] = {}
     warnings: list[str] = []
@@ -61,7 +102,7 @@ def run(context: Context) -> int:
         try:
             builder = FigureBuilder(matrix, store, context.paths.published)
             types = context.arguments.kind or builder.list_default_types()
-            figures = list(_build_figures(builder, types, are_matrices_named))
+            figures = list(_build_figures(builder, types, options, are_matrices_named))
         except ProtosegError as error:
             # A matrix without records is an error only if the user named it.
             if not are_matrices_named and error.exit_code == FAILED:
@@ -74,7 +115,14 @@ def run(context: Context) -> int:
         finally:
             warnings += store.warnings
         for figure in figures:
-            files = [display_path(path) for path in write_figure_files(figure, folder)]
+            try:
+                paths = write_figure_files(figure, folder, source)
+            except ProtosegError as error:
+                if len(matrices) == 1 and len(figures) == 1:
+                    raise
+                warnings.append(str(error))
+                continue
+            files = [display_path(path) for path in paths]
             content.setdefault(matrix.name, {})[figure.kind] = figure.to_dict()
             written.setdefault(matrix.name, []).extend(files)
             if not context.json:
@@ -88,13 +136,45 @@ def run(context: Context) -> int:
     return context.print_errors(list(dict.fromkeys(warnings)))
 
 
+def _find_pictures(context: Context) -> PictureSource | None:
+    """Where the pictures of the call are read from; None if no type shows pictures."""
+    if not set(context.arguments.kind or ()) & set(SAMPLE_FIGURES):
+        return None
+    from protoseg.datasets.readers.photographs import read_photograph
+    from protoseg.report.figures.samples.pictures import PictureSource
+
+    return PictureSource(context.paths.data, read_photograph)
+
+
+def _read_options(context: Context) -> SampleOptions:
+    """The options of the call; refused if no type of figure uses them."""
+    from protoseg.report.figures.samples.plots import SampleOptions
+
+    arguments = context.arguments
+    options = SampleOptions(
+        arguments.choose,
+        arguments.seed,
+        arguments.images,
+        tuple(arguments.row),
+        tuple(arguments.classes),
+        arguments.projection,
+    )
+    if options != SampleOptions() and not set(arguments.kind or ()) & set(SAMPLE_FIGURES):
+        option = options.list_arguments().split()[0]
+        raise UsageError(
+            f"figures: {option} has no effect without --kind of one of these types: "
+            f"{', '.join(SAMPLE_FIGURES)}. Add one, or remove the option."
+        )
+    return options
+
+
 def _build_figures(
-    builder: FigureBuilder, types: Iterable[str], is_named: bool
+    builder: FigureBuilder, types: Iterable[str], options: SampleOptions, is_named: bool
 ) -> Iterator[Figure]:
     """Build the figures of a matrix; one that few matrices can have is an error only if named."""
     for name in dict.fromkeys(types):
         try:
-            yield builder.build(name)
+            yield builder.build(name, options)
         except UsageError:
             if is_named or name not in RARE_TYPES:
                 raise

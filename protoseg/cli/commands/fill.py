@@ -53,13 +53,13 @@ def run(context: Context) -> int:
     """Fill the pages, or check them; a page with a problem is not written."""
     from protoseg import files
     from protoseg.config.load_matrix import load_matrix
-    from protoseg.paths import find_checkout
+    from protoseg.paths import find_root
     from protoseg.report.prose.pages import fill_page, list_pages, read_page
     from protoseg.report.prose.result_reader import ResultReader
     from protoseg.runs.store import RecordStore
 
     operands, is_check = context.arguments.operands, context.arguments.check
-    paths = [Path(operand) for operand in operands] or list_pages(find_checkout())
+    paths = [Path(operand) for operand in operands] or list_pages(find_root())
     texts = {path: read_page(path) for path in paths}
     # Records of run folders are not committed: a reader of the page could not compute the number.
     store = RecordStore(context.record_folders, None)

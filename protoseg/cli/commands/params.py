@@ -53,15 +53,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(context: Context) -> int:
     """Count the models of the paper, of matrices, or of one run that is given by overrides."""
-    from protoseg.cli.context import is_override
+    from protoseg.cli.arguments import is_override
     from protoseg.config.matrix_bundles import list_matrices_and_bundles
 
     operands = context.operands
     names = [operand for operand in operands if not is_override(operand)]
     backbones = context.composer.options["backbone"]
-    known = [
-        name for group in list_matrices_and_bundles(context.paths.experiments) for name in group
-    ]
+    known = [name for group in list_matrices_and_bundles(context.experiments) for name in group]
     matrices = [name for name in names if name in known or name.endswith((".yaml", ".yml"))]
     for name in names:
         if name not in backbones and name not in matrices:

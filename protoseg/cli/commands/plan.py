@@ -119,7 +119,7 @@ def run(context: Context) -> int:
         _print_stages(context, named, later)
         for plugin in changed:
             context.console.print(f"Changed code: {plugin.describe()}", markup=False)
-    context.print_recipe_notes()
+    context.print_config_notes()
     # "Does not fit into memory" is a result of the timing, not a failure.
     has_failed = any(not failure.memory for failure in failures)
     return context.print_errors(plan.problems) or (FAILED if has_failed else OK)

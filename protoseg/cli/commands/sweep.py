@@ -71,7 +71,8 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
     """
     from protoseg.cli.stages import choose_finished, refuse_other_choices, select_stage
 
-    context.print_recipe_notes()
+    loggers = context.loggers  # an unknown name is refused before any work
+    context.print_config_notes()
     refuse_other_choices(context, matrices)
     arguments = context.arguments
     allow_missing = bool(getattr(arguments, "allow_missing", False))
@@ -84,7 +85,7 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
 
         _check_plugins(context, stages)
         return submit_stages(context, chosen, waiting, context.cluster)
-    outcome, problems = _train_here(context, stages)
+    outcome, problems = _train_here(context, stages, loggers)
     started = {run.run_id for stage in stages for run in stage.runs}
     while waiting and not outcome.interrupted:
         chosen, waiting = choose_finished(context, chosen, allow_missing)
@@ -93,7 +94,7 @@ def train_matrices(context: Context, matrices: Sequence[Matrix]) -> int:
         if not later:
             break
         started |= {run.run_id for stage in later for run in stage.runs}
-        more, messages = _train_here(context, later)
+        more, messages = _train_here(context, later, loggers)
         outcome, problems = outcome.add(more), [*problems, *messages]
     return _report_outcome(context, chosen, outcome, problems, waiting)
 
@@ -113,7 +114,9 @@ def _check_plugins(context: Context, matrices: Sequence[Matrix]) -> None:
         raise UsageError(" ".join(plugin.describe() for plugin in changed))
 
 
-def _train_here(context: Context, matrices: Sequence[Matrix]) -> tuple[Outcome, list[str]]:
+def _train_here(
+    context: Context, matrices: Sequence[Matrix], loggers: list[str]
+) -> tuple[Outcome, list[str]]:
     """Train the unfinished runs of matrices on this machine; also return problems of records."""
     from protoseg.cli.local_sweep import run_sweep
     from protoseg.cli.views.cost import count_runs
@@ -135,6 +138,8 @@ def _train_here(context: Context, matrices: Sequence[Matrix]) -> tuple[Outcome, 
         threads=arguments.threads or max(1, available // jobs),
         workers=arguments.workers,
         checkpoint_seconds=arguments.checkpoint_seconds,
+        loggers=loggers,
+        project=str(context.paths.project or ""),
     )
     console = context.errors if context.json else context.console
     if not context.json:

@@ -11,11 +11,24 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from protoseg.cli.arguments import add_operands, add_output_folder, add_record_options
+from protoseg.cli.arguments import (
+    add_augmentation_options,
+    add_operands,
+    add_output_folder,
+    add_record_options,
+    choose_scales,
+)
 from protoseg.cli.outputs import choose_output_folder, display_path
 from protoseg.errors import ProtosegError, UsageError
-from protoseg.runs.evaluation import EVALUATIONS, name_evaluation, publish_evaluation
 from protoseg.runs.record import publish
+from protoseg.runs.results.evaluation import (
+    EVALUATIONS,
+    FILES,
+    name_evaluation,
+    name_variant,
+    publish_evaluation,
+)
+from protoseg.runs.results.imported import FORMAT, IMPORTED
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -50,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a split on which the runs were evaluated (protoseg evaluate); written as "
         "MATRIX_on_SPLIT",
     )
+    add_augmentation_options(parser)
     parser.add_argument(
         "--keep-records",
         action="store_true",
@@ -114,8 +128,17 @@ def _choose_builder(context: Context) -> Callable[[Matrix, RecordStore, Sequence
     if best and split:
         raise UsageError("tables: --best and --split exclude each other. Keep one of the two.")
     if split:
-        return partial(build_split_table, split=split, folders=context.evaluation_folders)
+        folders, variant = context.evaluation_folders, _name_variant(context)
+        return partial(build_split_table, split=split, folders=folders, variant=variant)
+    if _name_variant(context):
+        raise UsageError("tables: --tta shows evaluations of a split. Add --split NAME.")
     return build_best_table if best else build_table
+
+
+def _name_variant(context: Context) -> str:
+    """The part of the names of evaluations for ``--tta``; empty without it."""
+    scales = choose_scales(context.arguments)
+    return name_variant(prediction={"scales": scales, "flip": True}) if scales else ""
 
 
 def _print_trials(context: Context, matrices: list[Matrix]) -> int:
@@ -129,7 +152,7 @@ def _print_trials(context: Context, matrices: list[Matrix]) -> int:
     if not tuned:
         names = ", ".join(matrix.name for matrix in matrices)
         raise UsageError(f"tables --trials: no search in {names}. Name a matrix with a block tune.")
-    useless = [name for name in ("best", "split", "out") if getattr(context.arguments, name)]
+    useless = [name for name in ("best", "split", "tta", "out") if getattr(context.arguments, name)]
     if useless:
         raise UsageError(f"tables --trials: --{useless[0]} has no effect with it. Remove it.")
     warnings = [problem for matrix in tuned for problem in _publish(context, matrix)]
@@ -196,6 +219,7 @@ def _publish(context: Context, matrix: Matrix) -> list[str]:
         *_publish_records(context, list(dict.fromkeys(runs))),
         *publish_choice(context, matrix),
         *_publish_evaluations(context, matrix),
+        *_publish_imported(context, matrix),
     ]
 
 
@@ -212,11 +236,30 @@ def _publish_records(context: Context, run_ids: list[str]) -> list[str]:
     return problems
 
 
+def _publish_imported(context: Context, matrix: Matrix) -> list[str]:
+    """Copy the evaluations of a table's imported rows to the committed ones."""
+    problems, runs = [], context.paths.runs
+    for row in matrix.table.imported:
+        for name, files in ((IMPORTED, FORMAT), (EVALUATIONS, FILES)):
+            path = runs / name / f"{row.evaluation}.json"
+            try:
+                if path.exists():
+                    if name == EVALUATIONS:  # of a run, perhaps of another matrix
+                        run_id = FILES.read_evaluation(path)["run_id"]
+                        problems += _publish_records(context, [run_id])
+                    files.publish_evaluation(path, context.paths.results / name)
+            except ProtosegError as error:
+                problems.append(str(error))
+    return problems
+
+
 def _publish_evaluations(context: Context, matrix: Matrix) -> list[str]:
     """Copy the evaluations of a matrix's runs, if a split is named; return the problems."""
     split, problems = context.arguments.split, []
     for run in matrix.runs if split else ():
-        name = name_evaluation(run.run_id, split, matrix.choice_digest)
+        name = name_evaluation(
+            run.run_id, split, matrix.choice_digest, variant=_name_variant(context)
+        )
         path = context.paths.runs / EVALUATIONS / f"{name}.json"
         try:
             if path.exists():

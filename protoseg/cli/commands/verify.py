@@ -11,8 +11,9 @@ from protoseg.cli.exit_status import FAILED, OK
 from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report.verify.check import Check, Problem
-from protoseg.runs.choice import CHOICES
-from protoseg.runs.evaluation import EVALUATIONS
+from protoseg.runs.results.choice import CHOICES
+from protoseg.runs.results.evaluation import EVALUATIONS
+from protoseg.runs.results.imported import IMPORTED
 
 if TYPE_CHECKING:
     from protoseg.cli.context import Context
@@ -33,9 +34,12 @@ def run(context: Context) -> int:
     from protoseg.report.verify.choices import check_choices
     from protoseg.report.verify.evaluations import check_evaluations
     from protoseg.report.verify.figures import check_figures
+    from protoseg.report.verify.imported import check_imported
     from protoseg.report.verify.record_sources import Sources
     from protoseg.report.verify.records import check_records
+    from protoseg.report.verify.samples import check_samples
     from protoseg.report.verify.tables import check_tables
+    from protoseg.runs.results.samples import SAMPLES
 
     is_everything = not context.arguments.operands
     matrices, unreadable = _load_matrices(context)
@@ -48,6 +52,10 @@ def run(context: Context) -> int:
         checks.append(check_choices(sources, matrices, unreadable, is_everything))
     if (results / EVALUATIONS).is_dir():
         checks.append(check_evaluations(results, None if is_everything else run_ids))
+    if is_everything and (results / IMPORTED).is_dir():
+        checks.append(check_imported(results))
+    if (results / SAMPLES).is_dir():
+        checks.append(check_samples(results, None if is_everything else run_ids))
     checks += check_tables(sources, matrices, unreadable, is_everything)
     checks.append(check_figures(sources, matrices, unreadable, is_everything))
     if is_everything:
@@ -65,18 +73,18 @@ def run(context: Context) -> int:
 
 
 def _check_pages(context: Context, matrices: dict[str, Matrix]) -> list[Check]:
-    """Check README.md in the folder of results; if it is that of the checkout, all pages of it."""
+    """Check README.md in the folder of results; if it is that of the root, all pages."""
     from protoseg.config.load_matrix import load_matrix
-    from protoseg.paths import find_checkout
+    from protoseg.paths import find_root
     from protoseg.report.prose.pages import list_pages
     from protoseg.report.prose.result_reader import ResultReader
     from protoseg.report.verify.pages import check_pages
     from protoseg.runs.store import RecordStore
 
-    results, checkout = context.paths.results, find_checkout()
+    results, root = context.paths.results, find_root()
     pages = [path for path in [results / "README.md"] if path.is_file()]
-    if pages and results == checkout / "results":
-        pages = list_pages(checkout)
+    if pages and results == root / "results":
+        pages = list_pages(root)
 
     def load(name: str) -> Matrix:
         return matrices.get(name) or load_matrix(context.composer, name)
@@ -109,7 +117,7 @@ def _load_matrices(context: Context) -> tuple[dict[str, Matrix], dict[str, str]]
     matrices: dict[str, Matrix] = {}
     unreadable: dict[str, str] = {}
     records = {path.stem for path in context.paths.records.glob("*.json")}
-    names = list_matrices(context.paths.experiments)
+    names = list_matrices(context.experiments)
     tables = list_table_names(context.paths.results / "tables")
     drawn = {path.stem for path in list_kept_files(context.paths.results / "figures")}
     tables |= {path.stem for path in (context.paths.results / CHOICES).glob("*.json")}

@@ -62,7 +62,7 @@ def _list_weights(context: Context, names: list[str]) -> int:
             "address": find_address(backbone),
         }
         for name, backbone in backbones.items()
-        if backbone.weights
+        if backbone.weights and not backbone.uses_hub
     ]
     if context.json:
         context.print_json({"folder": str(context.paths.weights), "weights": rows})
@@ -110,6 +110,8 @@ def _download(context: Context, backbone: BackboneSpec) -> str:
 
     if not backbone.weights:
         return "has no pre-trained weights"
+    if backbone.uses_hub:
+        return f"in the hub's cache, {find_weights(backbone, context.paths.weights)}"
     path = context.paths.weights / backbone.weights
     if path.is_file():
         find_weights(backbone, context.paths.weights)

@@ -19,7 +19,7 @@ def render_explanation(explanation: Explanation) -> Group:
     """Return an explanation for a rich console: runs, differences by seed, interval, notes."""
     names = dict.fromkeys((explanation.table, explanation.row, explanation.column))
     title = " / ".join(names)  # the only row of a single run has the name of the run
-    unit = f" {explanation.unit}" if explanation.unit else ""
+    unit = f" {explanation.shown_unit}" if explanation.unit else ""
     shown = explanation.shown
     parts: list[Any] = [
         Text(title, style="bold"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -13,13 +14,19 @@ from rich.text import Text
 
 from protoseg.cli.views.cost import count_runs, format_duration
 from protoseg.cli.views.plan import STYLES, describe_counts
+from protoseg.cli.views.sparkline import draw_sparkline
 from protoseg.cli.views.sweep import WIDE
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.runs.attempts import Attempt
 from protoseg.runs.folder import Status
+from protoseg.runs.loss_history import LossHistory
 from protoseg.runs.states import State
 
 COLUMNS = ("Run", "State", "Progress", "it/s", "Left", "Node", "Tries", "mIoU")
+CURVE_COLUMNS = ("Loss", "mIoU")
+"""The last columns with ``histories``, each a sparkline and the last value."""
+WIDE_WITH_CURVES = 130
+"""Characters from which on there is room for all columns and for curves of 16 characters."""
 URGENCY = (
     State.RUNNING,
     State.FAILED,
@@ -31,7 +38,13 @@ URGENCY = (
 """Runs in these states come first if not all runs fit on the screen."""
 
 
-def render_status(plan: Plan, lines: int | None = None, width: int = WIDE) -> Group:
+def render_status(
+    plan: Plan,
+    lines: int | None = None,
+    width: int = WIDE,
+    histories: Mapping[str, LossHistory] | None = None,
+    notes: Sequence[Text] = (),
+) -> Group:
     """One line per run: progress, speed, node, attempts; below, why attempts ended.
 
     Args:
@@ -39,20 +52,32 @@ def render_status(plan: Plan, lines: int | None = None, width: int = WIDE) -> Gr
             only counted. None: all runs, in the order of the matrix.
         width: width of the screen. If it is narrow, the common beginning of the run ids is shown
             once, and columns without information are left out.
+        histories: run id -> its curves, which are drawn if this is set.
+        notes: lines after the summary.
     """
-    shown, messages = list(plan.entries), _collect_messages(plan, plan.entries)
+    shown = list(plan.entries)
+    messages = [*notes, *_collect_messages(plan, plan.entries)]
     if lines is not None and len(shown) + len(messages) + 5 > lines:
         # A stable sort: the order of the matrix within each state.
         shown.sort(key=lambda entry: URGENCY.index(entry.status.state))
         shown = shown[: max(3, (lines - 6) * 2 // 3)]
         messages = messages[: max(1, lines - 6 - len(shown))]
-    beginning = _find_common_beginning(plan) if width < WIDE else ""
+    is_wide = width >= (WIDE if histories is None else WIDE_WITH_CURVES)
+    has_room = is_wide if histories is None else width >= 2 * WIDE
+    beginning = "" if has_room else _find_common_beginning(plan)
     rows = [_list_cells(entry, beginning) for entry in shown]
+    columns: tuple[str, ...] = COLUMNS
+    if histories is not None:
+        columns = (*COLUMNS[:-1], *CURVE_COLUMNS)
+        for row, entry in zip(rows, shown, strict=True):
+            row[-1:] = _list_curves(entry, histories.get(entry.run.run_id), width)
     names = [
         name
-        for name, *cells in zip(COLUMNS, *rows, strict=True)
-        if width >= WIDE or _is_informative(name, {cell.plain for cell in cells})
+        for name, *cells in zip(columns, *rows, strict=True)
+        if is_wide or _is_informative(name, {cell.plain for cell in cells})
     ]
+    if histories is not None and width < WIDE:
+        names = [name for name in names if name not in ("it/s", "Node", "Tries")]
     table = Table(box=None, pad_edge=False)
     for name in names:
         justify: Any = "left" if name in ("Run", "State", "Node") else "right"
@@ -63,7 +88,7 @@ def render_status(plan: Plan, lines: int | None = None, width: int = WIDE) -> Gr
             name, header_style="dim", justify=justify, no_wrap=not is_id, overflow=overflow
         )
     for row in rows:
-        table.add_row(*(cell for name, cell in zip(COLUMNS, row, strict=True) if name in names))
+        table.add_row(*(cell for name, cell in zip(columns, row, strict=True) if name in names))
     if len(shown) < len(plan.entries):
         left_out = count_runs(len(plan.entries) - len(shown))
         messages.append(Text(f"... and {left_out} more", style="dim"))
@@ -99,11 +124,35 @@ def _list_cells(entry: PlanEntry, beginning: str) -> list[Text]:
         Text(format_duration(entry.seconds) if status.state is not State.DONE else ""),
         Text(status.host if status.state not in (State.DONE, State.QUEUED) else ""),
         Text(str(status.attempts or "")),
-        Text(_format_miou(status)),
+        Text(format_miou(status)),
     ]
 
 
-def _format_miou(status: Status) -> str:
+def _list_curves(entry: PlanEntry, history: LossHistory | None, width: int) -> list[Text]:
+    """The cells of `CURVE_COLUMNS`: the losses on a logarithmic scale, and the mIoU.
+
+    Args:
+        width: of the screen; below `WIDE` only the losses have a curve.
+    """
+    losses = [value for _, value in history.losses] if history else []
+    metrics = [value for _, value in history.metrics] if history else []
+    size = 16 if width >= WIDE_WITH_CURVES else 8
+    sizes = (size, size) if width >= WIDE else (6, 0)
+    loss = entry.status.loss if entry.status.loss is not None else next(reversed(losses), None)
+    logarithms = [math.log(value) for value in losses if value > 0]
+    cells = []
+    for values, length, style, last, digits in (
+        (logarithms, sizes[0], "cyan", loss, 4),
+        (metrics, sizes[1], "green", next(reversed(metrics), None), 2),
+    ):
+        value = "" if last is None else f"{last:.{digits}f}"
+        # The values are below each other, whatever the length of the curve.
+        curve = draw_sparkline(values, length).ljust(length) if value else ""
+        cells.append(Text.assemble((curve, style), f" {value:>{digits + 3}}" if value else ""))
+    return cells
+
+
+def format_miou(status: Status) -> str:
     """The mIoU of a finished run, or of the last evaluation on the way with its iteration."""
     if status.record:
         return f"{status.record['metrics']['miou']:.2f}"

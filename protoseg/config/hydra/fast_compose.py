@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.texts.yaml_text import read_nodes, restore_texts
 
@@ -30,14 +31,14 @@ NAME = re.compile(r"\w+")
 
 
 class OptionReader:
-    """Reads the options of a folder of experiments, each once.
+    """Reads the options of folders of experiments, each once.
 
     Args:
-        experiments: folder with ``run.yaml`` and one folder per group.
+        folders: with ``run.yaml`` and one folder per group.
     """
 
-    def __init__(self, experiments: Path) -> None:
-        self.experiments = experiments
+    def __init__(self, folders: ConfigFolders) -> None:
+        self.folders = folders
         self._options: dict[tuple[str, str], dict[str, Any] | None] = {}
 
     def read_options(self, chosen: Mapping[str, str]) -> dict[str, Any] | None:
@@ -60,7 +61,7 @@ class OptionReader:
     @functools.cached_property
     def _defaults(self) -> dict[str, str] | None:
         """Group -> its default option in ``run.yaml``; None if that file has other contents."""
-        content = _read_yaml(self.experiments / "run.yaml")
+        content = _read_yaml(self.folders.find("run.yaml"))
         if content is None or any(key in config_groups() for key in content):
             return None
         chosen: dict[str, str] = {}
@@ -76,13 +77,13 @@ class OptionReader:
 
     def _read_once(self, group: str, name: str) -> dict[str, Any] | None:
         if (group, name) not in self._options:
-            self._options[group, name] = _read_option(self.experiments / group, group, name)
+            self._options[group, name] = _read_option(self.folders, group, name)
         return self._options[group, name]
 
 
-def _read_option(folder: Path, group: str, name: str) -> dict[str, Any] | None:
+def _read_option(folders: ConfigFolders, group: str, name: str) -> dict[str, Any] | None:
     try:
-        merged, *configs = _list_configs(folder, group, name, ())
+        merged, *configs = _list_configs(folders, group, name, ())
         for config in configs:
             merged.merge_with(config)
         values = OmegaConf.to_container(merged, resolve=False, throw_on_missing=False)
@@ -96,10 +97,10 @@ class _NeedsHydraError(Exception):
 
 
 def _list_configs(
-    folder: Path, group: str, name: str, parents: tuple[str, ...]
+    folders: ConfigFolders, group: str, name: str, parents: tuple[str, ...]
 ) -> Iterator[DictConfig]:
     """Yield the schemas and files to merge, in the order of the ``defaults``."""
-    content = _read_yaml(folder / f"{name}.yaml", config_groups()[group])
+    content = _read_yaml(folders.find(f"{group}/{name}.yaml"), config_groups()[group])
     if content is None or name in parents:
         raise _NeedsHydraError
     defaults = content.pop("defaults", None)
@@ -110,14 +111,14 @@ def _list_configs(
         if not isinstance(entry, str) or not NAME.fullmatch(entry):
             raise _NeedsHydraError
         is_schema = entry.endswith("schema")
-        if is_schema == (folder / f"{entry}.yaml").exists() and entry != SELF:
+        if is_schema == folders.find(f"{group}/{entry}.yaml").exists() and entry != SELF:
             raise _NeedsHydraError
         if entry == SELF:
             yield OmegaConf.create(content)
         elif is_schema:
             yield ConfigStore.instance().load(f"{group}/{entry}.yaml").node
         else:
-            yield from _list_configs(folder, group, entry, (*parents, name))
+            yield from _list_configs(folders, group, entry, (*parents, name))
 
 
 def _read_yaml(path: Path, cls: Any = None) -> dict[str, Any] | None:

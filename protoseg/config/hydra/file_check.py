@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from protoseg.config.fields import convert, field_types
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
@@ -23,19 +24,19 @@ UNRESOLVED = ("${", "???")
 """Marks of a text whose value is known only after all files are composed."""
 
 
-def find_file_problem(experiments: Path, chosen: Mapping[str, str], name: str) -> str | None:
+def find_file_problem(folders: ConfigFolders, chosen: Mapping[str, str], name: str) -> str | None:
     """Find the first problem in the files of a config.
 
     Args:
-        experiments: folder of the config files.
+        folders: folders of the config files.
         chosen: group -> option.
         name: the composed file, without its ending.
 
     Returns:
         One message with file, key and allowed values; None if no single value is wrong.
     """
-    files = [(experiments / group / f"{option}.yaml", group) for group, option in chosen.items()]
-    files += [(experiments / f"{name}.yaml", "")]
+    files = [(folders.find(f"{group}/{option}.yaml"), group) for group, option in chosen.items()]
+    files += [(folders.find(f"{name}.yaml"), "")]
     seen: set[Path] = set()
     while files:
         path, group = files.pop(0)
@@ -50,25 +51,27 @@ def find_file_problem(experiments: Path, chosen: Mapping[str, str], name: str) -
         if "@package" in text or content is None:
             continue
         try:
-            files += _check_file(path, group, content)
+            files += _check_file(folders, path, group, content)
         except UsageError as error:
             return str(error)
     return None
 
 
-def _check_file(path: Path, group: str, content: Any) -> Iterator[tuple[Path, str]]:
+def _check_file(
+    folders: ConfigFolders, path: Path, group: str, content: Any
+) -> Iterator[tuple[Path, str]]:
     """Check the values of a file; yield the files that its defaults name."""
     if not isinstance(content, Mapping):
         raise UsageError(f"{path}: expected keys and values, found {content!r}.")
     if path.name != "run.yaml" and not group:  # not a part of a run, e.g. a cluster profile
-        yield from _check_defaults(path, group, content.get("defaults", []))
+        yield from _check_defaults(folders, path, group, content.get("defaults", []))
         return
     cls = config_groups()[group] if group else RunSpec
     if cls is MethodSpec:
         cls = MethodSpec.variants.get(str(content.get("kind")), None)
     for key, value in content.items():
         if key == "defaults":
-            yield from _check_defaults(path, group, value)
+            yield from _check_defaults(folders, path, group, value)
         elif cls is not None:
             if key not in field_types(cls):
                 raise UsageError(
@@ -80,7 +83,9 @@ def _check_file(path: Path, group: str, content: Any) -> Iterator[tuple[Path, st
                 convert(field_types(cls)[key], value, where, metadata)
 
 
-def _check_defaults(path: Path, group: str, value: Any) -> Iterator[tuple[Path, str]]:
+def _check_defaults(
+    folders: ConfigFolders, path: Path, group: str, value: Any
+) -> Iterator[tuple[Path, str]]:
     if not isinstance(value, list):
         raise UsageError(
             f"{path}: defaults: expected a list, found {value!r}. Write: defaults: [schema, _self_]"
@@ -94,15 +99,17 @@ def _check_defaults(path: Path, group: str, value: Any) -> Iterator[tuple[Path, 
                     "without its ending."
                 )
             if not (name in SCHEMAS or name.endswith("_schema")):
-                folder = path.parent if key == group else path.parent / key
-                yield _find_default(path, folder, key, name)
+                folder = group if key == group else "/".join(filter(None, (group, key)))
+                yield _find_default(folders, path, folder, key, name)
 
 
-def _find_default(path: Path, folder: Path, key: str, name: str) -> tuple[Path, str]:
+def _find_default(
+    folders: ConfigFolders, path: Path, folder: str, key: str, name: str
+) -> tuple[Path, str]:
     if "$" in name or "@" in key or " " in key or "/" in name:
         return path, key  # an entry in Hydra's own notation
-    file = folder / f"{name}.yaml"
+    file = folders.find(f"{folder}/{name}.yaml" if folder else f"{name}.yaml")
     if not file.is_file():
-        known = [each.stem for each in folder.glob("*.yaml")]
+        known = folders.list_files(folder)
         raise UsageError(describe_unknown_name("file", name, f"{path}: defaults", known))
     return file, key

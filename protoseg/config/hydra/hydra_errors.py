@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from yaml import YAMLError
 
 from protoseg.config.hydra.file_check import find_file_problem
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.errors import describe_unknown_name
 
 NOUNS = {
@@ -23,7 +23,7 @@ NOUNS = {
 
 def describe_config_error(
     error: Exception,
-    experiments: Path,
+    folders: ConfigFolders,
     chosen: Mapping[str, str],
     fields: Mapping[str, list[str]],
     name: str = "run",
@@ -32,7 +32,7 @@ def describe_config_error(
 
     Args:
         error: raised by Hydra while it composed a config.
-        experiments: folder of the config files.
+        folders: folders of the config files.
         chosen: group -> option; the message lists these files if the error names none.
         fields: name of a schema class -> its keys, to suggest the nearest one.
         name: the composed file, without its ending.
@@ -40,14 +40,15 @@ def describe_config_error(
     Returns:
         One sentence.
     """
-    problem = find_file_problem(experiments, chosen, name)
+    problem = find_file_problem(folders, chosen, name)
     if problem is not None:
         return problem
     texts = [text for text in map(str, _list_causes(error)) if text.strip()]
     all_text = "\n".join(texts)
     named_file = re.search(r"In '([\w/.-]+)':", all_text)
     chosen_files = ", ".join(f"{group}/{option}.yaml" for group, option in chosen.items())
-    file = experiments / (f"{named_file[1]}.yaml" if named_file else chosen_files or f"{name}.yaml")
+    named = f"{named_file[1]}.yaml" if named_file else chosen_files or f"{name}.yaml"
+    file = folders.find(named)
     unknown_key = re.search(r"Key '(\w+)' not in '(\w+)'", all_text)
     if unknown_key:
         return describe_unknown_name(

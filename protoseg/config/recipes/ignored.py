@@ -47,7 +47,7 @@ def _find_optimizer_problem(spec: RunSpec) -> Iterator[str]:
     schedule = spec.schedule
     wrapper = read_values(spec, "schedule")["optim_wrapper"]
     optimizer = (wrapper.get("optimizer") or {}).get("type")
-    if optimizer != schedule.optimizer:
+    if schedule.is_of_recipe and optimizer != schedule.optimizer:
         yield (
             f"schedule.optimizer: {schedule.recipe} trains with {optimizer}, not "
             f"{schedule.optimizer}. Name a recipe that uses {schedule.optimizer}."
@@ -121,6 +121,8 @@ def find_replaced_value(spec: Mapping[str, Any], path: str, value: Any) -> str:
     for replaced, field in {**REPLACED, **REPLACED_BY_FORM}.items():
         rest = path.removeprefix(f"{replaced}.")
         if path == replaced or (rest != path and not (BY_NAME in path and "." in rest)):
+            if path.endswith("in_channels") and not spec["backbone"]["channels"]:
+                return ""  # of a model of timm, which only the worker asks
             used = _list_used_values(spec, path, field)
             return "" if value in used else f"{path} is {value!r}, but {_explain(field, used)}"
     return ""

@@ -76,6 +76,11 @@ def check_table(
             raise UsageError(
                 describe_unknown_name("value", str(value), f"{where}: table.baseline.{axis}", known)
             )
+    if table.imported and table.columns:
+        raise UsageError(
+            f"{where}: table.imported: a row of imported weights has one value, but table.columns "
+            "makes several columns. Remove one of the two."
+        )
     if table.pairs and table.baseline:
         raise UsageError(f"{where}: table: 'baseline' and 'pairs' are both set; keep one.")
     _check_comparisons(table, axes, where)

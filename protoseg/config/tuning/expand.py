@@ -78,7 +78,7 @@ def finalise(matrix: Matrix, choice: Mapping[str, Any]) -> Matrix:
 
     Args:
         matrix: a matrix with a search.
-        choice: the record of the choice, see `protoseg.runs.choice`.
+        choice: the record of the choice, see `protoseg.runs.results.choice`.
 
     Raises:
         UsageError: chosen values that cannot be trained with the settings of the final runs.
@@ -161,7 +161,7 @@ def _make_row(
         drawn = draw_settings(spaces, block.trials, block.seed, where)
     else:
         drawn = list_grid(spaces, where)
-    specs = _compose_trials(compose_trial, spaces, drawn, where)
+    specs = _compose_trials(compose_trial, spaces, drawn, block.halving.rungs, where)
     _check_selection(specs[0], block, f"{settings.where}: tune.select")
     check_halving(block.halving, len(drawn), specs[0], where)
     budgets = {(spec.schedule.iterations, spec.schedule.batch_size) for spec in specs}
@@ -199,7 +199,11 @@ def _make_trial(
 
 
 def _compose_trials(
-    compose: Any, spaces: Mapping[str, Any], drawn: Sequence[dict[str, Any]], where: str
+    compose: Any,
+    spaces: Mapping[str, Any],
+    drawn: Sequence[dict[str, Any]],
+    rungs: Sequence[int],
+    where: str,
 ) -> list[RunSpec]:
     """Compose the trials of a row, and check the ends of each space too."""
     first = compose(drawn[0])
@@ -224,7 +228,9 @@ def _compose_trials(
         return spec
 
     for values in checked:
-        make(values)
+        spec = make(values)
+        for rung in (r for r in rungs if r < spec.schedule.iterations):
+            check_values(end_early(spec, rung), f"{where}: the rung {rung}")
     return [make(values) for values in drawn]
 
 

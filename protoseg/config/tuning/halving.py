@@ -46,11 +46,6 @@ class Halving:
         ends = (*self.rungs, iterations)
         return [(self.count_kept(trials, rung), end) for rung, end in enumerate(ends)]
 
-    def count_iterations(self, trials: int, iterations: int) -> int:
-        """Count the iterations of all trials of a row together."""
-        steps = zip((0, *self.rungs), self.list_budget(trials, iterations), strict=True)
-        return sum((end - start) * kept for start, (kept, end) in steps)
-
 
 def read_halving(value: Any, where: str) -> Halving:
     """Read ``tune.halving``.

@@ -80,7 +80,7 @@ def make_color_table(dataset: DatasetSpec) -> ColorTable | None:
     values: dict[Color, int] = {}
     names: dict[Color, str] = {}
     for name, colors in dataset.palette.items():
-        for color in _list_colors(colors):
+        for color in list_colors(colors):
             ignored = name == IGNORED
             values[color] = dataset.ignore_index if ignored else dataset.classes.index(name)
             names[color] = name
@@ -111,7 +111,7 @@ def find_palette_problems(dataset: DatasetSpec) -> Iterator[str]:
     first: dict[Color, str] = {}
     for name, colors in dataset.palette.items():
         try:
-            members = _list_colors(colors)
+            members = list_colors(colors)
         except ValueError:
             yield (
                 f"palette.{name}: expected a colour such as [128, 0, 0], three whole numbers from "
@@ -161,7 +161,7 @@ def drop_alpha(pixels: np.ndarray, path: Path) -> np.ndarray:
     return pixels[..., :3]
 
 
-def _list_colors(value: Any) -> list[Color]:
+def list_colors(value: Any) -> list[Color]:
     """A colour or a list of colours, as tuples."""
     colors = [value] if value and not isinstance(value[0], list | tuple) else value
     if not isinstance(colors, list | tuple) or not colors:

@@ -1,6 +1,6 @@
 """Cluster profiles: how runs are submitted to a cluster. One YAML file per cluster in ``slurm/``.
 
-Hydra composes a profile (its ``defaults`` may name another profile of the folder), and
+Hydra composes a profile (its ``defaults`` may name another profile), and
 ``cluster.KEY=VALUE`` on the command line overrides it. No value is part of a run's identity.
 """
 
@@ -10,11 +10,11 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from protoseg.config.compose import compose_file, refuse_changed_texts
 from protoseg.config.fields import build, field_types, number
+from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.overrides import Setting, parse_overrides
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.launch.profile.options import check_next_stage_option, check_option
@@ -55,6 +55,8 @@ class ClusterProfile(Resources):
     environment: dict[str, str] = field(default_factory=dict)
     """Variables of a run; their values are not expanded."""
     checkpoint_seconds: float = number(300.0, low=0)
+    loggers: tuple[str, ...] = ()
+    """Loggers of each run; see docs/loggers.md."""
     throttle: int = number(0, low=0)
     """Most runs of one array at once; 0 sets no limit."""
     array_size: int = number(1000, low=1)
@@ -151,16 +153,18 @@ def _check_retries(retries: Mapping[str, int | None]) -> None:
         )
 
 
-def list_profiles(folder: Path) -> list[str]:
-    """Return the names of the profiles in a folder."""
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+def list_profiles(folders: ConfigFolders) -> list[str]:
+    """Return the names of the profiles."""
+    return list(folders.list_files())
 
 
-def load_profile(folder: Path, name: str, overrides: Iterable[str] = ()) -> ClusterProfile:
+def load_profile(
+    folders: ConfigFolders, name: str, overrides: Iterable[str] = ()
+) -> ClusterProfile:
     """Read a cluster profile.
 
     Args:
-        folder: folder of the YAML files.
+        folders: folders of the YAML files.
         name: name of a profile.
         overrides: ``cluster.KEY=VALUE`` in Hydra's grammar. The value of a text key is used as
             typed (``cluster.time=90`` is 90 minutes).
@@ -168,14 +172,14 @@ def load_profile(folder: Path, name: str, overrides: Iterable[str] = ()) -> Clus
     Raises:
         UsageError: an unknown profile or key, or an invalid value.
     """
-    names = list_profiles(folder)
+    names = list_profiles(folders)
     if name not in names:
-        raise UsageError(describe_unknown_name(GROUP, name, str(folder), names))
+        raise UsageError(describe_unknown_name(GROUP, name, str(folders.first), names))
     where = f"{GROUP} {name}"
-    data = compose_file(folder, name, [_parse_setting(text) for text in overrides], where)
+    data = compose_file(folders, name, [_parse_setting(text) for text in overrides], where)
     # Other texts are refused by `build`; an option of sbatch may be a number or true.
     options = dict.fromkeys(SBATCH_KEYS, dict[str, str])
-    refuse_changed_texts(folder / f"{name}.yaml", options.get, ("true", "false"))
+    refuse_changed_texts(folders.find(f"{name}.yaml"), options.get, ("true", "false"))
     known = {field.name for field in dataclasses.fields(ClusterProfile)} - {"name"}
     for key in data:
         if key not in known:

@@ -11,11 +11,15 @@ from protoseg.errors import ProtosegError
 from protoseg.report.figures.budget import has_budgets
 from protoseg.report.figures.contents import Figure
 from protoseg.report.figures.data import FigureInput, read_figure_input
+from protoseg.report.figures.samples.plots import SampleOptions
+from protoseg.report.figures.samples.types import SAMPLE_TYPES, build_sample_figure
 from protoseg.report.figures.trial_types import TRIAL_TYPES, read_trial_input
 from protoseg.report.figures.types import FIGURE_TYPES, build_figure, has_curves
 from protoseg.runs.store import RecordStore
 
-ALL_TYPES = (*FIGURE_TYPES, *TRIAL_TYPES)
+OF_SAMPLES = (*SAMPLE_TYPES, "confusion")
+"""Figure types with `SampleOptions`."""
+ALL_TYPES = (*FIGURE_TYPES, *OF_SAMPLES, *TRIAL_TYPES)
 """All figure types; the first one is the default."""
 
 
@@ -39,11 +43,12 @@ class FigureBuilder:
     def _figure_input(self) -> FigureInput:
         return read_figure_input(self._matrix, self._store, self._published_folders)
 
-    def build(self, figure_type: str) -> Figure:
+    def build(self, figure_type: str, options: SampleOptions | None = None) -> Figure:
         """Build a figure.
 
         Args:
             figure_type: one of `ALL_TYPES`.
+            options: of a type of `OF_SAMPLES`; other types ignore them.
 
         Raises:
             UsageError: the matrix cannot have a figure of this type.
@@ -52,6 +57,9 @@ class FigureBuilder:
         if figure_type in TRIAL_TYPES:
             trials = read_trial_input(self._matrix, self._store, figure_type)
             return TRIAL_TYPES[figure_type](trials)
+        if figure_type in OF_SAMPLES:
+            options = options or SampleOptions()
+            return build_sample_figure(self._figure_input, self._store, options, figure_type)
         return build_figure(self._figure_input, figure_type)
 
     def list_default_types(self) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from protoseg.files import canonical_json
 from protoseg.report import wording
+from protoseg.report.figures.samples.plots import OptionPlot, convert_arrays
 
 FORMS = ("svg", "pdf", "png")
 MARK = "protoseg-data-sha256:"
@@ -209,6 +210,7 @@ Content = (
     | BudgetPlot
     | TrialPlot
     | TuningCurvePlot
+    | OptionPlot
 )
 
 
@@ -225,8 +227,9 @@ class Figure:
     content: Content
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figure as plain data for JSON."""
-        return asdict(self)
+        """Return the figure as plain data for JSON; of an array, its digest."""
+        plain: dict[str, Any] = convert_arrays(asdict(self))
+        return plain
 
     @cached_property
     def digest(self) -> str:

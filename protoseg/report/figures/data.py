@@ -23,7 +23,7 @@ from protoseg.report.tables.cells import describe_data
 from protoseg.report.tables.model import Table
 from protoseg.report.tables.published import PublishedNumbers, parse_printed
 from protoseg.report.tables.samples import Key, Samples, collect_samples, describe_protocol
-from protoseg.runs.store import LookupResult, RecordStore
+from protoseg.runs.store import CachedStore, RecordStore
 
 
 @dataclass(frozen=True)
@@ -86,20 +86,6 @@ class FigureInput:
         return [f"Evaluation: {protocols.pop()}."] if len(protocols) == 1 else []
 
 
-class _CachedStore(RecordStore):
-    """Reads each record once, so that table and figure see the same state of a running run."""
-
-    def __init__(self, store: RecordStore) -> None:
-        super().__init__(store.record_folders, store.runs_folder)
-        self.warnings = store.warnings
-        self._results: dict[str, LookupResult] = {}
-
-    def find(self, run_id: str) -> LookupResult:
-        if run_id not in self._results:
-            self._results[run_id] = super().find(run_id)
-        return self._results[run_id]
-
-
 def read_figure_input(
     matrix: Matrix, store: RecordStore, published_folders: Sequence[Path]
 ) -> FigureInput:
@@ -112,7 +98,7 @@ def read_figure_input(
         UsageError: as `build_table`; or no metric of the table varies over seeds.
         ProtosegError: as `build_table`; or no run has finished.
     """
-    store = _CachedStore(store)
+    store = CachedStore(store)
     table = build_table(matrix, store, published_folders)
     varying = [name for name in matrix.table.metrics if name not in COUNTS]
     if not varying:

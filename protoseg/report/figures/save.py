@@ -15,6 +15,7 @@ import matplotlib
 from matplotlib.figure import Figure as Canvas
 
 from protoseg import files
+from protoseg.errors import ProtosegError
 from protoseg.report.figures.contents import (
     FORMS,
     MARK,
@@ -27,9 +28,18 @@ from protoseg.report.figures.contents import (
     MetricCurvePlot,
     TrialPlot,
     TuningCurvePlot,
+    read_digest,
 )
 from protoseg.report.figures.metric_plots import draw_axis, draw_budget, draw_dots, wrap_label
 from protoseg.report.figures.panel_plots import draw_classes, draw_loss, draw_metric_curves
+from protoseg.report.figures.samples import plots
+from protoseg.report.figures.samples.image_plots import (
+    draw_disagreement,
+    draw_examples,
+    draw_prototypes,
+)
+from protoseg.report.figures.samples.pictures import Pictures, PictureSource
+from protoseg.report.figures.samples.vector_plots import draw_confusion, draw_embeddings
 from protoseg.report.figures.trial_plots import draw_trials, draw_tuning_curves
 
 DOTS_PER_INCH = 200
@@ -84,16 +94,39 @@ DRAW: dict[type, Callable[[Canvas, Any], Any]] = {
     BudgetPlot: draw_budget,
     TrialPlot: draw_trials,
     TuningCurvePlot: draw_tuning_curves,
+    plots.ConfusionPlot: draw_confusion,
+    plots.EmbeddingPlot: draw_embeddings,
 }
 """Data of a figure -> the function that draws it."""
 
+DRAW_WITH_PICTURES: dict[type, Callable[[Canvas, Any, Pictures], Any]] = {
+    plots.ExamplePlot: draw_examples,
+    plots.DisagreementPlot: draw_disagreement,
+    plots.PrototypePlot: draw_prototypes,
+}
+"""Data of a figure -> the function that draws it with pictures from the data folder."""
 
-def draw_figure(figure: Figure) -> Canvas:
-    """Draw a figure within `figure_style`; the artists are named by ``gid``."""
-    canvas = Canvas()
-    DRAW[type(figure.content)](canvas, figure.content)
+
+def draw_figure(figure: Figure, source: PictureSource | None = None) -> Canvas:
+    """Draw a figure within `figure_style`; the artists are named by ``gid``.
+
+    Args:
+        figure: what to draw.
+        source: of pictures; without it grey panels are drawn.
+
+    Raises:
+        UsageError: a package that the figure needs is not installed.
+    """
+    canvas, content, notes = Canvas(), figure.content, list(figure.notes)
+    if type(content) in DRAW_WITH_PICTURES:
+        assert isinstance(content, plots.SamplePlot)
+        pictures = Pictures(source, content.folder)
+        DRAW_WITH_PICTURES[type(content)](canvas, content, pictures)
+        notes += pictures.describe_missing()
+    else:
+        DRAW[type(content)](canvas, content)
     width, height = canvas.get_size_inches()
-    lines = wrap_label(" ".join(figure.notes), int(NOTE_WIDTH * width))
+    lines = wrap_label(" ".join(notes), int(NOTE_WIDTH * width))
     canvas.set_size_inches(width, height + 0.1 * len(lines) + 0.06)
     canvas.supxlabel(
         "\n".join(lines), x=0.01, ha="left", fontsize=NOTE_SIZE, color="0.3", linespacing=1.25
@@ -101,11 +134,11 @@ def draw_figure(figure: Figure) -> Canvas:
     return canvas
 
 
-def render_files(figure: Figure) -> dict[str, bytes]:
-    """Render a figure in all formats: file name -> bytes."""
+def render_files(figure: Figure, source: PictureSource | None = None) -> dict[str, bytes]:
+    """Render a figure in all formats: file name -> bytes; see `draw_figure`."""
     contents = {}
     with figure_style():
-        canvas = draw_figure(figure)
+        canvas = draw_figure(figure, source)
         canvas.draw_without_rendering()  # one layout for all formats
         canvas.set_layout_engine("none")
         for form in FORMS:
@@ -127,6 +160,8 @@ def figure_style() -> Any:
 def _metadata(figure: Figure, form: str) -> dict[str, Any]:
     """Metadata of a file: title, notes and digest, but no date, version or host."""
     mark, notes = MARK + figure.digest, " ".join(figure.notes)
+    if isinstance(figure.content, plots.OptionPlot):
+        mark += f" {plots.MARK}{figure.content.options}"
     if form == "svg":
         texts = {"Title": figure.title, "Description": notes, "Identifier": mark}
         return {**texts, "Creator": "protoseg", "Date": None}
@@ -141,16 +176,34 @@ def _metadata(figure: Figure, form: str) -> dict[str, Any]:
     }
 
 
-def write_figure_files(figure: Figure, folder: Path) -> list[Path]:
+def write_figure_files(
+    figure: Figure, folder: Path, source: PictureSource | None = None
+) -> list[Path]:
     """Write a figure in all formats; a file with equal bytes is not written again.
 
+    Args:
+        figure: what to draw.
+        folder: of the files.
+        source: of pictures.
+
     Raises:
-        ProtosegError: the folder is not writable.
+        UsageError: a package that the figure needs is not installed.
+        ProtosegError: the folder is not writable; or pictures are missing, with which the same
+            figure was drawn before.
     """
     files.make_folder(folder)
+    known = len(source.lost) if source is not None else 0
+    contents = render_files(figure, source)
+    lost = [] if source is None else source.lost[known:]
     paths = []
-    for name, content in render_files(figure).items():
+    for name, content in contents.items():
         path = folder / name
+        old = path.read_bytes() if path.is_file() else content
+        if lost and old != content and read_digest(old) == figure.digest:
+            raise ProtosegError(
+                f"{path}: is kept, because {lost[-1]} was not read, so the figure would be drawn "
+                "without pictures. Name the data with --data, or remove the file."
+            )
         if not path.is_file() or path.read_bytes() != content:
             files.write_bytes(path, content)
         paths.append(path)

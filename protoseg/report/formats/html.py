@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 from protoseg.report.tables.model import Column, Row, Table
 
@@ -138,11 +139,11 @@ def to_html(*tables: Table) -> str:
     )
     page = environment.from_string(TEMPLATE)
     return page.render(
-        tables=tables, list_groups=_list_groups, mark=mark, css_class=css_class, rule=rule
+        tables=tables, list_groups=list_groups, mark=mark, css_class=css_class, rule=rule
     )
 
 
-def _list_groups(header: tuple[Column, ...]) -> list[tuple[str, int]]:
+def list_groups(header: Sequence[Column]) -> list[tuple[str, int]]:
     """List (group, width) of the upper header row; empty if no column has a group."""
     members = itertools.groupby(header, key=lambda column: (column.group, column.values))
     groups = [(key[0], len(list(columns))) for key, columns in members]

@@ -14,6 +14,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
+from protoseg.report.imported_rows import make_imported_rows
 from protoseg.report.metrics import COUNTS, METRICS, QUALITIES, Metric
 from protoseg.report.tables import published
 from protoseg.report.tables.baseline import make_baselines
@@ -28,14 +29,7 @@ from protoseg.report.tables.cells import (
 )
 from protoseg.report.tables.comparisons import NamedSamples, compare_settings
 from protoseg.report.tables.footnotes import describe_published, make_footnotes
-from protoseg.report.tables.model import (
-    Cell,
-    CellKind,
-    Column,
-    Footnote,
-    Row,
-    Table,
-)
+from protoseg.report.tables.model import Cell, CellKind, Column, Footnote, Row, Table
 from protoseg.report.tables.parameter_cells import (
     make_parameters_cell,
     make_published_parameters_cell,
@@ -71,7 +65,7 @@ class _Builder:
     def __init__(
         self, matrix: Matrix, store: RecordStore, published_folders: Sequence[Path]
     ) -> None:
-        self.matrix, self.spec = matrix, matrix.table
+        self.matrix, self.spec, self.store = matrix, matrix.table, store
         self._check_names()
         self.columns: Key = tuple(self.spec.columns)
         self.rows: Key = tuple(self.spec.rows) or tuple(
@@ -119,7 +113,8 @@ class _Builder:
         for group, samples in self.groups.items():
             header += self._value_columns(group, samples)
         bold = {m: find_bold_cells(self.grid, METRICS[m]) for m in self.qualities}
-        rows = self._reference_rows(header)
+        rows, spec = self._reference_rows(header), self.all[0].spec
+        rows += make_imported_rows(self.matrix, self.store, header, spec, self.common_n, self.marks)
         references, previous_block = len(rows), None
         for key, cells in self.grid.items():
             axes = next(iter(cells.values())).axes

@@ -88,7 +88,7 @@ def make_footnotes(
             )
         yield Footnote(rule + apart * (len(protocols) > 1) + equal + none)
     if family is not None:
-        yield Footnote(_summarise_family(family))
+        yield Footnote(summarise_family(family))
     if average_different_classes(samples) and MIOU in spec.metrics:
         yield Footnote(DIFFERENT_SETS)
     if published is not None and measured:
@@ -99,7 +99,7 @@ def make_footnotes(
         yield Footnote(wording.clean_text(spec.note))
 
 
-def _summarise_family(family: Family) -> str:
+def summarise_family(family: Family) -> str:
     """Summarise the verdicts of a family; the table of its comparisons has each."""
     tested = [c for c in family.comparisons if c.adjusted_p is not None]
     start = f"Tested in {family.metric.title}: {family.description}."

@@ -24,6 +24,8 @@ from protoseg.runs.store import RecordStore
 Key = tuple[str, ...]
 Protocol = tuple[Any, ...]
 PROTOCOL_AXIS = re.compile(r"\+{0,2}(dataset|evaluation|method\.(scales|flip))\b")
+SINGLE_PASS = "single scale, no flip"
+"""Describes an evaluation without test-time augmentation."""
 WEAK_KEYS = ("scales", "flip")
 """Fields of a weakly supervised method that change its pseudo-masks, and so its evaluation."""
 
@@ -251,5 +253,12 @@ def describe_protocol(spec: RunSpec) -> str:
         parts += [f"scales {' + '.join(f'{scale:g}' for scale in method.scales)}", flip]
         parts.append("at the best background threshold")
     else:
-        parts += ["single scale", "no flip"]
+        parts.append(SINGLE_PASS)
     return wording.clean_text(", ".join(parts))
+
+
+def describe_augmentation(prediction: Mapping[str, Any]) -> str:
+    """Describe the passes of test-time augmentation (``scales``, ``flip``), for a footnote."""
+    scales = " + ".join(f"{scale:g}" for scale in prediction["scales"])
+    flip = "and flipped" if prediction["flip"] else "no flip"
+    return f"mean probabilities over the scales {scales}, {flip}"

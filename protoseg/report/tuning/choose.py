@@ -14,7 +14,7 @@ from protoseg.config.tuning.expand import finalise
 from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
 from protoseg.report.metrics import METRICS, QUALITIES
 from protoseg.report.tuning.rungs import Rung, rank_trials, read_rungs
-from protoseg.runs.choice import read_choice, seal_choice
+from protoseg.runs.results.choice import read_choice, seal_choice
 from protoseg.runs.sealed import RecordError
 from protoseg.runs.store import RecordStore
 

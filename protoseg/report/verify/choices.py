@@ -11,7 +11,7 @@ from protoseg.errors import ProtosegError
 from protoseg.report.tuning.choose import choose_settings, list_excused_runs, name_choice
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Sources
-from protoseg.runs.choice import CHOICES, read_choice
+from protoseg.runs.results.choice import CHOICES, read_choice
 
 
 def check_choices(

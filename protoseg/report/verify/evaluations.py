@@ -10,9 +10,9 @@ from protoseg.errors import ProtosegError
 from protoseg.report.split_table import merge_evaluation
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.recount import CountsError, find_wrong_numbers
-from protoseg.runs.choice import CHOICES, read_choice
-from protoseg.runs.evaluation import EVALUATIONS, check_origin, read_evaluation
 from protoseg.runs.record import read_record
+from protoseg.runs.results.choice import CHOICES, read_choice
+from protoseg.runs.results.evaluation import EVALUATIONS, check_origin, read_evaluation
 
 
 def check_evaluations(results: Path, only: Collection[str] | None = None) -> Check:
@@ -44,7 +44,8 @@ def check_evaluations(results: Path, only: Collection[str] | None = None) -> Che
         except ProtosegError as error:
             check.problem(file, str(error).partition(": ")[2])
             continue
-        if evaluation["state_sha256"] != record["provenance"]["state_sha256"]:
+        is_last = "checkpoint" not in evaluation
+        if is_last and evaluation["state_sha256"] != record["provenance"]["state_sha256"]:
             check.problem(file, "is of another model than the record of its run.")
         if evaluation["choice"] and evaluation["choice"] not in choices:
             digest = evaluation["choice"][:10]

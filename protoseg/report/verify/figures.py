@@ -10,6 +10,7 @@ from protoseg.config.tuning.expand import make_trial_matrix
 from protoseg.errors import ProtosegError
 from protoseg.report.figures.builder import ALL_TYPES, FigureBuilder
 from protoseg.report.figures.contents import FORMS, Figure, figure_file_name, read_digest
+from protoseg.report.figures.samples.plots import SampleOptions, read_options
 from protoseg.report.figures.trial_types import TRIAL_TYPES
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Comparison, Sources
@@ -88,27 +89,30 @@ def _compare_digests(
     types: Mapping[str, str],
     check: Check,
 ) -> None:
-    figures: dict[str, Figure] = {}
-    problems: dict[str, str] = {}
+    figures: dict[tuple[str, SampleOptions], Figure] = {}
+    problems: dict[tuple[str, SampleOptions], str] = {}
     builder = FigureBuilder(matrix, store, published)
     for path in paths:
         name, file = path.stem, f"figures/{path.name}"
-        if name not in figures and name not in problems:
-            try:
-                figures[name] = builder.build(types[name])
-            except ProtosegError as error:
-                problems[name] = str(error)
-        if name in problems:
-            check.problem(file, f"cannot be drawn: {problems[name]}")
-            continue
-        check.count += 1
         try:
-            digest = read_digest(path.read_bytes())
+            content = path.read_bytes()
         except OSError as error:
             check.problem(file, f"cannot be read: {error.strerror or error}.")
             continue
-        expected = figures[name].digest
+        digest, options = read_digest(content), read_options(content)
+        key = (name, options)
+        if key not in figures and key not in problems:
+            try:
+                figures[key] = builder.build(types[name], options)
+            except ProtosegError as error:
+                problems[key] = str(error)
+        if key in problems:
+            check.problem(file, f"cannot be drawn: {problems[key]}")
+            continue
+        check.count += 1
+        expected = figures[key].digest
         redraw = f"Draw it again: protoseg figures {matrix.name} --kind {types[name]}"
+        redraw += options.list_arguments()
         if digest is None:
             check.problem(file, f"contains no digest of its data. {redraw}")
         elif digest != expected:

@@ -12,7 +12,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError
 from protoseg.report.curves import BEST, build_best_table
 from protoseg.report.formats.files import render_files
-from protoseg.report.split_table import ON, build_split_table
+from protoseg.report.split_table import ON, build_split_table, split_table_name
 from protoseg.report.tables.benchmarks import read_benchmark_run, render_latency_files
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.comparison_table import SUFFIX
@@ -22,7 +22,7 @@ from protoseg.report.verify.check import Check
 from protoseg.report.verify.record_sources import Sources
 from protoseg.report.verify.records import KEPT, join_first
 from protoseg.report.verify.table_diff import TABLE_SUFFIXES, compare_table_files
-from protoseg.runs.evaluation import EVALUATIONS
+from protoseg.runs.results.evaluation import EVALUATIONS
 from protoseg.runs.store import RecordStore
 
 PER_CLASS = "_per_class"
@@ -51,8 +51,9 @@ def check_tables(
         if name + BEST in named:
             _check_table(sources, matrix, named.pop(name + BEST), tables, build_best_table)
         for other in [each for each in named if each.startswith(name + ON)]:
-            split, folders = other.removeprefix(name + ON), [sources.results / EVALUATIONS]
-            build = partial(build_split_table, split=split, folders=folders)
+            split, variant = split_table_name(other, name)
+            folders = [sources.results / EVALUATIONS]
+            build = partial(build_split_table, split=split, folders=folders, variant=variant)
             _check_table(sources, matrix, named.pop(other), tables, build)
         if name in named:
             _check_table(sources, matrix, named.pop(name), tables)

@@ -29,12 +29,14 @@ from protoseg.training.builders.dataloaders import (
     build_train_loader,
     check_weak_task,
 )
+from protoseg.training.builders.optimizer_config import build_optimizer, build_schedulers
+from protoseg.training.builders.timm_models import fill_backbone, load_timm
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error message, without the full stop."""
-    # The argument of the error, because str(KeyError) adds quotes.
-    text = str(error.args[0]) if error.args else ""
+    # str(KeyError) adds quotes.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     return (text.strip().splitlines() or [type(error).__name__])[0].rstrip(" .")
 
 
@@ -93,8 +95,8 @@ def build_config(
         "model": build_model(spec, world_size),
         "train_dataloader": build_train_loader(spec, data_root, num_workers, world_size, start),
         "test_dataloader": build_test_loader(spec, data_root, num_workers),
-        "optim_wrapper": _build_optimizer(spec),
-        "param_scheduler": _build_schedulers(spec),
+        "optim_wrapper": build_optimizer(spec),
+        "param_scheduler": build_schedulers(spec),
         "randomness": {"seed": spec.seed},
     }
     return Config(config)
@@ -104,18 +106,23 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     """Build the ``model`` part of the config: an mmseg ``EncoderDecoder``.
 
     Raises:
-        UsageError: a class named by its full path that cannot be imported, or values that no run
-            uses.
+        UsageError: a class named by its full path that cannot be imported, a model that timm does
+            not have, or values that no run uses.
     """
     for problem in find_ignored_settings(spec):
         raise UsageError(problem)
     for key, name in plugins.find_full_names(spec):
         plugins.load_class(name, key)  # mmengine would hide the reason why an import fails
+    spec, timm_model = fill_backbone(spec)
     encoder = read_values(spec, "backbone")
     preprocessor = encoder["data_preprocessor"]
+    if timm_model:
+        preprocessor.update(mean=list(timm_model.mean), std=list(timm_model.std))
     preprocessor.update(size=spec.augmentation.crop_size, seg_pad_val=ignored_label(spec.dataset))
     backbone = merge_settings(encoder["backbone"], to_plain(spec.backbone.settings))
     _check_default_weights(backbone)
+    if str(backbone.get("type")).endswith("TIMMBackbone"):
+        load_timm("backbone.settings.type")  # mmseg was imported without it
     heads = read_values(spec, "decoder")
     decode_head = _build_decode_head(heads["decode_head"], spec)
     # Without fields that were added later and are not set: their heads have the same defaults.
@@ -139,6 +146,13 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
 
 
 def _build_decode_head(head: dict[str, Any], spec: RunSpec) -> dict[str, Any]:
+    num_maps = len(spec.backbone.channels)
+    if max(spec.decoder.in_index) >= num_maps:  # planning checks it, except for a model of timm
+        raise UsageError(
+            f"decoder.in_index: expected feature maps 0 to {num_maps - 1} of {spec.backbone.name}, "
+            f"found {list(spec.decoder.in_index)}. Name others, or set "
+            "backbone.settings.out_indices."
+        )
     inputs = [spec.backbone.channels[i] for i in spec.decoder.in_index]
     reads_one_map = isinstance(head.get("in_index", -1), int)
     if reads_one_map and len(inputs) > 1:
@@ -182,6 +196,12 @@ def _build_auxiliary_head(
         number = "no auxiliary head" if head is None else "several auxiliary heads"
         raise UsageError(
             f"decoder.auxiliary: the recipe {decoder.recipe} has {number}. Set "
+            "decoder.auxiliary=false."
+        )
+    if not -1 <= head["in_index"] < len(spec.backbone.channels):
+        raise UsageError(
+            f"decoder.auxiliary: the head reads feature map {head['in_index']}, and "
+            f"{spec.backbone.name} has 0 to {len(spec.backbone.channels) - 1}. Set "
             "decoder.auxiliary=false."
         )
     head.update(
@@ -245,52 +265,3 @@ def _build_test_cfg(spec: RunSpec) -> dict[str, Any]:
             "evaluation: mode 'slide' needs crop_size and stride. Set each to [height, width]."
         )
     return {"mode": "slide", "crop_size": evaluation.crop_size, "stride": evaluation.stride}
-
-
-def _build_optimizer(spec: RunSpec) -> dict[str, Any]:
-    schedule = spec.schedule
-    wrapper: dict[str, Any] = read_values(spec, "schedule")["optim_wrapper"]
-    wrapper["optimizer"].update(lr=schedule.learning_rate, weight_decay=schedule.weight_decay)
-    if schedule.norm_decay == "never":
-        wrapper["constructor"] = "NormsWithoutDecay"
-        # Without any rule mmengine would not visit the modules.
-        wrapper["paramwise_cfg"] = {"norm_decay_mult": 0.0, **(wrapper.get("paramwise_cfg") or {})}
-    by_name = wrapper.get("paramwise_cfg") or {}
-    keys = by_name.get("custom_keys") or {}
-    if schedule.head_lr_mult != 1:
-        keys["head"] = {"lr_mult": schedule.head_lr_mult}
-    if keys:
-        wrapper["paramwise_cfg"] = {**by_name, "custom_keys": keys}
-    if spec.precision != "fp32":
-        wrapper["type"] = "AmpOptimWrapper"
-        wrapper["dtype"] = {"fp16": "float16", "bf16": "bfloat16"}[spec.precision]
-        if spec.precision == "fp16":
-            wrapper["loss_scale"] = "dynamic"
-    return wrapper
-
-
-def _build_schedulers(spec: RunSpec) -> list[dict[str, Any]]:
-    """The schedulers of the learning rate: linear warm-up, then polynomial decay."""
-    schedule = spec.schedule
-    warmup = schedule.warmup_iterations
-    if warmup >= schedule.iterations:
-        raise UsageError(
-            f"schedule.warmup_iterations: {warmup} is not less than the {schedule.iterations} "
-            "iterations of the run. Lower it, or raise schedule.iterations."
-        )
-    polynomial = {
-        "type": "PolyLR",
-        "eta_min": schedule.min_lr,
-        "power": schedule.power,
-        "begin": warmup,
-        "end": schedule.iterations,
-        "by_epoch": False,
-    }
-    linear = {
-        "type": "LinearLR",
-        "start_factor": 1e-6,
-        "begin": 0,
-        "end": warmup,
-        "by_epoch": False,
-    }
-    return [linear, polynomial] if warmup else [polynomial]

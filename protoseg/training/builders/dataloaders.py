@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.config.fields import to_plain
-from protoseg.config.schema import RunSpec
+from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
+from protoseg.training.builders.transforms import build_pipeline
 
 IMAGE_LABELS = ("image_labels",)
 """Metadata of a training sample of the task ``weak``; set by `LoadImageLabels`."""
@@ -34,6 +35,11 @@ def check_weak_task(spec: RunSpec) -> None:
     if spec.contrast.weight:
         raise UsageError(
             f"contrast.weight: pixel contrast needs label maps, but {reason}. Set contrast=none."
+        )
+    if spec.augmentation.pipeline:
+        raise UsageError(
+            f"augmentation.pipeline: its transforms may need label maps, but {reason}. Remove it, "
+            "or use augmentation=weak_256."
         )
     if spec.augmentation.cat_max_ratio < 1:
         raise UsageError(
@@ -68,22 +74,8 @@ def build_train_loader(
     pipeline: list[dict[str, Any]] = [
         {"type": "LoadImageFromFile"},
         {"type": "LoadImageLabels" if weak else "LoadAnnotations"},
-        {
-            "type": "RandomResize",
-            "scale": augmentation.scale,
-            "ratio_range": augmentation.ratio_range,
-            "keep_ratio": True,
-        },
-        {
-            "type": "RandomCrop",
-            "crop_size": augmentation.crop_size,
-            "cat_max_ratio": augmentation.cat_max_ratio,
-            "ignore_index": ignored_label(spec.dataset),
-        },
-        {"type": "RandomFlip", "prob": augmentation.flip},
+        *(build_pipeline(spec) if augmentation.pipeline else _make_augmentation(spec)),
     ]
-    if augmentation.photometric:
-        pipeline.append({"type": "PhotoMetricDistortion"})
     pipeline.append({"type": "PackSegInputs", **({"meta_keys": IMAGE_LABELS} if weak else {})})
     batch_size, iterations = spec.schedule.batch_size, spec.schedule.iterations
     return {
@@ -102,23 +94,77 @@ def build_train_loader(
     }
 
 
+def _make_augmentation(spec: RunSpec) -> list[dict[str, Any]]:
+    """The transforms of the fields of ``augmentation``."""
+    augmentation = spec.augmentation
+    steps: list[dict[str, Any]] = [
+        {
+            "type": "RandomResize",
+            "scale": augmentation.scale,
+            "ratio_range": augmentation.ratio_range,
+            "keep_ratio": True,
+        },
+        {
+            "type": "RandomCrop",
+            "crop_size": augmentation.crop_size,
+            "cat_max_ratio": augmentation.cat_max_ratio,
+            "ignore_index": ignored_label(spec.dataset),
+        },
+        {"type": "RandomFlip", "prob": augmentation.flip},
+    ]
+    return [*steps, {"type": "PhotoMetricDistortion"}] if augmentation.photometric else steps
+
+
 def build_test_loader(spec: RunSpec, data_root: Path, num_workers: int) -> dict[str, Any]:
     """Build the ``test_dataloader``: the images of the evaluation split, in order, batch size 1."""
-    pipeline: list[dict[str, Any]] = [{"type": "LoadImageFromFile"}]
+    steps: list[dict[str, Any]] = []
     if spec.method.task == "weak":
-        pipeline.append({"type": "LoadImageLabels"})
+        steps.append({"type": "LoadImageLabels"})
     if spec.evaluation.scale:
-        pipeline.append({"type": "Resize", "scale": spec.evaluation.scale, "keep_ratio": True})
+        steps.append({"type": "Resize", "scale": spec.evaluation.scale, "keep_ratio": True})
+    keys = IMAGE_LABELS if spec.method.task == "weak" else ()
+    pipeline = _make_test_pipeline(steps, keys)
+    dataset = _dataset(spec, data_root, spec.evaluation.split, pipeline)
+    return _make_test_settings(dataset, num_workers)
+
+
+def make_test_loader(
+    dataset: DatasetSpec, split: str, data_root: Path, steps: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Make the settings of a loader of a whole split, in order, batch size 1.
+
+    Args:
+        dataset: the data set.
+        split: name of the split.
+        data_root: folder of the data set.
+        steps: mmseg transforms of an image between reading and packing.
+    """
+    settings = {
+        "type": "SegmentationFolder",
+        "root": str(data_root),
+        "dataset": to_plain(dataset),
+        "split": split,
+        "pipeline": _make_test_pipeline(steps),
+    }
+    return _make_test_settings(settings, 0)
+
+
+def _make_test_pipeline(
+    steps: list[dict[str, Any]], further_keys: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     # Labels are loaded after the resize: scores are resized to the original image for the metric.
-    keys: tuple[str, ...] = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx")
-    keys += IMAGE_LABELS if spec.method.task == "weak" else ()
-    pipeline += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs", "meta_keys": keys}]
+    keys = ("img_path", "ori_shape", "img_shape", "pad_shape", "sample_idx", *further_keys)
+    pack = {"type": "PackSegInputs", "meta_keys": keys}
+    return [{"type": "LoadImageFromFile"}, *steps, {"type": "LoadAnnotations"}, pack]
+
+
+def _make_test_settings(dataset: dict[str, Any], num_workers: int) -> dict[str, Any]:
     return {
         "batch_size": 1,
         "num_workers": num_workers,
         "persistent_workers": False,
         "sampler": {"type": "DefaultSampler", "shuffle": False},
-        "dataset": _dataset(spec, data_root, spec.evaluation.split, pipeline),
+        "dataset": dataset,
     }
 
 

@@ -90,11 +90,14 @@ def count_spec_parameters(spec: RunSpec) -> ParameterCounts:
     )
 
 
-def count_parameters(parts: TrainingComponents) -> dict[str, int]:
+def count_parameters(parts: TrainingComponents, frozen: tuple[str, ...] = ()) -> dict[str, int]:
     """Count the learnable parameters of a model as it is evaluated, and its prototypes.
 
     Auxiliary heads and other modules used only in training are removed after it, so papers do not
-    count them.
+    count them. Modules that the run does not train are a part of the network, and are counted.
+
+    Args:
+        frozen: names of these modules.
 
     Returns:
         ``learnable`` and ``prototype``, as in a record.
@@ -102,10 +105,11 @@ def count_parameters(parts: TrainingComponents) -> dict[str, int]:
     model = parts.module
     training_only = getattr(model.decode_head, "training_only", ())
     excluded = ("auxiliary_head.", *(f"decode_head.{name}." for name in training_only))
+    counted = tuple(f"{name}." for name in frozen)
     learnable = sum(
         parameter.numel()
         for name, parameter in model.named_parameters()
-        if parameter.requires_grad and not name.startswith(excluded)
+        if (parameter.requires_grad or name.startswith(counted)) and not name.startswith(excluded)
     )
     bank = getattr(model.decode_head, "bank", None)
     return {"learnable": learnable, "prototype": bank.prototypes.numel() if bank else 0}

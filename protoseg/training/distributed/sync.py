@@ -108,13 +108,17 @@ def wrap_model(model: nn.Module) -> MMDistributedDataParallel:
 
 
 def synchronise_norms(module: nn.Module, norm_class: type[_BatchNorm]) -> None:
-    """Replace every batch norm below ``module`` by a ``norm_class`` that keeps its tensors."""
+    """Replace every batch norm below ``module`` by a ``norm_class`` that keeps its tensors.
+
+    Raises:
+        UsageError: a batch norm that computes something else, too.
+    """
     for name, child in module.named_children():
         if not isinstance(child, _BatchNorm):
             synchronise_norms(child, norm_class)
             continue
         # Created on "meta", so nothing is allocated; the tensors of the old norm are kept.
-        norm = norm_class(
+        norm = _choose_class(child, norm_class)(
             child.num_features,
             child.eps,
             child.momentum,
@@ -124,8 +128,32 @@ def synchronise_norms(module: nn.Module, norm_class: type[_BatchNorm]) -> None:
         )
         norm._parameters.update(child._parameters)
         norm._buffers.update(child._buffers)
+        norm._modules.update(child._modules)
         norm.train(child.training)
         setattr(module, name, norm)
+
+
+def _choose_class(norm: _BatchNorm, norm_class: type[_BatchNorm]) -> type[_BatchNorm]:
+    """Return ``norm_class``, with the activation of a batch norm of timm that has one."""
+    if type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward, norm_class.forward):
+        return norm_class
+    if set(norm._modules) == {"drop", "act"}:
+        return _add_activation(norm_class)
+    raise UsageError(
+        f"backbone: {type(norm).__name__} is a batch norm that several processes cannot share. "
+        "Train in one process, or choose another backbone."
+    )
+
+
+def _add_activation(norm_class: type[_BatchNorm]) -> type[_BatchNorm]:
+    class ActivatedNorm(norm_class):  # type: ignore[misc, valid-type]
+        """A batch norm, dropout and activation, as ``BatchNormAct2d`` of timm."""
+
+        def forward(self, features: Tensor) -> Tensor:
+            activated: Tensor = self.act(self.drop(super().forward(features)))
+            return activated
+
+    return ActivatedNorm
 
 
 def _rescale_losses(

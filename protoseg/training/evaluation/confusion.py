@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
+
+from protoseg.runs.results.samples import pack_arrays
 
 
 @METRICS.register_module()
@@ -113,16 +114,18 @@ def pack_counts(images: Sequence[tuple[int, Any, Any]], num_classes: int) -> byt
         "num_classes": np.int64(num_classes),
         "num_images": np.int64(len(images)),
     }
-    buffer = io.BytesIO()
-    # numpy.savez writes the current time into the archive, which would change the digest.
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            entry = io.BytesIO()
-            np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
-            info = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, entry.getvalue())
-    return buffer.getvalue()
+    return pack_arrays(arrays)
+
+
+def unpack_counts(
+    data: bytes,
+) -> list[tuple[int, np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Unpack a result of `pack_counts`: (image number, cells, counts) of each image with counts."""
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        image, cell, count = (file[name] for name in ("image", "cell", "count"))
+    numbers, starts = np.unique(image, return_index=True)
+    parts = (np.split(column.astype(np.int64), starts[1:]) for column in (cell, count))
+    return list(zip(numbers.tolist(), *parts, strict=True))
 
 
 def encode_counts(images: Sequence[tuple[int, Any, Any]]) -> bytes:

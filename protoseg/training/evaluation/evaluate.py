@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from protoseg.config.schema import RunSpec
 from protoseg.core.collective import all_max
-from protoseg.training.builders.components import TrainingComponents
+from protoseg.training.builders.components import EvaluationComponents, TrainingComponents
 from protoseg.training.distributed.process_group import Processes
 from protoseg.training.evaluation import confusion
 from protoseg.training.evaluation.cam_masks import build_counter
@@ -30,9 +31,23 @@ def evaluate(
         StopRequested: a process received a signal.
         ClaimLost: another worker took the run over.
     """
+    return evaluate_network(parts, build_counter(spec), spec.dataset.classes, stop, processes)
+
+
+def evaluate_network(
+    parts: TrainingComponents | EvaluationComponents,
+    counter: confusion.ConfusionCounts,
+    classes: Sequence[str],
+    stop: StopRequest,
+    processes: Processes | None = None,
+) -> tuple[dict[str, Any], list[Any], bytes, int]:
+    """Evaluate a network on the images of a loader; see `evaluate`.
+
+    Args:
+        counter: counts the confusions.
+        classes: names of the classes.
+    """
     processes = processes or Processes()
-    num_classes = len(spec.dataset.classes)
-    counter = build_counter(spec)
     parts.model.eval()
     batches = iter(parts.test_loader)
     # All processes take part in every exchange of signals, also after their own last batch.
@@ -50,8 +65,8 @@ def evaluate(
         shares = processes.gather_bytes(confusion.encode_counts(images))
         images = [image for share in shares for image in confusion.decode_counts(share)]
     counter.compute_metrics(images)
-    matrix = confusion.sum_counts(counter.images, num_classes)
-    overall, per_class = confusion.summarise_matrix(matrix, spec.dataset.classes)
+    matrix = confusion.sum_counts(counter.images, len(classes))
+    overall, per_class = confusion.summarise_matrix(matrix, classes)
     overall |= counter.details
-    packed = confusion.pack_counts(counter.images, num_classes)
+    packed = confusion.pack_counts(counter.images, len(classes))
     return overall, per_class, packed, len(counter.images)

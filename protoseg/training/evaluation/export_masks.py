@@ -24,6 +24,7 @@ from protoseg.datasets.layout import find_pairs, find_root
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.runs.folder import RunFolder
 from protoseg.training.evaluation.finished_run import load_model, read_finished_run
+from protoseg.training.machine.determinism import use_level
 
 OPTION = "dataset.yaml"
 """The config file of the data set; copy it to ``experiments/dataset``."""
@@ -66,10 +67,11 @@ def write_masks(
     threshold = float(record["metrics"]["threshold"])
     temporary = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        masks = _predict_masks(parts, threshold, len(members), progress)
-        for pair, mask in zip(members, masks, strict=True):
-            _link(pair.image, root, temporary)
-            _save_mask(mask, spec.dataset, temporary / pair.annotation.relative_to(root))
+        with use_level(spec.determinism):
+            masks = _predict_masks(parts, threshold, len(members), progress)
+            for pair, mask in zip(members, masks, strict=True):
+                _link(pair.image, root, temporary)
+                _save_mask(mask, spec.dataset, temporary / pair.annotation.relative_to(root))
         for split in spec.dataset.counts or (spec.dataset.train_split,):
             if split != spec.evaluation.split:
                 for path in (

@@ -6,10 +6,11 @@ GPU some of these kernels sum in an order that changes between calls; ``bitwise`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -50,8 +51,51 @@ def apply_level(level: str) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
+@contextlib.contextmanager
+def use_level(level: str) -> Iterator[None]:
+    """Configure torch for a level, and restore the earlier settings at the end.
+
+    The settings are those of the process: other threads have them meanwhile. cuBLAS reads its
+    workspace setting once in a process, at its first use.
+
+    Args:
+        level: as for `apply_level`.
+
+    Raises:
+        UsageError: as `apply_level`.
+    """
+    cublas = os.environ.get(CUBLAS)
+    is_deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    backends = (
+        (torch.utils.deterministic, "fill_uninitialized_memory"),
+        *((torch.backends.cudnn, name) for name in ("deterministic", "benchmark", "allow_tf32")),
+        (torch.backends.cuda.matmul, "allow_tf32"),
+    )
+    values = [getattr(module, name) for module, name in backends]
+    try:
+        apply_level(level)
+        yield
+    except RuntimeError as error:
+        if message := describe_refusal(error):
+            raise UsageError(message) from error
+        raise
+    finally:
+        if level == "bitwise":
+            torch.use_deterministic_algorithms(is_deterministic, warn_only=warn_only)
+            for (module, name), value in zip(backends, values, strict=True):
+                setattr(module, name, value)
+            if cublas is None:
+                os.environ.pop(CUBLAS, None)
+
+
 def describe_refusal(error: BaseException) -> str | None:
     """The message for an operation that ``bitwise`` refuses; None for any other error."""
+    if isinstance(error, RuntimeError) and CUBLAS in str(error):
+        return (
+            "determinism: cuBLAS was used in this process without a fixed order of summation. Set "
+            f"{CUBLAS}={CUBLAS_CONFIGS[0]} in the environment, and run this again."
+        )
     match = REFUSED.match(str(error)) if isinstance(error, RuntimeError) else None
     if match is None:
         return None

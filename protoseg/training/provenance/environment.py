@@ -14,13 +14,18 @@ import torch
 import protoseg
 from protoseg import files
 from protoseg.config.plugin_source import describe_plugin, get_version, hash_modules
+from protoseg.paths import SHIPPED, find_project
 from protoseg.runs.folder import RunFolder
 from protoseg.training.machine.device import (
     describe_accelerator,
     get_device_name,
     get_torch_libraries,
 )
-from protoseg.training.provenance.source_code import CodeState, read_code_state
+from protoseg.training.provenance.source_code import (
+    CodeState,
+    read_code_state,
+    read_project_state,
+)
 
 PACKAGES = (
     "torch",
@@ -34,6 +39,7 @@ PACKAGES = (
     "opencv-python",
     "opencv-python-headless",
     "hydra-core",
+    "timm",
     "protoseg",
 )
 LOCKS = {"lock_sha256": "requirements.lock", "lock_mm_sha256": "requirements-mm.lock"}
@@ -41,10 +47,12 @@ LOCKS = {"lock_sha256": "requirements.lock", "lock_mm_sha256": "requirements-mm.
 
 def collect_provenance() -> dict[str, Any]:
     """Commit, changes of the working tree, locks, packages and device; no paths or host names."""
-    return _collect_provenance(read_code_state(_get_checkout()))
+    return _collect_provenance(read_code_state(_get_checkout()), find_project())
 
 
-def record_attempt_code(folder: RunFolder, plugins: Iterable[str] = ()) -> dict[str, Any]:
+def record_attempt_code(
+    folder: RunFolder, plugins: Iterable[str] = (), project: Path | None = None
+) -> dict[str, Any]:
     """Record the code of the attempt that starts, and collect the provenance of the run.
 
     Writes ``attempts/N/code.json``, and ``code.diff`` if the working tree has changes. A different
@@ -53,6 +61,7 @@ def record_attempt_code(folder: RunFolder, plugins: Iterable[str] = ()) -> dict[
     Args:
         plugins: other packages that define parts of the run. They are recorded with the digest of
             their source, without the source.
+        project: root of the project of the sweep; its commit is recorded too.
 
     Returns:
         The result of `collect_provenance`, and ``attempts`` with the code of each attempt.
@@ -61,7 +70,7 @@ def record_attempt_code(folder: RunFolder, plugins: Iterable[str] = ()) -> dict[
         ProtosegError: the run folder cannot be written.
     """
     state = read_code_state(_get_checkout())
-    collected = _collect_provenance(state)
+    collected = _collect_provenance(state, project)
     _write_diff(folder.path, state)
     code = {key: collected[key] for key in ("commit", "dirty", "diff_sha256", "code_sha256")}
     code |= {key: collected[key] for key in (*LOCKS, "device", "threads")}
@@ -80,18 +89,22 @@ def _get_checkout() -> Path:
     return Path(protoseg.__file__).resolve().parent.parent
 
 
-def _collect_provenance(state: CodeState) -> dict[str, Any]:
+def _collect_provenance(state: CodeState, project: Path | None) -> dict[str, Any]:
     checkout = _get_checkout()
+    shipped = checkout / SHIPPED
+    packaged = shipped if shipped.is_dir() else checkout
     note = {"diff_note": state.note} if state.note else {}
+    own = read_project_state(project) if project else None
     return {
         "commit": state.commit,
         "dirty": state.dirty,
         "diff_sha256": state.diff_sha256,
         "diff_file": "code.diff" if state.diff else None,
         **note,
+        **({"project": {"commit": own.commit, "dirty": own.dirty}} if own else {}),
         "code_sha256": hash_modules(checkout / "protoseg"),
-        **{key: _hash_file(checkout / name) for key, name in LOCKS.items()},
-        "lock_differs": compare_locks([checkout / name for name in LOCKS.values()]),
+        **{key: _hash_file(packaged / name) for key, name in LOCKS.items()},
+        "lock_differs": compare_locks([packaged / name for name in LOCKS.values()]),
         "packages": _get_versions(),
         "torch_libraries": get_torch_libraries(),
         "python": platform.python_version(),

@@ -14,11 +14,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from protoseg import files
+from protoseg.paths import PROJECT_FILE, SHIPPED, find_paths
+
 CODE = (
     *("protoseg", "experiments", "slurm", "pyproject.toml"),
     *("requirements.lock", "requirements-mm.lock"),
 )
 """The paths that can change a result; a table in results/ cannot."""
+BUILD_FILE = SHIPPED / "build.json"
+"""Commit that a package was built from, beside ``protoseg``; `setup.py` writes it."""
 LARGEST_DIFF = 2**20
 """Bytes; of a larger diff only the digest is kept."""
 LARGEST_CHANGE = 2**26
@@ -59,7 +64,9 @@ class Git:
 
     def __init__(self, checkout: Path, seconds: float = SECONDS, **environment: str) -> None:
         self._command = ["git", "-C", str(checkout)]
-        for setting in ("core.quotePath=true", f"core.hooksPath={os.devnull}"):
+        # In a container the repository often belongs to another user.
+        own = ("core.quotePath=true", f"core.hooksPath={os.devnull}", "core.fsmonitor=false")
+        for setting in (*own, "safe.directory=*"):
             self._command += ["-c", setting]
         self._seconds = seconds
         self._environment = {k: v for k, v in os.environ.items() if k not in _OTHER_REPOSITORY}
@@ -101,9 +108,13 @@ class Git:
 
 
 def read_code_state(checkout: Path) -> CodeState:
-    """The state of the code in ``checkout``; all unknown if it is not a git repository."""
+    """The state of the code in ``checkout``, or of an installed package as it was built.
+
+    All is unknown if it is not a git repository and was not built from one.
+    """
     if not (checkout / ".git").exists():
-        return CodeState()
+        built = files.read_json(checkout / BUILD_FILE)
+        return CodeState(**built) if isinstance(built, dict) else CodeState()
     git = Git(checkout)
     head = git.try_run("rev-parse", "HEAD")
     # Plumbing commands ignore the user's settings (colours, prefixes, context).
@@ -129,6 +140,23 @@ def read_code_state(checkout: Path) -> CodeState:
         sizes = f"{_format_mib(len(diff))}, limit {_format_mib(LARGEST_DIFF)}"
         return CodeState(commit, True, diff_sha256=sha256, note=f"{sizes}: only its digest is kept")
     return CodeState(commit, True, diff, sha256)
+
+
+def read_project_state(project: Path) -> CodeState | None:
+    """The commit of a project's repository; None outside of git, or before the first commit.
+
+    A project is dirty if its configs differ from the commit, and None if they are outside of its
+    repository. There is no diff: the spec of a run has all values.
+    """
+    git = Git(project)
+    head = git.try_run("rev-parse", "HEAD")
+    if head is None:
+        return None
+    paths = find_paths(project)
+    status = git.try_run(
+        "status", "--porcelain", "--", PROJECT_FILE, str(paths.experiments), str(paths.clusters)
+    )
+    return CodeState(head.decode().strip(), dirty=None if status is None else bool(status.strip()))
 
 
 def _make_diff(checkout: Path, git: Git, names: list[bytes]) -> bytes | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,7 +23,12 @@ def find_weights(backbone: BackboneSpec, folder: Path) -> Path | None:
     """
     if not backbone.weights:
         return None
-    path = folder / backbone.weights
+    if backbone.uses_hub:
+        from protoseg.training.weights.timm_weights import find_hub_weights
+
+        path = find_hub_weights(backbone.timm_model)
+    else:
+        path = folder / backbone.weights
     if not path.is_file():
         raise DataError(
             f"{path}: the weights of backbone {backbone.name} are missing. Copy the file there "
@@ -49,17 +55,12 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
     Raises:
         DataError: not a weights file, or weights that do not fit the backbone.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        text = str(error).strip()
-        first_line = text.splitlines()[0] if text else type(error).__name__
-        raise DataError(f"{path}: not a file of torch weights ({first_line}).") from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}, expected a dict of weights.")
+    if type(backbone).__name__ == "TimmBackbone":
+        from protoseg.training.weights.timm_weights import load_timm_weights
+
+        load_timm_weights(backbone, path)  # type: ignore[arg-type]
+        return
+    content = read_weights(path)
     loaded = {name.removeprefix("backbone."): value for name, value in content.items()}
     if _is_swin(backbone):
         loaded = swin.convert_to_mmseg(loaded)
@@ -80,6 +81,33 @@ def load_weights(backbone: nn.Module, path: Path) -> None:
             f"{problems[0]}{more}. Use weights of this backbone, or backbone.weights='' for none."
         )
     backbone.load_state_dict({name: loaded.get(name, value) for name, value in state.items()})
+
+
+def read_weights(path: Path) -> dict[str, Any]:
+    """Read the weights in a file, which may be below ``state_dict`` or ``model``.
+
+    Raises:
+        DataError: not a file of weights.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "GLOBAL" in str(error) or "Unsupported" in str(error):
+            raise DataError(
+                f"{path}: holds pickled Python objects, which are code and are not loaded. Save "
+                "its weights alone: torch.save({'state_dict': checkpoint['state_dict']}, FILE)."
+            ) from error
+        raise DataError(f"{path}: not a file of torch weights.") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        text = str(error).strip()
+        first_line = text.splitlines()[0] if text else type(error).__name__
+        raise DataError(f"{path}: not a file of torch weights ({first_line}).") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds a {type(content).__name__}, expected a dict of weights.")
+    return content
 
 
 def _is_swin(backbone: nn.Module) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from training.small import composer
 
 from cli.conftest import CommandLine
+from protoseg.config.load_matrix import load_matrix
 
 
 @pytest.mark.parametrize(
@@ -14,6 +16,8 @@ from cli.conftest import CommandLine
     [
         (["one"], "protoseg compare: name two runs, or a matrix and two of its rows."),
         (["quickstart", "#1", "#2", "miou", "more"], "name two runs, or a matrix and two of"),
+        (["a", "b", "seed=0"], "compare: 'seed=0' changes a matrix, but two runs are named."),
+        (["quickstart", "#1", "#2", "seeds=1"], "unknown column 'seeds=1'"),
         (["quickstart", "Parametric", "#2"], "quickstart: unknown row 'Parametric'. Did you mean"),
         (["quickstart", "#1", "#2", "mio"], "unknown column 'mio'. Did you mean 'miou'?"),
         (["quickstart", "#1", "#2", "--draws", "0"], "expected a whole number from 1, found '0'"),
@@ -49,6 +53,19 @@ def test_a_row_without_a_finished_run_is_reported(protoseg: CommandLine) -> None
     assert result.status != 0
     assert "'Parametric, K = 1' has no finished run" in result.err
     assert "protoseg sweep" in result.err
+
+
+def test_overrides_change_the_matrix(protoseg: CommandLine) -> None:
+    override = "schedule.iterations=100"
+    runs = load_matrix(composer(), "quickstart", [override]).runs
+    for run in runs:
+        protoseg.record(run, 60.0)
+    rows = ("quickstart", "#1", "#2", "--by", "seeds")
+    assert "has no finished run" in protoseg("compare", *rows).err
+    # The records of these runs are found; these have no counts.
+    assert f"the confusion counts of {runs[0].run_id} are gone" in (
+        protoseg("compare", *rows, override).err
+    )
 
 
 PAIR = ("camvid_methods", "#2", "#1", "--draws", "200")

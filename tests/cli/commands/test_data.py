@@ -198,3 +198,40 @@ def test_wrong_arguments_are_reported_in_one_line(
     assert result.status == 2
     assert message in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_browse_writes_a_sheet_of_training_samples(protoseg: CommandLine, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheets" / "shapes.png"
+    sizes = ("augmentation.scale=[32,32]", "augmentation.crop_size=[32,32]")
+    call = ("data", "browse", "shapes", *sizes, "--count", "3", "--into", str(sheet))
+    result = protoseg(*call)
+    assert (result.status, result.err) == (0, "")
+    assert result.out == f"3 samples of shapes, train: {sheet}\n"
+    first = sheet.read_bytes()
+    data = protoseg(*call, "--seed", "1", "--split", "val", "--json").json
+    assert data == {"samples": 3, "files": [str(sheet)]}
+    assert sheet.read_bytes() != first
+    unknown = protoseg("data", "browse", "shapes", "--split", "tset", "--into", str(sheet))
+    assert unknown.status == 2
+    assert "unknown split 'tset'. Known: train, val." in unknown.err
+    assert len(unknown.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("browse",), "name one data set and a file: data browse NAME --into FILE.html"),
+        (("browse", "shapes"), "name one data set and a file"),
+        (("browse", "shapes", "--into", "x.jpg"), "unknown suffix '.jpg'. Allowed: .html, .png"),
+        (("browse", "shaps", "--into", "x.png"), "unknown data set 'shaps'. Did you mean 'shapes'"),
+        (("check", "shapes", "--seed", "0"), "--seed is an option of data browse only. Remove it."),
+    ],
+)
+def test_wrong_arguments_of_browse(
+    protoseg: CommandLine, arguments: tuple[str, ...], message: str
+) -> None:
+    result = protoseg("data", *arguments)
+    assert result.status == 2
+    assert message in result.err
+    assert len(result.err.splitlines()) == 1

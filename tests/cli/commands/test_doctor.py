@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import subprocess
 import sys
 
 import pytest
@@ -34,6 +36,26 @@ def test_doctor_reports_findings_and_what_to_do(
     result = protoseg("doctor")
     assert result.status == 1
     assert "Install it." in result.out
+
+
+def test_missing_and_old_packages_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._check_packages().state == "ok"
+    required = ["numpy>=99", "no-such-package>=1", "wandb; extra == 'wandb'", "pandas>=2"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: required)
+    finding = doctor._check_packages()
+    assert finding.state == "broken"
+    assert finding.found == (
+        f"numpy {importlib.metadata.version('numpy')}, needed: >=99; no-such-package is missing"
+    )
+
+
+def test_a_missing_libgl_names_the_build_of_opencv_without_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"
+    failed = subprocess.CompletedProcess([], 1, "", error)
+    monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: failed)
+    assert "opencv-python-headless" in doctor._check_mmseg().todo
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ from training.small import BASE, make_folder, record_of, small_spec, work
 
 from cli.conftest import CommandLine
 from protoseg.report.verify.evaluations import check_evaluations
-from protoseg.runs.evaluation import read_evaluation
 from protoseg.runs.folder import RunFolder
 from protoseg.runs.record import publish, seal
+from protoseg.runs.results.evaluation import read_evaluation
 
 SPEC = ("method=paper", "schedule.iterations=6")
 

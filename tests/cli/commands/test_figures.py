@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 import pytest
+from synthetic_samples import make_samples, write_samples
 
 from cli.conftest import CommandLine
 from protoseg.cli.arguments import TRIAL_FIGURES
@@ -68,3 +69,25 @@ def test_an_unknown_type_of_figure_is_wrong_usage(
 ) -> None:
     answer = protoseg("figures", "quickstart", *options)
     assert answer.status == 2
+
+
+def test_options_of_samples_are_used_or_refused(protoseg: CommandLine) -> None:
+    run = protoseg.quickstart()[0]
+    state = "s" * 64
+    path = protoseg.record(run, 50.0, in_runs=True, provenance={"state_sha256": state})
+    classes = run.spec.dataset.classes
+    samples = make_samples(run.run_id, state, classes=classes, prototypes=0)
+    write_samples(samples, path.with_name("samples.npz"))
+    row = ("--row", "Parametric, K = 1")
+    answer = protoseg("figures", "quickstart", *row)
+    assert answer.status == 2
+    assert "--row has no effect without --kind of one of these types: examples" in answer.err
+    options = ("--kind", "examples", "--choose", "worst", "--images", "1", *row, "--json")
+    answer = protoseg("figures", "quickstart", *options)
+    assert (answer.status, answer.err) == (0, "")
+    content = answer.json["figures"]["quickstart"]["examples"]["content"]
+    worst = int(samples.arrays["image_miou"].argmin())
+    assert [image["name"] for image in content["images"]] == [f"images/val/{worst:03}.png"]
+    assert content["rows"] == ["Parametric, K = 1"]
+    (prediction,) = content["images"][0]["predictions"]
+    assert prediction["shape"] == [30, 40]

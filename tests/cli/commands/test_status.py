@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
 
 import pytest
+from waiting import finish
 
 from cli.conftest import CommandLine
 from protoseg.cli import context
+from protoseg.cli.commands import status as status_command
 from protoseg.runs import claim
 
 
@@ -120,3 +127,99 @@ def test_a_terminal_of_80_columns_shows_what_differs(
     assert len({row.split()[0] for row in rows}) == 9
     # The shown part identifies the run.
     assert protoseg("status", rows[0].split()[0]).out.count(run.run_id) == 1
+
+
+def write_progress(protoseg: CommandLine, run_id: str, **progress: Any) -> None:
+    settings = {"iteration": 45, "iterations": 550, "iterations_per_second": 5.0} | progress
+    (protoseg.lab.runs / run_id / "progress.json").write_text(json.dumps(settings))
+
+
+def test_watching_in_a_pipe_prints_a_block_each_time(
+    protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = protoseg.quickstart()
+    for run in runs[1:]:
+        protoseg.record(run, 70.0)
+    held = claim.acquire(protoseg.lab.start(runs[0].spec).claim)
+    assert held is not None
+    losses = [[i, 8.0 - i] for i in range(1, 5)]
+    write_progress(protoseg, runs[0].run_id, losses=losses, loss=3.75)
+    pauses: list[float] = []
+
+    def pause(every: float) -> None:
+        """The run evaluates during the first pause, and has its record after the second one."""
+        pauses.append(every)
+        if len(pauses) == 1:
+            evaluations = [[10, 20.0], [20, 30.25]]
+            write_progress(protoseg, runs[0].run_id, losses=losses, evaluations=evaluations)
+        else:
+            held.release()
+            protoseg.record(runs[0], 71.5)
+
+    monkeypatch.setattr(status_command, "_pause", pause)
+    result = protoseg("status", "quickstart", "--watch", "--every", "7")
+    assert result.status == 0
+    assert pauses == [7.0, 7.0]
+    assert "\x1b" not in result.out, "no escape codes in a pipe"
+    blocks = split_blocks(result.out)
+    assert len(blocks) == 3
+    lines = [next(x for x in block.splitlines() if runs[0].run_id in x) for block in blocks]
+    assert "█▆▄▁" in lines[0]
+    assert lines[0].rstrip().endswith("3.7500")
+    assert "▁█" in lines[1]
+    assert lines[1].rstrip().endswith("30.25")
+    assert "done" in lines[2]
+    assert lines[2].rstrip().endswith("71.50")
+    # 505 iterations are left, at 5 a second.
+    assert "quickstart: 1 run left, 1 running: about 2 min, until " in blocks[0]
+    assert "left, " not in blocks[2]
+
+
+def split_blocks(text: str) -> list[str]:
+    """The blocks of a watched plan: each starts with a line that is a time."""
+    blocks: list[str] = []
+    for line in text.splitlines():
+        if len(line) == 19 and line[4] == line[7] == "-":
+            blocks.append("")
+        blocks[-1] += f"{line}\n"
+    return blocks
+
+
+def test_every_needs_watch(protoseg: CommandLine) -> None:
+    result = protoseg("status", "quickstart", "--every", "5")
+    assert result.status == 2
+    assert "--every is the interval of --watch. Add --watch." in result.err
+
+
+def test_watching_in_a_terminal_replaces_the_display(
+    protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, *others = protoseg.quickstart()
+    for other in others:
+        protoseg.record(other, 70.0)
+    monkeypatch.setattr(status_command, "_pause", lambda every: protoseg.record(run, 71.5))
+    monkeypatch.setattr(context.PipeConsole, "is_terminal", True)
+    result = protoseg("status", "quickstart", "--watch")
+    assert result.status == 0
+    assert "\x1b[1A" in result.out, "the cursor goes up to the first line of the display"
+    assert "71.50" in result.out
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_watching_without_an_error(protoseg: CommandLine) -> None:
+    protoseg.quickstart()
+    command = [sys.executable, "-m", "protoseg.cli", "status", "quickstart", "--watch"]
+    folders = ["--runs", str(protoseg.lab.runs), "--every", "0.1", "--ignore-records"]
+    process = subprocess.Popen(
+        [*command, *folders],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    while "9 new" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = finish(process)
+    assert (process.returncode, err) == (0, "")

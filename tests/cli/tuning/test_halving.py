@@ -12,7 +12,7 @@ from cli.tuning.conftest import Tuned
 from protoseg.cli.commands import sweep
 from protoseg.config.matrix import PlannedRun
 from protoseg.errors import ProtosegError
-from protoseg.runs.choice import read_choice
+from protoseg.runs.results.choice import read_choice
 
 FIRST = {1: 40.0, 2: 50.0, 3: 45.0, 4: 20.0}
 """mIoU of four trials of each row at the first rung: 2 and 3 go on."""

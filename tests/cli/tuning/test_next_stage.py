@@ -67,6 +67,16 @@ def test_a_plan_shows_the_script_of_the_small_job(protoseg: CommandLine, tuned: 
     assert "next stage" not in protoseg("plan", tuned.path, CLUSTER, "--sbatch").out
 
 
+def test_the_small_job_has_the_loggers_of_the_sweep(
+    tuned: Tuned, protoseg: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROTOSEG_LOGGERS", "jsonl,tensorboard")
+    monkeypatch.setattr("protoseg.loggers.registry.PACKAGES", {})  # none is needed here
+    out = protoseg("plan", tuned.path, CLUSTER, "--sbatch").out
+    _, second = out.split("# ---- the next stage of tuned, after the arrays above\n")
+    assert "--logger jsonl --logger tensorboard" in second
+
+
 def test_a_sweep_submits_the_small_job_after_the_trials(
     protoseg: CommandLine, tuned: Tuned, commands: Commands
 ) -> None:

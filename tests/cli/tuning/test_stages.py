@@ -13,7 +13,7 @@ import pytest
 
 from cli.conftest import CommandLine
 from cli.tuning.conftest import Tuned
-from protoseg.runs.choice import read_choice
+from protoseg.runs.results.choice import read_choice
 
 VALUES = (40.0, 50.0, 45.0, 30.0, 20.0, 35.0)
 """The best trials are the second one of the first row, and the third one of the second."""

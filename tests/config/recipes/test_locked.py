@@ -56,7 +56,6 @@ def test_all_recipe_files_are_the_locked_ones() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.install
 def test_all_recipes_have_the_locked_values() -> None:
     table = collect_table()
     assert compare_tables(locked.read_table(), table) == [], ADVICE

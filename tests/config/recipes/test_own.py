@@ -40,7 +40,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compose(composer: Composer, recipes: Path) -> Compose:
     """Composes specs with recipes of the folder, which one process has resolved together."""
-    own_composer = Composer(composer.experiments)
+    own_composer = Composer(composer.folders.first)
     own_composer.recipes.folder = recipes
     files = [path.resolve() for path in recipes.glob("*.*")]
     own_composer.recipes._answers |= resolve_recipes(files, CONFIGS)

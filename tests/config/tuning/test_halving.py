@@ -14,12 +14,11 @@ from protoseg.config.tuning.halving import Halving
 HALVED = TUNE.replace("trials: 3", "trials: 6\n  halving: {rungs: [5, 10], factor: 2}")
 
 
-def test_the_budget_of_a_row_is_the_sum_of_its_rungs() -> None:
+def test_each_rung_keeps_a_part_of_the_trials() -> None:
     halving = Halving((250, 500), 2)
     assert halving.list_budget(12, 1000) == [(12, 250), (6, 500), (3, 1000)]
-    assert halving.count_iterations(12, 1000) == 12 * 250 + 6 * 250 + 3 * 500
     assert Halving((100,), 3).list_budget(10, 400) == [(10, 100), (3, 400)]
-    assert Halving().count_iterations(12, 1000) == 12_000
+    assert Halving().list_budget(12, 1000) == [(12, 1000)]
 
 
 def test_a_trial_has_a_run_for_each_rung(expand: Expand) -> None:
@@ -82,6 +81,12 @@ def test_trials_without_halving_keep_their_ids(expand: Expand) -> None:
 def test_bad_rungs_are_refused(expand: Expand, halving: str, message: str) -> None:
     text = HALVED.replace("{rungs: [5, 10], factor: 2}", halving)
     assert message in expect_error(expand, ROWS + text)
+
+
+def test_rungs_are_multiples_of_an_accumulation(expand: Expand) -> None:
+    text = HALVED.replace("seed: 100", "seed: 100, schedule.accumulative_counts: 4")
+    message = expect_error(expand, ROWS + text)
+    assert "the rung 5: schedule.stop_after: 5 is not a multiple" in message
 
 
 @pytest.mark.parametrize("part", ["search", "base"])

@@ -65,7 +65,10 @@ def wait_ended(cluster: Testbed, key: str) -> Job:
     def ended() -> bool:
         job = client.query_jobs([key], fresh=True).jobs.get(key)
         starts = client.list_starts(key)
-        return job is not None and job.has_ended and bool(starts) and starts[-1].has_ended
+        if job is None or not job.has_ended or not starts or not starts[-1].has_ended:
+            return False
+        # Accounting has the state of a cancelled job before the user who cancelled it.
+        return starts[-1].state != "CANCELLED" or bool(starts[-1].by)
 
     cluster.wait_until(f"the end of {key}", ended)
     return client.query_jobs([key], fresh=True).jobs[key]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from pathlib import Path
 
 from launch.harness import Harness
 from testbed.testbed import Testbed
@@ -12,7 +10,10 @@ from testbed.testbed import Testbed
 from protoseg.launch.submission import open_submissions
 from slurm.testbed.test_submit import (
     LATER,
-    TUNED,
+    ONE_ROW,
+    ONE_SEED,
+    TWO_TRIALS,
+    copy_matrix,
     harness,
     read_states,
     run_sweep,
@@ -20,17 +21,6 @@ from slurm.testbed.test_submit import (
 )
 
 __all__ = ["harness"]
-
-
-def copy_matrix(harness: Harness, *changes: tuple[str, str]) -> str:
-    """Copy the matrix of a search into the folder of the test, with another text."""
-    path = Path(shutil.copy(TUNED, harness.folder))
-    text = path.read_text()
-    for old, new in changes:
-        assert old in text
-        text = text.replace(old, new)
-    path.write_text(text)
-    return str(path)
 
 
 def list_next_stage(harness: Harness, cluster: Testbed) -> dict[str, str]:
@@ -59,10 +49,10 @@ def test_one_sweep_trains_both_stages_of_a_search(
     harness: Harness,
     cluster: Testbed,
 ) -> None:
-    matrix = copy_matrix(harness)
+    matrix = copy_matrix(harness, TWO_TRIALS, ONE_SEED)
     first = run_sweep(harness, matrix)
-    assert "6 runs: 6 new." in first.stdout
-    assert "tuned: to be chosen: 4 final runs. Job " in first.stdout
+    assert "4 runs: 4 new." in first.stdout
+    assert "tuned: to be chosen: 2 final runs. Job " in first.stdout
     ((job, _),) = list_next_stage(harness, cluster).items()
     assert "logs/tuned-next." in first.stdout
     # The trials wait or run: nothing is chosen, and nothing is submitted twice.
@@ -70,16 +60,16 @@ def test_one_sweep_trains_both_stages_of_a_search(
     assert "submitted" not in early.stdout
     if "Job " in early.stdout:  # some trials have not ended
         assert f"Job {job} runs the same sweep again" in early.stdout
-    wait_done(harness, matrix, 6 + 4)
+    wait_done(harness, matrix, 4 + 2)
     assert (harness.runs / "choices" / "tuned.json").exists()
     wait_for_next_stage(harness, cluster)
     assert list_next_stage(harness, cluster) == {job: "COMPLETED"}
     log = read_logs(harness)
-    assert log.index("Chosen, ") < log.index("4 runs: 4 new.")
+    assert log.index("Chosen, ") < log.index("2 runs: 2 new.")
     assert "Nothing to submit." in run_sweep(harness, matrix).stdout
     assert list_next_stage(harness, cluster) == {job: "COMPLETED"}
     tables = harness.run("tables", matrix, "--keep-records")
-    assert "Tuned: 3 trials per row" in tables.stdout
+    assert "Tuned: 2 trials per row" in tables.stdout
     assert harness.run("verify", matrix).returncode == 0
 
 
@@ -88,9 +78,9 @@ def test_one_sweep_trains_the_rungs_of_a_search(
     cluster: Testbed,
 ) -> None:
     halving = ("trials: 3", "trials: 2\n  halving: {rungs: [2]}")
-    matrix = copy_matrix(harness, halving, ("seeds: [0, 1]", "seeds: [0]"))
-    assert "4 runs: 4 new." in run_sweep(harness, matrix).stdout
-    harness.wait_until(lambda: len(harness.records()) == 4 + 2 + 2, "the records of three stages")
+    matrix = copy_matrix(harness, halving, ONE_ROW, ONE_SEED)
+    assert "2 runs: 2 new." in run_sweep(harness, matrix).stdout
+    harness.wait_until(lambda: len(harness.records()) == 2 + 1 + 1, "the records of three stages")
     wait_for_next_stage(harness, cluster)
     assert [*list_next_stage(harness, cluster).values()] == ["COMPLETED"] * 2
     assert "this sweep has submitted nothing" not in read_logs(harness)
@@ -138,7 +128,7 @@ def test_a_sweep_replaces_a_small_job_that_was_killed(
     harness: Harness,
     cluster: Testbed,
 ) -> None:
-    matrix = copy_matrix(harness)
+    matrix = copy_matrix(harness, TWO_TRIALS, ONE_ROW)
     run_sweep(harness, matrix, LATER)
     ((first, _),) = list_next_stage(harness, cluster).items()
     cluster.query("scancel", first)
@@ -151,7 +141,7 @@ def test_a_sweep_replaces_a_small_job_that_was_killed(
     harness.wait_until((harness.runs / "choices" / "tuned.json").exists, "the choice")
     wait_for_next_stage(harness, cluster)
     # The final runs begin later too.
-    assert "4 runs, each" in read_logs(harness)
+    assert "2 runs, each" in read_logs(harness)
     assert harness.run("cancel", matrix).returncode == 0
 
 

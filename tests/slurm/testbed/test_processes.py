@@ -31,18 +31,20 @@ def fail(self, iteration, losses):
         raise DataError("images/00003.png: cannot be read")
 TrainingLoop._note = fail
 """
-
+SECOND_IS_KILLED = SECOND_FAILS.replace(
+    'raise DataError("images/00003.png: cannot be read")', "os.kill(os.getpid(), 9)"
+)
 PAUSE = """
 import time
 from protoseg.training.loop import TrainingLoop
 report = TrainingLoop._report
 def pause(self, iteration):
     report(self, iteration)
-    while iteration == 3 and self.stop.signal_number is None:
+    while iteration == 6 and self.stop.signal_number is None:
         time.sleep(0.02)
 TrainingLoop._report = pause
 """
-"""Every process pauses after iteration 3 until a signal arrives."""
+"""Every process pauses after iteration 6 until a signal arrives."""
 
 
 @pytest.fixture(scope="module")
@@ -111,39 +113,34 @@ def assert_finished(folder: RunFolder, job: Job) -> None:
 def test_two_processes_train_one_run_and_resume_bit_identically(
     cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
 ) -> None:
-    """One run is undisturbed on one node; the other is stopped and resumes on two nodes."""
+    """One run is undisturbed; of the other one process is killed, then it is stopped on request.
+
+    All jobs use one node, but the last one uses two.
+    """
     undisturbed = make_folder(tmp_path / "undisturbed", spec, data)
     assert_finished(undisturbed, Job(cluster, undisturbed, "--nodes=1"))
     assert len(undisturbed.attempts()) == 1
-    folder = make_folder(tmp_path / "stopped", spec, data)
-    job = Job(cluster, folder, "--nodes=1", code=PAUSE)
-    wait_until(lambda: "iteration 3/12" in log(folder), "the third iteration", logs=job.logs())
-    cluster.query("scancel", "--signal=USR2", job.id)
-    assert job.end() in (75, 137), "137: srun kills processes that are about to exit"
-    assert len(ends(folder)) == 1
-    assert "; saved" in folder.attempts()[0].message
-    assert len(list(folder.checkpoints.glob("*.pth"))) == 1
-    assert not folder.claim.exists()
-    assert_finished(folder, Job(cluster, folder, "--nodes=2"))
-    assert_same_result(folder, undisturbed)
-
-
-def test_srun_ends_the_other_process_of_a_killed_one(
-    cluster: Any, spec: RunSpec, data: Path, tmp_path: Path
-) -> None:
-    folder = make_folder(tmp_path, spec, data, checkpoint_seconds=0)
-    kill = "import os, signal\n" + SECOND_FAILS.replace(
-        'raise DataError("images/00003.png: cannot be read")', "os.kill(os.getpid(), 9)"
-    )
-    job = Job(cluster, folder, "--nodes=1", code=kill)
-    assert job.end() == 137
+    folder = make_folder(tmp_path / "disturbed", spec, data, checkpoint_seconds=0)
+    job = Job(cluster, folder, "--nodes=1", code=SECOND_IS_KILLED)
+    assert job.end() == 137, "srun ends the other process"
     assert ends(folder) == ["lost"], (
         "recorded by the first process, or derived from the missing end"
     )
-    job = Job(cluster, folder, "--nodes=1")
-    assert job.end() == 0, job.output.read_text() + log(folder)
-    assert ends(folder) == ["lost", None]
+    job = Job(cluster, folder, "--nodes=1", code=PAUSE)
+    wait_until(lambda: "iteration 6/12" in log(folder), "the sixth iteration", logs=job.logs())
+    cluster.query("scancel", "--signal=USR2", job.id)
+    assert job.end() in (75, 137), "137: srun kills processes that are about to exit"
+    assert len(ends(folder)) == 2
     assert re.search(r"resuming from iteration [23]\n", log(folder))
+    assert "; saved" in folder.attempts()[1].message
+    checkpoints = [path.name for path in folder.checkpoints.glob("*.pth")]
+    assert len(checkpoints) <= 2, "one file of both processes, and the one before it"
+    assert max(checkpoints) in ("iter_00000006.pth", "iter_00000007.pth")
+    assert not folder.claim.exists()
+    assert_finished(folder, Job(cluster, folder, "--nodes=2"))
+    assert re.search(r"resuming from iteration [67]\n", log(folder))
+    assert [ends(folder)[0], ends(folder)[2]] == ["lost", None]
+    assert_same_result(folder, undisturbed)
 
 
 def test_the_reason_of_the_second_process_is_recorded(

@@ -30,6 +30,10 @@ ROWS = [
 ]
 TUNED = Path(__file__).parents[2] / "cli" / "tuning" / "tuned.yaml"
 """A matrix of two rows x three trials, then two rows x two seeds."""
+TWO_TRIALS = ("trials: 3", "trials: 2")
+ONE_ROW = ("  - {label: Parametric, method: parametric}\n", "")
+ONE_SEED = ("seeds: [0, 1]", "seeds: [0]")
+"""Changes of the matrix: every run is a job, which imports torch and mmseg anew."""
 LATER = "cluster.sbatch={begin: now+2hours}"
 STOPPED = {"iterations": 8, "pause_after": 6}
 """Runs that pause after iteration 6, where the test stops them."""
@@ -53,6 +57,17 @@ def run_sweep(
     done = harness.run("sweep", matrix, "cluster=testbed", "cluster.memory=1G", *arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done
+
+
+def copy_matrix(harness: Harness, *changes: tuple[str, str]) -> str:
+    """Copy the matrix of a search into the folder of the test, with another text."""
+    path = Path(shutil.copy(TUNED, harness.folder))
+    text = path.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    return str(path)
 
 
 def read_states(harness: Harness, matrix: str) -> list[dict[str, Any]]:
@@ -391,36 +406,35 @@ def test_a_run_resumes_after_its_time_limit(harness: Harness, cluster: Testbed) 
 
 
 def test_two_sweeps_submit_the_two_stages_of_a_search(harness: Harness) -> None:
-    matrix = str(shutil.copy(TUNED, harness.folder))
+    matrix = copy_matrix(harness, TWO_TRIALS, ONE_ROW)
     alone = "cluster.next_stage=false"
     first = run_sweep(harness, matrix, alone)
-    assert "6 runs: 6 new." in first.stdout
-    assert "tuned: to be chosen: 4 final runs. Run the same sweep again when" in first.stdout
+    assert "2 runs: 2 new." in first.stdout
+    assert "tuned: to be chosen: 2 final runs. Run the same sweep again when" in first.stdout
     # The trials are queued or running, so nothing is chosen and nothing is submitted twice.
     early = run_sweep(harness, matrix, alone, "--allow-missing")
     assert "submitted" not in early.stdout
     assert not (harness.runs / "choices").exists()
-    wait_done(harness, matrix, 6)
+    wait_done(harness, matrix, 2)
     second = run_sweep(harness, matrix)
-    assert second.stdout.index("Chosen, ") < second.stdout.index("4 runs: 4 new.")
-    wait_done(harness, matrix, 6 + 4)
+    assert second.stdout.index("Chosen, ") < second.stdout.index("2 runs: 2 new.")
+    wait_done(harness, matrix, 2 + 2)
 
 
 def test_a_failed_trial_on_a_cluster_is_named(harness: Harness) -> None:
-    matrix = Path(shutil.copy(TUNED, harness.folder))
     # One row needs a file of weights that does not exist.
     no_weights = "{label: Parametric, method: parametric, backbone.weights: missing.pth}"
-    text = matrix.read_text().replace("{label: Parametric, method: parametric}", no_weights)
-    matrix.write_text(text)
-    run_sweep(harness, str(matrix))
+    row = "{label: Parametric, method: parametric}"
+    matrix = copy_matrix(harness, TWO_TRIALS, (row, no_weights))
+    run_sweep(harness, matrix)
     wait_for_state(
         harness,
-        str(matrix),
+        matrix,
         lambda runs: all(run["state"] in ("done", "failed") for run in runs),
         "the end of all trials",
     )
-    again = run_sweep(harness, str(matrix), "--allow-missing", code=1)
+    again = run_sweep(harness, matrix, "--allow-missing", code=1)
     assert (
-        "tuned: Parametric: to be chosen: 3 of 3 trials have no result: trial 1 (" in again.stderr
+        "tuned: Parametric: to be chosen: 2 of 2 trials have no result: trial 1 (" in again.stderr
     )
     assert "Run the same sweep again" not in again.stdout

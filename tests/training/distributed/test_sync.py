@@ -170,6 +170,37 @@ def test_every_batch_norm_is_replaced_and_keeps_its_tensors(shapes_root: Path) -
 
 
 @pytest.mark.filterwarnings("ignore:``build_pixel_sampler`` would be deprecated")
+class NormWithActivation(nn.BatchNorm2d):
+    """As ``BatchNormAct2d`` of timm."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels)
+        self.drop, self.act = nn.Identity(), nn.ReLU()
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(features)))
+
+
+def test_the_activation_of_a_norm_is_kept() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), NormWithActivation(4)).eval()
+    images = torch.randn(2, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    expected = network(images)
+    keys = list(network.state_dict())
+    sync.synchronise_norms(network, sync.SharedBatchNorm)
+    assert isinstance(network[1], sync.SharedBatchNorm)
+    torch.testing.assert_close(network(images), expected)
+    assert list(network.state_dict()) == keys
+
+
+def test_a_norm_that_computes_something_else_is_refused() -> None:
+    class Other(nn.BatchNorm2d):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return super().forward(features) * 2
+
+    with pytest.raises(UsageError, match="Other is a batch norm that several processes"):
+        sync.synchronise_norms(nn.Sequential(Other(4)), sync.SharedBatchNorm)
+
+
 @pytest.mark.parametrize(
     ("settings", "name"),
     [

@@ -1,0 +1,1 @@
+"""Loggers: send the values of a running training to files and services; see docs/loggers.md."""

@@ -1,0 +1,1 @@
+"""Builds one self-contained HTML page of a matrix from its records."""
