@@ -35,18 +35,20 @@ quickstart: $(READY)
 	$(BIN)/protoseg sweep quickstart --jobs $(JOBS)
 	$(BIN)/protoseg tables quickstart
 
-# The tiers: CONTRIBUTING.md. Two processes on any machine: the tests of tests/slurm mostly wait.
+# The tiers: CONTRIBUTING.md. PROCESSES of pytest: two on any machine, 6 GB of memory; each further
+# one takes 3 GB.
 # COVERAGE=1 records coverage in .coverage, beside what earlier commands recorded there.
+PROCESSES ?= 2
 PYTEST := $(BIN)/$(if $(COVERAGE),coverage run,python) -m pytest --dist loadgroup
 
 test: $(READY)
-	$(PYTEST) -n 2 -m "not slow" $(ARGS)
+	$(PYTEST) -n $(PROCESSES) -m "not slow" $(ARGS)
 
 test-slow: $(READY)
-	$(PYTEST) -n 2 -m slow $(ARGS)
+	$(PYTEST) -n $(PROCESSES) -m slow $(ARGS)
 
 test-all: $(READY)
-	$(PYTEST) -n 2 $(ARGS)
+	$(PYTEST) -n $(PROCESSES) $(ARGS)
 
 coverage: $(READY)
 	rm -rf .coverage && mkdir .coverage

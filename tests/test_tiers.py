@@ -94,7 +94,7 @@ def test_ci_runs_both_tiers_each_once() -> None:
         line for line in (TESTS.parent / ".ci" / "run").read_text().splitlines() if "make" in line
     ]
     first, report = "make test COVERAGE=1", "make coverage-report"
-    assert in_ci[-3:] == [first, f"{report} TIERS=first", "make test-slow"]
+    assert in_ci[-3:] == [first, f"{report} TIERS=first", "make test-slow PROCESSES=3"]
     tiers = [first, "make test-slow COVERAGE=1", report]
     printed = subprocess.run(
         ["make", "-n", "coverage", "READY=/dev/null"],

@@ -61,17 +61,21 @@ def begin_attempt(folder: Path, key: str) -> RunFolder:
 def wait_ended(cluster: Testbed, key: str) -> Job:
     """Wait until a job has ended, also in accounting, and return SLURM's view of it."""
     client = SlurmClient()
+    ended: list[Job] = []
 
-    def ended() -> bool:
+    def has_ended() -> bool:
         job = client.query_jobs([key], fresh=True).jobs.get(key)
         starts = client.list_starts(key)
         if job is None or not job.has_ended or not starts or not starts[-1].has_ended:
             return False
         # Accounting has the state of a cancelled job before the user who cancelled it.
-        return starts[-1].state != "CANCELLED" or bool(starts[-1].by)
+        if job.state == "CANCELLED" and not (job.by and starts[-1].by):
+            return False
+        ended.append(job)
+        return True
 
-    cluster.wait_until(f"the end of {key}", ended)
-    return client.query_jobs([key], fresh=True).jobs[key]
+    cluster.wait_until(f"the end of {key}", has_ended)
+    return ended[-1]
 
 
 def wait_running(cluster: Testbed, *keys: str) -> None:
