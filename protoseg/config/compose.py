@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from protoseg.config.fields import build, field_types
+from protoseg.config.hierarchy.files import HierarchyReader
 from protoseg.config.hydra.fast_compose import OptionReader
 from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_errors import describe_config_error
@@ -56,6 +57,7 @@ class Composer:
         register_schemas()
         self._composed: dict[tuple[tuple[str, str], ...], dict[str, Any]] = {}
         self._reader = OptionReader(self.folders)
+        self.hierarchies = HierarchyReader(self.folders)
         self.recipes = RecipeResolver(experiments.resolve())
 
     @functools.cached_property
@@ -81,7 +83,7 @@ class Composer:
             self.check_key(setting.key, where, data)
             if setting.key not in chosen:
                 _set(data, setting, where)
-        resolved = resolve_interpolations(data, where)
+        resolved = self.hierarchies.replace_value(resolve_interpolations(data, where))
         spec: RunSpec = build(RunSpec, resolved, f"{where}: ", resolve_method)
         _refuse_unused_settings(spec, settings, where)
         return self.recipes.add_values(spec, where)

@@ -33,7 +33,9 @@ def number(
     return dataclasses.field(default=default, metadata=bounds)
 
 
-def added(default: Any, *, low: float = -math.inf, high: float = math.inf) -> Any:
+def added(
+    default: Any, *, low: float = -math.inf, high: float = math.inf, in_yaml: Any = None
+) -> Any:
     """A dataclass field that was added after specs had been recorded without it.
 
     `canonical_json` omits the field while it equals ``default``, so the ids of those specs do not
@@ -43,8 +45,9 @@ def added(default: Any, *, low: float = -math.inf, high: float = math.inf) -> An
         default: the value that is omitted.
         low: smallest number, as in `number`.
         high: largest number.
+        in_yaml: type of the value in config files, if the composer converts it.
     """
-    metadata = {"low": low, "high": high, "added": True}
+    metadata = {"low": low, "high": high, "added": True, "in_yaml": in_yaml}
     if isinstance(default, dict):
         return dataclasses.field(default_factory=default.copy, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -54,6 +57,12 @@ def added(default: Any, *, low: float = -math.inf, high: float = math.inf) -> An
 def field_types(cls: Any) -> dict[str, Any]:
     """Return the resolved type of each field of a dataclass."""
     return typing.get_type_hints(cls)
+
+
+def types_in_yaml(cls: Any) -> dict[str, Any]:
+    """Return the type of each field of a dataclass in config files."""
+    types = field_types(cls)
+    return {f.name: f.metadata.get("in_yaml") or types[f.name] for f in dataclasses.fields(cls)}
 
 
 def items(*, distinct: bool = False) -> Any:

@@ -28,6 +28,8 @@ class MethodSpec:
     """Supervision: label maps (``segmentation``) or image-level labels (``weak``)."""
     segmentor: ClassVar[str] = "EncoderDecoder"
     """Name of the network around the head in mmseg's registry, or its full name."""
+    needs_hierarchy: ClassVar[bool] = False
+    """Whether the head has an argument ``hierarchy``, the paths of ``dataset.hierarchy``."""
     kind: str
     """Short name of the method; in another package, the full name of the class."""
 

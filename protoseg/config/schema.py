@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import protoseg.config.hierarchy.methods  # noqa: F401  its methods join MethodSpec.variants
 from protoseg.config.fields import added, items, number, size
 from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.methods import ContrastSpec, MethodSpec
@@ -132,6 +133,9 @@ class DatasetSpec:
     """Suffixes of images, if there are several; ``image_suffix`` is then unused."""
     annotation_suffixes: tuple[str, ...] = added(())
     """Suffixes of label maps, if there are several; ``annotation_suffix`` is then unused."""
+    hierarchy: tuple[tuple[str, ...], ...] = added((), in_yaml=Any)
+    """Path of each class in a tree of classes, highest group first. In YAML also the name of a file
+    in ``hierarchy``, or a tree. Part of the identity only of a method that uses it."""
 
     @property
     def place(self) -> str:
@@ -233,6 +237,8 @@ class RunSpec:
     method_version: int = METHOD_VERSION
 
     def __post_init__(self) -> None:
+        if self.dataset.hierarchy and not self.method.needs_hierarchy:
+            object.__setattr__(self, "dataset", replace(self.dataset, hierarchy=()))
         weights, classes = self.dataset.class_weights, self.dataset.classes
         if self.class_weights == "none" and weights:
             # Weights that are not used must not give the run another id.

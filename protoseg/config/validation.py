@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protoseg.config.hierarchy.problems import find_hierarchy_problems
 from protoseg.config.holdout.problems import find_holdout_problems
 from protoseg.config.holdout.settings import HOLDOUT
 from protoseg.config.plugins import list_packages
@@ -34,7 +35,8 @@ def check_values(spec: RunSpec, where: str) -> None:
         UsageError: values that do not fit together; the message names the first problem.
     """
     checks = (
-        *(_check_data, _check_holdout, _check_inputs, _check_window, _check_schedule),
+        *(_check_data, find_hierarchy_problems, _check_holdout, _check_inputs),
+        *(_check_window, _check_schedule),
         *(_check_clipping, _check_accumulation, _check_ema, _check_decay),
         *(_check_projection, _check_contrast, _check_plugins),
         *(find_ignored_settings, find_settings_without_effect),

@@ -19,9 +19,11 @@ with warnings.catch_warnings():
 
 from protoseg.models.cam_head import CamHead
 from protoseg.models.cam_network import CamNetwork
+from protoseg.models.hierarchical_head import HierarchicalHead
 from protoseg.models.parametric_head import ParametricHead
 from protoseg.models.pixel_query_head import PixelQueryHead
 from protoseg.models.prototype_head import PrototypeHead
+from protoseg.models.prototype_hierarchical_head import PrototypeHierarchicalHead
 from protoseg.models.query_decoder_head import QueryDecoderHead
 from protoseg.models.timm_backbone import TimmBackbone
 from protoseg.models.tiny_backbone import TinyNet
@@ -29,9 +31,11 @@ from protoseg.models.tiny_backbone import TinyNet
 __all__ = [
     "CamHead",
     "CamNetwork",
+    "HierarchicalHead",
     "ParametricHead",
     "PixelQueryHead",
     "PrototypeHead",
+    "PrototypeHierarchicalHead",
     "QueryDecoderHead",
     "TimmBackbone",
     "TinyNet",

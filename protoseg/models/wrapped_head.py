@@ -41,7 +41,7 @@ class WrappedHead(BaseModule):
             others), or refines the scores of another head (OCRHead).
     """
 
-    training_only = ("contrast",)
+    training_only: tuple[str, ...] = ("contrast",)
     """Submodules that are dropped after training and not counted as parameters."""
 
     def __init__(

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from protoseg.config.fields import convert, field_types
+from protoseg.config.fields import convert, field_types, types_in_yaml
 from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.methods import MethodSpec
@@ -80,7 +80,7 @@ def _check_file(
             if not any(mark in repr(value) for mark in UNRESOLVED):
                 where = f"{path}: {group}.{key}" if group else f"{path}: {key}"
                 metadata = cls.__dataclass_fields__[key].metadata
-                convert(field_types(cls)[key], value, where, metadata)
+                convert(types_in_yaml(cls)[key], value, where, metadata)
 
 
 def _check_defaults(

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from protoseg.config.fields import field_types
+from protoseg.config.fields import field_types, types_in_yaml
 from protoseg.config.methods import MethodSpec
 from protoseg.config.schema import RunSpec
 
@@ -50,7 +50,7 @@ def _get_mutable_copy(cls: Any) -> type:
 def _make_mutable_copy(cls: Any) -> type:
     fields: list[Any] = []
     for field in dataclasses.fields(cls):
-        omegaconf_type = _to_omegaconf_type(field_types(cls)[field.name])
+        omegaconf_type = _to_omegaconf_type(types_in_yaml(cls)[field.name])
         if field.default_factory is not dataclasses.MISSING:
             default: Any = dataclasses.field(default_factory=field.default_factory)
         elif field.default is dataclasses.MISSING:

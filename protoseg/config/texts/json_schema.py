@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from protoseg.config.fields import field_types
+from protoseg.config.fields import types_in_yaml
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.load_matrix import KEYS
 from protoseg.config.matrix import LABEL, TableSpec
@@ -137,7 +137,7 @@ def _make_object(properties: dict[str, Any], patterns: dict[str, Any]) -> dict[s
 
 
 def _list_properties(cls: Any) -> dict[str, Any]:
-    hints = field_types(cls)
+    hints = types_in_yaml(cls)
     return {
         field.name: {"anyOf": [_convert_type(hints[field.name], field.metadata), INTERPOLATION]}
         for field in dataclasses.fields(cls)

@@ -128,6 +128,11 @@ def build_model(spec: RunSpec, world_size: int = 1) -> dict[str, Any]:
     # Without fields that were added later and are not set: their heads have the same defaults.
     method = to_plain(spec.method, identity=True)
     del method["kind"]
+    if spec.method.needs_hierarchy:
+        method |= {
+            "hierarchy": to_plain(spec.dataset.hierarchy),
+            "iterations": spec.schedule.iterations,
+        }
     if spec.contrast.weight:
         method["contrast"] = to_plain(spec.contrast, identity=True)
     model: dict[str, Any] = {

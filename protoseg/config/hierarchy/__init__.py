@@ -1,0 +1,1 @@
+"""Trees of classes: their files, and the methods that use one."""

@@ -1,0 +1,1 @@
+"""Losses on trees of classes."""
