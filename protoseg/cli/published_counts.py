@@ -201,7 +201,7 @@ def with_classes(spec: RunSpec, number: int) -> RunSpec:
     """The run with another number of classes, for counting only: such a data set does not exist."""
     names = tuple(f"class {index}" for index in range(number))
     ignored = HIGHEST_LABEL if number > MANY else spec.dataset.ignore_index
-    dataset = dataclasses.replace(spec.dataset, classes=names, ignore_index=ignored)
+    dataset = dataclasses.replace(spec.dataset, classes=names, ignore_index=ignored, flip_pairs=())
     return dataclasses.replace(spec, dataset=dataset)
 
 

@@ -17,7 +17,7 @@ from protoseg.config.fields import added, items, number, size
 from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.methods import ContrastSpec, MethodSpec
 from protoseg.config.schedule import ScheduleSpec
-from protoseg.errors import UsageError
+from protoseg.errors import UsageError, describe_unknown_name
 
 METHOD_VERSION = 1
 """Increases when a change of the code changes the result of a spec (docs/architecture.md)."""
@@ -136,6 +136,26 @@ class DatasetSpec:
     hierarchy: tuple[tuple[str, ...], ...] = added((), in_yaml=Any)
     """Path of each class in a tree of classes, highest group first. In YAML also the name of a file
     in ``hierarchy``, or a tree. Part of the identity only of a method that uses it."""
+    flip_pairs: tuple[tuple[str, str], ...] = added(())
+    """Pairs of classes that a mirror image exchanges, e.g. left and right arm. Mirrored label maps
+    and scores swap them. Neither the order of the pairs nor that in a pair changes the identity."""
+
+    def __post_init__(self) -> None:
+        names = [name for pair in self.flip_pairs for name in pair]
+        for name in names:
+            if name not in self.classes:
+                raise UsageError(
+                    describe_unknown_name("class", name, "dataset.flip_pairs", self.classes)
+                )
+            if names.count(name) > 1:
+                raise UsageError(
+                    f"dataset.flip_pairs: '{name}' occurs {names.count(name)} times. Name each "
+                    "class once, with the one that a mirror image makes of it."
+                )
+        number = self.classes.index
+        pairs = (tuple(sorted(pair, key=number)) for pair in self.flip_pairs)
+        ordered = tuple(sorted(pairs, key=lambda pair: number(pair[0])))
+        object.__setattr__(self, "flip_pairs", ordered)
 
     @property
     def place(self) -> str:

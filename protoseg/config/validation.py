@@ -71,6 +71,12 @@ def _check_data(spec: RunSpec) -> Iterator[str]:
             "class_weights=dataset: has no effect, because the task weak has no L_CE on label "
             "maps; set class_weights=none."
         )
+    mirrors = spec.augmentation.flip or getattr(spec.method, "flip", False)
+    if spec.dataset.flip_pairs and spec.method.task == "weak" and mirrors:
+        yield (
+            "dataset.flip_pairs: the task weak mirrors images without swapping classes. Set "
+            "augmentation.flip=0 and method.flip=false."
+        )
     low, high = spec.augmentation.ratio_range
     if low > high:
         yield (

@@ -113,3 +113,21 @@ def map_to_classes(labels: np.ndarray, table: np.ndarray) -> np.ndarray:
         labels = np.where(outside, HIGHEST_LABEL + 1, labels)
     classes: np.ndarray = table[labels]
     return classes
+
+
+def list_flip_pairs(dataset: DatasetSpec) -> list[tuple[int, int]]:
+    """The class numbers of ``flip_pairs``, which a mirrored label map exchanges."""
+    number = dataset.classes.index
+    return [(number(first), number(second)) for first, second in dataset.flip_pairs]
+
+
+def flip_classes(dataset: DatasetSpec) -> list[int]:
+    """The number that each of the C classes has in a mirror image; applied twice, nothing changes.
+
+    ``scores[flip_classes(dataset)]`` are the (C, H, W) scores of a mirrored image for the classes
+    of the image itself.
+    """
+    classes = list(range(len(dataset.classes)))
+    for first, second in list_flip_pairs(dataset):
+        classes[first], classes[second] = second, first
+    return classes

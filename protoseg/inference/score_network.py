@@ -14,6 +14,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from protoseg.config.schema import RunSpec
+from protoseg.datasets.labels import flip_classes
 from protoseg.inference.images import make_input, resize_image, view_input
 from protoseg.inference.score_rows import (
     FlippedRows,
@@ -43,6 +44,10 @@ class ScoreNetwork:
         self.module, self.device = module, device
         self.num_classes = len(spec.dataset.classes)
         self.size = spec.evaluation.scale
+        self.flip_classes: Tensor | None = None
+        """(C,) int64, the number of each class in a mirror image; None if none is exchanged."""
+        if spec.dataset.flip_pairs:
+            self.flip_classes = torch.tensor(flip_classes(spec.dataset), device=device)
 
     def is_large(self, images: Sequence[np.ndarray], settings: PredictionSettings) -> bool:
         """Whether the class scores of these images are too large to be held at once.
@@ -73,7 +78,8 @@ class ScoreNetwork:
             is_flipped: whether the network sees the mirrored image.
 
         Returns:
-            mmseg's data samples with ``seg_logits`` (C, H, W) and ``pred_sem_seg`` (1, H, W).
+            mmseg's data samples with ``seg_logits`` (C, H, W) and ``pred_sem_seg`` (1, H, W), both
+            of the image itself: mirrored back, with its classes.
         """
         inputs, samples = [], []
         for image in images:
@@ -84,6 +90,10 @@ class ScoreNetwork:
             samples.append(SegDataSample(metainfo={**shapes, "pad_shape": small.shape[:2], **flip}))
         self._set_mode(settings)
         results: list[Any] = self.module.test_step({"inputs": inputs, "data_samples": samples})
+        if is_flipped and self.flip_classes is not None:
+            for sample in results:
+                sample.seg_logits.data = sample.seg_logits.data[self.flip_classes]
+                sample.pred_sem_seg.data = self.flip_classes[sample.pred_sem_seg.data]
         return results
 
     def _set_mode(self, settings: PredictionSettings) -> None:
@@ -163,7 +173,7 @@ class ScoreNetwork:
         else:
             rows = WholeRows(self._encode(pixels))
         if is_flipped:
-            rows = FlippedRows(rows)
+            rows = FlippedRows(rows, self.flip_classes)
         return ResizedRows(rows, image.shape[:2], align_corners=bool(self.module.align_corners))
 
     def _encode(self, pixels: Tensor) -> Tensor:

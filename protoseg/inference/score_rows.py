@@ -118,15 +118,21 @@ class WindowRows:
 
 
 class FlippedRows:
-    """Rows of the scores of a mirrored image, mirrored back."""
+    """Rows of the scores of a mirrored image, mirrored back.
 
-    def __init__(self, rows: ScoreRows) -> None:
-        self.rows = rows
+    Args:
+        rows: scores of the mirrored image.
+        classes: (C,) int64, the number of each class in a mirror image; None if none is exchanged.
+    """
+
+    def __init__(self, rows: ScoreRows, classes: Tensor | None = None) -> None:
+        self.rows, self.classes = rows, classes
         self.height, self.width = rows.height, rows.width
 
     def read_rows(self, first: int, last: int) -> Tensor:
         """See `ScoreRows.read_rows`."""
-        return self.rows.read_rows(first, last).flip(2)
+        scores = self.rows.read_rows(first, last).flip(2)
+        return scores if self.classes is None else scores[self.classes]
 
 
 class ResizedRows:

@@ -81,6 +81,7 @@ RUN = {
     "dataset.split_files": {"train": "train.txt"},
     "dataset.image_suffixes": [".jpg", ".png"],
     "dataset.annotation_suffixes": [".png", ".tif"],
+    "dataset.flip_pairs": [["disk", "box"]],
     "dataset.class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 3.0],
     "augmentation.scale": [60, 61],
     "augmentation.crop_size": [60, 61],

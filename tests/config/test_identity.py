@@ -306,14 +306,15 @@ def draw_part(cls: Any) -> st.SearchStrategy[dict[str, Any]]:
     if issubclass(cls, MethodSpec):
         fields["kind"] = st.just(cls.kind)
     drawn = st.fixed_dictionaries(fields)
-    return drawn.map(fit_class_weights) if cls is DatasetSpec else drawn
+    return drawn.map(fit_classes) if cls is DatasetSpec else drawn
 
 
-def fit_class_weights(dataset: dict[str, Any]) -> dict[str, Any]:
-    """One weight for each class, or none."""
-    weights = dataset["class_weights"]
-    repeated = (weights * len(dataset["classes"]))[: len(dataset["classes"])]
-    return {**dataset, "class_weights": repeated}
+def fit_classes(dataset: dict[str, Any]) -> dict[str, Any]:
+    """One weight for each class, or none; as many pairs as drawn, of classes that exist."""
+    weights, classes = dataset["class_weights"], dataset["classes"]
+    pairs = list(zip(classes[1::2], classes[::2], strict=False))[: len(dataset["flip_pairs"])]
+    repeated = (weights * len(classes))[: len(classes)]
+    return {**dataset, "class_weights": repeated, "flip_pairs": [*map(list, pairs)]}
 
 
 def draw_spec_data() -> st.SearchStrategy[dict[str, Any]]:

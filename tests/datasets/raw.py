@@ -105,3 +105,54 @@ def voc(root: Path) -> Path:
         text = "".join(f"{name} {flag}\n" for name, flag in sorted(flags.items()))
         (root / "ImageSets" / "Main" / f"{class_name}_trainval.txt").write_text(text)
     return root
+
+
+def listed_pairs(
+    images: Path, labels: Path, names: Mapping[str, int], count: int, rng: np.random.Generator
+) -> None:
+    """Write photographs and label maps of 40×30 pixels with random labels below ``count``.
+
+    Args:
+        images: folder of ``NAME.jpg``.
+        labels: folder of ``NAME.png``; the first row is ignored (255).
+        names: name -> a label that fills the last row.
+        count: number of labels.
+        rng: for labels and pixels.
+    """
+    for folder in (images, labels):
+        folder.mkdir(parents=True, exist_ok=True)
+    for name, label in names.items():
+        label_map = rng.integers(0, count, (30, 40), dtype=np.uint8)
+        label_map[0], label_map[-1] = 255, label
+        Image.fromarray(label_map).save(labels / f"{name}.png")
+        pixels = rng.integers(0, 256, (30, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(images / f"{name}.jpg")
+
+
+def person_part(root: Path) -> Path:
+    """Write PASCAL-Person-Part as its two archives are unpacked, with lists of two columns."""
+    rng = np.random.default_rng(0)
+    folder = root / "pascal_person_part"
+    lists = folder / "pascal_person_part_trainval_list"
+    lists.mkdir(parents=True)
+    for split, names in (
+        ("train", {"2008_000008": 1, "2008_000015": 6}),
+        ("val", {"2008_000003": 4}),
+    ):
+        photographs = root / "VOCdevkit/VOC2010/JPEGImages"
+        listed_pairs(photographs, folder / "pascal_person_part_gt", names, 7, rng)
+        lines = [f"/JPEGImages/{name}.jpg /SegmentationPart/{name}.png\n" for name in names]
+        (lists / f"{split}.txt").write_text("".join(lines))
+        (lists / f"{split}_id.txt").write_text("".join(f"{name}\n" for name in names))
+    return root
+
+
+def lip(root: Path) -> Path:
+    """Write LIP as its two archives are unpacked, without the test images."""
+    rng = np.random.default_rng(1)
+    images, labels = root / "TrainVal_images", root / "TrainVal_parsing_annotations"
+    for split, names in (("train", {"77_471474": 14, "9_1": 19}), ("val", {"36_454991": 5})):
+        folders = images / f"{split}_images", labels / f"{split}_segmentations"
+        listed_pairs(*folders, names, 20, rng)
+        (images / f"{split}_id.txt").write_text("".join(f"{name}\n" for name in names))
+    return root

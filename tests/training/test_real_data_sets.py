@@ -61,6 +61,8 @@ def find_published(name: str, samples: Path, work: Path) -> Path:
     """The folder of a data set in its published layout, or of a small one in that layout."""
     if name == "pascal_voc":
         return raw.voc(work)
+    if name in ("pascal_person_part", "lip"):
+        return {"pascal_person_part": raw.person_part, "lip": raw.lip}[name](work / "published")
     if name == "ade20k_full":
         root = raw.ade_full_from_fixture(samples / "fixtures" / "ade20k_full", work)
         # Crop the images: 847 scores for each pixel of a whole image take a gigabyte.

@@ -89,7 +89,9 @@ def require_same_data_set(evaluation: dict[str, Any], dataset: DatasetSpec, path
         ProtosegError: names the settings that differ.
     """
     now = to_plain(dataset)
-    before = evaluation["dataset"]
+    # An evaluation of an earlier version lacks the fields that were added since.
+    defaults = to_plain(DatasetSpec(dataset.name, dataset.digest, dataset.classes))
+    before = {**defaults, **evaluation["dataset"]}
     different = sorted(key for key in {*now, *before} if now.get(key) != before.get(key))
     if different:
         raise ProtosegError(

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from protoseg.datasets.labels import NO_LABEL
+from protoseg.datasets.prepare.steps import Converted
 from protoseg.datasets.readers.label_maps import open_verified, read_label_map
 from protoseg.errors import DataError
 
@@ -51,8 +52,8 @@ def build_table(classes: dict[int, int], published: range, ignored: int) -> np.n
     return table
 
 
-def convert_label_map(path: Path, table: np.ndarray, meaning: str) -> bytes:
-    """Apply a table of `build_table` to an 8-bit label map; the result is a PNG.
+def look_up_labels(path: Path, table: np.ndarray, meaning: str) -> np.ndarray:
+    """Apply a table of `build_table` to an 8-bit label map, (height, width) uint8.
 
     Args:
         path: the published label map.
@@ -71,4 +72,22 @@ def convert_label_map(path: Path, table: np.ndarray, meaning: str) -> bytes:
             f"{path}: has the value {int(invalid[0])} ({invalid.size} such pixels), which "
             f"{meaning}. Name the folder of the published label maps, not of converted ones."
         )
-    return encode_png(labels.astype(np.uint8))
+    narrow: np.ndarray = labels.astype(np.uint8)
+    return narrow
+
+
+def convert_label_map(path: Path, table: np.ndarray, meaning: str) -> bytes:
+    """Encode the result of `look_up_labels`, which describes the arguments and errors, as PNG."""
+    return encode_png(look_up_labels(path, table, meaning))
+
+
+def check_label_map(sources: tuple[Path, ...], number: int, ignored: int) -> Converted:
+    """Check that a label map has the labels 0 to ``number - 1`` and ``ignored``; it is linked.
+
+    Raises:
+        DataError: the file cannot be decoded, or has another value.
+    """
+    table = build_table({value: value for value in (*range(number), ignored)}, range(0), ignored)
+    meaning = f"is no label of this data set (0 to {number - 1}, or {ignored})"
+    look_up_labels(sources[0], table, meaning)
+    return Converted()

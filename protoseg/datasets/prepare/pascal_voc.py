@@ -6,7 +6,12 @@ from pathlib import Path
 
 from protoseg.config.schema import DatasetSpec
 from protoseg.datasets import layout
-from protoseg.datasets.prepare.steps import Preparation, Step, find_published_folder
+from protoseg.datasets.prepare.steps import (
+    Preparation,
+    Step,
+    find_published_folder,
+    require_sources,
+)
 from protoseg.errors import DataError
 
 EXPECTED = (
@@ -52,13 +57,7 @@ def plan_preparation(source: Path, dataset: DatasetSpec) -> Preparation:
         # Only weak supervision needs the lists; `find_label_lists` reports missing ones.
         if image_list.is_file():
             steps.append(Step(f"image_labels/{name}.txt", (image_list,)))
-    layout.raise_problems(
-        [
-            f"{step.sources[0]}: this file is missing. Complete the copy."
-            for step in steps
-            if not step.sources[0].is_file()
-        ]
-    )
+    require_sources(steps)
     return Preparation(root, steps)
 
 

@@ -6,7 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from protoseg.config.schema import DatasetSpec
-from protoseg.datasets.prepare import ade20k, ade20k_full, cityscapes, coco_stuff, pascal_voc
+from protoseg.datasets.prepare import (
+    ade20k,
+    ade20k_full,
+    cityscapes,
+    coco_stuff,
+    lip,
+    pascal_person_part,
+    pascal_voc,
+)
 from protoseg.datasets.prepare.steps import Preparation
 
 PREPARATIONS: dict[str, Callable[[Path, DatasetSpec], Preparation]] = {
@@ -14,6 +22,8 @@ PREPARATIONS: dict[str, Callable[[Path, DatasetSpec], Preparation]] = {
     "ade20k_full": ade20k_full.plan_preparation,
     "cityscapes": cityscapes.plan_preparation,
     "coco_stuff": coco_stuff.plan_preparation,
+    "lip": lip.plan_preparation,
+    "pascal_person_part": pascal_person_part.plan_preparation,
     "pascal_voc": pascal_voc.plan_preparation,
 }
 """`DatasetSpec.place` -> the function from a published folder to a `Preparation`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from protoseg.datasets import layout
@@ -90,3 +90,92 @@ def pair_files(
         ]
     )
     return [(name, image_paths[name], label_paths[name]) for name in sorted(label_paths)]
+
+
+def find_first(root: Path, paths: Iterable[str], expected: str) -> Path:
+    """The first of several paths below the published folder that exists.
+
+    Args:
+        root: the published folder.
+        paths: relative posix paths, the documented one first; archives are unpacked in many ways.
+        expected: the sentence that describes the files of the folder.
+
+    Raises:
+        DataError: none of them exists.
+    """
+    names = list(paths)
+    for name in names:
+        if (root / name).exists():
+            return root / name
+    problem = f"has no '{names[0]}'" if root.is_dir() else "is no folder"
+    raise DataError(f"{root}: {problem}. {expected}")
+
+
+def read_list(path: Path) -> list[str]:
+    """The names in the list file of a split, in its order.
+
+    A line names an image, with or without folders and ``.jpg``. A second column, with its label
+    map, must have the same name.
+
+    Raises:
+        DataError: the file cannot be read, is empty, names an image twice or a label map of another
+            image.
+    """
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as a list of images. Unpack it again.") from error
+    names: dict[str, int] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        first, *others = (PurePosixPath(column).name for column in line.split())
+        name = first.removesuffix(".jpg")
+        if any(other.removesuffix(".png") != name for other in others):
+            raise DataError(
+                f"{path}: line {number} pairs the image '{first}' with '{' '.join(others)}'. "
+                "Unpack the list again."
+            )
+        if name in names:
+            raise DataError(
+                f"{path}: line {number} names '{name}' again, as line {names[name]} does. Unpack "
+                "the list again."
+            )
+        names[name] = number
+    if not names:
+        raise DataError(f"{path}: names no image. Unpack the list again.")
+    return list(names)
+
+
+def plan_listed_split(
+    split: str, names: Iterable[str], images: Path, labels: Path, check: Converter
+) -> list[Step]:
+    """The steps of a split with one list: images and checked label maps, linked by name.
+
+    Args:
+        split: its folder in the prepared data set.
+        names: of its images, without suffix.
+        images: the published folder of ``NAME.jpg``.
+        labels: the published folder of ``NAME.png``.
+        check: checks a label map.
+    """
+    steps = []
+    for name in names:
+        steps.append(Step(f"images/{split}/{name}.jpg", (images / f"{name}.jpg",)))
+        steps.append(Step(f"annotations/{split}/{name}.png", (labels / f"{name}.png",), check))
+    return steps
+
+
+def require_sources(steps: Iterable[Step]) -> None:
+    """Raise an error if the first source of a step does not exist.
+
+    Raises:
+        DataError: names the first missing files.
+    """
+    layout.raise_problems(
+        [
+            f"{step.sources[0]}: this file is missing. Complete the copy."
+            for step in steps
+            if not step.sources[0].is_file()
+        ]
+    )

@@ -12,7 +12,7 @@ from protoseg.config.fields import to_plain
 from protoseg.config.schema import DatasetSpec, RunSpec
 from protoseg.datasets.labels import ignored_label
 from protoseg.errors import UsageError
-from protoseg.training.builders.transforms import build_pipeline
+from protoseg.training.builders.transforms import build_pipeline, make_flip_settings
 
 IMAGE_LABELS = ("image_labels",)
 """Metadata of a training sample of the task ``weak``; set by `LoadImageLabels`."""
@@ -110,7 +110,7 @@ def _make_augmentation(spec: RunSpec) -> list[dict[str, Any]]:
             "cat_max_ratio": augmentation.cat_max_ratio,
             "ignore_index": ignored_label(spec.dataset),
         },
-        {"type": "RandomFlip", "prob": augmentation.flip},
+        {"type": "RandomFlip", "prob": augmentation.flip, **make_flip_settings(spec.dataset)},
     ]
     return [*steps, {"type": "PhotoMetricDistortion"}] if augmentation.photometric else steps
 

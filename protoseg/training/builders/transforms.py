@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.registry import DefaultScope
 from mmseg.registry import TRANSFORMS
 
 from protoseg.config.fields import to_plain
-from protoseg.config.schema import RunSpec
-from protoseg.datasets.labels import ignored_label
+from protoseg.config.schema import DatasetSpec, RunSpec
+from protoseg.datasets.labels import ignored_label, list_flip_pairs
 from protoseg.errors import UsageError, find_nearest_name
 
 LOADING = ("Load", "Pack")
@@ -20,6 +21,16 @@ SEVERAL_IMAGES = ("RandomMosaic", "MultiImageMixDataset")
 """Transforms that combine images of a data set."""
 IGNORED = ("ignore_index", "seg_pad_val")
 """Arguments for the ignored label, set to that of the run."""
+SWAP = "swap_seg_labels"
+"""Argument of mmseg's ``RandomFlip``: the pairs of class numbers that it swaps."""
+MIRRORING = ("RandomRotFlip", "BioMedical3DRandomFlip", "Albu")
+"""Other transforms of mmseg that can mirror an image; they swap no classes, or others."""
+
+
+def make_flip_settings(dataset: DatasetSpec) -> dict[str, Any]:
+    """The settings of ``RandomFlip`` that swap the ``flip_pairs``; empty without them."""
+    pairs = list_flip_pairs(dataset)
+    return {SWAP: pairs} if pairs else {}
 
 
 def build_pipeline(spec: RunSpec) -> list[dict[str, Any]]:
@@ -52,6 +63,10 @@ def build_pipeline(spec: RunSpec) -> list[dict[str, Any]]:
             guess = find_nearest_name(name, _list_names())
             hint = f" Did you mean '{guess}'?" if guess else ""
             raise UsageError(f"{where}: mmseg has no transform '{name}'.{hint} See its docs.")
+        if spec.dataset.flip_pairs:
+            _check_mirroring(where, cls.__name__, settings)
+            if SWAP in inspect.signature(cls).parameters:
+                settings |= make_flip_settings(spec.dataset)
         for key in IGNORED:
             if key in inspect.signature(cls).parameters:
                 settings.setdefault(key, ignored_label(spec.dataset))
@@ -71,6 +86,24 @@ def build_pipeline(spec: RunSpec) -> list[dict[str, Any]]:
             f"trained whole. Add {{type: RandomCrop, crop_size: [{height}, {width}]}}."
         )
     return steps
+
+
+def _check_mirroring(where: str, name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse a transform that would mirror an image without swapping its ``flip_pairs``."""
+    if name in MIRRORING:
+        raise UsageError(
+            f"{where}: {name} can mirror an image, but it does not swap dataset.flip_pairs. Use "
+            "RandomFlip."
+        )
+    if SWAP in settings:
+        raise UsageError(
+            f"{where}: {SWAP} is set by dataset.flip_pairs. Remove it here, or change the pairs."
+        )
+    if name == "RandomFlip" and "diagonal" in settings.get("direction", ""):
+        raise UsageError(
+            f"{where}: a diagonal flip turns an image by 180 degrees, so left and right stay, but "
+            "RandomFlip would swap dataset.flip_pairs. Use horizontal or vertical."
+        )
 
 
 def _make_tuples(value: Any) -> Any:

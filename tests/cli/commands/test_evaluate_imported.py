@@ -18,8 +18,10 @@ from training.small import BASE, GENERATOR, small_spec
 
 from cli.conftest import CommandLine, CommandResult
 from protoseg.cli.commands import data as data_verb
+from protoseg.cli.evaluation.imported_weights import require_same_data_set
 from protoseg.config.fields import to_plain
 from protoseg.datasets import shapes
+from protoseg.errors import ProtosegError
 from protoseg.inference.export import export_run
 from protoseg.inference.imported.config import read_config
 from protoseg.report.imported_rows import has_same_data
@@ -107,6 +109,16 @@ def test_an_evaluation_with_other_settings_of_the_data_set_is_not_taken_for_this
     assert result.status == 1
     assert f"{path}: was made with other settings of shapes: reduce_zero_label" in result.err
     assert path.read_bytes() == before
+
+
+def test_an_evaluation_of_an_earlier_version_lacks_the_fields_of_today(tmp_path: Path) -> None:
+    dataset = small_spec().dataset
+    before = to_plain(dataset, identity=True)
+    assert "flip_pairs" not in before
+    require_same_data_set({"dataset": before}, dataset, tmp_path)
+    mirrored = dataclasses.replace(dataset, flip_pairs=(("disk", "box"),))
+    with pytest.raises(ProtosegError, match="other settings of shapes: flip_pairs"):
+        require_same_data_set({"dataset": before}, mirrored, tmp_path)
 
 
 def test_weights_with_the_prefix_of_ddp_can_be_loaded(
