@@ -30,13 +30,16 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 BASE = {
     "class_weights": "dataset",
     "init_from": "x.pth",
-    "dataset": {"class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 2.0]},
+    "dataset": {
+        "class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 2.0],
+        "hierarchy": [["a", str(number)] for number in range(6)],
+    },
     "backbone": {"weights": "w.pth", "weights_sha256": "a7"},
     "contrast": to_plain(ContrastSpec(weight=0.5)),
     "evaluation": {"holdout": to_plain(HoldoutSpec(list="held.txt", list_sha256="d0"))},
 }
-"""Values with which every field is used: class weights, a file of weights, pixel contrast, and the
-digest of the list of a holdout."""
+"""Values with which every field is used: class weights, a tree of classes, a file of weights, pixel
+contrast, and the digest of the list of a holdout."""
 RUN = {
     "precision": "bf16",
     "seed": 1,
@@ -83,6 +86,7 @@ RUN = {
     "dataset.annotation_suffixes": [".png", ".tif"],
     "dataset.flip_pairs": [["disk", "box"]],
     "dataset.class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 3.0],
+    "dataset.hierarchy": [["b", str(number)] for number in range(6)],
     "augmentation.scale": [60, 61],
     "augmentation.crop_size": [60, 61],
     "augmentation.ratio_range": [0.5, 1.5],
@@ -177,6 +181,21 @@ METHODS: dict[str, dict[str, Any]] = {
         "distributed": "averaged",
         "loss_reduction": "per_process_mean",
     },
+    "hierarchical": {
+        "tree_loss": "tree_min",
+        "tree_weight": 5.0,
+        "focal_gamma": 1.0,
+        "ce_weight": 1.0,
+        "rmi_weight": 0.25,
+        "triplet_weight": 0.0,
+        "triplet_margin": 0.2,
+        "triplet_tree_margin": 0.5,
+        "triplet_samples": 100,
+        "triplet_sampling": "raster",
+        "triplet_channels": 64,
+        "inference": "leaf",
+        "void": "class_zero",
+    },
     "weak_contrast": {
         "second_view": False,
         "view_scale": 0.6,
@@ -204,6 +223,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "projection_bias": False,
     },
 }
+METHODS["prototype_hierarchical"] = {**METHODS["prototype"], "level_weight": 0.5}
 
 
 def list_fields() -> Iterator[str]:
@@ -227,7 +247,7 @@ def list_keys(prefix: str, cls: Any) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def base() -> dict[str, Any]:
     """A spec as plain data, in which every field is used."""
-    settings = [s for _, several in parse_overrides(("method=parametric",)) for s in several]
+    settings = [s for _, several in parse_overrides(("method=hierarchical",)) for s in several]
     data: dict[str, Any] = to_plain(Composer(EXPERIMENTS).spec(settings, "test"))
     for key, value in BASE.items():
         data[key] = {**data[key], **value} if isinstance(value, dict) else value

@@ -6,7 +6,7 @@ notes have the loss formulas but not the tables; "released" its authors' code.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from protoseg.config.fields import number
@@ -50,6 +50,15 @@ class HierarchicalMethod(MethodSpec):
     or the sum of a softmax over all nodes on its path (released)."""
     void: Literal["ignored", "class_zero"] = "ignored"
     """Ignored pixels are not trained, or are trained as the first class (released, by mistake)."""
+
+    def __post_init__(self) -> None:
+        # Values that are not used must not give the run another id.
+        unused = [] if self.tree_loss == "focal_tree_min" else ["focal_gamma"]
+        if not self.triplet_weight:
+            unused += [f.name for f in fields(self) if f.name.startswith("triplet_")]
+        for name in unused:
+            default = 0.0 if name == "triplet_weight" else getattr(HierarchicalMethod, name)
+            object.__setattr__(self, name, default)
 
 
 @dataclass(frozen=True)
