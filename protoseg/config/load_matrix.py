@@ -28,10 +28,11 @@ from yaml import YAMLError
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import build, convert
+from protoseg.config.hierarchy.table_trees import read_trees
 from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_errors import describe_read_error
 from protoseg.config.matrix import LABEL, Matrix, PlannedRun, TableSpec, Tuning
-from protoseg.config.matrix_bundles import expand_bundles, list_matrices_and_bundles
+from protoseg.config.matrix_bundles import find_matrix_file, list_matrices_and_bundles
 from protoseg.config.overrides import Setting, parse_overrides, parse_sweep
 from protoseg.config.schema import RunSpec
 from protoseg.config.texts.matrix_text import type_of_key
@@ -63,7 +64,7 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
     Raises:
         UsageError: an unknown key or value, an empty list, or two rows that are the same run.
     """
-    path, overrides = _find_file(composer, name), tuple(overrides)
+    path, overrides = find_matrix_file(composer.folders, name), tuple(overrides)
     content = _read_file(path)
     where = path.name
     for key in content:
@@ -124,7 +125,10 @@ def load_matrix(composer: Composer, name: str, overrides: Iterable[str] = ()) ->
         table, names=resolve_names(table.names, values, f"{where}: table.names")
     )
     title = str(content.get("title") or path.stem)
-    return Matrix(path.stem, title, runs, table, axis_names, overrides, tuning)
+    matrix = Matrix(path.stem, title, runs, table, axis_names, overrides, tuning)
+    datasets = (spec.dataset for spec in matrix.list_specs())
+    trees = read_trees(composer.hierarchies, matrix.list_metrics(), datasets, names, where)
+    return dataclasses.replace(matrix, trees=trees)
 
 
 def _make_runs(
@@ -160,24 +164,6 @@ def _describe(point: Mapping[str, Any]) -> str:
     if point.get(LABEL):
         return f"'{point[LABEL]}'"
     return "{" + ", ".join(f"{key}: {value}" for key, value in point.items()) + "}"
-
-
-def _find_file(composer: Composer, name: str) -> Path:
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if not path.is_file():
-            raise UsageError(f"{name}: no such matrix file.")
-        return path
-    path = composer.folders.find(f"matrices/{name}.yaml")
-    names, bundles = list_matrices_and_bundles(composer.folders)
-    if name in bundles:
-        members = ", ".join(expand_bundles(composer.folders, [name]))
-        raise UsageError(f"{name} is a bundle of several matrices; name one of them: {members}.")
-    if name not in names:
-        raise UsageError(
-            describe_unknown_name("matrix", name, "experiments/matrices", [*names, *bundles])
-        )
-    return path
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from protoseg.config.fields import number
+from protoseg.config.hierarchy.table_trees import DataKey
+from protoseg.config.hierarchy.tree import Hierarchy
 from protoseg.config.identity import run_id
 from protoseg.config.schema import RunSpec
 from protoseg.config.tuning.block import Selection, TuneBlock
@@ -252,6 +254,20 @@ class Matrix:
     """Overrides from the command line, in Hydra's grammar."""
     tuning: Tuning | None = None
     """The search; ``runs`` is empty until settings are chosen."""
+    trees: Mapping[DataKey, Hierarchy] = field(default_factory=dict)
+    """Name and classes of a data set -> its tree, if a metric of the matrix needs it."""
+
+    def list_specs(self) -> Iterator[RunSpec]:
+        """The specs of the runs; of a row to be chosen, a trial and a final run."""
+        yield from (run.spec for run in self.runs)
+        for row in self.tuning.rows if self.tuning is not None else ():
+            yield from (row.trials[0].run.spec, row.example)
+
+    def list_metrics(self) -> Iterator[tuple[str, str]]:
+        """The metrics of the matrix, each with the key that names it."""
+        yield from (("table.metrics", metric) for metric in self.table.metrics)
+        if self.tuning is not None:
+            yield "tune.select.metric", self.tuning.selection.metric
 
     @property
     def changes(self) -> tuple[str, ...]:

@@ -83,3 +83,29 @@ def _read_members(path: Path, matrices: list[str], bundles: list[str]) -> list[s
     if len(set(members)) < len(members):
         raise UsageError(f"{path.name}: matrices: a matrix is named twice; remove one.")
     return [str(member) for member in members]
+
+
+def find_matrix_file(folders: ConfigFolders, name: str) -> Path:
+    """Find the file of a matrix.
+
+    Args:
+        folders: with ``matrices/NAME.yaml``.
+        name: name of such a file, or path of a YAML file.
+
+    Raises:
+        UsageError: no such file; or a bundle.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UsageError(f"{name}: no such matrix file.")
+        return path
+    names, bundles = list_matrices_and_bundles(folders)
+    if name in bundles:
+        members = ", ".join(expand_bundles(folders, [name]))
+        raise UsageError(f"{name} is a bundle of several matrices; name one of them: {members}.")
+    if name not in names:
+        raise UsageError(
+            describe_unknown_name("matrix", name, "experiments/matrices", [*names, *bundles])
+        )
+    return folders.find(f"matrices/{name}.yaml")

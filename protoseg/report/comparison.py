@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from protoseg.config.hierarchy.table_trees import needs_tree
 from protoseg.config.matrix import ImageGroupsSpec
 from protoseg.errors import ProtosegError
 from protoseg.report import wording
@@ -25,7 +26,7 @@ from protoseg.report.statistics.significance import (
 )
 from protoseg.report.tables.pairing import choose_metric, describe_class_sets, describe_code
 from protoseg.report.tables.samples import collect_records, find_differing_fields
-from protoseg.runs.record import verify_confusion
+from protoseg.runs.record import locate_counts, verify_confusion
 from protoseg.runs.store import RecordStore
 
 
@@ -66,6 +67,8 @@ class Options:
     classes, else for those of mmseg, which then are the same."""
     groups: ImageGroupsSpec | None = None
     """Groups of images; None for no interval over groups."""
+    column: str = ""
+    """Metric of the named column, for a note if it is of a level; empty for two runs."""
     list_names: Callable[[dict[str, Any], int], Sequence[str]] | None = None
     """Lists the file names of the images of a record, given their number; for groups by pattern."""
 
@@ -133,10 +136,7 @@ def find_runs(run_ids: Iterable[str], store: RecordStore) -> tuple[list[Run], li
         if result.record is None or result.source is None:
             missing.append(f"{run_id}: {wording.describe_state(result)}.")
             continue
-        # In a folder of records, the counts are named after the run.
-        counts = result.source.with_suffix(".npz")
-        if result.source.name == "record.json":
-            counts = result.source.parent / result.record["confusion"]["file"]
+        counts = locate_counts(result.record, result.source)
         verify_confusion(result.record, counts)
         runs.append(Run(result.record, counts))
     return runs, missing
@@ -180,7 +180,13 @@ def compare_runs(
     is_tested = "seeds" in options.units and pairs.is_testable
     p, smallest = _compute_p(pairs) if "seeds" in options.units else (None, None)
     drawn = _draw(used, options, classes)
-    notes = [describe_class_sets(sides)] if suited.key != MIOU and classes == PRESENT else []
+    is_suited = suited.key != MIOU and classes == PRESENT
+    notes = [describe_class_sets(sides, suited)] if is_suited else []
+    if needs_tree(options.column):
+        notes.append(
+            f"The mIoU of the classes is compared, not the column {METRICS[options.column].title}. "
+            "protoseg tables tests a metric of a level if table.metrics names it first."
+        )
     if suited.key != MIOU and classes == AS_MMSEG:
         notes.append("The two sides average different classes. Compare with --classes present.")
     return Comparison(

@@ -14,6 +14,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix
 from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError, UsageError
+from protoseg.report.level_metrics import refuse_levels
 from protoseg.report.metrics import read_number
 from protoseg.report.tables.builder import build_table
 from protoseg.report.tables.model import Footnote, Table
@@ -50,9 +51,11 @@ def build_best_table(
         published_folders: folders of published numbers.
 
     Raises:
-        UsageError: as `build_table`; or a run has no evaluations on the way.
+        UsageError: as `build_table`; or a run has no evaluations on the way, or the table has
+            metrics on levels of a tree.
         ProtosegError: as `build_table`; or a record lacks its curve.
     """
+    refuse_levels(matrix, "--best")
     lacking = [run.run_id for run in matrix.runs if not run.spec.evaluation.every]
     if lacking:
         raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.metrics import METRICS, Metric
 from protoseg.report.statistics.power import smallest_detectable
 from protoseg.report.statistics.significance import (
@@ -110,6 +111,7 @@ def explain_cell_at(
     matrix: Matrix, table: Table, row_index: int, column_index: int, store: RecordStore
 ) -> Explanation:
     """Explain the cell at an index of the rows and of the header; see `explain_cell`."""
+    store = with_levels(matrix, store)
     table_row = table.rows[row_index]
     header, cell = table.header[column_index], table_row.cells[column_index]
     specs = {planned.run_id: planned.spec for planned in matrix.runs}

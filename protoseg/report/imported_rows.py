@@ -16,6 +16,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import metrics, wording
+from protoseg.report.level_metrics import add_levels
 from protoseg.report.metrics import COUNTS, METRICS, QUALITIES
 from protoseg.report.tables.cells import OTHER_DATA, FootnoteMarks
 from protoseg.report.tables.model import Cell, Column, Row
@@ -65,7 +66,9 @@ def make_imported_rows(
                 f"{matrix.name}: table.imported: '{each.label}' has no column for its label. Give "
                 "the rows of the matrix labels."
             )
-        evaluation = load_evaluation(store, each.evaluation, matrix.name)
+        path, evaluation = find_evaluation(store, each.evaluation, matrix.name)
+        counts = path.with_suffix(".npz")
+        evaluation = add_levels(evaluation, counts, matrix.trees, store.warnings)
         mark = marks.mark(describe_weights(evaluation))
         is_same = has_same_data(evaluation, spec)
         label = wording.clean_text(each.label)
@@ -87,8 +90,8 @@ def list_evaluation_folders(store: RecordStore, name: str) -> list[Path]:
     return [*runs, *(folder.parent / name for folder in store.record_folders)]
 
 
-def load_evaluation(store: RecordStore, name: str, where: str) -> dict[str, Any]:
-    """Read an evaluation by its name: of imported weights, or of a run.
+def find_evaluation(store: RecordStore, name: str, where: str) -> tuple[Path, dict[str, Any]]:
+    """Find an evaluation by its name: of imported weights, or of a run.
 
     That of a run is on another data set, of another checkpoint, or with test-time augmentation.
 
@@ -104,12 +107,12 @@ def load_evaluation(store: RecordStore, name: str, where: str) -> dict[str, Any]
     folders = list_evaluation_folders(store, IMPORTED)
     imported = FORMAT.find_evaluation(folders, name)
     if imported is not None:
-        return imported[1]
+        return imported
     of_runs = list_evaluation_folders(store, EVALUATIONS)
     of_run = FILES.find_evaluation(of_runs, name)
     if of_run is not None:
         path, evaluation = of_run
-        return _add_data_set(evaluation, store, path)
+        return path, _add_data_set(evaluation, store, path)
     raise ProtosegError(
         f"{where}: table.imported: there is no evaluation {name} in "
         f"{' or '.join(map(str, [*folders, *of_runs]))}. Make it with protoseg evaluate --config "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -46,12 +46,17 @@ class SeedPower:
         return asdict(self) | {"metric": self.metric.key}
 
 
-def estimate_power(matrix: Matrix, records: Iterable[Mapping[str, Any]]) -> SeedPower | None:
+def estimate_power(
+    matrix: Matrix,
+    records: Iterable[Mapping[str, Any]],
+    add_levels: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
+) -> SeedPower | None:
     """Estimate what the planned seeds of a matrix can detect.
 
     Args:
         matrix: the matrix; its table may state the expected spread.
         records: finished runs, from which the spread is estimated otherwise.
+        add_levels: adds the metrics of levels to the record of a like run, if the table needs them.
 
     Returns:
         The estimate; None if the table compares nothing, or if the spread is unknown.
@@ -62,7 +67,7 @@ def estimate_power(matrix: Matrix, records: Iterable[Mapping[str, Any]]) -> Seed
         return None
     spread, source = matrix.table.expected_spread, "table.expected_spread"
     if not spread:
-        spread, number = estimate_spread(matrix, records, metric)
+        spread, number = estimate_spread(matrix, records, metric, add_levels)
         source = f"{number} finished runs of this data set, backbone and number of iterations"
     if not spread:
         return None
@@ -114,7 +119,10 @@ def _list_settings(matrix: Matrix) -> list[Samples]:
 
 
 def estimate_spread(
-    matrix: Matrix, records: Iterable[Mapping[str, Any]], metric: Metric
+    matrix: Matrix,
+    records: Iterable[Mapping[str, Any]],
+    metric: Metric,
+    add_levels: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> tuple[float, int]:
     """Estimate the standard deviation of paired differences from runs like those of a matrix.
 
@@ -129,7 +137,7 @@ def estimate_spread(
     for record in records:
         spec = record["spec"]
         key = _make_setting_key(spec)
-        value = read_metric(dict(record), metric) if key in wanted else None
+        value = read_metric(dict(add_levels(record)), metric) if key in wanted else None
         if value is not None:
             name = repr(sorted((k, v) for k, v in spec.items() if k != "seed"))
             groups.setdefault(key, {}).setdefault(name, {})[int(spec["seed"])] = value

@@ -75,6 +75,18 @@ def verify_identity(record: dict[str, Any], run_id: str, path: Path) -> None:
         raise RecordError(f"{path}: holds another spec than run {run_id}. {RESTORE}")
 
 
+def locate_counts(record: Mapping[str, Any], source: Path) -> Path:
+    """Return the path of the confusion counts of a record or of an evaluation.
+
+    Args:
+        record: the record.
+        source: its file, in a run folder or in a folder of records.
+    """
+    if source.name == "record.json":
+        return source.with_name(record["confusion"]["file"])
+    return source.with_suffix(".npz")  # in a folder of records, the counts are named after the run
+
+
 def verify_confusion(record: Mapping[str, Any], path: Path, name: str = "") -> None:
     """Check the confusion counts at ``path`` against the digest in a record or an evaluation.
 

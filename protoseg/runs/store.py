@@ -111,10 +111,10 @@ class ChangedRecords(RecordStore):
     def __init__(self, store: RecordStore, change: Callable[[LookupResult], LookupResult]) -> None:
         super().__init__(store.record_folders, store.runs_folder)
         self.warnings = store.warnings
-        self._change = change
+        self._store, self._change = store, change
 
     def find(self, run_id: str) -> LookupResult:
-        result = super().find(run_id)
+        result = self._store.find(run_id)
         return result if result.record is None else self._change(result)
 
 
@@ -128,11 +128,12 @@ class CachedStore(RecordStore):
     def __init__(self, store: RecordStore) -> None:
         super().__init__(store.record_folders, store.runs_folder)
         self.warnings = store.warnings
+        self._store = store
         self._results: dict[str, LookupResult] = {}
 
     def find(self, run_id: str) -> LookupResult:
         if run_id not in self._results:
-            self._results[run_id] = super().find(run_id)
+            self._results[run_id] = self._store.find(run_id)
         return self._results[run_id]
 
 

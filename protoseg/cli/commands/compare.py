@@ -83,7 +83,7 @@ def run(context: Context) -> int:
 
     arguments = context.arguments
     store = RecordStore(context.record_folders, context.paths.runs)
-    named, groups = _find_sides(context, store)
+    named, groups, column = _find_sides(context, store)
     sides = [(name, *find_runs(run_ids, store)) for name, run_ids in named]
     comparison = compare_runs(
         sides[0][:2],
@@ -94,6 +94,7 @@ def run(context: Context) -> int:
             units=tuple(arguments.by or UNITS),
             classes=arguments.classes,
             groups=_choose_groups(arguments, groups),
+            column=column,
             list_names=functools.partial(_list_names, context.paths.data),
         ),
         missing=[message for _, _, missing in sides for message in missing],
@@ -148,8 +149,8 @@ def _list_names(folder: Path, record: dict[str, Any], images: int) -> list[str]:
 
 def _find_sides(
     context: Context, store: RecordStore
-) -> tuple[list[tuple[str, tuple[str, ...]]], ImageGroupsSpec | None]:
-    """Find name and run ids of both sides, and the groups of images that the matrix declares."""
+) -> tuple[list[tuple[str, tuple[str, ...]]], ImageGroupsSpec | None, str]:
+    """Find name and run ids of both sides, the groups of images of the matrix, and the metric."""
     from protoseg.cli.run_lookup import (
         find_run,
         split_row_overrides,
@@ -168,7 +169,7 @@ def _find_sides(
         known_runs = started_or_recorded_runs(context)
         where = " and ".join(map(str, [*context.record_folders, context.paths.runs]))
         run_ids = [find_run(operand, known_runs, where) for operand in operands]
-        return [(run_id, (run_id,)) for run_id in run_ids], None
+        return [(run_id, (run_id,)) for run_id in run_ids], None, ""
     if not 2 <= len(operands) <= 4:
         raise UsageError(
             "compare: name two runs, or a matrix and two of its rows. Add a column if the table "
@@ -189,4 +190,4 @@ def _find_sides(
     group = table.header[column].group
     names = [f"{row.label}, {group}" if group else row.label for row in rows]
     sides = [(name, row.cells[column].run_ids) for name, row in zip(names, rows, strict=True)]
-    return sides, matrix.table.image_groups
+    return sides, matrix.table.image_groups, table.header[column].metric

@@ -71,6 +71,7 @@ def run(context: Context) -> int:
     from protoseg.cli.views.plan import (
         array_to_dict,
         describe_arrays,
+        list_short_branches,
         plan_to_dict,
         render_plan,
     )
@@ -94,7 +95,7 @@ def run(context: Context) -> int:
     sizes = _read_published_sizes(context, matrices)
     records = list(all_records(context.record_folders))
     cost = estimate_cost(plan, records, sizes, gpu_timings)
-    powers = _estimate_powers([m for m in named if not is_unchosen(m)], records)
+    powers = _estimate_powers(context, [m for m in named if not is_unchosen(m)], records)
     known = [*records, *(e.status.record for e in plan.entries if e.status.record)]
     later = _plan_later_stages(named, known, sizes, usable, gpu_timings)
     if context.arguments.sbatch:
@@ -107,6 +108,8 @@ def run(context: Context) -> int:
         data["not_timed"] = {failure.what: failure.message for failure in failures}
         if later:
             data["to_be_chosen"] = [later_stage_to_dict(*stage) for stage in later]
+        branches = {matrix.name: list_short_branches(matrix) for matrix in matrices}
+        data["short_branches"] = {name: lines for name, lines in branches.items() if lines}
         data["power"] = {name: power.to_dict() for name, power in powers.items()}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
@@ -169,15 +172,26 @@ def _plan_later_stages(
     return stages
 
 
-def _estimate_powers(matrices: list[Matrix], records: list[dict[str, Any]]) -> dict[str, SeedPower]:
+def _estimate_powers(
+    context: Context, matrices: list[Matrix], records: list[dict[str, Any]]
+) -> dict[str, SeedPower]:
     """Matrix -> which differences its seeds can detect, as far as it is known."""
+    from protoseg.report.level_metrics import with_levels
     from protoseg.report.seed_power import estimate_power
+    from protoseg.runs.store import RecordStore
 
     powers = {}
     for matrix in matrices:
+        store = with_levels(matrix, RecordStore(context.record_folders, None))
+
+        def complete(
+            record: Mapping[str, Any], matrix: Matrix = matrix, store: RecordStore = store
+        ) -> Mapping[str, Any]:
+            return (store.find(record["run_id"]).record if matrix.trees else None) or record
+
         # A plan does not need it; `protoseg tables` reports errors in a table.
         with contextlib.suppress(ProtosegError):
-            power = estimate_power(matrix, records)
+            power = estimate_power(matrix, records, complete)
             if power is not None:
                 powers[matrix.name] = power
     return powers

@@ -35,6 +35,7 @@ def run(context: Context) -> int:
     from protoseg.report.verify.evaluations import check_evaluations
     from protoseg.report.verify.figures import check_figures
     from protoseg.report.verify.imported import check_imported
+    from protoseg.report.verify.levels import check_levels
     from protoseg.report.verify.record_sources import Sources
     from protoseg.report.verify.records import check_records
     from protoseg.report.verify.samples import check_samples
@@ -57,6 +58,8 @@ def run(context: Context) -> int:
     if (results / SAMPLES).is_dir():
         checks.append(check_samples(results, None if is_everything else run_ids))
     checks += check_tables(sources, matrices, unreadable, is_everything)
+    if any(matrix.trees for matrix in matrices.values()):
+        checks.append(check_levels(sources, matrices))
     checks.append(check_figures(sources, matrices, unreadable, is_everything))
     if is_everything:
         checks += _check_pages(context, matrices)

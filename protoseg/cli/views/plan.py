@@ -19,6 +19,8 @@ from protoseg.cli.views.cost import (
     format_duration,
     sum_seconds,
 )
+from protoseg.config.hierarchy.table_trees import describe_short_branches
+from protoseg.config.hierarchy.tree import make_hierarchy
 from protoseg.config.holdout.settings import describe_holdout
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.launch.job_arrays import JobArray
@@ -88,7 +90,8 @@ def render_plan(
             takes = format_duration(sum_seconds(entries)) + timed
             table.add_row(Text(text), seeds, _describe_states(entries), takes)
         power = powers.get(matrix.name)
-        described = [*_describe_holdouts(matrix), *([describe_power(power)] if power else [])]
+        described = [*_describe_holdouts(matrix), *list_short_branches(matrix)]
+        described += [describe_power(power)] if power else []
         parts += [table, *map(Text, described), Text()]
     left = plan.left()
     shared = plan.listed - len(plan.entries)
@@ -116,6 +119,17 @@ def _describe_holdouts(matrix: Matrix) -> list[str]:
         if run.spec.evaluation.holdout.is_set
     )
     return list(dict.fromkeys(sentences))
+
+
+def list_short_branches(matrix: Matrix) -> list[str]:
+    """One sentence for each data set with classes that are their own groups in its tree.
+
+    Only trees that a method or a metric of the matrix uses are described.
+    """
+    specs = [run.spec.dataset for run in matrix.runs if run.spec.dataset.hierarchy]
+    trees = {spec.name: make_hierarchy(spec.hierarchy) for spec in specs}
+    trees |= {name: tree for (name, _), tree in matrix.trees.items()}
+    return [line for name, tree in trees.items() for line in describe_short_branches(name, tree)]
 
 
 def describe_power(power: SeedPower) -> str:

@@ -27,7 +27,7 @@ class HierarchyReader:
 
     def __init__(self, folders: ConfigFolders) -> None:
         self.folders = folders
-        self._values: dict[tuple[str, ...], tuple[str, Any]] = {}
+        self._values: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._trees: dict[str, ParsedTree] = {}
 
     def replace_value(self, data: Any) -> Any:
@@ -43,32 +43,37 @@ class HierarchyReader:
             UsageError: no such file, or a tree that does not fit the classes.
         """
         dataset, method = data.get("dataset"), data.get("method")
-        if not isinstance(dataset, dict) or not dataset.get("hierarchy"):
+        if not isinstance(dataset, dict):
             return data
-        value, classes = dataset.pop("hierarchy"), dataset.get("classes")
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        value, name = dataset.pop("hierarchy", None), str(dataset.get("name"))
+        classes = dataset.get("classes")
+        if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
             return data
-        self._values[tuple(classes)] = str(dataset.get("name")), value
+        # A run without a tree replaces the tree of an earlier run, as one with another tree does.
+        self._values[name, tuple(classes)] = value
+        if not value:
+            return data
         kind = method.get("kind") if isinstance(method, dict) else None
         if getattr(MethodSpec.variants.get(str(kind)), "needs_hierarchy", False):
-            tree = self.find_tree(classes)
+            tree = self.find_tree(classes, name)
             assert tree is not None
             dataset["hierarchy"] = [list(path) for path in tree.hierarchy.paths]
         return data
 
-    def find_tree(self, classes: Sequence[str]) -> ParsedTree | None:
-        """Return the tree of a data set of a composed run; None if it names none.
+    def find_tree(self, classes: Sequence[str], name: str) -> ParsedTree | None:
+        """Return the tree of a data set, as the last composed run of it has; None without one.
 
         Args:
             classes: names of the classes of the data set.
+            name: of the data set.
 
         Raises:
             UsageError: no such file, or a tree that does not fit the classes.
         """
-        name, value = self._values.get(tuple(classes), ("", None))
+        value = self._values.get((name, tuple(classes)))
         if not value:
             return None
-        key = repr((tuple(classes), value))
+        key = repr((name, tuple(classes), value))
         if key not in self._trees:
             where = f"data set {name}: hierarchy"
             self._trees[key] = read_hierarchy(self.folders, value, classes, where)

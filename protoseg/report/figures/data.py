@@ -15,7 +15,8 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import wording
 from protoseg.report.figures.contents import SettingValues
-from protoseg.report.metrics import COUNTS, METRICS, Metric
+from protoseg.report.level_metrics import with_levels
+from protoseg.report.metrics import COUNTS, METRICS, UNRECORDED, Metric, list_names
 from protoseg.report.tables import published as literature
 from protoseg.report.tables.baseline import Baselines, make_baselines
 from protoseg.report.tables.builder import build_table
@@ -48,19 +49,21 @@ class Setting:
         """Return the values of a metric."""
         values = self.samples.values.get(key, {})
         values = {seed: values[seed] for seed in sorted(values)}
-        missing = self.describe_missing(values)
+        missing = self.describe_missing(values, key=key)
         return SettingValues(self.label, values, len(self.samples.runs), missing, self.published)
 
     def describe_missing(
-        self, values: Mapping[int, Any], unrecorded: str = "not in the record"
+        self, values: Mapping[int, Any], unrecorded: str = UNRECORDED, key: str = ""
     ) -> str:
         """Give the reason why seeds have no value: "not run", or "2 of 3 seeds, the rest not run".
 
         Args:
             values: seed -> value of the other seeds.
             unrecorded: the reason of a seed with a record.
+            key: of the metric, if the values are of one.
         """
-        reasons, seeds = self.samples.missing, sorted(self.samples.runs)
+        reasons = {**self.samples.lacking.get(key, {}), **self.samples.missing}
+        seeds = sorted(self.samples.runs)
         lost = [reasons.get(seed, unrecorded) for seed in seeds if seed not in values]
         if not lost:
             return ""
@@ -98,13 +101,13 @@ def read_figure_input(
         UsageError: as `build_table`; or no metric of the table varies over seeds.
         ProtosegError: as `build_table`; or no run has finished.
     """
-    store = CachedStore(store)
+    store = CachedStore(with_levels(matrix, store))
     table = build_table(matrix, store, published_folders)
     varying = [name for name in matrix.table.metrics if name not in COUNTS]
     if not varying:
         raise UsageError(
             f"{matrix.name}: table.metrics: {', '.join(matrix.table.metrics)} do not vary over "
-            f"seeds. Add one of {', '.join(m for m in METRICS if m not in COUNTS)}."
+            f"seeds. Add one of {list_names(m for m in METRICS if m not in COUNTS)}."
         )
     columns: Key = tuple(matrix.table.columns)
     rows: Key = tuple(matrix.table.rows) or tuple(a for a in matrix.axes if a not in columns)

@@ -24,6 +24,7 @@ from protoseg.report.figures.contents import (
     TuningCurvePlot,
     make_figure,
 )
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.metrics import METRICS, Metric
 from protoseg.report.statistics.tuning_curve import compute_best_of_trials
 from protoseg.report.tuning.choose import list_excused_runs
@@ -78,7 +79,7 @@ def read_trial_input(matrix: Matrix, store: RecordStore, figure_type: str) -> Tr
         UsageError: the matrix has no search; or tuning curves of trials that end early.
         ProtosegError: no trial has finished, or two places hold different results of a trial.
     """
-    tuning = matrix.tuning
+    tuning, store = matrix.tuning, with_levels(matrix, store)
     if tuning is None:
         raise UsageError(
             f"{matrix.name}: {figure_type}: it has no search. Name a matrix with a block tune."

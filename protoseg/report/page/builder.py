@@ -9,6 +9,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.report import wording
 from protoseg.report.figures.builder import FigureBuilder
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.page.cell_details import detail_comparisons, detail_table, detail_trials
 from protoseg.report.page.charts import RESULT_TYPES, TRIAL_TYPES, build_charts
 from protoseg.report.page.examples import read_examples
@@ -42,7 +43,7 @@ def build_page(
         UsageError: as `build_table`.
         ProtosegError: as `build_table`.
     """
-    store = CachedStore(store)
+    store = CachedStore(with_levels(matrix, store))
     seeds = {run.run_id: run.spec.seed for run in _list_runs(matrix)}
     records = {i: record for i in seeds if (record := store.find(i).record) is not None}
     figures = FigureBuilder(matrix, store, published_folders)

@@ -13,6 +13,7 @@ from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import ProtosegError, UsageError, join_names
 from protoseg.report import wording
 from protoseg.report.explanation import find_column, find_row
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.metrics import METRICS
 from protoseg.report.statistics.significance import Paired, has_variance
 from protoseg.report.tables.builder import build_table
@@ -179,5 +180,9 @@ class ResultReader:
         )
 
     def _collect(self, setting: Setting) -> Samples:
-        records = (self.read_record(run.run_id) for run in setting.runs)
+        if setting.matrix.trees:
+            store = with_levels(setting.matrix, self._store)
+            records = [store.find(run.run_id).record for run in setting.runs]
+        else:
+            records = [self.read_record(run.run_id) for run in setting.runs]
         return collect_records(record for record in records if record is not None)

@@ -15,6 +15,7 @@ from protoseg.config.matrix import Matrix
 from protoseg.errors import UsageError, describe_unknown_name
 from protoseg.report import metrics, wording
 from protoseg.report.imported_rows import make_imported_rows
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.metrics import COUNTS, METRICS, QUALITIES, Metric
 from protoseg.report.tables import published
 from protoseg.report.tables.baseline import make_baselines
@@ -65,7 +66,7 @@ class _Builder:
     def __init__(
         self, matrix: Matrix, store: RecordStore, published_folders: Sequence[Path]
     ) -> None:
-        self.matrix, self.spec, self.store = matrix, matrix.table, store
+        self.matrix, self.spec, self.store = matrix, matrix.table, with_levels(matrix, store)
         self._check_names()
         self.columns: Key = tuple(self.spec.columns)
         self.rows: Key = tuple(self.spec.rows) or tuple(
@@ -81,7 +82,9 @@ class _Builder:
                 "has several published values. Keep one of the two."
             )
         self.provenance = ProvenanceCount()
-        self.grid = collect_samples(matrix, store, self.rows, self.columns, self.provenance.add)
+        self.grid = collect_samples(
+            matrix, self.store, self.rows, self.columns, self.provenance.add
+        )
         self.groups: dict[Key, Samples] = {}
         for cells in self.grid.values():
             for column, samples in cells.items():

@@ -64,7 +64,7 @@ def make_measured_cell(
         bold: whether the value is bold.
     """
     values = samples.values.get(metric.key, {})
-    expected, missing = len(samples.runs), _missing(samples, values)
+    expected, missing = len(samples.runs), samples.describe_missing(metric.key)
     if not values:
         return make_status_cell(samples, missing, is_main)
     n = len(values)
@@ -114,7 +114,7 @@ def make_delta_cell(
         return _status(samples, "no baseline")
     ours = samples.values.get(metric.key, {})
     theirs = baseline.values.get(metric.key, {})
-    missing, theirs_missing = _missing(samples, ours), _missing(baseline, theirs)
+    missing, theirs_missing = (s.describe_missing(metric.key) for s in (samples, baseline))
     if not ours:
         return make_status_cell(samples, missing, False)
     if baseline.protocol != samples.protocol:
@@ -231,7 +231,7 @@ def describe_data(spec: RunSpec) -> str:
 
 def make_missing_cell(samples: Samples, key: str, in_full: bool) -> Cell:
     """Make the cell of a metric that no run of a setting has a value of."""
-    return make_status_cell(samples, _missing(samples, samples.values.get(key, {})), in_full)
+    return make_status_cell(samples, samples.describe_missing(key), in_full)
 
 
 def make_status_cell(samples: Samples, missing: Mapping[int, str], in_full: bool) -> Cell:
@@ -268,12 +268,3 @@ def _shorten(missing: Mapping[int, str]) -> str:
 def _without(n: int, expected: int, missing: Mapping[int, str]) -> str:
     seeds = ", ".join(f"seed {seed} ({reason})" for seed, reason in missing.items())
     return f"{n} of {wording.format_seeds(expected)}, without {seeds}."
-
-
-def _missing(samples: Samples, values: Mapping[int, float]) -> dict[int, str]:
-    """Seed -> reason why it has no value, sorted by seed."""
-    return {
-        seed: samples.missing.get(seed, "not in the record")
-        for seed in sorted(samples.runs)
-        if seed not in values
-    }

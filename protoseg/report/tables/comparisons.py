@@ -194,7 +194,7 @@ def _compare_levels(
         for other in measured[1:]:
             _check_protocol(matrix, other, measured[0])
         used = choose_metric([s.samples for s in measured], metric)
-        notes = (describe_class_sets([s.samples for s in measured]),) * (used is not metric)
+        notes = (describe_class_sets([s.samples for s in measured], used),) * (used is not metric)
         values = {
             wording.format_value(s.samples.axes[axis]): s.samples.values[used.key] for s in measured
         }

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
+from protoseg.config.hierarchy.table_trees import (
+    LEVELS,
+    MISTAKE_DISTANCE,
+    get_level,
+    name_level_metric,
+)
 from protoseg.config.matrix import Matrix
 from protoseg.report import wording
 from protoseg.report.metrics import COUNTS, METRICS, MIOU, QUALITIES
@@ -22,6 +28,15 @@ DIFFERENT_SETS = (
     "The rows average different classes in mIoU: a class without ground truth counts, with an IoU "
     "of 0, where a run predicts it (mmseg's rule). Such rows are compared over the classes with "
     "ground truth."
+)
+
+DIFFERENT_GROUPS = (
+    "The rows average different groups in the mIoU of a level, by the same rule. Such rows are "
+    "compared over the groups with ground truth."
+)
+MISTAKE_RULE = (
+    "Mistake distance: number of edges between the true and the predicted class in the tree, mean "
+    "over the wrongly classified pixels; 2 within one group of level 2; lower is better."
 )
 
 
@@ -59,7 +74,7 @@ def make_footnotes(
     main = spec.metrics[0]
     metrics = [metric for metric in spec.metrics if metric not in COUNTS]
     percent = [METRICS[m].title for m in metrics if METRICS[m].unit == "%"]
-    units = f"{', '.join(percent)} in percent" if percent else ""
+    units = f"{_join_titles(percent)} in percent" if percent else ""
     if common_n:
         spread = "mean ± sample standard deviation over n = " if common_n > 1 else "n = "
         sentence = f"{spread}{wording.format_seeds(common_n)} unless a cell gives another n"
@@ -72,31 +87,56 @@ def make_footnotes(
             f"Δ: difference in {METRICS[main].title} to {baselines.description}, on shared "
             "seeds only; ± is the sample standard deviation of the paired differences."
         )
+    yield from map(Footnote, _describe_levels(matrix))
     yield from (Footnote(COUNT_FOOTNOTES[metric]) for metric in COUNTS if metric in spec.metrics)
     measured = sum(bool(s.values.get(main)) for s in samples)
     protocols = {describe_protocol(s.spec): None for s in samples}
     if any_bold or (measured > 1 and any(metric in QUALITIES for metric in metrics)):
         apart = " Values of different data or evaluation are not compared."
         none = "" if any_bold else " No value is bold here."
-        titles = ", ".join(METRICS[m].title for m in spec.metrics if m in QUALITIES)
+        titles = _join_titles(METRICS[m].title for m in spec.metrics if m in QUALITIES)
         rule = BOLD_RULE.format(columns=titles)
         equal = ""
         if without_spread:
             equal = (
-                f" In {', '.join(without_spread)} a difference is the same for every seed, so it "
-                "has no interval."
+                f" In {_join_titles(without_spread)} a difference is the same for every seed, "
+                "so it has no interval."
             )
         yield Footnote(rule + apart * (len(protocols) > 1) + equal + none)
     if family is not None:
         yield Footnote(summarise_family(family))
     if average_different_classes(samples) and MIOU in spec.metrics:
         yield Footnote(DIFFERENT_SETS)
+    levels = (each for each in LEVELS if name_level_metric(MIOU, each) in spec.metrics)
+    if any(average_different_classes(samples, level) for level in levels):
+        yield Footnote(DIFFERENT_GROUPS)
     if published is not None and measured:
         yield Footnote(VERDICT_RULE.format(margin=wording.format_value(published.spec.margin)))
     yield Footnote(f"Evaluation: {'; '.join(protocols)}.")
     yield from (Footnote(wording.clean_text(text)) for text in describe_search(matrix))
     if spec.note:
         yield Footnote(wording.clean_text(spec.note))
+
+
+def _describe_levels(matrix: Matrix) -> Iterator[str]:
+    """Describe the levels and the mistake distance of a table that has them."""
+    levels = sorted({get_level(metric) for metric in matrix.table.metrics} - {1})
+    for level in levels:
+        names = {
+            f"{name} has {tree.level_sizes[level - 1]} groups": None
+            for (name, _), tree in matrix.trees.items()
+        }
+        yield wording.clean_text(
+            f"Level {level}: ground truth and prediction of each pixel are replaced by the groups "
+            f"of their classes on this level of the tree ({', '.join(names)})."
+        )
+    if MISTAKE_DISTANCE in matrix.table.metrics:
+        yield MISTAKE_RULE
+
+
+def _join_titles(titles: Iterable[str]) -> str:
+    titles = list(titles)
+    return ("; " if any("," in title for title in titles) else ", ").join(titles)
 
 
 def summarise_family(family: Family) -> str:

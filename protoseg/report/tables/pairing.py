@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from protoseg.config.hierarchy.table_trees import get_level, name_level_metric
 from protoseg.report import wording
 from protoseg.report.metrics import METRICS, MIOU, MIOU_PRESENT, Metric
 from protoseg.report.statistics.significance import Paired, pair_by_seed
@@ -31,26 +32,32 @@ def pair_settings(ours: Samples, theirs: Samples, metric: Metric) -> SettingPair
     notes = []
     used = choose_metric([ours, theirs], metric)
     if used is not metric:
-        notes.append(describe_class_sets([ours, theirs]))
+        notes.append(describe_class_sets([ours, theirs], used))
     pairs = pair_by_seed(ours.values.get(used.key, {}), theirs.values.get(used.key, {}))
     notes += describe_code(ours, theirs, [seed for seed, _ in pairs.differences])
     return SettingPair(pairs, used, tuple(notes))
 
 
 def choose_metric(settings: list[Samples], metric: Metric) -> Metric:
-    """Return the metric that compares settings on the same classes.
+    """Return the metric that compares settings on the same classes, or groups of a level.
 
-    It is `MIOU_PRESENT` for mIoU if two runs average different classes, else ``metric``.
+    It is `MIOU_PRESENT` for mIoU if two runs average different ones, else ``metric``.
     """
-    sets = {classes for samples in settings for classes in samples.averaged.values()}
-    return METRICS[MIOU_PRESENT] if metric.key == MIOU and len(sets) > 1 else metric
+    level = get_level(metric.key)
+    if metric.key != name_level_metric(MIOU, level) or len(_list_sets(settings, level)) < 2:
+        return metric
+    return METRICS[name_level_metric(MIOU_PRESENT, level)]
 
 
-def average_different_classes(settings: Iterable[Samples]) -> bool:
+def _list_sets(settings: Iterable[Samples], level: int) -> set[frozenset[str]]:
+    return {classes for s in settings for classes in s.averaged.get(level, {}).values()}
+
+
+def average_different_classes(settings: Iterable[Samples], level: int = 1) -> bool:
     """Whether the mIoU of two runs with equal data and evaluation averages different classes."""
     first: list[tuple[Protocol, frozenset[str]]] = []  # protocols cannot be hashed
     for samples in settings:
-        for classes in samples.averaged.values():
+        for classes in samples.averaged.get(level, {}).values():
             known = next((c for protocol, c in first if protocol == samples.protocol), None)
             if known is None:
                 first.append((samples.protocol, classes))
@@ -59,14 +66,21 @@ def average_different_classes(settings: Iterable[Samples]) -> bool:
     return False
 
 
-def describe_class_sets(settings: list[Samples]) -> str:
-    """Describe that the runs of settings average different numbers of classes."""
-    sizes = {len(classes) for samples in settings for classes in samples.averaged.values()}
+def describe_class_sets(settings: list[Samples], used: Metric) -> str:
+    """Describe that the runs of settings average different numbers of classes.
+
+    Args:
+        settings: the compared settings.
+        used: the metric over classes, or groups of a level, with ground truth.
+    """
+    level = get_level(used.key)
+    many, one = ("classes", "class") if level == 1 else ("groups", "group")
+    sizes = {len(classes) for classes in _list_sets(settings, level)}
     low, high = min(sizes), max(sizes)
-    averaged = f"{low} to {high} classes" if low < high else f"different sets of {low} classes"
+    averaged = f"{low} to {high} {many}" if low < high else f"different sets of {low} {many}"
     return (
-        f"Compared over the classes with ground truth ({METRICS[MIOU_PRESENT].title}): the mIoU "
-        f"of these runs averages {averaged}, as it counts each class that a run predicts."
+        f"Compared over the {many} with ground truth ({used.title}): the mIoU "
+        f"of these runs averages {averaged}, as it counts each {one} that a run predicts."
     )
 
 

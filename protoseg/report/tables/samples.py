@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.hierarchy.table_trees import LEVELS
 from protoseg.config.holdout.settings import describe_holdout
 from protoseg.config.identity import read_spec
 from protoseg.config.matrix import Matrix
@@ -16,7 +17,7 @@ from protoseg.config.methods import WeakContrastMethod
 from protoseg.config.schema import RunSpec
 from protoseg.errors import ProtosegError, UsageError
 from protoseg.report import metrics, wording
-from protoseg.report.metrics import METRICS
+from protoseg.report.metrics import LEVEL_PART, UNRECORDED
 from protoseg.report.statistics.significance import mean, sample_std
 from protoseg.report.tables.model import ClassResult, Row
 from protoseg.runs.store import RecordStore
@@ -45,8 +46,10 @@ class Samples:
     """Metric -> seed -> value."""
     prototypes: dict[int, float] = field(default_factory=dict)
     """Seed -> number of values stored in prototypes."""
-    averaged: dict[int, frozenset[str]] = field(default_factory=dict)
-    """Seed -> the classes that its mIoU averages."""
+    lacking: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Metric -> seed -> reason why its record has no value."""
+    averaged: dict[int, dict[int, frozenset[str]]] = field(default_factory=dict)
+    """Level of a tree, 1 without one -> seed -> the classes or groups that its mIoU averages."""
     code: dict[int, tuple[str, str]] = field(default_factory=dict)
     """Seed -> commit and digest of the code that trained it; empty if the record has none."""
     per_class: dict[str, list[float]] = field(default_factory=dict)
@@ -56,6 +59,12 @@ class Samples:
     def run_ids(self) -> tuple[str, ...]:
         """The run ids, sorted by seed."""
         return tuple(self.runs[seed] for seed in sorted(self.runs))
+
+    def describe_missing(self, key: str) -> dict[int, str]:
+        """Seed -> reason why it has no value of a metric, sorted by seed."""
+        reasons, values = {**self.lacking.get(key, {}), **self.missing}, self.values.get(key, {})
+        lost = [seed for seed in sorted(self.runs) if seed not in values]
+        return {seed: reasons.get(seed, UNRECORDED) for seed in lost}
 
     @property
     def protocol(self) -> Protocol:
@@ -108,11 +117,17 @@ def make_key(axes: Mapping[str, Any], names: Key) -> Key:
 
 def add_record(samples: Samples, seed: int, record: dict[str, Any]) -> None:
     """Add the values of a finished run to those of its setting."""
-    for key, metric in METRICS.items():
+    for metric in metrics.list_read_metrics(record):
         value = metrics.read_metric(record, metric)
         if value is not None:
-            samples.values.setdefault(key, {})[seed] = value
-    samples.averaged[seed] = metrics.read_averaged_classes(record)
+            samples.values.setdefault(metric.key, {})[seed] = value
+        elif metric.part == LEVEL_PART:
+            lacking = samples.lacking.setdefault(metric.key, {})
+            lacking[seed] = metrics.describe_lack(record, metric)
+    for level in (1, *LEVELS):
+        averaged = metrics.read_averaged_classes(record, level)
+        if averaged or level == 1:
+            samples.averaged.setdefault(level, {})[seed] = averaged
     provenance = record["provenance"]
     samples.code[seed] = (
         str(provenance.get("commit") or ""),

@@ -11,8 +11,9 @@ from typing import Any
 
 from protoseg.config.matrix import Matrix, Trial
 from protoseg.config.tuning.expand import finalise
-from protoseg.errors import UnchosenError, UsageError, describe_unknown_name
-from protoseg.report.metrics import METRICS, QUALITIES
+from protoseg.errors import UnchosenError, UsageError
+from protoseg.report.level_metrics import with_levels
+from protoseg.report.metrics import METRICS, QUALITIES, describe_unknown_metric
 from protoseg.report.tuning.rungs import Rung, rank_trials, read_rungs
 from protoseg.runs.results.choice import read_choice, seal_choice
 from protoseg.runs.sealed import RecordError
@@ -43,7 +44,7 @@ def check_selection(matrix: Matrix) -> None:
         return
     name, where = matrix.tuning.selection.metric, f"{matrix.name}: tune.select.metric"
     if name not in QUALITIES:
-        raise UsageError(describe_unknown_name("metric", name, where, QUALITIES))
+        raise UsageError(describe_unknown_metric(name, where, QUALITIES))
 
 
 def choose_settings(matrix: Matrix, store: RecordStore, excused: Collection[str] = ()) -> Selected:
@@ -57,7 +58,7 @@ def choose_settings(matrix: Matrix, store: RecordStore, excused: Collection[str]
     Raises:
         ProtosegError: as `read_rungs`.
     """
-    tuning = matrix.tuning
+    tuning, store = matrix.tuning, with_levels(matrix, store)
     assert tuning is not None
     metric = METRICS[tuning.selection.metric]
     rows: list[dict[str, Any]] = []

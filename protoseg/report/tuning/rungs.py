@@ -10,6 +10,7 @@ from typing import Any
 from protoseg.config.matrix import Matrix, Trial, TunedRow, Tuning
 from protoseg.errors import ProtosegError
 from protoseg.report import metrics, wording
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.metrics import METRICS, Metric
 from protoseg.runs.states import State
 from protoseg.runs.store import RecordStore
@@ -91,6 +92,7 @@ def promote_trials(matrix: Matrix, store: RecordStore, excused: Collection[str] 
     tuning = matrix.tuning
     if tuning is None or not tuning.block.halving.rungs or tuning.choice is not None:
         return matrix
+    store = with_levels(matrix, store)
     promoted = {
         row.name: tuple(
             rung.promoted for rung in read_rungs(row, tuning, store, excused) if rung.promoted

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from protoseg.config.matrix import Matrix
 from protoseg.report import metrics, wording
+from protoseg.report.level_metrics import with_levels
 from protoseg.report.metrics import METRICS
 from protoseg.report.tables.model import Cell, Column, Footnote, Provenance, Row, Table
 from protoseg.report.tuning.choose import TIE_RULE
@@ -21,7 +22,7 @@ def build_trial_table(matrix: Matrix, store: RecordStore) -> Table:
     Raises:
         ProtosegError: two places hold different results of a trial.
     """
-    tuning = matrix.tuning
+    tuning, store = matrix.tuning, with_levels(matrix, store)
     assert tuning is not None
     metric = METRICS[tuning.selection.metric]
     keys = list(dict.fromkeys(key for row in tuning.rows for key in row.spaces))

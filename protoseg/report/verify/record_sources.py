@@ -12,6 +12,7 @@ from pathlib import Path
 from protoseg.config.matrix import Matrix
 from protoseg.report.verify.check import Check
 from protoseg.report.verify.records import check_counts
+from protoseg.runs.record import locate_counts
 from protoseg.runs.store import LookupResult, RecordStore
 
 Comparison = Callable[[RecordStore, Check], None]
@@ -66,10 +67,7 @@ class Sources:
         numbers = Check("metrics", "numbers recomputed from these counts")
         for result in self._used.values():
             if result.record is not None and result.source is not None:
-                name = result.record["confusion"]["file"]
-                path = result.source.with_name(name)
-                if not path.exists():  # in a folder of records
-                    path = result.source.with_suffix(".npz")
+                path = locate_counts(result.record, result.source)
                 check_counts(result.record, path, runs, numbers)
         return [runs, numbers] if runs.count else []
 

@@ -7,6 +7,7 @@ nor with `protoseg.report.statistics.counts`: an error there is not repeated her
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,37 @@ def recount(frame: pd.DataFrame, classes: int) -> tuple[dict[str, float], pd.Dat
     means = {"miou": per_class["iou"].mean(), "macc": per_class["acc"].mean()}
     means["aacc"] = 100.0 * correct.sum() / truth.sum() if truth.sum() else 0.0
     return {key: 0.0 if math.isnan(v) else float(v) for key, v in means.items()}, per_class
+
+
+def recount_levels(frame: pd.DataFrame, paths: Sequence[Sequence[str]]) -> dict[str, float | None]:
+    """Compute the metrics of the levels of a tree, and the mean tree distance of a mistake.
+
+    Args:
+        frame: counts of classes, from `read_counts`.
+        paths: of each class, the names of its groups from the highest one down to itself.
+
+    Returns:
+        ``miou@2``, ... in percent, and ``mistake_distance`` in edges; None without a wrong pixel.
+    """
+    found: dict[str, float | None] = {}
+    for level in range(2, len(paths[0]) + 1):
+        groups = list(dict.fromkeys(path[-level] for path in paths))
+        numbers = pd.Series([groups.index(path[-level]) for path in paths])
+        of_level = frame.assign(
+            truth=frame["truth"].map(numbers), guess=frame["guess"].map(numbers)
+        )
+        overall, per_group = recount(of_level, len(groups))
+        present = per_group["iou"][per_group["pixels"] > 0]
+        overall["miou_present"] = float(present.mean()) if len(present) else 0.0
+        found |= {f"{name}@{level}": value for name, value in overall.items()}
+    total = pixels = 0
+    wrong = frame[frame["truth"] != frame["guess"]]
+    for truth, guess, count in zip(wrong["truth"], wrong["guess"], wrong["pixels"], strict=True):
+        # Two edges for each level on which the two classes have different groups.
+        total += 2 * sum(a != b for a, b in zip(paths[truth], paths[guess], strict=True)) * count
+        pixels += count
+    found["mistake_distance"] = float(total / pixels) if pixels else None
+    return found
 
 
 def _class_names(spec: dict[str, Any]) -> list[str]:
