@@ -105,7 +105,7 @@ def describe_unknown_metric(name: str, where: str, allowed: Iterable[str]) -> st
         where: position in the config.
         allowed: names of metrics.
     """
-    allowed = list(allowed)
+    allowed = sorted(allowed)
     base, _, level = name.partition("@")
     guess = base if level == "1" and base in allowed else find_nearest_name(name, allowed)
     hint = f" Did you mean '{guess}'?" if guess else ""

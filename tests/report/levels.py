@@ -52,7 +52,7 @@ def finish(lab: Lab, spec: RunSpec, matrix: Any, **changes: Any) -> Path:
     ]
     per_class = [
         {"name": name, "iou": value, "acc": None, "pixels": int(pixels)}
-        for name, value, pixels in zip(CLASSES, iou, truth, strict=False)
+        for name, value, pixels in zip(spec.dataset.classes, iou, truth, strict=False)
     ]
     defined = [value for value in iou if value is not None]
     digest = hashlib.sha256(data).hexdigest()

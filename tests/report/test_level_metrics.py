@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protoseg.config.hierarchy.tree import make_hierarchy
-from protoseg.config.matrix import FamilySpec, Matrix
+from protoseg.config.identity import run_id
+from protoseg.config.matrix import FamilySpec, ImportedSpec, Matrix
+from protoseg.config.schema import RunSpec
 from protoseg.errors import UsageError
 from protoseg.report.comparison import Options, compare_runs, find_runs
 from protoseg.report.curves import build_best_table
@@ -22,9 +26,11 @@ from protoseg.report.metrics import METRICS, QUALITIES, check_metrics
 from protoseg.report.page.builder import build_page
 from protoseg.report.prose.result_reader import ResultReader
 from protoseg.report.seed_power import estimate_power
+from protoseg.report.split_table import build_split_table
+from protoseg.runs.results.evaluation import write_evaluation
 from protoseg.runs.store import CachedStore
-from report.lab import Lab, cell, make_matrix, make_spec, method
-from report.levels import add_trees, finish
+from report.lab import Lab, cell, make_matrix, make_spec, method, with_table
+from report.levels import add_trees, finish, pack
 
 A, B = "parametric 1", "prototype 1"
 METRICS_SHOWN = ("miou@2", "miou", "aacc@2", "mistake_distance")
@@ -280,6 +286,57 @@ def test_compare_names_the_metric_that_it_does_not_compare(lab: Lab) -> None:
     assert compare_runs(*sides, Options(draws=20, column="macc")).notes == ()
 
 
+def write_evaluation_of(lab: Lab, spec: RunSpec, counts: list[list[int]], **changes: Any) -> str:
+    """Write an evaluation of a finished run; return its name."""
+    record = lab.store.find(run_id(spec)).record
+    assert record is not None
+    data = pack([np.array(counts)])
+    content = {
+        "run_id": run_id(spec),
+        "record": record["digest"],
+        "state_sha256": "b" * 64,
+        "split": "test",
+        "choice": "",
+        "metrics": {"miou": 1.0, "macc": 2.0, "aacc": 3.0, "images": 1},
+        "per_class": [],
+        "seconds": 1.5,
+        "provenance": {"data_digest": "unpinned"},
+        "finished": "2026-11-30T00:00:00+00:00",
+        "confusion": {"file": "any.npz", "sha256": hashlib.sha256(data).hexdigest()},
+        **changes,
+    }
+    return write_evaluation(content, data, lab.runs / "evaluations").stem
+
+
+def test_a_table_of_another_split_has_the_levels_of_its_evaluations(lab: Lab) -> None:
+    matrix = make_levels()
+    finish_all(lab, matrix)
+    others = {A: make_counts(50, 20, 30), B: make_counts(40, 0, 60)}
+    for run in matrix.runs:
+        write_evaluation_of(lab, run.spec, others[run.axes["label"]])
+    folders = [lab.runs / "evaluations"]
+    table = build_split_table(matrix, lab.store, [lab.published], split="test", folders=folders)
+    for name in (A, B):
+        for key in ("miou@2", "aacc@2", "mistake_distance"):
+            assert cell(table, name, key).value == pytest.approx(expect(others[name])[key])
+    difference = expect(others[B])["miou@2"] - expect(others[A])["miou@2"]
+    assert cell(table, B, "delta").value == pytest.approx(difference)
+
+
+def test_a_row_of_an_evaluation_has_its_levels(lab: Lab) -> None:
+    matrix = make_levels(baseline={})
+    finish_all(lab, matrix)
+    counts = make_counts(90, 6, 4)
+    prediction = {"mode": "whole", "scales": [1.0, 1.5], "flip": True}
+    spec = matrix.runs[0].spec
+    name = write_evaluation_of(lab, spec, counts, split="val", prediction=prediction)
+    row = ImportedSpec("Several passes", name)
+    table = lab.table(with_table(matrix, imported=(row,)))
+    for key in ("miou@2", "aacc@2", "mistake_distance"):
+        assert cell(table, "Several passes", key).value == pytest.approx(expect(counts)[key])
+    assert cell(table, A, "miou@2").value != cell(table, "Several passes", "miou@2").value
+
+
 def test_best_evaluations_have_no_levels(lab: Lab) -> None:
     with pytest.raises(UsageError, match="--best: miou@2 needs confusion counts"):
         build_best_table(make_levels(), lab.store, [lab.published])
@@ -306,15 +363,15 @@ def test_the_power_of_a_level_is_estimated_from_the_counts_of_like_runs(lab: Lab
 def test_a_store_keeps_its_changes_in_another_store(lab: Lab) -> None:
     matrix = make_levels()
     finish_all(lab, matrix)
-    run_id = matrix.runs[0].run_id
+    first = matrix.runs[0].run_id
     for store in (
         CachedStore(with_levels(matrix, lab.store)),
         with_levels(matrix, CachedStore(lab.store)),
     ):
-        record = store.find(run_id).record
+        record = store.find(first).record
         assert record is not None
         assert record["levels"]["miou@2"] == pytest.approx(expect(COUNTS[A][0])["miou@2"])
-    plain = lab.store.find(run_id).record
+    plain = lab.store.find(first).record
     assert plain is not None
     assert "levels" not in plain
     assert with_levels(make_matrix([(method(A), {"label": A})]), lab.store) is lab.store
