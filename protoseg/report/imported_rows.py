@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.hierarchy.table_trees import needs_tree
 from protoseg.config.identity import read_spec
 from protoseg.config.matrix import Matrix
 from protoseg.config.schema import RunSpec
@@ -67,8 +68,9 @@ def make_imported_rows(
                 "the rows of the matrix labels."
             )
         path, evaluation = find_evaluation(store, each.evaluation, matrix.name)
-        counts = path.with_suffix(".npz")
-        evaluation = add_levels(evaluation, counts, matrix.trees, store.warnings)
+        if any(map(needs_tree, matrix.table.metrics)):
+            counts = path.with_suffix(".npz")
+            evaluation = add_levels(evaluation, counts, matrix.trees, store.warnings)
         mark = marks.mark(describe_weights(evaluation))
         is_same = has_same_data(evaluation, spec)
         label = wording.clean_text(each.label)

@@ -6,7 +6,7 @@ They are computed from the confusion counts beside a record, so no run is traine
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,20 @@ from protoseg.runs.sealed import RecordError
 from protoseg.runs.store import ChangedRecords, LookupResult, RecordStore
 
 
-def with_levels(matrix: Matrix, store: RecordStore) -> RecordStore:
-    """Return a store whose records have the metrics of levels that a matrix needs.
+def with_levels(
+    matrix: Matrix, store: RecordStore, metrics: Iterable[str] | None = None
+) -> RecordStore:
+    """Return a store whose records have the metrics of levels.
 
     A run without its confusion counts has no values, and the store gets a warning.
 
     Args:
-        matrix: without trees, the store is returned as it is.
+        matrix: has the trees.
         store: records of its runs; both have the same warnings.
+        metrics: that are read; those of the table by default. If none of them is of a level, the
+            store is returned as it is.
     """
-    if not matrix.trees:
+    if not any(map(needs_tree, matrix.table.metrics if metrics is None else metrics)):
         return store
 
     def change(result: LookupResult) -> LookupResult:

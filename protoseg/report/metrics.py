@@ -87,7 +87,7 @@ def check_metrics(names: Sequence[str], where: str) -> None:
 def list_names(allowed: Iterable[str]) -> str:
     """List the names of metrics for a message; those of levels in short."""
     allowed = list(allowed)
-    short = ", ".join(sorted(name for name in allowed if not needs_tree(name)))
+    short = ", ".join(name for name in allowed if not needs_tree(name))
     if not any(map(needs_tree, allowed)):
         return short
     first, last = (name_level_metric(MIOU, level) for level in (LEVELS[0], LEVELS[-1]))
@@ -105,7 +105,7 @@ def describe_unknown_metric(name: str, where: str, allowed: Iterable[str]) -> st
         where: position in the config.
         allowed: names of metrics.
     """
-    allowed = list(allowed)
+    allowed = sorted(allowed)
     base, _, level = name.partition("@")
     guess = base if level == "1" and base in allowed else find_nearest_name(name, allowed)
     hint = f" Did you mean '{guess}'?" if guess else ""

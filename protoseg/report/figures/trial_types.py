@@ -79,7 +79,7 @@ def read_trial_input(matrix: Matrix, store: RecordStore, figure_type: str) -> Tr
         UsageError: the matrix has no search; or tuning curves of trials that end early.
         ProtosegError: no trial has finished, or two places hold different results of a trial.
     """
-    tuning, store = matrix.tuning, with_levels(matrix, store)
+    tuning = matrix.tuning
     if tuning is None:
         raise UsageError(
             f"{matrix.name}: {figure_type}: it has no search. Name a matrix with a block tune."
@@ -90,6 +90,7 @@ def read_trial_input(matrix: Matrix, store: RecordStore, figure_type: str) -> Tr
             "of them is unknown. Draw trials."
         )
     metric = METRICS[tuning.selection.metric]
+    store = with_levels(matrix, store, [metric.key])
     excused = list_excused_runs(tuning.choice) if tuning.choice else set()
     chosen = {row["row"]: row["chosen"] for row in (tuning.choice or {}).get("rows", ())}
     rows: list[TrialRow] = []

@@ -139,6 +139,7 @@ def _build_search(
     inequality = describe_inequality(matrix)
     notes: list[Any] = [inequality] if inequality else []
     metric = matrix.tuning.selection.metric
+    store = with_levels(matrix, store, [metric])
     return Search(
         tuple(map(wording.clean_text, [*notes, *describe_search(matrix)])),
         tuple(map(wording.clean_text, list_choices(matrix))),

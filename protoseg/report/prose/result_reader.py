@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.hierarchy.table_trees import needs_tree
 from protoseg.config.matrix import Matrix, PlannedRun
 from protoseg.errors import ProtosegError, UsageError, join_names
 from protoseg.report import wording
@@ -180,7 +181,7 @@ class ResultReader:
         )
 
     def _collect(self, setting: Setting) -> Samples:
-        if setting.matrix.trees:
+        if needs_tree(setting.column.metric):
             store = with_levels(setting.matrix, self._store)
             records = [store.find(run.run_id).record for run in setting.runs]
         else:

@@ -58,9 +58,10 @@ def choose_settings(matrix: Matrix, store: RecordStore, excused: Collection[str]
     Raises:
         ProtosegError: as `read_rungs`.
     """
-    tuning, store = matrix.tuning, with_levels(matrix, store)
+    tuning = matrix.tuning
     assert tuning is not None
     metric = METRICS[tuning.selection.metric]
+    store = with_levels(matrix, store, [metric.key])
     rows: list[dict[str, Any]] = []
     to_be_chosen: dict[str, str] = {}
     for row in tuning.rows:

@@ -92,7 +92,7 @@ def promote_trials(matrix: Matrix, store: RecordStore, excused: Collection[str] 
     tuning = matrix.tuning
     if tuning is None or not tuning.block.halving.rungs or tuning.choice is not None:
         return matrix
-    store = with_levels(matrix, store)
+    store = with_levels(matrix, store, [tuning.selection.metric])
     promoted = {
         row.name: tuple(
             rung.promoted for rung in read_rungs(row, tuning, store, excused) if rung.promoted

@@ -22,9 +22,10 @@ def build_trial_table(matrix: Matrix, store: RecordStore) -> Table:
     Raises:
         ProtosegError: two places hold different results of a trial.
     """
-    tuning, store = matrix.tuning, with_levels(matrix, store)
+    tuning = matrix.tuning
     assert tuning is not None
     metric = METRICS[tuning.selection.metric]
+    store = with_levels(matrix, store, [metric.key])
     keys = list(dict.fromkeys(key for row in tuning.rows for key in row.spaces))
     names = {key: wording.name_axis(key, matrix.table.names) for key in keys}
     halving = tuning.block.halving
