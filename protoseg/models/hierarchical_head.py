@@ -15,11 +15,11 @@ from protoseg.core.distances import normalise_vectors
 from protoseg.core.losses import IGNORED
 from protoseg.core.trees.losses import (
     Inference,
-    TreeLoss,
     compute_level_losses,
     compute_tree_loss,
     score_classes,
 )
+from protoseg.core.trees.node_loss import TreeLoss
 from protoseg.core.trees.region_loss import compute_region_loss
 from protoseg.core.trees.tables import TreeTables
 from protoseg.core.trees.triplets import compute_tree_triplets
@@ -150,13 +150,11 @@ class HierarchicalHead(WrappedHead):
         with torch.autocast(logits.device.type, enabled=False):
             resized = self._resize(logits.float(), size)
             tree = self.tree
-            loss = compute_tree_loss(
-                resized, labels, tree.ancestors, tree.level_sizes, self.tree_loss, self.focal_gamma
-            )
+            loss = compute_tree_loss(resized, labels, tree, self.tree_loss, self.focal_gamma)
             losses = {"loss_tree": self.tree_weight * loss}
             if self.ce_weight:
                 levels = resized.split(list(tree.level_sizes), 1)
-                entropies = compute_level_losses(levels, labels, tree.ancestors)
+                entropies = compute_level_losses(levels, labels, tree)
                 losses["loss_ce"] = self.ce_weight * torch.stack(entropies).sum()
             if self.rmi_weight:
                 region = compute_region_loss(resized.sigmoid(), labels, tree.ancestors)
