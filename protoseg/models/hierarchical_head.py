@@ -107,7 +107,10 @@ class HierarchicalHead(WrappedHead):
         self.classifier = nn.Conv2d(self.feature_channels, self.tree.num_nodes, 1)
         self.embedding: nn.Module | None = None
         if triplet_weight:
-            self.embedding = build_projection(self._count_last_channels(), triplet_channels)
+            # Of the config: with resize_concat the decode head has the sum of its inputs.
+            inputs = decode_head["in_channels"]
+            last = inputs[-1] if isinstance(inputs, list | tuple) else inputs
+            self.embedding = build_projection(int(last), triplet_channels)
             self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
 
     def init_weights(self) -> None:
@@ -208,10 +211,6 @@ class HierarchicalHead(WrappedHead):
         """Index of the last feature map that the decode head reads."""
         index = self.head.in_index
         return int(index[-1] if isinstance(index, list | tuple) else index)
-
-    def _count_last_channels(self) -> int:
-        channels = self.head.in_channels
-        return int(channels[-1] if isinstance(channels, list | tuple) else channels)
 
 
 def rise_by_cosine(iteration: int, iterations: int) -> float:
