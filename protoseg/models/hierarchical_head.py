@@ -15,6 +15,7 @@ from protoseg.core.distances import normalise_vectors
 from protoseg.core.losses import IGNORED
 from protoseg.core.trees.losses import (
     Inference,
+    average_over_valid,
     compute_level_losses,
     compute_tree_loss,
     score_classes,
@@ -163,8 +164,7 @@ class HierarchicalHead(WrappedHead):
                 region = compute_region_loss(resized.sigmoid(), labels, tree.ancestors)
                 losses["loss_rmi"] = self.rmi_weight * region
             predicted = resized[:, : self.num_classes].detach().argmax(1)
-            valid = labels != IGNORED
-            correct = ((predicted == labels) & valid).sum() / valid.sum().clamp_min(1)
+            correct = average_over_valid((predicted == labels).float(), labels != IGNORED)
         losses["acc_seg"] = 100 * correct
         return losses, self._score_classes(logits)
 

@@ -43,9 +43,11 @@ class HierarchyReader:
             UsageError: no such file, or a tree that does not fit the classes.
         """
         dataset, method = data.get("dataset"), data.get("method")
-        if not isinstance(dataset, dict) or not dataset.get("hierarchy"):
+        if not isinstance(dataset, dict) or "hierarchy" not in dataset:
             return data
         value, classes = dataset.pop("hierarchy"), dataset.get("classes")
+        if value is None or value in ("", [], ()):
+            return data  # no tree
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             return data
         self._values[tuple(classes)] = str(dataset.get("name")), value
@@ -66,7 +68,7 @@ class HierarchyReader:
             UsageError: no such file, or a tree that does not fit the classes.
         """
         name, value = self._values.get(tuple(classes), ("", None))
-        if not value:
+        if value is None:
             return None
         key = repr((tuple(classes), value))
         if key not in self._trees:
@@ -117,7 +119,9 @@ def _to_plain(node: yaml.Node | None, path: Path, parents: tuple[int, ...]) -> A
     if isinstance(node, yaml.MappingNode):
         entries: dict[str, Any] = {}
         for key, value in node.value:
-            name = str(_to_plain(key, path, inside))
+            name = _to_plain(key, path, inside)
+            if not isinstance(name, str):
+                raise UsageError(f"{path}: a group has no name. Write its name before the colon.")
             if name in entries:
                 raise UsageError(f"{path}: {name}: in one group twice. Keep one place.")
             entries[name] = _to_plain(value, path, inside)
