@@ -23,7 +23,10 @@ from protoseg.training.builders.config import build_model
 
 WRAPPED, CLASSIFIER = "decode_head.head.", "decode_head.classifier."
 """Prefixes of the keys of `ParametricHead`: the wrapped mmseg head, and its classifier."""
-TRAINING_ONLY = ("auxiliary_head.", "decode_head.contrast.")
+TRAINING_ONLY = (
+    *("auxiliary_head.", "decode_head.contrast."),
+    *("decode_head.embedding.", "decode_head.iteration"),  # of the tree triplets
+)
 """Prefixes of the keys that prediction does not use."""
 
 
@@ -93,6 +96,8 @@ def make_exported_network(spec: RunSpec) -> ExportedNetwork:
     model.pop("auxiliary_head", None)
     head = model["decode_head"]
     head.pop("contrast", None)
+    if "triplet_weight" in head:
+        head["triplet_weight"] = 0.0
     method = spec.method
     is_plain = type(method) is ParametricMethod and method.num_prototypes == 1
     if is_plain:

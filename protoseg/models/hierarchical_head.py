@@ -15,11 +15,12 @@ from protoseg.core.distances import normalise_vectors
 from protoseg.core.losses import IGNORED
 from protoseg.core.trees.losses import (
     Inference,
-    TreeLoss,
+    average_over_valid,
     compute_level_losses,
     compute_tree_loss,
     score_classes,
 )
+from protoseg.core.trees.node_loss import TreeLoss
 from protoseg.core.trees.region_loss import compute_region_loss
 from protoseg.core.trees.tables import TreeTables
 from protoseg.core.trees.triplets import compute_tree_triplets
@@ -107,7 +108,10 @@ class HierarchicalHead(WrappedHead):
         self.classifier = nn.Conv2d(self.feature_channels, self.tree.num_nodes, 1)
         self.embedding: nn.Module | None = None
         if triplet_weight:
-            self.embedding = build_projection(self._count_last_channels(), triplet_channels)
+            # Of the config: with resize_concat the decode head has the sum of its inputs.
+            inputs = decode_head["in_channels"]
+            last = inputs[-1] if isinstance(inputs, list | tuple) else inputs
+            self.embedding = build_projection(int(last), triplet_channels)
             self.register_buffer("iteration", torch.zeros((), dtype=torch.long))
 
     def init_weights(self) -> None:
@@ -150,20 +154,17 @@ class HierarchicalHead(WrappedHead):
         with torch.autocast(logits.device.type, enabled=False):
             resized = self._resize(logits.float(), size)
             tree = self.tree
-            loss = compute_tree_loss(
-                resized, labels, tree.ancestors, tree.level_sizes, self.tree_loss, self.focal_gamma
-            )
+            loss = compute_tree_loss(resized, labels, tree, self.tree_loss, self.focal_gamma)
             losses = {"loss_tree": self.tree_weight * loss}
             if self.ce_weight:
                 levels = resized.split(list(tree.level_sizes), 1)
-                entropies = compute_level_losses(levels, labels, tree.ancestors)
+                entropies = compute_level_losses(levels, labels, tree)
                 losses["loss_ce"] = self.ce_weight * torch.stack(entropies).sum()
             if self.rmi_weight:
                 region = compute_region_loss(resized.sigmoid(), labels, tree.ancestors)
                 losses["loss_rmi"] = self.rmi_weight * region
             predicted = resized[:, : self.num_classes].detach().argmax(1)
-            valid = labels != IGNORED
-            correct = ((predicted == labels) & valid).sum() / valid.sum().clamp_min(1)
+            correct = average_over_valid((predicted == labels).float(), labels != IGNORED)
         losses["acc_seg"] = 100 * correct
         return losses, self._score_classes(logits)
 
@@ -210,10 +211,6 @@ class HierarchicalHead(WrappedHead):
         """Index of the last feature map that the decode head reads."""
         index = self.head.in_index
         return int(index[-1] if isinstance(index, list | tuple) else index)
-
-    def _count_last_channels(self) -> int:
-        channels = self.head.in_channels
-        return int(channels[-1] if isinstance(channels, list | tuple) else channels)
 
 
 def rise_by_cosine(iteration: int, iterations: int) -> float:

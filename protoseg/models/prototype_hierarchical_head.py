@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from protoseg.core.trees.losses import compute_level_losses, list_parents, take_level_maxima
+from protoseg.core.trees.losses import compute_level_losses, take_level_maxima
 from protoseg.core.trees.tables import TreeTables
 from protoseg.models.prototype_head import PrototypeHead
 
@@ -51,17 +50,7 @@ class PrototypeHierarchicalHead(PrototypeHead):
         size = truth.shape[2:]
         labels = self.labels(batch_data_samples, size).unflatten(0, (len(scores), *size))
         with torch.autocast(scores.device.type, enabled=False):
-            levels = self._take_levels(self._resize(scores, size))
-            entropies = compute_level_losses(levels, labels, self.tree.ancestors)
+            levels = take_level_maxima(self._resize(scores, size), self.tree)
+            entropies = compute_level_losses(levels, labels, self.tree)
         losses["loss_levels"] = self.level_weight * torch.stack(entropies).sum()
         return losses, scores
-
-    def _take_levels(self, scores: Tensor) -> list[Tensor]:
-        """Scores of the nodes of each level above the classes."""
-        levels: list[Tensor] = []
-        for level in range(1, self.tree.height):
-            parents = list_parents(self.tree.ancestors, level)
-            size = (len(scores), self.tree.level_sizes[level], *scores.shape[2:])
-            lowest = scores.new_full(size, -math.inf)
-            levels.append(take_level_maxima(lowest, levels[-1] if levels else scores, parents))
-        return levels

@@ -12,7 +12,13 @@ from protoseg.config.matrix import PlannedRun
 from protoseg.config.schema import RunSpec
 from protoseg.planning.plan import Plan, PlanEntry
 from protoseg.planning.timings import Device, Timing
-from protoseg.planning.workload import Workload, make_model_key, workload_digest, workload_of
+from protoseg.planning.workload import (
+    Workload,
+    has_prototypes,
+    make_model_key,
+    workload_digest,
+    workload_of,
+)
 
 CHECKPOINTS = 2
 """Kept in a run folder: the newest two."""
@@ -146,7 +152,7 @@ def _bytes(run: PlannedRun, sizes: Mapping[Workload, float]) -> float | None:
     if size is None:
         return None
     classes, buffers = len(spec.dataset.classes), 0
-    if spec.method.kind == "prototype":
+    if has_prototypes(spec.method.kind):
         prototypes: int = getattr(spec.method, "num_prototypes", 0)
         buffers += prototypes * classes * spec.decoder.channels
     if spec.contrast.weight:

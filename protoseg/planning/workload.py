@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.methods import MethodSpec, PrototypeMethod
 from protoseg.config.schema import RunSpec
 
 Workload = tuple[Any, ...]
@@ -113,7 +114,14 @@ def make_model_key(spec: RunSpec | dict[str, Any]) -> Workload:
         for part in (parts[key] for key in ("backbone", "decoder", "method", "dataset"))
     )
     # ProtoSeg's prototypes are not learnable parameters; those of the other methods are.
-    num_prototypes = 0 if method["kind"] == "prototype" else method.get("num_prototypes", 0)
+    num_prototypes = 0 if has_prototypes(method["kind"]) else method.get("num_prototypes", 0)
     projection = method.get("projection", False)
     names = (backbone["name"], decoder["name"], decoder["channels"], method["kind"])
-    return *names, len(dataset["classes"]), num_prototypes, projection
+    nodes = {tuple(path[:n]) for path in dataset.get("hierarchy", ()) for n in range(len(path))}
+    return *names, len(dataset["classes"]), len(nodes), num_prototypes, projection
+
+
+def has_prototypes(kind: str) -> bool:
+    """Whether the head of a method has prototypes as buffers."""
+    method = MethodSpec.variants.get(kind)
+    return method is not None and issubclass(method, PrototypeMethod)

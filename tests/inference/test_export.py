@@ -12,7 +12,7 @@ import torch
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from threads import one_thread  # noqa: F401  a fixture
-from training.small import small_spec
+from training.small import HIERARCHICAL, TREE, small_spec
 
 from inference.finished import (
     change_record,
@@ -52,6 +52,8 @@ METHODS = {
     ),
     "released": ("method=released", "method.num_prototypes=2"),
     "pixel_query": ("method=pixel_query", "~method.momentum", "method.num_prototypes=2"),
+    "hierarchical": HIERARCHICAL,
+    "prototype_hierarchical": ("method=prototype_hierarchical", TREE),
     "fcn": (*PARAMETRIC, "method.num_prototypes=1", "decoder=fcn"),
 }
 PLAIN = ("parametric", "parametric_scaled", "fcn")
@@ -86,7 +88,8 @@ def test_mmsegs_inference_gives_the_label_maps_of_the_evaluation(
     assert (head in ("SegformerHead", "FCNHead")) == (method in PLAIN)
     expected = predict_evaluated_images(folder, data)
     assert len(expected) == 4
-    assert len(torch.unique(torch.stack([labels for _, labels in expected]))) > 2
+    classes = torch.unique(torch.stack([labels for _, labels in expected]))
+    assert len(classes) > (1 if method == "hierarchical" else 2), "12 iterations suffice for this"
     for path, labels in expected:
         result = inference_model(network, path)
         assert torch.equal(result.pred_sem_seg.data[0], labels), path
@@ -107,6 +110,14 @@ def test_the_weights_have_no_parts_of_training(data: Path, tmp_path: Path) -> No
     }
     config = Config.fromfile(tmp_path / "exported" / "config.py")
     assert "contrast" not in config.model.decode_head
+
+
+def test_the_weights_have_no_embedding_of_triplets(data: Path, tmp_path: Path) -> None:
+    folder = make_finished_run(tmp_path, data, *METHODS["hierarchical"], "seed=1")
+    export_run(folder, tmp_path / "exported")
+    content = torch.load(tmp_path / "exported" / "model.pth", weights_only=True)
+    keys = {key.split(".")[1] for key in content["state_dict"] if key.startswith("decode_head")}
+    assert keys == {"head", "classifier"}
 
 
 def test_the_folder_states_its_origin_and_is_not_overwritten(

@@ -13,7 +13,7 @@ from protoseg.core import collective
 from protoseg.training.builders.components import TrainingComponents, build_components
 from protoseg.training.builders.config import build_config
 from protoseg.training.distributed.sync import SharedBatchNorm
-from training.small import small_spec
+from training.small import HIERARCHICAL, TREE, small_spec
 
 STEPS = 3
 # Adam divides by the magnitude of each gradient, which amplifies the rounding errors of gradients
@@ -54,6 +54,12 @@ CASES: dict[str, tuple[str, ...]] = {
         "decoder.channels=32",
         "decoder.in_index=[1]",
     ),
+    # Each process samples triplets among its own pixels, so triplets of the whole batch differ.
+    "hierarchical": (
+        *(*SGD, *HIERARCHICAL),
+        *("method.triplet_weight=0", "method.ce_weight=1", "method.rmi_weight=0.25"),
+    ),
+    "prototype_hierarchical": (*SGD, "method=prototype_hierarchical", TREE),
 }
 
 

@@ -43,6 +43,9 @@ BASE = (
     "method.num_prototypes=3",
     "method.momentum=0.9",
 )
+TREE = "dataset.hierarchy={ground: null, round: [disk, ring], cornered: [box, triangle, bar]}"
+"""A tree of the classes of the built-in data."""
+HIERARCHICAL = ("method=hierarchical", "~method.num_prototypes", "~method.momentum", TREE)
 
 
 @functools.cache

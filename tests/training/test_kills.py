@@ -63,6 +63,7 @@ def workspace(generated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("released, K = 3, stochastic depth", 4),
         ("released, K = 2, pixel contrast", 4),
         ("released, K = 3, metrics on the way", 6),
+        ("hierarchical, random triplets", 4),
     ],
 )
 def test_a_run_killed_at_random_times_gives_the_same_bits(

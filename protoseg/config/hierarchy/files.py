@@ -49,9 +49,10 @@ class HierarchyReader:
         classes = dataset.get("classes")
         if not isinstance(classes, list) or not all(isinstance(each, str) for each in classes):
             return data
+        is_tree = not (value is None or value in ("", [], ()))
         # A run without a tree replaces the tree of an earlier run, as one with another tree does.
-        self._values[name, tuple(classes)] = value
-        if not value:
+        self._values[name, tuple(classes)] = value if is_tree else None
+        if not is_tree:
             return data
         kind = method.get("kind") if isinstance(method, dict) else None
         if getattr(MethodSpec.variants.get(str(kind)), "needs_hierarchy", False):
@@ -71,7 +72,7 @@ class HierarchyReader:
             UsageError: no such file, or a tree that does not fit the classes.
         """
         value = self._values.get((name, tuple(classes)))
-        if not value:
+        if value is None:
             return None
         key = repr((name, tuple(classes), value))
         if key not in self._trees:
@@ -122,7 +123,9 @@ def _to_plain(node: yaml.Node | None, path: Path, parents: tuple[int, ...]) -> A
     if isinstance(node, yaml.MappingNode):
         entries: dict[str, Any] = {}
         for key, value in node.value:
-            name = str(_to_plain(key, path, inside))
+            name = _to_plain(key, path, inside)
+            if not isinstance(name, str):
+                raise UsageError(f"{path}: a group has no name. Write its name before the colon.")
             if name in entries:
                 raise UsageError(f"{path}: {name}: in one group twice. Keep one place.")
             entries[name] = _to_plain(value, path, inside)

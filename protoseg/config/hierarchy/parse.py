@@ -80,7 +80,10 @@ def _list_paths(data: Any, above: tuple[str, ...], where: str) -> Iterator[tuple
     elif isinstance(data, list | tuple):
         entries = [(item, None) for item in data]
     else:
-        raise UsageError(f"{place}: expected names of classes or groups, found {data!r}.")
+        raise UsageError(
+            f"{place}: expected a list of classes or a mapping of groups, found {data!r}. Write "
+            f"[{data}] for a group with one class."
+        )
     if not entries:
         raise UsageError(f"{place}: has no classes. List them, or remove the group.")
     for name, below in entries:

@@ -1,16 +1,34 @@
-"""Finds runs whose method needs a tree of classes that the data set does not have."""
+"""Finds values that do not fit a method with a tree of classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from protoseg.config.hierarchy.methods import HierarchicalMethod
 from protoseg.config.schema import RunSpec
+
+UNUSED = ("loss_decode", "sampler")
+"""Keys of a decode head that act on its own loss."""
 
 
 def find_hierarchy_problems(spec: RunSpec) -> Iterator[str]:
-    """Yield a sentence for a method that needs a tree, without one."""
+    """Yield a sentence for a missing tree, and for each value that has no effect."""
     if spec.method.needs_hierarchy and not spec.dataset.hierarchy:
         yield (
             f"method.kind: {spec.method.kind} needs a tree of classes, and {spec.dataset.name} has "
             "none. Set dataset.hierarchy to a file of experiments/hierarchy."
         )
+    if not isinstance(spec.method, HierarchicalMethod):
+        return
+    kind = spec.method.kind
+    if spec.class_weights == "dataset":
+        yield (
+            f"class_weights=dataset: has no effect, because the losses of {kind} have no class "
+            "weights. Set class_weights=none."
+        )
+    for key in UNUSED:
+        if key in spec.decoder.settings:
+            yield (
+                f"decoder.settings.{key}: has no effect, because {kind} replaces the loss of the "
+                "decode head. Remove it."
+            )

@@ -23,7 +23,10 @@ def compute_tree_triplets(
     max_triplets: int = 200,
     random_keys: Tensor | None = None,
 ) -> Tensor:
-    """Compute L_TT, the mean over the classes that have a triplet in any process.
+    """Compute L_TT, a mean over the classes that have a triplet.
+
+    With several processes each one has its own triplets. The mean is over all pairs of a process
+    and a class that has a triplet there.
 
     A triplet of a class c has a pixel i of c, a pixel i⁺ of a sibling and a pixel i⁻ of a class
     under another parent:
@@ -47,26 +50,29 @@ def compute_tree_triplets(
     Returns:
         The loss, a scalar; 0 without triplets.
     """
-    if random_keys is not None:
-        order = random_keys.argsort()
-        embeddings, labels = embeddings[order], labels[order]
-    valid = (labels != IGNORED).nonzero().squeeze(1)
-    embeddings, labels = embeddings[valid], labels[valid]
-    total = embeddings.sum() * 0.0  # keeps the graph: DDP waits for the gradient of all parameters
-    count = torch.zeros((), device=total.device)
-    for label in labels.unique():
-        to_label = distances[label][labels]
+    order = None if random_keys is None else random_keys.argsort(stable=True)
+    classes = labels if order is None else labels[order]
+    rows, gaps, weights = [], [], []
+    for label in classes[classes != IGNORED].unique():
+        to_label = torch.where(classes == IGNORED, IGNORED, distances[label][classes.clamp_min(0)])
         roles = (to_label == 0, to_label == 2, to_label > 2)
         members = [role.nonzero().squeeze(1) for role in roles]
         number = min(max_triplets, *map(len, members))
         if not number:
             continue
-        anchor, positive, negative = (indices[:number] for indices in members)
-        gap = to_label[negative] - to_label[positive]
-        closeness = (embeddings[negative] - embeddings[positive]) * embeddings[anchor]
-        hinge = closeness.sum(1) + margin + tree_margin * gap / (2 * height)
-        total = total + hinge.clamp_min(0).mean()
-        count = count + 1
+        triplets = torch.stack([indices[:number] for indices in members])
+        gaps.append((to_label[triplets[2]] - 2).to(embeddings.dtype))
+        weights.append(embeddings.new_full((number,), 1 / number))
+        rows.append(triplets if order is None else order[triplets])
+    count = torch.tensor(float(len(rows)), device=labels.device)
+    total = embeddings.sum() * 0.0  # keeps the graph: DDP waits for the gradient of all parameters
+    if rows:
+        # One gather: its gradient has the size of all embeddings.
+        chosen = embeddings.index_select(0, torch.cat(rows, 1).flatten()).unflatten(0, (3, -1))
+        anchors, positives, negatives = chosen
+        closeness = ((negatives - positives) * anchors).sum(1)
+        hinge = closeness + margin + torch.cat(gaps) * (tree_margin / (2 * height))
+        total = total + (hinge.clamp_min(0) * torch.cat(weights)).sum()
     if world_size() > 1:
         total, count = total * world_size(), all_sum(count)
     return total / count.clamp_min(1)

@@ -207,20 +207,22 @@ def _predict_images(
 def _capture_features(head: Any) -> Iterator[list[torch.Tensor]]:
     """Collect the feature maps that a head classifies; empty for a head of another class."""
     features: list[torch.Tensor] = []
-    original = getattr(head, "classify", None)
+    original = getattr(head, "features", None)
     if original is None:
         yield features
         return
 
-    def classify_and_keep(maps: torch.Tensor) -> Any:
+    def compute_and_keep(inputs: Any) -> torch.Tensor:
+        maps: torch.Tensor = original(inputs)
         features.append(maps)
-        return original(maps)
+        return maps
 
-    head.classify = classify_and_keep
+    # Not `classify`: a head with scores of groups resizes the logits before it scores classes.
+    head.features = compute_and_keep
     try:
         yield features
     finally:
-        del head.classify
+        del head.features
 
 
 def _count_differences(again: ImageCounts, recorded: ImageCounts, num_classes: int) -> int:

@@ -14,6 +14,8 @@ from protoseg.config.schema import RunSpec
 from protoseg.errors import DataError
 from protoseg.training.weights.load import read_weights
 
+COUNTER = "decode_head.iteration"
+"""Iterations that a schedule of a head has counted: a new run starts at 0."""
 SHOWN = 3
 """Number of keys that a message names."""
 
@@ -62,8 +64,8 @@ def load_start(network: nn.Module, path: Path, skip: tuple[str, ...]) -> None:
                 f"init_from_skip: no key begins with '{beginning}'. Keys begin with "
                 f"{', '.join(sorted({key.partition('.')[0] for key in own}))}. Correct it."
             )
-    state = {k: v for k, v in own.items() if not k.startswith(skip)}
-    loaded = {k: v for k, v in content.items() if not k.startswith(skip)}
+    state = {k: v for k, v in own.items() if not (k == COUNTER or k.startswith(skip))}
+    loaded = {k: v for k, v in content.items() if not (k == COUNTER or k.startswith(skip))}
     problems = {
         "missing": [key for key in state if key not in loaded],
         "of another network": [key for key in loaded if key not in state],

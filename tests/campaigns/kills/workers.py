@@ -59,6 +59,8 @@ CONTRAST = (
     "contrast.positives=32",
     "contrast.negatives=64",
 )
+TREE = "dataset.hierarchy={ground: null, round: [disk, ring], cornered: [box, triangle, bar]}"
+HIERARCHICAL = ("method=hierarchical", "method.triplet_samples=20", TREE)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,9 @@ VARIANTS = (
             (*RELEASED, "method.num_prototypes=3", "evaluation.every=3")),
     Variant("parametric, K = 1, metrics on the way, two processes",
             ("method=parametric", "evaluation.every=4"), processes=2),
+    Variant("hierarchical, random triplets", HIERARCHICAL),
+    Variant("prototype_hierarchical, K = 2, two processes",
+            ("method=prototype_hierarchical", "method.num_prototypes=2", TREE), processes=2),
 )  # fmt: skip
 
 

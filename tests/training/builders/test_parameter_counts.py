@@ -21,7 +21,7 @@ from protoseg.training.builders.parameter_counts import (
     count_spec_parameters,
 )
 from protoseg.training.builders.recipe_files import load_recipe
-from training.small import REPOSITORY, compose, composer, small_spec
+from training.small import HIERARCHICAL, REPOSITORY, compose, composer, small_spec
 
 PAIRS = {
     ("resnet101", "fcn_512"): "fcn/fcn_r101-d8_4xb4-160k_ade20k-512x512.py",
@@ -266,3 +266,17 @@ def test_counting_does_not_change_the_spec() -> None:
     spec = small_spec()
     assert with_classes(spec, 847).dataset.ignore_index == 2**16 - 1
     assert dataclasses.replace(with_classes(spec, 6), dataset=spec.dataset) == spec
+
+
+def test_the_embedding_of_triplets_is_training_only(shapes_root: Path) -> None:
+    spec = small_spec(*HIERARCHICAL, "method.triplet_channels=7")
+    parts = build_components(build_config(spec, data_root=shapes_root), None)
+    head, counts = parts.module.decode_head, count_spec_parameters(spec)
+    channels, last = spec.decoder.channels, spec.backbone.channels[3]
+    assert counts.classifier == (6 + 3) * (channels + 1), "a score for each class and group"
+    assert counts.auxiliary == count_all(head.embedding) == last**2 + 3 * last + 7 * (last + 1)
+    assert counts.trained == count_all(parts.module)
+    assert count_parameters(parts) == {"learnable": counts.learnable, "prototype": 0}
+    parametric = small_spec("method=parametric", "~method.momentum", "method.num_prototypes=1")
+    flat = count_spec_parameters(parametric)
+    assert counts.learnable - flat.learnable == 3 * (channels + 1)

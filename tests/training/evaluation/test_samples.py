@@ -30,7 +30,7 @@ from protoseg.training.evaluation import confusion, samples
 from protoseg.training.evaluation.finished_run import load_model
 from protoseg.training.evaluation.finished_samples import sample_finished_run
 from protoseg.training.evaluation.samples import choose_images, collect_samples
-from training.small import log, make_folder, small_spec, work
+from training.small import HIERARCHICAL, log, make_folder, small_spec, work
 
 
 @pytest.fixture(scope="module")
@@ -218,11 +218,13 @@ class WeakMethod:
     kind = "cam"
 
 
-@pytest.mark.parametrize("method", ["parametric", "pixel_query"])
+@pytest.mark.parametrize("method", ["parametric", "pixel_query", "hierarchical"])
 def test_other_heads_have_embeddings_but_no_prototypes(
     method: str, data: Path, tmp_path: Path
 ) -> None:
-    spec = small_spec(f"method={method}", "~method.momentum", "schedule.iterations=4")
+    overrides = (f"method={method}", "~method.momentum")
+    overrides = HIERARCHICAL if method == "hierarchical" else overrides
+    spec = small_spec(*overrides, "schedule.iterations=4")
     folder = make_folder(tmp_path, spec, data)
     status, output = work(folder)
     assert status == 0, output
