@@ -20,6 +20,7 @@ import numpy as np
 import scipy.optimize
 import scipy.stats
 import yaml
+from numpy.typing import NDArray
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import multipletests
 
@@ -101,7 +102,8 @@ class ExpectedComparison:
         if math.isnan(self.p):
             return "not tested: "
         if self.adjusted_p >= 0.05:
-            return f"no difference found (detectable: {self.detectable:.2f})"
+            decimals = 3 if self.metric == "mistake_distance" else 2
+            return f"no difference found (detectable: {self.detectable:.{decimals}f})"
         return "higher" if self.difference > 0 else "lower"
 
 
@@ -115,10 +117,19 @@ def recount(path: Path) -> tuple[dict[str, float], list[float]]:
     Returns:
         Metric -> percent, and the IoU of each class in percent; nan where the union is empty.
     """
+    return summarise_matrix(read_matrix(path))
+
+
+def read_matrix(path: Path) -> NDArray[np.float64]:
+    """Read the confusion matrix of all images; rows are ground truth."""
     with np.load(path) as archive:
         classes = int(archive["num_classes"])
         pixels = np.bincount(archive["cell"], weights=archive["count"], minlength=classes**2)
-    matrix = pixels.reshape(classes, classes)
+    return pixels.reshape(classes, classes)
+
+
+def summarise_matrix(matrix: NDArray[np.float64]) -> tuple[dict[str, float], list[float]]:
+    """Compute the metrics of a confusion matrix, and the IoU of each class."""
     hit, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     with np.errstate(invalid="ignore"):
         iou, accuracy = 100 * hit / (truth + predicted - hit), 100 * hit / truth
@@ -129,6 +140,41 @@ def recount(path: Path) -> tuple[dict[str, float], list[float]]:
         "aacc": float(100 * hit.sum() / truth.sum()),
     }
     return metrics, iou.tolist()
+
+
+@functools.cache
+def recount_levels(path: Path, dataset: str, classes: tuple[str, ...]) -> dict[str, float]:
+    """Compute the metrics of the levels of the tree of a data set; none without a tree."""
+    file = ROOT / "experiments" / "dataset" / f"{dataset}.yaml"
+    tree = yaml.safe_load(file.read_text()).get("hierarchy") if file.exists() else None
+    if tree is None:
+        return {}
+    content = yaml.safe_load((ROOT / "experiments" / "hierarchy" / f"{tree}.yaml").read_text())
+    paths = dict(list_paths(content, ()))
+    levels = max(map(len, paths.values()))
+    # From the class up; a class on a short branch is its own group on the levels above it.
+    up = [[c] * (levels - len(paths[c])) + [*reversed(paths[c])] for c in classes]
+    matrix, metrics = read_matrix(path), {}
+    different = np.zeros_like(matrix)
+    for level in range(levels):
+        names = [groups[level] for groups in up]
+        member = np.array([[name == other for other in dict.fromkeys(names)] for name in names])
+        different += 1.0 - member @ member.T.astype(float)
+        if level:
+            values, _ = summarise_matrix(member.T.astype(float) @ matrix @ member)
+            metrics |= {f"{metric}@{level + 1}": value for metric, value in values.items()}
+    wrong = matrix.sum() - np.trace(matrix)
+    return metrics | {"mistake_distance": float(2 * (different * matrix).sum() / wrong)}
+
+
+def list_paths(tree: Any, above: tuple[str, ...]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield each class of nested names with its path from the highest group to itself."""
+    for name in tree:
+        below = tree[name] if isinstance(tree, dict) else None
+        if below is None:
+            yield name, (*above, name)
+        else:
+            yield from list_paths(below, (*above, name))
 
 
 @functools.cache
@@ -149,6 +195,9 @@ def read_settings(plan: Iterable[Planned]) -> list[Setting]:
         if record is None:
             continue
         metrics, ious = recount(RECORDS / f"{run.run_id}.npz")
+        data = record["spec"]["dataset"]
+        counts = RECORDS / f"{run.run_id}.npz"
+        metrics = metrics | recount_levels(counts, data["name"], tuple(data["classes"]))
         parameters = record["parameters"]
         millions = parameters["learnable"] / 1e6
         for metric, value in {**metrics, "parameters": millions, "learnable": millions}.items():

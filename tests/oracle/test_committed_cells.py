@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,8 +100,11 @@ def is_close(a: float | None, b: float | None) -> bool:
 @pytest.mark.parametrize("name", NAMES)
 def test_cells_agree_with_the_oracle(name: str) -> None:
     case = load_case(name)
-    if case is None:
-        return
+    if case is not None:
+        check_cells(case)
+
+
+def check_cells(case: Case) -> None:
     measured = numbers_of(case.table)
     expected = recompute.expected_cells(case.settings, case.config)
     assert measured.keys() == expected.keys()
@@ -132,8 +136,11 @@ def missing_as_nan(value: float | None) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_comparisons_agree_with_the_oracle(name: str) -> None:
     case = load_case(name)
-    if case is None:
-        return
+    if case is not None:
+        check_comparisons(case)
+
+
+def check_comparisons(case: Case) -> None:
     expected = recompute.expected_comparisons(case.settings, case.config)
     compared = case.table.family.comparisons if case.table.family is not None else ()
     by_runs = {(c.our_runs, c.their_runs): c for c in compared}
@@ -157,6 +164,24 @@ def test_comparisons_agree_with_the_oracle(name: str) -> None:
                 quantity,
             )
         assert comparison.result.startswith(each.verdict.replace("-", wording.MINUS))
+
+
+@pytest.mark.parametrize("main", ["miou@2", "mistake_distance"])
+def test_metrics_of_levels_agree_with_the_oracle(main: str, tmp_path: Path) -> None:
+    metrics = [main, *(m for m in ("macc@2", "aacc@2", "miou", "mistake_distance") if m != main)]
+    text = (recompute.MATRICES / "camvid_methods.yaml").read_text()
+    shown = "metrics: [miou, macc, aacc, parameters]"
+    assert shown in text
+    path = tmp_path / "levels.yaml"
+    path.write_text(text.replace(shown, f"metrics: [{', '.join(metrics)}]"))
+    matrix = load_matrix(composer(), str(path))
+    plan = [Planned(run.axes, run.spec.seed, run.run_id) for run in matrix.runs]
+    config = {**recompute.read_table("camvid_methods"), "metrics": metrics}
+    table = build_table(matrix, make_store(), [])
+    case = Case(matrix, table, recompute.read_settings(plan), config)
+    assert len(numbers_of(table)) == 8 * len(metrics) + 7
+    check_cells(case)
+    check_comparisons(case)
 
 
 @pytest.mark.parametrize("name", NAMES)
