@@ -17,6 +17,7 @@ import pytest
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import field_types, to_plain
+from protoseg.config.hierarchy.methods import HierarchicalMethod
 from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import canonical_json, read_spec, run_id, spec_digest
@@ -70,6 +71,7 @@ RUN = {
     "dataset.reduce_zero_label": True,
     "dataset.train_split": "training",
     "dataset.counts": {"train": 1},
+    "dataset.hierarchy": [["a", name] for name in "uvwxyz"],
     "dataset.generator": {"name": "shapes", "seed": 1},
     "dataset.folder": "elsewhere",
     "dataset.labels": [0, 1, 2, 3, 4, 7],
@@ -176,6 +178,21 @@ METHODS: dict[str, dict[str, Any]] = {
         "distributed": "averaged",
         "loss_reduction": "per_process_mean",
     },
+    "hierarchical": {
+        "tree_loss": "sigmoid",
+        "tree_weight": 2.0,
+        "focal_gamma": 1.0,
+        "ce_weight": 1.0,
+        "rmi_weight": 0.25,
+        "triplet_weight": 0.25,
+        "triplet_margin": 0.2,
+        "triplet_tree_margin": 0.5,
+        "triplet_samples": 100,
+        "triplet_sampling": "raster",
+        "triplet_channels": 128,
+        "inference": "leaf",
+        "void": "class_zero",
+    },
     "weak_contrast": {
         "second_view": False,
         "view_scale": 0.6,
@@ -203,6 +220,7 @@ METHODS: dict[str, dict[str, Any]] = {
         "projection_bias": False,
     },
 }
+METHODS["prototype_hierarchical"] = {**METHODS["prototype"], "level_weight": 0.5}
 
 
 def list_fields() -> Iterator[str]:
@@ -253,6 +271,8 @@ def test_every_field_has_a_row() -> None:
 
 @pytest.mark.parametrize("path", RUN)
 def test_another_value_gives_another_id(base: dict[str, Any], path: str) -> None:
+    if path == "dataset.hierarchy":  # used by some methods only
+        base = {**base, "method": to_plain(HierarchicalMethod())}
     before = read_spec(base, "test")
     after = read_spec(replace_value(base, path, RUN[path]), "test")
     assert spec_digest(after) != spec_digest(before)

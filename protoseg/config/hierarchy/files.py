@@ -51,8 +51,8 @@ class HierarchyReader:
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             return data
         self._values[tuple(classes)] = str(dataset.get("name")), value
-        kind = method.get("kind") if isinstance(method, dict) else None
-        if getattr(MethodSpec.variants.get(str(kind)), "needs_hierarchy", False):
+        method_name = method.get("kind") if isinstance(method, dict) else None
+        if getattr(MethodSpec.variants.get(str(method_name)), "needs_hierarchy", False):
             tree = self.find_tree(classes)
             assert tree is not None
             dataset["hierarchy"] = [list(path) for path in tree.hierarchy.paths]
