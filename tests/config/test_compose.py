@@ -284,8 +284,8 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
         ),
         (
             "method.kind=magic",
-            "method: unknown kind 'magic'. Known: hierarchical, parametric, pixel_query, prototype, "
-            "prototype_hierarchical, query_decoder, weak_contrast.",
+            "method: unknown kind 'magic'. Known: hierarchical, parametric, pixel_query, "
+            "prototype, prototype_hierarchical, query_decoder, weak_contrast.",
         ),
         ("precision=fp8", "precision: unknown value 'fp8'. Did you mean 'fp32'? Known: bf16, "),
         ("seed=-1", "seed: -1 is out of range; allowed: at least 0 and at most 2147483647."),

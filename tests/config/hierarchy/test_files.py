@@ -41,7 +41,7 @@ def compose(composer: Composer, *overrides: str) -> RunSpec:
     return composer.spec(settings, "test")
 
 
-def read(folder: Path, name: str, classes: tuple[str, ...]) -> Any:
+def read_tree(folder: Path, name: str, classes: tuple[str, ...]) -> Any:
     return read_hierarchy(ConfigFolders(folder), name, classes, "data set x: hierarchy")
 
 
@@ -156,7 +156,7 @@ def test_a_tree_of_another_data_set_names_the_file(composer: Composer) -> None:
 
 def test_texts_that_yaml_reads_as_values_are_names(tmp_path: Path) -> None:
     write(tmp_path, "on: [no, 1.50]\noff:\n'~': [yes]\n")
-    parsed = read(tmp_path, "mine", ("no", "1.50", "off", "yes"))
+    parsed = read_tree(tmp_path, "mine", ("no", "1.50", "off", "yes"))
     assert parsed.hierarchy.paths == (("on", "no"), ("on", "1.50"), ("off", "off"), ("~", "yes"))
 
 
@@ -173,20 +173,20 @@ def test_texts_that_yaml_reads_as_values_are_names(tmp_path: Path) -> None:
 def test_a_file_that_is_no_tree_is_an_error(tmp_path: Path, text: str, sentence: str) -> None:
     path = write(tmp_path, text)
     with pytest.raises(UsageError) as caught:
-        read(tmp_path, "mine", ("p", "q", "r"))
+        read_tree(tmp_path, "mine", ("p", "q", "r"))
     assert str(caught.value).startswith(f"{path}: {sentence}")
 
 
 def test_an_alias_that_is_no_cycle_is_a_class_in_two_places(tmp_path: Path) -> None:
     write(tmp_path, "a: &x [p, q]\nb: *x\n")
     with pytest.raises(UsageError, match=r"^hierarchy/mine.yaml: p, q: in the tree twice"):
-        read(tmp_path, "mine", ("p", "q"))
+        read_tree(tmp_path, "mine", ("p", "q"))
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, "# nothing\n")
     with pytest.raises(UsageError, match=r"^hierarchy/mine.yaml: expected a list of classes"):
-        read(tmp_path, "mine", ("p", "q"))
+        read_tree(tmp_path, "mine", ("p", "q"))
 
 
 @pytest.mark.parametrize("name", HIERARCHIES)
@@ -204,18 +204,15 @@ def test_each_file_fits_the_data_sets_that_name_it(name: str, composer: Composer
     content = yaml.safe_load((EXPERIMENTS / "hierarchy" / f"{name}.yaml").read_text())
     if not naming:  # of data sets that are not here: the classes of the file itself
         classes = tuple(list_leaves(content))
-        tree = read(EXPERIMENTS, name, classes)
+        tree = read_tree(EXPERIMENTS, name, classes)
         assert tree.hierarchy.level_sizes == SIZES[name]
 
 
 def list_leaves(tree: Any) -> list[str]:
     if isinstance(tree, list):
         return list(tree)
-    return [
-        leaf
-        for name, below in tree.items()
-        for leaf in ([name] if below is None else list_leaves(below))
-    ]
+    lists = [[name] if below is None else list_leaves(below) for name, below in tree.items()]
+    return [leaf for leaves in lists for leaf in leaves]
 
 
 def test_the_groups_of_cityscapes_are_those_of_hssn(composer: Composer) -> None:
