@@ -121,7 +121,7 @@ def make_model_key(spec: RunSpec | dict[str, Any]) -> Workload:
     return *names, len(dataset["classes"]), len(nodes), num_prototypes, projection
 
 
-def has_prototypes(kind: str) -> bool:
+def has_prototypes(method_name: str) -> bool:
     """Whether the head of a method has prototypes as buffers."""
-    method = MethodSpec.variants.get(kind)
+    method = MethodSpec.variants.get(method_name)
     return method is not None and issubclass(method, PrototypeMethod)

@@ -25,6 +25,7 @@ SMALLEST = (
     "test_contrast.py::test_step[4096-11-50-64]",
     "test_inference.py::test_head[19-1]",
     "test_bootstrap.py::test_blocks[101-11]",
+    "test_trees.py::test_loss[19-tree_min]",
 )
 LONGER = (
     "test_clustering.py::test_assignment_and_update[16384-847-long tail]",

@@ -10,6 +10,7 @@ import pytest
 from config.conftest import EXPERIMENTS
 from protoseg.config import compose as compose_module
 from protoseg.config.compose import Composer, _compose
+from protoseg.config.hierarchy.methods import HierarchicalMethod, PrototypeHierarchicalMethod
 from protoseg.config.hydra.fast_compose import OptionReader
 from protoseg.config.hydra.folders import ConfigFolders
 from protoseg.config.hydra.hydra_errors import describe_config_error
@@ -29,12 +30,16 @@ from protoseg.errors import UsageError
 
 pytestmark = pytest.mark.install
 
+TREE = "dataset.hierarchy={ground: null, thing: [disk, box, triangle, ring, bar]}"
+
 LARGE_VARIANTS = {"ade20k_full_300", "ade20k_full_500", "ade20k_full_700"}
 """Slow to compose in Hydra; they differ from ade20k_full_847 only in their list of classes."""
+OTHER_FOLDERS = {"matrices", "hierarchy"}
+"""Folders of experiments that are no config groups."""
 OPTIONS = [
     (path.parent.name, path.stem)
     for path in sorted(EXPERIMENTS.glob("*/*.yaml"))
-    if path.parent.name != "matrices"
+    if path.parent.name not in OTHER_FOLDERS
 ]
 
 
@@ -142,7 +147,7 @@ def test_a_file_with_a_package_header_is_composed_by_hydra(copied_experiments: P
 
 
 def test_every_folder_of_experiments_is_a_group(composer: Composer) -> None:
-    folders = {path.name for path in EXPERIMENTS.iterdir() if path.is_dir()} - {"matrices"}
+    folders = {path.name for path in EXPERIMENTS.iterdir() if path.is_dir()} - OTHER_FOLDERS
     assert folders == set(config_groups()) == set(composer.options)
     assert all(composer.options.values())
 
@@ -159,8 +164,12 @@ def test_the_kind_selects_the_class_of_the_method(composer: Composer) -> None:
     assert isinstance(compose(composer, "method=pixel_query").method, PixelQueryMethod)
     assert isinstance(compose(composer, "method=query_decoder").method, QueryDecoderMethod)
     assert isinstance(compose(composer, "method=cam").method, WeakContrastMethod)
+    assert isinstance(compose(composer, "method=hierarchical", TREE).method, HierarchicalMethod)
+    assert isinstance(
+        compose(composer, "method=prototype_hierarchical", TREE).method, PrototypeHierarchicalMethod
+    )
     kinds = {"prototype", "parametric", "pixel_query", "query_decoder", "weak_contrast"}
-    assert set(MethodSpec.variants) == kinds
+    assert set(MethodSpec.variants) == kinds | {"hierarchical", "prototype_hierarchical"}
 
 
 def test_the_released_preset_differs_from_the_paper(composer: Composer) -> None:
@@ -179,6 +188,10 @@ def test_the_presets_of_the_papers_equal_the_defaults_of_the_dataclasses(
     assert compose(composer, "method=pixel_query").method == PixelQueryMethod()
     assert compose(composer, "method=query_decoder").method == QueryDecoderMethod()
     assert compose(composer, "method=weak_contrast").method == WeakContrastMethod()
+    assert compose(composer, "method=hierarchical", TREE).method == HierarchicalMethod()
+    assert compose(composer, "method=hierarchical_paper", TREE).method == HierarchicalMethod()
+    expected = PrototypeHierarchicalMethod()
+    assert compose(composer, "method=prototype_hierarchical", TREE).method == expected
 
 
 def test_a_later_override_replaces_an_earlier_one(composer: Composer) -> None:
@@ -243,7 +256,7 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
             "test: unknown backbone 'mobilnet_v2'. Did you mean 'mobilenet_v2'? Known: hrnet_w48, ",
         ),
         ("dataset=camvit", "unknown dataset 'camvit'. Did you mean 'camvid'? Known: ade20k, "),
-        ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: cam, paper, "),
+        ("method=papr", "unknown method 'papr'. Did you mean 'paper'? Known: cam, hierarchical, "),
         ("dataset=Camvid", "unknown dataset 'Camvid'. Did you mean 'camvid'?"),
         ("sed=1", "test: unknown key 'sed'. Did you mean 'seed'? Known: augmentation, backbone, "),
         ("methd.kappa=1", "unknown key 'methd.kappa'. Did you mean 'method.kappa'? Known: "),
@@ -271,8 +284,8 @@ def test_sweeps_follow_the_grammar_of_hydra(text: str, values: list[Any]) -> Non
         ),
         (
             "method.kind=magic",
-            "method: unknown kind 'magic'. Known: parametric, pixel_query, prototype, "
-            "query_decoder, weak_contrast.",
+            "method: unknown kind 'magic'. Known: hierarchical, parametric, pixel_query, "
+            "prototype, prototype_hierarchical, query_decoder, weak_contrast.",
         ),
         ("precision=fp8", "precision: unknown value 'fp8'. Did you mean 'fp32'? Known: bf16, "),
         ("seed=-1", "seed: -1 is out of range; allowed: at least 0 and at most 2147483647."),

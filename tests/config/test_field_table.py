@@ -17,6 +17,7 @@ import pytest
 
 from protoseg.config.compose import Composer
 from protoseg.config.fields import field_types, to_plain
+from protoseg.config.hierarchy.methods import HierarchicalMethod
 from protoseg.config.holdout.settings import HoldoutSpec
 from protoseg.config.hydra.hydra_schemas import config_groups
 from protoseg.config.identity import canonical_json, read_spec, run_id, spec_digest
@@ -30,16 +31,13 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 BASE = {
     "class_weights": "dataset",
     "init_from": "x.pth",
-    "dataset": {
-        "class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 2.0],
-        "hierarchy": [["a", str(number)] for number in range(6)],
-    },
+    "dataset": {"class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 2.0]},
     "backbone": {"weights": "w.pth", "weights_sha256": "a7"},
     "contrast": to_plain(ContrastSpec(weight=0.5)),
     "evaluation": {"holdout": to_plain(HoldoutSpec(list="held.txt", list_sha256="d0"))},
 }
-"""Values with which every field is used: class weights, a tree of classes, a file of weights, pixel
-contrast, and the digest of the list of a holdout."""
+"""Values with which every field is used: class weights, a file of weights, pixel contrast, and the
+digest of the list of a holdout."""
 RUN = {
     "precision": "bf16",
     "seed": 1,
@@ -73,6 +71,7 @@ RUN = {
     "dataset.reduce_zero_label": True,
     "dataset.train_split": "training",
     "dataset.counts": {"train": 1},
+    "dataset.hierarchy": [["a", name] for name in "uvwxyz"],
     "dataset.generator": {"name": "shapes", "seed": 1},
     "dataset.folder": "elsewhere",
     "dataset.labels": [0, 1, 2, 3, 4, 7],
@@ -86,7 +85,6 @@ RUN = {
     "dataset.annotation_suffixes": [".png", ".tif"],
     "dataset.flip_pairs": [["disk", "box"]],
     "dataset.class_weights": [1.0, 1.0, 1.0, 1.0, 1.0, 3.0],
-    "dataset.hierarchy": [["b", str(number)] for number in range(6)],
     "augmentation.scale": [60, 61],
     "augmentation.crop_size": [60, 61],
     "augmentation.ratio_range": [0.5, 1.5],
@@ -247,7 +245,7 @@ def list_keys(prefix: str, cls: Any) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def base() -> dict[str, Any]:
     """A spec as plain data, in which every field is used."""
-    settings = [s for _, several in parse_overrides(("method=hierarchical",)) for s in several]
+    settings = [s for _, several in parse_overrides(("method=parametric",)) for s in several]
     data: dict[str, Any] = to_plain(Composer(EXPERIMENTS).spec(settings, "test"))
     for key, value in BASE.items():
         data[key] = {**data[key], **value} if isinstance(value, dict) else value
@@ -274,6 +272,8 @@ def test_every_field_has_a_row() -> None:
 
 @pytest.mark.parametrize("path", RUN)
 def test_another_value_gives_another_id(base: dict[str, Any], path: str) -> None:
+    if path == "dataset.hierarchy":  # used by some methods only
+        base = {**base, "method": to_plain(HierarchicalMethod())}
     before = read_spec(base, "test")
     after = read_spec(replace_value(base, path, RUN[path]), "test")
     assert spec_digest(after) != spec_digest(before)

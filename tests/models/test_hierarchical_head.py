@@ -108,17 +108,17 @@ def test_the_embedding_reads_the_last_feature_map(name: str) -> None:
     assert head.embedding[3].out_channels == 4
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "tree_min", "focal_tree_min"])
-def test_the_losses_equal_those_of_loops(kind: str) -> None:
+@pytest.mark.parametrize("tree_loss", ["sigmoid", "tree_min", "focal_tree_min"])
+def test_the_losses_equal_those_of_loops(tree_loss: str) -> None:
     head = make_head(
-        tree_loss=kind, tree_weight=3.0, focal_gamma=1.5, ce_weight=0.5, rmi_weight=0.25
+        tree_loss=tree_loss, tree_weight=3.0, focal_gamma=1.5, ce_weight=0.5, rmi_weight=0.25
     )
     labels = make_label_maps(CLASSES)
     labels[:, 8:] = IGNORE  # loops over nodes and pixels are slow
     logits = compute_logits(head).numpy()
     losses = compute_losses(head, labels)
     truth = mark_ignored(labels)
-    tree = reference.compute_tree_loss(logits, truth, TWO_LEVELS, kind, gamma=1.5)
+    tree = reference.compute_tree_loss(logits, truth, TWO_LEVELS, tree_loss, gamma=1.5)
     assert losses["loss_tree"].item() == pytest.approx(3 * tree, rel=1e-5)
     entropies = []
     for first, end in ((0, 5), (5, 8)):

@@ -54,8 +54,8 @@ class HierarchyReader:
         self._values[name, tuple(classes)] = value if is_tree else None
         if not is_tree:
             return data
-        kind = method.get("kind") if isinstance(method, dict) else None
-        if getattr(MethodSpec.variants.get(str(kind)), "needs_hierarchy", False):
+        method_name = method.get("kind") if isinstance(method, dict) else None
+        if getattr(MethodSpec.variants.get(str(method_name)), "needs_hierarchy", False):
             tree = self.find_tree(classes, name)
             assert tree is not None
             dataset["hierarchy"] = [list(path) for path in tree.hierarchy.paths]

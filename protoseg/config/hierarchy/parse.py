@@ -3,7 +3,7 @@
     object: [pole, sign]         a group with two classes
     human:
       on foot: [pedestrian]      a group in a group
-      rider:                     a class, without groups of its own below "human"
+      rider:                     a class, without a group between it and "human"
     sky:                         a class that is a top group, too
 
 All paths get the length of the longest one: the class at the end of a shorter path is repeated, so
@@ -72,7 +72,7 @@ def _is_list_of_paths(data: Any) -> bool:
 
 def _list_paths(data: Any, above: tuple[str, ...], where: str) -> Iterator[tuple[str, ...]]:
     """Yield the path of each leaf below the group ``above``."""
-    place = f"{where}: {' / '.join(above)}" if above else where
+    group = f"{where}: {' / '.join(above)}" if above else where
     if len(above) > MAX_LEVELS:
         raise UsageError(f"{where}: has more than {MAX_LEVELS} levels. Remove groups, or a cycle.")
     if isinstance(data, Mapping):
@@ -81,14 +81,14 @@ def _list_paths(data: Any, above: tuple[str, ...], where: str) -> Iterator[tuple
         entries = [(item, None) for item in data]
     else:
         raise UsageError(
-            f"{place}: expected a list of classes or a mapping of groups, found {data!r}. Write "
+            f"{group}: expected a list of classes or a mapping of groups, found {data!r}. Write "
             f"[{data}] for a group with one class."
         )
     if not entries:
-        raise UsageError(f"{place}: has no classes. List them, or remove the group.")
+        raise UsageError(f"{group}: has no classes. List them, or remove the group.")
     for name, below in entries:
         if not isinstance(name, str):
-            raise UsageError(f"{place}: {name!r} is not a name. Write it in quotes.")
+            raise UsageError(f"{group}: {name!r} is not a name. Write it in quotes.")
         if below is None:
             yield (*above, name)
         else:
@@ -113,7 +113,7 @@ def _check_classes(leaves: Sequence[str], classes: Sequence[str], where: str) ->
 
 
 def _check_groups(paths: Sequence[tuple[str, ...]], where: str) -> None:
-    """Check that a name stands for one node, except for the repetitions of a class in its path."""
+    """Check that a name means one node, except for the repetitions of a class in its path."""
     leaves = {path[-1] for path in paths}
     above: dict[str, tuple[str, ...]] = {}
     for path in paths:

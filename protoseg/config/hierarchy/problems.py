@@ -20,15 +20,15 @@ def find_hierarchy_problems(spec: RunSpec) -> Iterator[str]:
         )
     if not isinstance(spec.method, HierarchicalMethod):
         return
-    kind = spec.method.kind
+    name = spec.method.kind
     if spec.class_weights == "dataset":
         yield (
-            f"class_weights=dataset: has no effect, because the losses of {kind} have no class "
+            f"class_weights=dataset: has no effect, because the losses of {name} have no class "
             "weights. Set class_weights=none."
         )
     for key in UNUSED:
         if key in spec.decoder.settings:
             yield (
-                f"decoder.settings.{key}: has no effect, because {kind} replaces the loss of the "
+                f"decoder.settings.{key}: has no effect, because {name} replaces the loss of the "
                 "decode head. Remove it."
             )

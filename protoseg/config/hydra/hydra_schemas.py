@@ -55,6 +55,8 @@ def _make_mutable_copy(cls: Any) -> type:
             default: Any = dataclasses.field(default_factory=field.default_factory)
         elif field.default is dataclasses.MISSING:
             default = dataclasses.field(default=MISSING)
+        elif field.metadata.get("in_yaml"):
+            default = dataclasses.field(default=None)  # a file may have a list or a mapping
         elif isinstance(field.default, tuple):
             default = dataclasses.field(default_factory=functools.partial(list, field.default))
         else:

@@ -26,7 +26,7 @@ def compute_tree_loss(
     logits: Tensor,
     labels: Tensor,
     tree: TreeTables,
-    kind: TreeLoss = "tree_min",
+    tree_loss: TreeLoss = "tree_min",
     gamma: float = 2.0,
 ) -> Tensor:
     """Compute the tree-min loss L_TM, its focal form L_FTM, or the sigmoid cross-entropy.
@@ -44,14 +44,14 @@ def compute_tree_loss(
         logits: (B, |V|, H, W).
         labels: classes, (B, H, W), or `IGNORED`.
         tree: its tables.
-        kind: which loss.
+        tree_loss: which loss.
         gamma: γ.
 
     Returns:
         The loss, a scalar; 0 if all pixels are ignored.
     """
     classes, nodes = labels.clamp_min(0).flatten(1), to_float32(logits).flatten(2)
-    losses: Tensor = PixelTreeLoss.apply(nodes, classes, tree, kind, gamma)
+    losses: Tensor = PixelTreeLoss.apply(nodes, classes, tree, tree_loss, gamma)
     return average_over_valid(losses, labels.flatten(1) != IGNORED)
 
 

@@ -33,7 +33,12 @@ class PixelTreeLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits: Tensor, classes: Tensor, tree: TreeTables, kind: TreeLoss, gamma: float
+        ctx: Any,
+        logits: Tensor,
+        classes: Tensor,
+        tree: TreeTables,
+        tree_loss: TreeLoss,
+        gamma: float,
     ) -> Tensor:
         """Compute the losses, (B, N), and the gradient for `backward`.
 
@@ -42,18 +47,18 @@ class PixelTreeLoss(torch.autograd.Function):
             logits: (B, |V|, N).
             classes: in [0, C), (B, N).
             tree: its tables.
-            kind: see `protoseg.core.trees.losses.compute_tree_loss`.
+            tree_loss: see `protoseg.core.trees.losses.compute_tree_loss`.
             gamma: γ.
         """
         sizes = list(tree.level_sizes)
         losses = logits.new_empty(classes.shape)
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
         for image, pixels in _iterate_blocks(logits):
-            block = _Block(logits[image, :, pixels], classes[image, pixels], tree, kind)
+            block = _Block(logits[image, :, pixels], classes[image, pixels], tree, tree_loss)
             logs = F.logsigmoid(block.opposite)
             slopes = None if gradient is None else gradient[image, :, pixels]
             scores = torch.neg(block.opposite, out=slopes).sigmoid_()
-            factors = scores.pow(gamma) if kind == "focal_tree_min" else None
+            factors = scores.pow(gamma) if tree_loss == "focal_tree_min" else None
             if slopes is not None:
                 if factors is not None:
                     # f' = s^γ (s - γ (1 - s) log(1 - s))
@@ -84,13 +89,15 @@ class _Block:
         logits: (|V|, N).
         classes: (N,).
         tree: its tables.
-        kind: ``sigmoid`` if each node decides alone.
+        tree_loss: ``sigmoid`` if each node decides alone.
     """
 
-    def __init__(self, logits: Tensor, classes: Tensor, tree: TreeTables, kind: TreeLoss) -> None:
+    def __init__(
+        self, logits: Tensor, classes: Tensor, tree: TreeTables, tree_loss: TreeLoss
+    ) -> None:
         self.logits = logits
         self.tree = tree
-        self.is_alone = kind == "sigmoid"
+        self.is_alone = tree_loss == "sigmoid"
         self.path = tree.ancestors.index_select(1, classes)
         self.opposite = logits.neg()
         """-x in the notation of `PixelTreeLoss`, (|V|, N)."""

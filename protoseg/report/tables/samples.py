@@ -225,11 +225,12 @@ def check_protocols(matrix: Matrix, shown: Key) -> None:
 def extract_protocol(spec: RunSpec) -> Protocol:
     """Return the data, the evaluation, and the scales and flip of pseudo-masks of a run.
 
-    Evaluations on the way (``evaluation.every``) do not change the evaluation at the end.
+    Evaluations on the way (``evaluation.every``) do not change the evaluation at the end, nor does
+    the tree of classes with which a method was trained.
     """
     method, evaluation = spec.method, dataclasses.replace(spec.evaluation, every=0)
     weak = (method.scales, method.flip) if isinstance(method, WeakContrastMethod) else ()
-    return spec.dataset, evaluation, weak
+    return dataclasses.replace(spec.dataset, hierarchy=()), evaluation, weak
 
 
 def find_differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -241,7 +242,7 @@ def find_differing_fields(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[st
         for key in dict.fromkeys([*a[part], *b[part]])
         if (keys is None or key in keys)
         and a[part].get(key) != b[part].get(key)
-        and (part, key) != ("evaluation", "every")
+        and (part, key) not in (("evaluation", "every"), ("dataset", "hierarchy"))
     ]
 
 

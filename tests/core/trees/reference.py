@@ -42,7 +42,11 @@ def log_sigmoid(value: float) -> float:
 
 
 def compute_tree_loss(
-    logits: np.ndarray, labels: np.ndarray, paths: Sequence[Path], kind: str, gamma: float = 2.0
+    logits: np.ndarray,
+    labels: np.ndarray,
+    paths: Sequence[Path],
+    tree_loss: str,
+    gamma: float = 2.0,
 ) -> float:
     """Compute L_TM, L_FTM or the sigmoid cross-entropy: a mean over the valid pixels."""
     nodes, height = list_nodes(paths), len(paths[0])
@@ -57,7 +61,7 @@ def compute_tree_loss(
             level = 0.0
             for node in of_level:
                 positive = is_above(node, path)
-                if kind == "sigmoid":
+                if tree_loss == "sigmoid":
                     related = [node]
                 elif positive:
                     related = [u for u in nodes if is_above(u, node)]
@@ -68,7 +72,7 @@ def compute_tree_loss(
                 # log s, or log(1 - s), and the score that the focal factor lowers.
                 log = log_sigmoid(decisive if positive else -decisive)
                 wrong = sigmoid(-decisive if positive else decisive)
-                level -= log * (wrong**gamma if kind == "focal_tree_min" else 1)
+                level -= log * (wrong**gamma if tree_loss == "focal_tree_min" else 1)
             total += level / len(of_level)
     return total / valid if valid else 0.0
 

@@ -21,13 +21,13 @@ from protoseg.core.trees.tables import TreeTables
 
 KINDS = ("sigmoid", "tree_min", "focal_tree_min")
 INFERENCES = ("path", "leaf", "softmax")
-every_kind = pytest.mark.parametrize("kind", KINDS)
+every_tree_loss = pytest.mark.parametrize("tree_loss", KINDS)
 THREE_LEVELS = draw_paths(np.random.default_rng(4), 7, 3)
 
 
-def compute_gradient(logits, labels, tables, kind, gamma=2.0):
+def compute_gradient(logits, labels, tables, tree_loss, gamma=2.0):
     leaf = logits.clone().requires_grad_()
-    loss = compute_tree_loss(leaf, labels, tables, kind, gamma)
+    loss = compute_tree_loss(leaf, labels, tables, tree_loss, gamma)
     (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), gradient
 
@@ -35,31 +35,35 @@ def compute_gradient(logits, labels, tables, kind, gamma=2.0):
 @given(trees(), st.sampled_from(KINDS), st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.integers(0, 99))
 @settings(max_examples=60, deadline=None)
 def test_the_loss_equals_loops_over_nodes(
-    paths: tuple[Path, ...], kind: str, gamma: float, seed: int
+    paths: tuple[Path, ...], tree_loss: str, gamma: float, seed: int
 ) -> None:
     logits, labels, tables = make_batch(paths, seed=seed)
-    expected = reference.compute_tree_loss(logits.numpy(), labels.numpy(), paths, kind, gamma)
-    actual = compute_tree_loss(logits, labels, tables, kind, gamma)
+    expected = reference.compute_tree_loss(logits.numpy(), labels.numpy(), paths, tree_loss, gamma)
+    actual = compute_tree_loss(logits, labels, tables, tree_loss, gamma)
     assert actual.dtype == torch.float64
     assert actual.item() == pytest.approx(expected, rel=1e-10, abs=1e-12)
 
 
 @given(trees(max_nodes=40), st.sampled_from(KINDS), st.sampled_from([0.0, 0.5, 2.0]))
 @settings(max_examples=25, deadline=None)
-def test_the_gradient_equals_differences(paths: tuple[Path, ...], kind: str, gamma: float) -> None:
+def test_the_gradient_equals_differences(
+    paths: tuple[Path, ...], tree_loss: str, gamma: float
+) -> None:
     logits, labels, tables = make_batch(paths, size=(1, 2, 2), ignored=0.2)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda values: compute_tree_loss(values, labels, tables, kind, gamma), logits
+        lambda values: compute_tree_loss(values, labels, tables, tree_loss, gamma), logits
     )
 
 
-@every_kind
-def test_blocks_of_pixels_give_the_same_loss(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@every_tree_loss
+def test_blocks_of_pixels_give_the_same_loss(
+    tree_loss: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     logits, labels, tables = make_batch(THREE_LEVELS, size=(3, 5, 7))
-    whole = compute_gradient(logits, labels, tables, kind)
+    whole = compute_gradient(logits, labels, tables, tree_loss)
     monkeypatch.setattr("protoseg.core.trees.node_loss.choose_block_rows", lambda *_: 4)
-    parts = compute_gradient(logits, labels, tables, kind)
+    parts = compute_gradient(logits, labels, tables, tree_loss)
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)
 
 
@@ -108,24 +112,24 @@ def test_equal_logits_share_the_gradient_of_the_maximum() -> None:
     assert tied[0, [0, 1, 5]].flatten().tolist() == pytest.approx([slope / 5] * 2 + [slope / 3])
 
 
-@every_kind
-def test_ignored_pixels_change_nothing(kind: str) -> None:
+@every_tree_loss
+def test_ignored_pixels_change_nothing(tree_loss: str) -> None:
     logits, labels, tables = make_batch(THREE_LEVELS, size=(2, 4, 4))
     ignored = labels == -1
     assert 0 < ignored.sum() < labels.numel()
-    loss, gradient = compute_gradient(logits, labels, tables, kind)
+    loss, gradient = compute_gradient(logits, labels, tables, tree_loss)
     assert not gradient.movedim(1, -1)[ignored].any()
     assert gradient.movedim(1, -1)[~ignored].any()
     changed = torch.where(ignored[:, None], 1e4, logits)
-    other, other_gradient = compute_gradient(changed, labels, tables, kind)
+    other, other_gradient = compute_gradient(changed, labels, tables, tree_loss)
     assert torch.equal(loss, other)
     assert torch.equal(gradient, other_gradient)
 
 
-@every_kind
-def test_without_a_valid_pixel_the_loss_is_zero(kind: str) -> None:
+@every_tree_loss
+def test_without_a_valid_pixel_the_loss_is_zero(tree_loss: str) -> None:
     logits, labels, tables = make_batch(THREE_LEVELS)
-    loss, gradient = compute_gradient(logits, torch.full_like(labels, -1), tables, kind)
+    loss, gradient = compute_gradient(logits, torch.full_like(labels, -1), tables, tree_loss)
     assert loss == 0
     assert torch.equal(gradient, torch.zeros_like(gradient))
     levels = logits.requires_grad_().split(list(tables.level_sizes), 1)
@@ -135,28 +139,28 @@ def test_without_a_valid_pixel_the_loss_is_zero(kind: str) -> None:
     assert not logits.grad.any()
 
 
-@every_kind
+@every_tree_loss
 @pytest.mark.parametrize("size", [80.0, 1e4])
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_extreme_logits_have_the_exact_loss(kind: str, size: float, gamma: float) -> None:
+def test_extreme_logits_have_the_exact_loss(tree_loss: str, size: float, gamma: float) -> None:
     logits, labels, tables = make_batch(THREE_LEVELS, size=(2, 4, 4))
     extreme = (size * logits.sign()).float()
     expected = reference.compute_tree_loss(
-        extreme.numpy(), labels.numpy(), THREE_LEVELS, kind, gamma
+        extreme.numpy(), labels.numpy(), THREE_LEVELS, tree_loss, gamma
     )
-    loss, gradient = compute_gradient(extreme, labels, tables, kind, gamma)
+    loss, gradient = compute_gradient(extreme, labels, tables, tree_loss, gamma)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert gradient.isfinite().all()
     assert gradient.any()
 
 
-@every_kind
-def test_half_precision_is_computed_in_float32(kind: str) -> None:
+@every_tree_loss
+def test_half_precision_is_computed_in_float32(tree_loss: str) -> None:
     logits, labels, tables = make_batch(THREE_LEVELS, size=(2, 4, 4))
     half = logits.bfloat16()
-    loss, gradient = compute_gradient(half, labels, tables, kind)
+    loss, gradient = compute_gradient(half, labels, tables, tree_loss)
     assert (loss.dtype, gradient.dtype) == (torch.float32, torch.bfloat16)
-    expected, _ = compute_gradient(half.float(), labels, tables, kind)
+    expected, _ = compute_gradient(half.float(), labels, tables, tree_loss)
     assert torch.equal(loss, expected)
 
 
