@@ -37,7 +37,7 @@ class MethodSpec:
         """Count the learnable parameters of the classifier.
 
         Args:
-            num_classes: C.
+            num_classes: C, or the number of nodes of a tree.
             channels: D, size of the feature vector of a pixel.
 
         Returns:

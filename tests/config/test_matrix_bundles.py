@@ -17,10 +17,12 @@ MATRICES, BUNDLES = list_matrices_and_bundles(ConfigFolders(EXPERIMENTS))
 
 
 def test_the_bundles_contain_all_tables_and_all_questions() -> None:
-    assert BUNDLES == ["paper", "questions"]
+    assert BUNDLES == ["paper", "paper_hierarchy", "questions"]
     assert sorted(expand_bundles(ConfigFolders(EXPERIMENTS), ["paper"])) == [
-        m for m in MATRICES if m[:6] == "paper_"
+        m for m in MATRICES if m[:6] == "paper_" and not m.startswith("paper_hierarchy")
     ]
+    hierarchies = [m for m in MATRICES if m.startswith("paper_hierarchy")]
+    assert sorted(expand_bundles(ConfigFolders(EXPERIMENTS), ["paper_hierarchy"])) == hierarchies
     questions = [m for m in MATRICES if m.startswith("question_")]
     assert sorted(expand_bundles(ConfigFolders(EXPERIMENTS), ["questions"])) == questions
     assert len(expand_bundles(ConfigFolders(EXPERIMENTS), ["paper"])) == 12

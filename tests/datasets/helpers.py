@@ -25,4 +25,5 @@ def read_spec(name: str) -> DatasetSpec:
     path = REPOSITORY / "experiments" / "dataset" / f"{name}.yaml"
     fields: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     fields.pop("defaults", None)  # a key of Hydra
+    fields.pop("hierarchy", None)  # the composer reads it
     return build(DatasetSpec, fields, str(path))

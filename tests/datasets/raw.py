@@ -147,6 +147,15 @@ def person_part(root: Path) -> Path:
     return root
 
 
+def mapillary(root: Path) -> Path:
+    """Write Mapillary Vistas 2.0 as downloaded."""
+    rng = np.random.default_rng(2)
+    for split, names in (("training", {"a": 3, "b": 123}), ("validation", {"c": 0})):
+        folder = root / "mapillary_v2" / split
+        listed_pairs(folder / "images", folder / "v2.0" / "labels", names, 124, rng)
+    return root
+
+
 def lip(root: Path) -> Path:
     """Write LIP as its two archives are unpacked, without the test images."""
     rng = np.random.default_rng(1)

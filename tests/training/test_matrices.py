@@ -71,7 +71,14 @@ def test_the_table_of_a_matrix_works_without_records(name: str) -> None:
     assert table.provenance.records == 0
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n.startswith("paper_")])
+ONE_VALUE = ("paper_5c", "paper_5d", *(n for n in NAMES if n.startswith("paper_hierarchy")))
+"""Matrices with one published value."""
+UNPUBLISHED = ("paper_hierarchy_mapillary",)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in NAMES if n.startswith("paper_") and n not in UNPUBLISHED]
+)
 def test_every_row_of_the_paper_has_a_published_value(name: str) -> None:
     table = build_table(matrix(name), RecordStore([], None), [REPOSITORY / "results" / "published"])
     column = table.column("published")
@@ -80,10 +87,12 @@ def test_every_row_of_the_paper_has_a_published_value(name: str) -> None:
         for row in table.rows
         if row.cells[column].text == "–" and any(cell.run_ids for cell in row.cells)
     ]
-    own_row = "ProtoSeg as in the paper, HRNetV2-W48"
-    assert unpublished == ([own_row] if name == "paper_released" else [])
+    expected = {"paper_released": ["ProtoSeg as in the paper, HRNetV2-W48"]}
+    # The numbers of these papers' tables are not in our notes, only those of the released code.
+    expected |= {n: ["Softmax", "HSSN"] for n in NAMES if n.startswith("paper_hierarchy")}
+    assert unpublished == expected.get(name, [])
     with_values = [row for row in table.rows if row.cells[column].value is not None]
-    assert len(with_values) >= {"paper_5c": 1, "paper_5d": 1}.get(name, 2)
+    assert len(with_values) >= (1 if name in ONE_VALUE else 2)
 
 
 def test_the_papers_tables_share_the_runs_of_the_default_setting() -> None:

@@ -187,6 +187,8 @@ def train_and_evaluate(spec: RunSpec, data_folder: Path, work: Path) -> None:
 
 def find_data_folder(spec: RunSpec, samples: Path, factory: pytest.TempPathFactory) -> Path:
     """The data folder that holds a real data set, prepared if it needs preparation."""
+    if spec.dataset.place == "mapillary_v2":
+        return raw.mapillary(factory.mktemp("published"))
     if spec.dataset.place not in PREPARATIONS:
         return samples
     return prepare_once(spec.dataset, samples, factory)

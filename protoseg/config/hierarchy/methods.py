@@ -60,6 +60,10 @@ class HierarchicalMethod(MethodSpec):
             default = 0.0 if name == "triplet_weight" else getattr(HierarchicalMethod, name)
             object.__setattr__(self, name, default)
 
+    def classifier_parameters(self, num_classes: int, channels: int) -> int:
+        """Count |V|·(D + 1) parameters."""
+        return num_classes * (channels + 1)
+
 
 @dataclass(frozen=True)
 class PrototypeHierarchicalMethod(PrototypeMethod):

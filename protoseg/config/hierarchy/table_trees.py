@@ -14,7 +14,7 @@ from protoseg.errors import UsageError
 DataKey = tuple[str, tuple[str, ...]]
 """Name and classes of a data set."""
 LEVELS = range(2, MAX_LEVELS + 1)
-"""The levels with metrics of their own. Level 1 has the classes."""
+"""The levels whose metrics have a suffix. Level 1 has the classes."""
 LEVEL_METRICS = ("miou", "miou_present", "macc", "aacc")
 """The metrics that exist on each level."""
 MISTAKE_DISTANCE = "mistake_distance"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from protoseg.config.hierarchy.tree import make_hierarchy
 from protoseg.config.schema import RunSpec
 from protoseg.report import wording
 from protoseg.report.metrics import LEARNABLE, PARAMETERS, Metric
@@ -24,7 +25,9 @@ COUNT_FOOTNOTES = {
 
 def count_classifier_parameters(spec: RunSpec) -> int | None:
     """Count the learnable parameters of the classifier; None if the spec does not determine it."""
-    return spec.method.classifier_parameters(len(spec.dataset.classes), spec.decoder.channels)
+    paths = spec.dataset.hierarchy
+    outputs = make_hierarchy(paths).num_nodes if paths else len(spec.dataset.classes)
+    return spec.method.classifier_parameters(outputs, spec.decoder.channels)
 
 
 def make_parameters_cell(samples: Samples, metric: Metric) -> Cell | None:

@@ -52,17 +52,17 @@ def _list_counts(sources: Sources, matrix: Matrix) -> Iterator[tuple[dict[str, A
             continue
         yield result.record, locate_counts(result.record, result.source)
         for path in sorted((sources.results / EVALUATIONS).glob(f"{run_id}.*.json")):
-            evaluation = _read(FILES, path)
+            evaluation = _read_evaluation(FILES, path)
             if evaluation is not None:
                 yield {"spec": result.record["spec"], **evaluation}, path.with_suffix(".npz")
     for row in matrix.table.imported:
         path = sources.results / IMPORTED / f"{row.evaluation}.json"
-        evaluation = _read(FORMAT, path) if path.exists() else None
+        evaluation = _read_evaluation(FORMAT, path) if path.exists() else None
         if evaluation is not None:
             yield evaluation, path.with_suffix(".npz")
 
 
-def _read(files: EvaluationFormat, path: Path) -> dict[str, Any] | None:
+def _read_evaluation(files: EvaluationFormat, path: Path) -> dict[str, Any] | None:
     """Read an evaluation; None if it is damaged, which another check reports."""
     try:
         return files.read_evaluation(path)

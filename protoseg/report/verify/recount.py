@@ -90,7 +90,7 @@ def recount_levels(frame: pd.DataFrame, paths: Sequence[Sequence[str]]) -> dict[
     Returns:
         ``miou@2``, ... in percent, and ``mistake_distance`` in edges; None without a wrong pixel.
     """
-    found: dict[str, float | None] = {}
+    computed: dict[str, float | None] = {}
     for level in range(2, len(paths[0]) + 1):
         groups = list(dict.fromkeys(path[-level] for path in paths))
         numbers = pd.Series([groups.index(path[-level]) for path in paths])
@@ -100,15 +100,15 @@ def recount_levels(frame: pd.DataFrame, paths: Sequence[Sequence[str]]) -> dict[
         overall, per_group = recount(of_level, len(groups))
         present = per_group["iou"][per_group["pixels"] > 0]
         overall["miou_present"] = float(present.mean()) if len(present) else 0.0
-        found |= {f"{name}@{level}": value for name, value in overall.items()}
+        computed |= {f"{name}@{level}": value for name, value in overall.items()}
     total = pixels = 0
     wrong = frame[frame["truth"] != frame["guess"]]
     for truth, guess, count in zip(wrong["truth"], wrong["guess"], wrong["pixels"], strict=True):
         # Two edges for each level on which the two classes have different groups.
         total += 2 * sum(a != b for a, b in zip(paths[truth], paths[guess], strict=True)) * count
         pixels += count
-    found["mistake_distance"] = float(total / pixels) if pixels else None
-    return found
+    computed["mistake_distance"] = float(total / pixels) if pixels else None
+    return computed
 
 
 def _class_names(spec: dict[str, Any]) -> list[str]:

@@ -198,7 +198,7 @@ def test_each_file_fits_the_data_sets_that_name_it(name: str, composer: Composer
     ]
     for dataset in naming:
         spec = compose(composer, "method=hierarchical", f"dataset={dataset}")
-        tree = composer.hierarchies.find_tree(spec.dataset.classes)
+        tree = composer.hierarchies.find_tree(spec.dataset.classes, spec.dataset.name)
         assert tree.hierarchy.level_sizes == SIZES[name]
         assert tree.hierarchy.paths == spec.dataset.hierarchy
     content = yaml.safe_load((EXPERIMENTS / "hierarchy" / f"{name}.yaml").read_text())
@@ -217,7 +217,9 @@ def list_leaves(tree: Any) -> list[str]:
 
 def test_the_groups_of_cityscapes_are_those_of_hssn(composer: Composer) -> None:
     spec = compose(composer, "method=hierarchical", "dataset=cityscapes")
-    numbers = composer.hierarchies.find_tree(spec.dataset.classes).hierarchy.ancestors[1]
+    numbers = composer.hierarchies.find_tree(
+        spec.dataset.classes, spec.dataset.name
+    ).hierarchy.ancestors[1]
     assert numbers == (0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6, 6, 6, 6, 6, 6)
 
 

@@ -41,7 +41,7 @@ def trees_and_counts(draw: st.DrawFn) -> tuple[Hierarchy, Integers]:
     size, levels = draw(st.integers(2, 7)), draw(st.integers(2, 4))
     numbers = draw(st.lists(st.lists(st.integers(0, 2), min_size=levels - 1, max_size=levels - 1),
                             min_size=size, max_size=size))  # fmt: skip
-    # A name has the names above it, so that it stands for one node.
+    # A name has the names above it, so that it names one node.
     paths = [
         (*("/".join(map(str, row[: i + 1])) for i in range(levels - 1)), f"class {number}")
         for number, row in enumerate(numbers)
@@ -65,18 +65,18 @@ def test_levels_are_the_metrics_of_sklearn_on_groups_of_pixels(
     case: tuple[Hierarchy, Integers],
 ) -> None:
     tree, matrix = case
-    found = compute_levels(to_counts(matrix), tree)
+    computed = compute_levels(to_counts(matrix), tree)
     truth, guess = expand_pixels(matrix)
-    assert found.keys() - {AVERAGED} <= METRICS.keys()
+    assert computed.keys() - {AVERAGED} <= METRICS.keys()
     for level in range(2, tree.num_levels + 1):
         # A node is the path that leads to it.
         nodes = {c: path[: len(path) - level + 1] for c, path in enumerate(tree.paths)}
         names = sorted(set(nodes.values()))
         true, predicted = ([names.index(nodes[c]) for c in side] for side in (truth, guess))
         seen, present = sorted({*true, *predicted}), sorted({*true})
-        assert len(found[AVERAGED][level]) == len(seen)
+        assert len(computed[AVERAGED][level]) == len(seen)
         if not seen:
-            assert found[f"miou@{level}"] == found[f"aacc@{level}"] == 0
+            assert computed[f"miou@{level}"] == computed[f"aacc@{level}"] == 0
             continue
         ious = dict(
             zip(
@@ -93,10 +93,10 @@ def test_levels_are_the_metrics_of_sklearn_on_groups_of_pixels(
             "aacc": accuracy_score(true, predicted),
         }
         for name, value in expected.items():
-            assert found[f"{name}@{level}"] == pytest.approx(100 * value, abs=1e-9)
+            assert computed[f"{name}@{level}"] == pytest.approx(100 * value, abs=1e-9)
     paths = dict(enumerate(tree.paths))
     edges = [count_edges(paths, a, b) for a, b in zip(truth, guess, strict=True) if a != b]
-    distance = found["mistake_distance"]
+    distance = computed["mistake_distance"]
     assert distance == (pytest.approx(np.mean(edges)) if edges else None)
 
 
@@ -118,11 +118,13 @@ def test_a_group_that_is_only_predicted_has_an_iou_of_zero() -> None:
     tree = make_hierarchy([("a", "x"), ("a", "y"), ("b", "z")])
     # All pixels are x. 30 of 100 are predicted as y, in the same group, and 20 as z.
     matrix = np.array([[50, 30, 20], [0, 0, 0], [0, 0, 0]])
-    found = compute_levels(to_counts(matrix), tree)
-    assert found["miou@2"] == pytest.approx((80 + 0) / 2)
-    assert found["miou_present@2"] == found["macc@2"] == found["aacc@2"] == pytest.approx(80)
-    assert found["mistake_distance"] == pytest.approx((30 * 2 + 20 * 4) / 50)
-    assert found[AVERAGED] == {2: ["a", "b"]}
+    computed = compute_levels(to_counts(matrix), tree)
+    assert computed["miou@2"] == pytest.approx((80 + 0) / 2)
+    assert (
+        computed["miou_present@2"] == computed["macc@2"] == computed["aacc@2"] == pytest.approx(80)
+    )
+    assert computed["mistake_distance"] == pytest.approx((30 * 2 + 20 * 4) / 50)
+    assert computed[AVERAGED] == {2: ["a", "b"]}
 
 
 def test_a_camvid_record_has_the_miou_of_its_seven_groups() -> None:
@@ -144,7 +146,7 @@ def test_a_camvid_record_has_the_miou_of_its_seven_groups() -> None:
             wrong += count
             edges += count * (2 if len(sides) == 1 else 4)
     paths = [(group_of[name], name) for name in CAMVID]
-    found = compute_levels(read_counts(RECORDS / f"{RUN}.npz"), make_hierarchy(paths))
+    computed = compute_levels(read_counts(RECORDS / f"{RUN}.npz"), make_hierarchy(paths))
     mious = [100 * hit[group] / union[group] for group in GROUPS]
-    assert found["miou@2"] == pytest.approx(sum(mious) / 7, abs=1e-9)
-    assert found["mistake_distance"] == pytest.approx(edges / wrong, abs=1e-12)
+    assert computed["miou@2"] == pytest.approx(sum(mious) / 7, abs=1e-9)
+    assert computed["mistake_distance"] == pytest.approx(edges / wrong, abs=1e-12)

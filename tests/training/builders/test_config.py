@@ -128,12 +128,16 @@ def test_every_field_of_a_method_reaches_its_head(method: str) -> None:
     decoder = "segmenter" if method == "query_decoder" else "segformer_64"
     is_weak = method == "cam" or method.startswith("weak_")
     override = "augmentation.cat_max_ratio=1" if is_weak else "method.num_prototypes=3"
-    spec = compose(f"method={method}", f"decoder={decoder}", override)
+    if method.startswith("hierarchical"):
+        override = "method.triplet_samples=3"
+    tree = "dataset.hierarchy={a: [ground, disk, box], b: [triangle, ring, bar]}"
+    spec = compose(f"method={method}", f"decoder={decoder}", override, tree)
     head = MODELS.build(build_config(spec, data_root=ROOT).model).decode_head
     assert type(head).__name__ == spec.method.head
     for field in dataclasses.fields(spec.method):
         expected = getattr(spec.method, field.name)
-        if field.name in ("kind", "projection", "embedding_norm", "score_norm"):
+        unnamed = ("projection", "embedding_norm", "score_norm", "triplet_channels")
+        if field.name in ("kind", *unnamed):
             continue
         if field.name == "threshold":  # an attribute that mmseg uses for something else
             assert head.background_threshold == expected
