@@ -12,6 +12,7 @@ from recorded import parametric_on_camvid
 
 from cli.conftest import CommandLine
 from protoseg.report.statistics import levels
+from protoseg.runs.results.evaluation import EVALUATIONS
 
 MATRIX = """\
 title: Two parametric heads
@@ -113,3 +114,18 @@ def test_verify_computes_the_levels_with_a_second_program(
         *("miou@2", "miou_present@2", "macc@2", "aacc@2"),
     }
     assert find_check(protoseg, "tables", matrix)["problems"] == []
+
+
+def test_other_checks_report_what_levels_cannot_be_computed_from(
+    protoseg: CommandLine, matrix: str
+) -> None:
+    records = protoseg.lab.records
+    damaged, missing, evaluated = sorted(records.glob("*.json"))[:3]
+    damaged.with_suffix(".npz").write_bytes(b"no archive")
+    missing.unlink()
+    folder = records.parent / EVALUATIONS
+    folder.mkdir()
+    (folder / f"{evaluated.stem}.damaged.json").write_text("{}")
+    assert protoseg("tables", matrix).status == 1
+    check = find_check(protoseg, "levels", matrix)
+    assert (check["count"], check["problems"]) == (4 * 5, [])
