@@ -109,7 +109,8 @@ def run(context: Context) -> int:
         if later:
             data["to_be_chosen"] = [later_stage_to_dict(*stage) for stage in later]
         branches = {matrix.name: list_short_branches(matrix) for matrix in matrices}
-        data["short_branches"] = {name: lines for name, lines in branches.items() if lines}
+        if any(branches.values()):
+            data["short_branches"] = {name: lines for name, lines in branches.items() if lines}
         data["power"] = {name: power.to_dict() for name, power in powers.items()}
         context.print_json(plan_to_dict(plan) | cost_to_dict(cost) | data)
     elif context.cluster is not None:
