@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from protoseg.config.fields import to_plain
+from protoseg.config.hierarchy.tree import make_hierarchy
 from protoseg.config.methods import MethodSpec, PrototypeMethod
 from protoseg.config.schema import RunSpec
 
@@ -117,8 +118,9 @@ def make_model_key(spec: RunSpec | dict[str, Any]) -> Workload:
     num_prototypes = 0 if has_prototypes(method["kind"]) else method.get("num_prototypes", 0)
     projection = method.get("projection", False)
     names = (backbone["name"], decoder["name"], decoder["channels"], method["kind"])
-    nodes = {tuple(path[:n]) for path in dataset.get("hierarchy", ()) for n in range(len(path))}
-    return *names, len(dataset["classes"]), len(nodes), num_prototypes, projection
+    paths = dataset.get("hierarchy")
+    num_nodes = make_hierarchy(paths).num_nodes if paths else 0
+    return *names, len(dataset["classes"]), num_nodes, num_prototypes, projection
 
 
 def has_prototypes(method_name: str) -> bool:
